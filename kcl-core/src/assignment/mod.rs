@@ -1,0 +1,1 @@
+//! Decides which worker should hold which lease, and who decides.

@@ -1,0 +1,239 @@
+//! The changes a lease row can see, what each is conditioned on, and [`apply`]: what each does.
+//!
+//! A store executes or expresses exactly this. Every change whose effect depends on the old row is conditioned on the parts
+//! it depends on, so that [`apply`] has one result and an update expression needs no branch.
+
+use std::collections::BTreeSet;
+
+use crate::lease::{Lease, Version, WriteStamp};
+use crate::model::{HashKeyRange, Incarnation, Position, ShardId, StreamIdentity, WorkerId};
+
+/// What must hold of the row at the moment of the write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// There is no row with the key.
+    Absent,
+    /// The row has this version.
+    Version(Version),
+    /// The row names exactly these workers, whatever its counter. Only for [`LeaseChange::BeginHandoff`], which must not
+    /// be defeated by the renewals of a healthy owner.
+    Owners {
+        /// The owner named in the row.
+        owner: Option<WorkerId>,
+        /// The worker handing the lease over.
+        checkpoint_owner: Option<WorkerId>,
+    },
+    /// There is a row. Only for [`LeaseChange::Describe`].
+    Present,
+}
+
+/// One change of one row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LeaseChange {
+    /// Creates the row. Expects [`Expect::Absent`].
+    Create(Box<Lease>),
+    /// The owner's heartbeat, which also fills in what a row written by Java lacks. Expects a version.
+    Renew {
+        /// The new moving average of the throughput in KiB/s; `None` leaves the row's.
+        throughput: Option<f64>,
+        /// The stream the lease belongs to, where the row does not say; `None` leaves the row's.
+        identity: Option<StreamIdentity>,
+    },
+    /// Names `to` as the owner: of an unowned or expired lease, or instead of an owner that is overruled. Expects a version.
+    Assign {
+        /// The worker to own the lease.
+        to: WorkerId,
+    },
+    /// Asks the owner to hand the lease over to `to`. Moves no counter. Expects [`Expect::Owners`] with an owner and no
+    /// handoff under way.
+    BeginHandoff {
+        /// The worker to own the lease next.
+        to: WorkerId,
+    },
+    /// The owner hands over: the next owner becomes the only one. Expects a version with a handoff under way.
+    CompleteHandoff,
+    /// The owner declines: it becomes the only owner again. Expects a version with a handoff under way.
+    CancelHandoff,
+    /// The owner gives the lease up; during a handoff the next owner stays. Expects a version.
+    Release,
+    /// The owner stores its progress. Doubles as a renewal. Expects a version.
+    Checkpoint {
+        /// Everything up to here is processed.
+        position: Position,
+    },
+    /// The owner finished the shard: stores the end and the children, and gives the lease up. Expects a version.
+    End {
+        /// The shards that this one became.
+        children: BTreeSet<ShardId>,
+    },
+    /// Fills in facts about the shard. Touches neither owner nor counter nor checkpoint. Expects [`Expect::Present`].
+    Describe {
+        /// The children to store; `None` leaves the row's.
+        children: Option<BTreeSet<ShardId>>,
+        /// The hash keys to store; `None` leaves the row's.
+        hash_range: Option<HashKeyRange>,
+    },
+    /// Deletes the row. Expects a version.
+    Delete,
+}
+
+impl LeaseChange {
+    /// A short name for logs and metrics.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Renew { .. } => "renew",
+            Self::Assign { .. } => "assign",
+            Self::BeginHandoff { .. } => "begin_handoff",
+            Self::CompleteHandoff => "complete_handoff",
+            Self::CancelHandoff => "cancel_handoff",
+            Self::Release => "release",
+            Self::Checkpoint { .. } => "checkpoint",
+            Self::End { .. } => "end",
+            Self::Describe { .. } => "describe",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Whether the change moves the counter, and so stamps the row with the writer's incarnation.
+    pub fn moves_counter(&self) -> bool {
+        match self {
+            Self::Renew { .. }
+            | Self::Assign { .. }
+            | Self::CompleteHandoff
+            | Self::CancelHandoff
+            | Self::Release
+            | Self::Checkpoint { .. }
+            | Self::End { .. } => true,
+            Self::Create(_) | Self::BeginHandoff { .. } | Self::Describe { .. } | Self::Delete => false,
+        }
+    }
+
+    /// Whether the change may be made under this expectation.
+    ///
+    /// A store refuses any other pairing as a mistake of its caller, before it touches the row.
+    pub fn fits(&self, expect: &Expect) -> bool {
+        match (self, expect) {
+            (Self::Create(_), Expect::Absent) | (Self::Describe { .. }, Expect::Present) => true,
+            (
+                Self::BeginHandoff { .. },
+                Expect::Owners {
+                    owner,
+                    checkpoint_owner,
+                },
+            ) => owner.is_some() && checkpoint_owner.is_none(),
+            (Self::CompleteHandoff | Self::CancelHandoff, Expect::Version(version)) => {
+                version.owner.is_some() && version.checkpoint_owner.is_some()
+            }
+            (
+                Self::Renew { .. }
+                | Self::Assign { .. }
+                | Self::Release
+                | Self::Checkpoint { .. }
+                | Self::End { .. }
+                | Self::Delete,
+                Expect::Version(_),
+            ) => true,
+            (_, Expect::Absent | Expect::Version(_) | Expect::Owners { .. } | Expect::Present) => false,
+        }
+    }
+}
+
+impl Expect {
+    /// Whether the expectation holds of the row as it is now.
+    pub fn holds(&self, row: Option<&Lease>) -> bool {
+        match (self, row) {
+            (Self::Absent, row) => row.is_none(),
+            (_, None) => false,
+            (Self::Version(version), Some(row)) => *version == row.version(),
+            (
+                Self::Owners {
+                    owner,
+                    checkpoint_owner,
+                },
+                Some(row),
+            ) => *owner == row.owner && *checkpoint_owner == row.checkpoint_owner,
+            (Self::Present, Some(_)) => true,
+        }
+    }
+}
+
+/// The row after the change, written by this incarnation. Deleting gives the row as it was.
+///
+/// This is the specification of the lease table. The memory store executes it, every other store is compared with it.
+///
+/// ```
+/// use kcl_core::lease::{Lease, LeaseChange, apply};
+/// use kcl_core::model::{Incarnation, Position, ShardId, WorkerId};
+///
+/// let incarnation = Incarnation::from_random_bytes([1; 16]);
+/// let lease = Lease::unowned(ShardId::new("shardId-000000000000")?, Position::TrimHorizon);
+/// let to = WorkerId::new("worker-1")?;
+/// let owned = apply(&lease, &LeaseChange::Assign { to: to.clone() }, incarnation);
+/// assert_eq!((owned.owner, owned.counter), (Some(to), 1));
+/// # Ok::<(), kcl_core::model::InvalidName>(())
+/// ```
+#[must_use]
+pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lease {
+    let mut new = row.clone();
+    match change {
+        LeaseChange::Create(lease) => new = (**lease).clone(),
+        LeaseChange::Renew { throughput, identity } => {
+            new.throughput = throughput.or(new.throughput);
+            new.identity = identity.clone().or(new.identity);
+        }
+        LeaseChange::Assign { to } => {
+            new.owner_switches += u64::from(counts_as_switch(&row.version(), to));
+            new.owner = Some(to.clone());
+            new.checkpoint_owner = None;
+        }
+        LeaseChange::BeginHandoff { to } => {
+            new.checkpoint_owner = new.owner.replace(to.clone());
+            new.handoff_stamp = Some(incarnation);
+        }
+        LeaseChange::CompleteHandoff => new.checkpoint_owner = None,
+        LeaseChange::CancelHandoff => new.owner = new.checkpoint_owner.take(),
+        LeaseChange::Release => {
+            if new.checkpoint_owner.take().is_none() {
+                new.owner = None;
+            }
+        }
+        LeaseChange::Checkpoint { position } => {
+            new.checkpoint = position.clone();
+            new.owner_switches = 0;
+            new.pending = None;
+        }
+        LeaseChange::End { children } => {
+            new.checkpoint = Position::ShardEnd;
+            new.owner_switches = 0;
+            new.pending = None;
+            new.children.clone_from(children);
+            new.owner = None;
+            new.checkpoint_owner = None;
+        }
+        LeaseChange::Describe { children, hash_range } => {
+            if let Some(children) = children {
+                new.children.clone_from(children);
+            }
+            new.hash_range = hash_range.or(new.hash_range);
+        }
+        LeaseChange::Delete => {}
+    }
+    if change.moves_counter() {
+        new.counter += 1;
+        new.stamp = Some(WriteStamp {
+            incarnation,
+            counter: new.counter,
+        });
+    }
+    if new.checkpoint_owner.is_none() {
+        new.handoff_stamp = None;
+    }
+    new
+}
+
+/// Whether naming `to` counts as a change of owner, by the rule of the Java KCL.
+pub fn counts_as_switch(old: &Version, to: &WorkerId) -> bool {
+    let owner_changes = old.owner.as_ref().is_some_and(|owner| owner != to);
+    owner_changes || old.checkpoint_owner.as_ref() == Some(to)
+}

@@ -1,0 +1,93 @@
+//! What a strong read tells about a write whose outcome is not known.
+
+use crate::lease::{Expect, Lease, LeaseChange, apply};
+use crate::model::Incarnation;
+
+/// What became of a write whose reply was lost, as far as the row shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// The row shows the write's own effect.
+    Applied,
+    /// The expectation still holds: the write has not happened, and may happen yet. Repeating it under the same expectation is safe.
+    NotYet,
+    /// An earlier write of ours, believed lost, landed late: the row is ours and one step ahead. Adopt it and write again.
+    OwnEarlierWrite,
+    /// Somebody else got there first.
+    Refused,
+}
+
+/// Judges a write by the row that a strong read shows.
+///
+/// `before` is the row on which the writer based its expectation; `None` when it expected no row.
+/// Only the writer's own incarnation together with the counter it wrote counts as its own write:
+/// our worker id with another incarnation is somebody else.
+pub fn resolve(
+    row: Option<&Lease>,
+    before: Option<&Lease>,
+    expect: &Expect,
+    change: &LeaseChange,
+    incarnation: Incarnation,
+) -> Resolution {
+    let Some(row) = row else {
+        return match (change, expect) {
+            // Nobody else deletes a row that we meant to delete and then loses to us: gone is what we wanted.
+            (LeaseChange::Delete, _) => Resolution::Applied,
+            (LeaseChange::Create(_), Expect::Absent) => Resolution::NotYet,
+            _ => Resolution::Refused,
+        };
+    };
+    if shows(row, before, change, incarnation) {
+        return Resolution::Applied;
+    }
+    if expect.holds(Some(row)) {
+        return Resolution::NotYet;
+    }
+    match before {
+        Some(before) if is_one_own_step_ahead(row, before, incarnation) => Resolution::OwnEarlierWrite,
+        _ => Resolution::Refused,
+    }
+}
+
+/// Whether the row shows the effect of this very change by this incarnation.
+///
+/// A handoff that a planner began on top of it does not hide it.
+fn shows(row: &Lease, before: Option<&Lease>, change: &LeaseChange, incarnation: Incarnation) -> bool {
+    match change {
+        // A fresh row that nobody has touched yet is as good as ours, whoever wrote it: creating it again would write the same.
+        LeaseChange::Create(lease) => row == &**lease,
+        LeaseChange::Delete => false,
+        LeaseChange::Describe { children, hash_range } => {
+            children.as_ref().is_none_or(|children| *children == row.children)
+                && hash_range.is_none_or(|range| row.hash_range == Some(range))
+        }
+        LeaseChange::BeginHandoff { .. } => before.is_some_and(|before| {
+            let after = apply(before, change, incarnation);
+            row.handoff_stamp == Some(incarnation)
+                && row.owner == after.owner
+                && row.checkpoint_owner == after.checkpoint_owner
+        }),
+        LeaseChange::Renew { .. }
+        | LeaseChange::Assign { .. }
+        | LeaseChange::CompleteHandoff
+        | LeaseChange::CancelHandoff
+        | LeaseChange::Release
+        | LeaseChange::Checkpoint { .. }
+        | LeaseChange::End { .. } => before.is_some_and(|before| {
+            let after = apply(before, change, incarnation);
+            let owners_match = (&row.owner, &row.checkpoint_owner) == (&after.owner, &after.checkpoint_owner)
+                || (row.is_in_handoff() && !after.is_in_handoff() && row.checkpoint_owner == after.owner);
+            row.stamp == after.stamp
+                && row.counter == after.counter
+                && row.checkpoint == after.checkpoint
+                && owners_match
+        }),
+    }
+}
+
+fn is_one_own_step_ahead(row: &Lease, before: &Lease, incarnation: Incarnation) -> bool {
+    row.counter == before.counter + 1
+        && row
+            .stamp
+            .is_some_and(|stamp| stamp.incarnation == incarnation && stamp.counter == row.counter)
+        && row.actual_owner() == before.actual_owner()
+}

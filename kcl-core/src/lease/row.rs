@@ -1,0 +1,142 @@
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::model::{
+    HashKeyRange, Incarnation, LeaseKey, Position, RecordPosition, ShardId, StreamIdentity, StreamKey,
+    WorkerId,
+};
+use crate::time::Timestamp;
+
+/// One row of the lease table: a shard, who owns it, and how far it is processed.
+///
+/// The fields are the attributes of the Java KCL's rows, and a few private ones that Java preserves and ignores.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lease {
+    /// The key of the row.
+    pub key: LeaseKey,
+    /// The shard that the lease is for.
+    pub shard: ShardId,
+    /// The stream of the shard, where the application reads many; `None` where it reads one.
+    pub stream: Option<StreamKey>,
+    /// The worker named in the row: the owner, or during a graceful handoff the next one.
+    pub owner: Option<WorkerId>,
+    /// Only during a graceful handoff: the worker that still processes the shard and may checkpoint.
+    pub checkpoint_owner: Option<WorkerId>,
+    /// The heartbeat: one more with each renewal, checkpoint, assignment, handover and release.
+    pub counter: u64,
+    /// How often the owner changed since the last checkpoint.
+    pub owner_switches: u64,
+    /// How far the shard is processed.
+    pub checkpoint: Position,
+    /// A checkpoint that was prepared and not committed; only Java writes it.
+    pub pending: Option<PendingCheckpoint>,
+    /// The shards that this one came from.
+    pub parents: BTreeSet<ShardId>,
+    /// The shards that this one became; known once it is ended.
+    pub children: BTreeSet<ShardId>,
+    /// The hash keys of the shard, where known.
+    pub hash_range: Option<HashKeyRange>,
+    /// Moving average of the throughput in KiB/s.
+    pub throughput: Option<f64>,
+    /// Private: who wrote the counter last, and which counter that was.
+    pub stamp: Option<WriteStamp>,
+    /// Private: the incarnation of the planner that began the handoff under way.
+    pub handoff_stamp: Option<Incarnation>,
+    /// Private: the service's time at which reading starts as long as nothing is checkpointed.
+    pub pinned_start: Option<Timestamp>,
+    /// Private: the stream the lease was created for, beyond its name.
+    pub identity: Option<StreamIdentity>,
+}
+
+/// A checkpoint that was prepared and not yet committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingCheckpoint {
+    /// The prepared position.
+    pub position: Position,
+    /// What the application stored with it.
+    pub state: Option<Bytes>,
+}
+
+/// Marks a counter as written by a certain run of a certain process.
+///
+/// A row whose counter differs from its stamp's was written last by somebody who knows no stamps: a Java worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WriteStamp {
+    /// The run of the process that wrote.
+    pub incarnation: Incarnation,
+    /// The counter that it wrote.
+    pub counter: u64,
+}
+
+/// What a conditional write compares: everything that a change of ownership or progress moves.
+///
+/// Beginning a handoff moves no counter, so the counter alone would not do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// The lease counter.
+    pub counter: u64,
+    /// The owner named in the row.
+    pub owner: Option<WorkerId>,
+    /// The worker handing the lease over, during a handoff.
+    pub checkpoint_owner: Option<WorkerId>,
+}
+
+impl Lease {
+    /// A lease that nobody owns yet, in an application that reads one stream.
+    pub fn unowned(shard: ShardId, checkpoint: Position) -> Self {
+        Self {
+            key: LeaseKey::single_stream(&shard),
+            shard,
+            stream: None,
+            owner: None,
+            checkpoint_owner: None,
+            counter: 0,
+            owner_switches: 0,
+            checkpoint,
+            pending: None,
+            parents: BTreeSet::new(),
+            children: BTreeSet::new(),
+            hash_range: None,
+            throughput: None,
+            stamp: None,
+            handoff_stamp: None,
+            pinned_start: None,
+            identity: None,
+        }
+    }
+
+    /// What a conditional write on this row compares.
+    pub fn version(&self) -> Version {
+        Version {
+            counter: self.counter,
+            owner: self.owner.clone(),
+            checkpoint_owner: self.checkpoint_owner.clone(),
+        }
+    }
+
+    /// The worker that processes the shard: during a handoff the one that hands it over.
+    pub fn actual_owner(&self) -> Option<&WorkerId> {
+        self.checkpoint_owner.as_ref().or(self.owner.as_ref())
+    }
+
+    /// Whether the lease is being handed over from one worker to the next.
+    pub fn is_in_handoff(&self) -> bool {
+        self.checkpoint_owner.is_some()
+    }
+
+    /// Whether the shard is processed to its end.
+    pub fn is_ended(&self) -> bool {
+        self.checkpoint.is_shard_end()
+    }
+
+    /// Whether the counter was written last by somebody who knows no stamps.
+    pub fn is_written_by_foreigner(&self) -> bool {
+        self.stamp.is_none_or(|stamp| stamp.counter != self.counter)
+    }
+
+    /// The record at which processing stands, if any was checkpointed.
+    pub fn checkpointed_record(&self) -> Option<&RecordPosition> {
+        self.checkpoint.record()
+    }
+}

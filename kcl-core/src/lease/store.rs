@@ -1,0 +1,280 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::lease::{
+    Expect, LeaderLock, Lease, LeaseChange, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
+    WorkerRow,
+};
+use crate::model::{ApplicationName, Incarnation, LeaseKey, WorkerId};
+use crate::time::Moment;
+
+/// Where leases, worker rows and the leader lock live.
+///
+/// # Contract
+///
+/// - [`change`](Self::change) tests and writes in one atomic step with respect to every other worker.
+/// - The row after a change is what [`apply`](crate::lease::apply) says, and attributes that this crate does not know survive it.
+/// - [`read`](Self::read) and [`read_lock`](Self::read_lock) see every write that was answered before they were called.
+///   [`scan`](Self::scan) and [`owned_by`](Self::owned_by) may lag behind.
+/// - A store keeps no state between calls that another handle on the same storage would not see.
+/// - Every call ends: a store that talks to a network has a deadline of its own on each request.
+///
+/// The conformance suite in `kcl-testkit` tests all of it by name.
+#[async_trait]
+pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
+    /// What this store can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes sure that the storage is there and is meant for this application: creates what is missing and waits for it.
+    ///
+    /// Calling it again, or from many workers at once, changes nothing more.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Foreign`] when the storage belongs to somebody else (nothing was written then), and every other kind.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave the storage created or not; calling again goes on from there.
+    async fn prepare(&self, preparation: &Preparation) -> Result<(), StoreError>;
+
+    /// Reads everything once: leases, worker rows, the leader lock.
+    ///
+    /// A row that is there during the whole scan is seen; each row is seen at most once; rows of a kind this crate does not know are skipped.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]; a row that cannot be decoded is not an error but listed in [`Scan::undecodable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect on the storage.
+    async fn scan(&self) -> Result<Scan, StoreError>;
+
+    /// Reads one lease, strongly consistent.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`]; [`StoreErrorKind::Data`] when the row cannot be decoded.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect on the storage.
+    async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError>;
+
+    /// The keys of the leases that name this worker as owner, or `None` when the store has no quick way to tell.
+    ///
+    /// The answer may lag behind; read the row before acting on it.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect on the storage.
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError>;
+
+    /// Changes one lease row if, and only if, `expect` holds at the moment of the write.
+    ///
+    /// A refused change is an ordinary outcome, not an error: some other worker got there first.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`] whose [certainty](StoreError::certainty) is [`Certainty::Definite`] means that the row was not touched.
+    /// [`Certainty::Unknown`] means that the write may have landed, or may land yet: read the row strongly before deciding anything.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the outcome unknown, exactly like [`Certainty::Unknown`].
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        expect: &Expect,
+        change: &LeaseChange,
+        incarnation: Incarnation,
+    ) -> Result<Outcome, StoreError>;
+
+    /// Changes one worker row, each kind of change under its own condition.
+    ///
+    /// # Errors
+    ///
+    /// As [`change`](Self::change).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`change`](Self::change).
+    async fn change_worker(&self, change: &WorkerChange) -> Result<WorkerOutcome, StoreError>;
+
+    /// Reads the leader lock, strongly consistent.
+    ///
+    /// # Errors
+    ///
+    /// Any [`StoreError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect on the storage.
+    async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError>;
+
+    /// Changes the leader lock if, and only if, `expect` holds at the moment of the write.
+    ///
+    /// # Errors
+    ///
+    /// As [`change`](Self::change).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`change`](Self::change).
+    async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError>;
+}
+
+/// What a store can do, so that callers and the conformance suite know what to expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether [`LeaseStore::owned_by`] is a cheap look-up.
+    pub owner_index: bool,
+    /// Whether a refusal shows the row that caused it.
+    pub refusal_shows_row: bool,
+}
+
+/// What a store is told about the application it is prepared for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preparation {
+    /// The application.
+    pub application: ApplicationName,
+    /// The worker that asks.
+    pub worker: WorkerId,
+    /// When to give up.
+    pub deadline: Moment,
+    /// Whether to take over rows that a *stopped* Java application left; otherwise a table that Java workers may be
+    /// using is refused.
+    pub take_over_java: bool,
+}
+
+/// Everything a scan saw.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scan {
+    /// The leases, in no particular order.
+    pub leases: Vec<Lease>,
+    /// The worker rows.
+    pub workers: Vec<WorkerRow>,
+    /// The leader lock, if it is held.
+    pub lock: Option<LeaderLock>,
+    /// Rows that look like ours and could not be read.
+    pub undecodable: Vec<Undecodable>,
+    /// How many pages the storage was read in: what the cadence of scans is fitted to.
+    pub pages: u32,
+}
+
+/// A row that looks like ours and cannot be read. It is never written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecodable {
+    /// The key of the row.
+    pub key: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// How a conditional change ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The change was made, and this is the row after it; for a deletion, as it was.
+    Applied(Box<Lease>),
+    /// The expectation did not hold.
+    Refused {
+        /// The row as it was at that moment, where the store tells; `None` also when there is no row.
+        current: Option<Box<Lease>>,
+    },
+}
+
+/// Whether a write that failed may have happened all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certainty {
+    /// It did not happen and will not.
+    Definite,
+    /// It may have happened, or may happen yet.
+    Unknown,
+}
+
+/// Why a store could not answer. A kind is here only if the worker acts differently on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// Too many requests. Do: slow down.
+    Throttled,
+    /// No answer, or a failure of the service. Do: try again.
+    Unavailable,
+    /// The permission is missing. Do: grant what the message names.
+    Denied,
+    /// The storage is not there. Do: call [`LeaseStore::prepare`], or create it.
+    Missing,
+    /// The storage is there and not meant for us. Do: use another name, or the setting that the message names.
+    Foreign,
+    /// A row cannot be read. Do: repair or remove it; nothing was overwritten.
+    Data,
+    /// The request makes no sense. Do: report it, it is a bug.
+    Invalid,
+}
+
+/// A store could not answer.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    certainty: Certainty,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl StoreError {
+    /// An error after which the request did certainly not happen.
+    pub fn definite(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            certainty: Certainty::Definite,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// An error after which the request may have happened, or may happen yet.
+    pub fn unknown(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            certainty: Certainty::Unknown,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// The error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What to do about it.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether the request may have happened all the same.
+    pub fn certainty(&self) -> Certainty {
+        self.certainty
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for StoreError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,17 @@
+//! The words of the domain: streams, shards, sequence numbers, positions and records.
+//!
+//! Plain values with their rules. Nothing here reads a clock, does IO or knows of a task.
+
+mod hash_range;
+mod ids;
+mod position;
+mod record;
+mod sequence;
+
+pub use hash_range::{HashKeyRange, InvalidHashKeyRange};
+pub use ids::{
+    ApplicationName, Incarnation, InvalidName, LeaseKey, ShardId, StreamIdentity, StreamKey, WorkerId,
+};
+pub use position::{InvalidPosition, Position, RecordPosition};
+pub use record::Record;
+pub use sequence::{InvalidSequenceNumber, SequenceNumber};

@@ -1,0 +1,161 @@
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use bytestring::ByteString;
+
+/// The place of a record in its shard, as Kinesis numbers it: a decimal of up to 129 digits.
+///
+/// Order is numeric, not alphabetic: `"9" < "10"`.
+/// The digits are shared, so a clone costs no allocation; leading zeros are dropped when parsing, so equal numbers are equal values.
+///
+/// The length bound is that of the [Kinesis API](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecord.html),
+/// whose pattern is `0|([1-9]\d{0,128})`.
+///
+/// ```
+/// use kcl_core::model::SequenceNumber;
+///
+/// let nine: SequenceNumber = "9".parse()?;
+/// let ten: SequenceNumber = "10".parse()?;
+/// assert!(nine < ten);
+/// assert_eq!(ten.as_str(), "10");
+/// assert!("12a".parse::<SequenceNumber>().is_err());
+/// # Ok::<(), kcl_core::model::InvalidSequenceNumber>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SequenceNumber(ByteString);
+
+/// The most digits a sequence number can have.
+const MAX_DIGITS: usize = 129;
+
+impl SequenceNumber {
+    /// Takes over a string of digits without copying it.
+    ///
+    /// # Errors
+    ///
+    /// When the text is empty, holds anything but ASCII digits, or has more than 129 digits.
+    pub fn new(digits: impl Into<ByteString>) -> Result<Self, InvalidSequenceNumber> {
+        let digits = digits.into();
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(InvalidSequenceNumber {
+                text: abridged(&digits),
+            });
+        }
+        let zeros = digits
+            .bytes()
+            .take_while(|b| *b == b'0')
+            .count()
+            .min(digits.len() - 1);
+        let digits = if zeros == 0 {
+            digits
+        } else {
+            ByteString::from(&digits[zeros..])
+        };
+        if digits.len() > MAX_DIGITS {
+            return Err(InvalidSequenceNumber {
+                text: abridged(&digits),
+            });
+        }
+        Ok(Self(digits))
+    }
+
+    /// The digits, without leading zeros.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A copy that shares no memory with the response it came from.
+    ///
+    /// A shared slice keeps the whole body of the response alive, which matters for a value that outlives its batch.
+    pub fn detached(&self) -> Self {
+        Self(ByteString::from(self.as_str()))
+    }
+}
+
+fn abridged(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+impl Ord for SequenceNumber {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (a, b) = (self.as_str(), other.as_str());
+        a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+    }
+}
+
+impl PartialOrd for SequenceNumber {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl From<u128> for SequenceNumber {
+    fn from(value: u128) -> Self {
+        Self(ByteString::from(value.to_string()))
+    }
+}
+
+impl FromStr for SequenceNumber {
+    type Err = InvalidSequenceNumber;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text)
+    }
+}
+
+impl fmt::Display for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for SequenceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is not a Kinesis sequence number.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a sequence number: 1 to 129 decimal digits are expected")]
+pub struct InvalidSequenceNumber {
+    text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn order_is_numeric(a in any::<u128>(), b in any::<u128>()) {
+            prop_assert_eq!(SequenceNumber::from(a).cmp(&SequenceNumber::from(b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn a_longer_number_is_larger_up_to_129_digits(a in "[1-9][0-9]{0,127}", digit in 0_u8..10) {
+            let longer = format!("{a}{digit}");
+            let (a, longer): (SequenceNumber, SequenceNumber) = (a.parse().unwrap(), longer.parse().unwrap());
+            prop_assert!(a < longer);
+        }
+
+        #[test]
+        fn text_round_trips(a in "[1-9][0-9]{0,128}") {
+            prop_assert_eq!(a.parse::<SequenceNumber>().unwrap().to_string(), a);
+        }
+    }
+
+    #[test]
+    fn leading_zeros_do_not_make_a_different_number() {
+        assert_eq!("007".parse::<SequenceNumber>().unwrap(), SequenceNumber::from(7));
+        assert_eq!("000".parse::<SequenceNumber>().unwrap(), SequenceNumber::from(0));
+    }
+
+    #[test]
+    fn text_that_is_not_a_number_is_refused() {
+        for text in ["", "-1", "1.5", "SHARD_END", " 1", &"9".repeat(130)] {
+            assert!(text.parse::<SequenceNumber>().is_err(), "{text:?}");
+        }
+    }
+}

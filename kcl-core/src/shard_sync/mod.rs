@@ -1,0 +1,1 @@
+//! Makes the lease table follow the stream's shards.

@@ -1,0 +1,163 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity};
+use crate::source::SourceError;
+use crate::time::Timestamp;
+
+/// A stream: knows its shards and opens them.
+#[async_trait]
+pub trait StreamSource: Send + Sync + fmt::Debug + 'static {
+    /// The name of the stream as the application configured it.
+    fn name(&self) -> &str;
+
+    /// Which stream this is, beyond its name.
+    ///
+    /// # Errors
+    ///
+    /// Any [`SourceError`]; [`NotFound`](crate::source::SourceErrorKind::NotFound) when there is no such stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    async fn identity(&self) -> Result<StreamIdentity, SourceError>;
+
+    /// One page of the stream's shards.
+    ///
+    /// # Errors
+    ///
+    /// Any [`SourceError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError>;
+
+    /// Opens a shard for reading.
+    ///
+    /// # Errors
+    ///
+    /// Any [`SourceError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    async fn open(&self, shard: &ShardId, start: StartPosition)
+    -> Result<Box<dyn RecordStream>, SourceError>;
+}
+
+/// One open shard.
+#[async_trait]
+pub trait RecordStream: Send + fmt::Debug {
+    /// The next records, in order and without a gap after the ones before; possibly none.
+    ///
+    /// The future ends within the source's own deadline whether or not there are records.
+    /// It does not wait between reads: [`Fetch::wait`] asks the caller to do that.
+    ///
+    /// # Errors
+    ///
+    /// Any [`SourceError`]. The stream stays usable: the next call goes on from where the last successful one ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no record: the next call goes on from where the last successful one ended.
+    async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError>;
+}
+
+/// Which shards to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardFilter {
+    /// Every shard that still holds records or takes them.
+    All,
+    /// The shards that take records now.
+    Open,
+    /// The shards that were open at this time, and all that came after them.
+    FromTimestamp(Timestamp),
+}
+
+/// Where the next page of a listing begins. Its content belongs to the source that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageToken(pub String);
+
+/// One page of a listing of shards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardPage {
+    /// The shards, in the service's order.
+    pub shards: Vec<Shard>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<PageToken>,
+    /// The service's own time when it answered.
+    pub service_time: Timestamp,
+}
+
+/// A shard as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Its id.
+    pub id: ShardId,
+    /// The shards that it came from: none, one after a split, two after a merge. They may be gone from the listing.
+    pub parents: BTreeSet<ShardId>,
+    /// The hash keys that it receives.
+    pub hash_range: HashKeyRange,
+    /// The first sequence number that it can hold.
+    pub starting_sequence: SequenceNumber,
+    /// Whether it takes records no more.
+    pub closed: bool,
+}
+
+/// Where to begin reading a shard: the five kinds of shard iterator that Kinesis has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartPosition {
+    /// With the oldest record kept.
+    TrimHorizon,
+    /// With records put from now on.
+    Latest,
+    /// With the first record that arrived at or after this time.
+    AtTimestamp(Timestamp),
+    /// With the record of this number, or the first kept after it.
+    AtSequence(SequenceNumber),
+    /// With the first record after this number.
+    AfterSequence(SequenceNumber),
+}
+
+/// How much one fetch may bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchLimit {
+    /// The most records, at least 1. Kinesis allows up to 10,000.
+    pub records: u32,
+}
+
+/// What one fetch brought.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fetch {
+    /// The records, in order.
+    pub records: Vec<Record>,
+    /// How far behind the newest record of the shard this fetch is, where the source tells.
+    pub behind: Option<Duration>,
+    /// Set with the last fetch of a closed shard: there will be no more.
+    pub end: Option<ShardEnd>,
+    /// How long to wait before the next fetch, counted from the start of this one: the pace that the service asks for,
+    /// longer when the reader has caught up.
+    pub wait: Duration,
+}
+
+/// The end of a closed shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShardEnd {
+    /// What the shard became: two after a split, one after a merge. Empty when the source cannot tell.
+    pub children: Vec<ChildShard>,
+}
+
+/// A shard that another became, as the end of the other shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildShard {
+    /// Its id.
+    pub id: ShardId,
+    /// All the shards that it came from.
+    pub parents: BTreeSet<ShardId>,
+    /// The hash keys that it receives.
+    pub hash_range: HashKeyRange,
+}

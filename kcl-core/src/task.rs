@@ -1,0 +1,333 @@
+//! The one place where tasks are spawned.
+//!
+//! All tasks of a worker live in one [`TaskScope`]. It knows their names, turns a panic into a value,
+//! can wait until the last one is gone, and lets a test freeze the worker or make it vanish.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+/// What the end of a task means to its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskPolicy {
+    /// The task runs as long as the worker. A panic in it ends the worker, whose leases then pass to others.
+    Vital,
+    /// The task does one job, and whoever asked for it sees how it ended. A panic in it is only reported.
+    Job,
+}
+
+/// A group of tasks that live and die together. Clones share the group.
+///
+/// ```
+/// use kcl_core::task::{TaskPolicy, TaskScope};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let scope = TaskScope::new();
+/// scope.spawn("greeter", TaskPolicy::Job, async { println!("hello") });
+/// scope.wait_until_empty().await;
+/// assert!(scope.running().is_empty());
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct TaskScope {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    frozen: bool,
+    killed: bool,
+    asleep: Vec<Waker>,
+    next_id: u64,
+    running: BTreeMap<u64, (String, Option<AbortHandle>)>,
+    failures: Vec<TaskFailure>,
+}
+
+/// A vital task panicked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the task {task:?} panicked: {message}")]
+pub struct TaskFailure {
+    /// The name the task was spawned with.
+    pub task: String,
+    /// What the panic said.
+    pub message: String,
+}
+
+impl TaskScope {
+    /// A scope without tasks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a task on the current tokio runtime.
+    ///
+    /// In a scope that was [killed](Self::kill) nothing starts and the future is dropped.
+    pub fn spawn(
+        &self,
+        name: impl Into<String>,
+        policy: TaskPolicy,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let name = name.into();
+        let id = {
+            let mut state = self.shared.lock();
+            if state.killed {
+                return;
+            }
+            state.next_id += 1;
+            let id = state.next_id;
+            state.running.insert(id, (name.clone(), None));
+            id
+        };
+        let task = Guarded {
+            future: Box::pin(future),
+            entry: Entry {
+                shared: Arc::clone(&self.shared),
+                id,
+                name,
+                policy,
+            },
+        };
+        #[expect(clippy::disallowed_methods, reason = "the scope is the one place that spawns")]
+        let abort = tokio::spawn(task).abort_handle();
+        let mut state = self.shared.lock();
+        if state.killed {
+            abort.abort();
+        }
+        if let Some((_, slot)) = state.running.get_mut(&id) {
+            *slot = Some(abort);
+        }
+    }
+
+    /// The names of the tasks that have not ended, in the order of their start.
+    pub fn running(&self) -> Vec<String> {
+        self.shared
+            .lock()
+            .running
+            .values()
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Returns once no task is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn wait_until_empty(&self) {
+        self.wait_for(|state| state.running.is_empty().then_some(()))
+            .await;
+    }
+
+    /// Returns once a vital task has panicked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn failed(&self) -> TaskFailure {
+        self.wait_for(|state| state.failures.first().cloned()).await
+    }
+
+    async fn wait_for<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
+        loop {
+            let changed = self.shared.changed.notified();
+            if let Some(found) = look(&self.shared.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// Stops polling every task while time goes on: what a machine that hangs looks like. For tests.
+    pub fn freeze(&self) {
+        self.shared.lock().frozen = true;
+    }
+
+    /// Polls the tasks of a frozen scope again.
+    pub fn thaw(&self) {
+        let asleep = {
+            let mut state = self.shared.lock();
+            state.frozen = false;
+            std::mem::take(&mut state.asleep)
+        };
+        asleep.into_iter().for_each(Waker::wake);
+    }
+
+    /// Makes every task vanish, as `kill -9` would: nothing of them is polled again. For tests, and for stopping at once.
+    pub fn kill(&self) {
+        let handles: Vec<AbortHandle> = {
+            let mut state = self.shared.lock();
+            state.killed = true;
+            state
+                .running
+                .values()
+                .filter_map(|(_, abort)| abort.clone())
+                .collect()
+        };
+        handles.iter().for_each(AbortHandle::abort);
+    }
+
+    /// Whether [`kill`](Self::kill) was called.
+    pub fn is_killed(&self) -> bool {
+        self.shared.lock().killed
+    }
+}
+
+impl fmt::Debug for TaskScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskScope")
+            .field("running", &self.running())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task's place in the list of its scope; leaves it when dropped.
+struct Entry {
+    shared: Arc<Shared>,
+    id: u64,
+    name: String,
+    policy: TaskPolicy,
+}
+
+impl Entry {
+    fn panicked(&self, payload: &(dyn Any + Send)) {
+        let message = panic_message(payload);
+        tracing::error!(task = %self.name, message, "a task panicked");
+        if self.policy == TaskPolicy::Vital {
+            let failure = TaskFailure {
+                task: self.name.clone(),
+                message,
+            };
+            self.shared.lock().failures.push(failure);
+            self.shared.changed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.shared.lock().running.remove(&self.id);
+        self.shared.changed.notify_waiters();
+    }
+}
+
+/// What a panic said, as text.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// A task's future that obeys its scope and survives its own panic.
+struct Guarded {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    entry: Entry,
+}
+
+impl Future for Guarded {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        {
+            let mut state = self.entry.shared.lock();
+            if state.killed {
+                return Poll::Pending;
+            }
+            if state.frozen {
+                state.asleep.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        match catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx))) {
+            Ok(poll) => poll,
+            Err(payload) => {
+                self.entry.panicked(payload.as_ref());
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::time::{ClockExt as _, TokioClock};
+
+    fn ticking(scope: &TaskScope) -> (Arc<AtomicU32>, TokioClock) {
+        let ticks = Arc::new(AtomicU32::new(0));
+        let clock = TokioClock::new();
+        let counter = Arc::clone(&ticks);
+        scope.spawn("ticker", TaskPolicy::Vital, async move {
+            loop {
+                clock.sleep(Duration::from_secs(1)).await;
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        (ticks, clock)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frozen_scope_does_nothing_while_time_goes_on_and_goes_on_when_thawed() {
+        let scope = TaskScope::new();
+        let (ticks, clock) = ticking(&scope);
+        clock.sleep(Duration::from_millis(2500)).await;
+        scope.freeze();
+        clock.sleep(Duration::from_secs(60)).await;
+        assert_eq!(ticks.load(Ordering::Relaxed), 2);
+        scope.thaw();
+        clock.sleep(Duration::from_millis(1500)).await;
+        assert_eq!(ticks.load(Ordering::Relaxed), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_killed_scope_ends_every_task_and_starts_no_other() {
+        let scope = TaskScope::new();
+        let (ticks, clock) = ticking(&scope);
+        clock.sleep(Duration::from_millis(1500)).await;
+        scope.kill();
+        scope.wait_until_empty().await;
+        scope.spawn("late", TaskPolicy::Job, async { panic!("must not run") });
+        clock.sleep(Duration::from_secs(60)).await;
+        assert_eq!(ticks.load(Ordering::Relaxed), 1);
+        assert!(scope.running().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_vital_task_is_reported_and_one_of_a_job_is_not() {
+        let scope = TaskScope::new();
+        scope.spawn("job", TaskPolicy::Job, async { panic!("harmless") });
+        scope.spawn("vital", TaskPolicy::Vital, async { panic!("broken {}", 7) });
+        let failure = scope.failed().await;
+        assert_eq!(
+            failure,
+            TaskFailure {
+                task: "vital".into(),
+                message: "broken 7".into()
+            }
+        );
+        scope.wait_until_empty().await;
+    }
+}

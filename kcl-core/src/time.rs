@@ -1,0 +1,237 @@
+//! Time, as an injected service: a monotonic clock for decisions, and wall time for people.
+//!
+//! [`Moment`] and [`Timestamp`] are different types so that they cannot be compared: nothing in this crate decides anything
+//! by the wall clock of a host, its own or another's.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::{Add, Sub};
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A point on one process's monotonic clock. It means nothing to another process and is never stored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The origin of the clock.
+    pub const ZERO: Self = Self(Duration::ZERO);
+
+    /// The moment this long after the clock's origin.
+    pub const fn from_origin(elapsed: Duration) -> Self {
+        Self(elapsed)
+    }
+
+    /// How long after the clock's origin this is.
+    pub const fn since_origin(self) -> Duration {
+        self.0
+    }
+
+    /// The time since `earlier`, or zero when `earlier` is later.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, after: Duration) -> Self {
+        Self(self.0.saturating_add(after))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+
+    fn sub(self, before: Duration) -> Self {
+        Self(self.0.saturating_sub(before))
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "+{:?}", self.0)
+    }
+}
+
+/// A wall-clock time in milliseconds since 1970-01-01T00:00:00Z: the service's, or a host's own for people to read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The time this many milliseconds after the start of 1970, UTC.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the start of 1970, UTC.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the start of 1970, UTC, rounded down.
+    pub const fn as_secs(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// The time this much earlier.
+    #[must_use]
+    pub fn minus(self, before: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(before.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+
+    /// The time this much later.
+    #[must_use]
+    pub fn plus(self, after: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0)
+    }
+}
+
+/// A boxed future that can move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The only source of time.
+pub trait Clock: Send + Sync + fmt::Debug + 'static {
+    /// The monotonic time. It counts the time that the machine was suspended, where the system can tell.
+    fn now(&self) -> Moment;
+
+    /// The wall time of this host, for rows and reports that people read.
+    fn wall(&self) -> Timestamp;
+
+    /// Returns once [`now`](Clock::now) has reached `deadline`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    fn sleep_until(&self, deadline: Moment) -> BoxFuture<'static, ()>;
+}
+
+/// What is built on a [`Clock`].
+pub trait ClockExt: Clock {
+    /// Returns once `duration` has passed.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    /// Runs the future until it is ready or the time is up; drops it in the latter case.
+    ///
+    /// # Errors
+    ///
+    /// [`Elapsed`] when the time was up first.
+    fn timeout<F: Future + Send>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> impl Future<Output = Result<F::Output, Elapsed>> + Send {
+        let sleep = self.sleep(limit);
+        async move {
+            tokio::select! {
+                biased;
+                output = future => Ok(output),
+                () = sleep => Err(Elapsed(limit)),
+            }
+        }
+    }
+}
+
+impl<C: Clock + ?Sized> ClockExt for C {}
+
+/// The time was up before the work was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no answer within {0:?}")]
+pub struct Elapsed(pub Duration);
+
+/// The clock of the runtime: follows tokio's time, and so `tokio::time::pause` and `advance`.
+///
+/// This is the clock to use. On Linux its monotonic time stands still while the machine is suspended;
+/// a worker that wakes up finds out from its refused renewals.
+#[derive(Debug, Clone, Copy)]
+pub struct TokioClock {
+    origin: tokio::time::Instant,
+}
+
+impl TokioClock {
+    /// A clock whose origin is now.
+    ///
+    /// # Panics
+    ///
+    /// Never; but with tokio's time paused it must be created inside the runtime that it is used in.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the clock is the one place that may ask the runtime for the time"
+    )]
+    pub fn new() -> Self {
+        Self {
+            origin: tokio::time::Instant::now(),
+        }
+    }
+}
+
+impl Default for TokioClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock is the one place that may ask for the time"
+)]
+impl Clock for TokioClock {
+    fn now(&self) -> Moment {
+        Moment(self.origin.elapsed())
+    }
+
+    fn wall(&self) -> Timestamp {
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn sleep_until(&self, deadline: Moment) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until(self.origin + deadline.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_says_what_the_limit_was() {
+        let clock = TokioClock::new();
+        let outcome = clock
+            .timeout(Duration::from_secs(3), std::future::pending::<()>())
+            .await;
+        assert_eq!(outcome, Err(Elapsed(Duration::from_secs(3))));
+        assert_eq!(clock.now(), Moment::from_origin(Duration::from_secs(3)));
+        assert_eq!(clock.timeout(Duration::from_secs(3), async { 7 }).await, Ok(7));
+    }
+
+    #[test]
+    fn arithmetic_saturates_at_both_ends() {
+        assert_eq!(Moment::ZERO - Duration::from_secs(1), Moment::ZERO);
+        assert_eq!(
+            Moment::ZERO.saturating_since(Moment::ZERO + Duration::from_secs(1)),
+            Duration::ZERO
+        );
+        assert_eq!(Timestamp::from_millis(-1).as_secs(), -1);
+    }
+}
