@@ -4,13 +4,17 @@
 //! [`change::apply`] is the specification of every change; a store expresses it and adds nothing.
 
 pub mod change;
+pub mod hold;
+mod lane;
 pub mod observe;
 pub mod resolve;
 mod row;
 mod store;
 mod worker_row;
+mod writer;
 
 pub use change::{Expect, LeaseChange, apply};
+pub(crate) use lane::{LaneLimits, Lanes};
 pub use row::{Lease, PendingCheckpoint, Version, WriteStamp};
 pub use store::{
     Capabilities, Certainty, LeaseStore, Outcome, Preparation, Scan, StoreError, StoreErrorKind, Undecodable,
@@ -18,3 +22,4 @@ pub use store::{
 pub use worker_row::{
     LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome, WorkerRow,
 };
+pub(crate) use writer::LeaseWriter;

@@ -106,6 +106,14 @@ impl Lease {
         }
     }
 
+    /// The key of the lease of another shard of the same stream.
+    pub fn key_of_sibling(&self, shard: &ShardId) -> LeaseKey {
+        match &self.stream {
+            None => LeaseKey::single_stream(shard),
+            Some(stream) => LeaseKey::of_stream(stream, shard),
+        }
+    }
+
     /// What a conditional write on this row compares.
     pub fn version(&self) -> Version {
         Version {

@@ -125,6 +125,11 @@ impl LeaseKey {
     pub fn single_stream(shard: &ShardId) -> Self {
         Self(Arc::clone(&shard.0))
     }
+
+    /// The key of a shard's lease in an application that reads many streams.
+    pub fn of_stream(stream: &StreamKey, shard: &ShardId) -> Self {
+        Self(Arc::from(format!("{stream}:{shard}")))
+    }
 }
 
 /// Which stream a lease belongs to, beyond its name: a stream deleted and created again is another stream.

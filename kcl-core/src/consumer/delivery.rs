@@ -1,0 +1,129 @@
+//! What lies between a consumer and the user's code. The consumer knows only this seam.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::Poll;
+
+use async_trait::async_trait;
+
+use crate::model::RecordPosition;
+use crate::processor::{
+    FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
+};
+use crate::task::panic_message;
+
+/// How a call of the user's code failed.
+#[derive(Debug)]
+pub(crate) struct CallFailure {
+    pub(crate) kind: FailureKind,
+    pub(crate) position: Option<RecordPosition>,
+    pub(crate) message: String,
+}
+
+/// Takes batches and lifecycle calls to whatever the user wrote.
+#[async_trait]
+pub(crate) trait Delivery: Send {
+    /// Prepares for the first batch.
+    async fn initialize(&mut self) -> Result<StartFrom, CallFailure>;
+    /// Offers a batch; returns when every record of it is finished or one has failed.
+    async fn offer(&mut self, batch: RecordBatch) -> Result<(), CallFailure>;
+    /// The last call before the lease is given up.
+    async fn drain(&mut self) -> Result<(), CallFailure>;
+    /// Every record of the shard was offered and finished.
+    async fn end(&mut self) -> Result<(), CallFailure>;
+    /// Another worker has the lease.
+    async fn lose(&mut self) -> Result<(), CallFailure>;
+}
+
+/// Drives a [`RecordProcessor`]: one batch at a time. After a panic the processor is thrown away, and the next call makes another.
+pub(crate) struct ToProcessor {
+    factory: Arc<dyn RecordProcessorFactory>,
+    context: ShardContext,
+    processor: Option<Box<dyn RecordProcessor>>,
+}
+
+impl ToProcessor {
+    pub(crate) fn new(factory: Arc<dyn RecordProcessorFactory>, context: ShardContext) -> Self {
+        Self { factory, context, processor: None }
+    }
+
+    fn make(&mut self) -> Result<&mut Box<dyn RecordProcessor>, CallFailure> {
+        if self.processor.is_none() {
+            let made = std::panic::catch_unwind(AssertUnwindSafe(|| self.factory.create(&self.context)));
+            self.processor = Some(made.map_err(|payload| CallFailure::panicked(payload.as_ref()))?);
+        }
+        self.processor.as_mut().ok_or_else(|| CallFailure::panicked(&"no processor was made"))
+    }
+
+    /// Calls the processor; a panic, wherever in the call, costs the processor and nothing else.
+    async fn call<T>(
+        &mut self,
+        run: impl AsyncFnOnce(&mut dyn RecordProcessor, &ShardContext) -> Result<T, ProcessorError>,
+    ) -> Result<T, CallFailure> {
+        let context = self.context.clone();
+        let outcome = caught(run(self.make()?.as_mut(), &context)).await;
+        match outcome {
+            Ok(result) => result.map_err(CallFailure::from),
+            Err(failure) => {
+                self.processor = None;
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// Polls the future to its end or its panic.
+async fn caught<F: Future>(future: F) -> Result<F::Output, CallFailure> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(payload) => Poll::Ready(Err(CallFailure::panicked(payload.as_ref()))),
+        }
+    })
+    .await
+}
+
+impl CallFailure {
+    fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
+        Self { kind: FailureKind::Panic, position: None, message: panic_message(payload) }
+    }
+}
+
+impl From<ProcessorError> for CallFailure {
+    fn from(error: ProcessorError) -> Self {
+        Self {
+            kind: FailureKind::Error(error.severity()),
+            position: error.position().cloned(),
+            message: crate::error::Causes(error.cause()).to_string(),
+        }
+    }
+}
+
+#[async_trait]
+impl Delivery for ToProcessor {
+    async fn initialize(&mut self) -> Result<StartFrom, CallFailure> {
+        self.call(async |processor, context| processor.initialize(context).await).await
+    }
+
+    async fn offer(&mut self, batch: RecordBatch) -> Result<(), CallFailure> {
+        self.call(async |processor, context| processor.process_records(batch, context).await).await
+    }
+
+    async fn drain(&mut self) -> Result<(), CallFailure> {
+        self.call(async |processor, context| processor.shutdown_requested(context).await).await
+    }
+
+    async fn end(&mut self) -> Result<(), CallFailure> {
+        self.call(async |processor, context| processor.shard_ended(context).await).await
+    }
+
+    async fn lose(&mut self) -> Result<(), CallFailure> {
+        self.call(async |processor, context| {
+            processor.lease_lost(context).await;
+            Ok(())
+        })
+        .await
+    }
+}

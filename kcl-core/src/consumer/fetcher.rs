@@ -1,0 +1,150 @@
+//! Reads a shard ahead of its processor, within bounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::consumer::ownership::Ownership;
+use crate::consumer::start::Start;
+use crate::error::Causes;
+use crate::metrics::FetchOutcome;
+use crate::model::{Record, RecordPosition};
+use crate::processor::backoff;
+use crate::rng::Rng;
+use crate::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind};
+use crate::task::TaskPolicy;
+use crate::time::{ClockExt as _, Moment};
+
+/// What the fetcher has read: records, or the end of the shard, or both.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) records: Vec<Record>,
+    pub(crate) behind: Option<Duration>,
+    pub(crate) end: Option<ShardEnd>,
+}
+
+/// Starts reading. The fetcher ends after the end of the shard, or when the receiver is dropped.
+pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiver<Fetched> {
+    let settings = &own.services.settings;
+    // One batch waits in the fetcher itself for its place in the channel.
+    let ahead = usize::try_from(settings.prefetch_batches.saturating_sub(1)).unwrap_or(0).max(1);
+    let (sender, receiver) = mpsc::channel(ahead);
+    let fetcher = Fetcher {
+        rng: own.services.rng.child("fetch").child(own.key.as_str()),
+        own: Arc::clone(own),
+        done: start.done.clone(),
+        start,
+        stream: None,
+        failures: 0,
+    };
+    own.services.scope.spawn(format!("fetcher {}", own.key), TaskPolicy::Job, async move {
+        tokio::select! {
+            biased;
+            () = sender.closed() => {}
+            () = fetcher.run(&sender) => {}
+        }
+    });
+    receiver
+}
+
+struct Fetcher {
+    own: Arc<Ownership>,
+    rng: Rng,
+    start: Start,
+    stream: Option<Box<dyn RecordStream>>,
+    /// Records up to and including this one were handed on, or are done.
+    done: Option<RecordPosition>,
+    failures: u32,
+}
+
+impl Fetcher {
+    async fn run(mut self, sender: &mpsc::Sender<Fetched>) {
+        loop {
+            let begun = self.own.services.clock.now();
+            match self.fetch().await {
+                Ok(fetch) => {
+                    let next = begun + fetch.wait;
+                    let Some(fetched) = self.take_in(fetch) else {
+                        self.own.services.clock.sleep_until(next).await;
+                        continue;
+                    };
+                    let ends = fetched.end.is_some();
+                    if sender.send(fetched).await.is_err() || ends {
+                        return;
+                    }
+                    self.own.services.clock.sleep_until(next).await;
+                }
+                Err(error) => self.recover(&error, begun).await,
+            }
+        }
+    }
+
+    async fn fetch(&mut self) -> Result<Fetch, SourceError> {
+        let services = &self.own.services;
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => services.source.open(self.own.context.shard(), self.start.position.clone()).await?,
+        };
+        let fetch = stream.next(FetchLimit { records: services.settings.max_batch_records }).await;
+        // A stream stays usable after an error.
+        self.stream = Some(stream);
+        fetch
+    }
+
+    /// Leaves out what is done; `None` when nothing is left to hand on.
+    fn take_in(&mut self, fetch: Fetch) -> Option<Fetched> {
+        let services = &self.own.services;
+        self.own.progress.step(services.clock.now());
+        if self.failures > 0 {
+            tracing::info!(lease = %self.own.key, failures = self.failures, "the shard can be read again");
+            self.failures = 0;
+        }
+        let Fetch { mut records, behind, end, .. } = fetch;
+        if let Some(done) = &self.done {
+            let first_new = records.partition_point(|record| record.position() <= done);
+            records.drain(..first_new);
+        }
+        if let Some(last) = records.last() {
+            self.done = Some(last.position().clone());
+        }
+        let outcome = if records.is_empty() { FetchOutcome::Empty } else { FetchOutcome::Records };
+        services.metrics.fetched(outcome, behind);
+        services.board.update_lease(&self.own.key, |status| {
+            status.behind = behind;
+            status.trouble = None;
+        });
+        (!records.is_empty() || end.is_some()).then_some(Fetched { records, behind, end })
+    }
+
+    /// Waits after a failure, longer each time.
+    async fn recover(&mut self, error: &SourceError, begun: Moment) {
+        let services = &self.own.services;
+        self.failures = self.failures.saturating_add(1);
+        let throttled = error.kind() == SourceErrorKind::Throttled;
+        let outcome = if throttled { FetchOutcome::Throttled } else { FetchOutcome::Failed };
+        services.metrics.fetched(outcome, None);
+        services.board.update_lease(&self.own.key, |status| status.trouble = Some(error.kind()));
+        // A throttle is an answer. So is a stream that is gone: the shard is held for as long as it is, and nothing would be
+        // better at another worker.
+        if matches!(error.kind(), SourceErrorKind::Throttled | SourceErrorKind::NotFound) {
+            self.own.progress.step(services.clock.now());
+        }
+        if throttled {
+            tracing::debug!(lease = %self.own.key, "throttled");
+        } else if self.failures == 1 || self.failures.is_multiple_of(100) {
+            tracing::warn!(lease = %self.own.key, failures = self.failures, error = %Causes(error), "cannot read the shard, trying on");
+        }
+        let (first, longest) = match error.kind() {
+            SourceErrorKind::Throttled | SourceErrorKind::Unavailable => (FIRST_PAUSE, LONGEST_PAUSE),
+            SourceErrorKind::Denied | SourceErrorKind::NotFound | SourceErrorKind::Invalid => (LONGEST_PAUSE, LONGEST_PAUSE),
+        };
+        let pause = self.rng.jittered(backoff(first, longest, self.failures));
+        services.clock.sleep_until(begun.max(services.clock.now()) + pause).await;
+    }
+}
+
+/// The pause after the first failure, before jitter: one read at the rate that Kinesis allows per shard.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause between two tries: a service that comes back is noticed within seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -1,0 +1,30 @@
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::model::LeaseKey;
+
+/// Leases that were given to this worker, as far as the worker itself knows: it need not wait to discover them.
+#[derive(Debug, Default)]
+pub(crate) struct Invitations {
+    keys: Mutex<BTreeSet<LeaseKey>>,
+    arrived: Notify,
+}
+
+impl Invitations {
+    /// This lease names the worker as its owner now.
+    pub(crate) fn invite(&self, key: LeaseKey) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.arrived.notify_one();
+    }
+
+    /// Returns once there is an invitation that was not taken.
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    pub(crate) fn take(&self) -> BTreeSet<LeaseKey> {
+        std::mem::take(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

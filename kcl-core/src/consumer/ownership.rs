@@ -1,0 +1,287 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{BatchId, Tracker};
+use crate::consumer::control::Control;
+use crate::consumer::invitations::Invitations;
+use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
+use crate::lease::resolve::{Resolution, resolve};
+use crate::lease::{Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError, StoreErrorKind};
+use crate::lifecycle::Progress;
+use crate::metrics::Metrics;
+use crate::model::{ApplicationName, LeaseKey, Position, Record, RecordPosition, StreamIdentity, WorkerId};
+use crate::processor::{
+    CheckpointError, CheckpointSink, ErrorPolicy, FencingToken, RecordProcessorFactory, ShardContext,
+};
+use crate::rng::Rng;
+use crate::settings::Settings;
+use crate::source::StreamSource;
+use crate::status::StatusBoard;
+use crate::task::TaskScope;
+use crate::time::{BoxFuture, Clock, Moment};
+
+/// What every consumer of a worker uses.
+pub(crate) struct Services {
+    pub(crate) application: ApplicationName,
+    pub(crate) worker: WorkerId,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Rng,
+    pub(crate) source: Arc<dyn StreamSource>,
+    pub(crate) identity: StreamIdentity,
+    pub(crate) lanes: Lanes,
+    pub(crate) scope: TaskScope,
+    pub(crate) factory: Arc<dyn RecordProcessorFactory>,
+    pub(crate) policy: Arc<dyn ErrorPolicy>,
+    pub(crate) metrics: Metrics,
+    pub(crate) board: StatusBoard,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) invitations: Arc<Invitations>,
+    /// Set when leases may have become available.
+    pub(crate) plan_now: Arc<Notify>,
+}
+
+/// One ownership of one lease: from the renewal that began it until it is lost or given up.
+pub(crate) struct Ownership {
+    pub(crate) services: Arc<Services>,
+    pub(crate) key: LeaseKey,
+    pub(crate) context: ShardContext,
+    pub(crate) control: Control,
+    pub(crate) progress: Progress,
+    /// Set when there may be something to store.
+    pub(crate) dirty: Notify,
+    /// Whether a callback of the user's runs: a handoff may be declined only then.
+    pub(crate) in_callback: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    row: Lease,
+    belief: Belief,
+    suspended: bool,
+    stored_at: Moment,
+    tracker: Tracker,
+}
+
+/// What became of a write of the owner.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// The row is as wanted, and this is it.
+    Applied(Box<Lease>),
+    /// Somebody else has the lease.
+    Lost,
+    /// It is not known, or did not happen. The owner may still have the lease.
+    Failed(StoreError),
+}
+
+impl Ownership {
+    /// The ownership that began with a renewal sent at `renewed`, which returned this row.
+    pub(crate) fn begin(services: Arc<Services>, row: Lease, renewed: Moment) -> Arc<Self> {
+        let now = services.clock.now();
+        let token = FencingToken::new(row.counter);
+        let context = ShardContext::of_lease(
+            services.application.clone(),
+            services.worker.clone(),
+            services.source.name().to_owned(),
+            row.shard.clone(),
+            row.key.clone(),
+            token,
+            CancellationToken::new(),
+        );
+        let belief = Belief { renewed, refused: false };
+        Arc::new(Self {
+            key: row.key.clone(),
+            context,
+            control: Control::default(),
+            progress: Progress::new(now),
+            dirty: Notify::new(),
+            in_callback: AtomicBool::new(false),
+            state: Mutex::new(State { row, belief, suspended: false, stored_at: now, tracker: Tracker::default() }),
+            services,
+        })
+    }
+
+    /// The row as the last applied write returned it.
+    pub(crate) fn row(&self) -> Lease {
+        self.lock().row.clone()
+    }
+
+    pub(crate) fn token(&self) -> FencingToken {
+        self.context.fencing_token()
+    }
+
+    /// When the last applied write was sent, and when the last checkpoint was.
+    pub(crate) fn written(&self) -> (Moment, Moment) {
+        let state = self.lock();
+        (state.belief.renewed, state.stored_at)
+    }
+
+    /// What the owner may do now, by its own clock.
+    pub(crate) fn verdict(&self) -> HoldVerdict {
+        let now = self.services.clock.now();
+        let mut state = self.lock();
+        let verdict = judge_hold(state.belief, now, self.services.settings.failover_time);
+        if verdict == HoldVerdict::Suspended && !state.suspended {
+            state.suspended = true;
+            self.services.metrics.lease_suspended();
+            tracing::warn!(lease = %self.key, "the lease could not be renewed in time: no batch starts until it is");
+        }
+        verdict
+    }
+
+    /// The position that is finished and not stored yet.
+    pub(crate) fn unstored(&self) -> Option<RecordPosition> {
+        let state = self.lock();
+        state.tracker.finished().filter(|finished| !state.row.checkpoint.covers(finished)).cloned()
+    }
+
+    /// The last record that was handed to the processor in this ownership.
+    pub(crate) fn last_delivered(&self) -> Option<RecordPosition> {
+        self.lock().tracker.last_delivered().cloned()
+    }
+
+    /// Takes in a batch that is about to be handed to the processor.
+    pub(crate) fn deliver(&self, records: Arc<Vec<Record>>) -> BatchId {
+        self.lock().tracker.deliver(records)
+    }
+
+    /// Every record of the batch is finished.
+    pub(crate) fn finish_batch(&self, batch: BatchId) {
+        self.lock().tracker.finish_batch(batch);
+        self.dirty.notify_one();
+    }
+
+    /// Every record up to this one is finished.
+    pub(crate) fn finish_through(&self, record: &RecordPosition) {
+        self.lock().tracker.finish_through(record);
+        self.dirty.notify_one();
+    }
+
+    /// Forgets what was delivered: a new processor begins at the stored checkpoint.
+    pub(crate) fn forget_delivered(&self) {
+        self.lock().tracker = Tracker::default();
+    }
+
+    /// Makes one of the owner's changes, on the newest row that the owner knows.
+    ///
+    /// A refusal that shows only a newly begun handoff, or an earlier write of our own that landed late, is adopted and the
+    /// change made again.
+    pub(crate) async fn write(&self, change: LeaseChange) -> Written {
+        // Each round adopts something new, and there are only those two things to adopt.
+        for _ in 0..4 {
+            let before = self.row();
+            let sent = self.services.clock.now();
+            let expect = Expect::Version(before.version());
+            let outcome =
+                self.services.lanes.change(&self.key, Some(&before), expect.clone(), change.clone()).await;
+            match outcome {
+                Ok(Outcome::Applied(row)) => {
+                    self.applied(&row, &change, sent);
+                    return Written::Applied(row);
+                }
+                Ok(Outcome::Refused { current: Some(row) }) if self.may_adopt(&before, &row, &expect, &change) => {
+                    self.lock().row = *row;
+                }
+                Ok(Outcome::Refused { current }) => {
+                    self.lost(current.as_deref());
+                    return Written::Lost;
+                }
+                Err(error) => return Written::Failed(error),
+            }
+        }
+        Written::Failed(StoreError::unknown(
+            StoreErrorKind::Unavailable,
+            format!("the lease {} changes faster than it can be followed", self.key),
+        ))
+    }
+
+    fn may_adopt(&self, before: &Lease, row: &Lease, expect: &Expect, change: &LeaseChange) -> bool {
+        let me = Some(&self.services.worker);
+        let handoff_begun = row.counter == before.counter
+            && row.stamp == before.stamp
+            && !before.is_in_handoff()
+            && row.checkpoint_owner.as_ref() == me;
+        let incarnation = self.services.lanes.incarnation();
+        let own_earlier =
+            resolve(Some(row), Some(before), expect, change, incarnation) == Resolution::OwnEarlierWrite;
+        (handoff_begun || own_earlier) && row.actual_owner() == me
+    }
+
+    fn applied(&self, row: &Lease, change: &LeaseChange, sent: Moment) {
+        let mut state = self.lock();
+        state.row = row.clone();
+        state.belief.renewed = state.belief.renewed.max(sent);
+        if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = change {
+            state.stored_at = sent;
+        }
+        if std::mem::take(&mut state.suspended) {
+            tracing::info!(lease = %self.key, "the lease is renewed again");
+        }
+        drop(state);
+        self.services.board.update_lease(&self.key, |status| status.checkpoint = row.checkpoint.clone());
+    }
+
+    /// Another worker has the lease: nothing of this ownership is written any more.
+    pub(crate) fn lost(&self, now_held_by: Option<&Lease>) {
+        let already = std::mem::replace(&mut self.lock().belief.refused, true);
+        if already {
+            return;
+        }
+        let to = now_held_by.and_then(Lease::actual_owner).map(ToString::to_string);
+        let counter = now_held_by.map(|row| row.counter);
+        tracing::info!(lease = %self.key, from = %self.services.worker, to, counter, reason = "refused", "lease lost");
+        self.services.metrics.lease_lost();
+        self.context.cancelled().cancel();
+        self.control.lose();
+    }
+
+    /// Marks the time in which a callback of the user's runs.
+    pub(crate) fn enter_callback(&self) -> InCallback<'_> {
+        self.in_callback.store(true, Ordering::Release);
+        InCallback(&self.in_callback)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A callback runs until this is dropped.
+pub(crate) struct InCallback<'a>(&'a AtomicBool);
+
+impl Drop for InCallback<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl CheckpointSink for Ownership {
+    fn checkpoint_through(&self, record: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>> {
+        Box::pin(async move {
+            let verdict = self.verdict();
+            if verdict == HoldVerdict::Lost {
+                return Err(CheckpointError::Fenced);
+            }
+            self.finish_through(&record.clone());
+            let Some(position) = self.unstored() else { return Ok(()) };
+            if verdict == HoldVerdict::Suspended {
+                return Err(CheckpointError::Suspended);
+            }
+            match self.write(LeaseChange::Checkpoint { position: Position::Record(position) }).await {
+                Written::Applied(_) => Ok(()),
+                Written::Lost => Err(CheckpointError::Fenced),
+                Written::Failed(error) => Err(CheckpointError::Unavailable(error)),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Ownership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ownership").field("lease", &self.key).field("token", &self.token()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,483 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::Instrument as _;
+
+use crate::checkpoint::BatchId;
+use crate::consumer::control::Interrupt;
+use crate::consumer::delivery::{CallFailure, Delivery};
+use crate::consumer::ending::store_end;
+use crate::consumer::fetcher::{Fetched, start_fetching};
+use crate::consumer::ownership::{Ownership, Written};
+use crate::consumer::start::{Start, start_of};
+use crate::error::Causes;
+use crate::lease::LeaseChange;
+use crate::lease::hold::HoldVerdict;
+use crate::lifecycle::{ConsumerEnd, ConsumerEvent, ConsumerState, WaitReason, transition};
+use crate::model::Position;
+use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom};
+use crate::settings::Checkpointing;
+use crate::source::ShardEnd;
+use crate::time::ClockExt as _;
+
+/// Runs the life of one consumer, from its first state to its end.
+pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) -> ConsumerEnd {
+    let consumer = ShardConsumer {
+        own: Arc::clone(&own),
+        delivery,
+        wish: StartFrom::Checkpoint,
+        fetched: None,
+        waiting: None,
+        end: None,
+        failures: 0,
+        pause: Duration::ZERO,
+        batches: 0,
+    };
+    let end = consumer.live().await;
+    own.control.finish();
+    end
+}
+
+struct ShardConsumer {
+    own: Arc<Ownership>,
+    delivery: Box<dyn Delivery>,
+    /// Where the processor wants to start.
+    wish: StartFrom,
+    /// What the fetcher hands on, while there is one.
+    fetched: Option<mpsc::Receiver<Fetched>>,
+    /// A batch that was taken in and is not finished.
+    waiting: Option<(BatchId, RecordBatch)>,
+    /// The end of the shard, once it was read.
+    end: Option<ShardEnd>,
+    /// How often the user's code has failed in a row.
+    failures: u32,
+    /// How long to wait before it is called again.
+    pause: Duration,
+    batches: u64,
+}
+
+impl ShardConsumer {
+    async fn live(mut self) -> ConsumerEnd {
+        let mut state = ConsumerState::AwaitingParents;
+        loop {
+            self.show(state);
+            let event = match state {
+                ConsumerState::AwaitingParents => self.await_parents().await,
+                ConsumerState::Initializing => self.initialize().await,
+                ConsumerState::Running => self.run().await,
+                ConsumerState::Holding | ConsumerState::Rebuilding => self.hold().await,
+                ConsumerState::Ending => self.end_shard().await,
+                ConsumerState::StoringEnd => self.store_end().await,
+                ConsumerState::Draining => self.drain().await,
+                ConsumerState::Leaving => self.leave().await,
+                ConsumerState::Losing => self.lose().await,
+                ConsumerState::Done(end) => return end,
+            };
+            let Some(next) = transition(state, event) else {
+                tracing::error!(lease = %self.own.key, %state, ?event, "a consumer met an event that its state does not know");
+                debug_assert!(false, "{event:?} in {state}");
+                return ConsumerEnd::Expires;
+            };
+            if !matches!(next, ConsumerState::Running | ConsumerState::Initializing | ConsumerState::Holding) {
+                self.fetched = None;
+            }
+            if next != state && matches!(state, ConsumerState::Holding) {
+                self.own.services.metrics.hold_ends();
+            }
+            if next != state && matches!(next, ConsumerState::Holding) {
+                self.own.services.metrics.hold_begins();
+            }
+            state = next;
+        }
+    }
+
+    /// A child begins when each of its parents is finished: ended, or gone from the table because it was finished long ago.
+    async fn await_parents(&mut self) -> ConsumerEvent {
+        let row = self.own.row();
+        for parent in &row.parents {
+            let key = row.key_of_sibling(parent);
+            loop {
+                match self.own.services.lanes.read(&key).await {
+                    Ok(None) => break,
+                    Ok(Some(lease)) if lease.is_ended() => break,
+                    Ok(Some(_)) => {}
+                    Err(error) => tracing::debug!(lease = %key, error = %Causes(&error), "cannot read the parent's row"),
+                }
+                self.waits(WaitReason::Parents);
+                if let Some(event) = self.pause_for(self.own.services.settings.parent_poll_interval).await {
+                    return event;
+                }
+            }
+        }
+        self.own.progress.goes_on(self.now());
+        ConsumerEvent::ParentsFinished
+    }
+
+    async fn initialize(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Initialize);
+        let pause = std::mem::take(&mut self.pause);
+        if !pause.is_zero()
+            && let Some(event) = self.pause_for(pause).await
+        {
+            return event;
+        }
+        if self.own.row().is_ended() {
+            // The former owner stored the end and died before it gave the lease up: nothing is left to process.
+            self.end = Some(ShardEnd::default());
+        }
+        let called = tokio::select! {
+            biased;
+            interrupt = self.own.control.interrupted() => Err(interrupt),
+            called = self.delivery.initialize() => Ok(called),
+        };
+        match called {
+            Err(interrupt) => self.interrupted(interrupt),
+            Ok(Ok(wish)) => {
+                self.wish = wish;
+                self.failures = 0;
+                self.own.progress.goes_on(self.now());
+                tracing::info!(lease = %self.own.key, token = %self.own.token(), checkpoint = %self.own.row().checkpoint, "shard started");
+                ConsumerEvent::CallReturned
+            }
+            Ok(Err(failure)) => self.failed("initialize", failure, 0),
+        }
+    }
+
+    /// Takes batch after batch to the processor, until something else is to be done.
+    async fn run(&mut self) -> ConsumerEvent {
+        self.own.progress.goes_on(self.now());
+        loop {
+            let (id, batch) = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => match self.next_batch().await {
+                    Ok(next) => next,
+                    Err(event) => return event,
+                },
+            };
+            if let Some(event) = self.until_live().await {
+                self.waiting = Some((id, batch));
+                return event;
+            }
+            if let Some(event) = self.offer(id, batch).await {
+                return event;
+            }
+        }
+    }
+
+    async fn next_batch(&mut self) -> Result<(BatchId, RecordBatch), ConsumerEvent> {
+        loop {
+            if self.end.is_some() {
+                return Err(ConsumerEvent::Exhausted);
+            }
+            let own = Arc::clone(&self.own);
+            let fetched = match &mut self.fetched {
+                Some(fetched) => fetched,
+                None => {
+                    let start = self.start();
+                    self.fetched.insert(start_fetching(&own, start))
+                }
+            };
+            let next = tokio::select! {
+                biased;
+                interrupt = own.control.interrupted() => return Err(self.interrupted(interrupt)),
+                next = fetched.recv() => next,
+            };
+            match next {
+                Some(Fetched { records, behind, end }) => {
+                    self.end = end;
+                    if records.is_empty() {
+                        continue;
+                    }
+                    let records = Arc::new(records);
+                    let id = own.deliver(Arc::clone(&records));
+                    return Ok((id, RecordBatch::new(records, behind, own)));
+                }
+                // The fetcher broke: begin again where the last delivered record ended.
+                None => {
+                    self.fetched = None;
+                    if let Some(event) = self.pause_for(FETCHER_PAUSE).await {
+                        return Err(event);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where to read on: after what was delivered in this ownership, or where the ownership begins.
+    fn start(&self) -> Start {
+        match self.own.last_delivered() {
+            Some(last) => Start::after(last),
+            None => start_of(&self.own.row(), &self.wish, self.own.services.settings.initial_position),
+        }
+    }
+
+    /// Waits while the lease is suspended: no batch starts under a lease that somebody else may be given.
+    async fn until_live(&mut self) -> Option<ConsumerEvent> {
+        loop {
+            if let Some(interrupt) = self.own.control.interrupt() {
+                return Some(self.interrupted(interrupt));
+            }
+            match self.own.verdict() {
+                HoldVerdict::GoOn { .. } => return None,
+                HoldVerdict::Suspended | HoldVerdict::Lost => self.waits(WaitReason::Suspended),
+            }
+            let pause = self.own.services.settings.failover_time / 50;
+            if let Some(event) = self.pause_for(pause).await {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Offers one batch; `None` when it is finished and the next may come.
+    async fn offer(&mut self, id: BatchId, batch: RecordBatch) -> Option<ConsumerEvent> {
+        self.waits(WaitReason::Callback);
+        let begun = self.now();
+        self.batches += 1;
+        let span = tracing::debug_span!("batch", n = self.batches, records = batch.len());
+        let offered = {
+            let _callback = self.own.enter_callback();
+            tokio::select! {
+                biased;
+                () = self.own.control.aborted() => return Some(ConsumerEvent::Aborted),
+                offered = self.delivery.offer(batch.clone()).instrument(span) => offered,
+            }
+        };
+        self.own.progress.goes_on(self.now());
+        match offered {
+            Ok(()) => {
+                self.finished(id, &batch, self.now().saturating_since(begun));
+                None
+            }
+            Err(failure) => {
+                let rest = self.after_failure(&batch, &failure);
+                let event = self.failed("process_records", failure, batch.len());
+                self.waiting = (event == ConsumerEvent::CallFailed).then_some((id, rest));
+                Some(event)
+            }
+        }
+    }
+
+    fn finished(&mut self, id: BatchId, batch: &RecordBatch, took: Duration) {
+        let services = &self.own.services;
+        if services.settings.checkpointing == Checkpointing::Automatic {
+            self.own.finish_batch(id);
+        }
+        self.failures = 0;
+        let records = batch.len() as u64;
+        services.metrics.batch_processed(records, batch.payload_bytes(), took);
+        services.board.update_lease(&self.own.key, |status| {
+            status.processed = batch.last().map(|record| record.position().clone());
+            status.records += records;
+            status.failures = 0;
+        });
+    }
+
+    /// The part of the batch that is to be tried again: from the record that failed, where the processor said which.
+    fn after_failure(&self, batch: &RecordBatch, failure: &CallFailure) -> RecordBatch {
+        let failed = failure.position.as_ref();
+        let index = failed.and_then(|failed| batch.binary_search_by(|record| record.position().cmp(failed)).ok());
+        let index = index.unwrap_or(0);
+        if self.own.services.settings.checkpointing == Checkpointing::Automatic
+            && let Some(last_good) = index.checked_sub(1).and_then(|index| batch.get(index))
+        {
+            self.own.finish_through(last_good.position());
+        }
+        batch.starting_at(index)
+    }
+
+    /// Asks the policy what to do about a failure of the user's code.
+    fn failed(&mut self, call: &'static str, failure: CallFailure, records: usize) -> ConsumerEvent {
+        let services = &self.own.services;
+        self.failures = self.failures.saturating_add(1);
+        let panicked = failure.kind == FailureKind::Panic;
+        let CallFailure { kind, position, message } = failure;
+        if call == "process_records" {
+            services.metrics.batch_failed(panicked);
+        }
+        let at = position.as_ref().map(ToString::to_string);
+        if self.failures.is_power_of_two() {
+            tracing::warn!(lease = %self.own.key, call, attempt = self.failures, panicked, at, error = message, "the processor failed; the shard is held");
+        }
+        let Decision::Retry { after } =
+            services.policy.decide(&Failure { attempt: self.failures, kind, position, records });
+        self.pause = after;
+        services.board.update_lease(&self.own.key, |status| status.failures = self.failures);
+        if panicked {
+            // The new processor begins at the stored checkpoint; what this one was given counts as not delivered.
+            self.own.forget_delivered();
+            self.waiting = None;
+            self.fetched = None;
+            self.end = None;
+            ConsumerEvent::Panicked
+        } else {
+            ConsumerEvent::CallFailed
+        }
+    }
+
+    async fn hold(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Hold);
+        let pause = std::mem::take(&mut self.pause);
+        match self.pause_for(pause).await {
+            Some(ConsumerEvent::ReopenRequested) | None => ConsumerEvent::RetryDue,
+            Some(event) => event,
+        }
+    }
+
+    async fn end_shard(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Callback);
+        let pause = std::mem::take(&mut self.pause);
+        if !pause.is_zero()
+            && let Some(event) = self.pause_for(pause).await
+        {
+            return event;
+        }
+        // With manual checkpoints the user's code may still be busy with records it was given; that it returns from
+        // this call is its word that it is not.
+        let ended = {
+            let _callback = self.own.enter_callback();
+            tokio::select! {
+                biased;
+                interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
+                ended = self.delivery.end() => Ok(ended),
+            }
+        };
+        match ended {
+            Err(interrupt) => self.interrupted(interrupt),
+            Ok(Ok(())) => ConsumerEvent::CallReturned,
+            Ok(Err(failure)) => self.failed("shard_ended", failure, 0),
+        }
+    }
+
+    async fn store_end(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Draining);
+        let end = self.end.clone().unwrap_or_default();
+        let own = Arc::clone(&self.own);
+        tokio::select! {
+            biased;
+            interrupt = own.control.lost_or_aborted() => self.interrupted(interrupt),
+            event = store_end(&own, &end) => event,
+        }
+    }
+
+    async fn drain(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Draining);
+        let drained = {
+            let _callback = self.own.enter_callback();
+            tokio::select! {
+                biased;
+                interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
+                drained = self.delivery.drain() => Ok(drained),
+            }
+        };
+        match drained {
+            Err(interrupt) => self.interrupted(interrupt),
+            Ok(Ok(())) => ConsumerEvent::CallReturned,
+            Ok(Err(failure)) => {
+                tracing::warn!(lease = %self.own.key, error = failure.message, "shutdown_requested failed");
+                ConsumerEvent::CallFailed
+            }
+        }
+    }
+
+    /// Stores the last checkpoint, then hands the lease over or releases it; the keeper renews until that is done.
+    async fn leave(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Draining);
+        let give_up = self.now() + self.own.services.settings.failover_time;
+        loop {
+            match self.try_to_leave().await {
+                Ok(event) => return event,
+                Err(error) if self.now() >= give_up => {
+                    tracing::warn!(lease = %self.own.key, error = %Causes(&error), "cannot give the lease up; it expires");
+                    return ConsumerEvent::Aborted;
+                }
+                Err(_) => self.own.services.clock.sleep(self.own.services.settings.failover_time / 50).await,
+            }
+        }
+    }
+
+    async fn try_to_leave(&mut self) -> Result<ConsumerEvent, crate::lease::StoreError> {
+        let me = &self.own.services.worker;
+        if let Some(position) = self.own.unstored() {
+            match self.own.write(LeaseChange::Checkpoint { position: Position::Record(position) }).await {
+                Written::Applied(_) => {}
+                Written::Lost => return Ok(ConsumerEvent::LeaseLost),
+                Written::Failed(error) => return Err(error),
+            }
+        }
+        // A handoff that began unnoticed shows in the refusal of the release and is adopted there: a release during a
+        // handoff leaves the next owner in place, so both ways end alike.
+        let row = self.own.row();
+        let (change, event) = match row.is_in_handoff() {
+            true => (LeaseChange::CompleteHandoff, ConsumerEvent::HandedOver),
+            false => (LeaseChange::Release, ConsumerEvent::Released),
+        };
+        match self.own.write(change).await {
+            Written::Applied(row) => {
+                let to = row.owner.as_ref().map(ToString::to_string);
+                tracing::info!(lease = %self.own.key, from = %me, to, counter = row.counter, reason = "drained", "lease given up");
+                Ok(if row.owner.is_some() { ConsumerEvent::HandedOver } else { event })
+            }
+            Written::Lost => Ok(ConsumerEvent::LeaseLost),
+            Written::Failed(error) => Err(error),
+        }
+    }
+
+    async fn lose(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Draining);
+        tokio::select! {
+            biased;
+            () = self.own.control.aborted() => ConsumerEvent::Aborted,
+            lost = self.delivery.lose() => match lost {
+                Ok(()) => ConsumerEvent::CallReturned,
+                Err(failure) => {
+                    tracing::warn!(lease = %self.own.key, error = failure.message, "lease_lost failed");
+                    ConsumerEvent::Panicked
+                }
+            },
+        }
+    }
+
+    /// Sleeps, unless something else is to be done.
+    async fn pause_for(&mut self, pause: Duration) -> Option<ConsumerEvent> {
+        let interrupt = tokio::select! {
+            biased;
+            interrupt = self.own.control.interrupted() => Some(interrupt),
+            () = self.own.services.clock.sleep(pause) => None,
+        };
+        interrupt.map(|interrupt| self.interrupted(interrupt))
+    }
+
+    fn interrupted(&mut self, interrupt: Interrupt) -> ConsumerEvent {
+        match interrupt {
+            Interrupt::Abort => ConsumerEvent::Aborted,
+            Interrupt::Lost => ConsumerEvent::LeaseLost,
+            Interrupt::Drain => ConsumerEvent::DrainRequested,
+            Interrupt::Reopen => {
+                self.fetched = None;
+                self.own.control.reopened();
+                self.own.progress.begins_anew(self.now());
+                ConsumerEvent::ReopenRequested
+            }
+        }
+    }
+
+    fn show(&self, state: ConsumerState) {
+        let activity = self.own.progress.activity();
+        self.own.services.board.update_lease(&self.own.key, |status| {
+            status.state = state;
+            status.waiting = activity.waiting;
+        });
+    }
+
+    fn waits(&self, reason: WaitReason) {
+        self.own.progress.waits(reason, self.now());
+    }
+
+    fn now(&self) -> crate::time::Moment {
+        self.own.services.clock.now()
+    }
+}
+
+/// How long to wait before a fetcher that broke is replaced.
+const FETCHER_PAUSE: Duration = Duration::from_millis(200);

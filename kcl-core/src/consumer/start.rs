@@ -1,0 +1,86 @@
+//! Where the reading of a shard begins.
+
+use crate::lease::Lease;
+use crate::model::{Position, RecordPosition};
+use crate::processor::StartFrom;
+use crate::shard_sync::InitialPosition;
+use crate::source::StartPosition;
+
+/// Where to open a shard, and which records to leave out because they are done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) position: StartPosition,
+    /// Records up to and including this one are done.
+    pub(crate) done: Option<RecordPosition>,
+}
+
+impl Start {
+    /// Right after this record. The record itself is asked for again and left out: it may be an aggregate of which only
+    /// a part is done, and a position is valid for as long as its record is kept.
+    pub(crate) fn after(done: RecordPosition) -> Self {
+        Self { position: StartPosition::AtSequence(done.sequence.clone()), done: Some(done) }
+    }
+}
+
+/// Where an ownership begins, by the row that its first renewal returned and the processor's wish.
+///
+/// Until the first checkpoint a lease with a pinned start is opened at the pinned time, whoever opens it and however late:
+/// opening it at the newest record again would skip what came in between. `configured` serves rows that Java wrote, which
+/// have no pin.
+pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosition) -> Start {
+    if let StartFrom::After(record) = wish {
+        return Start::after(record.clone());
+    }
+    let pinned = lease.pinned_start.map(StartPosition::AtTimestamp);
+    let position = match &lease.checkpoint {
+        Position::Record(record) => return Start::after(record.clone()),
+        Position::TrimHorizon | Position::ShardEnd => StartPosition::TrimHorizon,
+        Position::Latest => pinned.unwrap_or(StartPosition::Latest),
+        Position::AtTimestamp => pinned.unwrap_or(match configured {
+            InitialPosition::AtTimestamp(time) => StartPosition::AtTimestamp(time),
+            // Without the time nothing tells which records are wanted, so none is left out.
+            InitialPosition::TrimHorizon | InitialPosition::Latest => StartPosition::TrimHorizon,
+        }),
+    };
+    Start { position, done: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{SequenceNumber, ShardId};
+    use crate::time::Timestamp;
+
+    fn lease(checkpoint: Position, pinned: Option<i64>) -> Lease {
+        let shard = ShardId::new("shardId-000000000000").unwrap();
+        Lease { pinned_start: pinned.map(Timestamp::from_millis), ..Lease::unowned(shard, checkpoint) }
+    }
+
+    fn opened(checkpoint: Position, pinned: Option<i64>) -> StartPosition {
+        start_of(&lease(checkpoint, pinned), &StartFrom::Checkpoint, InitialPosition::Latest).position
+    }
+
+    #[test]
+    fn a_pinned_lease_is_never_opened_at_a_new_latest() {
+        let pinned = StartPosition::AtTimestamp(Timestamp::from_millis(7));
+        assert_eq!(opened(Position::Latest, Some(7)), pinned);
+        assert_eq!(opened(Position::AtTimestamp, Some(7)), pinned);
+        assert_eq!(opened(Position::TrimHorizon, Some(7)), StartPosition::TrimHorizon);
+        assert_eq!(opened(Position::Latest, None), StartPosition::Latest);
+    }
+
+    #[test]
+    fn a_checkpoint_is_opened_at_its_record_which_is_left_out() {
+        let done = RecordPosition::plain(SequenceNumber::from(5));
+        let start =
+            start_of(&lease(Position::Record(done.clone()), Some(7)), &StartFrom::Checkpoint, InitialPosition::Latest);
+        assert_eq!(start, Start { position: StartPosition::AtSequence(SequenceNumber::from(5)), done: Some(done) });
+    }
+
+    #[test]
+    fn the_processor_may_know_better() {
+        let own = RecordPosition::plain(SequenceNumber::from(9));
+        let start = start_of(&lease(Position::TrimHorizon, None), &StartFrom::After(own.clone()), InitialPosition::Latest);
+        assert_eq!(start.done, Some(own));
+    }
+}

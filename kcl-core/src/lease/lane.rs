@@ -1,0 +1,195 @@
+//! The lanes in which a worker's writes run: one at a time per lease, each finished even if nobody waits for it any more.
+//!
+//! A lane resolves what is unknown before it answers: a write whose reply was lost is judged by a strong read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::lease::resolve::{Resolution, resolve};
+use crate::lease::writer::LeaseWriter;
+use crate::lease::{Certainty, Expect, Lease, LeaseChange, LeaseStore, Outcome, StoreError, StoreErrorKind};
+use crate::metrics::Metrics;
+use crate::model::{Incarnation, LeaseKey};
+use crate::task::{TaskPolicy, TaskScope};
+use crate::time::{Clock, ClockExt as _, Moment};
+
+/// All lanes of one worker.
+#[derive(Clone)]
+pub(crate) struct Lanes {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn LeaseStore>,
+    clock: Arc<dyn Clock>,
+    scope: TaskScope,
+    incarnation: Incarnation,
+    limits: LaneLimits,
+    metrics: Metrics,
+    turns: Mutex<BTreeMap<LeaseKey, Arc<Semaphore>>>,
+}
+
+/// How long a lane tries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LaneLimits {
+    /// The deadline of one request.
+    pub(crate) attempt: Duration,
+    /// How long to go on finding out what became of a write.
+    pub(crate) resolve: Duration,
+    /// The pause between two tries.
+    pub(crate) pause: Duration,
+}
+
+impl LaneLimits {
+    /// Limits that fit a failover time: a request may hang for a sixth of it, so that a second try is still in time.
+    pub(crate) fn for_failover(failover: Duration) -> Self {
+        Self { attempt: failover / 6, resolve: failover, pause: failover / 60 }
+    }
+}
+
+impl Lanes {
+    pub(crate) fn new(
+        store: Arc<dyn LeaseStore>,
+        clock: Arc<dyn Clock>,
+        scope: TaskScope,
+        incarnation: Incarnation,
+        limits: LaneLimits,
+        metrics: Metrics,
+    ) -> Self {
+        let turns = Mutex::new(BTreeMap::new());
+        Self { shared: Arc::new(Shared { store, clock, scope, incarnation, limits, metrics, turns }) }
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.shared.incarnation
+    }
+
+    /// Reads a row strongly, within the deadline of one request.
+    pub(crate) async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        self.shared.read(key).await
+    }
+}
+
+#[async_trait]
+impl LeaseWriter for Lanes {
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        before: Option<&Lease>,
+        expect: Expect,
+        change: LeaseChange,
+    ) -> Result<Outcome, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let write = Write { key: key.clone(), before: before.cloned(), expect, change };
+        let shared = Arc::clone(&self.shared);
+        self.shared.scope.spawn(format!("lane {key}"), TaskPolicy::Job, async move {
+            let outcome = shared.in_turn(&write).await;
+            // Nobody may be waiting any more; the write is done all the same.
+            let _ = reply.send(outcome);
+        });
+        answer.await.unwrap_or_else(|_| {
+            Err(StoreError::unknown(StoreErrorKind::Unavailable, "the write was abandoned while the worker stopped"))
+        })
+    }
+}
+
+struct Write {
+    key: LeaseKey,
+    before: Option<Lease>,
+    expect: Expect,
+    change: LeaseChange,
+}
+
+impl Shared {
+    async fn in_turn(&self, write: &Write) -> Result<Outcome, StoreError> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(write.key.clone()).or_insert_with(|| Arc::new(Semaphore::new(1))))
+        };
+        // The semaphore is never closed, so there is always a permit in the end; without one the write would still be safe.
+        let permit = turn.acquire().await.ok();
+        let outcome = self.until_known(write).await;
+        drop(permit);
+        self.forget_idle_turn(&write.key, turn);
+        self.metrics.lease_change(write.change.verb(), &outcome);
+        outcome
+    }
+
+    /// Drops a lane that nobody waits in, so that the map does not grow with every shard there ever was.
+    fn forget_idle_turn(&self, key: &LeaseKey, turn: Arc<Semaphore>) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // One reference is ours, one the map's.
+        if Arc::strong_count(&turn) == 2 {
+            turns.remove(key);
+        }
+    }
+
+    async fn until_known(&self, write: &Write) -> Result<Outcome, StoreError> {
+        let give_up = self.clock.now() + self.limits.resolve;
+        loop {
+            let unknown = match self.attempt(write).await {
+                Ok(Outcome::Applied(row)) => return Ok(Outcome::Applied(row)),
+                Ok(Outcome::Refused { current: Some(row) }) => return Ok(self.judge(write, Some(*row)).1),
+                Ok(Outcome::Refused { current: None }) => None,
+                Err(error) if error.certainty() == Certainty::Definite => return Err(error),
+                Err(error) => Some(error),
+            };
+            let row = self.read_until(&write.key, give_up).await?;
+            let (resolution, outcome) = self.judge(write, row);
+            if resolution != Resolution::NotYet {
+                return Ok(outcome);
+            }
+            if self.clock.now() >= give_up {
+                return Err(unknown.unwrap_or_else(|| no_answer(&write.key)));
+            }
+            self.clock.sleep(self.limits.pause).await;
+        }
+    }
+
+    async fn attempt(&self, write: &Write) -> Result<Outcome, StoreError> {
+        let call = self.store.change(&write.key, &write.expect, &write.change, self.incarnation);
+        self.clock.timeout(self.limits.attempt, call).await.unwrap_or_else(|_| Err(no_answer(&write.key)))
+    }
+
+    fn judge(&self, write: &Write, row: Option<Lease>) -> (Resolution, Outcome) {
+        let resolution =
+            resolve(row.as_ref(), write.before.as_ref(), &write.expect, &write.change, self.incarnation);
+        let outcome = match (resolution, row) {
+            (Resolution::Applied, Some(row)) => Outcome::Applied(Box::new(row)),
+            (Resolution::Applied, None) => match &write.before {
+                Some(before) => Outcome::Applied(Box::new(before.clone())),
+                None => Outcome::Refused { current: None },
+            },
+            (Resolution::NotYet | Resolution::OwnEarlierWrite | Resolution::Refused, row) => {
+                Outcome::Refused { current: row.map(Box::new) }
+            }
+        };
+        (resolution, outcome)
+    }
+
+    async fn read_until(&self, key: &LeaseKey, give_up: Moment) -> Result<Option<Lease>, StoreError> {
+        loop {
+            match self.read(key).await {
+                Ok(row) => return Ok(row),
+                // The reading failed definitely, but what it should tell about stays unknown.
+                Err(error) if self.clock.now() >= give_up || error.kind() == StoreErrorKind::Data => {
+                    return Err(StoreError::unknown(error.kind(), format!("cannot find out what became of a write to {key}"))
+                        .with_source(error));
+                }
+                Err(_) => self.clock.sleep(self.limits.pause).await,
+            }
+        }
+    }
+
+    async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        self.clock.timeout(self.limits.attempt, self.store.read(key)).await.unwrap_or_else(|_| Err(no_answer(key)))
+    }
+}
+
+fn no_answer(key: &LeaseKey) -> StoreError {
+    StoreError::unknown(StoreErrorKind::Unavailable, format!("no answer in time about the lease {key}"))
+}

@@ -1,0 +1,167 @@
+//! Proof of life: a lease is renewed only while its consumer either gets on or names what it waits for.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::time::Moment;
+
+/// What a consumer may wait for without being stuck. Waiting for the network is not among it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum WaitReason {
+    /// The parents of the shard are not finished.
+    Parents,
+    /// `initialize` runs, or is about to be repeated.
+    Initialize,
+    /// Another of the user's callbacks runs.
+    Callback,
+    /// The shard is held after an error of the user's code.
+    Hold,
+    /// The service asked for a slower pace.
+    RateLimit,
+    /// The worker is about to give the lease up.
+    Draining,
+    /// The lease could not be renewed in time.
+    Suspended,
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Parents => "parents",
+            Self::Initialize => "initialize",
+            Self::Callback => "callback",
+            Self::Hold => "hold",
+            Self::RateLimit => "rate limit",
+            Self::Draining => "draining",
+            Self::Suspended => "suspended",
+        })
+    }
+}
+
+/// What is known about a consumer's progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// How many steps it has finished: fetches that were answered, calls that returned.
+    pub steps: u64,
+    /// When it last finished a step, or began anew.
+    pub last_step: Moment,
+    /// What it waits for, and since when.
+    pub waiting: Option<(WaitReason, Moment)>,
+}
+
+/// What a consumer's activity says about its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProofOfLife {
+    /// It gets on, or says what it waits for.
+    Alive,
+    /// It did neither for this long.
+    Stalled {
+        /// The time since its last step.
+        idle: Duration,
+    },
+}
+
+/// Judges a consumer's activity at `now`.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::lifecycle::{Activity, ProofOfLife, WaitReason, proof_of_life};
+/// use kcl_core::time::Moment;
+///
+/// let minute = Duration::from_secs(60);
+/// let later = Moment::ZERO + minute * 10;
+/// let stuck = Activity { steps: 1, last_step: Moment::ZERO, waiting: None };
+/// assert_eq!(proof_of_life(&stuck, later, minute), ProofOfLife::Stalled { idle: minute * 10 });
+/// let busy = Activity { waiting: Some((WaitReason::Callback, Moment::ZERO)), ..stuck };
+/// assert_eq!(proof_of_life(&busy, later, minute), ProofOfLife::Alive);
+/// ```
+pub fn proof_of_life(activity: &Activity, now: Moment, stall_timeout: Duration) -> ProofOfLife {
+    let idle = now.saturating_since(activity.last_step);
+    if activity.waiting.is_some() || idle < stall_timeout {
+        ProofOfLife::Alive
+    } else {
+        ProofOfLife::Stalled { idle }
+    }
+}
+
+/// A consumer's activity, written by the consumer and its fetcher, read by its keeper.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    activity: Mutex<Activity>,
+}
+
+impl Progress {
+    pub(crate) fn new(now: Moment) -> Self {
+        Self { activity: Mutex::new(Activity { steps: 0, last_step: now, waiting: None }) }
+    }
+
+    /// A step is finished.
+    pub(crate) fn step(&self, now: Moment) {
+        let mut activity = self.lock();
+        activity.steps += 1;
+        activity.last_step = now;
+    }
+
+    /// The consumer begins anew at the source, which is no step but deserves its time.
+    pub(crate) fn begins_anew(&self, now: Moment) {
+        self.lock().last_step = now;
+    }
+
+    /// The consumer begins to wait for this, or keeps waiting.
+    pub(crate) fn waits(&self, reason: WaitReason, now: Moment) {
+        let mut activity = self.lock();
+        let since = activity.waiting.filter(|(old, _)| *old == reason).map_or(now, |(_, since)| since);
+        activity.waiting = Some((reason, since));
+    }
+
+    /// The consumer waits for nothing any more, which is a step.
+    pub(crate) fn goes_on(&self, now: Moment) {
+        let mut activity = self.lock();
+        *activity = Activity { steps: activity.steps + 1, last_step: now, waiting: None };
+    }
+
+    pub(crate) fn activity(&self) -> Activity {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(seconds))
+    }
+
+    proptest! {
+        #[test]
+        fn only_a_silent_consumer_that_waits_for_nothing_is_stalled(
+            last in 0_u64..1000, now in 0_u64..1000, limit in 1_u64..1000, waits in any::<bool>(),
+        ) {
+            let waiting = waits.then_some((WaitReason::Callback, at(last)));
+            let verdict = proof_of_life(&Activity { steps: 0, last_step: at(last), waiting }, at(now), Duration::from_secs(limit));
+            let stalled = !waits && now.saturating_sub(last) >= limit;
+            prop_assert_eq!(verdict != ProofOfLife::Alive, stalled);
+        }
+    }
+
+    #[test]
+    fn the_age_of_a_wait_counts_from_its_beginning() {
+        let progress = Progress::new(at(0));
+        progress.waits(WaitReason::Parents, at(5));
+        progress.waits(WaitReason::Parents, at(7));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::Parents, at(5))));
+        progress.waits(WaitReason::Callback, at(9));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::Callback, at(9))));
+        progress.goes_on(at(10));
+        assert_eq!(progress.activity(), Activity { steps: 1, last_step: at(10), waiting: None });
+    }
+}

@@ -1,0 +1,265 @@
+//! What a worker measures. Every name is a constant here.
+//!
+//! The handles are registered once per worker with the recorder given to the builder, the global one of the
+//! [`metrics`](https://docs.rs/metrics) crate by default.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+
+use crate::lease::{Outcome, StoreError};
+
+/// Changes of lease rows, by `verb` and `outcome` (`applied`, `refused`, `failed`). Counter.
+pub const LEASE_CHANGES: &str = "kcl_lease_changes_total";
+/// Leases that this worker holds. Gauge.
+pub const LEASES_HELD: &str = "kcl_leases_held";
+/// Leases that were lost to another worker. Counter.
+pub const LEASES_LOST: &str = "kcl_leases_lost_total";
+/// Holders that passed their own deadline and waited for a renewal. Counter.
+pub const LEASES_SUSPENDED: &str = "kcl_leases_suspended_total";
+/// Records handed to the processor with success. Counter.
+pub const RECORDS_PROCESSED: &str = "kcl_records_processed_total";
+/// Payload bytes handed to the processor with success. Counter.
+pub const BYTES_PROCESSED: &str = "kcl_bytes_processed_total";
+/// Time in `process_records`. Histogram, seconds.
+pub const PROCESS_SECONDS: &str = "kcl_process_seconds";
+/// Batches that the processor failed on, by `kind` (`error`, `panic`). Counter.
+pub const BATCH_FAILURES: &str = "kcl_batch_failures_total";
+/// Shards held at a batch that fails. Gauge.
+pub const SHARDS_ON_HOLD: &str = "kcl_shards_on_hold";
+/// Fetches, by `outcome` (`records`, `empty`, `throttled`, `failed`). Counter.
+pub const FETCHES: &str = "kcl_fetches_total";
+/// How far the last fetch of any shard was behind the newest record. Histogram, seconds.
+pub const BEHIND_SECONDS: &str = "kcl_behind_latest_seconds";
+/// Consumers torn down because they made no progress. Counter.
+pub const STALLS: &str = "kcl_stalls_total";
+/// Whether this worker is the leader, 0 or 1. Gauge.
+pub const LEADER: &str = "kcl_leader";
+/// Leases that nobody owns, as the planner sees it. Gauge.
+pub const LEASES_UNPLACED: &str = "kcl_leases_unplaced";
+
+/// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
+pub const ALL: [(&str, &str); 14] = [
+    (LEASE_CHANGES, "counter"),
+    (LEASES_HELD, "gauge"),
+    (LEASES_LOST, "counter"),
+    (LEASES_SUSPENDED, "counter"),
+    (RECORDS_PROCESSED, "counter"),
+    (BYTES_PROCESSED, "counter"),
+    (PROCESS_SECONDS, "histogram"),
+    (BATCH_FAILURES, "counter"),
+    (SHARDS_ON_HOLD, "gauge"),
+    (FETCHES, "counter"),
+    (BEHIND_SECONDS, "histogram"),
+    (STALLS, "counter"),
+    (LEADER, "gauge"),
+    (LEASES_UNPLACED, "gauge"),
+];
+
+/// The verbs that a lease change can be counted under.
+const VERBS: [&str; 11] = [
+    "create",
+    "renew",
+    "assign",
+    "begin_handoff",
+    "complete_handoff",
+    "cancel_handoff",
+    "release",
+    "checkpoint",
+    "end",
+    "describe",
+    "delete",
+];
+
+/// The registered handles of one worker. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    handles: Arc<Handles>,
+}
+
+struct Handles {
+    lease_changes: Vec<[Counter; 3]>,
+    leases_held: Gauge,
+    leases_lost: Counter,
+    leases_suspended: Counter,
+    records: Counter,
+    bytes: Counter,
+    process_seconds: Histogram,
+    batch_errors: Counter,
+    batch_panics: Counter,
+    on_hold: Gauge,
+    fetches: [Counter; 4],
+    behind: Histogram,
+    stalls: Counter,
+    leader: Gauge,
+    unplaced: Gauge,
+}
+
+/// How a fetch ended, for counting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FetchOutcome {
+    Records,
+    Empty,
+    Throttled,
+    Failed,
+}
+
+impl Metrics {
+    /// Registers every handle of a worker.
+    pub(crate) fn register(recorder: &dyn Recorder, worker: &str) -> Self {
+        let registry = Registry { recorder, worker: worker.to_owned() };
+        let changes = |verb| ["applied", "refused", "failed"].map(|outcome| {
+            registry.counter(LEASE_CHANGES, &[("verb", verb), ("outcome", outcome)])
+        });
+        let handles = Handles {
+            lease_changes: VERBS.into_iter().map(changes).collect(),
+            leases_held: registry.gauge(LEASES_HELD),
+            leases_lost: registry.counter(LEASES_LOST, &[]),
+            leases_suspended: registry.counter(LEASES_SUSPENDED, &[]),
+            records: registry.counter(RECORDS_PROCESSED, &[]),
+            bytes: registry.counter(BYTES_PROCESSED, &[]),
+            process_seconds: registry.histogram(PROCESS_SECONDS),
+            batch_errors: registry.counter(BATCH_FAILURES, &[("kind", "error")]),
+            batch_panics: registry.counter(BATCH_FAILURES, &[("kind", "panic")]),
+            on_hold: registry.gauge(SHARDS_ON_HOLD),
+            fetches: ["records", "empty", "throttled", "failed"]
+                .map(|outcome| registry.counter(FETCHES, &[("outcome", outcome)])),
+            behind: registry.histogram(BEHIND_SECONDS),
+            stalls: registry.counter(STALLS, &[]),
+            leader: registry.gauge(LEADER),
+            unplaced: registry.gauge(LEASES_UNPLACED),
+        };
+        Self { handles: Arc::new(handles) }
+    }
+
+    pub(crate) fn lease_change(&self, verb: &str, outcome: &Result<Outcome, StoreError>) {
+        let column = match outcome {
+            Ok(Outcome::Applied(_)) => 0,
+            Ok(Outcome::Refused { .. }) => 1,
+            Err(_) => 2,
+        };
+        let row = VERBS.iter().position(|known| *known == verb).and_then(|row| self.handles.lease_changes.get(row));
+        if let Some(counter) = row.and_then(|row| row.get(column)) {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn lease_held(&self) {
+        self.handles.leases_held.increment(1);
+    }
+
+    pub(crate) fn lease_left(&self) {
+        self.handles.leases_held.decrement(1);
+    }
+
+    pub(crate) fn lease_lost(&self) {
+        self.handles.leases_lost.increment(1);
+    }
+
+    pub(crate) fn lease_suspended(&self) {
+        self.handles.leases_suspended.increment(1);
+    }
+
+    pub(crate) fn batch_processed(&self, records: u64, bytes: u64, took: Duration) {
+        self.handles.records.increment(records);
+        self.handles.bytes.increment(bytes);
+        self.handles.process_seconds.record(took.as_secs_f64());
+    }
+
+    pub(crate) fn batch_failed(&self, panicked: bool) {
+        if panicked { &self.handles.batch_panics } else { &self.handles.batch_errors }.increment(1);
+    }
+
+    pub(crate) fn hold_begins(&self) {
+        self.handles.on_hold.increment(1);
+    }
+
+    pub(crate) fn hold_ends(&self) {
+        self.handles.on_hold.decrement(1);
+    }
+
+    pub(crate) fn fetched(&self, outcome: FetchOutcome, behind: Option<Duration>) {
+        let [records, empty, throttled, failed] = &self.handles.fetches;
+        match outcome {
+            FetchOutcome::Records => records,
+            FetchOutcome::Empty => empty,
+            FetchOutcome::Throttled => throttled,
+            FetchOutcome::Failed => failed,
+        }
+        .increment(1);
+        if let Some(behind) = behind {
+            self.handles.behind.record(behind.as_secs_f64());
+        }
+    }
+
+    pub(crate) fn stalled(&self) {
+        self.handles.stalls.increment(1);
+    }
+
+    pub(crate) fn leads(&self, leads: bool) {
+        self.handles.leader.set(f64::from(u8::from(leads)));
+    }
+
+    pub(crate) fn unplaced(&self, count: usize) {
+        self.handles.unplaced.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+struct Registry<'a> {
+    recorder: &'a dyn Recorder,
+    worker: String,
+}
+
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+impl Registry<'_> {
+    fn key(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+        let worker = Label::new("worker", self.worker.clone());
+        let labels = labels.iter().map(|(name, value)| Label::from_static_parts(name, value));
+        Key::from_parts(name, labels.chain([worker]).collect::<Vec<_>>())
+    }
+
+    fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
+        self.recorder.describe_counter(KeyName::from_const_str(name), Some(Unit::Count), "".into());
+        self.recorder.register_counter(&self.key(name, labels), &METADATA)
+    }
+
+    fn gauge(&self, name: &'static str) -> Gauge {
+        self.recorder.register_gauge(&self.key(name, &[]), &METADATA)
+    }
+
+    fn histogram(&self, name: &'static str) -> Histogram {
+        self.recorder.describe_histogram(KeyName::from_const_str(name), Some(Unit::Seconds), "".into());
+        self.recorder.register_histogram(&self.key(name, &[]), &METADATA)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::lease::LeaseChange;
+
+    #[test]
+    fn every_name_is_listed_once() {
+        let names: BTreeSet<_> = ALL.iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn every_verb_of_a_lease_change_can_be_counted() {
+        assert!(VERBS.contains(&LeaseChange::Release.verb()));
+        assert!(VERBS.contains(&LeaseChange::CompleteHandoff.verb()));
+        let metrics = Metrics::register(&metrics::NoopRecorder, "w");
+        metrics.lease_change("renew", &Ok(Outcome::Refused { current: None }));
+    }
+}

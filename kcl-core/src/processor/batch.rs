@@ -1,0 +1,153 @@
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lease::StoreError;
+use crate::model::{Record, RecordPosition};
+use crate::time::BoxFuture;
+
+/// Records of one shard, in order. A clone is cheap, and a part shares the records of the whole.
+///
+/// The batch knows its shard and its ownership, so that [`checkpoint_through`](Self::checkpoint_through) can name neither
+/// another shard's record nor one that was not delivered.
+///
+/// ```
+/// use kcl_core::model::{Record, SequenceNumber};
+/// use kcl_core::processor::RecordBatch;
+///
+/// let batch = RecordBatch::unowned(vec![Record::new(SequenceNumber::from(1), "payload")]);
+/// for record in &batch {
+///     assert_eq!(&record.data()[..], b"payload");
+/// }
+/// ```
+#[derive(Clone)]
+pub struct RecordBatch {
+    records: Arc<Vec<Record>>,
+    from: usize,
+    behind: Option<Duration>,
+    sink: Arc<dyn CheckpointSink>,
+}
+
+/// Where a batch stores checkpoints: its ownership of the shard.
+pub(crate) trait CheckpointSink: Send + Sync {
+    /// Every record up to this one, and all delivered before it, are finished; stores that.
+    fn checkpoint_through(&self, record: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>>;
+}
+
+impl RecordBatch {
+    pub(crate) fn new(records: Arc<Vec<Record>>, behind: Option<Duration>, sink: Arc<dyn CheckpointSink>) -> Self {
+        Self { records, from: 0, behind, sink }
+    }
+
+    /// A batch that belongs to no shard, for testing a processor without a worker: its checkpoints succeed and store nothing.
+    pub fn unowned(records: Vec<Record>) -> Self {
+        Self::new(Arc::new(records), None, Arc::new(Nowhere))
+    }
+
+    /// The part that begins with the record at this index.
+    #[must_use]
+    pub(crate) fn starting_at(&self, index: usize) -> Self {
+        let from = (self.from + index).min(self.records.len());
+        Self { from, ..self.clone() }
+    }
+
+    /// How far behind the newest record of the shard the batch was when it was fetched, where the source tells.
+    pub fn behind(&self) -> Option<Duration> {
+        self.behind
+    }
+
+    /// The bytes of all payloads.
+    pub fn payload_bytes(&self) -> u64 {
+        self.iter().map(|record| record.data().len() as u64).sum()
+    }
+
+    /// Says that every record up to and including this one is done for good, and stores that.
+    ///
+    /// Returns once the checkpoint is stored. A checkpoint that is not ahead of the stored one stores nothing and succeeds.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] says what to do in each case. The records stay marked as done even so, except when fenced.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the write; the records stay marked as done.
+    pub async fn checkpoint_through(&self, record: &Record) -> Result<(), CheckpointError> {
+        match self.binary_search_by(|other| other.position().cmp(record.position())) {
+            Ok(_) => self.sink.checkpoint_through(record.position().clone()).await,
+            Err(_) => Err(CheckpointError::NotInBatch),
+        }
+    }
+
+    /// Says that every record of the batch is done for good, and stores that.
+    ///
+    /// # Errors
+    ///
+    /// As [`checkpoint_through`](Self::checkpoint_through).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`checkpoint_through`](Self::checkpoint_through).
+    pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
+        match self.last() {
+            Some(last) => self.checkpoint_through(last).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Deref for RecordBatch {
+    type Target = [Record];
+
+    fn deref(&self) -> &[Record] {
+        self.records.get(self.from..).unwrap_or_default()
+    }
+}
+
+impl<'a> IntoIterator for &'a RecordBatch {
+    type Item = &'a Record;
+    type IntoIter = std::slice::Iter<'a, Record>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Shows how many records there are and where, never what is in them.
+impl fmt::Debug for RecordBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordBatch")
+            .field("records", &self.len())
+            .field("first", &self.first().map(Record::position))
+            .field("last", &self.last().map(Record::position))
+            .finish_non_exhaustive()
+    }
+}
+
+struct Nowhere;
+
+impl CheckpointSink for Nowhere {
+    fn checkpoint_through(&self, _: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// Why a checkpoint was not stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// Another worker has the shard. Do: stop; the records will be delivered to that worker.
+    #[error("the lease of the shard was lost: another worker goes on from the last stored checkpoint")]
+    Fenced,
+    /// The lease could not be renewed in time, and nobody has taken it yet. Do: wait, or return; the checkpoint is
+    /// stored by itself if the lease can be renewed.
+    #[error("the lease of the shard could not be renewed in time; the checkpoint waits for it")]
+    Suspended,
+    /// The store did not answer. Do: nothing, or try again; the checkpoint is stored with the next renewal.
+    #[error("the lease store did not take the checkpoint; it is stored with the next renewal")]
+    Unavailable(#[source] StoreError),
+    /// The record is not of this batch. Do: checkpoint a record through the batch that it came in.
+    #[error("the record is not part of the batch that was asked to checkpoint it")]
+    NotInBatch,
+}

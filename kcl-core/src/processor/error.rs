@@ -1,0 +1,104 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::model::{Record, RecordPosition};
+
+/// A failure of the user's code, made by `?` from any error.
+///
+/// It may say what kind of failure it is, and at which record it happened. The default policy tries again in any case and
+/// uses the record to go on from there.
+///
+/// ```
+/// use kcl_core::model::{Record, SequenceNumber};
+/// use kcl_core::processor::{ProcessorError, Severity};
+///
+/// fn parse(record: &Record) -> Result<u64, ProcessorError> {
+///     let text = std::str::from_utf8(record.data()).map_err(|error| ProcessorError::poison(error).at(record))?;
+///     Ok(text.parse()?)
+/// }
+///
+/// let error = parse(&Record::new(SequenceNumber::from(1), &b"\xff"[..])).unwrap_err();
+/// assert_eq!(error.severity(), Severity::Poison);
+/// assert!(error.position().is_some());
+/// ```
+pub struct ProcessorError {
+    severity: Severity,
+    position: Option<RecordPosition>,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+/// What the user's code thinks of its failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Severity {
+    /// Nothing is known.
+    #[default]
+    Unspecified,
+    /// It will pass: a sink that does not answer.
+    Transient,
+    /// The record itself is the problem.
+    Poison,
+    /// No record can be processed: a sink that is gone for good.
+    Fatal,
+}
+
+impl ProcessorError {
+    /// A failure that will pass.
+    pub fn transient(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { severity: Severity::Transient, position: None, source: source.into() }
+    }
+
+    /// A failure that the record itself causes.
+    pub fn poison(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { severity: Severity::Poison, position: None, source: source.into() }
+    }
+
+    /// A failure after which no record can be processed.
+    pub fn fatal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { severity: Severity::Fatal, position: None, source: source.into() }
+    }
+
+    /// The failure, which happened at this record: the records before it are done.
+    #[must_use]
+    pub fn at(mut self, record: &Record) -> Self {
+        self.position = Some(record.position().clone());
+        self
+    }
+
+    /// What the user's code thinks of it.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
+    /// The record it happened at, where said.
+    pub fn position(&self) -> Option<&RecordPosition> {
+        self.position.as_ref()
+    }
+
+    /// The error that the user's code failed with.
+    pub fn cause(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        self.source.as_ref()
+    }
+}
+
+// `ProcessorError` is no `std::error::Error` itself: that is what lets `?` make one from any error.
+impl<E: StdError + Send + Sync + 'static> From<E> for ProcessorError {
+    fn from(error: E) -> Self {
+        Self { severity: Severity::Unspecified, position: None, source: Box::new(error) }
+    }
+}
+
+impl fmt::Display for ProcessorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl fmt::Debug for ProcessorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessorError")
+            .field("severity", &self.severity)
+            .field("position", &self.position)
+            .field("source", &self.source)
+            .finish()
+    }
+}

@@ -1,0 +1,133 @@
+//! What the user writes: a [`RecordProcessor`] per shard, and what it is given.
+
+mod batch;
+mod context;
+mod error;
+mod policy;
+
+use async_trait::async_trait;
+
+pub(crate) use batch::CheckpointSink;
+pub use batch::{CheckpointError, RecordBatch};
+pub use context::{FencingToken, ShardContext};
+pub use error::{ProcessorError, Severity};
+pub use policy::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
+
+use crate::model::RecordPosition;
+
+/// Processes the records of one shard. One value is made per ownership of a lease, and used by one task.
+///
+/// Delivery is at least once: after a failover or a crash, records after the last stored checkpoint come again.
+/// Within one ownership records come in order and none is left out.
+///
+/// An error is a value: the worker's [`ErrorPolicy`] decides, and by default tries the same batch again with growing pauses,
+/// holding the shard. A panic counts as an error; the processor is then thrown away and made anew, and reading goes on from
+/// the stored checkpoint.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+///
+/// struct Counter(u64);
+///
+/// #[async_trait]
+/// impl RecordProcessor for Counter {
+///     async fn process_records(&mut self, batch: RecordBatch, shard: &ShardContext) -> Result<(), ProcessorError> {
+///         self.0 += batch.len() as u64;
+///         println!("{}: {} records", shard.shard(), self.0);
+///         Ok(())
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait RecordProcessor: Send + 'static {
+    /// Called once before the first record. Says where to start: by default after the stored checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// Any error; the call is repeated with growing pauses.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when the lease is lost or the worker stops; the processor is not used again then.
+    async fn initialize(&mut self, _shard: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        Ok(StartFrom::Checkpoint)
+    }
+
+    /// Called with the next records, never empty, one batch at a time.
+    ///
+    /// With automatic checkpoints, returning `Ok` says that every record of the batch is done for good.
+    /// When the lease is lost meanwhile, [`ShardContext::cancelled`] fires and the call is left to return by itself.
+    ///
+    /// # Errors
+    ///
+    /// Any error; the [`ErrorPolicy`] decides what happens. [`ProcessorError::at`] says which record failed, so that those
+    /// before it are not delivered again.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped only when the worker must stop before it returns; the batch counts as unfinished then.
+    async fn process_records(&mut self, batch: RecordBatch, shard: &ShardContext) -> Result<(), ProcessorError>;
+
+    /// Called when the worker hands the shard over or shuts down, after the last batch has returned: the last chance to
+    /// flush and, with manual checkpoints, to checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// Any error; it is reported, and the lease is handed over all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when the deadline of the shutdown passes.
+    async fn shutdown_requested(&mut self, _shard: &ShardContext) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    /// Called when every record of a closed shard was processed. Returning `Ok` says that all of them are done for good;
+    /// the end is then stored by the worker.
+    ///
+    /// # Errors
+    ///
+    /// Any error; the call is repeated with growing pauses, and the children of the shard wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when the lease is lost or the worker stops; the next owner calls it again.
+    async fn shard_ended(&mut self, _shard: &ShardContext) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    /// Called when another worker has the lease, after a running call has returned. Nothing can be checkpointed any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when the worker stops.
+    async fn lease_lost(&mut self, _shard: &ShardContext) {}
+}
+
+/// Where a shard's first batch begins.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StartFrom {
+    /// After the stored checkpoint.
+    #[default]
+    Checkpoint,
+    /// After this record, which the processor knows to be done: for sinks that store their own position.
+    /// A position before the stored checkpoint reads again what lies between.
+    After(RecordPosition),
+}
+
+/// Makes the processor of a shard. Closures that take a [`ShardContext`] and return a processor are factories.
+pub trait RecordProcessorFactory: Send + Sync + 'static {
+    /// A fresh processor for this ownership of the shard.
+    fn create(&self, shard: &ShardContext) -> Box<dyn RecordProcessor>;
+}
+
+impl<F, P> RecordProcessorFactory for F
+where
+    F: Fn(&ShardContext) -> P + Send + Sync + 'static,
+    P: RecordProcessor,
+{
+    fn create(&self, shard: &ShardContext) -> Box<dyn RecordProcessor> {
+        Box::new(self(shard))
+    }
+}

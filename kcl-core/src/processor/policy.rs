@@ -1,0 +1,87 @@
+use std::fmt;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+
+use crate::model::RecordPosition;
+use crate::processor::Severity;
+
+/// A failed call of the user's code, as a policy sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// How often the same call has failed in a row, this time included: at least 1.
+    pub attempt: u32,
+    /// How it failed.
+    pub kind: FailureKind,
+    /// The record it failed at, where the processor said so.
+    pub position: Option<RecordPosition>,
+    /// How many records the failed batch had.
+    pub records: usize,
+}
+
+/// How a call of the user's code failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// It returned an error, of this severity.
+    Error(Severity),
+    /// It panicked. The processor was thrown away.
+    Panic,
+}
+
+/// What to do about a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decision {
+    /// Call again after this time, with the records from the failed one on. The shard is held meanwhile, and nothing is skipped.
+    Retry {
+        /// How long to wait first.
+        after: Duration,
+    },
+}
+
+/// Decides what happens when the user's code fails. It is pure: the same failure gives the same decision.
+pub trait ErrorPolicy: Send + Sync + fmt::Debug + 'static {
+    /// What to do about this failure.
+    fn decide(&self, failure: &Failure) -> Decision;
+}
+
+/// The default policy: tries again for ever, with pauses that double from `first` up to `longest`. It never skips a record.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::processor::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
+///
+/// let failure = |attempt| Failure { attempt, kind: FailureKind::Panic, position: None, records: 1 };
+/// let policy = RetryForever::default();
+/// assert_eq!(policy.decide(&failure(1)), Decision::Retry { after: Duration::from_millis(100) });
+/// assert_eq!(policy.decide(&failure(2)), Decision::Retry { after: Duration::from_millis(200) });
+/// assert_eq!(policy.decide(&failure(1000)), Decision::Retry { after: Duration::from_secs(30) });
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryForever {
+    /// The first pause. 100 ms by default: a blip of a sink is over, and a broken record does not burn a core.
+    pub first: Duration,
+    /// The longest pause. 30 s by default: a sink that comes back is noticed within a minute.
+    pub longest: Duration,
+}
+
+impl Default for RetryForever {
+    fn default() -> Self {
+        Self { first: Duration::from_millis(100), longest: Duration::from_secs(30) }
+    }
+}
+
+impl ErrorPolicy for RetryForever {
+    fn decide(&self, failure: &Failure) -> Decision {
+        Decision::Retry { after: backoff(self.first, self.longest, failure.attempt) }
+    }
+}
+
+/// The pause before the attempt after this many failures: doubles from `first`, up to `longest`.
+pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32) -> Duration {
+    // Past 64 doublings every pause is the longest, so a shard that fails for days costs no more than one that just failed.
+    let doublings = failures.saturating_sub(1).min(64) as usize;
+    let mut pauses =
+        ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest).without_max_times().build();
+    pauses.nth(doublings).unwrap_or(longest)
+}

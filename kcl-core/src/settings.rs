@@ -1,0 +1,186 @@
+//! What can be set, as plain data: every default explained, every violation reported at once.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::shard_sync::InitialPosition;
+
+/// How a worker behaves. Plain data: it can be read from a file, with every field optional.
+///
+/// Components (stores, sources, clocks, policies) are not settings; they go on the builder.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::settings::Settings;
+///
+/// let settings = Settings { failover_time: Duration::from_secs(3), ..Settings::default() };
+/// assert!(settings.validate().is_ok());
+/// let broken = Settings { failover_time: Duration::ZERO, stall_tries: 0, ..Settings::default() };
+/// assert_eq!(broken.validate().unwrap_err().violations().len(), 2);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How long a worker must be silent before its leases are given to others. At least 200 ms. 10 s by default, as in the
+    /// Java KCL. Shorter finds dead workers sooner and costs more renewals: each lease is renewed every third of it.
+    pub failover_time: Duration,
+    /// Where a stream is read from when the application has no leases for it yet. The oldest record by default, because
+    /// that skips nothing. (The Java KCL starts at the newest.)
+    pub initial_position: InitialPosition,
+    /// The most leases this worker wants. No limit by default.
+    pub max_leases: Option<u32>,
+    /// Whether batches are checkpointed by the worker once `process_records` returns `Ok`, or only by the user's code.
+    pub checkpointing: Checkpointing,
+    /// The shortest time between two automatic checkpoints of one shard. 1 s by default: what a failover repeats at most,
+    /// beyond the batch under way. Longer costs fewer writes.
+    pub checkpoint_interval: Duration,
+    /// The most records in one batch, 1 to 10,000. 10,000 by default, the most that Kinesis gives.
+    pub max_batch_records: u32,
+    /// How many batches of a shard are fetched ahead of the processor, 1 to 16. 2 by default: one is processed while
+    /// the next is on its way.
+    pub prefetch_batches: u32,
+    /// How long a consumer that waits for nothing it could name may make no step before it is torn down and opened again.
+    /// At least the failover time. 60 s by default, longer than the slowest answer of a healthy service.
+    pub stall_timeout: Duration,
+    /// How often a consumer is opened again without a step in between before its lease is released. At least 1; 3 by default.
+    pub stall_tries: u32,
+    /// How often a child shard looks whether its parents are finished. 500 ms by default.
+    pub parent_poll_interval: Duration,
+    /// How often a worker looks for leases that were assigned to it. 500 ms by default. It bounds how long a lease
+    /// that was given to this worker waits for it.
+    pub discovery_interval: Duration,
+    /// How long an owner may take to hand a lease over before it keeps it. 30 s by default, as in the Java KCL.
+    pub handoff_timeout: Duration,
+    /// How long the shutdown may take, the user's callbacks included. 25 s by default, so that it fits into the 30 s that
+    /// Kubernetes gives a pod.
+    pub drain_timeout: Duration,
+    /// How long a start may go on trying while a service does not answer. 60 s by default.
+    pub start_timeout: Duration,
+    /// The most leases moved in one round of balancing, at least 1; a third of those still needed if that is more. 8 by default.
+    pub max_moves_per_round: u32,
+    /// How many pages of the lease table the leader may read per second, on average. At least 1; 4 by default:
+    /// two scans of a small table per second, and a spare half for discovery.
+    pub scan_pages_per_second: u32,
+    /// Takes over the table of a Java application. It must be stopped: a Java worker and this library do not share
+    /// a fleet. Off by default, so that a table Java workers may be using is refused.
+    pub take_over_java: bool,
+}
+
+/// Who says that a record is done for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Checkpointing {
+    /// The worker, for the whole batch, once `process_records` has returned `Ok`.
+    #[default]
+    Automatic,
+    /// The user's code, through [`RecordBatch::checkpoint_through`](crate::processor::RecordBatch::checkpoint_through).
+    /// The end of a shard is stored by the worker all the same, once `shard_ended` has returned `Ok`.
+    Manual,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            failover_time: Duration::from_secs(10),
+            initial_position: InitialPosition::TrimHorizon,
+            max_leases: None,
+            checkpointing: Checkpointing::Automatic,
+            checkpoint_interval: Duration::from_secs(1),
+            max_batch_records: 10_000,
+            prefetch_batches: 2,
+            stall_timeout: Duration::from_secs(60),
+            stall_tries: 3,
+            parent_poll_interval: Duration::from_millis(500),
+            discovery_interval: Duration::from_millis(500),
+            handoff_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(25),
+            start_timeout: Duration::from_secs(60),
+            max_moves_per_round: 8,
+            scan_pages_per_second: 4,
+            take_over_java: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks every rule there is between the settings.
+    ///
+    /// # Errors
+    ///
+    /// All violations at once, each with what to change.
+    pub fn validate(&self) -> Result<(), InvalidSettings> {
+        let failover = self.failover_time;
+        let rules = [
+            (failover < Duration::from_millis(200), "failover_time must be at least 200 ms: a lease is renewed every third of it"),
+            (failover > Duration::from_secs(3600), "failover_time must be at most an hour: the leases of a dead worker wait that long"),
+            (self.max_leases == Some(0), "max_leases must be at least 1: a worker without leases does nothing"),
+            (!(1..=10_000).contains(&self.max_batch_records), "max_batch_records must be 1 to 10,000, as Kinesis allows"),
+            (!(1..=16).contains(&self.prefetch_batches), "prefetch_batches must be 1 to 16: each holds up to 10 MiB"),
+            (self.stall_timeout < failover, "stall_timeout must be at least failover_time: a consumer is given time to reopen before its lease goes"),
+            (self.stall_tries == 0, "stall_tries must be at least 1"),
+            (self.parent_poll_interval.is_zero(), "parent_poll_interval must be above zero: it is a read of the lease table"),
+            (self.discovery_interval.is_zero(), "discovery_interval must be above zero: it is a query of the lease table"),
+            (self.discovery_interval > failover, "discovery_interval must be at most failover_time: a lease given to this worker would expire before it is found"),
+            (self.drain_timeout.is_zero(), "drain_timeout must be above zero: no callback could return in time"),
+            (self.start_timeout.is_zero(), "start_timeout must be above zero: no service could answer in time"),
+            (self.max_moves_per_round == 0, "max_moves_per_round must be at least 1: the fleet would never balance"),
+            (self.scan_pages_per_second == 0, "scan_pages_per_second must be at least 1: the leader could not see the table"),
+        ];
+        let violations: Vec<_> = rules.into_iter().filter(|(violated, _)| *violated).map(|(_, rule)| rule).collect();
+        if violations.is_empty() { Ok(()) } else { Err(InvalidSettings { violations }) }
+    }
+}
+
+/// The settings contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSettings {
+    violations: Vec<&'static str>,
+}
+
+impl InvalidSettings {
+    /// Every rule that is violated, each with what to change.
+    pub fn violations(&self) -> &[&'static str] {
+        &self.violations
+    }
+}
+
+impl fmt::Display for InvalidSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.violations.join("; "))
+    }
+}
+
+impl std::error::Error for InvalidSettings {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn every_violation_is_reported_at_once() {
+        let settings = Settings {
+            failover_time: Duration::from_millis(1),
+            max_leases: Some(0),
+            max_batch_records: 0,
+            prefetch_batches: 99,
+            ..Settings::default()
+        };
+        let violations = settings.validate().unwrap_err();
+        // The discovery interval no longer fits under the failover time, which is a violation of its own.
+        assert_eq!(violations.violations().len(), 5, "{violations}");
+    }
+
+    #[test]
+    fn a_file_may_leave_out_what_it_does_not_change_and_may_not_misspell() {
+        let settings: Settings = serde_json::from_str(r#"{"max_leases": 7}"#).unwrap();
+        assert_eq!(settings, Settings { max_leases: Some(7), ..Settings::default() });
+        assert!(serde_json::from_str::<Settings>(r#"{"max_lease": 7}"#).is_err());
+    }
+}

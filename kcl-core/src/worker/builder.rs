@@ -1,0 +1,254 @@
+use std::fmt;
+use std::sync::Arc;
+
+use metrics::Recorder;
+
+use crate::error::{Error, ErrorKind};
+use crate::lease::LeaseStore;
+use crate::model::{ApplicationName, WorkerId};
+use crate::processor::{ErrorPolicy, RecordProcessorFactory, RetryForever};
+use crate::rng::Rng;
+use crate::settings::Settings;
+use crate::source::StreamSource;
+use crate::task::TaskScope;
+use crate::time::{Clock, TokioClock};
+
+/// One member of a fleet that consumes a stream together, ready to run.
+///
+/// See the [crate page](crate) for an example.
+pub struct Worker {
+    pub(crate) parts: Parts,
+}
+
+/// What a worker is made of.
+pub(crate) struct Parts {
+    pub(crate) application: ApplicationName,
+    pub(crate) worker: WorkerId,
+    pub(crate) settings: Settings,
+    pub(crate) source: Arc<dyn StreamSource>,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) factory: Arc<dyn RecordProcessorFactory>,
+    pub(crate) policy: Arc<dyn ErrorPolicy>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Rng,
+    pub(crate) scope: TaskScope,
+    pub(crate) metrics: crate::metrics::Metrics,
+}
+
+impl Worker {
+    /// Begins to build a worker of this application. Every worker of one fleet uses the same name.
+    pub fn builder(application: impl Into<String>) -> WorkerBuilder {
+        WorkerBuilder {
+            application: application.into(),
+            worker_id: None,
+            settings: Settings::default(),
+            source: None,
+            store: None,
+            factory: None,
+            policy: Arc::new(RetryForever::default()),
+            clock: None,
+            rng: None,
+            scope: TaskScope::new(),
+            recorder: None,
+        }
+    }
+
+    /// The id under which the worker will be known in its fleet.
+    pub fn id(&self) -> &WorkerId {
+        &self.parts.worker
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("application", &self.parts.application)
+            .field("worker", &self.parts.worker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Collects what a worker is made of. A stream, a lease store and a processor are needed; all else has a default.
+#[must_use]
+pub struct WorkerBuilder {
+    application: String,
+    worker_id: Option<String>,
+    settings: Settings,
+    source: Option<Arc<dyn StreamSource>>,
+    store: Option<Arc<dyn LeaseStore>>,
+    factory: Option<Arc<dyn RecordProcessorFactory>>,
+    policy: Arc<dyn ErrorPolicy>,
+    clock: Option<Arc<dyn Clock>>,
+    rng: Option<Rng>,
+    scope: TaskScope,
+    recorder: Option<Arc<dyn Recorder + Send + Sync>>,
+}
+
+impl WorkerBuilder {
+    /// The stream to consume.
+    pub fn stream(mut self, stream: impl StreamSource) -> Self {
+        self.source = Some(Arc::new(stream));
+        self
+    }
+
+    /// Where the leases live.
+    pub fn leases(mut self, store: impl LeaseStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Where the leases live, shared with others.
+    pub fn shared_leases(mut self, store: Arc<dyn LeaseStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Makes the processor of each shard: a closure that takes a [`ShardContext`](crate::processor::ShardContext), or any
+    /// other factory.
+    pub fn processor(mut self, factory: impl RecordProcessorFactory) -> Self {
+        self.factory = Some(Arc::new(factory));
+        self
+    }
+
+    /// The id of the worker, unique in its fleet. By default the application name and random digits, new with each start.
+    pub fn worker_id(mut self, id: impl Into<String>) -> Self {
+        self.worker_id = Some(id.into());
+        self
+    }
+
+    /// How the worker behaves.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// What happens when the processor fails. By default it is tried again for ever, and the shard is held.
+    pub fn error_policy(mut self, policy: impl ErrorPolicy) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
+    /// The only source of time; the runtime's by default.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// The only source of randomness; the operating system's by default.
+    pub fn rng(mut self, rng: Rng) -> Self {
+        self.rng = Some(rng);
+        self
+    }
+
+    /// Where all tasks of the worker live. A test that keeps a clone can freeze the worker or make it vanish.
+    pub fn task_scope(mut self, scope: TaskScope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Where the worker's metrics are registered; the global recorder by default.
+    pub fn metrics_recorder(mut self, recorder: Arc<dyn Recorder + Send + Sync>) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
+
+    /// Checks everything that can be checked without asking a service.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Configuration`] with *all* that is missing or wrong.
+    pub fn build(self) -> Result<Worker, Error> {
+        let rng = self.rng.unwrap_or_else(Rng::from_entropy);
+        let mut wrong = Vec::new();
+        let application = keep(ApplicationName::new(&self.application), &mut wrong);
+        let generated = || format!("{}-{:016x}", self.application, rng.child("worker id").bits());
+        let worker = keep(WorkerId::new(self.worker_id.clone().unwrap_or_else(generated)), &mut wrong);
+        if let Err(violations) = self.settings.validate() {
+            wrong.extend(violations.violations().iter().map(ToString::to_string));
+        }
+        let source = needed(self.source, "a stream is missing: call .stream(…)", &mut wrong);
+        let store = needed(self.store, "a lease store is missing: call .leases(…)", &mut wrong);
+        let factory = needed(self.factory, "a processor is missing: call .processor(…)", &mut wrong);
+        let stream = source.as_ref().map(|source| source.name().to_owned());
+        for (what, name) in [("worker id", worker.as_ref().map(WorkerId::as_str)), ("stream name", stream.as_deref())] {
+            wrong.extend(name.and_then(|name| reserved(what, name)));
+        }
+        if stream.is_some() && stream.as_deref() == worker.as_ref().map(WorkerId::as_str) {
+            wrong.push("the worker id is the name of the stream; both are keys of the lease table: choose another id".into());
+        }
+        let parts = (application, worker, source, store, factory);
+        let (Some(application), Some(worker), Some(source), Some(store), Some(factory), true) =
+            (parts.0, parts.1, parts.2, parts.3, parts.4, wrong.is_empty())
+        else {
+            return Err(Error::new(ErrorKind::Configuration, format!("the worker cannot be built: {}", wrong.join("; "))));
+        };
+        let metrics = match &self.recorder {
+            Some(recorder) => crate::metrics::Metrics::register(recorder.as_ref(), worker.as_str()),
+            None => metrics::with_recorder(|recorder| crate::metrics::Metrics::register(recorder, worker.as_str())),
+        };
+        Ok(Worker {
+            parts: Parts {
+                application,
+                worker,
+                settings: self.settings,
+                source,
+                store,
+                factory,
+                policy: self.policy,
+                clock: self.clock.unwrap_or_else(|| Arc::new(TokioClock::new())),
+                rng,
+                scope: self.scope,
+                metrics,
+            },
+        })
+    }
+}
+
+impl fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerBuilder").field("application", &self.application).finish_non_exhaustive()
+    }
+}
+
+fn keep<T, E: fmt::Display>(made: Result<T, E>, wrong: &mut Vec<String>) -> Option<T> {
+    made.map_err(|error| wrong.push(error.to_string())).ok()
+}
+
+fn needed<T>(part: Option<T>, problem: &str, wrong: &mut Vec<String>) -> Option<T> {
+    if part.is_none() {
+        wrong.push(problem.to_owned());
+    }
+    part
+}
+
+/// Keys that the lease table uses for something else, as in the Java KCL 3.5's single-table layout.
+const RESERVED: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];
+
+fn reserved(what: &str, name: &str) -> Option<String> {
+    let looks_like_lease = name.rsplit(':').next().is_some_and(|last| last.starts_with("shardId-"));
+    (RESERVED.contains(&name) || looks_like_lease)
+        .then(|| format!("the {what} {name:?} is a key that the lease table uses for something else: choose another one"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_missing_or_wrong_is_reported_at_once() {
+        let settings = Settings { max_leases: Some(0), stall_tries: 0, ..Settings::default() };
+        let error = Worker::builder("").worker_id("Leader").settings(settings).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        let message = error.to_string();
+        for part in ["application name is empty", "\"Leader\"", "max_leases", "stall_tries", ".stream(", ".leases(", ".processor("] {
+            assert!(message.contains(part), "{part} is not in {message}");
+        }
+    }
+
+    #[test]
+    fn a_worker_id_that_is_a_lease_key_is_refused() {
+        assert!(reserved("worker id", "shardId-000000000000").is_some());
+        assert!(reserved("worker id", "123456789012:s:1:shardId-000000000000").is_some());
+        assert!(reserved("worker id", "worker-1").is_none());
+    }
+}

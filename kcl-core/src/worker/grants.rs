@@ -1,0 +1,268 @@
+//! Takes up the leases that name this worker. Being named is an invitation: ownership begins with the worker's own first renewal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::consumer::{Ownership, Services, ToProcessor, consume, keep};
+use crate::error::Causes;
+use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError};
+use crate::lifecycle::{ConsumerEnd, ConsumerState};
+use crate::model::LeaseKey;
+use crate::status::LeaseStatus;
+use crate::task::TaskPolicy;
+use crate::time::ClockExt as _;
+use crate::worker::membership::{Membership, Standing};
+
+/// How often the next owner of a lease looks whether it was handed over.
+const HANDOFF_POLL: Duration = Duration::from_millis(100);
+/// How many leases are taken up at once: a worker that takes over a thousand shards must not flood the table.
+const AT_ONCE: usize = 32;
+
+/// The leases of this worker, and those it is about to take up.
+pub(crate) struct Grants {
+    services: Arc<Services>,
+    membership: Arc<Membership>,
+    leaving: CancellationToken,
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    held: BTreeMap<LeaseKey, Arc<Ownership>>,
+    /// Leases that a task is taking up or waiting for.
+    expected: BTreeSet<LeaseKey>,
+    ends: BTreeMap<LeaseKey, ConsumerEnd>,
+}
+
+impl Grants {
+    pub(crate) fn new(services: Arc<Services>, membership: Arc<Membership>, leaving: CancellationToken) -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        Arc::new(Self { services, membership, leaving, permits, state: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// Looks for leases that name this worker, for as long as it is a candidate. Returns when another process took its id.
+    pub(crate) async fn discover(self: &Arc<Self>) {
+        let mut failing = false;
+        loop {
+            let mut keys = self.services.invitations.take();
+            match self.named().await {
+                Ok(found) => {
+                    failing = false;
+                    keys.extend(found);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(error = %Causes(&error), "cannot look for leases, trying on");
+                    }
+                }
+            }
+            let new = self.not_known(keys);
+            if !new.is_empty() {
+                // Of two processes with one id the older must not take back what the newer has taken up.
+                match self.membership.confirm().await {
+                    Ok(Standing::Confirmed) => new.into_iter().for_each(|key| self.take_up(key)),
+                    Ok(Standing::Superseded) => return,
+                    // Asked again in the next round.
+                    Err(_) => new.iter().for_each(|key| self.forget(key)),
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.services.invitations.arrived() => {}
+                () = self.services.clock.sleep(self.services.settings.discovery_interval) => {}
+            }
+        }
+    }
+
+    async fn named(&self) -> Result<Vec<LeaseKey>, StoreError> {
+        let me = &self.services.worker;
+        if let Some(keys) = self.services.store.owned_by(me).await? {
+            return Ok(keys);
+        }
+        let scan = self.services.store.scan().await?;
+        let mine = scan.leases.into_iter().filter(|lease| lease.owner.as_ref() == Some(me));
+        Ok(mine.map(|lease| lease.key).collect())
+    }
+
+    /// Marks those keys as expected that are neither held nor expected already.
+    fn not_known(&self, keys: BTreeSet<LeaseKey>) -> Vec<LeaseKey> {
+        let mut state = self.lock();
+        let new: Vec<_> =
+            keys.into_iter().filter(|key| !state.held.contains_key(key) && !state.expected.contains(key)).collect();
+        state.expected.extend(new.iter().cloned());
+        new
+    }
+
+    fn forget(&self, key: &LeaseKey) {
+        self.lock().expected.remove(key);
+    }
+
+    fn take_up(self: &Arc<Self>, key: LeaseKey) {
+        let grants = Arc::clone(self);
+        self.services.scope.spawn(format!("grant {key}"), TaskPolicy::Job, async move {
+            let taken = tokio::select! {
+                biased;
+                () = grants.leaving.cancelled() => Ok(()),
+                taken = grants.try_to_take_up(&key) => taken,
+            };
+            grants.forget(&key);
+            if let Err(error) = taken {
+                tracing::debug!(lease = %key, error = %Causes(&error), "cannot take the lease up yet");
+            }
+        });
+    }
+
+    async fn try_to_take_up(self: &Arc<Self>, key: &LeaseKey) -> Result<(), StoreError> {
+        let me = &self.services.worker;
+        loop {
+            let permit = self.permits.acquire().await.ok();
+            // Strong: an index or a scan may name a worker that the row names no more.
+            let Some(row) = self.services.lanes.read(key).await? else { return Ok(()) };
+            if row.owner.as_ref() != Some(me) && row.checkpoint_owner.as_ref() != Some(me) {
+                return Ok(());
+            }
+            if row.actual_owner() == Some(me) {
+                return self.renew_first(row).await;
+            }
+            drop(permit);
+            self.services.clock.sleep(HANDOFF_POLL).await;
+        }
+    }
+
+    /// The renewal that begins an ownership. The row it returns says where to start; nothing of the user's runs before.
+    async fn renew_first(self: &Arc<Self>, row: Lease) -> Result<(), StoreError> {
+        if row.is_ended() && row.owner.is_some() {
+            // Ended leases have no owner with us; one that Java ended keeps its owner and needs no work.
+            return Ok(());
+        }
+        let identity = row.identity.is_none().then(|| self.services.identity.clone());
+        let change = LeaseChange::Renew { throughput: None, identity };
+        let sent = self.services.clock.now();
+        let expect = Expect::Version(row.version());
+        match self.services.lanes.change(&row.key, Some(&row), expect, change).await? {
+            Outcome::Applied(granted) => {
+                self.begin(*granted, sent);
+                Ok(())
+            }
+            Outcome::Refused { .. } => Ok(()),
+        }
+    }
+
+    fn begin(self: &Arc<Self>, row: Lease, renewed: crate::time::Moment) {
+        let services = Arc::clone(&self.services);
+        tracing::info!(lease = %row.key, to = %services.worker, counter = row.counter, checkpoint = %row.checkpoint, reason = "granted", "lease taken up");
+        let key = row.key.clone();
+        let own = Ownership::begin(Arc::clone(&services), row, renewed);
+        self.show(&own);
+        self.lock().held.insert(key.clone(), Arc::clone(&own));
+        services.metrics.lease_held();
+
+        let span = tracing::info_span!("shard", lease = %key, token = %own.token());
+        let kept = Arc::clone(&own);
+        let keeper = async move {
+            let keeping = Keeping(kept);
+            keep(Arc::clone(&keeping.0)).await;
+        };
+        services.scope.spawn(format!("keeper {key}"), TaskPolicy::Job, keeper.instrument(span.clone()));
+
+        let grants = Arc::clone(self);
+        let delivery = ToProcessor::new(Arc::clone(&services.factory), own.context.clone());
+        let consumer = async move {
+            // Should the consumer break, the lease expires, and is taken up anew if it still names this worker.
+            let mut departure = Departure { grants, own: Arc::clone(&own), end: ConsumerEnd::Expires };
+            departure.end = consume(own, Box::new(delivery)).await;
+        };
+        services.scope.spawn(format!("consumer {key}"), TaskPolicy::Job, consumer.instrument(span));
+    }
+
+    fn show(&self, own: &Ownership) {
+        let row = own.row();
+        let status = LeaseStatus {
+            state: ConsumerState::AwaitingParents,
+            waiting: None,
+            token: own.token(),
+            checkpoint: row.checkpoint,
+            processed: None,
+            records: 0,
+            behind: None,
+            trouble: None,
+            failures: 0,
+        };
+        self.services.board.update(|board| {
+            board.leases.insert(own.key.clone(), status);
+        });
+    }
+
+    fn ended(&self, own: &Ownership, end: ConsumerEnd) {
+        own.control.finish();
+        own.context.cancelled().cancel();
+        {
+            let mut state = self.lock();
+            state.held.remove(&own.key);
+            state.ends.insert(own.key.clone(), end);
+        }
+        self.services.metrics.lease_left();
+        self.services.board.update(|board| {
+            board.leases.remove(&own.key);
+        });
+        tracing::info!(lease = %own.key, token = %own.token(), %end, "consumer ended");
+        self.services.plan_now.notify_one();
+        self.changed.notify_waiters();
+    }
+
+    /// What the worker holds now.
+    pub(crate) fn held(&self) -> Vec<Arc<Ownership>> {
+        self.lock().held.values().cloned().collect()
+    }
+
+    /// How the consumers that ended since the last call ended.
+    pub(crate) fn take_ends(&self) -> BTreeMap<LeaseKey, ConsumerEnd> {
+        std::mem::take(&mut self.lock().ends)
+    }
+
+    /// Returns once the worker holds no lease and takes none up.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lock().held.is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end of a consumer, however it comes about.
+struct Departure {
+    grants: Arc<Grants>,
+    own: Arc<Ownership>,
+    end: ConsumerEnd,
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        if !self.grants.services.scope.is_killed() {
+            self.grants.ended(&self.own, self.end);
+        }
+    }
+}
+
+/// The end of a keeper, however it comes about: an ownership that nobody renews must end.
+struct Keeping(Arc<Ownership>);
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.control.lose();
+    }
+}

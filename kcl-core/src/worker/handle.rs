@@ -1,0 +1,181 @@
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::error::{Error, ErrorKind};
+use crate::status::{StatusBoard, WorkerStatus};
+use crate::task::TaskPolicy;
+use crate::worker::builder::Worker;
+use crate::worker::run::run;
+use crate::worker::shutdown::ShutdownReport;
+
+/// A running worker: watch it, stop it, wait for its end.
+///
+/// Dropping the handle does not stop the worker.
+pub struct WorkerHandle {
+    board: StatusBoard,
+    stop: Arc<StopSignal>,
+    ended: oneshot::Receiver<Result<ShutdownReport, Error>>,
+}
+
+/// How urgently a worker is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    /// Not at all.
+    Never,
+    /// After its callbacks have returned.
+    Drain,
+    /// At once.
+    Now,
+}
+
+/// Tells a worker to stop. A wish to stop at once outranks one to drain.
+#[derive(Debug)]
+pub(crate) struct StopSignal {
+    wish: Mutex<Stop>,
+    changed: Notify,
+}
+
+impl StopSignal {
+    pub(crate) fn new() -> Self {
+        Self { wish: Mutex::new(Stop::Never), changed: Notify::new() }
+    }
+
+    fn ask(&self, stop: Stop) {
+        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        *wish = (*wish).max(stop);
+        drop(wish);
+        self.changed.notify_waiters();
+    }
+
+    /// Returns once the worker is to stop this urgently, or more so.
+    pub(crate) async fn asked(&self, at_least: Stop) {
+        loop {
+            let changed = self.changed.notified();
+            if *self.wish.lock().unwrap_or_else(PoisonError::into_inner) >= at_least {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Worker {
+    /// Starts the worker on the current tokio runtime.
+    ///
+    /// The handle is there at once; whether the worker could start shows in [`WorkerHandle::stopped`] and its status.
+    pub fn start(self) -> WorkerHandle {
+        let (report, ended) = oneshot::channel();
+        let board = StatusBoard::new(self.parts.worker.clone());
+        let stop = Arc::new(StopSignal::new());
+        let handle = WorkerHandle { board: board.clone(), stop: Arc::clone(&stop), ended };
+        let scope = self.parts.scope.clone();
+        scope.spawn("worker", TaskPolicy::Job, async move {
+            let outcome = run(self.parts, board, &stop).await;
+            // Nobody may be waiting for the report any more.
+            let _ = report.send(outcome);
+        });
+        handle
+    }
+
+    /// Runs the worker until `shutdown` is ready, then drains it.
+    ///
+    /// # Errors
+    ///
+    /// Why the worker could not start, or had to stop; see [`ErrorKind`] for what to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the worker running without anybody to stop it. Use [`start`](Self::start) to keep a handle.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<ShutdownReport, Error> {
+        let handle = self.start();
+        let stop = Arc::clone(&handle.stop);
+        let mut stopped = std::pin::pin!(handle.stopped());
+        tokio::select! {
+            biased;
+            outcome = &mut stopped => return outcome,
+            () = shutdown => stop.ask(Stop::Drain),
+        }
+        stopped.await
+    }
+
+    /// Runs the worker until the process receives SIGTERM or SIGINT, then drains it. A second signal stops it at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run); also when the signals cannot be listened to.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run).
+    #[cfg(feature = "signal")]
+    pub async fn run_until_signal(self) -> Result<ShutdownReport, Error> {
+        let mut signals = crate::worker::signal::Signals::listen()?;
+        let handle = self.start();
+        let stop = Arc::clone(&handle.stop);
+        let mut stopped = std::pin::pin!(handle.stopped());
+        for wish in [Stop::Drain, Stop::Now] {
+            tokio::select! {
+                biased;
+                outcome = &mut stopped => return outcome,
+                name = signals.next() => {
+                    tracing::info!(signal = name, at_once = wish == Stop::Now, "stopping");
+                    stop.ask(wish);
+                }
+            }
+        }
+        stopped.await
+    }
+}
+
+impl WorkerHandle {
+    /// What the worker is doing now.
+    pub fn status(&self) -> WorkerStatus {
+        self.board.read()
+    }
+
+    /// Returns the first status for which the predicate holds, the present one included.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn wait_for(&self, mut predicate: impl FnMut(&WorkerStatus) -> bool) -> WorkerStatus {
+        let mut receiver = self.board.subscribe();
+        // The sender lives as long as this handle, so the channel cannot close here.
+        let found = receiver.wait_for(|status| predicate(status)).await.map(|status| status.clone());
+        found.unwrap_or_else(|_| self.status())
+    }
+
+    /// Asks the worker to let its callbacks return, checkpoint, and give its leases up.
+    pub fn drain(&self) {
+        self.stop.ask(Stop::Drain);
+    }
+
+    /// Asks the worker to drop what runs and give its leases up at once.
+    pub fn stop_now(&self) {
+        self.stop.ask(Stop::Now);
+    }
+
+    /// Returns once the worker has stopped.
+    ///
+    /// # Errors
+    ///
+    /// Why the worker could not start, or had to stop although nobody asked; see [`ErrorKind`] for what to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the worker.
+    pub async fn stopped(self) -> Result<ShutdownReport, Error> {
+        self.ended.await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Internal, "the worker vanished: its task scope was killed, or its runtime has ended"))
+        })
+    }
+}
+
+impl fmt::Debug for WorkerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerHandle").field("status", &self.status()).finish_non_exhaustive()
+    }
+}

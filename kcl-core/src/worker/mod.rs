@@ -1,0 +1,16 @@
+//! A worker: everything wired together, started, watched and stopped.
+
+mod builder;
+mod grants;
+mod handle;
+mod leadership;
+mod membership;
+mod run;
+mod shutdown;
+#[cfg(feature = "signal")]
+mod signal;
+mod start;
+
+pub use builder::{Worker, WorkerBuilder};
+pub use handle::WorkerHandle;
+pub use shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};

@@ -1,0 +1,113 @@
+//! The start of a worker: is everything there, and is it meant for this application? Nothing is written before that is known,
+//! except the table itself where there is none.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::time::Duration;
+
+use crate::error::{Causes, Error, ErrorKind};
+use crate::lease::{Preparation, Scan, StoreError, StoreErrorKind};
+use crate::model::StreamIdentity;
+use crate::processor::backoff;
+use crate::rng::Rng;
+use crate::shard_sync::check_identity;
+use crate::source::{SourceError, SourceErrorKind};
+use crate::time::{ClockExt as _, Moment};
+use crate::worker::builder::Parts;
+
+/// What a worker knows once it may begin.
+pub(crate) struct Ground {
+    pub(crate) identity: StreamIdentity,
+    pub(crate) scan: Scan,
+}
+
+/// Asks source and store. A service that does not answer is asked again until the start's time is up; anything else is an
+/// error at once.
+pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
+    let deadline = parts.clock.now() + parts.settings.start_timeout;
+    let attempts = Attempts { parts, deadline };
+    let stream = parts.source.name();
+
+    let identity = attempts.until_answered(&format!("cannot find the stream {stream:?}"), || parts.source.identity()).await?;
+    let preparation = Preparation {
+        application: parts.application.clone(),
+        worker: parts.worker.clone(),
+        deadline,
+        take_over_java: parts.settings.take_over_java,
+    };
+    attempts.until_answered("cannot prepare the lease table", || parts.store.prepare(&preparation)).await?;
+    let scan = attempts.until_answered("cannot read the lease table", || parts.store.scan()).await?;
+    check_identity(&scan.leases, &identity, &crate::shard_sync::Keying::SingleStream)
+        .map_err(|mismatch| Error::new(ErrorKind::Mismatch, mismatch.to_string()))?;
+    for row in &scan.undecodable {
+        tracing::error!(key = row.key, problem = row.problem, "a row of the lease table cannot be read; it is left as it is");
+    }
+    Ok(Ground { identity, scan })
+}
+
+struct Attempts<'a> {
+    parts: &'a Parts,
+    deadline: Moment,
+}
+
+/// An error of a service, seen from the start of a worker.
+trait Answer: StdError + Send + Sync + 'static {
+    /// `None` when asking again may help.
+    fn verdict(&self) -> Option<ErrorKind>;
+}
+
+impl Answer for StoreError {
+    fn verdict(&self) -> Option<ErrorKind> {
+        match self.kind() {
+            StoreErrorKind::Throttled | StoreErrorKind::Unavailable => None,
+            StoreErrorKind::Denied => Some(ErrorKind::Denied),
+            StoreErrorKind::Missing | StoreErrorKind::Foreign | StoreErrorKind::Data => Some(ErrorKind::Mismatch),
+            StoreErrorKind::Invalid => Some(ErrorKind::Internal),
+        }
+    }
+}
+
+impl Answer for SourceError {
+    fn verdict(&self) -> Option<ErrorKind> {
+        match self.kind() {
+            SourceErrorKind::Throttled | SourceErrorKind::Unavailable => None,
+            SourceErrorKind::Denied => Some(ErrorKind::Denied),
+            SourceErrorKind::NotFound => Some(ErrorKind::Mismatch),
+            SourceErrorKind::Invalid => Some(ErrorKind::Configuration),
+        }
+    }
+}
+
+impl Attempts<'_> {
+    async fn until_answered<T, E: Answer, F: Future<Output = Result<T, E>> + Send>(
+        &self,
+        what: &str,
+        ask: impl Fn() -> F,
+    ) -> Result<T, Error> {
+        let clock = &self.parts.clock;
+        let mut rng: Rng = self.parts.rng.child("start");
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let left = self.deadline.saturating_since(clock.now());
+            let (kind, error): (_, Box<dyn StdError + Send + Sync>) = match clock.timeout(left, ask()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => (error.verdict(), Box::new(error)),
+                Err(elapsed) => (Some(ErrorKind::Unavailable), Box::new(elapsed)),
+            };
+            let pause = rng.jittered(backoff(FIRST_PAUSE, LONGEST_PAUSE, tries));
+            let time_is_up = clock.now() + pause >= self.deadline;
+            if let Some(kind) = kind.or(time_is_up.then_some(ErrorKind::Unavailable)) {
+                let message = format!("{what}: {}", Causes(error.as_ref()));
+                return Err(Error::new(kind, message).with_source(error));
+            }
+            if tries == 1 {
+                tracing::warn!(error = %Causes(error.as_ref()), "{what}, trying on");
+            }
+            clock.sleep(pause).await;
+        }
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
