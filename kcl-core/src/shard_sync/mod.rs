@@ -1,1 +1,22 @@
 //! Makes the lease table follow the stream's shards.
+//!
+//! Flow: a scan of the leases, then a listing of the shards → [`ShardGraph`] → [`plan_sync`] → the task creates what is missing.
+//! At the end of a shard the worker that read it creates the children itself: [`plan_children`].
+//!
+//! Nothing here decides who reads a shard, nor when a lease may be deleted.
+
+mod audit;
+mod graph;
+mod identity;
+mod plan;
+mod shard_end;
+#[cfg(test)]
+mod testing;
+
+pub use audit::{Audit, Verdict};
+pub use graph::{Cover, ShardGraph, cover, uncovered};
+pub use identity::{Mismatch, check_identity};
+pub use plan::{
+    Anomaly, CreateReason, Creation, InitialPosition, Keying, Start, SyncPlan, lease_cover, plan_sync,
+};
+pub use shard_end::{ChildPlan, Family, InvalidShardEnd, children_from_listing, plan_children};
