@@ -1,0 +1,288 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::lease::{
+    Capabilities, LeaderLock, LockChange, LockExpect, LockOutcome, Preparation, Scan, StoreErrorKind,
+    WorkerChange, WorkerOutcome,
+};
+use crate::model::{Incarnation, Position, ShardId, WorkerId};
+use crate::shard_sync::testing::{id, identity, shard};
+use crate::source::{RecordStream, Shard, StartPosition};
+use crate::time::TokioClock;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// A stream that lists one shard per page and fails as often as it is told to.
+#[derive(Debug, Default)]
+struct Stream {
+    shards: Vec<Shard>,
+    failures: Mutex<Vec<SourceErrorKind>>,
+    filters: Mutex<Vec<ShardFilter>>,
+}
+
+#[async_trait]
+impl StreamSource for Stream {
+    fn name(&self) -> &str {
+        "trucks"
+    }
+
+    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
+        Ok(identity())
+    }
+
+    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
+        if let Some(kind) = self.failures.lock().unwrap().pop() {
+            return Err(SourceError::new(kind, "told to fail"));
+        }
+        self.filters.lock().unwrap().push(filter);
+        let at: usize = page.map_or(0, |token| token.0.parse().unwrap());
+        Ok(ShardPage {
+            shards: self.shards.get(at).cloned().into_iter().collect(),
+            next: (at + 1 < self.shards.len()).then(|| PageToken((at + 1).to_string())),
+            service_time: NOW,
+        })
+    }
+
+    async fn open(&self, _: &ShardId, _: StartPosition) -> Result<Box<dyn RecordStream>, SourceError> {
+        Err(SourceError::new(SourceErrorKind::Invalid, "not part of a sync"))
+    }
+}
+
+/// A lease table that can be created in and read from.
+#[derive(Debug, Default)]
+struct Table {
+    rows: Mutex<BTreeMap<LeaseKey, Lease>>,
+    order: Mutex<Vec<LeaseKey>>,
+    read_takes: Duration,
+}
+
+fn not_part_of_a_sync<T>() -> Result<T, StoreError> {
+    Err(StoreError::definite(
+        StoreErrorKind::Invalid,
+        "not part of a sync",
+    ))
+}
+
+#[async_trait]
+impl LeaseStore for Table {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            owner_index: false,
+            refusal_shows_row: false,
+        }
+    }
+
+    async fn prepare(&self, _: &Preparation) -> Result<(), StoreError> {
+        not_part_of_a_sync()
+    }
+
+    async fn scan(&self) -> Result<Scan, StoreError> {
+        not_part_of_a_sync()
+    }
+
+    async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        TokioClock::new().sleep(self.read_takes).await;
+        Ok(self.rows.lock().unwrap().get(key).cloned())
+    }
+
+    async fn owned_by(&self, _: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError> {
+        not_part_of_a_sync()
+    }
+
+    async fn change(
+        &self,
+        _: &LeaseKey,
+        _: &Expect,
+        _: &LeaseChange,
+        _: Incarnation,
+    ) -> Result<Outcome, StoreError> {
+        not_part_of_a_sync()
+    }
+
+    async fn change_worker(&self, _: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+        not_part_of_a_sync()
+    }
+
+    async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+        not_part_of_a_sync()
+    }
+
+    async fn change_lock(&self, _: &LockExpect, _: &LockChange) -> Result<LockOutcome, StoreError> {
+        not_part_of_a_sync()
+    }
+}
+
+#[async_trait]
+impl LeaseWriter for Table {
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        _: Option<&Lease>,
+        expect: Expect,
+        change: LeaseChange,
+    ) -> Result<Outcome, StoreError> {
+        tokio::task::yield_now().await;
+        let mut rows = self.rows.lock().unwrap();
+        let LeaseChange::Create(lease) = change else {
+            return not_part_of_a_sync();
+        };
+        if !expect.holds(rows.get(key)) {
+            let current = rows.get(key).cloned().map(Box::new);
+            return Ok(Outcome::Refused { current });
+        }
+        rows.insert(key.clone(), (*lease).clone());
+        self.order.lock().unwrap().push(key.clone());
+        Ok(Outcome::Applied(lease))
+    }
+}
+
+async fn sync(
+    stream: &Stream,
+    table: &Table,
+    scanned: &[Lease],
+    initial: InitialPosition,
+) -> Result<SyncReport, SyncError> {
+    let clock = TokioClock::new();
+    let mut rng = Rng::from_seed(1);
+    let request = SyncRequest {
+        leases: scanned,
+        initial,
+        keying: &Keying::SingleStream,
+        identity: &identity(),
+        deadline: clock.now() + Duration::from_secs(20),
+    };
+    let tools = Tools {
+        source: stream,
+        store: table,
+        writer: table,
+        clock: &clock,
+        rng: &mut rng,
+    };
+    sync_once(tools, request).await
+}
+
+fn keys(table: &Table) -> Vec<LeaseKey> {
+    table.order.lock().unwrap().clone()
+}
+
+fn key(n: u128) -> LeaseKey {
+    LeaseKey::single_stream(&id(n))
+}
+
+fn stream(shards: Vec<Shard>) -> Stream {
+    Stream {
+        shards,
+        ..Stream::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_page_is_read_and_a_throttle_is_waited_out() {
+    let stream = stream((0..40).map(|n| shard(n, &[], n)).collect());
+    *stream.failures.lock().unwrap() = vec![SourceErrorKind::Throttled, SourceErrorKind::Unavailable];
+    let table = Table::default();
+    let report = sync(&stream, &table, &[], InitialPosition::TrimHorizon)
+        .await
+        .unwrap();
+    assert_eq!((report.listed, report.created.len()), (40, 40));
+    assert_eq!(keys(&table), (0..40).map(key).collect::<Vec<_>>());
+    assert_eq!((report.holes, report.interrupted), (vec![], false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttle_without_end_and_a_missing_stream_are_errors() {
+    let table = Table::default();
+    let busy = stream(vec![shard(1, &[], 1)]);
+    *busy.failures.lock().unwrap() = vec![SourceErrorKind::Throttled; 1000];
+    assert!(
+        sync(&busy, &table, &[], InitialPosition::TrimHorizon)
+            .await
+            .is_err()
+    );
+    assert!(busy.failures.lock().unwrap().len() > 900);
+
+    let missing = stream(vec![]);
+    *missing.failures.lock().unwrap() = vec![SourceErrorKind::NotFound];
+    let error = sync(&missing, &table, &[], InitialPosition::TrimHorizon)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, SyncError::Source(error) if error.kind() == SourceErrorKind::NotFound));
+    assert_eq!(keys(&table), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_is_pinned_by_the_services_time_and_asked_for_since_then() {
+    let stream = stream(vec![shard(1, &[0], 1)]);
+    let table = Table::default();
+    sync(&stream, &table, &[], InitialPosition::Latest).await.unwrap();
+    let pinned = NOW.minus(Duration::from_secs(1));
+    let rows = table.rows.lock().unwrap();
+    assert_eq!(rows[&key(1)].pinned_start, Some(pinned));
+    assert_eq!(rows[&key(1)].checkpoint, Position::Latest);
+    let filters = stream.filters.lock().unwrap();
+    assert_eq!(*filters, [ShardFilter::Open, ShardFilter::FromTimestamp(pinned)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_sync_that_meets_another_one_stops_and_says_so() {
+    let stream = stream((0..40).map(|n| shard(n, &[], n)).collect());
+    let table = Table::default();
+    let other = Lease::unowned(id(3), Position::Latest);
+    table.rows.lock().unwrap().insert(key(3), other);
+    let report = sync(&stream, &table, &[], InitialPosition::Latest).await.unwrap();
+    assert!(report.interrupted);
+    assert_eq!(report.not_needed, [key(3)]);
+    assert_eq!(report.created.len(), CONCURRENT_CREATES - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_whose_child_was_leased_since_the_scan_is_not_created_again() {
+    let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
+    let table = Table::default();
+    let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
+    let child = Lease::unowned(id(2), Position::TrimHorizon);
+    table.rows.lock().unwrap().insert(key(2), child);
+    let report = sync(&stream, &table, &scanned, InitialPosition::TrimHorizon)
+        .await
+        .unwrap();
+    assert_eq!((report.created, report.not_needed), (vec![], vec![key(1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_deadline_nothing_is_created() {
+    let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
+    let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
+    for (seconds, is_in_time) in [(19, true), (21, false)] {
+        let table = Table {
+            read_takes: Duration::from_secs(seconds),
+            ..Table::default()
+        };
+        let outcome = sync(&stream, &table, &scanned, InitialPosition::TrimHorizon).await;
+        assert_eq!(!matches!(outcome, Err(SyncError::Deadline)), is_in_time);
+        assert_eq!(keys(&table).len(), usize::from(is_in_time));
+    }
+}
+
+#[test]
+fn a_batch_holds_no_shard_together_with_its_parent() {
+    let creation = |n: u128, parents: &[u128]| {
+        let mut lease = Lease::unowned(id(n), Position::TrimHorizon);
+        lease.parents = parents.iter().copied().map(id).collect();
+        Creation {
+            lease,
+            reason: CreateReason::NeverLeased,
+        }
+    };
+    let creates = [
+        creation(1, &[]),
+        creation(2, &[0]),
+        creation(3, &[2]),
+        creation(4, &[3]),
+    ];
+    let sizes: Vec<_> = batches(&creates).iter().map(|batch| batch.len()).collect();
+    assert_eq!(sizes, [2, 1, 1]);
+    assert!(batches(&[]).is_empty());
+}
