@@ -1,0 +1,112 @@
+//! Decides how often the lease table is scanned, and what follows for failover.
+
+use std::time::Duration;
+
+/// How often a table that fits one page is scanned.
+pub const FASTEST_SCAN: Duration = Duration::from_millis(500);
+
+/// How often to scan, and how long a crash can go unanswered with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cadence {
+    /// The time from one scan to the next.
+    pub scan: Duration,
+    /// From the crash of a worker to the first record at the next owner of its leases, at most.
+    pub failover_bound: Duration,
+    /// Whether the read budget is enough. If not, the table is scanned faster than the budget says:
+    /// a worker that found crashes too late would be no use.
+    pub within_budget: bool,
+}
+
+/// Fits the scans to the size of the table.
+///
+/// `pages` is how many pages the last scan took, `pages_per_second` the read budget of one scanning worker
+/// (at most two scan at a time: the leader and its deputy), `failover` the failover time, and `discovery` how often a worker
+/// asks which leases name it.
+///
+/// The cadence is [`FASTEST_SCAN`] while a scan is one page, slower for a larger table, and never above a quarter of the failover time.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::assignment::cadence::fit;
+///
+/// let (failover, discovery) = (Duration::from_secs(10), Duration::from_secs(1));
+/// let small = fit(1, 4, failover, discovery);
+/// assert_eq!((small.scan.as_millis(), small.failover_bound.as_secs()), (500, 12));
+/// let large = fit(8, 4, failover, discovery);
+/// assert_eq!((large.scan.as_secs(), large.failover_bound.as_secs()), (2, 14));
+/// ```
+#[must_use]
+pub fn fit(pages: u32, pages_per_second: u32, failover: Duration, discovery: Duration) -> Cadence {
+    let slowest = failover / 4;
+    let nanos = u64::from(pages.max(1)) * 1_000_000_000;
+    let affordable = Duration::from_nanos(nanos.div_ceil(u64::from(pages_per_second.max(1))));
+    let scan = affordable.max(FASTEST_SCAN).min(slowest);
+    let reaction = if pages <= 1 {
+        Duration::from_secs(2)
+    } else {
+        scan + discovery + Duration::from_secs(1)
+    };
+    Cadence {
+        scan,
+        failover_bound: failover + reaction,
+        within_budget: pages.max(1) <= pages_within(scan, pages_per_second),
+    }
+}
+
+/// The largest table, in pages, that this budget scans often enough. For `validate()`: 0 means that not even one page is.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::assignment::cadence::largest_table;
+///
+/// assert_eq!(largest_table(4, Duration::from_secs(10)), 10);
+/// assert_eq!(largest_table(1, Duration::from_secs(2)), 0);
+/// ```
+#[must_use]
+pub fn largest_table(pages_per_second: u32, failover: Duration) -> u32 {
+    pages_within(failover / 4, pages_per_second)
+}
+
+fn pages_within(time: Duration, pages_per_second: u32) -> u32 {
+    let pages = u128::from(pages_per_second) * time.as_nanos() / 1_000_000_000;
+    u32::try_from(pages).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DISCOVERY: Duration = Duration::from_secs(1);
+
+    proptest! {
+        #[test]
+        fn no_table_is_scanned_less_often_than_four_times_per_failover_time(
+            pages in 0_u32..5000, budget in 0_u32..100, failover_ms in 100_u64..100_000,
+        ) {
+            let failover = Duration::from_millis(failover_ms);
+            let cadence = fit(pages, budget, failover, DISCOVERY);
+            prop_assert!(cadence.scan <= failover / 4);
+            prop_assert!(cadence.failover_bound > failover + cadence.scan);
+        }
+
+        #[test]
+        fn a_table_up_to_the_largest_is_within_the_budget_and_the_next_is_not(
+            budget in 1_u32..100, failover_ms in 2000_u64..100_000,
+        ) {
+            let failover = Duration::from_millis(failover_ms);
+            let largest = largest_table(budget, failover);
+            prop_assume!(largest > 0);
+            prop_assert!(fit(largest, budget, failover, DISCOVERY).within_budget);
+            prop_assert!(!fit(largest + 1, budget, failover, DISCOVERY).within_budget);
+        }
+    }
+
+    #[test]
+    fn a_short_failover_time_makes_scans_faster_than_usual() {
+        assert_eq!(
+            fit(1, 10, Duration::from_secs(1), DISCOVERY).scan,
+            Duration::from_millis(250)
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! Decides which workers may get leases: those that the planner itself sees live.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::assignment::plan::Candidate;
+use crate::lease::WorkerRow;
+use crate::lease::observe::Watch;
+use crate::model::{Incarnation, LeaseKey, WorkerId};
+use crate::time::Moment;
+
+/// A watch on the rows of the workers.
+///
+/// A worker lives as long as the observer has seen its row change within that worker's own failover time.
+/// A row seen for the first time counts as changed just then: otherwise a fleet that starts together would wait before its first lease
+/// is assigned. The price is that an observer that has only started takes a dead worker's old row for a live worker, for one failover time;
+/// such a worker is not [proven](Candidate::proven) and loses every tie, and what it is given expires like anything else.
+#[derive(Debug, Clone)]
+pub struct Roster {
+    failover: Duration,
+    watch: Watch<WorkerId, (Option<Incarnation>, u64)>,
+    rows: BTreeMap<WorkerId, Seen>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    row: WorkerRow,
+    first_touches: (Option<Incarnation>, u64),
+    has_changed: bool,
+}
+
+impl Roster {
+    /// A roster of an observer with this failover time, which means to look once per `cadence`.
+    pub fn new(failover: Duration, cadence: Duration) -> Self {
+        Self {
+            failover,
+            watch: Watch::new(cadence),
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// Changes how often the observer means to look.
+    pub fn set_cadence(&mut self, cadence: Duration) {
+        self.watch.set_cadence(cadence);
+    }
+
+    /// Takes in the rows that a successful scan at `now` saw.
+    pub fn look(&mut self, now: Moment, rows: &[WorkerRow]) {
+        self.watch
+            .look(now, rows.iter().map(|row| (row.id.clone(), mark(row))));
+        let mut before = std::mem::take(&mut self.rows);
+        for row in rows {
+            let known = before.remove(&row.id);
+            let first_touches = known
+                .as_ref()
+                .map_or_else(|| mark(row), |known| known.first_touches);
+            let has_changed = known.is_some_and(|known| known.has_changed) || first_touches != mark(row);
+            let seen = Seen {
+                row: row.clone(),
+                first_touches,
+                has_changed,
+            };
+            self.rows.insert(row.id.clone(), seen);
+        }
+    }
+
+    /// Forgets everything, as after a time in which somebody else watched.
+    pub fn forget(&mut self) {
+        self.watch.forget();
+        self.rows.clear();
+    }
+
+    /// The failover time by which this worker's leases are judged: the longer of its own and the observer's.
+    pub fn failover_of(&self, worker: &WorkerId) -> Duration {
+        let published = self.rows.get(worker).and_then(|seen| seen.row.failover);
+        published.unwrap_or_default().max(self.failover)
+    }
+
+    /// The workers that live, in the order of their names. The observer itself always does, whatever its row shows.
+    pub fn candidates(&self, me: &Candidate) -> Vec<Candidate> {
+        let others = self
+            .rows
+            .values()
+            .filter(|seen| seen.row.id != me.id && self.lives(&seen.row));
+        let mut candidates: Vec<Candidate> = others
+            .map(|seen| Candidate {
+                id: seen.row.id.clone(),
+                max_leases: seen.row.max_leases,
+                leaving: false,
+                proven: seen.has_changed,
+            })
+            .collect();
+        candidates.push(me.clone());
+        candidates.sort_by(|a, b| a.id.cmp(&b.id));
+        candidates
+    }
+
+    /// Whether the worker has a row and lives.
+    pub fn is_alive(&self, worker: &WorkerId) -> bool {
+        self.rows.get(worker).is_some_and(|seen| self.lives(&seen.row))
+    }
+
+    fn lives(&self, row: &WorkerRow) -> bool {
+        !self
+            .watch
+            .is_still_for(&row.id, row.failover.unwrap_or(self.failover))
+    }
+}
+
+fn mark(row: &WorkerRow) -> (Option<Incarnation>, u64) {
+    (row.incarnation, row.touches)
+}
+
+/// Which worker failed on which lease, and until when it shall not get it back.
+///
+/// Without this a dead worker would be the idlest candidate for its own leases, and a worker that cannot make progress on a shard
+/// would be given it again at once.
+#[derive(Debug, Clone, Default)]
+pub struct Setbacks {
+    until: BTreeMap<LeaseKey, BTreeMap<WorkerId, Moment>>,
+}
+
+impl Setbacks {
+    /// Keeps the lease from the worker until then.
+    pub fn note(&mut self, lease: &LeaseKey, worker: &WorkerId, until: Moment) {
+        self.until
+            .entry(lease.clone())
+            .or_default()
+            .insert(worker.clone(), until);
+    }
+
+    /// The workers that shall not get the lease.
+    pub fn barred(&self, lease: &LeaseKey, now: Moment) -> BTreeSet<WorkerId> {
+        let Some(workers) = self.until.get(lease) else {
+            return BTreeSet::new();
+        };
+        let barred = workers.iter().filter(|&(_, &until)| now < until);
+        barred.map(|(worker, _)| worker.clone()).collect()
+    }
+
+    /// Forgets what is over.
+    pub fn prune(&mut self, now: Moment) {
+        self.until.retain(|_, workers| {
+            workers.retain(|_, until| now < *until);
+            !workers.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+
+    const F: Duration = Duration::from_secs(10);
+    const CADENCE: Duration = Duration::from_secs(1);
+
+    fn id(name: &str) -> WorkerId {
+        WorkerId::new(name).unwrap()
+    }
+
+    fn row(name: &str, touches: u64, failover: Option<Duration>) -> WorkerRow {
+        WorkerRow {
+            id: id(name),
+            incarnation: Some(Incarnation::from_random_bytes([1; 16])),
+            touches,
+            failover,
+            max_leases: None,
+            updated: Timestamp::from_millis(0),
+        }
+    }
+
+    fn me() -> Candidate {
+        Candidate {
+            id: id("me"),
+            max_leases: None,
+            leaving: false,
+            proven: true,
+        }
+    }
+
+    fn second(n: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(n))
+    }
+
+    fn names(roster: &Roster) -> Vec<String> {
+        let candidates = roster.candidates(&me());
+        candidates.iter().map(|c| c.id.to_string()).collect()
+    }
+
+    #[test]
+    fn a_row_seen_for_the_first_time_is_a_candidate_at_once_but_not_proven() {
+        let mut roster = Roster::new(F, CADENCE);
+        roster.look(second(0), &[row("a", 3, None)]);
+        let proven = |roster: &Roster| roster.candidates(&me())[0].proven;
+        assert_eq!(names(&roster), ["a", "me"]);
+        assert!(!proven(&roster));
+        roster.look(second(1), &[row("a", 4, None)]);
+        assert!(proven(&roster));
+    }
+
+    #[test]
+    fn a_row_that_stands_still_for_its_failover_time_is_no_candidate_until_it_changes() {
+        let mut roster = Roster::new(F, CADENCE);
+        for n in 0..10 {
+            roster.look(second(n), &[row("a", 1, None)]);
+            assert!(roster.is_alive(&id("a")), "after {n} s");
+        }
+        roster.look(second(10), &[row("a", 1, None)]);
+        assert_eq!(names(&roster), ["me"]);
+        roster.look(second(11), &[row("a", 2, None)]);
+        assert_eq!(names(&roster), ["a", "me"]);
+    }
+
+    #[test]
+    fn each_worker_is_judged_by_its_own_failover_time_and_its_leases_by_the_longer() {
+        let mut roster = Roster::new(F, CADENCE);
+        let rows = [row("quick", 1, Some(F / 5)), row("slow", 1, Some(F * 2))];
+        for n in 0..15 {
+            roster.look(second(n), &rows);
+        }
+        assert_eq!(names(&roster), ["me", "slow"]);
+        assert_eq!(roster.failover_of(&id("quick")), F);
+        assert_eq!(roster.failover_of(&id("slow")), F * 2);
+        assert_eq!(roster.failover_of(&id("unheard-of")), F);
+    }
+
+    #[test]
+    fn the_observer_is_a_candidate_even_without_a_row_of_its_own_and_only_once() {
+        let mut roster = Roster::new(F, CADENCE);
+        assert_eq!(names(&roster), ["me"]);
+        for n in 0..20 {
+            roster.look(second(n), &[row("me", 1, None)]);
+        }
+        assert_eq!(names(&roster), ["me"]);
+    }
+
+    #[test]
+    fn an_outage_kills_nobody() {
+        let mut roster = Roster::new(F, CADENCE);
+        roster.look(second(0), &[row("a", 1, None)]);
+        roster.look(second(3600), &[row("a", 1, None)]);
+        assert_eq!(names(&roster), ["a", "me"]);
+    }
+
+    #[test]
+    fn a_setback_bars_one_worker_from_one_lease_for_its_time() {
+        let (lease, other) = (LeaseKey::new("l").unwrap(), LeaseKey::new("m").unwrap());
+        let mut setbacks = Setbacks::default();
+        setbacks.note(&lease, &id("a"), second(30));
+        assert_eq!(setbacks.barred(&lease, second(29)), BTreeSet::from([id("a")]));
+        assert!(setbacks.barred(&other, second(29)).is_empty());
+        assert!(setbacks.barred(&lease, second(30)).is_empty());
+        setbacks.prune(second(30));
+        assert!(setbacks.until.is_empty());
+    }
+}

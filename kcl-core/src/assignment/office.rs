@@ -1,0 +1,281 @@
+//! Decides who leads: what to do about the leader lock, and when the deputy stands in.
+//!
+//! The lock is the item of the Java KCL's lock client: the holder writes a fresh random version with each heartbeat, and a challenger
+//! takes the lock once it has itself watched one version stand still for longer than the duration that the holder stored.
+//! The holder stops leading a tenth of the duration before anybody may take the lock, counted from the *sending* of its last
+//! successful heartbeat, which covers clocks that run 5 % too fast or too slow.
+//!
+//! Leading is a convenience, never a licence: every write of a leader carries its own condition, so that two leaders do no harm.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::assignment::plan::Candidate;
+use crate::lease::observe::Watch;
+use crate::lease::{LeaderLock, LockChange, LockExpect};
+use crate::model::WorkerId;
+use crate::rng::Rng;
+use crate::time::Moment;
+
+/// How many heartbeats whose outcome is unknown are remembered. An older one can no longer land: each expects the version before it.
+const MAX_ATTEMPTS: usize = 8;
+
+/// What to do about the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OfficeStep {
+    /// The lock is held and needs nothing.
+    Lead,
+    /// The lock is held, and its next heartbeat is due.
+    Heartbeat {
+        /// The lock as it was written last.
+        expect: LockExpect,
+        /// The lock as it is to be.
+        row: LeaderLock,
+    },
+    /// Nobody leads: try to.
+    Take {
+        /// The lock as it was read.
+        expect: LockExpect,
+        /// The lock as it is to be.
+        row: LeaderLock,
+    },
+    /// Somebody else leads.
+    Follow,
+    /// The lock was lost: stop leading.
+    Resign,
+}
+
+/// One worker's view of the leader lock.
+///
+/// Feed it what is read ([`look`](Self::look)) and what became of each write, ask it for the next [`step`](Self::step).
+#[derive(Debug, Clone)]
+pub struct Office {
+    me: WorkerId,
+    failover: Duration,
+    poll: Duration,
+    lock: Option<LeaderLock>,
+    watch: Watch<(), Option<(WorkerId, String)>>,
+    /// Whom the last lock that this worker saw named.
+    deputy: Option<WorkerId>,
+    has_looked: bool,
+    tenure: Option<Tenure>,
+    attempts: VecDeque<Tenure>,
+    not_before: Moment,
+}
+
+/// A version of the lock that this worker wrote, and when it sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tenure {
+    version: String,
+    sent: Moment,
+    duration: Duration,
+}
+
+impl Tenure {
+    fn of(row: &LeaderLock, sent: Moment) -> Self {
+        Self {
+            version: row.version.clone(),
+            sent,
+            duration: row.duration,
+        }
+    }
+
+    fn ends(&self) -> Moment {
+        self.sent + (self.duration - self.duration / 10)
+    }
+}
+
+impl Office {
+    /// The view of a worker that has not looked yet. `poll` is how often it means to read the lock.
+    pub fn new(me: WorkerId, failover: Duration, poll: Duration) -> Self {
+        Self {
+            me,
+            failover,
+            poll,
+            lock: None,
+            watch: Watch::new(poll),
+            deputy: None,
+            has_looked: false,
+            tenure: None,
+            attempts: VecDeque::new(),
+            not_before: Moment::ZERO,
+        }
+    }
+
+    /// Takes in what a strong read of the lock showed at `now`.
+    pub fn look(&mut self, now: Moment, lock: Option<LeaderLock>) {
+        let mark = lock
+            .as_ref()
+            .map(|lock| (lock.owner.clone(), lock.version.clone()));
+        self.watch.look(now, [((), mark)]);
+        self.has_looked = true;
+        if let Some(lock) = &lock {
+            self.deputy.clone_from(&lock.deputy);
+        }
+        if let Some(lock) = lock.as_ref().filter(|lock| lock.owner == self.me) {
+            // A heartbeat whose reply was lost shows itself here.
+            if let Some(landed) = self
+                .attempts
+                .iter()
+                .position(|attempt| attempt.version == lock.version)
+            {
+                self.tenure = self.attempts.drain(..=landed).next_back();
+            }
+        }
+        self.lock = lock;
+    }
+
+    /// What to do at `now`. `deputy` is whom the lock should name; the randomness makes the next version.
+    pub fn step(&self, now: Moment, deputy: Option<&WorkerId>, rng: &mut Rng) -> OfficeStep {
+        if !self.has_looked {
+            return OfficeStep::Follow;
+        }
+        let row = LeaderLock {
+            owner: self.me.clone(),
+            duration: self.failover,
+            version: uuid::Builder::from_random_bytes(rng.bytes())
+                .into_uuid()
+                .to_string(),
+            released: false,
+            deputy: deputy.cloned(),
+        };
+        let may_take = now >= self.not_before;
+        let patience = self.patience();
+        match &self.lock {
+            Some(lock) if self.is_mine(lock) => {
+                let expect = expect(lock);
+                let is_due = self
+                    .tenure
+                    .as_ref()
+                    .is_none_or(|tenure| now.saturating_since(tenure.sent) >= self.failover / 5);
+                if is_due || lock.deputy != row.deputy || lock.duration != row.duration {
+                    OfficeStep::Heartbeat { expect, row }
+                } else {
+                    OfficeStep::Lead
+                }
+            }
+            _ if self.tenure.is_some() => OfficeStep::Resign,
+            None if may_take && self.still_for() >= patience => OfficeStep::Take {
+                expect: LockExpect::Absent,
+                row,
+            },
+            Some(lock) if may_take && self.is_free(lock, patience) => OfficeStep::Take {
+                expect: expect(lock),
+                row,
+            },
+            None | Some(_) => OfficeStep::Follow,
+        }
+    }
+
+    /// Takes in that this row is about to be sent, at `now`. Call it *before* sending: a slow reply shortens the tenure.
+    pub fn sending(&mut self, now: Moment, row: &LeaderLock) {
+        if self.attempts.len() == MAX_ATTEMPTS {
+            self.attempts.pop_front();
+        }
+        self.attempts.push_back(Tenure::of(row, now));
+    }
+
+    /// Takes in that the row was written: this worker leads.
+    ///
+    /// If the outcome is unknown call nothing; the next [`look`](Self::look) shows whether the write landed.
+    pub fn written(&mut self, row: LeaderLock) {
+        if let Some(landed) = self
+            .attempts
+            .iter()
+            .position(|attempt| attempt.version == row.version)
+        {
+            self.tenure = self.attempts.drain(..=landed).next_back();
+        }
+        self.lock = Some(row);
+    }
+
+    /// Takes in that the write of this version was refused, or did not happen: it will not land later.
+    pub fn refused(&mut self, version: &str) {
+        self.attempts.retain(|attempt| attempt.version != version);
+    }
+
+    /// Takes in that the worker stops leading, because it lost the lock or gives it up, and shall not try again before then.
+    /// Returns the change that gives the lock up, if it is held.
+    pub fn resign(&mut self, not_before: Moment) -> Option<(LockExpect, LockChange)> {
+        let held = self.lock.as_ref().filter(|lock| self.is_mine(lock)).map(expect);
+        self.tenure = None;
+        self.attempts.clear();
+        self.not_before = not_before;
+        Some((held?, LockChange::Release))
+    }
+
+    /// Whether this worker leads at `now`.
+    pub fn leads(&self, now: Moment) -> bool {
+        self.tenure.as_ref().is_some_and(|tenure| now < tenure.ends())
+    }
+
+    /// Whether the leader named this worker its deputy, which watches the table as the leader does.
+    pub fn is_deputy(&self) -> bool {
+        let lock = self
+            .lock
+            .as_ref()
+            .filter(|lock| !lock.released && lock.owner != self.me);
+        lock.is_some_and(|lock| lock.deputy.as_ref() == Some(&self.me))
+    }
+
+    /// Whether this worker gives away leases in the silent leader's place: it is the deputy, and the lock has stood still for half its duration.
+    pub fn stands_in(&self) -> bool {
+        let duration = self.lock.as_ref().map_or(Duration::MAX, |lock| lock.duration);
+        self.is_deputy() && self.still_for() >= duration / 2
+    }
+
+    /// The lock as it was last read or written.
+    pub fn lock(&self) -> Option<&LeaderLock> {
+        self.lock.as_ref()
+    }
+
+    fn is_free(&self, lock: &LeaderLock, patience: Duration) -> bool {
+        if lock.released {
+            self.still_for() >= patience
+        } else {
+            self.still_for() > lock.duration + patience
+        }
+    }
+
+    /// How much longer than the deputy anybody else waits before it takes the lock.
+    ///
+    /// The deputy has watched the leases all along. Another leader would watch each of them for a whole failover time first,
+    /// and those of the dead leader would go without an owner for that long.
+    fn patience(&self) -> Duration {
+        match &self.deputy {
+            Some(deputy) if *deputy != self.me => self.poll * 2,
+            Some(_) | None => Duration::ZERO,
+        }
+    }
+
+    fn still_for(&self) -> Duration {
+        self.watch.still_for(&()).unwrap_or_default()
+    }
+
+    /// Whether the lock shows a version of this run of this process. Our worker id alone is another process, or an earlier one.
+    fn is_mine(&self, lock: &LeaderLock) -> bool {
+        let tenure = self.tenure.as_ref();
+        lock.owner == self.me && !lock.released && tenure.is_some_and(|tenure| tenure.version == lock.version)
+    }
+}
+
+fn expect(lock: &LeaderLock) -> LockExpect {
+    LockExpect::Version {
+        version: lock.version.clone(),
+        owner: lock.owner.clone(),
+    }
+}
+
+/// The worker that should stand in for the leader `me`: the current deputy as long as it lives,
+/// else a worker seen to live, else any; the first by name.
+#[must_use]
+pub fn pick_deputy(candidates: &[Candidate], me: &WorkerId, current: Option<&WorkerId>) -> Option<WorkerId> {
+    let fit = candidates
+        .iter()
+        .filter(|worker| !worker.leaving && worker.id != *me);
+    fit.min_by_key(|worker| (Some(&worker.id) != current, !worker.proven, &worker.id))
+        .map(|worker| worker.id.clone())
+}
+
+#[cfg(test)]
+mod tests;
