@@ -1,14 +1,21 @@
 //! Coordinates a fleet of workers that consume an Amazon Kinesis stream together.
 
 #![deny(missing_docs)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod assignment;
+pub mod checkpoint;
+mod consumer;
 pub mod error;
 pub mod lease;
+pub mod lifecycle;
+pub mod metrics;
 pub mod model;
+pub mod processor;
 pub mod rng;
+pub mod settings;
 pub mod shard_sync;
 pub mod source;
+pub mod status;
 pub mod task;
 pub mod time;
+pub mod worker;

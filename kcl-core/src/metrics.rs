@@ -109,10 +109,14 @@ pub(crate) enum FetchOutcome {
 impl Metrics {
     /// Registers every handle of a worker.
     pub(crate) fn register(recorder: &dyn Recorder, worker: &str) -> Self {
-        let registry = Registry { recorder, worker: worker.to_owned() };
-        let changes = |verb| ["applied", "refused", "failed"].map(|outcome| {
-            registry.counter(LEASE_CHANGES, &[("verb", verb), ("outcome", outcome)])
-        });
+        let registry = Registry {
+            recorder,
+            worker: worker.to_owned(),
+        };
+        let changes = |verb| {
+            ["applied", "refused", "failed"]
+                .map(|outcome| registry.counter(LEASE_CHANGES, &[("verb", verb), ("outcome", outcome)]))
+        };
         let handles = Handles {
             lease_changes: VERBS.into_iter().map(changes).collect(),
             leases_held: registry.gauge(LEASES_HELD),
@@ -131,7 +135,9 @@ impl Metrics {
             leader: registry.gauge(LEADER),
             unplaced: registry.gauge(LEASES_UNPLACED),
         };
-        Self { handles: Arc::new(handles) }
+        Self {
+            handles: Arc::new(handles),
+        }
     }
 
     pub(crate) fn lease_change(&self, verb: &str, outcome: &Result<Outcome, StoreError>) {
@@ -140,7 +146,10 @@ impl Metrics {
             Ok(Outcome::Refused { .. }) => 1,
             Err(_) => 2,
         };
-        let row = VERBS.iter().position(|known| *known == verb).and_then(|row| self.handles.lease_changes.get(row));
+        let row = VERBS
+            .iter()
+            .position(|known| *known == verb)
+            .and_then(|row| self.handles.lease_changes.get(row));
         if let Some(counter) = row.and_then(|row| row.get(column)) {
             counter.increment(1);
         }
@@ -169,7 +178,12 @@ impl Metrics {
     }
 
     pub(crate) fn batch_failed(&self, panicked: bool) {
-        if panicked { &self.handles.batch_panics } else { &self.handles.batch_errors }.increment(1);
+        if panicked {
+            &self.handles.batch_panics
+        } else {
+            &self.handles.batch_errors
+        }
+        .increment(1);
     }
 
     pub(crate) fn hold_begins(&self) {
@@ -203,7 +217,9 @@ impl Metrics {
     }
 
     pub(crate) fn unplaced(&self, count: usize) {
-        self.handles.unplaced.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        self.handles
+            .unplaced
+            .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
 }
 
@@ -223,12 +239,15 @@ const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, S
 impl Registry<'_> {
     fn key(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
         let worker = Label::new("worker", self.worker.clone());
-        let labels = labels.iter().map(|(name, value)| Label::from_static_parts(name, value));
+        let labels = labels
+            .iter()
+            .map(|(name, value)| Label::from_static_parts(name, value));
         Key::from_parts(name, labels.chain([worker]).collect::<Vec<_>>())
     }
 
     fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
-        self.recorder.describe_counter(KeyName::from_const_str(name), Some(Unit::Count), "".into());
+        self.recorder
+            .describe_counter(KeyName::from_const_str(name), Some(Unit::Count), "".into());
         self.recorder.register_counter(&self.key(name, labels), &METADATA)
     }
 
@@ -237,7 +256,8 @@ impl Registry<'_> {
     }
 
     fn histogram(&self, name: &'static str) -> Histogram {
-        self.recorder.describe_histogram(KeyName::from_const_str(name), Some(Unit::Seconds), "".into());
+        self.recorder
+            .describe_histogram(KeyName::from_const_str(name), Some(Unit::Seconds), "".into());
         self.recorder.register_histogram(&self.key(name, &[]), &METADATA)
     }
 }

@@ -113,23 +113,70 @@ impl Settings {
     pub fn validate(&self) -> Result<(), InvalidSettings> {
         let failover = self.failover_time;
         let rules = [
-            (failover < Duration::from_millis(200), "failover_time must be at least 200 ms: a lease is renewed every third of it"),
-            (failover > Duration::from_secs(3600), "failover_time must be at most an hour: the leases of a dead worker wait that long"),
-            (self.max_leases == Some(0), "max_leases must be at least 1: a worker without leases does nothing"),
-            (!(1..=10_000).contains(&self.max_batch_records), "max_batch_records must be 1 to 10,000, as Kinesis allows"),
-            (!(1..=16).contains(&self.prefetch_batches), "prefetch_batches must be 1 to 16: each holds up to 10 MiB"),
-            (self.stall_timeout < failover, "stall_timeout must be at least failover_time: a consumer is given time to reopen before its lease goes"),
+            (
+                failover < Duration::from_millis(200),
+                "failover_time must be at least 200 ms: a lease is renewed every third of it",
+            ),
+            (
+                failover > Duration::from_secs(3600),
+                "failover_time must be at most an hour: the leases of a dead worker wait that long",
+            ),
+            (
+                self.max_leases == Some(0),
+                "max_leases must be at least 1: a worker without leases does nothing",
+            ),
+            (
+                !(1..=10_000).contains(&self.max_batch_records),
+                "max_batch_records must be 1 to 10,000, as Kinesis allows",
+            ),
+            (
+                !(1..=16).contains(&self.prefetch_batches),
+                "prefetch_batches must be 1 to 16: each holds up to 10 MiB",
+            ),
+            (
+                self.stall_timeout < failover,
+                "stall_timeout must be at least failover_time: a consumer is given time to reopen before its lease goes",
+            ),
             (self.stall_tries == 0, "stall_tries must be at least 1"),
-            (self.parent_poll_interval.is_zero(), "parent_poll_interval must be above zero: it is a read of the lease table"),
-            (self.discovery_interval.is_zero(), "discovery_interval must be above zero: it is a query of the lease table"),
-            (self.discovery_interval > failover, "discovery_interval must be at most failover_time: a lease given to this worker would expire before it is found"),
-            (self.drain_timeout.is_zero(), "drain_timeout must be above zero: no callback could return in time"),
-            (self.start_timeout.is_zero(), "start_timeout must be above zero: no service could answer in time"),
-            (self.max_moves_per_round == 0, "max_moves_per_round must be at least 1: the fleet would never balance"),
-            (self.scan_pages_per_second == 0, "scan_pages_per_second must be at least 1: the leader could not see the table"),
+            (
+                self.parent_poll_interval.is_zero(),
+                "parent_poll_interval must be above zero: it is a read of the lease table",
+            ),
+            (
+                self.discovery_interval.is_zero(),
+                "discovery_interval must be above zero: it is a query of the lease table",
+            ),
+            (
+                self.discovery_interval > failover,
+                "discovery_interval must be at most failover_time: a lease given to this worker would expire before it is found",
+            ),
+            (
+                self.drain_timeout.is_zero(),
+                "drain_timeout must be above zero: no callback could return in time",
+            ),
+            (
+                self.start_timeout.is_zero(),
+                "start_timeout must be above zero: no service could answer in time",
+            ),
+            (
+                self.max_moves_per_round == 0,
+                "max_moves_per_round must be at least 1: the fleet would never balance",
+            ),
+            (
+                self.scan_pages_per_second == 0,
+                "scan_pages_per_second must be at least 1: the leader could not see the table",
+            ),
         ];
-        let violations: Vec<_> = rules.into_iter().filter(|(violated, _)| *violated).map(|(_, rule)| rule).collect();
-        if violations.is_empty() { Ok(()) } else { Err(InvalidSettings { violations }) }
+        let violations: Vec<_> = rules
+            .into_iter()
+            .filter(|(violated, _)| *violated)
+            .map(|(_, rule)| rule)
+            .collect();
+        if violations.is_empty() {
+            Ok(())
+        } else {
+            Err(InvalidSettings { violations })
+        }
     }
 }
 
@@ -180,7 +227,13 @@ mod tests {
     #[test]
     fn a_file_may_leave_out_what_it_does_not_change_and_may_not_misspell() {
         let settings: Settings = serde_json::from_str(r#"{"max_leases": 7}"#).unwrap();
-        assert_eq!(settings, Settings { max_leases: Some(7), ..Settings::default() });
+        assert_eq!(
+            settings,
+            Settings {
+                max_leases: Some(7),
+                ..Settings::default()
+            }
+        );
         assert!(serde_json::from_str::<Settings>(r#"{"max_lease": 7}"#).is_err());
     }
 }

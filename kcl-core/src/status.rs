@@ -81,7 +81,9 @@ impl StatusBoard {
             failover_bound: None,
             unplaced: 0,
         };
-        Self { sender: watch::Sender::new(status) }
+        Self {
+            sender: watch::Sender::new(status),
+        }
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut WorkerStatus)) {
@@ -89,7 +91,8 @@ impl StatusBoard {
     }
 
     pub(crate) fn update_lease(&self, key: &LeaseKey, change: impl FnOnce(&mut LeaseStatus)) {
-        self.sender.send_if_modified(|status| status.leases.get_mut(key).map(change).is_some());
+        self.sender
+            .send_if_modified(|status| status.leases.get_mut(key).map(change).is_some());
     }
 
     pub(crate) fn read(&self) -> WorkerStatus {

@@ -56,7 +56,11 @@ impl Tracker {
         self.next_id += 1;
         if let Some(last) = records.last() {
             self.last_delivered = Some(last.position().clone());
-            self.open.push_back(Segment { id, records, marks: Marks::None });
+            self.open.push_back(Segment {
+                id,
+                records,
+                marks: Marks::None,
+            });
         }
         id
     }
@@ -80,7 +84,10 @@ impl Tracker {
     /// Every record up to and including this one is finished, in whatever batch it was delivered.
     pub fn finish_through(&mut self, record: &RecordPosition) {
         for segment in &mut self.open {
-            match segment.records.partition_point(|other| other.position() <= record) {
+            match segment
+                .records
+                .partition_point(|other| other.position() <= record)
+            {
                 0 => break,
                 done if done == segment.records.len() => segment.marks = Marks::All,
                 done => (0..done).for_each(|index| segment.finish(index)),
@@ -136,7 +143,10 @@ impl Segment {
             return;
         }
         if let Marks::None = self.marks {
-            self.marks = Marks::Some { finished: vec![false; len], count: 0 };
+            self.marks = Marks::Some {
+                finished: vec![false; len],
+                count: 0,
+            };
         }
         if let Marks::Some { finished, count } = &mut self.marks {
             if let Some(mark) = finished.get_mut(index)

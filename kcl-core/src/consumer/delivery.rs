@@ -8,9 +8,11 @@ use async_trait::async_trait;
 
 use crate::model::RecordPosition;
 use crate::processor::{
-    FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
+    FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
+    StartFrom,
 };
 use crate::task::panic_message;
+use crate::time::BoxFuture;
 
 /// How a call of the user's code failed.
 #[derive(Debug)]
@@ -44,7 +46,11 @@ pub(crate) struct ToProcessor {
 
 impl ToProcessor {
     pub(crate) fn new(factory: Arc<dyn RecordProcessorFactory>, context: ShardContext) -> Self {
-        Self { factory, context, processor: None }
+        Self {
+            factory,
+            context,
+            processor: None,
+        }
     }
 
     fn make(&mut self) -> Result<&mut Box<dyn RecordProcessor>, CallFailure> {
@@ -52,16 +58,24 @@ impl ToProcessor {
             let made = std::panic::catch_unwind(AssertUnwindSafe(|| self.factory.create(&self.context)));
             self.processor = Some(made.map_err(|payload| CallFailure::panicked(payload.as_ref()))?);
         }
-        self.processor.as_mut().ok_or_else(|| CallFailure::panicked(&"no processor was made"))
+        self.processor
+            .as_mut()
+            .ok_or_else(|| CallFailure::panicked(&"no processor was made"))
     }
 
     /// Calls the processor; a panic, wherever in the call, costs the processor and nothing else.
     async fn call<T>(
         &mut self,
-        run: impl AsyncFnOnce(&mut dyn RecordProcessor, &ShardContext) -> Result<T, ProcessorError>,
+        run: impl for<'a> FnOnce(
+            &'a mut dyn RecordProcessor,
+            &'a ShardContext,
+        ) -> BoxFuture<'a, Result<T, ProcessorError>>
+        + Send,
     ) -> Result<T, CallFailure> {
         let context = self.context.clone();
-        let outcome = caught(run(self.make()?.as_mut(), &context)).await;
+        // A panic may also come before the first poll: a processor may be written without `async fn`.
+        let processor = self.make()?;
+        let outcome = caught(async { run(processor.as_mut(), &context).await }).await;
         match outcome {
             Ok(result) => result.map_err(CallFailure::from),
             Err(failure) => {
@@ -75,19 +89,23 @@ impl ToProcessor {
 /// Polls the future to its end or its panic.
 async fn caught<F: Future>(future: F) -> Result<F::Output, CallFailure> {
     let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|cx| {
-        match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+    std::future::poll_fn(
+        |cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Err(payload) => Poll::Ready(Err(CallFailure::panicked(payload.as_ref()))),
-        }
-    })
+        },
+    )
     .await
 }
 
 impl CallFailure {
     fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
-        Self { kind: FailureKind::Panic, position: None, message: panic_message(payload) }
+        Self {
+            kind: FailureKind::Panic,
+            position: None,
+            message: panic_message(payload),
+        }
     }
 }
 
@@ -104,25 +122,31 @@ impl From<ProcessorError> for CallFailure {
 #[async_trait]
 impl Delivery for ToProcessor {
     async fn initialize(&mut self) -> Result<StartFrom, CallFailure> {
-        self.call(async |processor, context| processor.initialize(context).await).await
+        self.call(|processor, context| processor.initialize(context))
+            .await
     }
 
     async fn offer(&mut self, batch: RecordBatch) -> Result<(), CallFailure> {
-        self.call(async |processor, context| processor.process_records(batch, context).await).await
+        self.call(|processor, context| processor.process_records(batch, context))
+            .await
     }
 
     async fn drain(&mut self) -> Result<(), CallFailure> {
-        self.call(async |processor, context| processor.shutdown_requested(context).await).await
+        self.call(|processor, context| processor.shutdown_requested(context))
+            .await
     }
 
     async fn end(&mut self) -> Result<(), CallFailure> {
-        self.call(async |processor, context| processor.shard_ended(context).await).await
+        self.call(|processor, context| processor.shard_ended(context))
+            .await
     }
 
     async fn lose(&mut self) -> Result<(), CallFailure> {
-        self.call(async |processor, context| {
-            processor.lease_lost(context).await;
-            Ok(())
+        self.call(|processor, context| {
+            Box::pin(async move {
+                processor.lease_lost(context).await;
+                Ok(())
+            })
         })
         .await
     }

@@ -14,7 +14,7 @@ use crate::processor::backoff;
 use crate::rng::Rng;
 use crate::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind};
 use crate::task::TaskPolicy;
-use crate::time::{ClockExt as _, Moment};
+use crate::time::Moment;
 
 /// What the fetcher has read: records, or the end of the shard, or both.
 #[derive(Debug)]
@@ -28,7 +28,9 @@ pub(crate) struct Fetched {
 pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiver<Fetched> {
     let settings = &own.services.settings;
     // One batch waits in the fetcher itself for its place in the channel.
-    let ahead = usize::try_from(settings.prefetch_batches.saturating_sub(1)).unwrap_or(0).max(1);
+    let ahead = usize::try_from(settings.prefetch_batches.saturating_sub(1))
+        .unwrap_or(0)
+        .max(1);
     let (sender, receiver) = mpsc::channel(ahead);
     let fetcher = Fetcher {
         rng: own.services.rng.child("fetch").child(own.key.as_str()),
@@ -38,13 +40,15 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
         stream: None,
         failures: 0,
     };
-    own.services.scope.spawn(format!("fetcher {}", own.key), TaskPolicy::Job, async move {
-        tokio::select! {
-            biased;
-            () = sender.closed() => {}
-            () = fetcher.run(&sender) => {}
-        }
-    });
+    own.services
+        .scope
+        .spawn(format!("fetcher {}", own.key), TaskPolicy::Job, async move {
+            tokio::select! {
+                biased;
+                () = sender.closed() => {}
+                () = fetcher.run(&sender) => {}
+            }
+        });
     receiver
 }
 
@@ -84,9 +88,18 @@ impl Fetcher {
         let services = &self.own.services;
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => services.source.open(self.own.context.shard(), self.start.position.clone()).await?,
+            None => {
+                services
+                    .source
+                    .open(self.own.context.shard(), self.start.position.clone())
+                    .await?
+            }
         };
-        let fetch = stream.next(FetchLimit { records: services.settings.max_batch_records }).await;
+        let fetch = stream
+            .next(FetchLimit {
+                records: services.settings.max_batch_records,
+            })
+            .await;
         // A stream stays usable after an error.
         self.stream = Some(stream);
         fetch
@@ -100,7 +113,12 @@ impl Fetcher {
             tracing::info!(lease = %self.own.key, failures = self.failures, "the shard can be read again");
             self.failures = 0;
         }
-        let Fetch { mut records, behind, end, .. } = fetch;
+        let Fetch {
+            mut records,
+            behind,
+            end,
+            ..
+        } = fetch;
         if let Some(done) = &self.done {
             let first_new = records.partition_point(|record| record.position() <= done);
             records.drain(..first_new);
@@ -108,7 +126,11 @@ impl Fetcher {
         if let Some(last) = records.last() {
             self.done = Some(last.position().clone());
         }
-        let outcome = if records.is_empty() { FetchOutcome::Empty } else { FetchOutcome::Records };
+        let outcome = if records.is_empty() {
+            FetchOutcome::Empty
+        } else {
+            FetchOutcome::Records
+        };
         services.metrics.fetched(outcome, behind);
         services.board.update_lease(&self.own.key, |status| {
             status.behind = behind;
@@ -122,12 +144,21 @@ impl Fetcher {
         let services = &self.own.services;
         self.failures = self.failures.saturating_add(1);
         let throttled = error.kind() == SourceErrorKind::Throttled;
-        let outcome = if throttled { FetchOutcome::Throttled } else { FetchOutcome::Failed };
+        let outcome = if throttled {
+            FetchOutcome::Throttled
+        } else {
+            FetchOutcome::Failed
+        };
         services.metrics.fetched(outcome, None);
-        services.board.update_lease(&self.own.key, |status| status.trouble = Some(error.kind()));
+        services
+            .board
+            .update_lease(&self.own.key, |status| status.trouble = Some(error.kind()));
         // A throttle is an answer. So is a stream that is gone: the shard is held for as long as it is, and nothing would be
         // better at another worker.
-        if matches!(error.kind(), SourceErrorKind::Throttled | SourceErrorKind::NotFound) {
+        if matches!(
+            error.kind(),
+            SourceErrorKind::Throttled | SourceErrorKind::NotFound
+        ) {
             self.own.progress.step(services.clock.now());
         }
         if throttled {
@@ -137,10 +168,15 @@ impl Fetcher {
         }
         let (first, longest) = match error.kind() {
             SourceErrorKind::Throttled | SourceErrorKind::Unavailable => (FIRST_PAUSE, LONGEST_PAUSE),
-            SourceErrorKind::Denied | SourceErrorKind::NotFound | SourceErrorKind::Invalid => (LONGEST_PAUSE, LONGEST_PAUSE),
+            SourceErrorKind::Denied | SourceErrorKind::NotFound | SourceErrorKind::Invalid => {
+                (LONGEST_PAUSE, LONGEST_PAUSE)
+            }
         };
         let pause = self.rng.jittered(backoff(first, longest, self.failures));
-        services.clock.sleep_until(begun.max(services.clock.now()) + pause).await;
+        services
+            .clock
+            .sleep_until(begun.max(services.clock.now()) + pause)
+            .await;
     }
 }
 

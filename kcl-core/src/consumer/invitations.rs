@@ -15,7 +15,10 @@ pub(crate) struct Invitations {
 impl Invitations {
     /// This lease names the worker as its owner now.
     pub(crate) fn invite(&self, key: LeaseKey) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key);
         self.arrived.notify_one();
     }
 

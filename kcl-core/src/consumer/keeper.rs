@@ -11,7 +11,7 @@ use crate::lease::hold::HoldVerdict;
 use crate::lifecycle::{ProofOfLife, proof_of_life};
 use crate::model::Position;
 use crate::settings::Settings;
-use crate::time::{ClockExt as _, Moment};
+use crate::time::Moment;
 
 /// What a keeper knows when it decides what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,15 +33,26 @@ struct Duties {
 /// A lease is renewed every third of the failover time, so that two renewals may be missed. A checkpoint is a renewal.
 fn next_duty(duties: &Duties, settings: &Settings) -> Moment {
     let renewal = duties.renewed + settings.failover_time / 3;
-    let checkpoint = duties.unstored.then(|| duties.stored + settings.checkpoint_interval);
+    let checkpoint = duties
+        .unstored
+        .then(|| duties.stored + settings.checkpoint_interval);
     let write = checkpoint.map_or(renewal, |checkpoint| checkpoint.min(renewal));
-    let write = duties.not_before.map_or(write, |not_before| write.max(not_before));
+    let write = duties
+        .not_before
+        .map_or(write, |not_before| write.max(not_before));
     duties.decline.map_or(write, |decline| decline.min(write))
 }
 
 /// Keeps the lease until its consumer is done or the lease is lost.
 pub(crate) async fn keep(own: Arc<Ownership>) {
-    let mut keeper = Keeper { own: &own, not_before: None, decline: None, stalls: 0, steps_at_stall: None, failing: false };
+    let mut keeper = Keeper {
+        own: &own,
+        not_before: None,
+        decline: None,
+        stalls: 0,
+        steps_at_stall: None,
+        failing: false,
+    };
     tokio::select! {
         biased;
         () = own.control.finished() => {}
@@ -66,8 +77,13 @@ impl Keeper<'_> {
         loop {
             let (renewed, stored) = self.own.written();
             let unstored = self.own.unstored().is_some();
-            let duties =
-                Duties { renewed, stored, unstored, not_before: self.not_before, decline: self.decline };
+            let duties = Duties {
+                renewed,
+                stored,
+                unstored,
+                not_before: self.not_before,
+                decline: self.decline,
+            };
             let due = next_duty(&duties, &services.settings);
             if services.clock.now() < due {
                 tokio::select! {
@@ -77,7 +93,10 @@ impl Keeper<'_> {
                 }
                 continue;
             }
-            if self.decline.is_some_and(|decline| decline <= services.clock.now()) {
+            if self
+                .decline
+                .is_some_and(|decline| decline <= services.clock.now())
+            {
                 self.decline_or_wait().await;
             } else if self.consumer_lives() {
                 self.write().await;
@@ -93,7 +112,9 @@ impl Keeper<'_> {
     /// Stores what is finished, or renews.
     async fn write(&mut self) {
         let change = match self.own.unstored() {
-            Some(position) => LeaseChange::Checkpoint { position: Position::Record(position) },
+            Some(position) => LeaseChange::Checkpoint {
+                position: Position::Record(position),
+            },
             None => self.renewal(),
         };
         match self.own.write(change).await {
@@ -119,7 +140,10 @@ impl Keeper<'_> {
     fn renewal(&self) -> LeaseChange {
         let row = self.own.row();
         let identity = row.identity.is_none().then(|| self.own.services.identity.clone());
-        LeaseChange::Renew { throughput: None, identity }
+        LeaseChange::Renew {
+            throughput: None,
+            identity,
+        }
     }
 
     fn follow_handoff(&mut self, in_handoff: bool) {
@@ -159,14 +183,19 @@ impl Keeper<'_> {
         let services = &self.own.services;
         let now = services.clock.now();
         let activity = self.own.progress.activity();
-        let ProofOfLife::Stalled { idle } = proof_of_life(&activity, now, services.settings.stall_timeout) else {
+        let ProofOfLife::Stalled { idle } = proof_of_life(&activity, now, services.settings.stall_timeout)
+        else {
             return true;
         };
         // Told already, and the consumer has not got round to it: a lease that nobody works for is not renewed.
         if self.own.control.interrupt().is_some() {
             return false;
         }
-        self.stalls = if self.steps_at_stall == Some(activity.steps) { self.stalls + 1 } else { 1 };
+        self.stalls = if self.steps_at_stall == Some(activity.steps) {
+            self.stalls + 1
+        } else {
+            1
+        };
         self.steps_at_stall = Some(activity.steps);
         services.metrics.stalled();
         if self.stalls > services.settings.stall_tries {
@@ -207,16 +236,33 @@ mod tests {
     #[test]
     fn a_checkpoint_waits_for_its_interval() {
         let settings = Settings::default();
-        let duties = Duties { renewed: at(1000), stored: at(500), unstored: true, not_before: None, decline: None };
+        let duties = Duties {
+            renewed: at(1000),
+            stored: at(500),
+            unstored: true,
+            not_before: None,
+            decline: None,
+        };
         assert_eq!(next_duty(&duties, &settings), at(1500));
-        let nothing = Duties { unstored: false, ..duties };
-        assert_eq!(next_duty(&nothing, &settings), at(1000) + settings.failover_time / 3);
+        let nothing = Duties {
+            unstored: false,
+            ..duties
+        };
+        assert_eq!(
+            next_duty(&nothing, &settings),
+            at(1000) + settings.failover_time / 3
+        );
     }
 
     #[test]
     fn a_store_that_fails_is_not_hammered() {
-        let duties =
-            Duties { renewed: at(0), stored: at(0), unstored: true, not_before: Some(at(9000)), decline: None };
+        let duties = Duties {
+            renewed: at(0),
+            stored: at(0),
+            unstored: true,
+            not_before: Some(at(9000)),
+            decline: None,
+        };
         assert_eq!(next_duty(&duties, &Settings::default()), at(9000));
     }
 }

@@ -10,7 +10,9 @@ use crate::consumer::control::Control;
 use crate::consumer::invitations::Invitations;
 use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
 use crate::lease::resolve::{Resolution, resolve};
-use crate::lease::{Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError, StoreErrorKind};
+use crate::lease::{
+    Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError, StoreErrorKind,
+};
 use crate::lifecycle::Progress;
 use crate::metrics::Metrics;
 use crate::model::{ApplicationName, LeaseKey, Position, Record, RecordPosition, StreamIdentity, WorkerId};
@@ -92,7 +94,10 @@ impl Ownership {
             token,
             CancellationToken::new(),
         );
-        let belief = Belief { renewed, refused: false };
+        let belief = Belief {
+            renewed,
+            refused: false,
+        };
         Arc::new(Self {
             key: row.key.clone(),
             context,
@@ -100,7 +105,13 @@ impl Ownership {
             progress: Progress::new(now),
             dirty: Notify::new(),
             in_callback: AtomicBool::new(false),
-            state: Mutex::new(State { row, belief, suspended: false, stored_at: now, tracker: Tracker::default() }),
+            state: Mutex::new(State {
+                row,
+                belief,
+                suspended: false,
+                stored_at: now,
+                tracker: Tracker::default(),
+            }),
             services,
         })
     }
@@ -136,7 +147,11 @@ impl Ownership {
     /// The position that is finished and not stored yet.
     pub(crate) fn unstored(&self) -> Option<RecordPosition> {
         let state = self.lock();
-        state.tracker.finished().filter(|finished| !state.row.checkpoint.covers(finished)).cloned()
+        state
+            .tracker
+            .finished()
+            .filter(|finished| !state.row.checkpoint.covers(finished))
+            .cloned()
     }
 
     /// The last record that was handed to the processor in this ownership.
@@ -176,14 +191,19 @@ impl Ownership {
             let before = self.row();
             let sent = self.services.clock.now();
             let expect = Expect::Version(before.version());
-            let outcome =
-                self.services.lanes.change(&self.key, Some(&before), expect.clone(), change.clone()).await;
+            let outcome = self
+                .services
+                .lanes
+                .change(&self.key, Some(&before), expect.clone(), change.clone())
+                .await;
             match outcome {
                 Ok(Outcome::Applied(row)) => {
                     self.applied(&row, &change, sent);
                     return Written::Applied(row);
                 }
-                Ok(Outcome::Refused { current: Some(row) }) if self.may_adopt(&before, &row, &expect, &change) => {
+                Ok(Outcome::Refused { current: Some(row) })
+                    if self.may_adopt(&before, &row, &expect, &change) =>
+                {
                     self.lock().row = *row;
                 }
                 Ok(Outcome::Refused { current }) => {
@@ -222,7 +242,9 @@ impl Ownership {
             tracing::info!(lease = %self.key, "the lease is renewed again");
         }
         drop(state);
-        self.services.board.update_lease(&self.key, |status| status.checkpoint = row.checkpoint.clone());
+        self.services
+            .board
+            .update_lease(&self.key, |status| status.checkpoint = row.checkpoint.clone());
     }
 
     /// Another worker has the lease: nothing of this ownership is written any more.
@@ -267,11 +289,18 @@ impl CheckpointSink for Ownership {
                 return Err(CheckpointError::Fenced);
             }
             self.finish_through(&record.clone());
-            let Some(position) = self.unstored() else { return Ok(()) };
+            let Some(position) = self.unstored() else {
+                return Ok(());
+            };
             if verdict == HoldVerdict::Suspended {
                 return Err(CheckpointError::Suspended);
             }
-            match self.write(LeaseChange::Checkpoint { position: Position::Record(position) }).await {
+            match self
+                .write(LeaseChange::Checkpoint {
+                    position: Position::Record(position),
+                })
+                .await
+            {
                 Written::Applied(_) => Ok(()),
                 Written::Lost => Err(CheckpointError::Fenced),
                 Written::Failed(error) => Err(CheckpointError::Unavailable(error)),
@@ -282,6 +311,9 @@ impl CheckpointSink for Ownership {
 
 impl fmt::Debug for Ownership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ownership").field("lease", &self.key).field("token", &self.token()).finish_non_exhaustive()
+        f.debug_struct("Ownership")
+            .field("lease", &self.key)
+            .field("token", &self.token())
+            .finish_non_exhaustive()
     }
 }

@@ -79,7 +79,10 @@ impl ShardConsumer {
                 debug_assert!(false, "{event:?} in {state}");
                 return ConsumerEnd::Expires;
             };
-            if !matches!(next, ConsumerState::Running | ConsumerState::Initializing | ConsumerState::Holding) {
+            if !matches!(
+                next,
+                ConsumerState::Running | ConsumerState::Initializing | ConsumerState::Holding
+            ) {
                 self.fetched = None;
             }
             if next != state && matches!(state, ConsumerState::Holding) {
@@ -102,10 +105,15 @@ impl ShardConsumer {
                     Ok(None) => break,
                     Ok(Some(lease)) if lease.is_ended() => break,
                     Ok(Some(_)) => {}
-                    Err(error) => tracing::debug!(lease = %key, error = %Causes(&error), "cannot read the parent's row"),
+                    Err(error) => {
+                        tracing::debug!(lease = %key, error = %Causes(&error), "cannot read the parent's row")
+                    }
                 }
                 self.waits(WaitReason::Parents);
-                if let Some(event) = self.pause_for(self.own.services.settings.parent_poll_interval).await {
+                if let Some(event) = self
+                    .pause_for(self.own.services.settings.parent_poll_interval)
+                    .await
+                {
                     return event;
                 }
             }
@@ -121,10 +129,6 @@ impl ShardConsumer {
             && let Some(event) = self.pause_for(pause).await
         {
             return event;
-        }
-        if self.own.row().is_ended() {
-            // The former owner stored the end and died before it gave the lease up: nothing is left to process.
-            self.end = Some(ShardEnd::default());
         }
         let called = tokio::select! {
             biased;
@@ -208,7 +212,11 @@ impl ShardConsumer {
     fn start(&self) -> Start {
         match self.own.last_delivered() {
             Some(last) => Start::after(last),
-            None => start_of(&self.own.row(), &self.wish, self.own.services.settings.initial_position),
+            None => start_of(
+                &self.own.row(),
+                &self.wish,
+                self.own.services.settings.initial_position,
+            ),
         }
     }
 
@@ -265,7 +273,9 @@ impl ShardConsumer {
         }
         self.failures = 0;
         let records = batch.len() as u64;
-        services.metrics.batch_processed(records, batch.payload_bytes(), took);
+        services
+            .metrics
+            .batch_processed(records, batch.payload_bytes(), took);
         services.board.update_lease(&self.own.key, |status| {
             status.processed = batch.last().map(|record| record.position().clone());
             status.records += records;
@@ -276,7 +286,11 @@ impl ShardConsumer {
     /// The part of the batch that is to be tried again: from the record that failed, where the processor said which.
     fn after_failure(&self, batch: &RecordBatch, failure: &CallFailure) -> RecordBatch {
         let failed = failure.position.as_ref();
-        let index = failed.and_then(|failed| batch.binary_search_by(|record| record.position().cmp(failed)).ok());
+        let index = failed.and_then(|failed| {
+            batch
+                .binary_search_by(|record| record.position().cmp(failed))
+                .ok()
+        });
         let index = index.unwrap_or(0);
         if self.own.services.settings.checkpointing == Checkpointing::Automatic
             && let Some(last_good) = index.checked_sub(1).and_then(|index| batch.get(index))
@@ -291,7 +305,11 @@ impl ShardConsumer {
         let services = &self.own.services;
         self.failures = self.failures.saturating_add(1);
         let panicked = failure.kind == FailureKind::Panic;
-        let CallFailure { kind, position, message } = failure;
+        let CallFailure {
+            kind,
+            position,
+            message,
+        } = failure;
         if call == "process_records" {
             services.metrics.batch_failed(panicked);
         }
@@ -299,10 +317,16 @@ impl ShardConsumer {
         if self.failures.is_power_of_two() {
             tracing::warn!(lease = %self.own.key, call, attempt = self.failures, panicked, at, error = message, "the processor failed; the shard is held");
         }
-        let Decision::Retry { after } =
-            services.policy.decide(&Failure { attempt: self.failures, kind, position, records });
+        let Decision::Retry { after } = services.policy.decide(&Failure {
+            attempt: self.failures,
+            kind,
+            position,
+            records,
+        });
         self.pause = after;
-        services.board.update_lease(&self.own.key, |status| status.failures = self.failures);
+        services
+            .board
+            .update_lease(&self.own.key, |status| status.failures = self.failures);
         if panicked {
             // The new processor begins at the stored checkpoint; what this one was given counts as not delivered.
             self.own.forget_delivered();
@@ -391,7 +415,13 @@ impl ShardConsumer {
                     tracing::warn!(lease = %self.own.key, error = %Causes(&error), "cannot give the lease up; it expires");
                     return ConsumerEvent::Aborted;
                 }
-                Err(_) => self.own.services.clock.sleep(self.own.services.settings.failover_time / 50).await,
+                Err(_) => {
+                    self.own
+                        .services
+                        .clock
+                        .sleep(self.own.services.settings.failover_time / 50)
+                        .await
+                }
             }
         }
     }
@@ -399,7 +429,13 @@ impl ShardConsumer {
     async fn try_to_leave(&mut self) -> Result<ConsumerEvent, crate::lease::StoreError> {
         let me = &self.own.services.worker;
         if let Some(position) = self.own.unstored() {
-            match self.own.write(LeaseChange::Checkpoint { position: Position::Record(position) }).await {
+            match self
+                .own
+                .write(LeaseChange::Checkpoint {
+                    position: Position::Record(position),
+                })
+                .await
+            {
                 Written::Applied(_) => {}
                 Written::Lost => return Ok(ConsumerEvent::LeaseLost),
                 Written::Failed(error) => return Err(error),
@@ -416,7 +452,11 @@ impl ShardConsumer {
             Written::Applied(row) => {
                 let to = row.owner.as_ref().map(ToString::to_string);
                 tracing::info!(lease = %self.own.key, from = %me, to, counter = row.counter, reason = "drained", "lease given up");
-                Ok(if row.owner.is_some() { ConsumerEvent::HandedOver } else { event })
+                Ok(if row.owner.is_some() {
+                    ConsumerEvent::HandedOver
+                } else {
+                    event
+                })
             }
             Written::Lost => Ok(ConsumerEvent::LeaseLost),
             Written::Failed(error) => Err(error),

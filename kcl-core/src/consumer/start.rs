@@ -18,7 +18,10 @@ impl Start {
     /// Right after this record. The record itself is asked for again and left out: it may be an aggregate of which only
     /// a part is done, and a position is valid for as long as its record is kept.
     pub(crate) fn after(done: RecordPosition) -> Self {
-        Self { position: StartPosition::AtSequence(done.sequence.clone()), done: Some(done) }
+        Self {
+            position: StartPosition::AtSequence(done.sequence.clone()),
+            done: Some(done),
+        }
     }
 }
 
@@ -53,11 +56,19 @@ mod tests {
 
     fn lease(checkpoint: Position, pinned: Option<i64>) -> Lease {
         let shard = ShardId::new("shardId-000000000000").unwrap();
-        Lease { pinned_start: pinned.map(Timestamp::from_millis), ..Lease::unowned(shard, checkpoint) }
+        Lease {
+            pinned_start: pinned.map(Timestamp::from_millis),
+            ..Lease::unowned(shard, checkpoint)
+        }
     }
 
     fn opened(checkpoint: Position, pinned: Option<i64>) -> StartPosition {
-        start_of(&lease(checkpoint, pinned), &StartFrom::Checkpoint, InitialPosition::Latest).position
+        start_of(
+            &lease(checkpoint, pinned),
+            &StartFrom::Checkpoint,
+            InitialPosition::Latest,
+        )
+        .position
     }
 
     #[test]
@@ -72,15 +83,28 @@ mod tests {
     #[test]
     fn a_checkpoint_is_opened_at_its_record_which_is_left_out() {
         let done = RecordPosition::plain(SequenceNumber::from(5));
-        let start =
-            start_of(&lease(Position::Record(done.clone()), Some(7)), &StartFrom::Checkpoint, InitialPosition::Latest);
-        assert_eq!(start, Start { position: StartPosition::AtSequence(SequenceNumber::from(5)), done: Some(done) });
+        let start = start_of(
+            &lease(Position::Record(done.clone()), Some(7)),
+            &StartFrom::Checkpoint,
+            InitialPosition::Latest,
+        );
+        assert_eq!(
+            start,
+            Start {
+                position: StartPosition::AtSequence(SequenceNumber::from(5)),
+                done: Some(done)
+            }
+        );
     }
 
     #[test]
     fn the_processor_may_know_better() {
         let own = RecordPosition::plain(SequenceNumber::from(9));
-        let start = start_of(&lease(Position::TrimHorizon, None), &StartFrom::After(own.clone()), InitialPosition::Latest);
+        let start = start_of(
+            &lease(Position::TrimHorizon, None),
+            &StartFrom::After(own.clone()),
+            InitialPosition::Latest,
+        );
         assert_eq!(start.done, Some(own));
     }
 }

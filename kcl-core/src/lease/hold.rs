@@ -90,7 +90,13 @@ mod tests {
 
     #[test]
     fn a_refused_holder_has_lost_however_fresh_its_renewal() {
-        let belief = Belief { renewed: Moment::ZERO, refused: true };
-        assert_eq!(judge_hold(belief, Moment::ZERO, Duration::from_secs(10)), HoldVerdict::Lost);
+        let belief = Belief {
+            renewed: Moment::ZERO,
+            refused: true,
+        };
+        assert_eq!(
+            judge_hold(belief, Moment::ZERO, Duration::from_secs(10)),
+            HoldVerdict::Lost
+        );
     }
 }

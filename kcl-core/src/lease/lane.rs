@@ -47,7 +47,11 @@ pub(crate) struct LaneLimits {
 impl LaneLimits {
     /// Limits that fit a failover time: a request may hang for a sixth of it, so that a second try is still in time.
     pub(crate) fn for_failover(failover: Duration) -> Self {
-        Self { attempt: failover / 6, resolve: failover, pause: failover / 60 }
+        Self {
+            attempt: failover / 6,
+            resolve: failover,
+            pause: failover / 60,
+        }
     }
 }
 
@@ -61,7 +65,17 @@ impl Lanes {
         metrics: Metrics,
     ) -> Self {
         let turns = Mutex::new(BTreeMap::new());
-        Self { shared: Arc::new(Shared { store, clock, scope, incarnation, limits, metrics, turns }) }
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                clock,
+                scope,
+                incarnation,
+                limits,
+                metrics,
+                turns,
+            }),
+        }
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -84,15 +98,25 @@ impl LeaseWriter for Lanes {
         change: LeaseChange,
     ) -> Result<Outcome, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let write = Write { key: key.clone(), before: before.cloned(), expect, change };
+        let write = Write {
+            key: key.clone(),
+            before: before.cloned(),
+            expect,
+            change,
+        };
         let shared = Arc::clone(&self.shared);
-        self.shared.scope.spawn(format!("lane {key}"), TaskPolicy::Job, async move {
-            let outcome = shared.in_turn(&write).await;
-            // Nobody may be waiting any more; the write is done all the same.
-            let _ = reply.send(outcome);
-        });
+        self.shared
+            .scope
+            .spawn(format!("lane {key}"), TaskPolicy::Job, async move {
+                let outcome = shared.in_turn(&write).await;
+                // Nobody may be waiting any more; the write is done all the same.
+                let _ = reply.send(outcome);
+            });
         answer.await.unwrap_or_else(|_| {
-            Err(StoreError::unknown(StoreErrorKind::Unavailable, "the write was abandoned while the worker stopped"))
+            Err(StoreError::unknown(
+                StoreErrorKind::Unavailable,
+                "the write was abandoned while the worker stopped",
+            ))
         })
     }
 }
@@ -108,7 +132,11 @@ impl Shared {
     async fn in_turn(&self, write: &Write) -> Result<Outcome, StoreError> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(turns.entry(write.key.clone()).or_insert_with(|| Arc::new(Semaphore::new(1))))
+            Arc::clone(
+                turns
+                    .entry(write.key.clone())
+                    .or_insert_with(|| Arc::new(Semaphore::new(1))),
+            )
         };
         // The semaphore is never closed, so there is always a permit in the end; without one the write would still be safe.
         let permit = turn.acquire().await.ok();
@@ -151,13 +179,23 @@ impl Shared {
     }
 
     async fn attempt(&self, write: &Write) -> Result<Outcome, StoreError> {
-        let call = self.store.change(&write.key, &write.expect, &write.change, self.incarnation);
-        self.clock.timeout(self.limits.attempt, call).await.unwrap_or_else(|_| Err(no_answer(&write.key)))
+        let call = self
+            .store
+            .change(&write.key, &write.expect, &write.change, self.incarnation);
+        self.clock
+            .timeout(self.limits.attempt, call)
+            .await
+            .unwrap_or_else(|_| Err(no_answer(&write.key)))
     }
 
     fn judge(&self, write: &Write, row: Option<Lease>) -> (Resolution, Outcome) {
-        let resolution =
-            resolve(row.as_ref(), write.before.as_ref(), &write.expect, &write.change, self.incarnation);
+        let resolution = resolve(
+            row.as_ref(),
+            write.before.as_ref(),
+            &write.expect,
+            &write.change,
+            self.incarnation,
+        );
         let outcome = match (resolution, row) {
             (Resolution::Applied, Some(row)) => Outcome::Applied(Box::new(row)),
             (Resolution::Applied, None) => match &write.before {
@@ -165,7 +203,9 @@ impl Shared {
                 None => Outcome::Refused { current: None },
             },
             (Resolution::NotYet | Resolution::OwnEarlierWrite | Resolution::Refused, row) => {
-                Outcome::Refused { current: row.map(Box::new) }
+                Outcome::Refused {
+                    current: row.map(Box::new),
+                }
             }
         };
         (resolution, outcome)
@@ -177,8 +217,11 @@ impl Shared {
                 Ok(row) => return Ok(row),
                 // The reading failed definitely, but what it should tell about stays unknown.
                 Err(error) if self.clock.now() >= give_up || error.kind() == StoreErrorKind::Data => {
-                    return Err(StoreError::unknown(error.kind(), format!("cannot find out what became of a write to {key}"))
-                        .with_source(error));
+                    return Err(StoreError::unknown(
+                        error.kind(),
+                        format!("cannot find out what became of a write to {key}"),
+                    )
+                    .with_source(error));
                 }
                 Err(_) => self.clock.sleep(self.limits.pause).await,
             }
@@ -186,10 +229,16 @@ impl Shared {
     }
 
     async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
-        self.clock.timeout(self.limits.attempt, self.store.read(key)).await.unwrap_or_else(|_| Err(no_answer(key)))
+        self.clock
+            .timeout(self.limits.attempt, self.store.read(key))
+            .await
+            .unwrap_or_else(|_| Err(no_answer(key)))
     }
 }
 
 fn no_answer(key: &LeaseKey) -> StoreError {
-    StoreError::unknown(StoreErrorKind::Unavailable, format!("no answer in time about the lease {key}"))
+    StoreError::unknown(
+        StoreErrorKind::Unavailable,
+        format!("no answer in time about the lease {key}"),
+    )
 }

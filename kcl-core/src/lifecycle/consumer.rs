@@ -123,7 +123,8 @@ pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<Consumer
     use ConsumerEnd as End;
     use ConsumerEvent as On;
     use ConsumerState::{
-        AwaitingParents, Done, Draining, Ending, Holding, Initializing, Leaving, Losing, Rebuilding, Running, StoringEnd,
+        AwaitingParents, Done, Draining, Ending, Holding, Initializing, Leaving, Losing, Rebuilding, Running,
+        StoringEnd,
     };
     Some(match (state, event) {
         (AwaitingParents, On::ParentsFinished) => Initializing,
@@ -155,7 +156,9 @@ pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<Consumer
         (Losing, On::CallReturned | On::Panicked | On::Aborted) => Done(End::Lost),
 
         // Only a running consumer has something to open again; a wish that comes late is no harm.
-        (AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending, On::ReopenRequested) => state,
+        (AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending, On::ReopenRequested) => {
+            state
+        }
 
         // No processor, or none that was initialized: nobody to tell.
         (AwaitingParents | Initializing | Rebuilding, On::DrainRequested) => Leaving,
@@ -170,8 +173,8 @@ pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<Consumer
         ) => Leaving,
 
         (
-            AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending | StoringEnd | Draining | Leaving
-            | Losing | Done(_),
+            AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending | StoringEnd | Draining
+            | Leaving | Losing | Done(_),
             _,
         ) => return None,
     })
@@ -259,10 +262,19 @@ expires:
 
     #[test]
     fn every_state_that_is_not_done_ends_when_the_lease_is_lost() {
-        for state in ConsumerState::ALL.into_iter().filter(|state| !matches!(state, ConsumerState::Done(_))) {
+        for state in ConsumerState::ALL
+            .into_iter()
+            .filter(|state| !matches!(state, ConsumerState::Done(_)))
+        {
             let next = transition(state, ConsumerEvent::LeaseLost);
-            let losing = [Some(ConsumerState::Losing), Some(ConsumerState::Done(ConsumerEnd::Lost))];
-            assert!(losing.contains(&next) || state == ConsumerState::Losing, "{state}");
+            let losing = [
+                Some(ConsumerState::Losing),
+                Some(ConsumerState::Done(ConsumerEnd::Lost)),
+            ];
+            assert!(
+                losing.contains(&next) || state == ConsumerState::Losing,
+                "{state}"
+            );
         }
     }
 
@@ -270,7 +282,9 @@ expires:
     fn every_state_can_be_reached() {
         let mut reached = BTreeSet::from([ConsumerState::AwaitingParents]);
         for _ in 0..ConsumerState::ALL.len() {
-            let next = reached.iter().flat_map(|state| ConsumerEvent::ALL.map(|event| transition(*state, event)));
+            let next = reached
+                .iter()
+                .flat_map(|state| ConsumerEvent::ALL.map(|event| transition(*state, event)));
             let next: Vec<_> = next.flatten().collect();
             reached.extend(next);
         }

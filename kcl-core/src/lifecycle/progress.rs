@@ -94,7 +94,13 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(now: Moment) -> Self {
-        Self { activity: Mutex::new(Activity { steps: 0, last_step: now, waiting: None }) }
+        Self {
+            activity: Mutex::new(Activity {
+                steps: 0,
+                last_step: now,
+                waiting: None,
+            }),
+        }
     }
 
     /// A step is finished.
@@ -112,14 +118,21 @@ impl Progress {
     /// The consumer begins to wait for this, or keeps waiting.
     pub(crate) fn waits(&self, reason: WaitReason, now: Moment) {
         let mut activity = self.lock();
-        let since = activity.waiting.filter(|(old, _)| *old == reason).map_or(now, |(_, since)| since);
+        let since = activity
+            .waiting
+            .filter(|(old, _)| *old == reason)
+            .map_or(now, |(_, since)| since);
         activity.waiting = Some((reason, since));
     }
 
     /// The consumer waits for nothing any more, which is a step.
     pub(crate) fn goes_on(&self, now: Moment) {
         let mut activity = self.lock();
-        *activity = Activity { steps: activity.steps + 1, last_step: now, waiting: None };
+        *activity = Activity {
+            steps: activity.steps + 1,
+            last_step: now,
+            waiting: None,
+        };
     }
 
     pub(crate) fn activity(&self) -> Activity {
@@ -162,6 +175,13 @@ mod tests {
         progress.waits(WaitReason::Callback, at(9));
         assert_eq!(progress.activity().waiting, Some((WaitReason::Callback, at(9))));
         progress.goes_on(at(10));
-        assert_eq!(progress.activity(), Activity { steps: 1, last_step: at(10), waiting: None });
+        assert_eq!(
+            progress.activity(),
+            Activity {
+                steps: 1,
+                last_step: at(10),
+                waiting: None
+            }
+        );
     }
 }

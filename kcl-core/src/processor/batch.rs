@@ -36,8 +36,17 @@ pub(crate) trait CheckpointSink: Send + Sync {
 }
 
 impl RecordBatch {
-    pub(crate) fn new(records: Arc<Vec<Record>>, behind: Option<Duration>, sink: Arc<dyn CheckpointSink>) -> Self {
-        Self { records, from: 0, behind, sink }
+    pub(crate) fn new(
+        records: Arc<Vec<Record>>,
+        behind: Option<Duration>,
+        sink: Arc<dyn CheckpointSink>,
+    ) -> Self {
+        Self {
+            records,
+            from: 0,
+            behind,
+            sink,
+        }
     }
 
     /// A batch that belongs to no shard, for testing a processor without a worker: its checkpoints succeed and store nothing.

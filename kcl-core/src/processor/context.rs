@@ -72,7 +72,15 @@ impl ShardContext {
         token: FencingToken,
     ) -> Self {
         let lease = LeaseKey::single_stream(&shard);
-        Self::of_lease(application, worker, stream.into(), shard, lease, token, CancellationToken::new())
+        Self::of_lease(
+            application,
+            worker,
+            stream.into(),
+            shard,
+            lease,
+            token,
+            CancellationToken::new(),
+        )
     }
 
     pub(crate) fn of_lease(
@@ -84,7 +92,17 @@ impl ShardContext {
         token: FencingToken,
         cancelled: CancellationToken,
     ) -> Self {
-        Self { inner: Arc::new(Inner { application, worker, stream, shard, lease, token, cancelled }) }
+        Self {
+            inner: Arc::new(Inner {
+                application,
+                worker,
+                stream,
+                shard,
+                lease,
+                token,
+                cancelled,
+            }),
+        }
     }
 
     /// The application.

@@ -44,17 +44,29 @@ pub enum Severity {
 impl ProcessorError {
     /// A failure that will pass.
     pub fn transient(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { severity: Severity::Transient, position: None, source: source.into() }
+        Self {
+            severity: Severity::Transient,
+            position: None,
+            source: source.into(),
+        }
     }
 
     /// A failure that the record itself causes.
     pub fn poison(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { severity: Severity::Poison, position: None, source: source.into() }
+        Self {
+            severity: Severity::Poison,
+            position: None,
+            source: source.into(),
+        }
     }
 
     /// A failure after which no record can be processed.
     pub fn fatal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { severity: Severity::Fatal, position: None, source: source.into() }
+        Self {
+            severity: Severity::Fatal,
+            position: None,
+            source: source.into(),
+        }
     }
 
     /// The failure, which happened at this record: the records before it are done.
@@ -83,7 +95,11 @@ impl ProcessorError {
 // `ProcessorError` is no `std::error::Error` itself: that is what lets `?` make one from any error.
 impl<E: StdError + Send + Sync + 'static> From<E> for ProcessorError {
     fn from(error: E) -> Self {
-        Self { severity: Severity::Unspecified, position: None, source: Box::new(error) }
+        Self {
+            severity: Severity::Unspecified,
+            position: None,
+            source: Box::new(error),
+        }
     }
 }
 

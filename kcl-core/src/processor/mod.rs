@@ -11,6 +11,7 @@ pub(crate) use batch::CheckpointSink;
 pub use batch::{CheckpointError, RecordBatch};
 pub use context::{FencingToken, ShardContext};
 pub use error::{ProcessorError, Severity};
+pub(crate) use policy::backoff;
 pub use policy::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
 
 use crate::model::RecordPosition;
@@ -67,7 +68,11 @@ pub trait RecordProcessor: Send + 'static {
     /// # Cancel safety
     ///
     /// The future is dropped only when the worker must stop before it returns; the batch counts as unfinished then.
-    async fn process_records(&mut self, batch: RecordBatch, shard: &ShardContext) -> Result<(), ProcessorError>;
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        shard: &ShardContext,
+    ) -> Result<(), ProcessorError>;
 
     /// Called when the worker hands the shard over or shuts down, after the last batch has returned: the last chance to
     /// flush and, with manual checkpoints, to checkpoint.

@@ -67,13 +67,18 @@ pub struct RetryForever {
 
 impl Default for RetryForever {
     fn default() -> Self {
-        Self { first: Duration::from_millis(100), longest: Duration::from_secs(30) }
+        Self {
+            first: Duration::from_millis(100),
+            longest: Duration::from_secs(30),
+        }
     }
 }
 
 impl ErrorPolicy for RetryForever {
     fn decide(&self, failure: &Failure) -> Decision {
-        Decision::Retry { after: backoff(self.first, self.longest, failure.attempt) }
+        Decision::Retry {
+            after: backoff(self.first, self.longest, failure.attempt),
+        }
     }
 }
 
@@ -81,7 +86,10 @@ impl ErrorPolicy for RetryForever {
 pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32) -> Duration {
     // Past 64 doublings every pause is the longest, so a shard that fails for days costs no more than one that just failed.
     let doublings = failures.saturating_sub(1).min(64) as usize;
-    let mut pauses =
-        ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest).without_max_times().build();
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(first)
+        .with_max_delay(longest)
+        .without_max_times()
+        .build();
     pauses.nth(doublings).unwrap_or(longest)
 }

@@ -26,6 +26,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::lease::Lease;
 use crate::model::{HashKeyRange, InvalidName, LeaseKey, Position, ShardId, StreamIdentity, StreamKey};
 use crate::shard_sync::{Cover, ShardGraph, cover};
@@ -33,7 +35,8 @@ use crate::source::{Shard, ShardFilter};
 use crate::time::Timestamp;
 
 /// Where an application begins in a stream that it has never read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum InitialPosition {
     /// With the oldest records kept.
     TrimHorizon,

@@ -162,15 +162,29 @@ impl WorkerBuilder {
         let mut wrong = Vec::new();
         let application = keep(ApplicationName::new(&self.application), &mut wrong);
         let generated = || format!("{}-{:016x}", self.application, rng.child("worker id").bits());
-        let worker = keep(WorkerId::new(self.worker_id.clone().unwrap_or_else(generated)), &mut wrong);
+        let worker = keep(
+            WorkerId::new(self.worker_id.clone().unwrap_or_else(generated)),
+            &mut wrong,
+        );
         if let Err(violations) = self.settings.validate() {
             wrong.extend(violations.violations().iter().map(ToString::to_string));
         }
         let source = needed(self.source, "a stream is missing: call .stream(…)", &mut wrong);
-        let store = needed(self.store, "a lease store is missing: call .leases(…)", &mut wrong);
-        let factory = needed(self.factory, "a processor is missing: call .processor(…)", &mut wrong);
+        let store = needed(
+            self.store,
+            "a lease store is missing: call .leases(…)",
+            &mut wrong,
+        );
+        let factory = needed(
+            self.factory,
+            "a processor is missing: call .processor(…)",
+            &mut wrong,
+        );
         let stream = source.as_ref().map(|source| source.name().to_owned());
-        for (what, name) in [("worker id", worker.as_ref().map(WorkerId::as_str)), ("stream name", stream.as_deref())] {
+        for (what, name) in [
+            ("worker id", worker.as_ref().map(WorkerId::as_str)),
+            ("stream name", stream.as_deref()),
+        ] {
             wrong.extend(name.and_then(|name| reserved(what, name)));
         }
         if stream.is_some() && stream.as_deref() == worker.as_ref().map(WorkerId::as_str) {
@@ -180,11 +194,16 @@ impl WorkerBuilder {
         let (Some(application), Some(worker), Some(source), Some(store), Some(factory), true) =
             (parts.0, parts.1, parts.2, parts.3, parts.4, wrong.is_empty())
         else {
-            return Err(Error::new(ErrorKind::Configuration, format!("the worker cannot be built: {}", wrong.join("; "))));
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                format!("the worker cannot be built: {}", wrong.join("; ")),
+            ));
         };
         let metrics = match &self.recorder {
             Some(recorder) => crate::metrics::Metrics::register(recorder.as_ref(), worker.as_str()),
-            None => metrics::with_recorder(|recorder| crate::metrics::Metrics::register(recorder, worker.as_str())),
+            None => metrics::with_recorder(|recorder| {
+                crate::metrics::Metrics::register(recorder, worker.as_str())
+            }),
         };
         Ok(Worker {
             parts: Parts {
@@ -206,7 +225,9 @@ impl WorkerBuilder {
 
 impl fmt::Debug for WorkerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerBuilder").field("application", &self.application).finish_non_exhaustive()
+        f.debug_struct("WorkerBuilder")
+            .field("application", &self.application)
+            .finish_non_exhaustive()
     }
 }
 
@@ -225,9 +246,15 @@ fn needed<T>(part: Option<T>, problem: &str, wrong: &mut Vec<String>) -> Option<
 const RESERVED: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];
 
 fn reserved(what: &str, name: &str) -> Option<String> {
-    let looks_like_lease = name.rsplit(':').next().is_some_and(|last| last.starts_with("shardId-"));
-    (RESERVED.contains(&name) || looks_like_lease)
-        .then(|| format!("the {what} {name:?} is a key that the lease table uses for something else: choose another one"))
+    let looks_like_lease = name
+        .rsplit(':')
+        .next()
+        .is_some_and(|last| last.starts_with("shardId-"));
+    (RESERVED.contains(&name) || looks_like_lease).then(|| {
+        format!(
+            "the {what} {name:?} is a key that the lease table uses for something else: choose another one"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -236,11 +263,27 @@ mod tests {
 
     #[test]
     fn everything_that_is_missing_or_wrong_is_reported_at_once() {
-        let settings = Settings { max_leases: Some(0), stall_tries: 0, ..Settings::default() };
-        let error = Worker::builder("").worker_id("Leader").settings(settings).build().unwrap_err();
+        let settings = Settings {
+            max_leases: Some(0),
+            stall_tries: 0,
+            ..Settings::default()
+        };
+        let error = Worker::builder("")
+            .worker_id("Leader")
+            .settings(settings)
+            .build()
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         let message = error.to_string();
-        for part in ["application name is empty", "\"Leader\"", "max_leases", "stall_tries", ".stream(", ".leases(", ".processor("] {
+        for part in [
+            "application name is empty",
+            "\"Leader\"",
+            "max_leases",
+            "stall_tries",
+            ".stream(",
+            ".leases(",
+            ".processor(",
+        ] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
     }

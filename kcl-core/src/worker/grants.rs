@@ -42,9 +42,20 @@ struct State {
 }
 
 impl Grants {
-    pub(crate) fn new(services: Arc<Services>, membership: Arc<Membership>, leaving: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        services: Arc<Services>,
+        membership: Arc<Membership>,
+        leaving: CancellationToken,
+    ) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        Arc::new(Self { services, membership, leaving, permits, state: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self {
+            services,
+            membership,
+            leaving,
+            permits,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        })
     }
 
     /// Looks for leases that name this worker, for as long as it is a candidate. Returns when another process took its id.
@@ -87,15 +98,20 @@ impl Grants {
             return Ok(keys);
         }
         let scan = self.services.store.scan().await?;
-        let mine = scan.leases.into_iter().filter(|lease| lease.owner.as_ref() == Some(me));
+        let mine = scan
+            .leases
+            .into_iter()
+            .filter(|lease| lease.owner.as_ref() == Some(me));
         Ok(mine.map(|lease| lease.key).collect())
     }
 
     /// Marks those keys as expected that are neither held nor expected already.
     fn not_known(&self, keys: BTreeSet<LeaseKey>) -> Vec<LeaseKey> {
         let mut state = self.lock();
-        let new: Vec<_> =
-            keys.into_iter().filter(|key| !state.held.contains_key(key) && !state.expected.contains(key)).collect();
+        let new: Vec<_> = keys
+            .into_iter()
+            .filter(|key| !state.held.contains_key(key) && !state.expected.contains(key))
+            .collect();
         state.expected.extend(new.iter().cloned());
         new
     }
@@ -106,17 +122,19 @@ impl Grants {
 
     fn take_up(self: &Arc<Self>, key: LeaseKey) {
         let grants = Arc::clone(self);
-        self.services.scope.spawn(format!("grant {key}"), TaskPolicy::Job, async move {
-            let taken = tokio::select! {
-                biased;
-                () = grants.leaving.cancelled() => Ok(()),
-                taken = grants.try_to_take_up(&key) => taken,
-            };
-            grants.forget(&key);
-            if let Err(error) = taken {
-                tracing::debug!(lease = %key, error = %Causes(&error), "cannot take the lease up yet");
-            }
-        });
+        self.services
+            .scope
+            .spawn(format!("grant {key}"), TaskPolicy::Job, async move {
+                let taken = tokio::select! {
+                    biased;
+                    () = grants.leaving.cancelled() => Ok(()),
+                    taken = grants.try_to_take_up(&key) => taken,
+                };
+                grants.forget(&key);
+                if let Err(error) = taken {
+                    tracing::debug!(lease = %key, error = %Causes(&error), "cannot take the lease up yet");
+                }
+            });
     }
 
     async fn try_to_take_up(self: &Arc<Self>, key: &LeaseKey) -> Result<(), StoreError> {
@@ -124,7 +142,9 @@ impl Grants {
         loop {
             let permit = self.permits.acquire().await.ok();
             // Strong: an index or a scan may name a worker that the row names no more.
-            let Some(row) = self.services.lanes.read(key).await? else { return Ok(()) };
+            let Some(row) = self.services.lanes.read(key).await? else {
+                return Ok(());
+            };
             if row.owner.as_ref() != Some(me) && row.checkpoint_owner.as_ref() != Some(me) {
                 return Ok(());
             }
@@ -143,10 +163,18 @@ impl Grants {
             return Ok(());
         }
         let identity = row.identity.is_none().then(|| self.services.identity.clone());
-        let change = LeaseChange::Renew { throughput: None, identity };
+        let change = LeaseChange::Renew {
+            throughput: None,
+            identity,
+        };
         let sent = self.services.clock.now();
         let expect = Expect::Version(row.version());
-        match self.services.lanes.change(&row.key, Some(&row), expect, change).await? {
+        match self
+            .services
+            .lanes
+            .change(&row.key, Some(&row), expect, change)
+            .await?
+        {
             Outcome::Applied(granted) => {
                 self.begin(*granted, sent);
                 Ok(())
@@ -170,16 +198,28 @@ impl Grants {
             let keeping = Keeping(kept);
             keep(Arc::clone(&keeping.0)).await;
         };
-        services.scope.spawn(format!("keeper {key}"), TaskPolicy::Job, keeper.instrument(span.clone()));
+        services.scope.spawn(
+            format!("keeper {key}"),
+            TaskPolicy::Job,
+            keeper.instrument(span.clone()),
+        );
 
         let grants = Arc::clone(self);
         let delivery = ToProcessor::new(Arc::clone(&services.factory), own.context.clone());
         let consumer = async move {
             // Should the consumer break, the lease expires, and is taken up anew if it still names this worker.
-            let mut departure = Departure { grants, own: Arc::clone(&own), end: ConsumerEnd::Expires };
+            let mut departure = Departure {
+                grants,
+                own: Arc::clone(&own),
+                end: ConsumerEnd::Expires,
+            };
             departure.end = consume(own, Box::new(delivery)).await;
         };
-        services.scope.spawn(format!("consumer {key}"), TaskPolicy::Job, consumer.instrument(span));
+        services.scope.spawn(
+            format!("consumer {key}"),
+            TaskPolicy::Job,
+            consumer.instrument(span),
+        );
     }
 
     fn show(&self, own: &Ownership) {

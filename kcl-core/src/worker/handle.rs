@@ -40,7 +40,10 @@ pub(crate) struct StopSignal {
 
 impl StopSignal {
     pub(crate) fn new() -> Self {
-        Self { wish: Mutex::new(Stop::Never), changed: Notify::new() }
+        Self {
+            wish: Mutex::new(Stop::Never),
+            changed: Notify::new(),
+        }
     }
 
     fn ask(&self, stop: Stop) {
@@ -70,7 +73,11 @@ impl Worker {
         let (report, ended) = oneshot::channel();
         let board = StatusBoard::new(self.parts.worker.clone());
         let stop = Arc::new(StopSignal::new());
-        let handle = WorkerHandle { board: board.clone(), stop: Arc::clone(&stop), ended };
+        let handle = WorkerHandle {
+            board: board.clone(),
+            stop: Arc::clone(&stop),
+            ended,
+        };
         let scope = self.parts.scope.clone();
         scope.spawn("worker", TaskPolicy::Job, async move {
             let outcome = run(self.parts, board, &stop).await;
@@ -144,7 +151,10 @@ impl WorkerHandle {
     pub async fn wait_for(&self, mut predicate: impl FnMut(&WorkerStatus) -> bool) -> WorkerStatus {
         let mut receiver = self.board.subscribe();
         // The sender lives as long as this handle, so the channel cannot close here.
-        let found = receiver.wait_for(|status| predicate(status)).await.map(|status| status.clone());
+        let found = receiver
+            .wait_for(|status| predicate(status))
+            .await
+            .map(|status| status.clone());
         found.unwrap_or_else(|_| self.status())
     }
 
@@ -169,13 +179,18 @@ impl WorkerHandle {
     /// Dropping the future does not stop the worker.
     pub async fn stopped(self) -> Result<ShutdownReport, Error> {
         self.ended.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Internal, "the worker vanished: its task scope was killed, or its runtime has ended"))
+            Err(Error::new(
+                ErrorKind::Internal,
+                "the worker vanished: its task scope was killed, or its runtime has ended",
+            ))
         })
     }
 }
 
 impl fmt::Debug for WorkerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerHandle").field("status", &self.status()).finish_non_exhaustive()
+        f.debug_struct("WorkerHandle")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
     }
 }

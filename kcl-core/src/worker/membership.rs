@@ -25,7 +25,10 @@ pub(crate) enum Standing {
 
 impl Membership {
     pub(crate) fn new(services: Arc<Services>) -> Self {
-        Self { services, touches: AtomicU64::new(0) }
+        Self {
+            services,
+            touches: AtomicU64::new(0),
+        }
     }
 
     /// Writes the row, whatever was there: of two processes with one id the newest wins.
@@ -44,7 +47,12 @@ impl Membership {
     /// Deletes the row, unless it shows another process.
     pub(crate) async fn leave(&self) -> Result<(), StoreError> {
         let incarnation = self.services.lanes.incarnation();
-        self.change(WorkerChange::Leave { id: self.services.worker.clone(), incarnation }).await.map(drop)
+        self.change(WorkerChange::Leave {
+            id: self.services.worker.clone(),
+            incarnation,
+        })
+        .await
+        .map(drop)
     }
 
     /// Touches the row every third of the failover time. Returns when another process has taken the id.
@@ -87,8 +95,15 @@ impl Membership {
     async fn change(&self, change: WorkerChange) -> Result<WorkerOutcome, StoreError> {
         let limit = self.services.settings.failover_time / 6;
         let call = self.services.store.change_worker(&change);
-        self.services.clock.timeout(limit, call).await.unwrap_or_else(|elapsed| {
-            Err(StoreError::unknown(StoreErrorKind::Unavailable, "the lease store did not answer").with_source(elapsed))
-        })
+        self.services
+            .clock
+            .timeout(limit, call)
+            .await
+            .unwrap_or_else(|elapsed| {
+                Err(
+                    StoreError::unknown(StoreErrorKind::Unavailable, "the lease store did not answer")
+                        .with_source(elapsed),
+                )
+            })
     }
 }

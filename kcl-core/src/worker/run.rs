@@ -7,7 +7,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::assignment::Coordinator;
 use crate::consumer::{DrainReason, Invitations, Services};
 use crate::error::{Causes, Error, ErrorKind};
 use crate::lease::{LaneLimits, Lanes};
@@ -19,13 +18,17 @@ use crate::time::{ClockExt as _, Moment};
 use crate::worker::builder::Parts;
 use crate::worker::grants::Grants;
 use crate::worker::handle::{Stop, StopSignal};
-use crate::worker::leadership::coordinator;
+use crate::worker::leadership::{Coordinator, coordinator};
 use crate::worker::membership::Membership;
 use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};
 use crate::worker::start::{Ground, prepare};
 
 /// The life of a worker, from its first question to its report.
-pub(crate) async fn run(parts: Parts, board: StatusBoard, stop: &StopSignal) -> Result<ShutdownReport, Error> {
+pub(crate) async fn run(
+    parts: Parts,
+    board: StatusBoard,
+    stop: &StopSignal,
+) -> Result<ShutdownReport, Error> {
     let span = tracing::info_span!("worker", worker = %parts.worker, application = %parts.application);
     let outcome = async {
         let ground = tokio::select! {
@@ -101,7 +104,13 @@ impl Running {
         let leaving = CancellationToken::new();
         let superseded = CancellationToken::new();
         let grants = Grants::new(Arc::clone(&services), Arc::clone(&membership), leaving.clone());
-        let running = Self { services, membership, grants, leaving, superseded };
+        let running = Self {
+            services,
+            membership,
+            grants,
+            leaving,
+            superseded,
+        };
         running.spawn_tasks(coordinator(&running.services, ground.scan));
         Ok(running)
     }
@@ -112,7 +121,11 @@ impl Running {
         let grants = Arc::clone(&self.grants);
         self.spawn_watch("discovery", async move { grants.discover().await });
         let leaving = self.leaving.clone();
-        self.services.scope.spawn(COORDINATOR, TaskPolicy::Vital, async move { coordinator.run(leaving).await }.in_current_span());
+        self.services.scope.spawn(
+            COORDINATOR,
+            TaskPolicy::Vital,
+            async move { coordinator.run(leaving).await }.in_current_span(),
+        );
     }
 
     /// Spawns a task that ends by itself only when another process has taken the worker's id.
@@ -125,7 +138,9 @@ impl Running {
                 () = task => superseded.cancel(),
             }
         };
-        self.services.scope.spawn(name, TaskPolicy::Vital, watch.in_current_span());
+        self.services
+            .scope
+            .spawn(name, TaskPolicy::Vital, watch.in_current_span());
     }
 
     async fn until_stopped(&self, stop: &StopSignal) -> Why {
@@ -151,8 +166,13 @@ impl Running {
         let mut report = ShutdownReport::nothing_held();
         self.grants.take_ends();
         let held: Vec<_> = self.grants.held().iter().map(|own| own.key.clone()).collect();
-        let mut remaining =
-            Remaining { is_candidate: true, consumers: held.len(), time_is_up: false, aborted: false, tasks: true };
+        let mut remaining = Remaining {
+            is_candidate: true,
+            consumers: held.len(),
+            time_is_up: false,
+            aborted: false,
+            tasks: true,
+        };
         loop {
             match next_step(remaining) {
                 ShutdownStep::Leave => {
@@ -186,7 +206,13 @@ impl Running {
         self.leaving.cancel();
         let limit = self.services.settings.failover_time / 3;
         let office_left = async {
-            while self.services.scope.running().iter().any(|name| name == COORDINATOR) {
+            while self
+                .services
+                .scope
+                .running()
+                .iter()
+                .any(|name| name == COORDINATOR)
+            {
                 self.services.clock.sleep(Duration::from_millis(5)).await;
             }
         };
@@ -217,7 +243,13 @@ impl Running {
             own.control.abort();
         }
         let grace = self.services.settings.failover_time / 3;
-        if self.services.clock.timeout(grace, self.grants.empty()).await.is_err() {
+        if self
+            .services
+            .clock
+            .timeout(grace, self.grants.empty())
+            .await
+            .is_err()
+        {
             tracing::warn!("some leases could not be given up; they expire");
         }
         late.iter().map(|own| own.key.clone()).collect()

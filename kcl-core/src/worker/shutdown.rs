@@ -41,9 +41,19 @@ pub struct Remaining {
 /// A lease is renewed until it is given up, so renewing stops after the last consumer is done.
 pub fn next_step(remaining: Remaining) -> ShutdownStep {
     match remaining {
-        Remaining { is_candidate: true, .. } => ShutdownStep::Leave,
-        Remaining { consumers: 1.., time_is_up: false, .. } => ShutdownStep::Drain,
-        Remaining { consumers: 1.., aborted: false, .. } => ShutdownStep::Abort,
+        Remaining {
+            is_candidate: true, ..
+        } => ShutdownStep::Leave,
+        Remaining {
+            consumers: 1..,
+            time_is_up: false,
+            ..
+        } => ShutdownStep::Drain,
+        Remaining {
+            consumers: 1..,
+            aborted: false,
+            ..
+        } => ShutdownStep::Abort,
         Remaining { tasks: true, .. } => ShutdownStep::StopRenewing,
         Remaining { .. } => ShutdownStep::Done,
     }
@@ -63,7 +73,11 @@ pub struct ShutdownReport {
 impl ShutdownReport {
     /// The report of a worker that held nothing.
     pub(crate) fn nothing_held() -> Self {
-        Self { leases: BTreeMap::new(), aborted: Vec::new(), took: Duration::ZERO }
+        Self {
+            leases: BTreeMap::new(),
+            aborted: Vec::new(),
+            took: Duration::ZERO,
+        }
     }
 
     /// Whether every callback returned in time and every lease was given up, so that nothing waits for a failover.
@@ -76,23 +90,52 @@ impl ShutdownReport {
 mod tests {
     use super::*;
 
-    const ALL: Remaining = Remaining { is_candidate: true, consumers: 3, time_is_up: false, aborted: false, tasks: true };
+    const ALL: Remaining = Remaining {
+        is_candidate: true,
+        consumers: 3,
+        time_is_up: false,
+        aborted: false,
+        tasks: true,
+    };
 
     #[test]
     fn the_steps_come_in_their_order() {
-        let draining = Remaining { is_candidate: false, ..ALL };
-        let late = Remaining { time_is_up: true, consumers: 2, ..draining };
-        let stuck = Remaining { aborted: true, ..late };
-        let gone = Remaining { consumers: 0, tasks: false, ..stuck };
+        let draining = Remaining {
+            is_candidate: false,
+            ..ALL
+        };
+        let late = Remaining {
+            time_is_up: true,
+            consumers: 2,
+            ..draining
+        };
+        let stuck = Remaining {
+            aborted: true,
+            ..late
+        };
+        let gone = Remaining {
+            consumers: 0,
+            tasks: false,
+            ..stuck
+        };
         use ShutdownStep::{Abort, Done, Drain, Leave, StopRenewing};
-        assert_eq!([ALL, draining, late, stuck, gone].map(next_step), [Leave, Drain, Abort, StopRenewing, Done]);
+        assert_eq!(
+            [ALL, draining, late, stuck, gone].map(next_step),
+            [Leave, Drain, Abort, StopRenewing, Done]
+        );
     }
 
     #[test]
     fn renewing_never_stops_while_a_consumer_has_time_left() {
         for consumers in 1..4 {
             for is_candidate in [false, true] {
-                assert!(next_step(Remaining { is_candidate, consumers, ..ALL }) < ShutdownStep::StopRenewing);
+                assert!(
+                    next_step(Remaining {
+                        is_candidate,
+                        consumers,
+                        ..ALL
+                    }) < ShutdownStep::StopRenewing
+                );
             }
         }
     }

@@ -16,11 +16,17 @@ impl Signals {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| {
             signal(kind).map_err(|error| {
-                Error::new(ErrorKind::Configuration, "cannot listen to signals; run the worker with `run` instead")
-                    .with_source(error)
+                Error::new(
+                    ErrorKind::Configuration,
+                    "cannot listen to signals; run the worker with `run` instead",
+                )
+                .with_source(error)
             })
         };
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     #[cfg(not(unix))]

@@ -28,19 +28,33 @@ pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
     let attempts = Attempts { parts, deadline };
     let stream = parts.source.name();
 
-    let identity = attempts.until_answered(&format!("cannot find the stream {stream:?}"), || parts.source.identity()).await?;
+    let identity = attempts
+        .until_answered(&format!("cannot find the stream {stream:?}"), || {
+            parts.source.identity()
+        })
+        .await?;
     let preparation = Preparation {
         application: parts.application.clone(),
         worker: parts.worker.clone(),
         deadline,
         take_over_java: parts.settings.take_over_java,
     };
-    attempts.until_answered("cannot prepare the lease table", || parts.store.prepare(&preparation)).await?;
-    let scan = attempts.until_answered("cannot read the lease table", || parts.store.scan()).await?;
+    attempts
+        .until_answered("cannot prepare the lease table", || {
+            parts.store.prepare(&preparation)
+        })
+        .await?;
+    let scan = attempts
+        .until_answered("cannot read the lease table", || parts.store.scan())
+        .await?;
     check_identity(&scan.leases, &identity, &crate::shard_sync::Keying::SingleStream)
         .map_err(|mismatch| Error::new(ErrorKind::Mismatch, mismatch.to_string()))?;
     for row in &scan.undecodable {
-        tracing::error!(key = row.key, problem = row.problem, "a row of the lease table cannot be read; it is left as it is");
+        tracing::error!(
+            key = row.key,
+            problem = row.problem,
+            "a row of the lease table cannot be read; it is left as it is"
+        );
     }
     Ok(Ground { identity, scan })
 }
@@ -61,7 +75,9 @@ impl Answer for StoreError {
         match self.kind() {
             StoreErrorKind::Throttled | StoreErrorKind::Unavailable => None,
             StoreErrorKind::Denied => Some(ErrorKind::Denied),
-            StoreErrorKind::Missing | StoreErrorKind::Foreign | StoreErrorKind::Data => Some(ErrorKind::Mismatch),
+            StoreErrorKind::Missing | StoreErrorKind::Foreign | StoreErrorKind::Data => {
+                Some(ErrorKind::Mismatch)
+            }
             StoreErrorKind::Invalid => Some(ErrorKind::Internal),
         }
     }

@@ -1,0 +1,190 @@
+//! Stores the end of a shard: the children's leases first, then the end. It can be repeated from any point.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::consumer::ownership::{Ownership, Written};
+use crate::error::Causes;
+use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, StoreError};
+use crate::lifecycle::ConsumerEvent;
+use crate::model::{ShardId, WorkerId};
+use crate::shard_sync::{
+    ChildPlan, Family, InvalidShardEnd, ShardGraph, children_from_listing, plan_children,
+};
+use crate::source::{ShardEnd, ShardFilter, SourceError};
+use crate::time::ClockExt as _;
+
+/// How long to wait before a step that could not be taken is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Goes on until the end is stored or the lease is lost. The shard is held meanwhile, and the reason is said once.
+pub(crate) async fn store_end(own: &Ownership, end: &ShardEnd) -> ConsumerEvent {
+    let mut said = None;
+    loop {
+        let obstacle = match try_to_store(own, end).await {
+            Ok(Step::Done(event)) => return event,
+            Ok(Step::Wait(obstacle)) => obstacle,
+            Err(error) => Causes(&error).to_string(),
+        };
+        if said.as_ref() != Some(&obstacle) {
+            tracing::warn!(lease = %own.key, obstacle, "the end of the shard cannot be stored yet; the shard is held");
+            said = Some(obstacle);
+        }
+        own.services.clock.sleep(PAUSE).await;
+    }
+}
+
+enum Step {
+    Done(ConsumerEvent),
+    Wait(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum EndError {
+    #[error("the lease store did not answer")]
+    Store(#[from] StoreError),
+    #[error("the shards cannot be listed")]
+    Source(#[from] SourceError),
+    #[error("the source tells children that do not fit the shard")]
+    Invalid(#[from] InvalidShardEnd),
+}
+
+async fn try_to_store(own: &Ownership, end: &ShardEnd) -> Result<Step, EndError> {
+    let row = own.row();
+    let mut end = end.clone();
+    let mut listing = None;
+    loop {
+        let mut family = read_family(own, &row, &end).await?;
+        if family.has_orphans() || end.children.is_empty() {
+            let graph = listing.insert(list(own).await?);
+            family.unlisted.retain(|shard| !graph.contains(shard));
+        } else {
+            family.unlisted.clear();
+        }
+        let known = Family {
+            leased: &family.leased,
+            unlisted: &family.unlisted,
+        };
+        match plan_children(&row, &end, known, own_children(own))? {
+            ChildPlan::Create { leases, children } => return create_and_end(own, leases, children).await,
+            ChildPlan::LookUp => match &listing {
+                Some(graph) => {
+                    end = children_from_listing(graph, &row.shard);
+                    if end.children.is_empty() {
+                        return Ok(Step::Wait("nobody tells what the shard became".to_owned()));
+                    }
+                }
+                None => return Ok(Step::Wait("the shards are not listed yet".to_owned())),
+            },
+            ChildPlan::AwaitParents(parents) => {
+                return Ok(Step::Wait(format!(
+                    "the other parents have no lease yet: {parents:?}"
+                )));
+            }
+        }
+    }
+}
+
+/// Which relatives have a lease, and which of the co-parents have none.
+struct Relatives {
+    leased: BTreeSet<ShardId>,
+    unlisted: BTreeSet<ShardId>,
+}
+
+impl Relatives {
+    fn has_orphans(&self) -> bool {
+        !self.unlisted.is_empty()
+    }
+}
+
+async fn read_family(own: &Ownership, row: &Lease, end: &ShardEnd) -> Result<Relatives, StoreError> {
+    let children: BTreeSet<&ShardId> = end.children.iter().map(|child| &child.id).collect();
+    let parents = end
+        .children
+        .iter()
+        .flat_map(|child| &child.parents)
+        .filter(|parent| **parent != row.shard);
+    let mut relatives = Relatives {
+        leased: BTreeSet::new(),
+        unlisted: BTreeSet::new(),
+    };
+    for shard in children.iter().copied().chain(parents).collect::<BTreeSet<_>>() {
+        if own
+            .services
+            .lanes
+            .read(&row.key_of_sibling(shard))
+            .await?
+            .is_some()
+        {
+            relatives.leased.insert(shard.clone());
+        } else if !children.contains(shard) {
+            relatives.unlisted.insert(shard.clone());
+        }
+    }
+    Ok(relatives)
+}
+
+async fn list(own: &Ownership) -> Result<ShardGraph, SourceError> {
+    let (mut shards, mut page) = (Vec::new(), None);
+    loop {
+        let answer = own.services.source.shards(ShardFilter::All, page).await?;
+        shards.extend(answer.shards);
+        page = answer.next;
+        if page.is_none() {
+            return Ok(ShardGraph::new(shards));
+        }
+    }
+}
+
+/// The worker that ends a shard begins with its children at once, as far as its limit allows.
+fn own_children(own: &Ownership) -> impl FnMut(&crate::source::ChildShard) -> Option<WorkerId> {
+    let services = &own.services;
+    // The ended shard gives its place free.
+    let others = services.board.held().saturating_sub(1);
+    let limit = services
+        .settings
+        .max_leases
+        .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut room = limit.saturating_sub(others);
+    let me = services.worker.clone();
+    move |_| {
+        let takes = room > 0;
+        room = room.saturating_sub(1);
+        takes.then(|| me.clone())
+    }
+}
+
+async fn create_and_end(
+    own: &Ownership,
+    leases: Vec<Lease>,
+    children: BTreeSet<ShardId>,
+) -> Result<Step, EndError> {
+    let services = &own.services;
+    let mut mine = Vec::new();
+    for lease in leases {
+        if lease.owner.is_some() {
+            mine.push(lease.key.clone());
+        }
+        let key = lease.key.clone();
+        // A refusal says that somebody created it already, which is as good.
+        services
+            .lanes
+            .change(&key, None, Expect::Absent, LeaseChange::Create(Box::new(lease)))
+            .await?;
+    }
+    match own
+        .write(LeaseChange::End {
+            children: children.clone(),
+        })
+        .await
+    {
+        Written::Applied(row) => {
+            tracing::info!(lease = %own.key, from = %services.worker, counter = row.counter, ?children, reason = "shard ended", "lease ended");
+            mine.into_iter().for_each(|key| services.invitations.invite(key));
+            services.plan_now.notify_one();
+            Ok(Step::Done(ConsumerEvent::EndStored))
+        }
+        Written::Lost => Ok(Step::Done(ConsumerEvent::LeaseLost)),
+        Written::Failed(error) => Err(error.into()),
+    }
+}
