@@ -1,1 +1,8 @@
-//! Being written.
+//! Tests consumers that are built on `kcl-core`, on a laptop and without AWS.
+
+#![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod memory_stream;
+
+pub use memory_stream::MemoryStream;
