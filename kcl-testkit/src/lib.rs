@@ -3,6 +3,8 @@
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod clock;
 pub mod memory_stream;
+pub mod source_suite;
 
 pub use memory_stream::MemoryStream;

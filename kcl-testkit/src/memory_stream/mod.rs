@@ -275,6 +275,10 @@ impl MemoryStream {
         self.state().log.clone()
     }
 
+    pub(crate) fn clock_ref(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
