@@ -1,1 +1,13 @@
-//! Being written.
+//! Leases in memory: a real store for tests and laptops, and the reference for every other one.
+//!
+//! [`MemoryLeaseStore`] executes the specification of the lease table literally: [`Expect::holds`](kcl_core::lease::Expect::holds)
+//! decides, [`apply`](kcl_core::lease::apply) changes. Clones of a store are handles on the same storage, as two clients of one table are.
+//! Nothing outlives the process.
+
+#![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod storage;
+mod store;
+
+pub use store::MemoryLeaseStore;

@@ -1,1 +1,10 @@
-//! Being written.
+//! Tests consumers that are built on `kcl-core`, on a laptop and without AWS.
+
+#![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod clock;
+pub mod memory_stream;
+pub mod source_suite;
+
+pub use memory_stream::MemoryStream;

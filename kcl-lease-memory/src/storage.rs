@@ -1,0 +1,144 @@
+//! The rows, and what one atomic step does to them.
+
+use std::collections::BTreeMap;
+
+use kcl_core::lease::{
+    Expect, LeaderLock, Lease, LeaseChange, LockChange, LockExpect, LockOutcome, Outcome, StoreError,
+    StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow, apply,
+};
+use kcl_core::model::{ApplicationName, Incarnation, LeaseKey, WorkerId};
+
+/// Everything that is stored. Every method is one atomic step: it runs under the store's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Storage {
+    application: Option<ApplicationName>,
+    pub(crate) leases: BTreeMap<LeaseKey, Lease>,
+    pub(crate) workers: BTreeMap<WorkerId, WorkerRow>,
+    pub(crate) lock: Option<LeaderLock>,
+}
+
+impl Storage {
+    /// The storage belongs to the application that prepares it first.
+    pub(crate) fn prepare(&mut self, application: &ApplicationName) -> Result<(), StoreError> {
+        let holder = self.application.get_or_insert_with(|| application.clone());
+        if holder == application {
+            return Ok(());
+        }
+        Err(StoreError::definite(
+            StoreErrorKind::Foreign,
+            format!(
+                "these leases belong to the application {holder:?}: give {application:?} a store of its own"
+            ),
+        ))
+    }
+
+    /// Rows of every kind: what a scan reads.
+    pub(crate) fn rows(&self) -> usize {
+        self.leases.len() + self.workers.len() + usize::from(self.lock.is_some())
+    }
+
+    pub(crate) fn change(
+        &mut self,
+        key: &LeaseKey,
+        expect: &Expect,
+        change: &LeaseChange,
+        incarnation: Incarnation,
+    ) -> Result<Outcome, StoreError> {
+        check(key, expect, change)?;
+        let row = self.leases.get(key);
+        if !expect.holds(row) {
+            let current = row.cloned().map(Box::new);
+            return Ok(Outcome::Refused { current });
+        }
+        let after = match (row, change) {
+            (None, LeaseChange::Create(lease)) => (**lease).clone(),
+            (None, _) => return Ok(Outcome::Refused { current: None }),
+            (Some(row), change) => apply(row, change, incarnation),
+        };
+        if matches!(change, LeaseChange::Delete) {
+            self.leases.remove(key);
+        } else {
+            self.leases.insert(key.clone(), after.clone());
+        }
+        Ok(Outcome::Applied(Box::new(after)))
+    }
+
+    pub(crate) fn change_worker(&mut self, change: &WorkerChange) -> WorkerOutcome {
+        let shows = |id: &WorkerId, incarnation: Option<Incarnation>| {
+            incarnation.is_some()
+                && self
+                    .workers
+                    .get(id)
+                    .is_some_and(|row| row.incarnation == incarnation)
+        };
+        let holds = match change {
+            WorkerChange::Announce(_) => true,
+            WorkerChange::Touch(row) => shows(&row.id, row.incarnation),
+            WorkerChange::Leave { id, incarnation } => shows(id, Some(*incarnation)),
+            WorkerChange::Bury(row) => self.workers.get(&row.id) == Some(row),
+        };
+        if !holds {
+            return WorkerOutcome::Refused;
+        }
+        match change {
+            WorkerChange::Announce(row) | WorkerChange::Touch(row) => {
+                self.workers.insert(row.id.clone(), row.clone());
+            }
+            WorkerChange::Leave { id, .. } | WorkerChange::Bury(WorkerRow { id, .. }) => {
+                self.workers.remove(id);
+            }
+        }
+        WorkerOutcome::Applied
+    }
+
+    pub(crate) fn change_lock(
+        &mut self,
+        expect: &LockExpect,
+        change: &LockChange,
+    ) -> Result<LockOutcome, StoreError> {
+        let holds = match (expect, &self.lock) {
+            (LockExpect::Absent, None) => true,
+            (LockExpect::Version { version, owner }, Some(lock)) => {
+                *version == lock.version && *owner == lock.owner
+            }
+            (LockExpect::Absent, Some(_)) | (LockExpect::Version { .. }, None) => false,
+        };
+        match (change, expect) {
+            (LockChange::Release, LockExpect::Absent) => {
+                Err(invalid("a lock that is absent cannot be released"))
+            }
+            _ if !holds => Ok(LockOutcome::Refused),
+            (LockChange::Hold(lock), _) => {
+                self.lock = Some(lock.clone());
+                Ok(LockOutcome::Applied)
+            }
+            (LockChange::Release, LockExpect::Version { .. }) => {
+                self.lock = None;
+                Ok(LockOutcome::Applied)
+            }
+        }
+    }
+}
+
+/// Refuses what no caller can mean, before the row is looked at.
+fn check(key: &LeaseKey, expect: &Expect, change: &LeaseChange) -> Result<(), StoreError> {
+    if !change.fits(expect) {
+        let verb = change.verb();
+        return Err(invalid(format!(
+            "{verb} of {key:?} cannot be made expecting {expect:?}"
+        )));
+    }
+    if let LeaseChange::Create(lease) = change
+        && lease.key != *key
+    {
+        let other = &lease.key;
+        return Err(invalid(format!(
+            "the lease {other:?} cannot be created under the key {key:?}"
+        )));
+    }
+    Ok(())
+}
+
+fn invalid(message: impl Into<String>) -> StoreError {
+    StoreError::definite(StoreErrorKind::Invalid, message)
+}
