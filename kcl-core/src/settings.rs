@@ -17,7 +17,7 @@ use crate::shard_sync::InitialPosition;
 ///
 /// let settings = Settings { failover_time: Duration::from_secs(3), ..Settings::default() };
 /// assert!(settings.validate().is_ok());
-/// let broken = Settings { failover_time: Duration::ZERO, stall_tries: 0, ..Settings::default() };
+/// let broken = Settings { prefetch_batches: 0, stall_tries: 0, ..Settings::default() };
 /// assert_eq!(broken.validate().unwrap_err().violations().len(), 2);
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -48,14 +48,15 @@ pub trait ErrorPolicy: Send + Sync + fmt::Debug + 'static {
 /// The default policy: tries again for ever, with pauses that double from `first` up to `longest`. It never skips a record.
 ///
 /// ```
-/// use std::time::Duration;
 /// use kcl_core::processor::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
 ///
 /// let failure = |attempt| Failure { attempt, kind: FailureKind::Panic, position: None, records: 1 };
 /// let policy = RetryForever::default();
-/// assert_eq!(policy.decide(&failure(1)), Decision::Retry { after: Duration::from_millis(100) });
-/// assert_eq!(policy.decide(&failure(2)), Decision::Retry { after: Duration::from_millis(200) });
-/// assert_eq!(policy.decide(&failure(1000)), Decision::Retry { after: Duration::from_secs(30) });
+/// let pause = |attempt| match policy.decide(&failure(attempt)) {
+///     Decision::Retry { after } => after.as_millis(),
+///     _ => unreachable!("this policy only retries"),
+/// };
+/// assert_eq!((pause(1), pause(2), pause(1000)), (100, 200, 30_000));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryForever {
