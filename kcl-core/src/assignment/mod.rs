@@ -9,6 +9,10 @@ pub mod candidates;
 pub mod observer;
 pub mod office;
 pub mod plan;
+
+mod perform;
 mod settings;
+#[cfg_attr(not(test), expect(dead_code, reason = "the worker runtime starts it"))]
+pub(crate) mod task;
 
 pub use settings::AssignmentSettings;
