@@ -1,10 +1,18 @@
 //! Decides which worker should hold which lease, and who decides.
 //!
-//! Flow: a scan of the lease table → [`candidates`] (who lives) → [`plan`] (who gets what) → conditional writes.
+//! Flow: a scan of the lease table → [`observer`] (what is expired, which [`candidates`] live) → [`plan`] (who gets what) → conditional writes.
 //! [`office`] says who plans: the holder of the leader lock, or its deputy while the leader is silent.
-//! [`cadence`] says how often the table is scanned.
+//! [`cadence`] says how often the table is scanned. All of these are pure; `task` gathers, calls them, performs and sleeps.
 
 pub mod cadence;
 pub mod candidates;
+pub mod observer;
 pub mod office;
 pub mod plan;
+
+mod perform;
+mod settings;
+#[cfg_attr(not(test), expect(dead_code, reason = "the worker runtime starts it"))]
+pub(crate) mod task;
+
+pub use settings::AssignmentSettings;

@@ -1,0 +1,411 @@
+//! What one worker knows of the lease table from its own scans: who lives, what is expired, what failed, what was vetoed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::assignment::candidates::{Roster, Setbacks};
+use crate::assignment::plan::{Candidate, Hold, LeaseView, Snapshot};
+use crate::lease::observe::Watch;
+use crate::lease::{Lease, Scan, Version};
+use crate::model::{LeaseKey, ShardId, StreamKey, WorkerId};
+use crate::time::Moment;
+
+/// For how many failover times a worker does not get a lease back that it let expire or gave up.
+const SETBACK: u32 = 3;
+
+/// For how many failover times a lease stays where it is after its owner declined to hand it over.
+const VETO: u32 = 10;
+
+/// Turns successive scans into [`Snapshot`]s.
+#[derive(Debug, Clone)]
+pub struct Observer {
+    me: Candidate,
+    failover: Duration,
+    now: Moment,
+    rows: BTreeMap<LeaseKey, Lease>,
+    watch: Watch<LeaseKey, (WorkerId, u64)>,
+    roster: Roster,
+    setbacks: Setbacks,
+    vetoes: BTreeMap<LeaseKey, Moment>,
+    written: BTreeMap<LeaseKey, Written>,
+}
+
+/// A change that this worker made, of which a scan may not know yet.
+#[derive(Debug, Clone)]
+struct Written {
+    before: Version,
+    after: Lease,
+}
+
+impl Observer {
+    /// An observer that has not looked yet: the candidate `me`, with its failover time, which means to scan once per `cadence`.
+    pub fn new(me: Candidate, failover: Duration, cadence: Duration) -> Self {
+        Self {
+            me,
+            failover,
+            now: Moment::ZERO,
+            rows: BTreeMap::new(),
+            watch: Watch::new(cadence),
+            roster: Roster::new(failover, cadence),
+            setbacks: Setbacks::default(),
+            vetoes: BTreeMap::new(),
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// Changes how often the observer means to scan.
+    pub fn set_cadence(&mut self, cadence: Duration) {
+        self.watch.set_cadence(cadence);
+        self.roster.set_cadence(cadence);
+    }
+
+    /// Takes in a successful scan. `now` is a moment after its end, so that nothing written before a row was read counts as later.
+    pub fn look(&mut self, now: Moment, scan: Scan) {
+        self.now = now;
+        self.roster.look(now, &scan.workers);
+        let scanned = scan.leases.into_iter().map(|lease| (lease.key.clone(), lease));
+        let mut rows: BTreeMap<LeaseKey, Lease> = scanned.collect();
+        self.bring_up_to_date(&mut rows);
+        self.learn(&rows);
+        self.rows = rows;
+
+        let live = self.rows.values().filter(|lease| !lease.is_ended());
+        let marks = live.filter_map(|lease| {
+            // A handoff that begins is no sign of life, so the mark is the worker that processes the shard.
+            let owner = lease.actual_owner()?;
+            Some((lease.key.clone(), (owner.clone(), lease.counter)))
+        });
+        self.watch.look(now, marks);
+
+        for lease in self.rows.values() {
+            if let Some(owner) = lease.actual_owner().filter(|_| self.hold(lease) == Hold::Expired) {
+                let until = now + self.roster.failover_of(owner) * SETBACK;
+                self.setbacks.note(&lease.key, owner, until);
+            }
+        }
+        self.setbacks.prune(now);
+        self.vetoes.retain(|_, until| now < *until);
+    }
+
+    /// Takes in a change that this worker made, from the version it expected to the row it left.
+    pub fn wrote(&mut self, before: Version, after: Lease) {
+        self.rows.insert(after.key.clone(), after.clone());
+        self.written.insert(after.key.clone(), Written { before, after });
+    }
+
+    /// Forgets everything, as after a time in which somebody else watched.
+    pub fn forget(&mut self) {
+        self.rows.clear();
+        self.setbacks = Setbacks::default();
+        self.vetoes.clear();
+        self.written.clear();
+        self.watch.forget();
+        self.roster.forget();
+    }
+
+    /// What the planner needs to know.
+    pub fn snapshot(&self, max_moves: usize) -> Snapshot {
+        let ended: BTreeMap<(Option<&StreamKey>, &ShardId), bool> = self
+            .rows
+            .values()
+            .map(|lease| ((lease.stream.as_ref(), &lease.shard), lease.is_ended()))
+            .collect();
+        // A parent without a lease is finished: its lease was cleaned up, or its records are gone.
+        let is_finished =
+            |lease: &Lease, parent| *ended.get(&(lease.stream.as_ref(), parent)).unwrap_or(&true);
+        let leases = self.rows.values().map(|lease| LeaseView {
+            key: lease.key.clone(),
+            version: lease.version(),
+            hold: self.hold(lease),
+            ended: lease.is_ended(),
+            readable: lease.parents.iter().all(|parent| is_finished(lease, parent)),
+            left_alone: self.vetoes.contains_key(&lease.key) || self.written.contains_key(&lease.key),
+            barred: self.setbacks.barred(&lease.key, self.now),
+        });
+        Snapshot {
+            leases: leases.collect(),
+            workers: self.candidates(),
+            max_moves,
+        }
+    }
+
+    /// The workers that may get leases.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        self.roster.candidates(&self.me)
+    }
+
+    /// The lease as it was last seen or written.
+    pub fn row(&self, key: &LeaseKey) -> Option<&Lease> {
+        self.rows.get(key)
+    }
+
+    /// How long the lease has stood still under its owner.
+    pub fn age(&self, key: &LeaseKey) -> Duration {
+        self.watch.still_for(key).unwrap_or_default()
+    }
+
+    /// When, at the earliest, a lease can be called expired that is not yet.
+    pub fn next_expiry(&self) -> Option<Moment> {
+        self.watch.next_expiry(|key| {
+            let owner = self.rows.get(key).and_then(Lease::actual_owner);
+            owner.map_or(self.failover, |owner| self.roster.failover_of(owner))
+        })
+    }
+
+    fn hold(&self, lease: &Lease) -> Hold {
+        match lease.actual_owner() {
+            None => Hold::Unowned,
+            Some(owner)
+                if self
+                    .watch
+                    .is_still_for(&lease.key, self.roster.failover_of(owner)) =>
+            {
+                Hold::Expired
+            }
+            Some(_) => Hold::Held,
+        }
+    }
+
+    /// Replaces rows that are older than what this worker wrote: a scan may lag behind.
+    fn bring_up_to_date(&mut self, rows: &mut BTreeMap<LeaseKey, Lease>) {
+        self.written.retain(|key, written| {
+            let Some(row) = rows.get_mut(key) else {
+                return false;
+            };
+            if row.version() == written.before {
+                *row = written.after.clone();
+            }
+            // Until its new owner renews it, or its old one answers to the handoff, there is nothing more to do about it.
+            row.version() == written.after.version()
+        });
+    }
+
+    /// Learns from what became of the rows since the last look.
+    fn learn(&mut self, rows: &BTreeMap<LeaseKey, Lease>) {
+        for (key, row) in rows {
+            let Some(before) = self.rows.get(key).filter(|_| !row.is_ended()) else {
+                continue;
+            };
+            let Some(owner) = before.actual_owner() else {
+                continue;
+            };
+            let wrote_itself_back =
+                before.is_in_handoff() && !row.is_in_handoff() && row.owner.as_ref() == Some(owner);
+            if wrote_itself_back {
+                self.vetoes.insert(key.clone(), self.now + self.failover * VETO);
+            }
+            // A worker that leaves has no row any more; one that stays and gives a lease up makes no progress on it.
+            if row.actual_owner().is_none() && self.roster.is_alive(owner) {
+                let until = self.now + self.roster.failover_of(owner) * SETBACK;
+                self.setbacks.note(key, owner, until);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assignment::plan::{Reason, plan_assignment};
+    use crate::lease::{LeaseChange, WorkerRow, apply};
+    use crate::model::{Incarnation, Position};
+    use crate::time::Timestamp;
+
+    const F: Duration = Duration::from_secs(10);
+    const CADENCE: Duration = Duration::from_secs(1);
+
+    fn id(name: &str) -> WorkerId {
+        WorkerId::new(name).unwrap()
+    }
+
+    fn incarnation() -> Incarnation {
+        Incarnation::from_random_bytes([1; 16])
+    }
+
+    fn lease(n: u32, owner: Option<&str>) -> Lease {
+        let shard = ShardId::new(format!("shard-{n}")).unwrap();
+        Lease {
+            owner: owner.map(id),
+            ..Lease::unowned(shard, Position::TrimHorizon)
+        }
+    }
+
+    fn change(lease: &mut Lease, change: LeaseChange) {
+        *lease = apply(lease, &change, incarnation());
+    }
+
+    fn renew(lease: &mut Lease) {
+        change(
+            lease,
+            LeaseChange::Renew {
+                throughput: None,
+                identity: None,
+            },
+        );
+    }
+
+    fn worker(name: &str, touches: u64) -> WorkerRow {
+        WorkerRow {
+            id: id(name),
+            incarnation: Some(incarnation()),
+            touches,
+            failover: Some(F),
+            max_leases: None,
+            updated: Timestamp::from_millis(0),
+        }
+    }
+
+    fn observer() -> Observer {
+        let me = Candidate {
+            id: id("me"),
+            max_leases: None,
+            leaving: false,
+            proven: true,
+        };
+        Observer::new(me, F, CADENCE)
+    }
+
+    fn look(observer: &mut Observer, second: u64, leases: &[Lease], workers: &[WorkerRow]) {
+        let scan = Scan {
+            leases: leases.to_vec(),
+            workers: workers.to_vec(),
+            ..Scan::default()
+        };
+        observer.look(Moment::from_origin(Duration::from_secs(second)), scan);
+    }
+
+    fn view(observer: &Observer, n: u32) -> LeaseView {
+        let key = lease(n, None).key;
+        let snapshot = observer.snapshot(10);
+        snapshot
+            .leases
+            .into_iter()
+            .find(|lease| lease.key == key)
+            .unwrap()
+    }
+
+    #[test]
+    fn a_lease_expires_after_a_failover_time_without_renewal_and_its_owner_is_barred_from_it() {
+        let mut observer = observer();
+        let (dead, mut live) = (lease(0, Some("a")), lease(1, Some("a")));
+        for second in 0..=10 {
+            renew(&mut live);
+            look(
+                &mut observer,
+                second,
+                &[dead.clone(), live.clone()],
+                &[worker("a", second)],
+            );
+            let expected = if second < 10 { Hold::Held } else { Hold::Expired };
+            assert_eq!(view(&observer, 0).hold, expected, "after {second} s");
+        }
+        assert_eq!(view(&observer, 1).hold, Hold::Held);
+        assert!(view(&observer, 0).barred.contains(&id("a")));
+        let plan = plan_assignment(&observer.snapshot(0));
+        assert_eq!(
+            (&plan.moves[0].to, plan.moves[0].reason),
+            (&id("me"), Reason::Expired)
+        );
+    }
+
+    #[test]
+    fn the_next_expiry_is_that_of_the_lease_renewed_longest_ago() {
+        let mut observer = observer();
+        let mut renewed = lease(1, Some("a"));
+        look(&mut observer, 0, &[lease(0, Some("a")), renewed.clone()], &[]);
+        renew(&mut renewed);
+        look(&mut observer, 1, &[lease(0, Some("a")), renewed], &[]);
+        assert_eq!(observer.next_expiry(), Some(Moment::ZERO + F));
+    }
+
+    #[test]
+    fn a_handoff_that_begins_is_no_sign_of_life() {
+        let mut observer = observer();
+        let mut row = lease(0, Some("a"));
+        for second in 0..=10 {
+            if second == 5 {
+                change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
+            }
+            look(
+                &mut observer,
+                second,
+                &[row.clone()],
+                &[worker("a", second), worker("b", second)],
+            );
+        }
+        assert_eq!(view(&observer, 0).hold, Hold::Expired);
+    }
+
+    #[test]
+    fn a_lease_whose_owner_declined_to_hand_it_over_is_left_alone_for_a_while() {
+        let mut observer = observer();
+        let mut row = lease(0, Some("a"));
+        change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
+        look(&mut observer, 0, &[row.clone()], &[]);
+        change(&mut row, LeaseChange::CancelHandoff);
+        for second in 1..=102 {
+            renew(&mut row);
+            look(&mut observer, second, &[row.clone()], &[]);
+            assert_eq!(view(&observer, 0).left_alone, second < 101, "after {second} s");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_gives_a_lease_up_and_stays_is_barred_from_it_and_one_that_leaves_is_not() {
+        for (workers, barred) in [(vec![worker("a", 2)], true), (vec![], false)] {
+            let mut observer = observer();
+            let mut row = lease(0, Some("a"));
+            look(&mut observer, 0, &[row.clone()], &[worker("a", 1)]);
+            change(&mut row, LeaseChange::Release);
+            look(&mut observer, 1, &[row], &workers);
+            assert_eq!(view(&observer, 0).barred.contains(&id("a")), barred);
+        }
+    }
+
+    #[test]
+    fn a_scan_that_lags_behind_our_own_write_is_corrected() {
+        let mut observer = observer();
+        let before = lease(0, None);
+        look(&mut observer, 0, std::slice::from_ref(&before), &[]);
+        let mut after = before.clone();
+        change(&mut after, LeaseChange::Assign { to: id("me") });
+        observer.wrote(before.version(), after.clone());
+        for scanned in [&before, &after] {
+            look(&mut observer, 1, std::slice::from_ref(scanned), &[]);
+            let seen = view(&observer, 0);
+            assert_eq!((seen.version, seen.left_alone), (after.version(), true));
+        }
+        renew(&mut after);
+        look(&mut observer, 2, &[after], &[]);
+        assert!(!view(&observer, 0).left_alone);
+    }
+
+    #[test]
+    fn a_child_is_readable_once_every_parent_is_ended_or_has_no_lease() {
+        let mut observer = observer();
+        let mut parent = lease(0, None);
+        let mut child = lease(1, None);
+        child.parents = [parent.shard.clone(), ShardId::new("long-gone").unwrap()].into();
+        look(&mut observer, 0, &[parent.clone(), child.clone()], &[]);
+        assert!(view(&observer, 0).readable && !view(&observer, 1).readable);
+        parent.checkpoint = Position::ShardEnd;
+        look(&mut observer, 1, &[parent, child.clone()], &[]);
+        assert!(view(&observer, 1).readable && view(&observer, 0).ended);
+        look(&mut observer, 2, &[child], &[]);
+        assert!(view(&observer, 1).readable);
+    }
+
+    #[test]
+    fn what_somebody_else_watched_meanwhile_is_forgotten() {
+        let mut observer = observer();
+        for second in 0..=9 {
+            look(&mut observer, second, &[lease(0, Some("a"))], &[]);
+        }
+        observer.forget();
+        look(&mut observer, 10, &[lease(0, Some("a"))], &[]);
+        assert_eq!(
+            (view(&observer, 0).hold, observer.age(&lease(0, None).key)),
+            (Hold::Held, Duration::ZERO)
+        );
+    }
+}

@@ -1,0 +1,587 @@
+//! The coordinator: every worker runs one. It keeps an eye on the leader lock, and scans and assigns when it is this worker's turn.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::assignment::AssignmentSettings;
+use crate::assignment::cadence::{self, Cadence};
+use crate::assignment::observer::Observer;
+use crate::assignment::office::{Office, OfficeStep, pick_deputy};
+use crate::assignment::perform::at_most;
+use crate::assignment::plan::{
+    AssignmentPlan, Candidate, Move, Reason, Snapshot, plan_assignment, plan_placement,
+};
+use crate::error::Causes;
+use crate::lease::{
+    Certainty, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
+    Outcome, StoreError,
+};
+use crate::model::{LeaseKey, WorkerId};
+use crate::rng::Rng;
+use crate::time::{Clock, ClockExt, Moment};
+
+/// The slowest that the lock is read; a short failover time needs it more often.
+const SLOWEST_POLL: Duration = Duration::from_secs(1);
+
+/// A leader whose rounds fail this often in a row gives the office to somebody who may have more luck.
+const FAILED_ROUNDS: u32 = 3;
+
+/// Everything a coordinator needs of its worker.
+pub(crate) struct CoordinatorContext {
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Rng,
+    pub(crate) me: WorkerId,
+    /// The worker's own limit, which its row may not show yet.
+    pub(crate) max_leases: Option<u32>,
+    pub(crate) failover: Duration,
+    /// How often a worker asks which leases name it: part of the failover bound.
+    pub(crate) discovery: Duration,
+    pub(crate) settings: AssignmentSettings,
+    /// Something happened that a scan should not wait for: a shard ended, a lease was given up, the shards changed.
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) writer: Arc<dyn LeaseWriter>,
+    pub(crate) notices: Arc<dyn Notices>,
+}
+
+/// Changes lease rows, each in its own lane, and finds out how writes with unknown outcome ended.
+#[async_trait]
+pub(crate) trait LeaseWriter: Send + Sync {
+    /// Changes the lease. `before` is the row that the expectation was made from.
+    async fn change(
+        &self,
+        before: Option<Lease>,
+        key: &LeaseKey,
+        expect: Expect,
+        change: LeaseChange,
+    ) -> Result<Outcome, StoreError>;
+}
+
+/// Hears what the coordinator does: for status and metrics. Called often; must not block.
+pub(crate) trait Notices: Send + Sync {
+    /// How things stand, after each look at the lock and each scan.
+    fn coordinating(&self, status: &CoordinatorStatus);
+    /// A lease was assigned, or its handoff begun.
+    fn moved(&self, reason: Reason);
+}
+
+/// What a worker does for the coordination of its fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Assigns and balances.
+    Leader,
+    /// Watches the table, ready to stand in.
+    Deputy,
+    /// Gives away what the silent leader does not.
+    StandIn,
+    /// Leaves it to others.
+    Follower,
+}
+
+impl Role {
+    fn scans(self) -> bool {
+        self != Self::Follower
+    }
+}
+
+/// How things stand with the coordination of the fleet, as far as this worker knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CoordinatorStatus {
+    pub(crate) role: Role,
+    pub(crate) leader: Option<WorkerId>,
+    pub(crate) deputy: Option<WorkerId>,
+    /// When this worker last scanned the table; of the rest, what that scan showed.
+    pub(crate) last_scan: Option<Moment>,
+    pub(crate) leases: usize,
+    pub(crate) candidates: usize,
+    /// Available leases that nobody can take.
+    pub(crate) unplaced: usize,
+    pub(crate) cadence: Cadence,
+}
+
+/// Runs until `shutdown` is cancelled, and gives the lock up then.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves the lock, if it is held, to expire.
+pub(crate) async fn coordinate(context: CoordinatorContext, shutdown: CancellationToken) {
+    let coordinator = Coordinator::new(context);
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => {}
+        ((), ()) = async { tokio::join!(coordinator.keep_office(), coordinator.assign()) } => {}
+    }
+    coordinator.leave_office().await;
+}
+
+struct Coordinator {
+    context: CoordinatorContext,
+    poll: Duration,
+    state: Mutex<State>,
+    /// The lock wants attention before the next poll: another deputy is to be named.
+    tend: Notify,
+    role_changed: Notify,
+}
+
+struct State {
+    office: Office,
+    rng: Rng,
+    /// Whom the lock should name.
+    deputy: Option<WorkerId>,
+    lock_faults: Faults,
+    status: CoordinatorStatus,
+}
+
+/// What the scanning half keeps from round to round.
+struct Rounds {
+    observer: Observer,
+    failed_in_a_row: u32,
+    scan_faults: Faults,
+    write_faults: Faults,
+}
+
+impl Coordinator {
+    fn new(context: CoordinatorContext) -> Self {
+        let poll = SLOWEST_POLL.min(context.failover / 5);
+        let cadence = cadence::fit(
+            1,
+            context.settings.scan_pages_per_second,
+            context.failover,
+            context.discovery,
+        );
+        let state = State {
+            office: Office::new(context.me.clone(), context.failover, poll),
+            rng: context.rng.child("leader lock"),
+            deputy: None,
+            lock_faults: Faults::new("the leader lock cannot be read or written"),
+            status: CoordinatorStatus {
+                role: Role::Follower,
+                leader: None,
+                deputy: None,
+                last_scan: None,
+                leases: 0,
+                candidates: 0,
+                unplaced: 0,
+                cadence,
+            },
+        };
+        Self {
+            context,
+            poll,
+            state: Mutex::new(state),
+            tend: Notify::new(),
+            role_changed: Notify::new(),
+        }
+    }
+
+    /// Looks at the lock once per poll, and does what the office asks for.
+    async fn keep_office(&self) {
+        loop {
+            self.tend_office().await;
+            self.publish();
+            tokio::select! {
+                biased;
+                () = self.tend.notified() => {}
+                () = self.context.clock.sleep(self.poll) => {}
+            }
+        }
+    }
+
+    async fn tend_office(&self) {
+        match self.context.store.read_lock().await {
+            Ok(lock) => {
+                let now = self.now();
+                let mut state = self.state();
+                state.lock_faults.over();
+                state.office.look(now, lock);
+            }
+            Err(error) => return self.state().lock_faults.again(&error),
+        }
+        match self.next_step() {
+            OfficeStep::Lead | OfficeStep::Follow => {}
+            OfficeStep::Resign => {
+                tracing::info!(worker = %self.context.me, "the leader lock was lost to another worker");
+                let now = self.now();
+                self.state().office.resign(now);
+            }
+            OfficeStep::Heartbeat { expect, row } => {
+                self.write_lock(expect, row).await;
+            }
+            OfficeStep::Take { expect, row } => {
+                if self.write_lock(expect, row).await {
+                    tracing::info!(worker = %self.context.me, "leads the fleet");
+                }
+            }
+        }
+    }
+
+    fn next_step(&self) -> OfficeStep {
+        let now = self.now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let step = state.office.step(now, state.deputy.as_ref(), &mut state.rng);
+        if let OfficeStep::Heartbeat { row, .. } | OfficeStep::Take { row, .. } = &step {
+            state.office.sending(now, row);
+        }
+        step
+    }
+
+    /// Writes the lock and says whether that certainly worked.
+    async fn write_lock(&self, expect: LockExpect, row: LeaderLock) -> bool {
+        let outcome = self
+            .context
+            .store
+            .change_lock(&expect, &LockChange::Hold(row.clone()))
+            .await;
+        let mut state = self.state();
+        match outcome {
+            Ok(LockOutcome::Applied) => {
+                state.office.written(row);
+                return true;
+            }
+            Ok(LockOutcome::Refused) => state.office.refused(&row.version),
+            Err(error) => {
+                if error.certainty() == Certainty::Definite {
+                    state.office.refused(&row.version);
+                }
+                state.lock_faults.again(&error);
+            }
+        }
+        false
+    }
+
+    /// Gives the lock up if it is held. Another heartbeat may have landed meanwhile, so it is read first.
+    async fn leave_office(&self) {
+        let holds_lock = self
+            .state()
+            .office
+            .lock()
+            .is_some_and(|lock| lock.owner == self.context.me);
+        if !holds_lock {
+            return;
+        }
+        let lock = self.context.store.read_lock().await;
+        let release = {
+            let now = self.now();
+            let mut state = self.state();
+            if let Ok(lock) = lock {
+                state.office.look(now, lock);
+            }
+            state.office.resign(now + self.context.failover * 2)
+        };
+        if let Some((expect, change)) = release
+            && let Err(error) = self.context.store.change_lock(&expect, &change).await
+        {
+            tracing::debug!(error = %Causes(&error), "the leader lock could not be given up and will expire");
+        }
+        self.publish();
+    }
+
+    /// Scans and assigns for as long as it is this worker's turn.
+    async fn assign(&self) {
+        let mut rounds = self.fresh_rounds();
+        loop {
+            if !self.role().scans() {
+                // Somebody else watches: what this worker once saw is out of date when its turn comes again.
+                rounds = self.fresh_rounds();
+                self.state().deputy = None;
+                self.role_changed.notified().await;
+                continue;
+            }
+            self.round(&mut rounds).await;
+            if rounds.failed_in_a_row >= FAILED_ROUNDS && self.role() == Role::Leader {
+                tracing::warn!(worker = %self.context.me, rounds = FAILED_ROUNDS, "gives the leader's office up: it could not assign");
+                rounds.failed_in_a_row = 0;
+                self.leave_office().await;
+            }
+            self.wait_for_next_round(&rounds).await;
+        }
+    }
+
+    fn fresh_rounds(&self) -> Rounds {
+        let context = &self.context;
+        let me = Candidate {
+            id: context.me.clone(),
+            max_leases: context.max_leases,
+            leaving: false,
+            proven: true,
+        };
+        Rounds {
+            observer: Observer::new(me, context.failover, self.cadence().scan),
+            failed_in_a_row: 0,
+            scan_faults: Faults::new("the lease table cannot be scanned"),
+            write_faults: Faults::new("leases cannot be assigned"),
+        }
+    }
+
+    /// Until the next scan is due: on the cadence, exactly when a lease can expire, on an event, and when the role changes.
+    async fn wait_for_next_round(&self, rounds: &Rounds) {
+        let (clock, now) = (&self.context.clock, self.now());
+        let cadence = self.cadence().scan;
+        // Many leases that expire one after the other, or many events, are no reason to read the table all the time.
+        let soonest = now + cadence / 5;
+        let expiry = rounds.observer.next_expiry().map(|expiry| expiry.max(soonest));
+        let due = expiry.map_or(now + cadence, |expiry| expiry.min(now + cadence));
+        let event = async {
+            self.context.wake.notified().await;
+            clock.sleep_until(soonest).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.role_changed.notified() => {}
+            () = event => {}
+            () = clock.sleep_until(due) => {}
+        }
+    }
+
+    async fn round(&self, rounds: &mut Rounds) {
+        let scan = match self.context.store.scan().await {
+            Ok(scan) => scan,
+            Err(error) => {
+                rounds.scan_faults.again(&error);
+                rounds.failed_in_a_row += 1;
+                return;
+            }
+        };
+        rounds.scan_faults.over();
+        let now = self.now();
+        let cadence = self.fit_cadence(scan.pages);
+        rounds.observer.set_cadence(cadence.scan);
+        rounds.observer.look(now, scan);
+        self.choose_deputy(&rounds.observer);
+
+        let snapshot = rounds.observer.snapshot(self.context.settings.max_moves);
+        let plan = self.plan(&snapshot);
+        let is_failed = !self.perform(&plan, rounds).await;
+        rounds.failed_in_a_row = if is_failed { rounds.failed_in_a_row + 1 } else { 0 };
+
+        let mut state = self.state();
+        state.status.last_scan = Some(now);
+        state.status.leases = snapshot.leases.iter().filter(|lease| !lease.ended).count();
+        state.status.candidates = snapshot.workers.len();
+        state.status.unplaced = plan.unplaced.len();
+        drop(state);
+        self.publish();
+    }
+
+    fn fit_cadence(&self, pages: u32) -> Cadence {
+        let context = &self.context;
+        let cadence = cadence::fit(
+            pages,
+            context.settings.scan_pages_per_second,
+            context.failover,
+            context.discovery,
+        );
+        let mut state = self.state();
+        if state.status.cadence.failover_bound != cadence.failover_bound {
+            tracing::info!(
+                pages,
+                scan_ms = millis(cadence.scan),
+                failover_bound_ms = millis(cadence.failover_bound),
+                within_budget = cadence.within_budget,
+                "scans of the lease table are fitted to its size"
+            );
+        }
+        state.status.cadence = cadence;
+        cadence
+    }
+
+    /// Names a deputy as soon as there is somebody; a leader without one tells the fleet at once.
+    fn choose_deputy(&self, observer: &Observer) {
+        let mut state = self.state();
+        let leader = state.office.lock().map(|lock| lock.owner.clone());
+        let mut candidates = observer.candidates();
+        // A deputy that is about to take over does not name the leader that it takes over from.
+        candidates.retain(|candidate| Some(&candidate.id) != leader.as_ref());
+        let deputy = pick_deputy(&candidates, &self.context.me, state.deputy.as_ref());
+        let is_news = deputy != state.deputy;
+        state.deputy = deputy;
+        if is_news && state.office.leads(self.now()) {
+            self.tend.notify_one();
+        }
+    }
+
+    fn plan(&self, snapshot: &Snapshot) -> AssignmentPlan {
+        match self.role() {
+            Role::Leader => plan_assignment(snapshot),
+            Role::StandIn => plan_placement(snapshot),
+            Role::Deputy | Role::Follower => AssignmentPlan::default(),
+        }
+    }
+
+    /// Performs the plan. Says whether the store let it: a refusal means that somebody else got there first, and is no failure.
+    async fn perform(&self, plan: &AssignmentPlan, rounds: &mut Rounds) -> bool {
+        let observer = &rounds.observer;
+        let attempt = async |step: &Move| {
+            let before = observer.row(&step.key).cloned();
+            let outcome = self
+                .perform_one(step, before.clone(), observer.age(&step.key))
+                .await;
+            (before, outcome)
+        };
+        let attempts: Vec<_> = plan.moves.iter().map(attempt).collect();
+        let outcomes = at_most(self.context.settings.concurrent_writes, attempts).await;
+        let (mut answered, mut failed) = (0_usize, 0_usize);
+        for (before, outcome) in outcomes {
+            match outcome {
+                Ok(Some(after)) => {
+                    answered += 1;
+                    if let Some(before) = before {
+                        rounds.observer.wrote(before.version(), *after);
+                    }
+                }
+                Ok(None) => answered += 1,
+                Err(error) => {
+                    failed += 1;
+                    rounds.write_faults.again(&error);
+                }
+            }
+        }
+        if failed == 0 && answered > 0 {
+            rounds.write_faults.over();
+        }
+        failed == 0 || answered > 0
+    }
+
+    /// Makes one move and returns the new row, or `None` when somebody else got there first or it is not this worker's turn any more.
+    async fn perform_one(
+        &self,
+        step: &Move,
+        before: Option<Lease>,
+        age: Duration,
+    ) -> Result<Option<Box<Lease>>, StoreError> {
+        if !matches!(self.role(), Role::Leader | Role::StandIn) {
+            return Ok(None);
+        }
+        let (expect, change) = (step.expect.clone(), step.change.clone());
+        let outcome = self
+            .context
+            .writer
+            .change(before, &step.key, expect, change)
+            .await?;
+        let reason = step.reason.as_str();
+        match outcome {
+            Outcome::Applied(after) => {
+                let from = step.from.as_ref().map_or("", WorkerId::as_str);
+                let (lease, to, counter) = (&step.key, &step.to, after.counter);
+                let age_ms = millis(age);
+                if after.is_in_handoff() {
+                    tracing::info!(%lease, from, %to, counter, reason, age_ms, "handoff begun");
+                } else {
+                    tracing::info!(%lease, from, %to, counter, reason, age_ms, "lease assigned");
+                }
+                self.context.notices.moved(step.reason);
+                Ok(Some(after))
+            }
+            Outcome::Refused { .. } => {
+                tracing::debug!(lease = %step.key, to = %step.to, reason, "somebody else changed the lease first");
+                Ok(None)
+            }
+        }
+    }
+
+    fn role(&self) -> Role {
+        let now = self.now();
+        self.state().role(now)
+    }
+
+    fn cadence(&self) -> Cadence {
+        self.state().status.cadence
+    }
+
+    /// Tells the worker how things stand, and the scanning half when its role changed.
+    fn publish(&self) {
+        let now = self.now();
+        let mut state = self.state();
+        let role = state.role(now);
+        let lock = state.office.lock().filter(|lock| !lock.released);
+        let (leader, deputy) = (
+            lock.map(|lock| lock.owner.clone()),
+            lock.and_then(|lock| lock.deputy.clone()),
+        );
+        let has_changed = state.status.role != role;
+        state.status = CoordinatorStatus {
+            role,
+            leader,
+            deputy,
+            ..state.status.clone()
+        };
+        let status = state.status.clone();
+        drop(state);
+        if has_changed {
+            tracing::debug!(worker = %self.context.me, ?role, "role in the fleet changed");
+            self.role_changed.notify_one();
+        }
+        self.context.notices.coordinating(&status);
+    }
+
+    fn now(&self) -> Moment {
+        self.context.clock.now()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn role(&self, now: Moment) -> Role {
+        if self.office.leads(now) {
+            Role::Leader
+        } else if self.office.stands_in() {
+            Role::StandIn
+        } else if self.office.is_deputy() {
+            Role::Deputy
+        } else {
+            Role::Follower
+        }
+    }
+}
+
+/// A fault that may repeat: told when it begins, ever more seldom while it lasts, and when it is over.
+struct Faults {
+    what: &'static str,
+    count: u32,
+}
+
+impl Faults {
+    fn new(what: &'static str) -> Self {
+        Self { what, count: 0 }
+    }
+
+    fn again(&mut self, error: &StoreError) {
+        self.count += 1;
+        if self.count.is_power_of_two() {
+            tracing::warn!(times = self.count, error = %Causes(error), "{}", self.what);
+        }
+    }
+
+    fn over(&mut self) {
+        if self.count > 0 {
+            tracing::info!(times = self.count, "over: {}", self.what);
+            self.count = 0;
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for CoordinatorContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CoordinatorContext")
+            .field("me", &self.me)
+            .field("failover", &self.failover)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,389 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::lease::{
+    Capabilities, Preparation, Scan, StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow, apply,
+};
+use crate::model::{Incarnation, Position, ShardId};
+use crate::task::{TaskPolicy, TaskScope};
+use crate::time::{Timestamp, TokioClock};
+
+const F: Duration = Duration::from_secs(10);
+
+/// Just enough of a store: rows behind a mutex, and a switch that makes scans fail.
+#[derive(Debug, Default)]
+struct Table {
+    rows: Mutex<Scan>,
+    scans_fail: Mutex<bool>,
+    scans: Mutex<u32>,
+}
+
+impl Table {
+    fn rows(&self) -> MutexGuard<'_, Scan> {
+        self.rows.lock().unwrap()
+    }
+
+    fn with_leases(count: u32) -> Arc<Self> {
+        let table = Self::default();
+        for n in 0..count {
+            let shard = ShardId::new(format!("shard-{n}")).unwrap();
+            table
+                .rows()
+                .leases
+                .push(Lease::unowned(shard, Position::TrimHorizon));
+        }
+        table.rows().pages = 1;
+        Arc::new(table)
+    }
+
+    fn owners(&self) -> BTreeMap<String, usize> {
+        let mut owners = BTreeMap::new();
+        for lease in &self.rows().leases {
+            let owner = lease.owner.as_ref().map_or("nobody", WorkerId::as_str);
+            *owners.entry(owner.to_owned()).or_default() += 1;
+        }
+        owners
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Table {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            owner_index: false,
+            refusal_shows_row: true,
+        }
+    }
+
+    async fn prepare(&self, _: &Preparation) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn scan(&self) -> Result<Scan, StoreError> {
+        *self.scans.lock().unwrap() += 1;
+        if *self.scans_fail.lock().unwrap() {
+            return Err(StoreError::definite(StoreErrorKind::Unavailable, "no scan today"));
+        }
+        Ok(self.rows().clone())
+    }
+
+    async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        Ok(self.rows().leases.iter().find(|lease| lease.key == *key).cloned())
+    }
+
+    async fn owned_by(&self, _: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError> {
+        Ok(None)
+    }
+
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        expect: &Expect,
+        change: &LeaseChange,
+        incarnation: Incarnation,
+    ) -> Result<Outcome, StoreError> {
+        let mut rows = self.rows();
+        let row = rows.leases.iter_mut().find(|lease| lease.key == *key).unwrap();
+        if !expect.holds(Some(row)) {
+            return Ok(Outcome::Refused {
+                current: Some(Box::new(row.clone())),
+            });
+        }
+        *row = apply(row, change, incarnation);
+        Ok(Outcome::Applied(Box::new(row.clone())))
+    }
+
+    async fn change_worker(&self, _: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+        Ok(WorkerOutcome::Refused)
+    }
+
+    async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+        Ok(self.rows().lock.clone())
+    }
+
+    async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError> {
+        let mut rows = self.rows();
+        let holds = match (expect, &rows.lock) {
+            (LockExpect::Absent, lock) => lock.is_none(),
+            (LockExpect::Version { version, owner }, Some(lock)) => {
+                lock.version == *version && lock.owner == *owner
+            }
+            (LockExpect::Version { .. }, None) => false,
+        };
+        if !holds {
+            return Ok(LockOutcome::Refused);
+        }
+        rows.lock = match change {
+            LockChange::Hold(lock) => Some(lock.clone()),
+            LockChange::Release => None,
+        };
+        Ok(LockOutcome::Applied)
+    }
+}
+
+/// A worker: a coordinator, and a stand-in for the rest that touches its row and renews its leases.
+struct Worker {
+    id: WorkerId,
+    scope: TaskScope,
+    shutdown: CancellationToken,
+    wake: Arc<Notify>,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    status: Mutex<Option<CoordinatorStatus>>,
+    moves: Mutex<Vec<Reason>>,
+}
+
+impl Notices for Seen {
+    fn coordinating(&self, status: &CoordinatorStatus) {
+        *self.status.lock().unwrap() = Some(status.clone());
+    }
+
+    fn moved(&self, reason: Reason) {
+        self.moves.lock().unwrap().push(reason);
+    }
+}
+
+struct Lane(Arc<Table>, Incarnation);
+
+#[async_trait]
+impl LeaseWriter for Lane {
+    async fn change(
+        &self,
+        before: Option<Lease>,
+        key: &LeaseKey,
+        expect: Expect,
+        change: LeaseChange,
+    ) -> Result<Outcome, StoreError> {
+        assert!(before.is_some_and(|before| expect.holds(Some(&before)) && change.fits(&expect)));
+        LeaseStore::change(&*self.0, key, &expect, &change, self.1).await
+    }
+}
+
+impl Worker {
+    fn start(name: &str, table: &Arc<Table>, clock: &Arc<dyn Clock>) -> Self {
+        let worker = Self {
+            id: WorkerId::new(name).unwrap(),
+            scope: TaskScope::new(),
+            shutdown: CancellationToken::new(),
+            wake: Arc::new(Notify::new()),
+            seen: Arc::new(Seen::default()),
+        };
+        let incarnation = Incarnation::from_random_bytes([name.len() as u8; 16]);
+        worker.touch(table);
+        let context = CoordinatorContext {
+            store: Arc::<Table>::clone(table),
+            clock: Arc::clone(clock),
+            rng: Rng::from_seed(1).child(name),
+            me: worker.id.clone(),
+            max_leases: None,
+            failover: F,
+            discovery: Duration::from_secs(1),
+            settings: AssignmentSettings::default(),
+            wake: Arc::clone(&worker.wake),
+            writer: Arc::new(Lane(Arc::clone(table), incarnation)),
+            notices: Arc::<Seen>::clone(&worker.seen),
+        };
+        let coordinator = coordinate(context, worker.shutdown.clone());
+        worker.scope.spawn("coordinator", TaskPolicy::Vital, coordinator);
+
+        let (table, clock, id) = (Arc::clone(table), Arc::clone(clock), worker.id.clone());
+        worker.scope.spawn("the rest", TaskPolicy::Vital, async move {
+            loop {
+                clock.sleep(F / 3).await;
+                table.live(&id, incarnation);
+            }
+        });
+        worker
+    }
+
+    fn touch(&self, table: &Table) {
+        table.rows().workers.push(WorkerRow {
+            id: self.id.clone(),
+            incarnation: None,
+            touches: 0,
+            failover: Some(F),
+            max_leases: None,
+            updated: Timestamp::from_millis(0),
+        });
+    }
+
+    fn role(&self) -> Role {
+        self.seen.status.lock().unwrap().as_ref().unwrap().role
+    }
+}
+
+impl Table {
+    /// What a live worker does: touches its row, renews its leases, completes its handoffs.
+    fn live(&self, me: &WorkerId, incarnation: Incarnation) {
+        let mut rows = self.rows();
+        rows.workers
+            .iter_mut()
+            .filter(|row| row.id == *me)
+            .for_each(|row| row.touches += 1);
+        for lease in rows
+            .leases
+            .iter_mut()
+            .filter(|lease| lease.actual_owner() == Some(me))
+        {
+            let change = if lease.is_in_handoff() {
+                LeaseChange::CompleteHandoff
+            } else {
+                LeaseChange::Renew {
+                    throughput: None,
+                    identity: None,
+                }
+            };
+            *lease = apply(lease, &change, incarnation);
+        }
+    }
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(TokioClock::new())
+}
+
+async fn pass(clock: &Arc<dyn Clock>, time: Duration) {
+    clock.sleep(time).await;
+}
+
+fn counts<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<String, usize> {
+    expected
+        .into_iter()
+        .map(|(owner, count)| (owner.to_owned(), count))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_worker_leads_and_owns_everything_at_once() {
+    let (table, clock) = (Table::with_leases(5), clock());
+    let worker = Worker::start("a", &table, &clock);
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(table.owners(), counts([("a", 5)]));
+    assert_eq!(worker.role(), Role::Leader);
+    assert_eq!(*worker.seen.moves.lock().unwrap(), [Reason::Unowned; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_start_together_share_and_one_that_joins_gets_its_part() {
+    let (table, clock) = (Table::with_leases(6), clock());
+    let _fleet = [
+        Worker::start("a", &table, &clock),
+        Worker::start("b", &table, &clock),
+    ];
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(table.owners(), counts([("a", 3), ("b", 3)]));
+    let _late = Worker::start("c", &table, &clock);
+    pass(&clock, F).await;
+    assert_eq!(table.owners(), counts([("a", 2), ("b", 2), ("c", 2)]));
+    assert!(table.rows().leases.iter().all(|lease| !lease.is_in_handoff()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deputy_is_named_at_once_and_nobody_else_scans() {
+    let (table, clock) = (Table::with_leases(3), clock());
+    let fleet = ["a", "b", "c", "d"].map(|name| Worker::start(name, &table, &clock));
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(
+        table.rows().lock.as_ref().unwrap().deputy,
+        Some(fleet[1].id.clone())
+    );
+    pass(&clock, Duration::from_secs(2)).await;
+    assert_eq!(
+        fleet.each_ref().map(Worker::role),
+        [Role::Leader, Role::Deputy, Role::Follower, Role::Follower]
+    );
+    let before = *table.scans.lock().unwrap();
+    pass(&clock, Duration::from_secs(10)).await;
+    let scans = *table.scans.lock().unwrap() - before;
+    assert!(
+        (38..=42).contains(&scans),
+        "{scans} scans by two workers in ten seconds"
+    );
+}
+
+/// From the death of any worker, the leader included, to the new owners of its leases.
+#[tokio::test(start_paused = true)]
+async fn the_leases_of_a_dead_worker_are_given_away_within_a_failover_time_and_a_second() {
+    for (dead, elapsed) in [(0, 5), (1, 5), (2, 5), (0, 7)] {
+        let (table, clock) = (Table::with_leases(6), clock());
+        let fleet = ["a", "b", "c"].map(|name| Worker::start(name, &table, &clock));
+        pass(&clock, Duration::from_millis(elapsed * 1300)).await;
+        let owner = fleet[dead].id.as_str();
+        assert_eq!(table.owners()[owner], 2);
+        fleet[dead].scope.kill();
+        pass(&clock, F + Duration::from_secs(1)).await;
+        assert!(
+            !table.owners().contains_key(owner),
+            "{owner}: {:?}",
+            table.owners()
+        );
+        // And afterwards the fleet is led again, and in balance.
+        pass(&clock, F).await;
+        let leaders = fleet
+            .iter()
+            .enumerate()
+            .filter(|(n, worker)| *n != dead && worker.role() == Role::Leader);
+        assert_eq!(leaders.count(), 1);
+        assert_eq!(table.owners().into_values().collect::<Vec<_>>(), [3, 3]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_leader_and_deputy_die_together_somebody_else_takes_over() {
+    let (table, clock) = (Table::with_leases(6), clock());
+    let fleet = ["a", "b", "c"].map(|name| Worker::start(name, &table, &clock));
+    pass(&clock, Duration::from_secs(7)).await;
+    fleet[0].scope.kill();
+    fleet[1].scope.kill();
+    pass(&clock, F * 2 + Duration::from_secs(4)).await;
+    assert_eq!(table.owners(), counts([("c", 6)]));
+    assert_eq!(fleet[2].role(), Role::Leader);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_brings_the_next_scan_forward() {
+    let (table, clock) = (Table::with_leases(0), clock());
+    let worker = Worker::start("a", &table, &clock);
+    pass(&clock, Duration::from_millis(1750)).await;
+    let shard = ShardId::new("new").unwrap();
+    table
+        .rows()
+        .leases
+        .push(Lease::unowned(shard, Position::TrimHorizon));
+    worker.wake.notify_one();
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(table.owners(), counts([("a", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_scans_expires_nothing_and_costs_the_leader_its_office() {
+    let (table, clock) = (Table::with_leases(2), clock());
+    let worker = Worker::start("a", &table, &clock);
+    let dead = WorkerId::new("dead").unwrap();
+    pass(&clock, Duration::from_secs(1)).await;
+    table.rows().leases[0].owner = Some(dead);
+    pass(&clock, Duration::from_secs(1)).await;
+    *table.scans_fail.lock().unwrap() = true;
+    pass(&clock, Duration::from_secs(3)).await;
+    assert_eq!((worker.role(), &table.rows().lock), (Role::Follower, &None));
+    pass(&clock, F * 3).await;
+    assert_eq!(table.owners(), counts([("a", 1), ("dead", 1)]));
+    *table.scans_fail.lock().unwrap() = false;
+    pass(&clock, F * 3).await;
+    assert_eq!(table.owners(), counts([("a", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutting_down_gives_the_lock_up_and_the_deputy_takes_it() {
+    let (table, clock) = (Table::with_leases(2), clock());
+    let fleet = ["a", "b", "c"].map(|name| Worker::start(name, &table, &clock));
+    pass(&clock, Duration::from_secs(3)).await;
+    fleet[0].shutdown.cancel();
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(table.rows().lock, None);
+    pass(&clock, Duration::from_secs(1)).await;
+    assert_eq!(table.rows().lock.as_ref().unwrap().owner, fleet[1].id);
+}
