@@ -37,11 +37,13 @@ pub const BEHIND_SECONDS: &str = "kcl_behind_latest_seconds";
 pub const STALLS: &str = "kcl_stalls_total";
 /// Whether this worker is the leader, 0 or 1. Gauge.
 pub const LEADER: &str = "kcl_leader";
+/// Leases that this worker assigned as leader or deputy. Counter.
+pub const ASSIGNMENTS: &str = "kcl_assignments_total";
 /// Leases that nobody owns, as the planner sees it. Gauge.
 pub const LEASES_UNPLACED: &str = "kcl_leases_unplaced";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 14] = [
+pub const ALL: [(&str, &str); 15] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -55,6 +57,7 @@ pub const ALL: [(&str, &str); 14] = [
     (BEHIND_SECONDS, "histogram"),
     (STALLS, "counter"),
     (LEADER, "gauge"),
+    (ASSIGNMENTS, "counter"),
     (LEASES_UNPLACED, "gauge"),
 ];
 
@@ -94,6 +97,7 @@ struct Handles {
     behind: Histogram,
     stalls: Counter,
     leader: Gauge,
+    assignments: Counter,
     unplaced: Gauge,
 }
 
@@ -133,6 +137,7 @@ impl Metrics {
             behind: registry.histogram(BEHIND_SECONDS),
             stalls: registry.counter(STALLS, &[]),
             leader: registry.gauge(LEADER),
+            assignments: registry.counter(ASSIGNMENTS, &[]),
             unplaced: registry.gauge(LEASES_UNPLACED),
         };
         Self {
@@ -214,6 +219,10 @@ impl Metrics {
 
     pub(crate) fn leads(&self, leads: bool) {
         self.handles.leader.set(f64::from(u8::from(leads)));
+    }
+
+    pub(crate) fn assigned(&self) {
+        self.handles.assignments.increment(1);
     }
 
     pub(crate) fn unplaced(&self, count: usize) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::assignment::AssignmentSettings;
 use crate::shard_sync::InitialPosition;
 
 /// How a worker behaves. Plain data: it can be read from a file, with every field optional.
@@ -58,11 +59,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// How long a start may go on trying while a service does not answer. 60 s by default.
     pub start_timeout: Duration,
-    /// The most leases moved in one round of balancing, at least 1; a third of those still needed if that is more. 8 by default.
-    pub max_moves_per_round: u32,
-    /// How many pages of the lease table the leader may read per second, on average. At least 1; 4 by default:
-    /// two scans of a small table per second, and a spare half for discovery.
-    pub scan_pages_per_second: u32,
+    /// How the leader assigns leases.
+    pub assignment: AssignmentSettings,
     /// Takes over the table of a Java application. It must be stopped: a Java worker and this library do not share
     /// a fleet. Off by default, so that a table Java workers may be using is refused.
     pub take_over_java: bool,
@@ -97,8 +95,7 @@ impl Default for Settings {
             handoff_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(25),
             start_timeout: Duration::from_secs(60),
-            max_moves_per_round: 8,
-            scan_pages_per_second: 4,
+            assignment: AssignmentSettings::default(),
             take_over_java: false,
         }
     }
@@ -158,20 +155,12 @@ impl Settings {
                 self.start_timeout.is_zero(),
                 "start_timeout must be above zero: no service could answer in time",
             ),
-            (
-                self.max_moves_per_round == 0,
-                "max_moves_per_round must be at least 1: the fleet would never balance",
-            ),
-            (
-                self.scan_pages_per_second == 0,
-                "scan_pages_per_second must be at least 1: the leader could not see the table",
-            ),
         ];
-        let violations: Vec<_> = rules
+        let violated = rules
             .into_iter()
             .filter(|(violated, _)| *violated)
-            .map(|(_, rule)| rule)
-            .collect();
+            .map(|(_, rule)| rule.to_owned());
+        let violations: Vec<_> = violated.chain(self.assignment.violations(failover)).collect();
         if violations.is_empty() {
             Ok(())
         } else {
@@ -183,12 +172,12 @@ impl Settings {
 /// The settings contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidSettings {
-    violations: Vec<&'static str>,
+    violations: Vec<String>,
 }
 
 impl InvalidSettings {
     /// Every rule that is violated, each with what to change.
-    pub fn violations(&self) -> &[&'static str] {
+    pub fn violations(&self) -> &[String] {
         &self.violations
     }
 }

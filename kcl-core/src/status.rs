@@ -95,6 +95,16 @@ impl StatusBoard {
             .send_if_modified(|status| status.leases.get_mut(key).map(change).is_some());
     }
 
+    /// What the coordinator says about the office; watchers are woken only by news.
+    pub(crate) fn update_office(&self, leads: bool, bound: Option<Duration>, unplaced: usize) {
+        self.sender.send_if_modified(|status| {
+            let new = (leads, bound, unplaced);
+            let is_news = (status.is_leader, status.failover_bound, status.unplaced) != new;
+            (status.is_leader, status.failover_bound, status.unplaced) = new;
+            is_news
+        });
+    }
+
     pub(crate) fn read(&self) -> WorkerStatus {
         self.sender.borrow().clone()
     }

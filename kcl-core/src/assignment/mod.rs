@@ -12,7 +12,8 @@ pub mod plan;
 
 mod perform;
 mod settings;
-#[cfg_attr(not(test), expect(dead_code, reason = "the worker runtime starts it"))]
-pub(crate) mod task;
+mod task;
 
+pub(crate) use plan::Reason;
 pub use settings::AssignmentSettings;
+pub(crate) use task::{CoordinatorContext, CoordinatorStatus, Notices, Role, coordinate};

@@ -209,6 +209,11 @@ impl Office {
         self.tenure.as_ref().is_some_and(|tenure| now < tenure.ends())
     }
 
+    /// Until when this worker may believe to lead, if it holds the lock.
+    pub fn leads_until(&self) -> Option<Moment> {
+        self.tenure.as_ref().map(Tenure::ends)
+    }
+
     /// Whether the leader named this worker its deputy, which watches the table as the leader does.
     pub fn is_deputy(&self) -> bool {
         let lock = self

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -18,10 +17,10 @@ use crate::assignment::plan::{
 };
 use crate::error::Causes;
 use crate::lease::{
-    Certainty, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
-    Outcome, StoreError,
+    Certainty, LeaderLock, Lease, LeaseStore, LeaseWriter, LockChange, LockExpect, LockOutcome, Outcome,
+    StoreError,
 };
-use crate::model::{LeaseKey, WorkerId};
+use crate::model::WorkerId;
 use crate::rng::Rng;
 use crate::time::{Clock, ClockExt, Moment};
 
@@ -47,19 +46,6 @@ pub(crate) struct CoordinatorContext {
     pub(crate) wake: Arc<Notify>,
     pub(crate) writer: Arc<dyn LeaseWriter>,
     pub(crate) notices: Arc<dyn Notices>,
-}
-
-/// Changes lease rows, each in its own lane, and finds out how writes with unknown outcome ended.
-#[async_trait]
-pub(crate) trait LeaseWriter: Send + Sync {
-    /// Changes the lease. `before` is the row that the expectation was made from.
-    async fn change(
-        &self,
-        before: Option<Lease>,
-        key: &LeaseKey,
-        expect: Expect,
-        change: LeaseChange,
-    ) -> Result<Outcome, StoreError>;
 }
 
 /// Hears what the coordinator does: for status and metrics. Called often; must not block.
@@ -93,6 +79,8 @@ impl Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CoordinatorStatus {
     pub(crate) role: Role,
+    /// Until when this worker may believe to lead, if it does.
+    pub(crate) leads_until: Option<Moment>,
     pub(crate) leader: Option<WorkerId>,
     pub(crate) deputy: Option<WorkerId>,
     /// When this worker last scanned the table; of the rest, what that scan showed.
@@ -161,6 +149,7 @@ impl Coordinator {
             lock_faults: Faults::new("the leader lock cannot be read or written"),
             status: CoordinatorStatus {
                 role: Role::Follower,
+                leads_until: None,
                 leader: None,
                 deputy: None,
                 last_scan: None,
@@ -462,7 +451,7 @@ impl Coordinator {
         let outcome = self
             .context
             .writer
-            .change(before, &step.key, expect, change)
+            .change(&step.key, before.as_ref(), expect, change)
             .await?;
         let reason = step.reason.as_str();
         match outcome {
@@ -507,6 +496,7 @@ impl Coordinator {
         let has_changed = state.status.role != role;
         state.status = CoordinatorStatus {
             role,
+            leads_until: state.office.leads_until(),
             leader,
             deputy,
             ..state.status.clone()

@@ -10,7 +10,6 @@ mod graph;
 mod identity;
 mod plan;
 mod shard_end;
-#[allow(dead_code, reason = "the leader's task calls it")]
 mod task;
 #[cfg(test)]
 mod testing;
@@ -22,5 +21,4 @@ pub use plan::{
     Anomaly, CreateReason, Creation, InitialPosition, Keying, Start, SyncPlan, lease_cover, plan_sync,
 };
 pub use shard_end::{ChildPlan, Family, InvalidShardEnd, children_from_listing, plan_children};
-#[allow(unused_imports, reason = "the leader's task calls it")]
-pub(crate) use task::{SyncError, SyncReport, SyncRequest, Tools, sync_once};
+pub(crate) use task::{SyncReport, SyncRequest, Tools, sync_once};

@@ -18,7 +18,7 @@ use crate::time::{ClockExt as _, Moment};
 use crate::worker::builder::Parts;
 use crate::worker::grants::Grants;
 use crate::worker::handle::{Stop, StopSignal};
-use crate::worker::leadership::{Coordinator, coordinator};
+use crate::worker::leadership::serve_fleet;
 use crate::worker::membership::Membership;
 use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};
 use crate::worker::start::{Ground, prepare};
@@ -111,21 +111,19 @@ impl Running {
             leaving,
             superseded,
         };
-        running.spawn_tasks(coordinator(&running.services, ground.scan));
+        running.spawn_tasks();
         Ok(running)
     }
 
-    fn spawn_tasks(&self, coordinator: Coordinator) {
+    fn spawn_tasks(&self) {
         let membership = Arc::clone(&self.membership);
         self.spawn_watch("membership", async move { membership.keep_up().await });
         let grants = Arc::clone(&self.grants);
         self.spawn_watch("discovery", async move { grants.discover().await });
-        let leaving = self.leaving.clone();
-        self.services.scope.spawn(
-            COORDINATOR,
-            TaskPolicy::Vital,
-            async move { coordinator.run(leaving).await }.in_current_span(),
-        );
+        let coordinator = serve_fleet(Arc::clone(&self.services), self.leaving.clone());
+        self.services
+            .scope
+            .spawn(COORDINATOR, TaskPolicy::Vital, coordinator.in_current_span());
     }
 
     /// Spawns a task that ends by itself only when another process has taken the worker's id.

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::error::{Causes, Error, ErrorKind};
-use crate::lease::{Preparation, Scan, StoreError, StoreErrorKind};
+use crate::lease::{Preparation, StoreError, StoreErrorKind};
 use crate::model::StreamIdentity;
 use crate::processor::backoff;
 use crate::rng::Rng;
@@ -18,7 +18,6 @@ use crate::worker::builder::Parts;
 /// What a worker knows once it may begin.
 pub(crate) struct Ground {
     pub(crate) identity: StreamIdentity,
-    pub(crate) scan: Scan,
 }
 
 /// Asks source and store. A service that does not answer is asked again until the start's time is up; anything else is an
@@ -56,7 +55,7 @@ pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
             "a row of the lease table cannot be read; it is left as it is"
         );
     }
-    Ok(Ground { identity, scan })
+    Ok(Ground { identity })
 }
 
 struct Attempts<'a> {

@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
+
 use super::*;
 use crate::lease::{
     Capabilities, Preparation, Scan, StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow, apply,
 };
+use crate::lease::{Expect, LeaseChange};
+use crate::model::LeaseKey;
 use crate::model::{Incarnation, Position, ShardId};
 use crate::task::{TaskPolicy, TaskScope};
 use crate::time::{Timestamp, TokioClock};
@@ -152,12 +156,12 @@ struct Lane(Arc<Table>, Incarnation);
 impl LeaseWriter for Lane {
     async fn change(
         &self,
-        before: Option<Lease>,
         key: &LeaseKey,
+        before: Option<&Lease>,
         expect: Expect,
         change: LeaseChange,
     ) -> Result<Outcome, StoreError> {
-        assert!(before.is_some_and(|before| expect.holds(Some(&before)) && change.fits(&expect)));
+        assert!(before.is_some_and(|before| expect.holds(Some(before)) && change.fits(&expect)));
         LeaseStore::change(&*self.0, key, &expect, &change, self.1).await
     }
 }
