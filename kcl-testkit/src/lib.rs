@@ -4,7 +4,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod clock;
+pub mod faulty_stream;
 pub mod memory_stream;
 pub mod source_suite;
 
+pub use faulty_stream::FaultyStream;
 pub use memory_stream::MemoryStream;
