@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod faulty_stream;
 pub mod memory_stream;
+pub mod processors;
 pub mod source_suite;
 
 pub use faulty_stream::FaultyStream;
