@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tracing::Instrument as _;
 
 /// What the end of a task means to its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl TaskScope {
         Self::default()
     }
 
-    /// Starts a task on the current tokio runtime.
+    /// Starts a task on the current tokio runtime, inside the current tracing span.
     ///
     /// In a scope that was [killed](Self::kill) nothing starts and the future is dropped.
     pub fn spawn(
@@ -94,7 +95,7 @@ impl TaskScope {
             id
         };
         let task = Guarded {
-            future: Box::pin(future),
+            future: Box::pin(future.in_current_span()),
             entry: Entry {
                 shared: Arc::clone(&self.shared),
                 id,

@@ -4,7 +4,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod clock;
+pub mod faults;
+pub mod faulty_stream;
+pub mod lease_suite;
 pub mod memory_stream;
+pub mod processors;
 pub mod source_suite;
 
+pub use faulty_stream::FaultyStream;
 pub use memory_stream::MemoryStream;

@@ -123,7 +123,7 @@ impl Running {
         let coordinator = serve_fleet(Arc::clone(&self.services), self.leaving.clone());
         self.services
             .scope
-            .spawn(COORDINATOR, TaskPolicy::Vital, coordinator.in_current_span());
+            .spawn(COORDINATOR, TaskPolicy::Vital, coordinator);
     }
 
     /// Spawns a task that ends by itself only when another process has taken the worker's id.
@@ -138,7 +138,7 @@ impl Running {
         };
         self.services
             .scope
-            .spawn(name, TaskPolicy::Vital, watch.in_current_span());
+            .spawn(name, TaskPolicy::Vital, watch);
     }
 
     async fn until_stopped(&self, stop: &StopSignal) -> Why {

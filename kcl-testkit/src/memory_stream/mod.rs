@@ -275,7 +275,9 @@ impl MemoryStream {
         self.state().log.clone()
     }
 
-    pub(crate) fn clock_ref(&self) -> &dyn Clock {
+    /// The clock that the stream lives by.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
         &*self.shared.clock
     }
 

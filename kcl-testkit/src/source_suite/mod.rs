@@ -76,7 +76,7 @@ impl SourceFixture for MemoryStream {
     }
 
     fn clock(&self) -> &dyn Clock {
-        self.clock_ref()
+        Self::clock(self)
     }
 
     async fn put(

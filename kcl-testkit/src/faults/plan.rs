@@ -1,0 +1,161 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kcl_core::lease::StoreErrorKind;
+use kcl_core::rng::Rng;
+
+use super::{Operation, StoreCounts};
+
+/// One thing that goes wrong with one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The call never reaches the storage, and the caller is told so: a definite error of this kind.
+    Fail(StoreErrorKind),
+    /// The call is done, and the caller learns of an unknown outcome at once, as when the connection breaks.
+    LoseReply,
+    /// The call reaches the storage this much later.
+    DelayRequest(Duration),
+    /// The caller gets the answer this much later.
+    DelayReply(Duration),
+}
+
+/// The state of the connection between one client and the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Link {
+    /// Everything passes.
+    #[default]
+    Up,
+    /// An outage: every call fails at once, and definitely did not happen.
+    Refusing,
+    /// A partition: no call reaches the storage, and the caller only runs into its deadline.
+    RequestsLost,
+    /// A partition one way: every call is done, and the caller only runs into its deadline.
+    RepliesLost,
+}
+
+/// How often calls fail at random. Zero is never; `n` is one call in `n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FaultRates {
+    /// One call in this many fails with a definite [`StoreErrorKind::Unavailable`].
+    pub unavailable_one_in: u64,
+    /// One call in this many fails with a definite [`StoreErrorKind::Throttled`].
+    pub throttled_one_in: u64,
+    /// One call in this many loses its reply.
+    pub lose_reply_one_in: u64,
+    /// The longest delay of a request; each is delayed by some part of it.
+    pub delay_up_to: Duration,
+}
+
+/// What goes wrong on one client's connection. Clones share the plan, so that a test can change it while the store is in use.
+#[derive(Debug, Clone, Default)]
+pub struct StoreFaults {
+    plan: Arc<Mutex<Plan>>,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    link: Link,
+    once: BTreeMap<Operation, VecDeque<Fault>>,
+    always: BTreeMap<Operation, Fault>,
+    random: Option<(Rng, FaultRates)>,
+    counts: StoreCounts,
+}
+
+/// What is to go wrong with the call that begins now.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Verdict {
+    pub(super) link: Link,
+    pub(super) fail: Option<StoreErrorKind>,
+    pub(super) lose_reply: bool,
+    pub(super) delay_request: Duration,
+    pub(super) delay_reply: Duration,
+}
+
+impl StoreFaults {
+    /// A plan in which nothing goes wrong.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next call of this kind has this fault. Called again, the call after that has the next fault.
+    pub fn once(&self, operation: Operation, fault: Fault) {
+        self.lock().once.entry(operation).or_default().push_back(fault);
+    }
+
+    /// Every call of this kind that has no other fault has this one, until [`clear`](Self::clear).
+    pub fn always(&self, operation: Operation, fault: Fault) {
+        self.lock().always.insert(operation, fault);
+    }
+
+    /// Calls fail at random at these rates, until [`clear`](Self::clear).
+    pub fn at_random(&self, rng: Rng, rates: FaultRates) {
+        self.lock().random = Some((rng, rates));
+    }
+
+    /// Sets the state of the connection.
+    pub fn set_link(&self, link: Link) {
+        self.lock().link = link;
+    }
+
+    /// From now on nothing goes wrong. What was counted stays.
+    pub fn clear(&self) {
+        let mut plan = self.lock();
+        let counts = std::mem::take(&mut plan.counts);
+        *plan = Plan {
+            counts,
+            ..Plan::default()
+        };
+    }
+
+    /// The calls made so far, those that failed included.
+    pub fn counts(&self) -> StoreCounts {
+        self.lock().counts.clone()
+    }
+
+    pub(super) fn begin(&self, operation: Operation) -> Verdict {
+        let mut plan = self.lock();
+        plan.counts.add(operation);
+        let mut verdict = Verdict {
+            link: plan.link,
+            ..Verdict::default()
+        };
+        if let Some((rng, rates)) = &mut plan.random {
+            verdict.draw(rng, *rates);
+        }
+        let once = plan.once.get_mut(&operation).and_then(VecDeque::pop_front);
+        if let Some(fault) = once.or_else(|| plan.always.get(&operation).copied()) {
+            verdict.add(fault);
+        }
+        verdict
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Verdict {
+    fn add(&mut self, fault: Fault) {
+        match fault {
+            Fault::Fail(kind) => self.fail = Some(kind),
+            Fault::LoseReply => self.lose_reply = true,
+            Fault::DelayRequest(delay) => self.delay_request += delay,
+            Fault::DelayReply(delay) => self.delay_reply += delay,
+        }
+    }
+
+    // Every rate draws, whatever the others gave: the numbers that one fault sees do not depend on another's rate.
+    fn draw(&mut self, rng: &mut Rng, rates: FaultRates) {
+        let unavailable = rng.one_in(rates.unavailable_one_in);
+        let throttled = rng.one_in(rates.throttled_one_in);
+        self.lose_reply = rng.one_in(rates.lose_reply_one_in);
+        let longest = u64::try_from(rates.delay_up_to.as_micros()).unwrap_or(u64::MAX);
+        self.delay_request = Duration::from_micros(rng.below(longest));
+        self.fail = match (unavailable, throttled) {
+            (true, _) => Some(StoreErrorKind::Unavailable),
+            (false, true) => Some(StoreErrorKind::Throttled),
+            (false, false) => None,
+        };
+    }
+}

@@ -1,0 +1,114 @@
+//! Checkpoints and the end of a shard.
+
+use bytes::Bytes;
+use kcl_core::lease::{Lease, LeaseChange, PendingCheckpoint};
+use kcl_core::model::Position;
+
+use super::support::{assign, at, change, checkpoint, create, end, hand_off, owned, refused, renew, shards};
+use super::{LeaseStoreFixture, did_not_run};
+
+/// A checkpoint stores the position and doubles as a renewal.
+pub async fn a_checkpoint_stores_the_position_and_moves_the_counter(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    let stored = change(&store, &row, checkpoint(5)).await;
+    assert_eq!((stored.checkpoint, stored.counter), (at(5), row.counter + 1));
+}
+
+/// A checkpoint under a version that the row has left moves nothing: not by a former owner, not by a slow one.
+pub async fn a_checkpoint_under_a_stale_version_is_refused_and_moves_nothing(
+    fixture: &dyn LeaseStoreFixture,
+) {
+    let store = fixture.handle().await;
+    let old = create(&store, owned(1, 1)).await;
+    let row = change(&store, &old, renew()).await;
+    refused(&store, &old, &checkpoint(5)).await;
+    change(&store, &row, assign(2)).await;
+    refused(&store, &row, &checkpoint(5)).await;
+}
+
+/// A checkpoint that Java prepared is settled by the next one.
+pub async fn a_checkpoint_clears_a_pending_one(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    for (n, state) in [(1, None), (2, Some(Bytes::from_static(b"prepared")))] {
+        let pending = Some(PendingCheckpoint {
+            position: at(9),
+            state,
+        });
+        let row = create(
+            &store,
+            Lease {
+                pending,
+                ..owned(n, 1)
+            },
+        )
+        .await;
+        let row = change(&store, &row, renew()).await;
+        assert!(row.pending.is_some(), "a renewal leaves it");
+        let row = change(&store, &row, checkpoint(5)).await;
+        assert_eq!(row.pending, None);
+    }
+}
+
+/// What another program keeps in the row survives every change we make.
+pub async fn attributes_the_store_does_not_know_survive_every_change(fixture: &dyn LeaseStoreFixture) {
+    let Some(raw) = fixture.raw_rows() else {
+        return did_not_run("attributes_the_store_does_not_know_survive_every_change");
+    };
+    let store = fixture.handle().await;
+    let mut row = create(&store, owned(1, 1)).await;
+    raw.add_unknown_attribute(&row.key).await;
+    let changes = [
+        renew(),
+        checkpoint(5),
+        assign(2),
+        hand_off(3),
+        LeaseChange::CancelHandoff,
+        LeaseChange::Release,
+        LeaseChange::Describe {
+            children: Some(shards([2, 3])),
+            hash_range: None,
+        },
+        end([2, 3]),
+    ];
+    for step in changes {
+        let verb = step.verb();
+        row = change(&store, &row, step).await;
+        assert!(raw.has_unknown_attribute(&row.key).await, "lost by {verb}");
+    }
+}
+
+/// An ended lease has its end, its children and no owner.
+pub async fn an_ended_lease_has_children_and_no_owner(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    let ended = change(&store, &row, end([2, 3])).await;
+    assert_eq!(
+        (&ended.checkpoint, &ended.children),
+        (&Position::ShardEnd, &shards([2, 3]))
+    );
+    assert_eq!((&ended.owner, ended.counter), (&None, row.counter + 1));
+    let childless = create(&store, owned(4, 1)).await;
+    let childless = change(&store, &childless, end([])).await;
+    assert!(childless.is_ended() && childless.children.is_empty());
+}
+
+/// A shard that ends during a handoff ends for both workers.
+pub async fn ending_during_a_handoff_leaves_no_owner(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    let row = change(&store, &row, hand_off(2)).await;
+    let ended = change(&store, &row, end([2])).await;
+    assert_eq!(
+        (ended.owner, ended.checkpoint_owner, ended.handoff_stamp),
+        (None, None, None)
+    );
+}
+
+/// Only the owner ends a shard.
+pub async fn an_end_under_a_stale_version_is_refused(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    change(&store, &row, assign(2)).await;
+    refused(&store, &row, &end([2])).await;
+}

@@ -1,0 +1,102 @@
+//! The owner's heartbeat.
+
+use kcl_core::lease::{Expect, LeaseChange};
+use kcl_core::model::StreamIdentity;
+use kcl_core::time::Timestamp;
+
+use super::LeaseStoreFixture;
+use super::support::{
+    assign, attempt, change, checkpoint, create, lease, one_won, owned, read, refused, refused_expecting,
+    renew, with_counter, worker,
+};
+
+/// A renewal moves the counter by one and nothing else that another worker could rely on.
+pub async fn a_renewal_adds_one_to_the_counter_and_touches_no_checkpoint(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    let row = change(&store, &row, checkpoint(77)).await;
+    let renewed = change(&store, &row, renew()).await;
+    assert_eq!(renewed.counter, row.counter + 1);
+    assert_eq!(renewed.checkpoint, row.checkpoint);
+}
+
+/// Two renewals under one version: the second is refused.
+pub async fn renewal_under_a_stale_counter_is_refused(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    change(&store, &row, renew()).await;
+    refused(&store, &row, &renew()).await;
+}
+
+/// A counter that the row has not reached is no better than one that it has left.
+pub async fn renewal_under_a_future_counter_is_refused(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    refused_expecting(&store, &row.key, &with_counter(&row, 1), &renew()).await;
+}
+
+/// The owner before sees the lease gone, whatever counter it tries.
+pub async fn renewal_by_a_former_owner_is_refused(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    let taken = change(&store, &row, assign(2)).await;
+    refused(&store, &row, &renew()).await;
+    refused_expecting(&store, &row.key, &with_counter(&row, taken.counter), &renew()).await;
+}
+
+/// Throughput and identity are stored when a renewal brings them, and stay when it does not.
+pub async fn a_renewal_stores_the_facts_it_brings_and_leaves_the_others(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    let identity = StreamIdentity {
+        name: "orders".into(),
+        arn: "arn:aws:kinesis:eu-central-1:123456789012:stream/orders".into(),
+        created: Timestamp::from_millis(1_690_000_000_456),
+    };
+    let facts = LeaseChange::Renew {
+        throughput: Some(2.25),
+        identity: Some(identity.clone()),
+    };
+    let row = change(&store, &row, facts).await;
+    let row = change(&store, &row, renew()).await;
+    assert_eq!((row.throughput, row.identity), (Some(2.25), Some(identity)));
+}
+
+/// A lease that is gone cannot be renewed back to life.
+pub async fn renewal_of_an_absent_lease_is_refused_and_creates_nothing(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    refused(&store, &owned(1, 1), &renew()).await;
+    assert_eq!(read(&store, &lease(1).key).await, None);
+}
+
+/// The owner renews while another worker takes: one of both is refused, and the row is the winner's.
+pub async fn of_a_renewal_and_a_take_at_once_exactly_one_wins(fixture: &dyn LeaseStoreFixture) {
+    let (a, b) = (fixture.handle().await, fixture.handle().await);
+    for n in 1..=8 {
+        let row = create(&a, owned(n, 1)).await;
+        let (renewal, take) = (renew(), assign(2));
+        let (renewed, taken) = tokio::join!(attempt(&a, &row, &renewal), attempt(&b, &row, &take));
+        assert!(one_won([&renewed, &taken]), "{renewed:?} and {taken:?}");
+        let owner = if matches!(renewed, kcl_core::lease::Outcome::Applied(_)) {
+            1
+        } else {
+            2
+        };
+        let left = read(&a, &row.key).await.unwrap();
+        assert_eq!((left.owner, left.counter), (Some(worker(owner)), 1));
+    }
+}
+
+/// Two handles renew the same version, again and again: each time one renewal is made.
+pub async fn of_two_renewals_of_one_version_exactly_one_is_made(fixture: &dyn LeaseStoreFixture) {
+    let (a, b) = (fixture.handle().await, fixture.handle().await);
+    let mut row = create(&a, owned(1, 1)).await;
+    for _ in 0..10 {
+        let renewal = renew();
+        let (first, second) = tokio::join!(attempt(&a, &row, &renewal), attempt(&b, &row, &renewal));
+        assert!(one_won([&first, &second]), "{first:?} and {second:?}");
+        let left = read(&a, &row.key).await.unwrap();
+        assert!(Expect::Version(left.version()) == with_counter(&row, row.counter + 1));
+        row = left;
+    }
+}
