@@ -44,8 +44,8 @@ pub enum LeaseChange {
         /// The worker to own the lease.
         to: WorkerId,
     },
-    /// Asks the owner to hand the lease over to `to`. Moves no counter. Expects [`Expect::Owners`] with an owner and no
-    /// handoff under way.
+    /// Asks the owner to hand the lease over to `to`. Moves no counter. Expects [`Expect::Owners`] with an owner other than
+    /// `to` and no handoff under way: Java takes a row whose two owners are one worker for broken.
     BeginHandoff {
         /// The worker to own the lease next.
         to: WorkerId,
@@ -116,12 +116,12 @@ impl LeaseChange {
         match (self, expect) {
             (Self::Create(_), Expect::Absent) | (Self::Describe { .. }, Expect::Present) => true,
             (
-                Self::BeginHandoff { .. },
+                Self::BeginHandoff { to },
                 Expect::Owners {
                     owner,
                     checkpoint_owner,
                 },
-            ) => owner.is_some() && checkpoint_owner.is_none(),
+            ) => owner.as_ref().is_some_and(|owner| owner != to) && checkpoint_owner.is_none(),
             (Self::CompleteHandoff | Self::CancelHandoff, Expect::Version(version)) => {
                 version.owner.is_some() && version.checkpoint_owner.is_some()
             }

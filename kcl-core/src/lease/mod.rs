@@ -13,6 +13,9 @@ mod store;
 mod worker_row;
 mod writer;
 
+#[cfg(test)]
+mod change_tests;
+
 pub use change::{Expect, LeaseChange, apply};
 pub(crate) use lane::{LaneLimits, Lanes};
 pub use row::{Lease, PendingCheckpoint, Version, WriteStamp};

@@ -75,13 +75,22 @@ fn shows(row: &Lease, before: Option<&Lease>, change: &LeaseChange, incarnation:
         | LeaseChange::End { .. } => before.is_some_and(|before| {
             let after = apply(before, change, incarnation);
             let owners_match = (&row.owner, &row.checkpoint_owner) == (&after.owner, &after.checkpoint_owner)
-                || (row.is_in_handoff() && !after.is_in_handoff() && row.checkpoint_owner == after.owner);
+                || is_handoff_on_top(row, before, &after);
             row.stamp == after.stamp
                 && row.counter == after.counter
                 && row.checkpoint == after.checkpoint
                 && owners_match
         }),
     }
+}
+
+/// Whether the row is as after the change, but for a handoff begun since.
+///
+/// A handoff that was under way before the change was not begun since: an earlier renewal that landed late would show it too.
+fn is_handoff_on_top(row: &Lease, before: &Lease, after: &Lease) -> bool {
+    let same_as_before =
+        before.is_in_handoff() && (&row.owner, row.handoff_stamp) == (&before.owner, before.handoff_stamp);
+    row.is_in_handoff() && !after.is_in_handoff() && row.checkpoint_owner == after.owner && !same_as_before
 }
 
 fn is_one_own_step_ahead(row: &Lease, before: &Lease, incarnation: Incarnation) -> bool {
