@@ -199,6 +199,13 @@ pub async fn a_change_that_does_not_fit_its_expectation_is_an_error_and_touches_
         (Expect::Version(row.version()), LeaseChange::CancelHandoff),
         (
             Expect::Owners {
+                owner: Some(worker(1)),
+                checkpoint_owner: None,
+            },
+            LeaseChange::BeginHandoff { to: worker(1) },
+        ),
+        (
+            Expect::Owners {
                 owner: None,
                 checkpoint_owner: None,
             },
