@@ -445,4 +445,23 @@ proptest! {
         }
         prop_assert_eq!(judges.iter().filter(|judge| judge.office.leads(judge.clock(now))).count(), 1);
     }
+
+    /// The tightest case: the leader falls silent right after a heartbeat, and a challenger watches as closely as it can.
+    #[test]
+    fn a_silent_leader_has_stopped_leading_when_the_lock_is_taken(
+        leader_rate in 950_u64..=1050, challenger_rate in 950_u64..=1050, gap in 1_u64..200,
+    ) {
+        let judge = |name, rate| Judge { office: office(name), rate, rng: Rng::from_seed(rate) };
+        let (mut leader, mut challenger) = (judge("leader", leader_rate), judge("challenger", challenger_rate));
+        leader.office.look(leader.clock(0), None);
+        let lock = perform(&mut leader.office, Moment::ZERO);
+        let taken_at = (0..).step_by(usize::try_from(gap).unwrap()).find(|&now| {
+            let at = challenger.clock(now);
+            challenger.office.look(at, Some(lock.clone()));
+            matches!(challenger.office.step(at, None, &mut challenger.rng), OfficeStep::Take { .. })
+        });
+        let taken_at = taken_at.unwrap();
+        prop_assert!(!leader.office.leads(leader.clock(taken_at)), "taken at {taken_at} ms");
+        prop_assert!(taken_at <= 10_000 * 1000 / challenger_rate + gap + 1);
+    }
 }
