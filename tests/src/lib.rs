@@ -1,4 +1,4 @@
-//! What the cross-crate suites share: a [test bed](bed) of Kinesis and DynamoDB servers, and [waiting](wait) for conditions.
+//! What the cross-crate suites share: a [test bed](bed) of Kinesis and DynamoDB servers, [fleets](fleet) of processes, and [waiting](wait) for conditions.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,4 +8,5 @@
 )]
 
 pub mod bed;
+pub mod fleet;
 pub mod wait;

@@ -12,6 +12,7 @@ mod streams;
 
 use std::fmt;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -128,6 +129,11 @@ impl TestBed {
             .into_iter()
             .map(|(key, value)| (key.to_owned(), value))
             .collect()
+    }
+
+    /// A folder inside the target folder for what tests write.
+    pub fn scratch(&self) -> PathBuf {
+        shared::root().join("scratch")
     }
 
     /// A name that no other test uses, in this run or an earlier one: letters, digits and hyphens.

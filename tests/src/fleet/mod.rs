@@ -1,0 +1,6 @@
+//! Fleets of processes: how to start them, what they log, and what the logs must show.
+
+pub mod leases;
+pub mod log;
+pub mod oracle;
+pub mod processes;
