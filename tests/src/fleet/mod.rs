@@ -1,5 +1,6 @@
 //! Fleets of processes: how to start them, what they log, and what the logs must show.
 
+pub mod drive;
 pub mod leases;
 pub mod log;
 pub mod oracle;

@@ -254,10 +254,10 @@ mod tests {
     #[test]
     fn a_record_without_ownership_is_found() {
         let mut evidence = sound();
-        evidence.logs[1].push(record(5.0, "p", "9"));
+        evidence.logs[1].extend([entry(5.0, "c", Event::LeaseLost), record(5.5, "c", "9")]);
         assert_eq!(
             evidence.violations(),
-            ["worker-1 was given a record of p at 5 without owning it"]
+            ["worker-1 was given a record of c at 5.5 without owning it"]
         );
     }
 
