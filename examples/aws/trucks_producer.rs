@@ -15,7 +15,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use clap::Parser;
-use kcl_core::time::{Clock, ClockExt, TokioClock};
+use kcl_core::time::{Clock, ClockExt, Timestamp, TokioClock};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -133,6 +133,7 @@ impl Producer {
     /// A stream that is being resharded or is throttled refuses for a moment: tries until every entry is taken.
     async fn put(&mut self, mut entries: Vec<PutRecordsRequestEntry>) -> Result<(), Box<dyn Error>> {
         const TRIES: usize = 300;
+        let began = self.clock.wall();
         let mut problem = String::new();
         for _ in 0..TRIES {
             let outcome = self
@@ -147,7 +148,7 @@ impl Producer {
                     let mut refused = Vec::new();
                     for (entry, result) in entries.into_iter().zip(taken.records()) {
                         match (result.shard_id(), result.sequence_number()) {
-                            (Some(shard), Some(sequence)) => self.log(&entry, shard, sequence)?,
+                            (Some(shard), Some(sequence)) => self.log(began, &entry, shard, sequence)?,
                             _ => {
                                 problem = result.error_message().unwrap_or("refused").to_owned();
                                 refused.push(entry);
@@ -172,14 +173,16 @@ impl Producer {
         Err(format!("the stream {} takes nothing: {problem}", self.stream).into())
     }
 
+    /// `t` is when the position was sent for the first time.
     fn log(
         &mut self,
+        began: Timestamp,
         entry: &PutRecordsRequestEntry,
         shard: &str,
         sequence: &str,
     ) -> Result<(), Box<dyn Error>> {
         if let Some(log) = &mut self.log {
-            let seconds = self.clock.wall().as_millis() as f64 / 1000.0;
+            let seconds = began.as_millis() as f64 / 1000.0;
             let line = json!({ "t": seconds, "event": "put", "shard": shard, "key": entry.partition_key(), "seq": sequence });
             log.write_all(format!("{line}\n").as_bytes())?;
         }

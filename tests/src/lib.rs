@@ -8,5 +8,6 @@
 )]
 
 pub mod bed;
+pub mod figures;
 pub mod fleet;
 pub mod wait;

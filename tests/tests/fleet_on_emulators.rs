@@ -39,7 +39,7 @@ async fn reshard_and_death(bed: &TestBed, programs: &Programs) -> String {
     for _ in 0..2 {
         fleet.start_worker();
     }
-    fleet.balanced(1).await;
+    fleet.balanced(0, 1).await;
 
     let shards = bed.open_shards(&fleet.stream).await;
     bed.split(&fleet.stream, &shards[0]).await;

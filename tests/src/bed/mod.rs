@@ -103,6 +103,11 @@ impl TestBed {
         config(&self.servers.first_dynamo().endpoint)
     }
 
+    /// What serves [`dynamo_config`](Self::dynamo_config), for reports.
+    pub fn dynamo_name(&self) -> &str {
+        &self.servers.first_dynamo().name
+    }
+
     /// The environment of a child process that is to use this bed, with the DynamoDB of [`dynamo_config`](Self::dynamo_config).
     pub fn environment(&self) -> Vec<(String, String)> {
         let credentials = credentials();

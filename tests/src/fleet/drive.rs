@@ -191,13 +191,33 @@ impl Fleet {
         .await;
     }
 
-    /// Waits until every live worker holds at most this many shards, and all together hold each open shard once.
-    pub async fn balanced(&mut self, most: usize) {
+    /// Waits until something was put into each open shard.
+    pub async fn every_open_shard_is_filled(&mut self) {
+        let open = self.bed.open_shards(&self.stream).await;
+        eventually(SOON, async || {
+            let filled: BTreeSet<String> = self.producer.puts().into_iter().map(|put| put.shard).collect();
+            let empty = open
+                .iter()
+                .map(Shard::shard_id)
+                .find(|shard| !filled.contains(*shard));
+            empty.map_or(Ok(()), |shard| {
+                Err(format!(
+                    "nothing was put into {shard}:{}",
+                    self.producer.printed()
+                ))
+            })
+        })
+        .await;
+    }
+
+    /// Waits until every live worker holds this many shards, and all together hold each open shard once.
+    pub async fn balanced(&mut self, least: usize, most: usize) {
         let open = self.bed.open_shards(&self.stream).await.len();
         eventually(SOON, async || {
             self.check_processes();
             let held: Vec<usize> = self.live_logs().iter().map(|log| held(log).len()).collect();
-            let balanced = held.iter().all(|shards| *shards <= most) && held.iter().sum::<usize>() == open;
+            let each = held.iter().all(|shards| (least..=most).contains(shards));
+            let balanced = each && held.iter().sum::<usize>() == open;
             if balanced {
                 Ok(())
             } else {

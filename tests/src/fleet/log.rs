@@ -58,7 +58,7 @@ pub struct Entry {
 /// A line of the producer's log: a record that the stream has taken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Put {
-    /// Seconds since the start of 1970, when the stream had confirmed it.
+    /// Seconds since the start of 1970, when it was sent for the first time.
     pub time: f64,
     /// The shard that it went to.
     pub shard: String,

@@ -1,0 +1,6 @@
+//! The figures that the README carries, measured on the [test bed](crate::bed).
+
+pub mod coordination;
+pub mod measure;
+pub mod process;
+pub mod table;
