@@ -51,6 +51,7 @@ pub fn build_example(name: &str, release: bool) -> PathBuf {
 pub struct Scene {
     folder: PathBuf,
     environment: Vec<(String, String)>,
+    hidden: Vec<&'static str>,
 }
 
 impl Scene {
@@ -61,7 +62,22 @@ impl Scene {
         Self {
             folder,
             environment: bed.environment(),
+            hidden: Vec::new(),
         }
+    }
+
+    /// Everything that is started from now on has this variable in its environment.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Nothing that is started from now on has these variables in its environment.
+    #[must_use]
+    pub fn without(mut self, names: &'static [&'static str]) -> Self {
+        self.hidden.extend(names);
+        self
     }
 
     /// The folder.
@@ -74,11 +90,15 @@ impl Scene {
         let log = self.folder.join(format!("{name}.jsonl"));
         let output = self.folder.join(format!("{name}.out"));
         let printed = File::create(&output).expect("the folder is writable");
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command.envs(self.environment.iter().cloned());
+        for name in &self.hidden {
+            command.env_remove(name);
+        }
+        let child = command
             .args(arguments)
             .arg("--log")
             .arg(&log)
-            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(printed.try_clone().expect("a file"))
             .stderr(printed)
