@@ -5,6 +5,7 @@ use std::time::Duration;
 use kcl_core::time::{Clock, TokioClock};
 
 use super::measure::{first_record_elsewhere, first_records, last_record_at, latencies, percentile};
+use super::memory;
 use super::process::cost;
 use super::table::{Row, Table, seconds};
 use crate::bed::TestBed;
@@ -30,6 +31,13 @@ pub async fn measure(bed: &TestBed) -> Table {
     say("building the example programs");
     let programs = Programs::build();
     let mut table = Table::default();
+    table.0.push(Row {
+        what: "cold start to the first record, in memory".to_owned(),
+        measured: seconds(&memory::cold_starts(ROUNDS).await),
+        target: "< 1 s",
+        java: "–",
+        kcl_rs: "–",
+    });
     table.0.push(Row {
         what: "cold start to the first record, new table".to_owned(),
         measured: seconds(&cold_starts(bed, &programs).await),

@@ -2,5 +2,6 @@
 
 pub mod coordination;
 pub mod measure;
+pub mod memory;
 pub mod process;
 pub mod table;
