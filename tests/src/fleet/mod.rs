@@ -1,0 +1,7 @@
+//! Fleets of processes: how to start them, what they log, and what the logs must show.
+
+pub mod drive;
+pub mod leases;
+pub mod log;
+pub mod oracle;
+pub mod processes;

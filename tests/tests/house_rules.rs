@@ -1,0 +1,412 @@
+//! The rules of the house that a compiler does not check: what may be depended on, which way the arrows point, how long files get.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests: a panic is how they report"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Crates that may never be in the tree, by name and leading version: a second HTTP and TLS stack with open advisories,
+/// and two crates that nobody maintains.
+const BANNED: &[(&str, &str)] = &[
+    ("hyper", "0.14"),
+    ("h2", "0.3"),
+    ("rustls", "0.21"),
+    ("backoff", ""),
+    ("instant", ""),
+];
+
+/// Packages that must build without any AWS crate.
+const WITHOUT_AWS: &[&str] = &["kcl-core", "kcl-lease-memory", "kcl-testkit", "kcl-examples"];
+
+/// Which of our packages each of our packages may use, for every kind of dependency.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("kcl-core", &[]),
+    ("kcl-kinesis", &["kcl-core"]),
+    ("kcl-lease-dynamo", &["kcl-core"]),
+    ("kcl-lease-memory", &["kcl-core"]),
+    ("kcl-testkit", &["kcl-core", "kcl-lease-memory"]),
+];
+
+/// What an SDK crate may be built with. Its default features compile the second HTTP stack.
+const LEAN_FEATURES: &[&str] = &[
+    "default-https-client",
+    "rt-tokio",
+    "credentials-process",
+    "sso",
+    "test-util",
+];
+
+const LONGEST_FILE: usize = 620;
+
+#[test]
+fn banned_crates_are_not_in_the_tree() {
+    let tree = tree(&["--workspace"]);
+    let found: Vec<&String> = tree
+        .iter()
+        .filter(|package| {
+            BANNED.iter().any(|(name, version)| {
+                package
+                    .strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with(&format!(" v{version}")))
+            })
+        })
+        .collect();
+    assert!(
+        found.is_empty(),
+        "banned: {found:?}; `cargo tree -i NAME` says who asks for it"
+    );
+    assert!(
+        tree.iter().any(|package| package.starts_with("hyper v1.")),
+        "the tree was not read: {tree:?}"
+    );
+}
+
+#[test]
+fn what_needs_no_aws_depends_on_no_aws_crate() {
+    for package in WITHOUT_AWS {
+        let tree = tree(&["-p", package]);
+        let found: Vec<&String> = tree
+            .iter()
+            .filter(|name| name.starts_with("aws-") || name.starts_with("aws_"))
+            .collect();
+        assert!(found.is_empty(), "{package} depends on {found:?}");
+        assert!(
+            tree.iter().any(|name| name.starts_with(package)),
+            "the tree was not read: {tree:?}"
+        );
+    }
+}
+
+#[test]
+fn arrows_between_the_packages_point_one_way() {
+    let packages = packages();
+    for (name, allowed) in ARROWS {
+        let package = packages.iter().find(|package| package["name"] == *name);
+        let package = package.unwrap_or_else(|| panic!("there is no package {name}"));
+        for dependency in array(&package["dependencies"]) {
+            let used = text(&dependency["name"]);
+            assert!(
+                !used.starts_with("kcl-") || allowed.contains(&used),
+                "{name} depends on {used} ({})",
+                dependency["kind"].as_str().unwrap_or("normal")
+            );
+        }
+    }
+}
+
+#[test]
+fn sdk_crates_are_built_with_lean_features() {
+    let mut seen = 0;
+    for package in packages() {
+        for dependency in array(&package["dependencies"]) {
+            let (owner, name) = (text(&package["name"]), text(&dependency["name"]));
+            if !(name.starts_with("aws-sdk-") || name == "aws-config") {
+                continue;
+            }
+            seen += 1;
+            assert_eq!(
+                dependency["uses_default_features"], false,
+                "{owner} uses the default features of {name}"
+            );
+            for feature in array(&dependency["features"]) {
+                let feature = text(feature);
+                assert!(
+                    LEAN_FEATURES.contains(&feature),
+                    "{owner} uses {name} with {feature}"
+                );
+            }
+        }
+    }
+    assert!(seen > 0, "no SDK crate was seen");
+}
+
+#[test]
+fn modules_of_the_core_use_only_those_above() {
+    let source = root().join("kcl-core/src");
+    let modules = modules_in_order();
+    let rank: BTreeMap<&str, usize> = modules
+        .iter()
+        .enumerate()
+        .map(|(rank, module)| (module.as_str(), rank))
+        .collect();
+    let mut broken = Vec::new();
+    for file in rust_files(&source) {
+        let path = file.strip_prefix(&source).expect("a file inside the folder");
+        let module = path
+            .components()
+            .next()
+            .expect("not empty")
+            .as_os_str()
+            .to_string_lossy()
+            .replace(".rs", "");
+        if module == "lib" {
+            continue;
+        }
+        let own = rank
+            .get(module.as_str())
+            .unwrap_or_else(|| panic!("{module} is not in the table of ARCHITECTURE.md"));
+        let depth = module_depth(path);
+        for used in used_modules(&read(&file), depth) {
+            if rank.get(used.as_str()).is_some_and(|other| other > own) {
+                broken.push(format!("{} uses {used}, which is below {module}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn files_of_the_core_are_short() {
+    let long: Vec<String> = rust_files(&root().join("kcl-core"))
+        .into_iter()
+        .map(|file| (read(&file).lines().count(), file))
+        .filter(|(lines, _)| *lines > LONGEST_FILE)
+        .map(|(lines, file)| format!("{}: {lines} lines", file.display()))
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn no_test_is_ignored_and_no_example_goes_uncompiled() {
+    // Spelled in two parts, so that this file does not find itself.
+    let patterns = [
+        concat!("#[ign", "ore"),
+        concat!("```ign", "ore"),
+        concat!("```rust,ign", "ore"),
+    ];
+    assert_absent(&patterns, &["rs", "md"]);
+}
+
+#[test]
+fn nothing_refers_to_the_machine_it_was_written_on() {
+    let patterns = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+        concat!("/Us", "ers/"),
+    ];
+    assert_absent(&patterns, &["rs", "md", "toml", "js", "sh", "json", "yml"]);
+}
+
+#[test]
+fn used_modules_are_found_in_every_spelling() {
+    let code = "use crate::lease::{Lease, apply};\n\
+                use crate::{model::Record, time, rng::{self, Rng}};\n\
+                // crate::comment is not used\n\
+                fn f() -> crate::error::Error { super::super::source::g() }\n\
+                fn g() { super::sibling::h() }\n\
+                #[cfg(test)]\nmod tests { use crate::worker::Worker; }\n";
+    let expected = ["error", "lease", "model", "rng", "source", "time"];
+    assert_eq!(used_modules(code, 2), expected.map(str::to_owned).into());
+    assert_eq!(module_depth(Path::new("lease/mod.rs")), 1);
+    assert_eq!(module_depth(Path::new("time.rs")), 1);
+    assert_eq!(module_depth(Path::new("lease/row.rs")), 2);
+}
+
+/// The modules of `kcl-core` as ARCHITECTURE.md lists them: each uses only those above it.
+fn modules_in_order() -> Vec<String> {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let section = text
+        .split("## `kcl-core`, module by module")
+        .nth(1)
+        .expect("the section on the modules");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let modules: Vec<String> = rows.map(str::to_owned).collect();
+    assert!(
+        modules.len() > 10,
+        "the table of modules was not read: {modules:?}"
+    );
+    modules
+}
+
+/// How many `super` lead from this file to the root of the crate.
+fn module_depth(path: &Path) -> usize {
+    path.components().count() - usize::from(path.ends_with("mod.rs"))
+}
+
+/// The top-level modules that the code outside its unit tests uses.
+fn used_modules(code: &str, depth: usize) -> BTreeSet<String> {
+    let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let code: String = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let from_root = "super::".repeat(depth);
+    let mut used = BTreeSet::new();
+    for prefix in ["crate::", from_root.as_str()] {
+        for (at, _) in code.match_indices(prefix) {
+            let continues_a_name =
+                code[..at].ends_with(|last: char| last.is_alphanumeric() || last == '_' || last == ':');
+            if !continues_a_name {
+                used.extend(first_names(&code[at + prefix.len()..]));
+            }
+        }
+    }
+    used
+}
+
+/// The names that a path goes on with: one, or those of a group in braces.
+fn first_names(rest: &str) -> Vec<String> {
+    let name = |text: &str| -> String {
+        text.trim_start()
+            .chars()
+            .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
+            .collect()
+    };
+    let Some(group) = rest.strip_prefix('{') else {
+        return vec![name(rest)];
+    };
+    let mut names = vec![name(group)];
+    let mut depth = 0_i32;
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(name(&group[at + 1..])),
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+fn assert_absent(patterns: &[&str], extensions: &[&str]) {
+    let mut found = Vec::new();
+    let mut searched = 0;
+    for file in files(&root()) {
+        let extension = file
+            .extension()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let is_script = file.ends_with(".ci/run");
+        if !is_script && !extensions.contains(&extension.as_str()) {
+            continue;
+        }
+        searched += 1;
+        for (number, line) in read(&file).lines().enumerate() {
+            if patterns.iter().any(|pattern| line.contains(pattern)) {
+                found.push(format!("{}:{}: {line}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+    assert!(searched > 20, "only {searched} files were searched");
+}
+
+/// Every package in the tree, once, as `name vX.Y.Z`: all kinds of dependencies, all features, all platforms.
+fn tree(selection: &[&str]) -> Vec<String> {
+    let arguments = [
+        "tree",
+        "--locked",
+        "--prefix",
+        "none",
+        "--all-features",
+        "--target",
+        "all",
+        "--format",
+        "{p}",
+    ];
+    let arguments = [&arguments[..], selection].concat();
+    let mut lines: Vec<String> = cargo(&arguments)
+        .lines()
+        .map(|line| line.trim_end_matches(" (*)").to_owned())
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+fn packages() -> Vec<Value> {
+    let metadata: Value = serde_json::from_str(&cargo(&[
+        "metadata",
+        "--locked",
+        "--no-deps",
+        "--format-version",
+        "1",
+    ]))
+    .expect("the metadata is JSON");
+    array(&metadata["packages"]).to_vec()
+}
+
+/// Without the network where that works; crates of other platforms may have to be fetched the first time.
+fn cargo(arguments: &[&str]) -> String {
+    let run = |more: &[&str]| {
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(program)
+            .args(arguments)
+            .args(more)
+            .current_dir(root())
+            .output();
+        output.expect("cargo runs")
+    };
+    let mut output = run(&["--offline"]);
+    if !output.status.success() {
+        output = run(&[]);
+    }
+    let (said, complaint) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "cargo {arguments:?}: {complaint}");
+    said.into_owned()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the package is in the workspace")
+        .to_owned()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = files(folder);
+    found.retain(|file| file.extension().is_some_and(|extension| extension == "rs"));
+    assert!(!found.is_empty(), "no code in {}", folder.display());
+    found
+}
+
+/// All files below, without build output and version control.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder is readable") {
+        let path = entry.expect("the entry is readable").path();
+        let name = path.file_name().unwrap_or_default();
+        if name == "target" || name == ".git" || name == "corpus" {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(files(&path))
+        } else {
+            found.push(path)
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().expect("a list")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
