@@ -13,7 +13,12 @@ use crate::{attr, codec, guard, scan};
 /// How often a table that is being created is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The first call also loads credentials, which may need calls of its own; a shorter deadline would hide why that fails.
+/// The most that one call of prepare waits for the table; the worker calls again while its start has time left.
+///
+/// The deadline alone would not do: it stands on the clock of the worker, and this store's may have another origin.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The first call also loads credentials, which may need calls of its own; a shorter limit would hide why that fails.
 const FIRST_CALL: Duration = Duration::from_secs(10);
 
 /// Prepares the table. Returns what is known of it.
@@ -22,9 +27,8 @@ pub(crate) async fn prepare(
     segments: u32,
     preparation: &Preparation,
 ) -> Result<Table, StoreError> {
-    let left = preparation.deadline.saturating_since(client.clock.now());
-    let patient = client.with_request_timeout(client.request_timeout.max(FIRST_CALL).min(left));
-    let found = look(&patient).await?;
+    let patient = client.with_request_timeout(client.request_timeout.max(FIRST_CALL));
+    let mut found = look(&patient).await?;
     if let Some(table) = &found {
         table.check_key(&client.table)?;
     }
@@ -32,10 +36,9 @@ pub(crate) async fn prepare(
         refuse_coordinator_table(client, preparation).await?;
     }
     if found.is_none() {
-        patient
-            .create()
-            .await
-            .map_err(|error| explain_creation(client, error))?;
+        let created = patient.create().await;
+        created.map_err(|error| explain_creation(client, error))?;
+        found = look(client).await?;
     }
     let table = wait(client, found, preparation.deadline).await?;
     table.check_key(&client.table)?;
@@ -99,6 +102,7 @@ fn explain_creation(client: &TableClient, error: StoreError) -> StoreError {
 
 /// Waits for the table, never for its index.
 async fn wait(client: &TableClient, found: Option<Table>, deadline: Moment) -> Result<Table, StoreError> {
+    let deadline = deadline.min(client.clock.now() + LONGEST_WAIT);
     let mut found = found;
     loop {
         let status = match found {
