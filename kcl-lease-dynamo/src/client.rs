@@ -265,7 +265,7 @@ impl TableClient {
                     Some("ValidationException" | "AccessDeniedException")
                 ) =>
             {
-                tracing::debug!(table = %self.table, code = error.code(), "the owner index cannot be asked");
+                tracing::info!(table = %self.table, code = error.code(), "the owner index cannot be asked");
                 Ok(Indexed::NoIndex)
             }
             Err(error) => Err(request.failed(error)),

@@ -82,9 +82,8 @@ impl Request<'_> {
             }
             SdkError::ConstructionFailure(_) => self.not_sent(&error),
             SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-                Some(connector) if failure.is_user() || refused(connector) => {
-                    self.unreachable(&error, Definite)
-                }
+                Some(connector) if refused(connector) => self.unreachable(&error, Definite),
+                Some(_) if failure.is_user() => self.not_sent(&error),
                 Some(_) if failure.is_io() || failure.is_timeout() => self.unreachable(&error, Unknown),
                 _ => self.not_sent_or_unknown(&error),
             },
@@ -105,13 +104,12 @@ impl Request<'_> {
         let (kind, certainty) = meaning(error.code(), status);
         let code = error.code().unwrap_or("an error without a code");
         let said = error.message().unwrap_or("no message");
-        let advice = match kind {
-            Denied => format!("; grant {} on it, or check the credentials", self.action),
-            Missing => "; does the table exist in this region and account?".to_owned(),
-            Throttled | Unavailable | StoreErrorKind::Foreign | StoreErrorKind::Data | Invalid => {
-                String::new()
-            }
-            _ => String::new(),
+        let advice = if kind == Denied {
+            format!("; grant {} on it, or check the credentials", self.action)
+        } else if kind == Missing {
+            "; does the table exist in this region and account?".to_owned()
+        } else {
+            String::new()
         };
         (kind, certainty, format!("{self}: {code} ({said}){advice}"))
     }
@@ -121,32 +119,53 @@ impl Request<'_> {
         (Unavailable, certainty, message)
     }
 
-    /// The SDK built no request: a setting is missing.
+    /// The SDK built no request: a setting is missing, or credentials could not be had.
     fn not_sent(&self, error: &dyn StdError) -> Classified {
         let story = whole_story(error);
-        let (kind, advice) = if is_about_credentials(&story) {
-            (
+        let (kind, advice) = match Obstacle::of(&story) {
+            Some(Obstacle::NoCredentials) => (
                 Denied,
                 "give the SDK credentials: a profile, a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            )
-        } else if is_about_region(&story) {
-            (
-                Unavailable,
+            ),
+            Some(Obstacle::NoRegion) => (
+                Denied,
                 "give the SDK a region: AWS_REGION, a profile, or SdkConfig",
-            )
-        } else {
-            (Invalid, "the request could not be built")
+            ),
+            Some(Obstacle::CredentialsFailed) => {
+                (Unavailable, "the source of the credentials does not answer")
+            }
+            None => (Invalid, "the request could not be built"),
         };
         (kind, Definite, format!("{self}: {story}; {advice}"))
     }
 
     /// Loading credentials and finding the endpoint fail in the same place as the connection does.
     fn not_sent_or_unknown(&self, error: &dyn StdError) -> Classified {
-        let story = whole_story(error);
-        if is_about_credentials(&story) || is_about_region(&story) {
+        if Obstacle::of(&whole_story(error)).is_some() {
             self.not_sent(error)
         } else {
             self.unreachable(error, Unknown)
+        }
+    }
+}
+
+/// What keeps the SDK from sending, told from its words: it has no types for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    NoCredentials,
+    CredentialsFailed,
+    NoRegion,
+}
+
+impl Obstacle {
+    fn of(story: &str) -> Option<Self> {
+        let says = |words: &str| story.contains(words);
+        if says("no identity resolver") || says("credential provider was not enabled") {
+            Some(Self::NoCredentials)
+        } else if says("credential") || says("identity resolver") {
+            Some(Self::CredentialsFailed)
+        } else {
+            says("Missing Region").then_some(Self::NoRegion)
         }
     }
 }
@@ -157,14 +176,6 @@ impl std::fmt::Display for Request<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} on table {}", self.action, self.table)
     }
-}
-
-fn is_about_credentials(story: &str) -> bool {
-    story.contains("credentials") || story.contains("identity")
-}
-
-fn is_about_region(story: &str) -> bool {
-    story.contains("Region") || story.contains("region")
 }
 
 /// Whether nothing listened at the address, so that no byte of the request can have been sent.
@@ -248,6 +259,30 @@ mod tests {
             (Unavailable, Unknown)
         );
         assert_eq!(meaning(None, 200), (Unavailable, Unknown));
+    }
+
+    #[test]
+    fn missing_credentials_are_told_from_credentials_that_could_not_be_fetched() {
+        let obstacles = [
+            ("no identity resolver for it", Some(Obstacle::NoCredentials)),
+            (
+                "the credential provider was not enabled: x",
+                Some(Obstacle::NoCredentials),
+            ),
+            (
+                "loading credentials timed out after 5s",
+                Some(Obstacle::CredentialsFailed),
+            ),
+            (
+                "an error occurred while loading credentials",
+                Some(Obstacle::CredentialsFailed),
+            ),
+            ("Invalid Configuration: Missing Region", Some(Obstacle::NoRegion)),
+            ("connection reset by peer", None),
+        ];
+        for (story, obstacle) in obstacles {
+            assert_eq!(Obstacle::of(story), obstacle, "{story}");
+        }
     }
 
     #[test]

@@ -178,6 +178,8 @@ fn describe(draft: &mut Draft, children: Option<&BTreeSet<ShardId>>, hash_range:
 }
 
 /// The write that makes the change of a worker's row.
+///
+/// A touch without an incarnation must not come here: a Java worker's row has none either.
 pub(crate) fn worker_write(change: &WorkerChange) -> Write {
     let mut draft = Draft::default();
     match change {
@@ -209,16 +211,22 @@ pub(crate) fn worker_write(change: &WorkerChange) -> Write {
 }
 
 /// The write that makes the change of the leader lock.
-pub(crate) fn lock_write(expect: &LockExpect, change: &LockChange) -> Write {
+pub(crate) fn lock_write(expect: &LockExpect, change: &LockChange) -> Result<Write, Mismatch> {
+    if matches!((expect, change), (LockExpect::Absent, LockChange::Release)) {
+        return Err(Mismatch {
+            change: "release",
+            expect: format!("{expect:?}"),
+        });
+    }
     let mut draft = Draft::default();
     match expect {
         LockExpect::Absent => draft.require_absent(attr::KEY),
         LockExpect::Version { version, owner } => draft.require_lock(version, owner),
     }
-    match change {
+    Ok(match change {
         LockChange::Hold(lock) => draft.put(attr::LEADER_KEY, encode_lock(lock)),
         LockChange::Release => draft.delete(attr::LEADER_KEY),
-    }
+    })
 }
 
 /// The write of a row that overwrites nothing.

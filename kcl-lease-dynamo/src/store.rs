@@ -14,7 +14,7 @@ use kcl_core::time::{Clock, Moment, TokioClock};
 
 use crate::client::{Indexed, TableClient, Written};
 use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, key_of, kind};
-use crate::expression::{lease_write, lock_write, worker_write};
+use crate::expression::{Mismatch, lease_write, lock_write, worker_write};
 use crate::{attr, prepare, scan};
 
 /// How long a call may take unless the user says otherwise: well under a third of the usual failover time of 10 s.
@@ -90,7 +90,8 @@ impl DynamoLeaseStore {
         }
     }
 
-    /// Takes the time from this clock instead of from the runtime.
+    /// Takes the time from this clock instead of from the runtime: the worker's, where it has another than
+    /// [`TokioClock`].
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.client.clock = clock;
@@ -209,8 +210,7 @@ impl LeaseStore for DynamoLeaseStore {
         change: &LeaseChange,
         incarnation: Incarnation,
     ) -> Result<Outcome, StoreError> {
-        let write = lease_write(key.as_str(), expect, change, incarnation)
-            .map_err(|mismatch| StoreError::definite(StoreErrorKind::Invalid, mismatch.to_string()))?;
+        let write = lease_write(key.as_str(), expect, change, incarnation).map_err(mistake)?;
         match (self.client.write(write).await?, change) {
             (Written::Applied(_), LeaseChange::Create(lease)) => Ok(Outcome::Applied(lease.clone())),
             (Written::Applied(row), _) => applied(key, row),
@@ -223,6 +223,11 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn change_worker(&self, change: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+        if let WorkerChange::Touch(row) = change
+            && row.incarnation.is_none()
+        {
+            return Ok(WorkerOutcome::Refused);
+        }
         match (self.client.write(worker_write(change)).await?, change) {
             (Written::Applied(_), _) => Ok(WorkerOutcome::Applied),
             (Written::Refused(_), WorkerChange::Announce(row)) => {
@@ -244,11 +249,16 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError> {
-        Ok(match self.client.write(lock_write(expect, change)).await? {
+        let write = lock_write(expect, change).map_err(mistake)?;
+        Ok(match self.client.write(write).await? {
             Written::Applied(_) => LockOutcome::Applied,
             Written::Refused(_) => LockOutcome::Refused,
         })
     }
+}
+
+fn mistake(mismatch: Mismatch) -> StoreError {
+    StoreError::definite(StoreErrorKind::Invalid, mismatch.to_string())
 }
 
 /// The row that a write left behind. It was written whatever can be made of the answer.

@@ -332,12 +332,16 @@ fn the_lock_changes_under_version_and_owner() {
     let is_held = "IF recordVersionNumber = 'old' AND ownerName = 'x'";
     let hold = LockChange::Hold(lock);
     assert_eq!(
-        text(&lock_write(&LockExpect::Absent, &hold)),
+        text(&lock_write(&LockExpect::Absent, &hold).unwrap()),
         format!("{put} IF attribute_not_exists(leaseKey)")
     );
-    assert_eq!(text(&lock_write(&held, &hold)), format!("{put} {is_held}"));
     assert_eq!(
-        text(&lock_write(&held, &LockChange::Release)),
+        text(&lock_write(&held, &hold).unwrap()),
+        format!("{put} {is_held}")
+    );
+    assert_eq!(
+        text(&lock_write(&held, &LockChange::Release).unwrap()),
         format!("DELETE {is_held}")
     );
+    assert!(lock_write(&LockExpect::Absent, &LockChange::Release).is_err());
 }

@@ -145,9 +145,6 @@ async fn missing_credentials_and_a_missing_region_say_what_to_do() {
         .scan()
         .await
         .unwrap_err();
-    assert_eq!(
-        verdict(&failure),
-        (StoreErrorKind::Unavailable, Certainty::Definite)
-    );
+    assert_eq!(verdict(&failure), (StoreErrorKind::Denied, Certainty::Definite));
     assert!(failure.to_string().contains("give the SDK a region"), "{failure}");
 }
