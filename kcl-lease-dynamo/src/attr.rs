@@ -1,0 +1,83 @@
+//! The names of the attributes, as the Java KCL 3.5 writes them (`DynamoDBLeaseSerializer`, `WorkerMetricStats`,
+//! `MigrationState` and the DynamoDB lock client), and our private ones.
+//!
+//! Java touches attributes one by one and ignores those that it does not know, so private ones survive it on leases and
+//! worker rows. Only the lock row is replaced as a whole when Java takes the lock.
+
+// Every row.
+pub(crate) const KEY: &str = "leaseKey";
+pub(crate) const ENTITY_TYPE: &str = "entityType";
+
+// Leases.
+pub(crate) const OWNER: &str = "leaseOwner";
+pub(crate) const CHECKPOINT_OWNER: &str = "checkpointOwner";
+pub(crate) const COUNTER: &str = "leaseCounter";
+pub(crate) const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
+pub(crate) const CHECKPOINT: &str = "checkpoint";
+pub(crate) const SUB_SEQUENCE: &str = "checkpointSubSequenceNumber";
+pub(crate) const PENDING: &str = "pendingCheckpoint";
+pub(crate) const PENDING_SUB_SEQUENCE: &str = "pendingCheckpointSubSequenceNumber";
+pub(crate) const PENDING_STATE: &str = "pendingCheckpointState";
+pub(crate) const PARENTS: &str = "parentShardId";
+pub(crate) const CHILDREN: &str = "childShardIds";
+pub(crate) const HASH_START: &str = "startingHashKey";
+pub(crate) const HASH_END: &str = "endingHashKey";
+pub(crate) const THROUGHPUT: &str = "throughputKBps";
+/// Only where the application reads many streams: `account:stream:creation`, in spite of its name.
+pub(crate) const STREAM: &str = "streamName";
+/// Only where the application reads many streams.
+pub(crate) const SHARD: &str = "shardId";
+
+// Leases, private.
+pub(crate) const STAMP_INCARNATION: &str = "rsIncarnation";
+pub(crate) const STAMP_COUNTER: &str = "rsCounter";
+pub(crate) const HANDOFF_INCARNATION: &str = "rsHandoffIncarnation";
+pub(crate) const PINNED_START: &str = "rsPinnedStart";
+pub(crate) const STREAM_ARN: &str = "rsStreamArn";
+pub(crate) const STREAM_NAME: &str = "rsStreamName";
+pub(crate) const STREAM_CREATED: &str = "rsStreamCreated";
+
+// Worker rows. The key is the worker id itself.
+pub(crate) const UPDATED_SECS: &str = "lut";
+pub(crate) const METRICS: &str = "sts";
+pub(crate) const OPERATING_RANGE: &str = "opr";
+pub(crate) const SUPPORT: &str = "sup";
+pub(crate) const SUPPORT_UPDATED_SECS: &str = "slu";
+
+// Worker rows, private.
+pub(crate) const WORKER_INCARNATION: &str = "rsIncarnation";
+pub(crate) const TOUCHES: &str = "rsTouches";
+pub(crate) const FAILOVER_MILLIS: &str = "rsFailoverMillis";
+pub(crate) const MAX_LEASES: &str = "rsMaxLeases";
+pub(crate) const UPDATED_MILLIS: &str = "rsUpdatedMillis";
+
+// The leader lock.
+pub(crate) const LOCK_OWNER: &str = "ownerName";
+pub(crate) const LOCK_DURATION: &str = "leaseDuration";
+pub(crate) const LOCK_VERSION: &str = "recordVersionNumber";
+pub(crate) const LOCK_RELEASED: &str = "isReleased";
+/// Private.
+pub(crate) const LOCK_DEPUTY: &str = "rsDeputy";
+
+// The client version.
+pub(crate) const CLIENT_VERSION: &str = "cv";
+pub(crate) const MODIFIED_BY: &str = "mb";
+pub(crate) const MODIFIED_MILLIS: &str = "mts";
+pub(crate) const HISTORY: &str = "h";
+
+/// The keys of the rows that are neither leases nor worker rows.
+pub(crate) const LEADER_KEY: &str = "Leader";
+pub(crate) const CLIENT_VERSION_KEY: &str = "Migration3.0";
+
+/// The values of `entityType`. A row without one is a lease, because the KCL before 3.5 wrote none.
+pub(crate) const LEASE_ENTITY: &str = "LEASE";
+pub(crate) const WORKER_ENTITY: &str = "WORKER_METRIC_STATS";
+pub(crate) const LEADER_ENTITY: &str = "LEADER";
+pub(crate) const CLIENT_VERSION_ENTITY: &str = "CLIENT_VERSION_MIGRATION";
+
+/// The values of `cv` that matter here.
+pub(crate) const CLIENT_VERSION_3X: &str = "CLIENT_VERSION_3X";
+pub(crate) const CLIENT_VERSION_INIT: &str = "CLIENT_VERSION_INIT";
+
+/// The index by which a worker finds its leases; the name is the Java KCL's.
+pub(crate) const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";

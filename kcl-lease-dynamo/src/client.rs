@@ -1,0 +1,331 @@
+//! The calls, each with one attempt and a deadline of ours.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TableDescription};
+use kcl_core::lease::StoreError;
+use kcl_core::time::{Clock, ClockExt as _};
+
+use crate::attr;
+use crate::codec::{Item, s};
+use crate::errors::Request;
+use crate::expression::{Action, Write};
+use crate::table;
+
+/// How a conditional write ended.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// The write was made; the row after an update, before a deletion, and none after a put.
+    Applied(Option<Item>),
+    /// The condition did not hold; the row as it was, where the server tells.
+    Refused(Option<Item>),
+}
+
+/// One page of a scan.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) items: Vec<Item>,
+    pub(crate) next: Option<Item>,
+}
+
+/// The keys that the index names, or the news that it cannot be asked.
+#[derive(Debug)]
+pub(crate) enum Indexed {
+    Page(Page),
+    NoIndex,
+}
+
+/// One table behind the SDK.
+#[derive(Clone)]
+pub(crate) struct TableClient {
+    sdk: Client,
+    pub(crate) table: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) request_timeout: Duration,
+}
+
+impl fmt::Debug for TableClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableClient")
+            .field("table", &self.table)
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TableClient {
+    /// Takes over the client but for its retries and timeouts.
+    ///
+    /// A conditional write that the SDK repeats after a lost reply is refused because of its own first attempt, so there is one
+    /// attempt. The environment can neither bring the retries back nor stretch the deadline.
+    pub(crate) fn new(sdk: &Client, table: String, clock: Arc<dyn Clock>, request_timeout: Duration) -> Self {
+        let config = sdk.config().to_builder();
+        let config = config
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled());
+        Self {
+            sdk: Client::from_conf(config.build()),
+            table,
+            clock,
+            request_timeout,
+        }
+    }
+
+    /// The same table with another deadline for each call.
+    pub(crate) fn with_request_timeout(&self, request_timeout: Duration) -> Self {
+        Self {
+            request_timeout,
+            ..self.clone()
+        }
+    }
+
+    /// A call that ended in time, whichever way.
+    async fn in_time<T>(
+        &self,
+        request: Request<'_>,
+        call: impl Future<Output = T> + Send,
+    ) -> Result<T, StoreError> {
+        let ended = self.clock.timeout(self.request_timeout, Box::pin(call)).await;
+        ended.map_err(|_| request.no_answer(self.request_timeout))
+    }
+
+    /// A call of which every error is an error.
+    async fn call<T, E>(
+        &self,
+        request: Request<'_>,
+        call: impl Future<Output = Result<T, SdkError<E>>> + Send,
+    ) -> Result<T, StoreError>
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        self.in_time(request, call)
+            .await?
+            .map_err(|error| request.failed(error))
+    }
+
+    fn request(&self, action: &'static str) -> Request<'_> {
+        Request {
+            action,
+            table: &self.table,
+        }
+    }
+
+    /// Makes one conditional write.
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, StoreError> {
+        let names = Some(write.names.into_iter().collect());
+        let values = (!write.values.is_empty()).then(|| write.values.into_iter().collect());
+        let show = ReturnValuesOnConditionCheckFailure::AllOld;
+        match write.action {
+            Action::Put(item) => {
+                let call = self
+                    .sdk
+                    .put_item()
+                    .table_name(&self.table)
+                    .set_item(Some(item.into_iter().collect()))
+                    .condition_expression(write.condition)
+                    .set_expression_attribute_names(names)
+                    .set_expression_attribute_values(values)
+                    .return_values_on_condition_check_failure(show);
+                let request = self.request("dynamodb:PutItem");
+                match self.in_time(request, call.send()).await? {
+                    Ok(_) => Ok(Written::Applied(None)),
+                    Err(error) => refused(request, error, |error| {
+                        let PutItemError::ConditionalCheckFailedException(failed) = error else {
+                            return None;
+                        };
+                        Some(as_item(failed.item.clone()))
+                    }),
+                }
+            }
+            Action::Update(expression) => {
+                let expression = (!expression.is_empty()).then_some(expression);
+                let call = self
+                    .sdk
+                    .update_item()
+                    .table_name(&self.table)
+                    .key(attr::KEY, s(write.key))
+                    .set_update_expression(expression)
+                    .condition_expression(write.condition)
+                    .set_expression_attribute_names(names)
+                    .set_expression_attribute_values(values)
+                    .return_values(ReturnValue::AllNew)
+                    .return_values_on_condition_check_failure(show);
+                let request = self.request("dynamodb:UpdateItem");
+                match self.in_time(request, call.send()).await? {
+                    Ok(done) => Ok(Written::Applied(as_item(done.attributes))),
+                    Err(error) => refused(request, error, |error| {
+                        let UpdateItemError::ConditionalCheckFailedException(failed) = error else {
+                            return None;
+                        };
+                        Some(as_item(failed.item.clone()))
+                    }),
+                }
+            }
+            Action::Delete => {
+                let call = self
+                    .sdk
+                    .delete_item()
+                    .table_name(&self.table)
+                    .key(attr::KEY, s(write.key))
+                    .condition_expression(write.condition)
+                    .set_expression_attribute_names(names)
+                    .set_expression_attribute_values(values)
+                    .return_values(ReturnValue::AllOld)
+                    .return_values_on_condition_check_failure(show);
+                let request = self.request("dynamodb:DeleteItem");
+                match self.in_time(request, call.send()).await? {
+                    Ok(done) => Ok(Written::Applied(as_item(done.attributes))),
+                    Err(error) => refused(request, error, |error| {
+                        let DeleteItemError::ConditionalCheckFailedException(failed) = error else {
+                            return None;
+                        };
+                        Some(as_item(failed.item.clone()))
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Reads one row, strongly consistent.
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Item>, StoreError> {
+        let call = self
+            .sdk
+            .get_item()
+            .table_name(&self.table)
+            .key(attr::KEY, s(key))
+            .consistent_read(true);
+        let got = self.call(self.request("dynamodb:GetItem"), call.send()).await?;
+        Ok(as_item(got.item))
+    }
+
+    /// Reads one page of one of `segments` parts of the table, eventually consistent.
+    pub(crate) async fn scan_page(
+        &self,
+        segment: i32,
+        segments: i32,
+        start: Option<Item>,
+    ) -> Result<Page, StoreError> {
+        let parallel = segments > 1;
+        let call = self
+            .sdk
+            .scan()
+            .table_name(&self.table)
+            .set_segment(parallel.then_some(segment))
+            .set_total_segments(parallel.then_some(segments))
+            .set_exclusive_start_key(start.map(|key| key.into_iter().collect()));
+        let page = self.call(self.request("dynamodb:Scan"), call.send()).await?;
+        Ok(Page {
+            items: page
+                .items
+                .into_iter()
+                .flatten()
+                .map(|item| item.into_iter().collect())
+                .collect(),
+            next: as_item(page.last_evaluated_key).filter(|key| !key.is_empty()),
+        })
+    }
+
+    /// Reads one page of the leases that the index shows for an owner.
+    pub(crate) async fn owned_page(&self, owner: &str, start: Option<Item>) -> Result<Indexed, StoreError> {
+        let call = self
+            .sdk
+            .query()
+            .table_name(&self.table)
+            .index_name(attr::OWNER_INDEX)
+            .key_condition_expression("#owner = :owner")
+            .expression_attribute_names("#owner", attr::OWNER)
+            .expression_attribute_values(":owner", s(owner))
+            .set_exclusive_start_key(start.map(|key| key.into_iter().collect()));
+        let request = self.request("dynamodb:Query");
+        match self.in_time(request, call.send()).await? {
+            Ok(page) => Ok(Indexed::Page(Page {
+                items: page
+                    .items
+                    .into_iter()
+                    .flatten()
+                    .map(|item| item.into_iter().collect())
+                    .collect(),
+                next: as_item(page.last_evaluated_key).filter(|key| !key.is_empty()),
+            })),
+            // An index that is missing or still being filled is a fault of the request, in the service's eyes; one that the
+            // worker may not ask is as good as none.
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some("ValidationException" | "AccessDeniedException")
+                ) =>
+            {
+                tracing::info!(table = %self.table, code = error.code(), "the owner index cannot be asked");
+                Ok(Indexed::NoIndex)
+            }
+            Err(error) => Err(request.failed(error)),
+        }
+    }
+
+    /// Describes a table of the account.
+    pub(crate) async fn describe(&self, table: &str) -> Result<TableDescription, StoreError> {
+        let request = Request {
+            action: "dynamodb:DescribeTable",
+            table,
+        };
+        let call = self.sdk.describe_table().table_name(table);
+        let described = self.call(request, call.send()).await?;
+        described.table.ok_or_else(|| {
+            StoreError::unknown(
+                kcl_core::lease::StoreErrorKind::Unavailable,
+                format!("{request}: the answer describes no table"),
+            )
+        })
+    }
+
+    /// Asks for the table with its index.
+    pub(crate) async fn create(&self) -> Result<(), StoreError> {
+        let call = self
+            .sdk
+            .create_table()
+            .table_name(&self.table)
+            .set_attribute_definitions(Some(table::attribute_definitions()?))
+            .set_key_schema(Some(table::table_key()?))
+            .global_secondary_indexes(table::owner_index()?)
+            .billing_mode(table::BILLING);
+        let request = self.request("dynamodb:CreateTable");
+        match self.in_time(request, call.send()).await? {
+            Ok(_) => Ok(()),
+            // Another worker was faster.
+            Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
+            Err(error) => Err(request.failed(error)),
+        }
+    }
+}
+
+/// A failed condition is an outcome; every other error is one.
+fn refused<E>(
+    request: Request<'_>,
+    error: SdkError<E>,
+    current: impl Fn(&E) -> Option<Option<Item>>,
+) -> Result<Written, StoreError>
+where
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    match error.as_service_error().and_then(current) {
+        Some(row) => Ok(Written::Refused(row)),
+        None => Err(request.failed(error)),
+    }
+}
+
+fn as_item<M>(attributes: Option<M>) -> Option<Item>
+where
+    M: IntoIterator<Item = (String, aws_sdk_dynamodb::types::AttributeValue)>,
+{
+    attributes.map(|attributes| attributes.into_iter().collect())
+}

@@ -1,0 +1,227 @@
+//! Rows that Amazon's Java KCL really wrote decode, and encode again to the same attributes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use kcl_core::lease::Lease;
+use kcl_core::model::ShardId;
+use serde_json::Value;
+
+use super::lease::lease_attributes;
+use super::*;
+
+const LEASE_TABLE: &str = "app-jpoll3";
+const LOCK_TABLE: &str = "app-jpoll3-CoordinatorState";
+const WORKER_TABLE: &str = "app-jpoll3-WorkerMetricStats";
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+fn dumps() -> BTreeMap<String, Value> {
+    let files = fs::read_dir(golden("java-kcl-3.1.3")).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|kind| kind == "json"))
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            (name, serde_json::from_slice(&fs::read(path).unwrap()).unwrap())
+        })
+        .collect()
+}
+
+/// DynamoDB's JSON form of a value.
+fn attribute(json: &Value) -> AttributeValue {
+    let (kind, value) = json.as_object().unwrap().iter().next().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    match kind.as_str() {
+        "S" => AttributeValue::S(text(value)),
+        "N" => AttributeValue::N(text(value)),
+        "B" => AttributeValue::B(Blob::new(text(value))),
+        "SS" => AttributeValue::Ss(value.as_array().unwrap().iter().map(text).collect()),
+        "L" => AttributeValue::L(value.as_array().unwrap().iter().map(attribute).collect()),
+        "M" => AttributeValue::M(item(value).into_iter().collect()),
+        other => panic!("a value of type {other}"),
+    }
+}
+
+fn item(json: &Value) -> Item {
+    let attributes = json.as_object().unwrap().iter();
+    attributes
+        .map(|(name, value)| (name.clone(), attribute(value)))
+        .collect()
+}
+
+fn items(dump: &Value, table: &str) -> Vec<Item> {
+    let table = &dump["tables"][table]["items"];
+    table.as_array().into_iter().flatten().map(item).collect()
+}
+
+/// Rows of the three-table layout with their key under the name that the one-table layout uses.
+fn rekeyed(mut rows: Vec<Item>, key: &str) -> Vec<Item> {
+    for row in &mut rows {
+        let value = row.remove(key).unwrap();
+        put(row, attr::KEY, value);
+    }
+    rows
+}
+
+/// Sets have no order.
+fn sorted(mut item: Item) -> Item {
+    for value in item.values_mut() {
+        if let AttributeValue::Ss(texts) = value {
+            texts.sort();
+        }
+    }
+    item
+}
+
+fn decoded_and_encoded_again(row: &Item) -> Lease {
+    assert_eq!(kind(row), RowKind::Lease, "{row:?}");
+    let lease = decode_lease(row).unwrap();
+    assert_eq!(lease_attributes(&lease), sorted(row.clone()));
+    assert!(lease.is_written_by_foreigner(), "{row:?}");
+    lease
+}
+
+fn picture(leases: &[Lease]) -> String {
+    let ended = |shard: &ShardId| {
+        leases
+            .iter()
+            .any(|lease| lease.shard == *shard && lease.is_ended())
+    };
+    let present = |shard: &ShardId| leases.iter().any(|lease| lease.shard == *shard);
+    let mut lines = Vec::new();
+    for lease in leases {
+        let owner = lease.owner.as_ref().map_or("nobody", |owner| owner.as_str());
+        let mut line = format!("  {} {owner} counter {}", lease.key, lease.counter);
+        if let Some(from) = &lease.checkpoint_owner {
+            write!(line, ", handed over by {from}").unwrap();
+        }
+        if lease.owner_switches > 0 {
+            write!(line, ", {} switches", lease.owner_switches).unwrap();
+        }
+        if lease.is_ended() {
+            let children = lease.children.iter().map(ShardId::as_str).collect::<Vec<_>>();
+            write!(line, ", ended, children {}", children.join(" ")).unwrap();
+        } else if lease.checkpoint.is_initial() {
+            write!(line, ", at {}", lease.checkpoint).unwrap();
+        }
+        let waits_for = lease
+            .parents
+            .iter()
+            .filter(|parent| present(parent) && !ended(parent));
+        for parent in waits_for {
+            write!(line, ", blocked on {parent}").unwrap();
+        }
+        lines.push(line);
+    }
+    lines.sort();
+    lines.join("\n")
+}
+
+#[test]
+fn every_dumped_lease_survives_the_codec_and_the_dumps_show_the_known_story() {
+    let mut story = String::new();
+    for (name, dump) in dumps() {
+        let rows = items(&dump, LEASE_TABLE);
+        let leases = rows.iter().map(decoded_and_encoded_again).collect::<Vec<_>>();
+        assert!(!leases.is_empty(), "{name} holds no leases");
+        writeln!(story, "{name}\n{}", picture(&leases)).unwrap();
+    }
+    let expected = fs::read_to_string(golden("story.txt")).unwrap();
+    assert_eq!(story, expected, "the whole story is now:\n{story}");
+}
+
+#[test]
+fn every_state_of_every_lease_in_the_recorded_history_survives_the_codec() {
+    let history = fs::read_to_string(golden("java-kcl-3.1.3/history.jsonl")).unwrap();
+    let changes = history
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut rows = BTreeMap::<String, Item>::new();
+    let (mut states, mut handoffs) = (0, Vec::new());
+    for change in changes.filter(|change| change["table"] == LEASE_TABLE) {
+        let row = rows
+            .entry(change["key"].as_str().unwrap().to_owned())
+            .or_default();
+        for (name, value) in change["changed"].as_object().unwrap() {
+            if value.is_null() {
+                row.remove(name);
+            } else {
+                put(row, name, attribute(value));
+            }
+        }
+        if change["op"] == "delete" {
+            assert!(row.is_empty());
+            continue;
+        }
+        states += 1;
+        let lease = decoded_and_encoded_again(row);
+        if let Some(from) = &lease.checkpoint_owner {
+            handoffs.push((
+                lease.key.to_string(),
+                from.to_string(),
+                lease.owner.unwrap().to_string(),
+            ));
+        }
+    }
+    handoffs.dedup();
+    let expected = ("shardId-000000000000", "w1", "w2");
+    assert_eq!(
+        handoffs,
+        [(expected.0.into(), expected.1.into(), expected.2.into())]
+    );
+    assert_eq!(states, 1077);
+}
+
+#[test]
+fn the_lock_row_of_java_decodes() {
+    let mut owners = Vec::new();
+    for (name, dump) in dumps() {
+        let rows = rekeyed(items(&dump, LOCK_TABLE), "key");
+        assert!(
+            rows.iter()
+                .any(|row| key_of(row) == attr::CLIENT_VERSION_KEY && kind(row) == RowKind::Other)
+        );
+        for row in rows.iter().filter(|row| kind(row) == RowKind::Lock) {
+            let lock = decode_lock(row).unwrap();
+            assert_eq!(lock.duration.as_secs(), 120, "{name}");
+            assert!(!lock.released && lock.deputy.is_none(), "{name}");
+            let mut again = encode_lock(&lock);
+            again.remove(attr::ENTITY_TYPE);
+            assert_eq!(again, *row, "{name}");
+            owners.push(lock.owner.to_string());
+        }
+    }
+    owners.dedup();
+    assert_eq!(owners, ["w1", "w3"]);
+}
+
+#[test]
+fn the_worker_rows_of_java_decode_as_workers_without_an_incarnation() {
+    let mut ids = Vec::new();
+    for (_, dump) in dumps() {
+        for mut row in rekeyed(items(&dump, WORKER_TABLE), "wid") {
+            // The three-table layout needs no entity type; the one-table layout writes it.
+            put(&mut row, attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+            assert_eq!(kind(&row), RowKind::Worker);
+            let worker = decode_worker(&row).unwrap();
+            assert_eq!(
+                (worker.incarnation, worker.touches, worker.failover),
+                (None, 0, None)
+            );
+            assert!(worker.updated.as_secs() > 1_795_229_000);
+            ids.push(worker.id.to_string());
+        }
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids, ["w1", "w2", "w3"]);
+}

@@ -1,0 +1,198 @@
+use std::collections::BTreeSet;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use bytes::Bytes;
+use kcl_core::lease::{Lease, PendingCheckpoint, WriteStamp};
+use kcl_core::model::{HashKeyRange, LeaseKey, Position, ShardId, StreamIdentity};
+use kcl_core::time::Timestamp;
+
+use super::{
+    DecodeError, Decoded, Item, incarnation, n, number, optional_number, optional_parsed, optional_text,
+    parse, put, put_some, s, text,
+};
+use crate::attr;
+
+/// Reads a lease row. Attributes that are not known are left where they are: in the table.
+pub(crate) fn decode_lease(item: &Item) -> Decoded<Lease> {
+    let key: LeaseKey = parse(attr::KEY, text(item, attr::KEY)?)?;
+    let stream = optional_parsed(item, attr::STREAM)?;
+    let shard = match optional_parsed(item, attr::SHARD)? {
+        Some(shard) => shard,
+        None if stream.is_some() => return Err(DecodeError::Missing(attr::SHARD)),
+        None => parse(attr::KEY, key.as_str())?,
+    };
+    let checkpoint_owner = optional_parsed(item, attr::CHECKPOINT_OWNER)?;
+    // A Java worker that ends a handoff leaves our mark of it behind; without a handoff it means nothing.
+    let handoff_stamp = match checkpoint_owner {
+        Some(_) => incarnation(item, attr::HANDOFF_INCARNATION)?,
+        None => None,
+    };
+    Ok(Lease {
+        key,
+        shard,
+        stream,
+        owner: optional_parsed(item, attr::OWNER)?,
+        checkpoint_owner,
+        counter: number(item, attr::COUNTER)?,
+        owner_switches: optional_number(item, attr::OWNER_SWITCHES)?.unwrap_or(0),
+        checkpoint: position(item, attr::CHECKPOINT, attr::SUB_SEQUENCE)?
+            .ok_or(DecodeError::Missing(attr::CHECKPOINT))?,
+        pending: pending(item)?,
+        parents: shard_set(item, attr::PARENTS)?,
+        children: shard_set(item, attr::CHILDREN)?,
+        hash_range: hash_range(item)?,
+        throughput: optional_number(item, attr::THROUGHPUT)?,
+        stamp: stamp(item)?,
+        handoff_stamp,
+        pinned_start: optional_number(item, attr::PINNED_START)?.map(Timestamp::from_millis),
+        identity: identity(item)?,
+    })
+}
+
+fn position(item: &Item, checkpoint: &'static str, sub_sequence: &'static str) -> Decoded<Option<Position>> {
+    let sub_sequence = optional_number(item, sub_sequence)?.unwrap_or(0);
+    let bad = |error: kcl_core::model::InvalidPosition| DecodeError::Value(checkpoint, error.to_string());
+    optional_text(item, checkpoint)?
+        .map(|text| Position::parse(text, sub_sequence).map_err(bad))
+        .transpose()
+}
+
+fn pending(item: &Item) -> Decoded<Option<PendingCheckpoint>> {
+    let Some(position) = position(item, attr::PENDING, attr::PENDING_SUB_SEQUENCE)? else {
+        return Ok(None);
+    };
+    let state = item
+        .get(attr::PENDING_STATE)
+        .map(AttributeValue::as_b)
+        .transpose()
+        .map_err(|_| DecodeError::Type(attr::PENDING_STATE, "B"))?;
+    Ok(Some(PendingCheckpoint {
+        position,
+        state: state.map(|blob| Bytes::copy_from_slice(blob.as_ref())),
+    }))
+}
+
+fn shard_set(item: &Item, name: &'static str) -> Decoded<BTreeSet<ShardId>> {
+    let Some(value) = item.get(name) else {
+        return Ok(BTreeSet::new());
+    };
+    let texts = value.as_ss().map_err(|_| DecodeError::Type(name, "SS"))?;
+    texts.iter().map(|text| parse(name, text)).collect()
+}
+
+fn hash_range(item: &Item) -> Decoded<Option<HashKeyRange>> {
+    let ends = (
+        optional_text(item, attr::HASH_START)?,
+        optional_text(item, attr::HASH_END)?,
+    );
+    let (Some(start), Some(end)) = ends else {
+        return Ok(None);
+    };
+    HashKeyRange::parse(start, end)
+        .map(Some)
+        .map_err(|error| DecodeError::Value(attr::HASH_START, error.to_string()))
+}
+
+fn stamp(item: &Item) -> Decoded<Option<WriteStamp>> {
+    let parts = (
+        incarnation(item, attr::STAMP_INCARNATION)?,
+        optional_number(item, attr::STAMP_COUNTER)?,
+    );
+    Ok(match parts {
+        (Some(incarnation), Some(counter)) => Some(WriteStamp { incarnation, counter }),
+        _ => None,
+    })
+}
+
+fn identity(item: &Item) -> Decoded<Option<StreamIdentity>> {
+    let Some(arn) = optional_text(item, attr::STREAM_ARN)? else {
+        return Ok(None);
+    };
+    Ok(Some(StreamIdentity {
+        name: text(item, attr::STREAM_NAME)?.to_owned(),
+        arn: arn.to_owned(),
+        created: Timestamp::from_millis(number(item, attr::STREAM_CREATED)?),
+    }))
+}
+
+/// The whole row of a new lease. Only here is `entityType` written, as the Java KCL does.
+pub(crate) fn creation_item(lease: &Lease) -> Item {
+    let mut item = lease_attributes(lease);
+    put(&mut item, attr::ENTITY_TYPE, s(attr::LEASE_ENTITY));
+    item
+}
+
+/// Every attribute of the lease that is known here, and no other.
+pub(crate) fn lease_attributes(lease: &Lease) -> Item {
+    let mut item = Item::new();
+    let row = &mut item;
+    put(row, attr::KEY, s(&lease.key));
+    put_some(row, attr::STREAM, lease.stream.as_ref().map(s));
+    put_some(row, attr::SHARD, lease.stream.as_ref().map(|_| s(&lease.shard)));
+    put_some(row, attr::OWNER, lease.owner.as_ref().map(s));
+    put_some(
+        row,
+        attr::CHECKPOINT_OWNER,
+        lease.checkpoint_owner.as_ref().map(s),
+    );
+    put(row, attr::COUNTER, n(lease.counter));
+    put(row, attr::OWNER_SWITCHES, n(lease.owner_switches));
+    put(row, attr::CHECKPOINT, s(lease.checkpoint.checkpoint_text()));
+    put(row, attr::SUB_SEQUENCE, n(lease.checkpoint.sub_sequence()));
+    if let Some(pending) = &lease.pending {
+        put(row, attr::PENDING, s(pending.position.checkpoint_text()));
+        put(
+            row,
+            attr::PENDING_SUB_SEQUENCE,
+            n(pending.position.sub_sequence()),
+        );
+        let state = pending.state.as_ref();
+        let blob = state.map(|state| AttributeValue::B(Blob::new(state.as_ref())));
+        put_some(row, attr::PENDING_STATE, blob);
+    }
+    put_some(row, attr::PARENTS, string_set(&lease.parents));
+    put_some(row, attr::CHILDREN, string_set(&lease.children));
+    if let Some(range) = &lease.hash_range {
+        put(row, attr::HASH_START, s(range.start()));
+        put(row, attr::HASH_END, s(range.end()));
+    }
+    put_some(
+        row,
+        attr::THROUGHPUT,
+        lease.throughput.map(|kib| n(throughput_text(kib))),
+    );
+    if let Some(stamp) = &lease.stamp {
+        put(row, attr::STAMP_INCARNATION, s(stamp.incarnation));
+        put(row, attr::STAMP_COUNTER, n(stamp.counter));
+    }
+    put_some(row, attr::HANDOFF_INCARNATION, lease.handoff_stamp.map(s));
+    let pinned = lease.pinned_start.map(|start| n(start.as_millis()));
+    put_some(row, attr::PINNED_START, pinned);
+    if let Some(identity) = &lease.identity {
+        put(row, attr::STREAM_ARN, s(&identity.arn));
+        put(row, attr::STREAM_NAME, s(&identity.name));
+        put(row, attr::STREAM_CREATED, n(identity.created.as_millis()));
+    }
+    item
+}
+
+/// A set of shard ids; `None` for the empty set, which DynamoDB cannot store.
+pub(crate) fn string_set(shards: &BTreeSet<ShardId>) -> Option<AttributeValue> {
+    let texts = shards.iter().map(ToString::to_string).collect::<Vec<_>>();
+    (!texts.is_empty()).then_some(AttributeValue::Ss(texts))
+}
+
+/// A throughput with at most six decimals, as the Java KCL rounds it.
+///
+/// A moving average that fades would otherwise become a number too small for DynamoDB, which refuses the whole write.
+pub(crate) fn throughput_text(kib_per_second: f64) -> String {
+    const LARGEST: f64 = 1e15;
+    let bounded = if kib_per_second.is_finite() {
+        kib_per_second.clamp(0.0, LARGEST)
+    } else {
+        0.0
+    };
+    let text = format!("{bounded:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

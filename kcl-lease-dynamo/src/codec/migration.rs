@@ -1,0 +1,31 @@
+use aws_sdk_dynamodb::types::AttributeValue;
+use kcl_core::model::WorkerId;
+use kcl_core::time::Timestamp;
+
+use super::{Item, n, optional_text, put, s};
+use crate::attr;
+
+/// What the row of the client version says; a text that is no version when it says nothing.
+pub(crate) fn client_version(item: &Item) -> &str {
+    optional_text(item, attr::CLIENT_VERSION)
+        .ok()
+        .flatten()
+        .unwrap_or("nothing readable")
+}
+
+/// The row with which a Java worker of 3.x marks a new application: in use by 3.x only, with one entry of history.
+pub(crate) fn client_version_item(worker: &WorkerId, now: Timestamp) -> Item {
+    let state = |version: &str| {
+        let mut state = Item::new();
+        put(&mut state, attr::CLIENT_VERSION, s(version));
+        put(&mut state, attr::MODIFIED_BY, s(worker));
+        put(&mut state, attr::MODIFIED_MILLIS, n(now.as_millis()));
+        state
+    };
+    let first = AttributeValue::M(state(attr::CLIENT_VERSION_INIT).into_iter().collect());
+    let mut item = state(attr::CLIENT_VERSION_3X);
+    put(&mut item, attr::KEY, s(attr::CLIENT_VERSION_KEY));
+    put(&mut item, attr::ENTITY_TYPE, s(attr::CLIENT_VERSION_ENTITY));
+    put(&mut item, attr::HISTORY, AttributeValue::L(vec![first]));
+    item
+}

@@ -1,0 +1,50 @@
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use kcl_core::lease::WorkerRow;
+use kcl_core::time::Timestamp;
+
+use super::{Decoded, Item, incarnation, n, number, optional_number, parse, put, put_some, s, text};
+use crate::attr;
+
+/// Reads a worker row, ours or a Java worker's.
+pub(crate) fn decode_worker(item: &Item) -> Decoded<WorkerRow> {
+    let secs: i64 = number(item, attr::UPDATED_SECS)?;
+    let from_secs = Timestamp::from_millis(secs.saturating_mul(1000));
+    let exact = optional_number(item, attr::UPDATED_MILLIS)?.map(Timestamp::from_millis);
+    Ok(WorkerRow {
+        id: parse(attr::KEY, text(item, attr::KEY)?)?,
+        incarnation: incarnation(item, attr::WORKER_INCARNATION)?,
+        touches: optional_number(item, attr::TOUCHES)?.unwrap_or(0),
+        failover: optional_number(item, attr::FAILOVER_MILLIS)?.map(Duration::from_millis),
+        max_leases: optional_number(item, attr::MAX_LEASES)?,
+        // Java knows nothing of the exact time and leaves it standing.
+        updated: exact.filter(|exact| exact.as_secs() == secs).unwrap_or(from_secs),
+    })
+}
+
+/// What a worker writes into its row: everything but the key.
+///
+/// `sts` and `opr` are empty maps, which is how a Java worker without a metric source writes them: the Java leader then
+/// spreads leases by throughput. `sup` = 1 says that we skip rows that are not leases.
+pub(crate) fn worker_attributes(row: &WorkerRow) -> Item {
+    let mut item = Item::new();
+    let secs = row.updated.as_secs();
+    put(&mut item, attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+    put(&mut item, attr::UPDATED_SECS, n(secs));
+    put(&mut item, attr::UPDATED_MILLIS, n(row.updated.as_millis()));
+    put(&mut item, attr::METRICS, AttributeValue::M(Default::default()));
+    put(
+        &mut item,
+        attr::OPERATING_RANGE,
+        AttributeValue::M(Default::default()),
+    );
+    put(&mut item, attr::SUPPORT, n(1));
+    put(&mut item, attr::SUPPORT_UPDATED_SECS, n(secs));
+    put(&mut item, attr::TOUCHES, n(row.touches));
+    put_some(&mut item, attr::WORKER_INCARNATION, row.incarnation.map(s));
+    let failover = row.failover.map(|failover| n(failover.as_millis()));
+    put_some(&mut item, attr::FAILOVER_MILLIS, failover);
+    put_some(&mut item, attr::MAX_LEASES, row.max_leases.map(n));
+    item
+}

@@ -1,0 +1,382 @@
+//! Changes to DynamoDB expressions: pure, and without a branch on the stored row beyond what the expectation shows.
+//!
+//! Every placeholder is made from the attribute's own name: `#name` stands for it, `:name` for its new value,
+//! `:if_name` for the value that the condition compares.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use kcl_core::lease::change::counts_as_switch;
+use kcl_core::lease::{Expect, LeaseChange, LockChange, LockExpect, Version, WorkerChange, WorkerRow};
+use kcl_core::model::{HashKeyRange, Incarnation, Position, ShardId, StreamIdentity, WorkerId};
+
+use crate::attr;
+use crate::codec::{Item, creation_item, encode_lock, n, s, string_set, throughput_text, worker_attributes};
+
+/// One conditional write of one row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Write {
+    pub(crate) key: String,
+    pub(crate) action: Action,
+    pub(crate) condition: String,
+    pub(crate) names: BTreeMap<String, String>,
+    pub(crate) values: Item,
+}
+
+/// What happens to the row if the condition holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// The row becomes this, whatever else it held.
+    Put(Item),
+    /// The named attributes change, all others stay. The text is an update expression; empty where nothing changes.
+    Update(String),
+    Delete,
+}
+
+/// The pairing of change and expectation makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a change of kind {change} cannot be made under the expectation {expect}")]
+pub(crate) struct Mismatch {
+    change: &'static str,
+    expect: String,
+}
+
+/// The write that makes the change on a lease row, if the expectation holds.
+pub(crate) fn lease_write(
+    key: &str,
+    expect: &Expect,
+    change: &LeaseChange,
+    incarnation: Incarnation,
+) -> Result<Write, Mismatch> {
+    let mismatch = || Mismatch {
+        change: change.verb(),
+        expect: format!("{expect:?}"),
+    };
+    if !change.fits(expect) {
+        return Err(mismatch());
+    }
+    let mut draft = Draft::default();
+    match (change, expect) {
+        (LeaseChange::Create(lease), Expect::Absent) => {
+            if lease.key.as_str() != key {
+                return Err(mismatch());
+            }
+            draft.require_absent(attr::KEY);
+            Ok(draft.put(key, creation_item(lease)))
+        }
+        (LeaseChange::Delete, Expect::Version(version)) => {
+            draft.require_version(version);
+            Ok(draft.delete(key))
+        }
+        (LeaseChange::Describe { children, hash_range }, Expect::Present) => {
+            // These two make a lease; a row of another kind, or a broken one, is never touched.
+            draft.require_present(attr::COUNTER);
+            draft.require_present(attr::CHECKPOINT);
+            describe(&mut draft, children.as_ref(), *hash_range);
+            Ok(draft.update(key))
+        }
+        (
+            LeaseChange::BeginHandoff { to },
+            Expect::Owners {
+                owner: Some(owner), ..
+            },
+        ) => {
+            draft.require(attr::OWNER, s(owner));
+            draft.require_absent(attr::CHECKPOINT_OWNER);
+            draft.set(attr::OWNER, s(to));
+            draft.set(attr::CHECKPOINT_OWNER, s(owner));
+            draft.set(attr::HANDOFF_INCARNATION, s(incarnation));
+            Ok(draft.update(key))
+        }
+        (change, Expect::Version(version)) => {
+            draft.require_version(version);
+            counted(&mut draft, version, change, incarnation);
+            Ok(draft.update(key))
+        }
+        _ => Err(mismatch()),
+    }
+}
+
+/// The changes that move the counter; the version says all that they depend on.
+fn counted(draft: &mut Draft, seen: &Version, change: &LeaseChange, incarnation: Incarnation) {
+    let counter = seen.counter.saturating_add(1);
+    draft.set(attr::COUNTER, n(counter));
+    draft.set(attr::STAMP_INCARNATION, s(incarnation));
+    draft.set(attr::STAMP_COUNTER, n(counter));
+    let mut in_handoff = seen.checkpoint_owner.is_some();
+    match change {
+        LeaseChange::Renew { throughput, identity } => renew(draft, *throughput, identity.as_ref()),
+        LeaseChange::Assign { to } => {
+            draft.set(attr::OWNER, s(to));
+            if counts_as_switch(seen, to) {
+                draft.add(attr::OWNER_SWITCHES, n(1));
+            }
+            in_handoff = false;
+        }
+        LeaseChange::CompleteHandoff => in_handoff = false,
+        LeaseChange::CancelHandoff => {
+            draft.set_or_remove(attr::OWNER, seen.checkpoint_owner.as_ref().map(s));
+            in_handoff = false;
+        }
+        LeaseChange::Release => {
+            if !in_handoff {
+                draft.remove(attr::OWNER);
+            }
+            in_handoff = false;
+        }
+        LeaseChange::Checkpoint { position } => {
+            checkpoint(draft, position.checkpoint_text(), position.sub_sequence());
+        }
+        LeaseChange::End { children } => {
+            checkpoint(draft, Position::ShardEnd.checkpoint_text(), 0);
+            draft.set_or_remove(attr::CHILDREN, string_set(children));
+            draft.remove(attr::OWNER);
+            in_handoff = false;
+        }
+        LeaseChange::Create(_)
+        | LeaseChange::BeginHandoff { .. }
+        | LeaseChange::Describe { .. }
+        | LeaseChange::Delete => {}
+    }
+    if !in_handoff {
+        if seen.checkpoint_owner.is_some() {
+            draft.remove(attr::CHECKPOINT_OWNER);
+        }
+        // Also sweeps up the mark of a handoff that a Java worker ended.
+        draft.remove(attr::HANDOFF_INCARNATION);
+    }
+}
+
+fn renew(draft: &mut Draft, throughput: Option<f64>, identity: Option<&StreamIdentity>) {
+    if let Some(kib_per_second) = throughput {
+        draft.set(attr::THROUGHPUT, n(throughput_text(kib_per_second)));
+    }
+    if let Some(identity) = identity {
+        draft.set(attr::STREAM_ARN, s(&identity.arn));
+        draft.set(attr::STREAM_NAME, s(&identity.name));
+        draft.set(attr::STREAM_CREATED, n(identity.created.as_millis()));
+    }
+}
+
+fn checkpoint(draft: &mut Draft, text: &str, sub_sequence: u64) {
+    draft.set(attr::CHECKPOINT, s(text));
+    draft.set(attr::SUB_SEQUENCE, n(sub_sequence));
+    draft.set(attr::OWNER_SWITCHES, n(0));
+    draft.remove(attr::PENDING);
+    draft.remove(attr::PENDING_SUB_SEQUENCE);
+    draft.remove(attr::PENDING_STATE);
+}
+
+fn describe(draft: &mut Draft, children: Option<&BTreeSet<ShardId>>, hash_range: Option<HashKeyRange>) {
+    if let Some(children) = children {
+        draft.set_or_remove(attr::CHILDREN, string_set(children));
+    }
+    if let Some(range) = hash_range {
+        draft.set(attr::HASH_START, s(range.start()));
+        draft.set(attr::HASH_END, s(range.end()));
+    }
+}
+
+/// The write that makes the change of a worker's row.
+///
+/// A touch without an incarnation must not come here: a Java worker's row has none either.
+pub(crate) fn worker_write(change: &WorkerChange) -> Write {
+    let mut draft = Draft::default();
+    match change {
+        WorkerChange::Announce(row) => {
+            // A worker id that is the key of another kind of row would destroy that row.
+            draft.require_absent_or(attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+            draft.write_worker(row);
+            draft.update(row.id.as_str())
+        }
+        WorkerChange::Touch(row) => {
+            draft.require_incarnation(row.incarnation);
+            draft.write_worker(row);
+            draft.update(row.id.as_str())
+        }
+        WorkerChange::Leave { id, incarnation } => {
+            draft.require_incarnation(Some(*incarnation));
+            draft.delete(id.as_str())
+        }
+        WorkerChange::Bury(row) => {
+            draft.require_incarnation(row.incarnation);
+            match row.incarnation {
+                Some(_) => draft.require(attr::TOUCHES, n(row.touches)),
+                // Nothing moves in a Java worker's row but its time.
+                None => draft.require(attr::UPDATED_SECS, n(row.updated.as_secs())),
+            }
+            draft.delete(row.id.as_str())
+        }
+    }
+}
+
+/// The write that makes the change of the leader lock.
+pub(crate) fn lock_write(expect: &LockExpect, change: &LockChange) -> Result<Write, Mismatch> {
+    if matches!((expect, change), (LockExpect::Absent, LockChange::Release)) {
+        return Err(Mismatch {
+            change: "release",
+            expect: format!("{expect:?}"),
+        });
+    }
+    let mut draft = Draft::default();
+    match expect {
+        LockExpect::Absent => draft.require_absent(attr::KEY),
+        LockExpect::Version { version, owner } => draft.require_lock(version, owner),
+    }
+    Ok(match change {
+        LockChange::Hold(lock) => draft.put(attr::LEADER_KEY, encode_lock(lock)),
+        LockChange::Release => draft.delete(attr::LEADER_KEY),
+    })
+}
+
+/// The write of a row that overwrites nothing.
+pub(crate) fn put_if_absent(key: &str, item: Item) -> Write {
+    let mut draft = Draft::default();
+    draft.require_absent(attr::KEY);
+    draft.put(key, item)
+}
+
+/// Collects the parts of a write, each placeholder with its meaning.
+#[derive(Debug, Default)]
+struct Draft {
+    conditions: Vec<String>,
+    sets: Vec<String>,
+    adds: Vec<String>,
+    removes: Vec<String>,
+    names: BTreeMap<String, String>,
+    values: Item,
+}
+
+impl Draft {
+    fn name(&mut self, attribute: &str) -> String {
+        let placeholder = format!("#{attribute}");
+        self.names.insert(placeholder.clone(), attribute.to_owned());
+        placeholder
+    }
+
+    fn value(&mut self, placeholder: String, value: AttributeValue) -> String {
+        self.values.insert(placeholder.clone(), value);
+        placeholder
+    }
+
+    fn require(&mut self, attribute: &str, value: AttributeValue) {
+        let (name, value) = (
+            self.name(attribute),
+            self.value(format!(":if_{attribute}"), value),
+        );
+        self.conditions.push(format!("{name} = {value}"));
+    }
+
+    fn require_present(&mut self, attribute: &str) {
+        let name = self.name(attribute);
+        self.conditions.push(format!("attribute_exists({name})"));
+    }
+
+    fn require_absent(&mut self, attribute: &str) {
+        let name = self.name(attribute);
+        self.conditions.push(format!("attribute_not_exists({name})"));
+    }
+
+    /// The row does not exist, or has this value.
+    fn require_absent_or(&mut self, attribute: &str, value: AttributeValue) {
+        let (key, name) = (self.name(attr::KEY), self.name(attribute));
+        let value = self.value(format!(":if_{attribute}"), value);
+        self.conditions
+            .push(format!("(attribute_not_exists({key}) OR {name} = {value})"));
+    }
+
+    fn require_some(&mut self, attribute: &str, value: Option<AttributeValue>) {
+        match value {
+            Some(value) => self.require(attribute, value),
+            None => self.require_absent(attribute),
+        }
+    }
+
+    /// Comparing the counter also demands that the row is there and is a lease.
+    fn require_version(&mut self, version: &Version) {
+        self.require(attr::COUNTER, n(version.counter));
+        self.require_some(attr::OWNER, version.owner.as_ref().map(s));
+        self.require_some(attr::CHECKPOINT_OWNER, version.checkpoint_owner.as_ref().map(s));
+    }
+
+    fn require_incarnation(&mut self, incarnation: Option<Incarnation>) {
+        self.require(attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+        self.require_some(attr::WORKER_INCARNATION, incarnation.map(s));
+    }
+
+    fn require_lock(&mut self, version: &str, owner: &WorkerId) {
+        self.require(attr::LOCK_VERSION, s(version));
+        self.require(attr::LOCK_OWNER, s(owner));
+    }
+
+    fn set(&mut self, attribute: &str, value: AttributeValue) {
+        let (name, value) = (self.name(attribute), self.value(format!(":{attribute}"), value));
+        self.sets.push(format!("{name} = {value}"));
+    }
+
+    fn add(&mut self, attribute: &str, value: AttributeValue) {
+        let (name, value) = (self.name(attribute), self.value(format!(":{attribute}"), value));
+        self.adds.push(format!("{name} {value}"));
+    }
+
+    fn remove(&mut self, attribute: &str) {
+        let name = self.name(attribute);
+        self.removes.push(name);
+    }
+
+    fn set_or_remove(&mut self, attribute: &str, value: Option<AttributeValue>) {
+        match value {
+            Some(value) => self.set(attribute, value),
+            None => self.remove(attribute),
+        }
+    }
+
+    /// Sets what the row says and removes what it does not say any more.
+    fn write_worker(&mut self, row: &WorkerRow) {
+        let mut attributes = worker_attributes(row);
+        let optional = [attr::WORKER_INCARNATION, attr::FAILOVER_MILLIS, attr::MAX_LEASES];
+        for attribute in optional {
+            if !attributes.contains_key(attribute) {
+                self.remove(attribute);
+            }
+        }
+        while let Some((attribute, value)) = attributes.pop_first() {
+            self.set(&attribute, value);
+        }
+    }
+
+    fn update(self, key: &str) -> Write {
+        let clauses = [
+            ("SET", &self.sets),
+            ("REMOVE", &self.removes),
+            ("ADD", &self.adds),
+        ];
+        let clauses = clauses.iter().filter(|(_, parts)| !parts.is_empty());
+        let text = clauses
+            .map(|(keyword, parts)| format!("{keyword} {}", parts.join(", ")))
+            .collect::<Vec<_>>()
+            .join(" ");
+        self.write(key, Action::Update(text))
+    }
+
+    fn put(self, key: &str, item: Item) -> Write {
+        self.write(key, Action::Put(item))
+    }
+
+    fn delete(self, key: &str) -> Write {
+        self.write(key, Action::Delete)
+    }
+
+    fn write(self, key: &str, action: Action) -> Write {
+        Write {
+            key: key.to_owned(),
+            action,
+            condition: self.conditions.join(" AND "),
+            names: self.names,
+            values: self.values,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

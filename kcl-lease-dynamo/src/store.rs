@@ -1,0 +1,282 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use kcl_core::lease::{
+    Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
+    Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome,
+};
+use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
+use kcl_core::time::{Clock, Moment, TokioClock};
+
+use crate::client::{Indexed, TableClient, Written};
+use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, key_of, kind};
+use crate::expression::{Mismatch, lease_write, lock_write, worker_write};
+use crate::{attr, prepare, scan};
+
+/// How long a call may take unless the user says otherwise: well under a third of the usual failover time of 10 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often an index that could not be asked is looked at again.
+const INDEX_RECHECK: Duration = Duration::from_secs(30);
+
+/// Leases in a DynamoDB table, in the rows of the Java KCL 3.5.
+///
+/// The table needs the partition key `leaseKey` of type S. [`prepare`](LeaseStore::prepare) creates it, billed on demand and with
+/// the index `LeaseOwnerToLeaseKeyIndex`; a table that is there already is used as it is, with or without that index.
+///
+/// # Permissions
+///
+/// On the table: `DescribeTable`, `GetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, `Scan`; on the table's indexes: `Query`, without
+/// which the store does without the index; and `CreateTable`, unless the table is there. `DescribeTable` on
+/// `<application>-CoordinatorState` lets the store see that a Java fleet of the KCL 3.0 to 3.4 uses the application.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use aws_config::{BehaviorVersion, Region, SdkConfig};
+/// use kcl_lease_dynamo::DynamoLeaseStore;
+///
+/// let aws = SdkConfig::builder()
+///     .behavior_version(BehaviorVersion::latest())
+///     .region(Region::new("eu-west-1"))
+///     .build();
+/// let store = DynamoLeaseStore::new(&aws, "truck-tracker").request_timeout(Duration::from_secs(1));
+/// assert_eq!(store.table(), "truck-tracker");
+/// ```
+pub struct DynamoLeaseStore {
+    client: TableClient,
+    scan_segments: u32,
+    index: Mutex<Index>,
+}
+
+/// What is known of the owner index: a fact of the table, remembered so as not to ask for it with each look-up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Index {
+    active: bool,
+    checked: Option<Moment>,
+}
+
+impl fmt::Debug for DynamoLeaseStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamoLeaseStore")
+            .field("client", &self.client)
+            .field("scan_segments", &self.scan_segments)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DynamoLeaseStore {
+    /// A store in the table of this name, reached with the user's AWS configuration.
+    ///
+    /// Retries and timeouts of the configuration are replaced by the store's own.
+    pub fn new(config: &SdkConfig, table: impl Into<String>) -> Self {
+        Self::from_client(&Client::new(config), table)
+    }
+
+    /// A store in the table of this name, reached with a client of the user's.
+    ///
+    /// Retries and timeouts of the client are replaced by the store's own, on a copy of it.
+    pub fn from_client(client: &Client, table: impl Into<String>) -> Self {
+        let clock = Arc::new(TokioClock::new());
+        Self {
+            client: TableClient::new(client, table.into(), clock, REQUEST_TIMEOUT),
+            scan_segments: 1,
+            index: Mutex::default(),
+        }
+    }
+
+    /// Takes the time from this clock instead of from the runtime: the worker's, where it has another than
+    /// [`TokioClock`].
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.client.clock = clock;
+        self
+    }
+
+    /// How long each call may take before its outcome counts as unknown; 2 s by default.
+    ///
+    /// Keep it well under a third of the failover time, or one hung call costs the lease. There is one attempt per call: the
+    /// worker repeats what may be repeated.
+    #[must_use]
+    pub fn request_timeout(mut self, limit: Duration) -> Self {
+        self.client.request_timeout = limit;
+        self
+    }
+
+    /// In how many parallel parts the table is scanned, from 1 (the default) to 64; other numbers are brought into that range.
+    ///
+    /// One part reads about 1 MB per request, some thousand leases. More parts make the scan of a larger table faster, at the same
+    /// cost for full parts and at one request more for each part that is not full.
+    #[must_use]
+    pub fn scan_segments(mut self, parts: u32) -> Self {
+        self.scan_segments = parts.clamp(1, 64);
+        self
+    }
+
+    /// The name of the table.
+    pub fn table(&self) -> &str {
+        &self.client.table
+    }
+
+    fn index(&self) -> Index {
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_index(&self, active: bool) {
+        let checked = Some(self.client.clock.now());
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Index { active, checked };
+    }
+
+    /// Whether the index can be asked, looked up at most every half minute while it cannot.
+    async fn index_is_active(&self) -> Result<bool, StoreError> {
+        let index = self.index();
+        let now = self.client.clock.now();
+        let fresh = index
+            .checked
+            .is_some_and(|checked| now.saturating_since(checked) < INDEX_RECHECK);
+        if index.active || fresh {
+            return Ok(index.active);
+        }
+        let table = prepare::look(&self.client).await?;
+        let active = table.is_some_and(|table| table.index_active);
+        self.remember_index(active);
+        Ok(active)
+    }
+}
+
+#[async_trait]
+impl LeaseStore for DynamoLeaseStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            owner_index: true,
+            // DynamoDB does show it; a server of before 2023 does not, and nothing tells them apart beforehand.
+            refusal_shows_row: false,
+        }
+    }
+
+    async fn prepare(&self, preparation: &Preparation) -> Result<(), StoreError> {
+        let table = prepare::prepare(&self.client, self.scan_segments, preparation).await?;
+        self.remember_index(table.index_active);
+        Ok(())
+    }
+
+    async fn scan(&self) -> Result<Scan, StoreError> {
+        scan::scan(&self.client, self.scan_segments).await
+    }
+
+    async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        let row = self.client.get(key.as_str()).await?;
+        let lease = row.filter(|item| kind(item) == RowKind::Lease);
+        lease
+            .map(|item| decode_lease(&item).map_err(|error| unreadable(&item, &error)))
+            .transpose()
+    }
+
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError> {
+        if !self.index_is_active().await? {
+            return Ok(None);
+        }
+        let mut keys = Vec::new();
+        let mut start = None;
+        loop {
+            let page = match self.client.owned_page(worker.as_str(), start).await? {
+                Indexed::Page(page) => page,
+                Indexed::NoIndex => {
+                    self.remember_index(false);
+                    return Ok(None);
+                }
+            };
+            keys.extend(
+                page.items
+                    .iter()
+                    .filter_map(|item| LeaseKey::new(key_of(item)).ok()),
+            );
+            start = page.next;
+            if start.is_none() {
+                return Ok(Some(keys));
+            }
+        }
+    }
+
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        expect: &Expect,
+        change: &LeaseChange,
+        incarnation: Incarnation,
+    ) -> Result<Outcome, StoreError> {
+        let write = lease_write(key.as_str(), expect, change, incarnation).map_err(mistake)?;
+        match (self.client.write(write).await?, change) {
+            (Written::Applied(_), LeaseChange::Create(lease)) => Ok(Outcome::Applied(lease.clone())),
+            (Written::Applied(row), _) => applied(key, row),
+            (Written::Refused(row), _) => {
+                let row = row.filter(|item| kind(item) == RowKind::Lease);
+                let current = row.and_then(|item| decode_lease(&item).ok()).map(Box::new);
+                Ok(Outcome::Refused { current })
+            }
+        }
+    }
+
+    async fn change_worker(&self, change: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+        if let WorkerChange::Touch(row) = change
+            && row.incarnation.is_none()
+        {
+            return Ok(WorkerOutcome::Refused);
+        }
+        match (self.client.write(worker_write(change)).await?, change) {
+            (Written::Applied(_), _) => Ok(WorkerOutcome::Applied),
+            (Written::Refused(_), WorkerChange::Announce(row)) => {
+                let message = format!(
+                    "worker id {} is the key of another kind of row in table {}; give the worker another id",
+                    row.id,
+                    self.table()
+                );
+                Err(StoreError::definite(StoreErrorKind::Invalid, message))
+            }
+            (Written::Refused(_), _) => Ok(WorkerOutcome::Refused),
+        }
+    }
+
+    async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+        let row = self.client.get(attr::LEADER_KEY).await?;
+        row.map(|item| decode_lock(&item).map_err(|error| unreadable(&item, &error)))
+            .transpose()
+    }
+
+    async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError> {
+        let write = lock_write(expect, change).map_err(mistake)?;
+        Ok(match self.client.write(write).await? {
+            Written::Applied(_) => LockOutcome::Applied,
+            Written::Refused(_) => LockOutcome::Refused,
+        })
+    }
+}
+
+fn mistake(mismatch: Mismatch) -> StoreError {
+    StoreError::definite(StoreErrorKind::Invalid, mismatch.to_string())
+}
+
+/// The row that a write left behind. It was written whatever can be made of the answer.
+fn applied(key: &LeaseKey, row: Option<Item>) -> Result<Outcome, StoreError> {
+    let Some(item) = row else {
+        let message = format!("row {key} was written, and the answer does not show it");
+        return Err(StoreError::unknown(StoreErrorKind::Unavailable, message));
+    };
+    match decode_lease(&item) {
+        Ok(lease) => Ok(Outcome::Applied(Box::new(lease))),
+        Err(error) => Err(StoreError::unknown(StoreErrorKind::Data, problem(&item, &error))),
+    }
+}
+
+fn unreadable(item: &Item, error: &DecodeError) -> StoreError {
+    StoreError::definite(StoreErrorKind::Data, problem(item, error))
+}
+
+fn problem(item: &Item, error: &DecodeError) -> String {
+    format!("row {}: {error}; repair or remove it", key_of(item))
+}

@@ -1,0 +1,110 @@
+use kcl_core::lease::{Expect, LeaseChange, LeaseStore as _, Outcome, StoreErrorKind, Version};
+use kcl_core::model::Incarnation;
+use serde_json::{Value, json};
+
+use crate::server::{Server, error, ok};
+
+fn lease(key: &str) -> Value {
+    json!({ "leaseKey": { "S": key }, "leaseCounter": { "N": "3" }, "checkpoint": { "S": "LATEST" } })
+}
+
+#[tokio::test]
+async fn a_scan_follows_every_page_and_counts_it() {
+    let server = Server::start().await;
+    let script = |_: &str, input: &Value| match input.get("ExclusiveStartKey") {
+        None => ok(
+            json!({ "Items": [lease("shardId-1")], "LastEvaluatedKey": { "leaseKey": { "S": "shardId-1" } } }),
+        ),
+        Some(_) => ok(json!({ "Items": [lease("shardId-2"), { "leaseKey": { "S": "x" } }] })),
+    };
+    let scan = server.while_running(script, server.store().scan()).await.unwrap();
+    let keys = scan
+        .leases
+        .iter()
+        .map(|lease| lease.key.as_str())
+        .collect::<Vec<_>>();
+    assert_eq!(keys, ["shardId-1", "shardId-2"]);
+    assert_eq!(scan.pages, 2);
+    assert_eq!(scan.undecodable.len(), 1);
+    let asked = server.asked();
+    assert!(
+        asked.iter().all(|(_, input)| input.get("Segment").is_none()),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_scan_in_parts_reads_each_part_once() {
+    let server = Server::start().await;
+    let script = |_: &str, input: &Value| {
+        assert_eq!(input["TotalSegments"], 3);
+        ok(json!({ "Items": [lease(&format!("shardId-{}", input["Segment"]))] }))
+    };
+    let store = server.store().scan_segments(3);
+    let scan = server.while_running(script, store.scan()).await.unwrap();
+    let keys = scan
+        .leases
+        .iter()
+        .map(|lease| lease.key.as_str())
+        .collect::<Vec<_>>();
+    assert_eq!(
+        (keys, scan.pages),
+        (vec!["shardId-0", "shardId-1", "shardId-2"], 3)
+    );
+}
+
+#[tokio::test]
+async fn a_read_is_strongly_consistent_and_sees_no_row_of_another_kind() {
+    let server = Server::start().await;
+    let script = |_: &str, _: &Value| {
+        let row = json!({ "leaseKey": { "S": "w" }, "entityType": { "S": "WORKER_METRIC_STATS" }, "lut": { "N": "1" } });
+        ok(json!({ "Item": row }))
+    };
+    let store = server.store();
+    let key = "w".parse().unwrap();
+    assert_eq!(
+        server.while_running(script, store.read(&key)).await.unwrap(),
+        None
+    );
+    assert_eq!(server.asked()[0].1["ConsistentRead"], true);
+    let broken = |_: &str, _: &Value| ok(json!({ "Item": { "leaseKey": { "S": "w" } } }));
+    let problem = server.while_running(broken, store.read(&key)).await.unwrap_err();
+    assert_eq!(problem.kind(), StoreErrorKind::Data);
+    server
+        .while_running(|_, _| ok(json!({})), store.read_lock())
+        .await
+        .unwrap();
+    assert_eq!(server.asked()[1].1["ConsistentRead"], true);
+}
+
+#[tokio::test]
+async fn a_refusal_shows_the_row_where_the_server_does() {
+    let server = Server::start().await;
+    let store = server.store();
+    let key = "shardId-1".parse().unwrap();
+    let version = Version {
+        counter: 7,
+        owner: None,
+        checkpoint_owner: None,
+    };
+    let expect = Expect::Version(version);
+    let incarnation = Incarnation::from_random_bytes([1; 16]);
+    let refusal = |_: &str, _: &Value| error(400, "ConditionalCheckFailedException");
+    let silent = store.change(&key, &expect, &LeaseChange::Release, incarnation);
+    let outcome = server.while_running(refusal, silent).await.unwrap();
+    assert_eq!(outcome, Outcome::Refused { current: None });
+
+    let showing = |operation: &str, input: &Value| {
+        let (status, mut body) = refusal(operation, input);
+        body["Item"] = lease("shardId-1");
+        (status, body)
+    };
+    let shown = store.change(&key, &expect, &LeaseChange::Release, incarnation);
+    let Outcome::Refused { current: Some(row) } = server.while_running(showing, shown).await.unwrap() else {
+        panic!("the row is not shown");
+    };
+    assert_eq!(row.counter, 3);
+    let (_, input) = server.asked().pop().unwrap();
+    assert_eq!(input["ReturnValues"], "ALL_NEW");
+    assert_eq!(input["ReturnValuesOnConditionCheckFailure"], "ALL_OLD");
+}
