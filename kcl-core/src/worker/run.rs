@@ -136,9 +136,7 @@ impl Running {
                 () = task => superseded.cancel(),
             }
         };
-        self.services
-            .scope
-            .spawn(name, TaskPolicy::Vital, watch);
+        self.services.scope.spawn(name, TaskPolicy::Vital, watch);
     }
 
     async fn until_stopped(&self, stop: &StopSignal) -> Why {
