@@ -33,11 +33,11 @@ impl LeaseStoreFixture for InMemory {
     }
 }
 
-async fn make() -> InMemory {
-    InMemory {
+async fn make() -> [InMemory; 1] {
+    [InMemory {
         store: MemoryLeaseStore::new().with_page_size(PAGE),
         other: MemoryLeaseStore::new(),
-    }
+    }]
 }
 
 kcl_testkit::lease_store_suite!(make);
