@@ -1,0 +1,114 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use kcl_core::lease::{LeaseStore as _, Preparation};
+use kcl_core::time::{Clock as _, TokioClock};
+use kcl_lease_dynamo::DynamoLeaseStore;
+use kcl_tests::bed::TestBed;
+
+/// How long a call may take: emulators on a busy machine are no measure for a time limit.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// One DynamoDB of the bed, and a table name of the test's own on it.
+pub(crate) struct Ground {
+    pub(crate) server: String,
+    pub(crate) table: String,
+    config: SdkConfig,
+    clock: Arc<TokioClock>,
+}
+
+impl Ground {
+    /// One for each DynamoDB of the bed.
+    pub(crate) fn all(bed: &TestBed, test: &str) -> Vec<Self> {
+        let of = |(server, config)| Self {
+            server,
+            config,
+            table: bed.unique(test),
+            clock: Arc::new(TokioClock::new()),
+        };
+        bed.dynamo_configs().into_iter().map(of).collect()
+    }
+
+    /// A handle on the store, as one worker has it.
+    pub(crate) fn store(&self) -> DynamoLeaseStore {
+        let store = DynamoLeaseStore::new(&self.config, &self.table);
+        store
+            .with_clock(self.clock.clone())
+            .request_timeout(REQUEST_TIMEOUT)
+    }
+
+    /// A start of the application that is named like the table.
+    pub(crate) fn preparation(&self) -> Preparation {
+        Preparation {
+            application: self.table.parse().unwrap(),
+            worker: "worker-1".parse().unwrap(),
+            deadline: self.clock.now() + Duration::from_secs(60),
+            take_over_java: false,
+        }
+    }
+
+    /// A handle on the store with its table made.
+    pub(crate) async fn prepared(&self) -> DynamoLeaseStore {
+        let store = self.store();
+        let prepared = store.prepare(&self.preparation()).await;
+        prepared.unwrap_or_else(|error| panic!("{}: {error}", self.server));
+        store
+    }
+
+    /// A client of the test's own, past the store.
+    pub(crate) fn sdk(&self) -> Client {
+        Client::new(&self.config)
+    }
+
+    /// A table with one partition key of type S, past the store.
+    pub(crate) async fn create_table(&self, table: &str, key: &str) {
+        let definition = AttributeDefinition::builder()
+            .attribute_name(key)
+            .attribute_type(ScalarAttributeType::S);
+        let element = KeySchemaElement::builder()
+            .attribute_name(key)
+            .key_type(KeyType::Hash);
+        let create = self
+            .sdk()
+            .create_table()
+            .table_name(table)
+            .attribute_definitions(definition.build().unwrap())
+            .key_schema(element.build().unwrap())
+            .billing_mode(BillingMode::PayPerRequest);
+        create.send().await.unwrap();
+    }
+
+    /// Writes a row past the store.
+    pub(crate) async fn put(&self, attributes: impl IntoIterator<Item = (String, AttributeValue)>) {
+        let put = self.sdk().put_item().table_name(&self.table);
+        let put = put.set_item(Some(attributes.into_iter().collect()));
+        put.send().await.unwrap();
+    }
+
+    /// Sets one attribute of a row past the store.
+    pub(crate) async fn set(&self, key: &str, attribute: &str, value: AttributeValue) {
+        let update = self
+            .sdk()
+            .update_item()
+            .table_name(&self.table)
+            .key("leaseKey", AttributeValue::S(key.to_owned()))
+            .update_expression("SET #attribute = :value")
+            .expression_attribute_names("#attribute", attribute)
+            .expression_attribute_values(":value", value);
+        update.send().await.unwrap();
+    }
+
+    /// Reads one attribute of a row past the store.
+    pub(crate) async fn get(&self, key: &str, attribute: &str) -> Option<AttributeValue> {
+        let get = self.sdk().get_item().table_name(&self.table);
+        let get = get
+            .key("leaseKey", AttributeValue::S(key.to_owned()))
+            .consistent_read(true);
+        get.send().await.unwrap().item?.remove(attribute)
+    }
+}
