@@ -1,1 +1,36 @@
-//! Being written.
+//! Reads Amazon Kinesis for `kcl-core`: lists the shards of a stream and polls them.
+//!
+//! [`KinesisStream`] is all there is: give it an AWS configuration and the name or ARN of a stream, and hand it to the worker.
+//!
+//! # What it takes care of
+//!
+//! - **Iterators.** A shard iterator lives five minutes and is a mere cache: it is obtained when it is needed, again when it grows old or is
+//!   refused, and always from the last record that was delivered. LATEST is resolved once, when a shard is opened.
+//! - **Pace.** Kinesis allows five reads and 2 MiB per second and shard, shared by all who poll it. A reader that is behind reads on at that pace;
+//!   one that has caught up reads every 300 ms. [`PollingSettings`] says otherwise.
+//! - **Deadlines.** Every call has one of ours, and exactly one attempt: retries of the SDK are off, so that every throttle is seen
+//!   and the worker's own pauses apply.
+//!
+//! # Permissions
+//!
+//! `kinesis:DescribeStreamSummary`, `kinesis:ListShards`, `kinesis:GetShardIterator` and `kinesis:GetRecords` on the stream, and `kms:Decrypt`
+//! on its key if it is encrypted with a key of yours.
+//!
+//! # AWS SDK
+//!
+//! The SDK that this crate is built for is [`aws_sdk_kinesis`], re-exported so that a client of the same version can be made.
+
+#![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod calls;
+mod convert;
+mod date;
+mod errors;
+mod pace;
+mod polling;
+mod stream;
+
+pub use aws_sdk_kinesis;
+pub use pace::PollingSettings;
+pub use stream::KinesisStream;

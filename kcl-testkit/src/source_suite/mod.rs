@@ -100,7 +100,8 @@ impl SourceFixture for MemoryStream {
 /// Makes one test of each case of the [`source_suite`](crate::source_suite).
 ///
 /// The argument is an async function without parameters that returns a new [`SourceFixture`]: a stream of its own for each test.
-/// An attribute before it replaces `#[tokio::test]`.
+/// An attribute before it replaces `#[tokio::test]`. Where each test needs more around it, `each` hands the names of all
+/// cases to a macro of yours: `stream_source_suite!(each my_cases!)`.
 ///
 /// ```
 /// mod my_source {
@@ -115,9 +116,11 @@ impl SourceFixture for MemoryStream {
 /// ```
 #[macro_export]
 macro_rules! stream_source_suite {
+    (each $stamp:ident!) => { $crate::stream_source_suite! { @all $stamp! } };
     ($make:path) => { $crate::stream_source_suite!(#[tokio::test] $make); };
-    (#[$test:meta] $make:path) => {
-        $crate::stream_source_suite! { @cases #[$test] $make;
+    (#[$test:meta] $make:path) => { $crate::stream_source_suite! { @all #[$test] $make } };
+    (@all $($setup:tt)*) => {
+        $crate::stream_source_suite! { @cases [$($setup)*]
             a_record_arrives_as_it_was_put
             trim_horizon_reads_everything_in_order
             a_reader_goes_on_exactly_after_a_sequence_number
@@ -142,8 +145,9 @@ macro_rules! stream_source_suite {
             an_unknown_shard_is_not_found
         }
     };
-    (@cases #[$test:meta] $make:path; $($case:ident)*) => {
-        $crate::stream_source_suite! { @each [#[$test] $make] $($case)* }
+    (@cases [$stamp:ident!] $($case:ident)*) => { $stamp! { $($case)* } };
+    (@cases [$($setup:tt)*] $($case:ident)*) => {
+        $crate::stream_source_suite! { @each [$($setup)*] $($case)* }
     };
     (@each [$($setup:tt)*]) => {};
     (@each [#[$test:meta] $make:path] $case:ident $($rest:ident)*) => {

@@ -1,0 +1,273 @@
+//! The four calls, each with one attempt and a deadline of ours.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::retry::RetryConfig;
+use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use aws_sdk_kinesis::operation::list_shards::ListShardsOutput;
+use aws_sdk_kinesis::primitives::DateTime;
+use aws_sdk_kinesis::types::{self, ShardFilterType, ShardIteratorType, StreamDescriptionSummary};
+use kcl_core::model::ShardId;
+use kcl_core::source::{FetchLimit, ShardFilter, StartPosition};
+use kcl_core::time::{Clock, ClockExt as _, Timestamp};
+
+use crate::date::AnswerDate;
+use crate::errors::{Failure, Request};
+use crate::pace::PollingSettings;
+
+/// The most records that one GetRecords may ask for.
+const MAX_RECORDS: u32 = 10_000;
+
+/// How requests name the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    Name(String),
+    Arn { arn: String, name: String },
+}
+
+impl Target {
+    /// Anything that begins like an ARN is one; a stream's name cannot hold a colon.
+    fn new(name_or_arn: String) -> Self {
+        if !name_or_arn.starts_with("arn:") {
+            return Self::Name(name_or_arn);
+        }
+        let name = name_or_arn.rsplit_once('/').map_or("", |(_, name)| name);
+        let name = if name.is_empty() { &name_or_arn } else { name }.to_owned();
+        Self::Arn {
+            arn: name_or_arn,
+            name,
+        }
+    }
+
+    fn bare_name(&self) -> &str {
+        match self {
+            Self::Name(name) | Self::Arn { name, .. } => name,
+        }
+    }
+
+    fn name(&self) -> Option<String> {
+        match self {
+            Self::Name(name) => Some(name.clone()),
+            Self::Arn { .. } => None,
+        }
+    }
+
+    fn arn(&self) -> Option<String> {
+        match self {
+            Self::Name(_) => None,
+            Self::Arn { arn, .. } => Some(arn.clone()),
+        }
+    }
+}
+
+/// One stream behind the SDK.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    sdk: Client,
+    target: Target,
+    region: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) polling: PollingSettings,
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calls")
+            .field("target", &self.target)
+            .field("region", &self.region)
+            .field("polling", &self.polling)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Calls {
+    /// Takes over the client but for its retries and timeouts.
+    ///
+    /// A retry inside the SDK would hide throttles from the pace, and read a shard faster than the pace says. The environment can
+    /// neither bring the retries back nor stretch the deadline.
+    pub(crate) fn new(sdk: &Client, name_or_arn: String, clock: Arc<dyn Clock>) -> Self {
+        let config = sdk.config().to_builder();
+        let config = config
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
+            .build();
+        let region = config.region();
+        Self {
+            region: region.map_or_else(|| "no region".to_owned(), ToString::to_string),
+            sdk: Client::from_conf(config),
+            target: Target::new(name_or_arn),
+            clock,
+            polling: PollingSettings::default(),
+        }
+    }
+
+    pub(crate) fn stream_name(&self) -> &str {
+        self.target.bare_name()
+    }
+
+    fn request<'a>(&'a self, action: &'static str, shard: Option<&'a ShardId>) -> Request<'a> {
+        Request {
+            action,
+            stream: self.stream_name(),
+            shard: shard.map(ShardId::as_str),
+            region: &self.region,
+        }
+    }
+
+    /// Waits for the answer, as long as the deadline allows.
+    async fn answer<T, E>(
+        &self,
+        request: Request<'_>,
+        call: impl Future<Output = Result<T, SdkError<E>>> + Send,
+    ) -> Result<T, Failure>
+    where
+        T: Send,
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let deadline = self.polling.request_deadline;
+        match self.clock.timeout(deadline, Box::pin(call)).await {
+            Ok(answer) => answer.map_err(|error| request.failed(error)),
+            Err(_) => Err(request.no_answer(deadline)),
+        }
+    }
+
+    /// The service's time of an answer, or this host's where the answer has none.
+    fn time_of(&self, date: &AnswerDate) -> Timestamp {
+        date.get().unwrap_or_else(|| self.clock.wall())
+    }
+
+    pub(crate) async fn describe(&self) -> Result<StreamDescriptionSummary, Failure> {
+        let request = self.request("kinesis:DescribeStreamSummary", None);
+        let call = self
+            .sdk
+            .describe_stream_summary()
+            .set_stream_name(self.target.name())
+            .set_stream_arn(self.target.arn());
+        let described = self.answer(request, call.send()).await?;
+        described
+            .stream_description_summary
+            .ok_or_else(|| request.incomplete("summary"))
+    }
+
+    /// One page of shards, with the service's time. A token stands for the stream and the filter: with it they may not be sent.
+    pub(crate) async fn list(
+        &self,
+        filter: ShardFilter,
+        token: Option<String>,
+    ) -> Result<(ListShardsOutput, Timestamp), Failure> {
+        let request = self.request("kinesis:ListShards", None);
+        let call = self.sdk.list_shards();
+        let call = match token {
+            Some(token) => call.next_token(token),
+            None => call
+                .set_stream_name(self.target.name())
+                .set_stream_arn(self.target.arn())
+                .set_shard_filter(sdk_filter(filter)),
+        };
+        let date = AnswerDate::default();
+        let call = call.customize().interceptor(date.clone());
+        let listed = self.answer(request, call.send()).await?;
+        Ok((listed, self.time_of(&date)))
+    }
+
+    /// An iterator, with the service's time when it was made.
+    pub(crate) async fn iterator(
+        &self,
+        shard: &ShardId,
+        start: &StartPosition,
+    ) -> Result<(String, Timestamp), Failure> {
+        let request = self.request("kinesis:GetShardIterator", Some(shard));
+        let call = self
+            .sdk
+            .get_shard_iterator()
+            .set_stream_name(self.target.name())
+            .set_stream_arn(self.target.arn())
+            .shard_id(shard.as_str());
+        let call = match start {
+            StartPosition::TrimHorizon => call.shard_iterator_type(ShardIteratorType::TrimHorizon),
+            StartPosition::Latest => call.shard_iterator_type(ShardIteratorType::Latest),
+            StartPosition::AtTimestamp(time) => call
+                .shard_iterator_type(ShardIteratorType::AtTimestamp)
+                .timestamp(DateTime::from_millis(time.as_millis())),
+            StartPosition::AtSequence(number) => call
+                .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
+                .starting_sequence_number(number.as_str()),
+            StartPosition::AfterSequence(number) => call
+                .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
+                .starting_sequence_number(number.as_str()),
+        };
+        let date = AnswerDate::default();
+        let call = call.customize().interceptor(date.clone());
+        let made = self.answer(request, call.send()).await?;
+        let iterator = made
+            .shard_iterator
+            .ok_or_else(|| request.incomplete("iterator"))?;
+        Ok((iterator, self.time_of(&date)))
+    }
+
+    pub(crate) async fn records(
+        &self,
+        shard: &ShardId,
+        iterator: &str,
+        limit: FetchLimit,
+    ) -> Result<GetRecordsOutput, Failure> {
+        let request = self.request("kinesis:GetRecords", Some(shard));
+        let most = i32::try_from(limit.records.clamp(1, MAX_RECORDS)).unwrap_or(i32::MAX);
+        let call = self
+            .sdk
+            .get_records()
+            .shard_iterator(iterator)
+            .set_stream_arn(self.target.arn())
+            .limit(most);
+        self.answer(request, call.send()).await
+    }
+}
+
+fn sdk_filter(filter: ShardFilter) -> Option<types::ShardFilter> {
+    let builder = types::ShardFilter::builder();
+    let builder = match filter {
+        ShardFilter::All => return None,
+        ShardFilter::Open => builder.r#type(ShardFilterType::AtLatest),
+        ShardFilter::FromTimestamp(time) => builder
+            .r#type(ShardFilterType::FromTimestamp)
+            .timestamp(DateTime::from_millis(time.as_millis())),
+    };
+    builder.build().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arn_is_told_from_a_name() {
+        let arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders";
+        let target = Target::new(arn.to_owned());
+        assert_eq!(
+            (target.name(), target.arn(), target.bare_name()),
+            (None, Some(arn.to_owned()), "orders")
+        );
+        let target = Target::new("orders".to_owned());
+        assert_eq!(
+            (target.name(), target.arn(), target.bare_name()),
+            (Some("orders".to_owned()), None, "orders")
+        );
+        assert_eq!(Target::new("arn:odd".to_owned()).bare_name(), "arn:odd");
+    }
+
+    #[test]
+    fn every_filter_but_all_is_sent() {
+        let time = Timestamp::from_millis(1_700_000_000_123);
+        assert_eq!(sdk_filter(ShardFilter::All), None);
+        let open = sdk_filter(ShardFilter::Open).unwrap();
+        assert_eq!((open.r#type, open.timestamp), (ShardFilterType::AtLatest, None));
+        let from = sdk_filter(ShardFilter::FromTimestamp(time)).unwrap();
+        assert_eq!(from.r#type, ShardFilterType::FromTimestamp);
+        assert_eq!(from.timestamp.unwrap().to_millis().unwrap(), time.as_millis());
+    }
+}

@@ -1,0 +1,140 @@
+//! What the service says, in the words of the core. Nothing is copied that can be taken over.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_kinesis::types;
+use bytes::Bytes;
+use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity};
+use kcl_core::source::{ChildShard, Shard, SourceError, SourceErrorKind};
+use kcl_core::time::Timestamp;
+
+type Result<T> = std::result::Result<T, SourceError>;
+
+/// The answer makes no sense.
+fn senseless(what: &str) -> SourceError {
+    SourceError::new(SourceErrorKind::Invalid, format!("Kinesis answered with {what}"))
+}
+
+fn unreadable(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SourceError {
+    senseless(what).with_source(error)
+}
+
+pub(crate) fn record(record: types::Record) -> Result<Record> {
+    let sequence = sequence(record.sequence_number)?;
+    let mut taken = Record::new(sequence, Bytes::from(record.data.into_inner()));
+    if let Some(key) = record.partition_key {
+        taken = taken.with_partition_key(key);
+    }
+    let arrived = record
+        .approximate_arrival_timestamp
+        .and_then(|time| time.to_millis().ok());
+    if let Some(millis) = arrived {
+        taken = taken.with_arrival(Timestamp::from_millis(millis));
+    }
+    Ok(taken)
+}
+
+/// What a record counts against the limit of bytes per second.
+pub(crate) fn size(record: &Record) -> u64 {
+    let key = record.partition_key().map_or(0, str::len);
+    u64::try_from(record.data().len() + key).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn shard(shard: types::Shard) -> Result<Shard> {
+    let hash_range = hash_range(shard.hash_key_range)?;
+    let numbers = shard
+        .sequence_number_range
+        .ok_or_else(|| senseless("a shard without sequence numbers"))?;
+    let parents = [shard.parent_shard_id, shard.adjacent_parent_shard_id];
+    Ok(Shard {
+        id: shard_id(&shard.shard_id)?,
+        parents: parents
+            .iter()
+            .flatten()
+            .map(|parent| shard_id(parent))
+            .collect::<Result<BTreeSet<_>>>()?,
+        hash_range,
+        closed: numbers.ending_sequence_number.is_some(),
+        starting_sequence: sequence(numbers.starting_sequence_number)?,
+    })
+}
+
+pub(crate) fn child(child: types::ChildShard) -> Result<ChildShard> {
+    Ok(ChildShard {
+        id: shard_id(&child.shard_id)?,
+        parents: child
+            .parent_shards
+            .iter()
+            .map(|parent| shard_id(parent))
+            .collect::<Result<_>>()?,
+        hash_range: hash_range(child.hash_key_range)?,
+    })
+}
+
+pub(crate) fn identity(summary: types::StreamDescriptionSummary) -> Result<StreamIdentity> {
+    let created = summary
+        .stream_creation_timestamp
+        .to_millis()
+        .map_err(|error| unreadable("a creation time that is none", error))?;
+    Ok(StreamIdentity {
+        name: summary.stream_name,
+        arn: summary.stream_arn,
+        created: Timestamp::from_millis(created),
+    })
+}
+
+fn shard_id(id: &str) -> Result<ShardId> {
+    ShardId::new(id).map_err(|error| unreadable("a shard id that is none", error))
+}
+
+fn sequence(digits: String) -> Result<SequenceNumber> {
+    SequenceNumber::new(digits).map_err(|error| unreadable("a sequence number that is none", error))
+}
+
+fn hash_range(range: Option<types::HashKeyRange>) -> Result<HashKeyRange> {
+    let range = range.ok_or_else(|| senseless("a shard without hash keys"))?;
+    HashKeyRange::parse(&range.starting_hash_key, &range.ending_hash_key)
+        .map_err(|error| unreadable("hash keys that are none", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_kinesis::primitives::{Blob, DateTime};
+
+    fn sdk_record() -> aws_sdk_kinesis::types::builders::RecordBuilder {
+        types::Record::builder()
+            .sequence_number("42")
+            .data(Blob::new("payload"))
+    }
+
+    #[test]
+    fn a_record_takes_over_the_memory_of_the_answer() {
+        let data = b"payload".to_vec();
+        let memory = data.as_ptr();
+        let built = sdk_record().data(Blob::new(data)).build().unwrap();
+        assert_eq!(record(built).unwrap().data().as_ptr(), memory);
+    }
+
+    #[test]
+    fn a_record_may_lack_key_and_arrival_time() {
+        let bare = record(sdk_record().build().unwrap()).unwrap();
+        assert_eq!((bare.partition_key(), bare.arrived()), (None, None));
+        let full = sdk_record()
+            .partition_key("truck-7")
+            .approximate_arrival_timestamp(DateTime::from_millis(1_700_000_000_123))
+            .build();
+        let full = record(full.unwrap()).unwrap();
+        assert_eq!(full.partition_key(), Some("truck-7"));
+        assert_eq!(full.arrived(), Some(Timestamp::from_millis(1_700_000_000_123)));
+        assert_eq!(size(&full), 14);
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_invalid() {
+        let built = sdk_record().sequence_number("SHARD_END").build().unwrap();
+        assert_eq!(record(built).unwrap_err().kind(), SourceErrorKind::Invalid);
+        let built = types::Shard::builder().shard_id("shardId-0").build().unwrap();
+        assert_eq!(shard(built).unwrap_err().kind(), SourceErrorKind::Invalid);
+    }
+}

@@ -1,0 +1,180 @@
+//! One shard, polled with GetRecords.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use kcl_core::model::{Record, SequenceNumber, ShardId};
+use kcl_core::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, StartPosition};
+use kcl_core::time::{Moment, Timestamp};
+
+use crate::calls::Calls;
+use crate::convert;
+use crate::errors::{EXPIRED_ITERATOR, Failure, INVALID_ARGUMENT};
+use crate::pace::{Read, wait_after};
+
+/// An iterator older than this is not used again. Kinesis takes it for five minutes.
+const ITERATOR_AGE: Duration = Duration::from_secs(4 * 60);
+
+/// `Date` headers are cut to whole seconds and written after the iterator was made, so it may be older than its date by this much.
+const DATE_ERROR: Duration = Duration::from_secs(1);
+
+/// A place in the shard, as the service names it, for a few minutes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ShardIterator {
+    token: String,
+    /// When it was asked for: never later than it was made.
+    minted: Moment,
+}
+
+/// One open shard. What counts is `delivered`, or `start` before anything was; the iterator is a cache.
+#[derive(Debug)]
+pub(crate) struct PollingStream {
+    calls: Calls,
+    shard: ShardId,
+    /// Where to begin as long as nothing was delivered. Never LATEST, which would be another place each time.
+    start: StartPosition,
+    delivered: Option<SequenceNumber>,
+    iterator: Option<ShardIterator>,
+    end: Option<ShardEnd>,
+}
+
+impl PollingStream {
+    /// Opens a shard. LATEST is resolved here: to an iterator, and to the service's time in case that is never used.
+    pub(crate) async fn open(
+        calls: Calls,
+        shard: ShardId,
+        start: StartPosition,
+    ) -> Result<Self, SourceError> {
+        let minted = calls.clock.now();
+        let (token, made) = calls.iterator(&shard, &start).await?;
+        Ok(Self {
+            start: fixed(start, made),
+            calls,
+            shard,
+            delivered: None,
+            iterator: Some(ShardIterator { token, minted }),
+            end: None,
+        })
+    }
+
+    /// Where to go on without an iterator.
+    fn resume_from(&self) -> StartPosition {
+        match &self.delivered {
+            Some(last) => StartPosition::AfterSequence(last.clone()),
+            None => self.start.clone(),
+        }
+    }
+
+    /// The iterator that is at hand, unless it grew old, or a new one.
+    async fn iterator(&mut self) -> Result<String, SourceError> {
+        let now = self.calls.clock.now();
+        let young = |iterator: &&ShardIterator| now.saturating_since(iterator.minted) < ITERATOR_AGE;
+        if let Some(iterator) = self.iterator.as_ref().filter(young) {
+            return Ok(iterator.token.clone());
+        }
+        self.iterator = None;
+        let (token, _) = self.calls.iterator(&self.shard, &self.resume_from()).await?;
+        self.iterator = Some(ShardIterator {
+            token: token.clone(),
+            minted: now,
+        });
+        Ok(token)
+    }
+
+    /// Reads once, and once more with a new iterator if the service calls the one at hand expired.
+    async fn read(&mut self, limit: FetchLimit) -> Result<GetRecordsOutput, SourceError> {
+        let iterator = self.iterator().await?;
+        let failure = match self.calls.records(&self.shard, &iterator, limit).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => self.doubt_iterator(failure),
+        };
+        if !failure.has_code(EXPIRED_ITERATOR) {
+            return Err(failure.into());
+        }
+        let iterator = self.iterator().await?;
+        let second = self.calls.records(&self.shard, &iterator, limit).await;
+        second.map_err(|failure| self.doubt_iterator(failure).into())
+    }
+
+    /// An iterator that the service does not take, for whatever reason, is not offered again.
+    fn doubt_iterator(&mut self, failure: Failure) -> Failure {
+        if failure.has_code(EXPIRED_ITERATOR) || failure.has_code(INVALID_ARGUMENT) {
+            self.iterator = None;
+        }
+        failure
+    }
+
+    /// Takes an answer in. Nothing has changed if it makes no sense.
+    fn take_in(&mut self, answer: GetRecordsOutput, asked: Moment) -> Result<Fetch, SourceError> {
+        let mut records = answer
+            .records
+            .into_iter()
+            .map(convert::record)
+            .collect::<Result<Vec<_>, _>>()?;
+        let end = match answer.next_shard_iterator {
+            // Children beside an iterator would be news of a closed shard that has more to read.
+            Some(_) => None,
+            None => Some(ShardEnd {
+                children: answer
+                    .child_shards
+                    .into_iter()
+                    .flatten()
+                    .map(convert::child)
+                    .collect::<Result<_, _>>()?,
+            }),
+        };
+        let read = Read {
+            records: records.len(),
+            bytes: records.iter().map(convert::size).sum(),
+            behind: answer
+                .millis_behind_latest
+                .map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
+        };
+
+        if let Some(delivered) = &self.delivered {
+            records.retain(|record| record.sequence_number() > delivered);
+        }
+        if let Some(last) = records.last().map(Record::sequence_number) {
+            // Detached: the place in the shard outlives the answer.
+            self.delivered = Some(last.detached());
+        }
+        self.iterator = answer
+            .next_shard_iterator
+            .map(|token| ShardIterator { token, minted: asked });
+        self.end.clone_from(&end);
+        Ok(Fetch {
+            records,
+            behind: read.behind,
+            end,
+            wait: wait_after(read, &self.calls.polling),
+        })
+    }
+}
+
+#[async_trait]
+impl RecordStream for PollingStream {
+    async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
+        if let Some(end) = &self.end {
+            return Ok(Fetch {
+                end: Some(end.clone()),
+                wait: self.calls.polling.idle_interval,
+                ..Fetch::default()
+            });
+        }
+        let asked = self.calls.clock.now();
+        let answer = self.read(limit).await?;
+        self.take_in(answer, asked)
+    }
+}
+
+/// A start that means the same place whenever it is used.
+fn fixed(start: StartPosition, made: Timestamp) -> StartPosition {
+    match start {
+        StartPosition::Latest => StartPosition::AtTimestamp(made.minus(DATE_ERROR)),
+        StartPosition::TrimHorizon
+        | StartPosition::AtTimestamp(_)
+        | StartPosition::AtSequence(_)
+        | StartPosition::AfterSequence(_) => start,
+    }
+}

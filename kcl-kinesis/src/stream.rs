@@ -1,0 +1,135 @@
+//! The stream as the worker sees it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_sdk_kinesis::Client;
+use kcl_core::model::{ShardId, StreamIdentity};
+use kcl_core::source::{
+    PageToken, RecordStream, Shard, ShardFilter, ShardPage, SourceError, StartPosition, StreamSource,
+};
+use kcl_core::time::{Clock, TokioClock};
+
+use crate::calls::Calls;
+use crate::convert;
+use crate::pace::PollingSettings;
+use crate::polling::PollingStream;
+
+/// A stream of Kinesis Data Streams, read by polling.
+///
+/// Cheap to clone. See the [crate](crate) for what it takes care of and which permissions it needs.
+///
+/// ```
+/// use aws_config::{BehaviorVersion, Region, SdkConfig};
+/// use kcl_core::source::StreamSource as _;
+/// use kcl_kinesis::KinesisStream;
+///
+/// // Usually from `aws_config::load_defaults(BehaviorVersion::latest()).await`.
+/// let config = SdkConfig::builder()
+///     .behavior_version(BehaviorVersion::latest())
+///     .region(Region::new("eu-west-1"))
+///     .build();
+/// let orders = KinesisStream::new(&config, "orders");
+/// assert_eq!(orders.name(), "orders");
+/// ```
+#[derive(Clone)]
+pub struct KinesisStream {
+    calls: Calls,
+}
+
+impl KinesisStream {
+    /// The stream of this name, or with this ARN. Nothing is sent yet.
+    ///
+    /// With an ARN every request carries it, which is what a stream of another account needs. Endpoint, region and credentials come
+    /// from the configuration; its retries and timeouts are not used.
+    ///
+    /// # Panics
+    ///
+    /// As `aws_sdk_kinesis::Client::new` does, when the configuration has no behaviour version.
+    pub fn new(config: &SdkConfig, name_or_arn: impl Into<String>) -> Self {
+        Self::from_client(&Client::new(config), name_or_arn)
+    }
+
+    /// The stream of this name, or with this ARN, through a client of yours.
+    ///
+    /// The client is copied with its retries and timeouts switched off.
+    pub fn from_client(client: &Client, name_or_arn: impl Into<String>) -> Self {
+        let clock = Arc::new(TokioClock::new());
+        Self {
+            calls: Calls::new(client, name_or_arn.into(), clock),
+        }
+    }
+
+    /// The same stream with another clock, by which deadlines and the age of iterators are measured.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.calls.clock = clock;
+        self
+    }
+
+    /// The same stream, polled in another way.
+    #[must_use]
+    pub fn with_polling(mut self, settings: PollingSettings) -> Self {
+        self.calls.polling = settings.in_range();
+        self
+    }
+}
+
+impl fmt::Debug for KinesisStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KinesisStream").field(&self.calls).finish()
+    }
+}
+
+#[async_trait]
+impl StreamSource for KinesisStream {
+    /// The name of the stream, also where it was given as an ARN.
+    fn name(&self) -> &str {
+        self.calls.stream_name()
+    }
+
+    /// Asks DescribeStreamSummary.
+    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
+        convert::identity(self.calls.describe().await?)
+    }
+
+    /// Asks ListShards, for up to 1,000 shards a page.
+    ///
+    /// The service time is that of the answer's `Date` header, in whole seconds; an answer without one, which AWS does not give,
+    /// is dated by this host's clock. A page token lives five minutes.
+    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
+        let (listed, service_time) = self.calls.list(filter, page.map(|page| page.0)).await?;
+        let shards = listed.shards.into_iter().flatten().map(convert::shard);
+        let mut shards = shards.collect::<Result<Vec<_>, _>>()?;
+        // Not every server that speaks the protocol knows the filter.
+        shards.retain(|shard| passes(shard, filter));
+        Ok(ShardPage {
+            shards,
+            next: listed.next_token.map(PageToken),
+            service_time,
+        })
+    }
+
+    /// Asks GetShardIterator, and so finds out whether the shard is there.
+    ///
+    /// LATEST is resolved by that call. If its iterator expires before a record came, which takes a reader that pauses for minutes,
+    /// reading begins at the service's time of the opening, up to two seconds early rather than late.
+    async fn open(
+        &self,
+        shard: &ShardId,
+        start: StartPosition,
+    ) -> Result<Box<dyn RecordStream>, SourceError> {
+        let opened = PollingStream::open(self.calls.clone(), shard.clone(), start).await?;
+        Ok(Box::new(opened))
+    }
+}
+
+/// What a listing shows of a filter: when a shard was closed it does not show.
+fn passes(shard: &Shard, filter: ShardFilter) -> bool {
+    match filter {
+        ShardFilter::Open => !shard.closed,
+        ShardFilter::All | ShardFilter::FromTimestamp(_) => true,
+    }
+}

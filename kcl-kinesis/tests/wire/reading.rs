@@ -1,0 +1,288 @@
+//! Iterators: obtained, kept, replaced, and never the place that counts.
+
+use std::time::Duration;
+
+use kcl_core::source::{FetchLimit, SourceErrorKind, StartPosition, StreamSource as _};
+use kcl_core::time::{ClockExt as _, Timestamp, TokioClock};
+use serde_json::json;
+
+use crate::server::{
+    Answer, DATE_MILLIS, Server, error, iterator, next, numbers, ok, record, records, shard,
+};
+
+fn after(number: u32) -> serde_json::Value {
+    json!({
+        "StreamName": "orders",
+        "ShardId": "shardId-000000000001",
+        "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
+        "StartingSequenceNumber": number.to_string(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fetch_goes_on_with_the_iterator_of_the_one_before() {
+    let server = Server::with([
+        iterator("i0"),
+        records(&[1, 2], "i1"),
+        records(&[], "i2"),
+        records(&[3], "i3"),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    assert_eq!(numbers(&mut reader).await, ["1", "2"]);
+    assert_eq!(numbers(&mut reader).await, [""; 0]);
+    assert_eq!(numbers(&mut reader).await, ["3"]);
+    assert_eq!(server.trace(), ["TRIM_HORIZON", "i0", "i1", "i2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_start_is_asked_for_as_it_is() {
+    let number = || "42".parse().unwrap();
+    let time = Timestamp::from_millis(1_700_000_000_123);
+    let rows = [
+        (
+            StartPosition::TrimHorizon,
+            json!({ "ShardIteratorType": "TRIM_HORIZON" }),
+        ),
+        (StartPosition::Latest, json!({ "ShardIteratorType": "LATEST" })),
+        (
+            StartPosition::AtTimestamp(time),
+            json!({ "ShardIteratorType": "AT_TIMESTAMP", "Timestamp": 1_700_000_000.123 }),
+        ),
+        (
+            StartPosition::AtSequence(number()),
+            json!({ "ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "42" }),
+        ),
+        (
+            StartPosition::AfterSequence(number()),
+            json!({ "ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "42" }),
+        ),
+    ];
+    for (start, mut expected) in rows {
+        expected["StreamName"] = json!("orders");
+        expected["ShardId"] = json!("shardId-000000000001");
+        let server = Server::with([iterator("i0")]);
+        server.open(start.clone()).await;
+        let asked = vec![("GetShardIterator".to_owned(), expected)];
+        assert_eq!(server.asked(), asked, "{start:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_iterator_is_replaced_after_the_last_delivered_record() {
+    let server = Server::with([
+        iterator("i0"),
+        records(&[7, 8], "i1"),
+        records(&[], "i2"),
+        error(400, "ExpiredIteratorException"),
+        iterator("j0"),
+        records(&[9], "j1"),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    next(&mut reader).await.unwrap();
+    server.asked();
+    assert_eq!(numbers(&mut reader).await, ["9"]);
+    let asked = server.asked();
+    assert_eq!(asked[0].1["ShardIterator"], "i2");
+    assert_eq!(asked[1], ("GetShardIterator".to_owned(), after(8)));
+    assert_eq!(asked[2].1["ShardIterator"], "j0");
+}
+
+/// Going on after the number would skip the rest of an aggregated record of which only a part was processed.
+#[tokio::test(start_paused = true)]
+async fn before_the_first_record_an_expired_iterator_is_replaced_at_the_start() {
+    let server = Server::with([
+        iterator("i0"),
+        error(400, "ExpiredIteratorException"),
+        iterator("j0"),
+        records(&[42], "j1"),
+    ]);
+    let mut reader = server
+        .open(StartPosition::AtSequence("42".parse().unwrap()))
+        .await;
+    assert_eq!(numbers(&mut reader).await, ["42"]);
+    assert_eq!(
+        server.trace(),
+        ["AT_SEQUENCE_NUMBER", "i0", "AT_SEQUENCE_NUMBER", "j0"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_iterator_that_expires_at_once_is_an_error_and_not_a_loop() {
+    let expired = || error(400, "ExpiredIteratorException");
+    let server = Server::with([iterator("i0"), expired(), iterator("j0"), expired()]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    let failed = next(&mut reader).await.unwrap_err();
+    assert_eq!(failed.kind(), SourceErrorKind::Unavailable);
+    server.then([iterator("k0"), records(&[1], "k1")]);
+    assert_eq!(numbers(&mut reader).await, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_iterator_is_replaced_at_the_age_of_four_minutes() {
+    let four_minutes = Duration::from_secs(240);
+    let server = Server::with([iterator("i0"), records(&[5], "i1")]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    assert_eq!(server.trace(), ["TRIM_HORIZON", "i0"]);
+    for (at_hand, coming) in [("i1", "i2"), ("i2", "i3")] {
+        tokio::time::advance(four_minutes - Duration::from_millis(1)).await;
+        server.then([records(&[], coming)]);
+        next(&mut reader).await.unwrap();
+        assert_eq!(server.trace(), [at_hand]);
+    }
+    tokio::time::advance(four_minutes).await;
+    server.then([iterator("j0"), records(&[6], "j1")]);
+    assert_eq!(numbers(&mut reader).await, ["6"]);
+    assert_eq!(server.trace(), ["AFTER_SEQUENCE_NUMBER", "j0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_is_asked_for_once_and_is_the_time_of_the_opening_after_that() {
+    let server = Server::with([iterator("i0")]);
+    let mut reader = server.open(StartPosition::Latest).await;
+    server.asked();
+    for _ in 0..2 {
+        tokio::time::advance(Duration::from_secs(240)).await;
+        server.then([iterator("j0"), records(&[], "j1")]);
+        next(&mut reader).await.unwrap();
+        let (_, asked) = server.asked().remove(0);
+        assert_eq!(asked["ShardIteratorType"], "AT_TIMESTAMP");
+        // A second early: a Date is cut to whole seconds, and written after the iterator was made.
+        assert_eq!(
+            asked["Timestamp"].as_f64().unwrap() * 1000.0,
+            (DATE_MILLIS - 1000) as f64
+        );
+    }
+    server.then([records(&[3], "i1")]);
+    next(&mut reader).await.unwrap();
+    tokio::time::advance(Duration::from_secs(240)).await;
+    server.then([iterator("j0"), records(&[4], "j1")]);
+    server.asked();
+    next(&mut reader).await.unwrap();
+    assert_eq!(server.asked()[0].1, after(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_come_again_are_left_out() {
+    let server = Server::with([
+        iterator("i0"),
+        records(&[9, 10], "i1"),
+        records(&[9, 10, 11], "i2"),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    assert_eq!(numbers(&mut reader).await, ["9", "10"]);
+    assert_eq!(numbers(&mut reader).await, ["11"]);
+}
+
+/// The future is dropped while it reads, and while it obtains an iterator.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_fetch_changes_nothing() {
+    let clock = TokioClock::new();
+    let second = Duration::from_secs(1);
+    let server = Server::with([iterator("i0"), records(&[1], "i1"), Answer::Silence]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    clock.timeout(second, next(&mut reader)).await.unwrap_err();
+    server.then([records(&[2], "i2")]);
+    assert_eq!(numbers(&mut reader).await, ["2"]);
+    assert_eq!(server.trace(), ["TRIM_HORIZON", "i0", "i1", "i1"]);
+
+    tokio::time::advance(Duration::from_secs(240)).await;
+    server.then([Answer::Silence]);
+    clock.timeout(second, next(&mut reader)).await.unwrap_err();
+    server.then([iterator("j0"), records(&[3], "j1")]);
+    assert_eq!(numbers(&mut reader).await, ["3"]);
+    assert_eq!(
+        server.trace(),
+        ["AFTER_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "j0"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_makes_no_sense_is_an_error_and_changes_nothing() {
+    let mut broken = record(2);
+    broken["SequenceNumber"] = json!("two");
+    let server = Server::with([
+        iterator("i0"),
+        ok(json!({ "Records": [record(1), broken], "NextShardIterator": "i1" })),
+        records(&[1, 2], "i1"),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    let failed = next(&mut reader).await.unwrap_err();
+    assert_eq!(failed.kind(), SourceErrorKind::Invalid);
+    assert_eq!(numbers(&mut reader).await, ["1", "2"]);
+    assert_eq!(server.trace(), ["TRIM_HORIZON", "i0", "i0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_reader_keeps_its_iterator_and_a_refused_one_gets_another() {
+    let server = Server::with([
+        iterator("i0"),
+        records(&[1], "i1"),
+        error(400, "ProvisionedThroughputExceededException"),
+        error(400, "InvalidArgumentException"),
+        iterator("j0"),
+        records(&[2], "j1"),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    let throttled = next(&mut reader).await.unwrap_err();
+    assert_eq!(throttled.kind(), SourceErrorKind::Throttled);
+    let refused = next(&mut reader).await.unwrap_err();
+    assert_eq!(refused.kind(), SourceErrorKind::Invalid);
+    assert_eq!(numbers(&mut reader).await, ["2"]);
+    assert_eq!(
+        server.trace(),
+        ["TRIM_HORIZON", "i0", "i1", "i1", "AFTER_SEQUENCE_NUMBER", "j0"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_says_how_far_behind_it_is_and_how_long_to_wait() {
+    let mut large = record(1);
+    // 3 MiB of zeros.
+    large["Data"] = json!("AAAA".repeat(1024 * 1024));
+    let server = Server::with([
+        iterator("i0"),
+        ok(json!({ "Records": [large], "NextShardIterator": "i1", "MillisBehindLatest": 61_000 })),
+        ok(json!({ "Records": [], "NextShardIterator": "i2", "MillisBehindLatest": 5 })),
+        records(&[], "i3"),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    let fetch = next(&mut reader).await.unwrap();
+    assert_eq!(fetch.behind, Some(Duration::from_secs(61)));
+    assert_eq!(fetch.wait.as_millis(), 1500);
+    assert_eq!(next(&mut reader).await.unwrap().wait, Duration::from_millis(200));
+    assert_eq!(next(&mut reader).await.unwrap().wait, Duration::from_millis(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_passed_on_within_what_the_service_takes() {
+    for (limit, sent) in [(0, 1), (1, 1), (500, 500), (10_000, 10_000), (u32::MAX, 10_000)] {
+        let server = Server::with([iterator("i0"), records(&[], "i1")]);
+        let opened = server.stream().open(&shard(), StartPosition::TrimHorizon).await;
+        opened.unwrap().next(FetchLimit { records: limit }).await.unwrap();
+        assert_eq!(server.asked()[1].1["Limit"], sent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_keeps_all_that_the_service_tells() {
+    let mut bare = record(2);
+    bare.as_object_mut().unwrap().remove("PartitionKey");
+    let server = Server::with([
+        iterator("i0"),
+        ok(json!({ "Records": [record(1), bare], "NextShardIterator": "i1" })),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    let fetch = next(&mut reader).await.unwrap();
+    let [full, bare] = &fetch.records[..] else {
+        panic!("two records: {fetch:?}");
+    };
+    assert_eq!(full.data().as_ref(), b"hello");
+    assert_eq!(full.partition_key(), Some("truck-7"));
+    assert_eq!(full.arrived(), Some(Timestamp::from_millis(1_767_225_600_125)));
+    assert_eq!(bare.partition_key(), None);
+    assert_eq!(fetch.behind, None);
+}

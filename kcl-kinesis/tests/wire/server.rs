@@ -1,0 +1,191 @@
+//! A server inside the client: plays a script of answers and remembers what it was asked. It needs no socket, so time can be paused.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, HttpClient, Region, RuntimeComponents};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
+use kcl_core::model::ShardId;
+use kcl_core::source::{Fetch, FetchLimit, RecordStream, SourceError, StartPosition, StreamSource as _};
+use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
+use serde_json::{Value, json};
+
+/// When the server answers, by its own clock.
+pub(crate) const DATE: &str = "Thu, 01 Jan 2026 00:00:07 GMT";
+pub(crate) const DATE_MILLIS: i64 = 1_767_225_607_000;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Reply {
+        status: u16,
+        body: String,
+        dated: bool,
+    },
+    /// The connection stays open and nothing comes.
+    Silence,
+}
+
+/// A success.
+pub(crate) fn ok(body: Value) -> Answer {
+    Answer::Reply {
+        status: 200,
+        body: body.to_string(),
+        dated: true,
+    }
+}
+
+/// A success without a `Date`.
+pub(crate) fn undated(body: Value) -> Answer {
+    Answer::Reply {
+        status: 200,
+        body: body.to_string(),
+        dated: false,
+    }
+}
+
+/// An error as the service words it.
+pub(crate) fn error(status: u16, code: &str) -> Answer {
+    Answer::Reply {
+        status,
+        body: json!({ "__type": code, "message": "said by the script" }).to_string(),
+        dated: true,
+    }
+}
+
+/// An answer of GetShardIterator.
+pub(crate) fn iterator(token: &str) -> Answer {
+    ok(json!({ "ShardIterator": token }))
+}
+
+/// An answer of GetRecords with these sequence numbers, at the tip of the shard.
+pub(crate) fn records(numbers: &[u32], next: &str) -> Answer {
+    ok(json!({
+        "Records": numbers.iter().copied().map(record).collect::<Vec<_>>(),
+        "NextShardIterator": next,
+        "MillisBehindLatest": 0,
+    }))
+}
+
+pub(crate) fn record(number: u32) -> Value {
+    json!({
+        "SequenceNumber": number.to_string(),
+        "ApproximateArrivalTimestamp": 1_767_225_600.125,
+        "Data": "aGVsbG8=",
+        "PartitionKey": "truck-7",
+    })
+}
+
+/// One request: the operation's name and its input.
+pub(crate) type Asked = (String, Value);
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Server {
+    script: Arc<Mutex<VecDeque<Answer>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A configuration with credentials and region that reaches this server.
+pub(crate) fn config(server: &Server) -> aws_sdk_kinesis::config::Builder {
+    Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .http_client(server.clone())
+}
+
+impl Server {
+    /// A server that gives these answers, one a request.
+    pub(crate) fn with(script: impl IntoIterator<Item = Answer>) -> Self {
+        let server = Self::default();
+        server.then(script);
+        server
+    }
+
+    /// Adds answers to the script.
+    pub(crate) fn then(&self, script: impl IntoIterator<Item = Answer>) {
+        lock(&self.script).extend(script);
+    }
+
+    /// What was asked since the last call.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut *lock(&self.asked))
+    }
+
+    /// The operations asked since the last call.
+    pub(crate) fn operations(&self) -> Vec<String> {
+        self.asked().into_iter().map(|(operation, _)| operation).collect()
+    }
+
+    /// The iterators offered to GetRecords since the last call, and the kinds asked of GetShardIterator, in order.
+    pub(crate) fn trace(&self) -> Vec<String> {
+        let told = |(_, input): Asked| {
+            let kind = input.get("ShardIteratorType").or(input.get("ShardIterator"));
+            kind.and_then(Value::as_str).unwrap_or("?").to_owned()
+        };
+        self.asked().into_iter().map(told).collect()
+    }
+
+    pub(crate) fn stream(&self) -> KinesisStream {
+        KinesisStream::from_client(&Client::from_conf(config(self).build()), "orders")
+    }
+
+    /// Opens the shard, with the first answer of the script.
+    pub(crate) async fn open(&self, start: StartPosition) -> Box<dyn RecordStream> {
+        self.stream().open(&shard(), start).await.unwrap()
+    }
+}
+
+pub(crate) fn shard() -> ShardId {
+    ShardId::new("shardId-000000000001").unwrap()
+}
+
+/// The next fetch of up to 100 records.
+pub(crate) async fn next(reader: &mut Box<dyn RecordStream>) -> Result<Fetch, SourceError> {
+    reader.next(FetchLimit { records: 100 }).await
+}
+
+/// The sequence numbers of the next fetch.
+pub(crate) async fn numbers(reader: &mut Box<dyn RecordStream>) -> Vec<String> {
+    let fetch = next(reader).await.unwrap();
+    let number = |record: &kcl_core::model::Record| record.sequence_number().to_string();
+    fetch.records.iter().map(number).collect()
+}
+
+impl HttpClient for Server {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Server {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+        let input = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        lock(&self.asked).push((operation, input));
+        let answer = lock(&self.script).pop_front();
+        HttpConnectorFuture::new(async move {
+            match answer.unwrap_or_else(|| panic!("the script is over")) {
+                Answer::Reply { status, body, dated } => {
+                    let status = StatusCode::try_from(status).unwrap();
+                    let mut response = HttpResponse::new(status, SdkBody::from(body));
+                    if dated {
+                        response.headers_mut().insert("date", DATE);
+                    }
+                    Ok(response)
+                }
+                Answer::Silence => std::future::pending().await,
+            }
+        })
+    }
+}
