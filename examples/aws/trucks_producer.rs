@@ -48,12 +48,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut producer = Producer::new(&arguments).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut due = producer.clock.now();
     loop {
+        due = due + TICK;
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            () = producer.clock.sleep(TICK) => {}
+            () = producer.clock.sleep_until(due) => {}
         }
         // Outside of the select, so that what was begun is finished and logged.
         producer.tick().await?;

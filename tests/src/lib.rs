@@ -11,3 +11,8 @@ pub mod bed;
 pub mod figures;
 pub mod fleet;
 pub mod wait;
+
+/// The README's example, compiled: no published crate has all that it uses.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -178,7 +178,7 @@ async fn an_application_that_reads_another_stream_is_refused() {
         &fleet.application,
         &other,
         &[],
-        &[&fleet.application],
+        &[&fleet.stream, &other],
     )
     .await;
     assert_eq!(rows().await, before, "something was written");

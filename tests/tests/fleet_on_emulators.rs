@@ -76,6 +76,11 @@ async fn reshard_and_death(bed: &TestBed, programs: &Programs) -> String {
         tally.put > 100 && tally.put == tally.delivered,
         "{tally:?}, logs in {logs}"
     );
+    let repeated = evidence.repeated();
+    assert!(
+        repeated.iter().all(|worker| *worker == victim),
+        "{repeated:?} handed over with repetitions, logs in {logs}"
+    );
     fleet.remove().await;
     format!(
         "{} records put, {} delivered, {} of them again",

@@ -49,7 +49,7 @@ pub async fn leader(config: &SdkConfig, table: &str) -> Result<Option<String>, S
     let lock = lock.map_err(|error| format!("{table}: {error:?}"))?;
     Ok(lock
         .item()
-        .and_then(|item| item.get("leaseOwner"))
+        .and_then(|item| item.get("ownerName"))
         .and_then(|owner| owner.as_s().ok())
         .cloned())
 }

@@ -1,8 +1,9 @@
 //! What a fleet promised, checked against its logs: pure functions from what was put and logged to what is wrong.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::log::{Entry, Event, Put, Sequence};
+use super::log::{Entry as LogEntry, Event, Put, Sequence};
 
 /// A child shard and its parents, as the stream lists them.
 pub type Lineage = BTreeMap<String, Vec<String>>;
@@ -13,7 +14,7 @@ pub struct Evidence {
     /// What the stream has taken.
     pub puts: Vec<Put>,
     /// One log per worker process, each in the order in which it was written.
-    pub logs: Vec<Vec<Entry>>,
+    pub logs: Vec<Vec<LogEntry>>,
     /// Parents of each child shard.
     pub lineage: Lineage,
 }
@@ -48,6 +49,33 @@ impl Evidence {
             delivered,
             redelivered: deliveries - delivered,
         }
+    }
+
+    /// The workers whose records were delivered again, by themselves or to others: only a crash may do that.
+    pub fn repeated(&self) -> BTreeSet<&str> {
+        let mut first: BTreeMap<(&str, &Sequence), (f64, &str)> = BTreeMap::new();
+        let mut repeated = BTreeSet::new();
+        for entry in self.logs.iter().flatten() {
+            let Event::Record { sequence, .. } = &entry.event else {
+                continue;
+            };
+            let delivery = (entry.time, entry.worker.as_str());
+            match first.entry((&entry.shard, sequence)) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(delivery);
+                }
+                Entry::Occupied(mut known) => {
+                    let earlier = if known.get().0 <= delivery.0 {
+                        *known.get()
+                    } else {
+                        delivery
+                    };
+                    known.insert(earlier);
+                    repeated.insert(earlier.1);
+                }
+            }
+        }
+        repeated
     }
 
     /// Records that the stream has taken and no worker has seen.
@@ -140,7 +168,7 @@ impl Evidence {
 }
 
 /// The shards that a worker holds according to its own log.
-pub fn held(log: &[Entry]) -> BTreeSet<&str> {
+pub fn held(log: &[LogEntry]) -> BTreeSet<&str> {
     let mut held = BTreeSet::new();
     for entry in log {
         match entry.event {
@@ -157,8 +185,8 @@ pub fn held(log: &[Entry]) -> BTreeSet<&str> {
 mod tests {
     use super::*;
 
-    fn entry(time: f64, shard: &str, event: Event) -> Entry {
-        Entry {
+    fn entry(time: f64, shard: &str, event: Event) -> LogEntry {
+        LogEntry {
             time,
             worker: "worker-1".to_owned(),
             shard: shard.to_owned(),
@@ -166,7 +194,7 @@ mod tests {
         }
     }
 
-    fn record(time: f64, shard: &str, sequence: &str) -> Entry {
+    fn record(time: f64, shard: &str, sequence: &str) -> LogEntry {
         entry(
             time,
             shard,
@@ -186,7 +214,7 @@ mod tests {
         }
     }
 
-    fn start(time: f64, shard: &str) -> Entry {
+    fn start(time: f64, shard: &str) -> LogEntry {
         entry(time, shard, Event::Initialized)
     }
 
@@ -273,6 +301,19 @@ mod tests {
         let mut evidence = sound();
         evidence.logs.push(vec![start(9.0, "p"), record(9.1, "p", "2")]);
         assert_eq!(evidence.violations(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_was_delivered_first_is_the_one_whose_record_is_repeated() {
+        let mut evidence = sound();
+        for (log, worker) in evidence.logs.iter_mut().zip(["dead", "heir"]) {
+            log.iter_mut().for_each(|entry| entry.worker = worker.to_owned());
+        }
+        assert_eq!(evidence.repeated(), BTreeSet::from(["dead"]));
+        evidence.logs.reverse();
+        assert_eq!(evidence.repeated(), BTreeSet::from(["dead"]));
+        evidence.logs.truncate(1);
+        assert_eq!(evidence.repeated(), BTreeSet::new());
     }
 
     #[test]

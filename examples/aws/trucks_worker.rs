@@ -1,0 +1,212 @@
+//! One worker of a fleet that tracks trucks: run as many processes as you like, each with its own `--worker-id`.
+//!
+//! Region, credentials and endpoints come from the standard AWS environment. It works on any stream, whatever the payloads.
+//! With `--log FILE` it appends one JSON line per event, written before the batch counts as processed: what a process that
+//! dies has logged is what its successors may be given again, never less.
+
+use std::error::Error;
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::BehaviorVersion;
+use aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
+use clap::Parser;
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
+use kcl_core::settings::Settings;
+use kcl_core::shard_sync::InitialPosition;
+use kcl_core::time::{Clock, Timestamp, TokioClock};
+use kcl_core::worker::{ShutdownReport, Worker};
+use kcl_kinesis::KinesisStream;
+use kcl_lease_dynamo::DynamoLeaseStore;
+use serde_json::{Value, json};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Parser)]
+#[command(about = "One worker of a fleet that consumes a Kinesis stream")]
+struct Arguments {
+    /// Name of the fleet, and of its lease table, which is created if absent.
+    #[arg(long, default_value = "truck-tracker")]
+    application: String,
+    /// The stream to consume.
+    #[arg(long)]
+    stream: String,
+    /// Name of this worker, different from every other's; by default the application's name with random digits.
+    #[arg(long)]
+    worker_id: Option<String>,
+    /// Where a new application starts: trim-horizon, latest, or a time as 2026-01-31T12:00:00Z.
+    #[arg(long, default_value = "trim-horizon", value_parser = initial_position)]
+    initial_position: InitialPosition,
+    /// How long a worker must be silent before its shards are given to others.
+    #[arg(long, default_value_t = 10_000)]
+    failover_ms: u64,
+    /// The most shards for this worker.
+    #[arg(long)]
+    max_leases: Option<u32>,
+    /// Appends one JSON line per event to this file.
+    #[arg(long)]
+    log: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match run(Arguments::parse()).await {
+        Ok(report) => {
+            tracing::info!(?report, "stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("trucks_worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<ShutdownReport, Box<dyn Error>> {
+    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let journal = Arc::new(Journal::open(arguments.log.as_ref())?);
+    let settings = Settings {
+        failover_time: Duration::from_millis(arguments.failover_ms),
+        initial_position: arguments.initial_position,
+        max_leases: arguments.max_leases,
+        ..Settings::default()
+    };
+    let mut builder = Worker::builder(&arguments.application)
+        .stream(KinesisStream::new(&aws, &arguments.stream))
+        .leases(DynamoLeaseStore::new(&aws, &arguments.application))
+        .settings(settings)
+        .processor(move |_: &ShardContext| TruckTracker {
+            journal: Arc::clone(&journal),
+        });
+    if let Some(id) = arguments.worker_id {
+        builder = builder.worker_id(id);
+    }
+    Ok(builder.build()?.run_until_signal().await?)
+}
+
+fn initial_position(text: &str) -> Result<InitialPosition, String> {
+    match text {
+        "trim-horizon" => Ok(InitialPosition::TrimHorizon),
+        "latest" => Ok(InitialPosition::Latest),
+        time => {
+            let time = DateTime::from_str(time, DateTimeFormat::DateTime);
+            let millis = time.ok().and_then(|time| time.to_millis().ok());
+            let millis = millis.ok_or("give trim-horizon, latest, or a time as 2026-01-31T12:00:00Z")?;
+            Ok(InitialPosition::AtTimestamp(Timestamp::from_millis(millis)))
+        }
+    }
+}
+
+struct TruckTracker {
+    journal: Arc<Journal>,
+}
+
+#[async_trait]
+impl RecordProcessor for TruckTracker {
+    async fn initialize(&mut self, shard: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        self.journal.event(shard, "initialized")?;
+        Ok(StartFrom::Checkpoint)
+    }
+
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        shard: &ShardContext,
+    ) -> Result<(), ProcessorError> {
+        self.journal.records(shard, &batch)?;
+        Ok(())
+    }
+
+    async fn shutdown_requested(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
+        self.journal.event(shard, "shutdown_requested")?;
+        Ok(())
+    }
+
+    async fn shard_ended(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
+        self.journal.event(shard, "shard_ended")?;
+        Ok(())
+    }
+
+    async fn lease_lost(&mut self, shard: &ShardContext) {
+        if let Err(error) = self.journal.event(shard, "lease_lost") {
+            tracing::warn!(%error, "the log cannot be written");
+        }
+    }
+}
+
+/// The log of events, if one was asked for.
+struct Journal {
+    file: Option<File>,
+    clock: TokioClock,
+}
+
+impl Journal {
+    fn open(path: Option<&PathBuf>) -> Result<Self, String> {
+        let open = |path: &PathBuf| {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            file.map_err(|error| format!("the log {} cannot be opened: {error}", path.display()))
+        };
+        Ok(Self {
+            file: path.map(open).transpose()?,
+            clock: TokioClock::new(),
+        })
+    }
+
+    fn event(&self, shard: &ShardContext, event: &str) -> std::io::Result<()> {
+        self.append(&self.line(shard, event).to_string())
+    }
+
+    fn records(&self, shard: &ShardContext, batch: &RecordBatch) -> std::io::Result<()> {
+        let lines = batch.iter().map(|record| {
+            let mut line = self.line(shard, "record");
+            line["key"] = json!(record.partition_key());
+            line["seq"] = json!(record.sequence_number().to_string());
+            line["sub"] = json!(record.sub_sequence_number());
+            line.to_string()
+        });
+        self.append(&lines.collect::<Vec<_>>().join("\n"))
+    }
+
+    fn line(&self, shard: &ShardContext, event: &str) -> Value {
+        let seconds = self.clock.wall().as_millis() as f64 / 1000.0;
+        json!({ "t": seconds, "worker": shard.worker().as_str(), "shard": shard.shard().as_str(), "event": event })
+    }
+
+    /// One write for all lines of a batch: the shards of a worker share the file.
+    fn append(&self, lines: &str) -> std::io::Result<()> {
+        let Some(mut file) = self.file.as_ref() else {
+            return Ok(());
+        };
+        file.write_all(format!("{lines}\n").as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_a_sentinel_or_a_time() {
+        assert_eq!(initial_position("trim-horizon"), Ok(InitialPosition::TrimHorizon));
+        assert_eq!(initial_position("latest"), Ok(InitialPosition::Latest));
+        let time = InitialPosition::AtTimestamp(Timestamp::from_millis(1_769_860_800_500));
+        assert_eq!(initial_position("2026-01-31T12:00:00.5Z"), Ok(time));
+        assert!(initial_position("yesterday").is_err());
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+}
