@@ -209,8 +209,8 @@ mod tests {
             ..Settings::default()
         };
         let violations = settings.validate().unwrap_err();
-        // The discovery interval no longer fits under the failover time, which is a violation of its own.
-        assert_eq!(violations.violations().len(), 5, "{violations}");
+        // Neither the discovery interval nor the scans fit such a failover time, which are violations of their own.
+        assert_eq!(violations.violations().len(), 6, "{violations}");
     }
 
     #[test]
