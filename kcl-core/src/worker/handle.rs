@@ -53,6 +53,11 @@ impl StopSignal {
         self.changed.notify_waiters();
     }
 
+    /// Whether the worker was asked to stop exactly this urgently.
+    pub(crate) fn is_only(&self, stop: Stop) -> bool {
+        *self.wish.lock().unwrap_or_else(PoisonError::into_inner) == stop
+    }
+
     /// Returns once the worker is to stop this urgently, or more so.
     pub(crate) async fn asked(&self, at_least: Stop) {
         loop {

@@ -1,6 +1,7 @@
 //! A worker: everything wired together, started, watched and stopped.
 
 mod builder;
+mod departure;
 mod grants;
 mod handle;
 mod leadership;

@@ -1,7 +1,6 @@
 //! Wires a worker together, runs it, and stops it in order.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +15,7 @@ use crate::status::{Phase, StatusBoard};
 use crate::task::TaskPolicy;
 use crate::time::{ClockExt as _, Moment};
 use crate::worker::builder::Parts;
+use crate::worker::departure::hand_over_all;
 use crate::worker::grants::Grants;
 use crate::worker::handle::{Stop, StopSignal};
 use crate::worker::leadership::serve_fleet;
@@ -67,6 +67,8 @@ struct Running {
     grants: Arc<Grants>,
     /// Ends the tasks that make this worker a candidate and a leader.
     leaving: CancellationToken,
+    /// Fires when the coordinator has given up its office.
+    office_left: CancellationToken,
     superseded: CancellationToken,
 }
 
@@ -109,6 +111,7 @@ impl Running {
             membership,
             grants,
             leaving,
+            office_left: CancellationToken::new(),
             superseded,
         };
         running.spawn_tasks();
@@ -120,10 +123,14 @@ impl Running {
         self.spawn_watch("membership", async move { membership.keep_up().await });
         let grants = Arc::clone(&self.grants);
         self.spawn_watch("discovery", async move { grants.discover().await });
-        let coordinator = serve_fleet(Arc::clone(&self.services), self.leaving.clone());
+        let (services, leaving) = (Arc::clone(&self.services), self.leaving.clone());
+        let office_left = self.office_left.clone().drop_guard();
         self.services
             .scope
-            .spawn(COORDINATOR, TaskPolicy::Vital, coordinator);
+            .spawn("coordinator", TaskPolicy::Vital, async move {
+                serve_fleet(services, leaving).await;
+                drop(office_left);
+            });
     }
 
     /// Spawns a task that ends by itself only when another process has taken the worker's id.
@@ -172,7 +179,7 @@ impl Running {
         loop {
             match next_step(remaining) {
                 ShutdownStep::Leave => {
-                    self.leave().await;
+                    self.leave(stop).await;
                     remaining.is_candidate = false;
                 }
                 ShutdownStep::Drain => {
@@ -197,26 +204,24 @@ impl Running {
         report
     }
 
-    /// Stops being a candidate: nothing is assigned to this worker any more, and others may lead.
-    async fn leave(&self) {
+    /// Stops being a candidate: nothing is assigned to this worker any more, others may lead, and those that live are asked
+    /// to take the leases over.
+    async fn leave(&self, stop: &StopSignal) {
         self.leaving.cancel();
         let limit = self.services.settings.failover_time / 3;
-        let office_left = async {
-            while self
-                .services
-                .scope
-                .running()
-                .iter()
-                .any(|name| name == COORDINATOR)
-            {
-                self.services.clock.sleep(Duration::from_millis(5)).await;
-            }
-        };
+        let office_left = self.office_left.cancelled();
         if self.services.clock.timeout(limit, office_left).await.is_err() {
             tracing::warn!("the leader lock could not be given up; it expires");
         }
         if let Err(error) = self.membership.leave().await {
             tracing::warn!(error = %Causes(&error), "the worker's row could not be deleted; it goes stale");
+        }
+        if !self.grants.held().is_empty() && stop.is_only(Stop::Drain) {
+            tokio::select! {
+                biased;
+                () = stop.asked(Stop::Now) => {}
+                () = hand_over_all(&self.services, self.services.settings.drain_timeout / 4) => {}
+            }
         }
     }
 
@@ -251,8 +256,6 @@ impl Running {
         late.iter().map(|own| own.key.clone()).collect()
     }
 }
-
-const COORDINATOR: &str = "coordinator";
 
 /// Writes the worker's row for the first time; the start fails if that cannot be done in time.
 async fn announce(services: &Services, membership: &Membership) -> Result<(), Error> {
