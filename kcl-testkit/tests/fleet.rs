@@ -442,6 +442,22 @@ fn of_two_workers_with_one_id_the_older_stops_and_says_why() {
     });
 }
 
+#[test]
+fn a_leader_that_was_frozen_beyond_its_tenure_assigns_again_when_nobody_took_the_lock() {
+    for tenths in 5..20 {
+        simulate(18, async |fleet| {
+            fleet.start_worker("a", fleet.settings());
+            balanced(&fleet, &["a"]).await;
+            fleet.freeze("a");
+            fleet.sleep(fleet.settings().failover_time * tenths / 10).await;
+            fleet.thaw("a");
+            fleet.sleep(SECOND).await;
+            fleet.start_worker("b", fleet.settings());
+            balanced(&fleet, &["a", "b"]).await;
+        });
+    }
+}
+
 /// A fleet with a member whose clock is this wrong, and which loses its connection to the lease store.
 fn cut_off_with_a_slow_clock(rate_ppm: i32) {
     simulate(16, async |fleet| {
