@@ -6,6 +6,7 @@ pub mod assignment;
 pub mod checkpoint;
 mod consumer;
 pub mod error;
+pub mod invariant;
 pub mod lease;
 pub mod lifecycle;
 pub mod metrics;

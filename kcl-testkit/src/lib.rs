@@ -6,10 +6,12 @@
 pub mod clock;
 pub mod faults;
 pub mod faulty_stream;
+pub mod fleet;
 pub mod lease_suite;
 pub mod memory_stream;
 pub mod processors;
 pub mod source_suite;
 
 pub use faulty_stream::FaultyStream;
+pub use fleet::simulate;
 pub use memory_stream::MemoryStream;

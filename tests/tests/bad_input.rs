@@ -6,7 +6,7 @@
     reason = "helpers of tests: a panic is how they report"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -161,13 +161,8 @@ async fn an_application_that_reads_another_stream_is_refused() {
             .await;
         let rows = rows.expect("the table is readable").items.unwrap_or_default();
         rows.into_iter()
-            .map(|row| {
-                format!(
-                    "{:?}",
-                    row.into_iter().collect::<std::collections::BTreeMap<_, _>>()
-                )
-            })
-            .collect::<BTreeSet<_>>()
+            .map(BTreeMap::from_iter)
+            .collect::<Vec<BTreeMap<_, _>>>()
     };
 
     let before = rows().await;

@@ -279,6 +279,8 @@ impl Coordinator {
                 // Somebody else watches: what this worker once saw is out of date when its turn comes again.
                 rounds = self.fresh_rounds();
                 self.state().deputy = None;
+                // The return to office is news only to those who know that it had ended.
+                self.publish();
                 self.role_changed.notified().await;
                 continue;
             }

@@ -98,6 +98,7 @@ impl Ownership {
             renewed,
             refused: false,
         };
+        context.believe_until(belief.until(services.settings.failover_time));
         Arc::new(Self {
             key: row.key.clone(),
             context,
@@ -235,6 +236,10 @@ impl Ownership {
         let mut state = self.lock();
         state.row = row.clone();
         state.belief.renewed = state.belief.renewed.max(sent);
+        if !state.belief.refused {
+            let until = state.belief.until(self.services.settings.failover_time);
+            self.context.believe_until(until);
+        }
         if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = change {
             state.stored_at = sent;
         }
@@ -253,6 +258,7 @@ impl Ownership {
         if already {
             return;
         }
+        self.context.believe_until(Moment::ZERO);
         let to = now_held_by.and_then(Lease::actual_owner).map(ToString::to_string);
         let counter = now_held_by.map(|row| row.counter);
         tracing::info!(lease = %self.key, from = %self.services.worker, to, counter, reason = "refused", "lease lost");

@@ -28,6 +28,15 @@ pub struct Belief {
     pub refused: bool,
 }
 
+impl Belief {
+    /// The first moment at which no batch may be started any more, unless a later renewal is applied.
+    ///
+    /// The margin of a tenth covers clocks whose rates are off by 5 % on either side.
+    pub fn until(&self, failover: Duration) -> Moment {
+        self.renewed + (failover - failover / 10)
+    }
+}
+
 /// Judges a belief at `now`, for this failover time.
 ///
 /// An observer needs a whole failover time of its own watching before it gives the lease away, and starts watching no earlier
@@ -45,7 +54,7 @@ pub struct Belief {
 /// assert_eq!(at(9), HoldVerdict::Suspended);
 /// ```
 pub fn judge_hold(belief: Belief, now: Moment, failover: Duration) -> HoldVerdict {
-    let until = belief.renewed + (failover - failover / 10);
+    let until = belief.until(failover);
     match belief.refused {
         true => HoldVerdict::Lost,
         false if now < until => HoldVerdict::GoOn { until },

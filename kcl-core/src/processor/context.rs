@@ -1,9 +1,12 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{ApplicationName, LeaseKey, ShardId, WorkerId};
+use crate::time::Moment;
 
 /// A number that rises with every ownership of a shard.
 ///
@@ -45,6 +48,8 @@ struct Inner {
     lease: LeaseKey,
     token: FencingToken,
     cancelled: CancellationToken,
+    /// Nanoseconds since the origin of the worker's clock.
+    believed_until: AtomicU64,
 }
 
 impl ShardContext {
@@ -101,6 +106,7 @@ impl ShardContext {
                 lease,
                 token,
                 cancelled,
+                believed_until: AtomicU64::new(u64::MAX),
             }),
         }
     }
@@ -138,5 +144,21 @@ impl ShardContext {
     /// Fires when the lease is lost or the worker must stop: work that cannot be checkpointed any more may be left.
     pub fn cancelled(&self) -> &CancellationToken {
         &self.inner.cancelled
+    }
+
+    /// Until when the worker may believe that the lease is its own, on the worker's [`Clock`](crate::time::Clock).
+    ///
+    /// Each renewal moves it on. No batch starts after it; work that must not overlap with the next owner's should be done,
+    /// or be refusable by the [token](Self::fencing_token), before it. It is the clock's origin once the lease is known to be
+    /// lost, and as good as never in a context made by hand.
+    pub fn believed_until(&self) -> Moment {
+        Moment::from_origin(Duration::from_nanos(
+            self.inner.believed_until.load(Ordering::Acquire),
+        ))
+    }
+
+    pub(crate) fn believe_until(&self, until: Moment) {
+        let nanos = u64::try_from(until.since_origin().as_nanos()).unwrap_or(u64::MAX);
+        self.inner.believed_until.store(nanos, Ordering::Release);
     }
 }

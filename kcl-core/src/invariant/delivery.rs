@@ -1,0 +1,250 @@
+//! What must hold of the records of one shard: I2, I7, I8, and the counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use crate::invariant::{Invariant, Observation, Process, Violation};
+use crate::model::{LeaseKey, Position, RecordPosition};
+use crate::processor::FencingToken;
+use crate::time::Moment;
+
+/// What is known of the records of one shard, and of those who were given them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shard {
+    pub(super) parents: Vec<LeaseKey>,
+    /// Every record that was put and that retention has left.
+    kept: BTreeSet<RecordPosition>,
+    unfinished: BTreeSet<RecordPosition>,
+    delivered: BTreeSet<RecordPosition>,
+    ownerships: BTreeMap<FencingToken, Ownership>,
+    /// The largest token under which a batch has started, when the first one did, and where.
+    newest: Option<(FencingToken, Moment, Process)>,
+}
+
+#[derive(Debug, Clone)]
+struct Ownership {
+    process: Process,
+    /// The records from here on have their turn.
+    next: Bound<RecordPosition>,
+    /// The batch that the processor works on.
+    batch: Vec<RecordPosition>,
+    /// Whether records may come again: at the beginning, and after the processor has failed.
+    may_go_back: bool,
+}
+
+impl Shard {
+    pub(super) fn put(&mut self, position: &RecordPosition) {
+        self.kept.insert(position.clone());
+        self.unfinished.insert(position.clone());
+    }
+
+    /// How many records went away unfinished.
+    pub(super) fn trim(&mut self, oldest: Option<&RecordPosition>) -> u64 {
+        let Some(oldest) = oldest else {
+            self.kept.clear();
+            return std::mem::take(&mut self.unfinished).len() as u64;
+        };
+        self.kept = self.kept.split_off(oldest);
+        let left = self.unfinished.split_off(oldest);
+        std::mem::replace(&mut self.unfinished, left).len() as u64
+    }
+
+    pub(super) fn unfinished(&self) -> Option<&RecordPosition> {
+        self.unfinished.first()
+    }
+
+    /// The process that has started a batch under the largest token.
+    pub(super) fn newest(&self) -> Option<&Process> {
+        self.newest.as_ref().map(|(_, _, process)| process)
+    }
+
+    pub(super) fn last_put(&self) -> Option<&RecordPosition> {
+        self.kept.last()
+    }
+
+    /// Whether this is a new ownership, and not a new processor in an old one.
+    pub(super) fn start(
+        &mut self,
+        process: &Process,
+        token: FencingToken,
+        checkpoint: Option<Position>,
+    ) -> Result<bool, Violation> {
+        if let Some(known) = self.ownerships.get_mut(&token) {
+            known.may_go_back = true;
+            let theirs = &known.process;
+            Invariant::TokenRises.check(known.process == *process, || {
+                format!("{process} has the token {token}, which {theirs} has already")
+            })?;
+            return Ok(false);
+        }
+        let next = match checkpoint {
+            Some(Position::Record(done)) => Bound::Excluded(done),
+            _ => Bound::Unbounded,
+        };
+        let ownership = Ownership {
+            process: Process::clone(process),
+            next,
+            batch: Vec::new(),
+            may_go_back: true,
+        };
+        self.ownerships.insert(token, ownership);
+        Ok(true)
+    }
+
+    /// How many records were delivered, how many of them again, and how long two workers have overlapped.
+    pub(super) fn batch(
+        &mut self,
+        started: &Observation,
+        excused: bool,
+    ) -> Result<(u64, u64, Duration), Violation> {
+        let Observation::BatchStarted {
+            process,
+            shard,
+            token,
+            records,
+            at,
+            ..
+        } = started
+        else {
+            return Ok((0, 0, Duration::ZERO));
+        };
+        let overlap = self.check_overlap(process, shard, *token, *at, excused)?;
+        let known = self.ownerships.get_mut(token);
+        let Some(own) = known.filter(|own| own.process == *process) else {
+            return Invariant::TokenRises.broken(format!(
+                "{process} starts a batch of {shard} under the token {token}, which is not its own"
+            ));
+        };
+        own.check_order(shard, records, &self.kept)?;
+        if let Some(first) = records.first() {
+            own.next = Bound::Included(first.clone());
+            own.may_go_back = false;
+            own.batch.clone_from(records);
+        }
+        let mut again = 0;
+        for record in records {
+            again += u64::from(!self.delivered.insert(record.clone()));
+        }
+        Ok((records.len() as u64, again, overlap))
+    }
+
+    fn check_overlap(
+        &mut self,
+        process: &Process,
+        shard: &LeaseKey,
+        token: FencingToken,
+        at: Moment,
+        excused: bool,
+    ) -> Result<Duration, Violation> {
+        match &self.newest {
+            Some((newest, since, _)) if token < *newest => {
+                Invariant::NoOverlap.check(excused, || {
+                    format!("{process} starts a batch of {shard} under the token {token}, but a batch started under {newest} before")
+                })?;
+                Ok(at.saturating_since(*since))
+            }
+            Some((newest, ..)) if token == *newest => Ok(Duration::ZERO),
+            _ => {
+                self.newest = Some((token, at, Process::clone(process)));
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    /// How many records are finished that were not before, and how long two workers have overlapped.
+    pub(super) fn finish(&mut self, process: &Process, at: Moment) -> (u64, Duration) {
+        let Some((token, own)) = working(&mut self.ownerships, process) else {
+            return (0, Duration::ZERO);
+        };
+        let batch = std::mem::take(&mut own.batch);
+        if let Some(last) = batch.last() {
+            own.next = Bound::Excluded(last.clone());
+        }
+        let overlap = match &self.newest {
+            Some((newest, since, _)) if token < *newest => at.saturating_since(*since),
+            _ => Duration::ZERO,
+        };
+        (done(&mut self.unfinished, &batch), overlap)
+    }
+
+    /// How many records are finished that were not before.
+    pub(super) fn fail(&mut self, process: &Process, from: Option<&RecordPosition>) -> u64 {
+        let Some((_, own)) = working(&mut self.ownerships, process) else {
+            return 0;
+        };
+        let batch = std::mem::take(&mut own.batch);
+        own.may_go_back = true;
+        let good = from.map_or(0, |from| batch.partition_point(|record| record < from));
+        if let Some(next) = batch.get(good) {
+            own.next = Bound::Included(next.clone());
+        }
+        done(&mut self.unfinished, batch.get(..good).unwrap_or_default())
+    }
+}
+
+/// The ownership in which this process works on a batch.
+fn working<'a>(
+    ownerships: &'a mut BTreeMap<FencingToken, Ownership>,
+    process: &Process,
+) -> Option<(FencingToken, &'a mut Ownership)> {
+    ownerships
+        .iter_mut()
+        .rev()
+        .find(|(_, own)| own.process == *process && !own.batch.is_empty())
+        .map(|(token, own)| (*token, own))
+}
+
+fn done(unfinished: &mut BTreeSet<RecordPosition>, records: &[RecordPosition]) -> u64 {
+    records
+        .iter()
+        .map(|record| u64::from(unfinished.remove(record)))
+        .sum()
+}
+
+impl Ownership {
+    fn check_order(
+        &self,
+        shard: &LeaseKey,
+        records: &[RecordPosition],
+        kept: &BTreeSet<RecordPosition>,
+    ) -> Result<(), Violation> {
+        let process = &self.process;
+        Invariant::InOrder.check(records.windows(2).all(|pair| pair[0] < pair[1]), || {
+            format!("the records of a batch of {shard} are out of order at {process}")
+        })?;
+        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+            return Ok(());
+        };
+        Invariant::InOrder.check(self.batch.is_empty(), || {
+            format!("{process} starts a batch of {shard} while the one before still runs")
+        })?;
+        let goes_back = match &self.next {
+            Bound::Included(next) => first < next,
+            Bound::Excluded(done) => first <= done,
+            Bound::Unbounded => false,
+        };
+        Invariant::InOrder.check(!goes_back || self.may_go_back, || {
+            format!(
+                "{process} goes back to {first} in {shard}, where {:?} has its turn",
+                self.next
+            )
+        })?;
+        let left_out = match goes_back {
+            true => None,
+            false => kept
+                .range((self.next.clone(), Bound::Excluded(first.clone())))
+                .next(),
+        };
+        Invariant::InOrder.check(left_out.is_none(), || {
+            format!("{process} leaves out {left_out:?} of {shard} and starts a batch at {first}")
+        })?;
+        let between = kept.range(first.clone()..=last.clone());
+        let missing = between
+            .into_iter()
+            .find(|record| records.binary_search(record).is_err());
+        Invariant::InOrder.check(missing.is_none(), || {
+            format!("a batch of {shard} leaves out {missing:?} at {process}")
+        })
+    }
+}

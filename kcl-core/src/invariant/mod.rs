@@ -1,0 +1,433 @@
+//! What must hold of a fleet at every moment, as predicates over what an observer sees of it.
+//!
+//! The [catalogue](Invariant) is written once, here. A [`Checker`] is told every [`Observation`] in the order in which things
+//! happened and finds the first one that breaks an invariant. It knows no runtime: a simulation, a test on real servers and
+//! a model checker feed the same checker.
+
+mod delivery;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lease::{Expect, Lease, LeaseChange};
+use crate::model::{Incarnation, LeaseKey, RecordPosition, WorkerId};
+use crate::processor::FencingToken;
+use crate::time::Moment;
+
+use delivery::Shard;
+use table::Table;
+
+/// What must hold at every moment, whatever crashes, hangs or is late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Invariant {
+    /// I1.
+    NoRecordLost,
+    /// I2.
+    CheckpointNotAhead,
+    /// I3.
+    CheckpointRises,
+    /// I4.
+    SingleWriter,
+    /// I5.
+    TokenRises,
+    /// I6.
+    NoStartAfterDeadline,
+    /// I7.
+    NoOverlap,
+    /// I8.
+    InOrder,
+    /// I9.
+    ParentsFirst,
+}
+
+impl Invariant {
+    /// Every invariant, in the order of the ids.
+    pub const ALL: [Self; 9] = [
+        Self::NoRecordLost,
+        Self::CheckpointNotAhead,
+        Self::CheckpointRises,
+        Self::SingleWriter,
+        Self::TokenRises,
+        Self::NoStartAfterDeadline,
+        Self::NoOverlap,
+        Self::InOrder,
+        Self::ParentsFirst,
+    ];
+
+    /// The short id, `I1` to `I9`.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::NoRecordLost => "I1",
+            Self::CheckpointNotAhead => "I2",
+            Self::CheckpointRises => "I3",
+            Self::SingleWriter => "I4",
+            Self::TokenRises => "I5",
+            Self::NoStartAfterDeadline => "I6",
+            Self::NoOverlap => "I7",
+            Self::InOrder => "I8",
+            Self::ParentsFirst => "I9",
+        }
+    }
+
+    /// What must hold.
+    pub fn statement(self) -> &'static str {
+        match self {
+            Self::NoRecordLost => "every record put is processed, or was taken away by retention",
+            Self::CheckpointNotAhead => "a stored checkpoint never passes unfinished work",
+            Self::CheckpointRises => "the checkpoint of a shard never falls, whoever writes it",
+            Self::SingleWriter => {
+                "every accepted change is based on the last accepted one, and none comes from a former owner"
+            }
+            Self::TokenRises => "every ownership of a shard has a larger fencing token, and keeps it",
+            Self::NoStartAfterDeadline => {
+                "no batch starts after the deadline that the worker's own clock sets it"
+            }
+            Self::NoOverlap => "two workers never both start batches of one shard while both run unpaused",
+            Self::InOrder => {
+                "an ownership starts at or before the checkpoint, and takes every record in order"
+            }
+            Self::ParentsFirst => {
+                "no record of a child shard is delivered before all its parents are finished"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.id(), self.statement())
+    }
+}
+
+/// An invariant was broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{invariant} is broken: {message}")]
+pub struct Violation {
+    /// The invariant.
+    pub invariant: Invariant,
+    /// What was seen, and what should have been.
+    pub message: String,
+}
+
+impl Invariant {
+    fn broken<T>(self, message: impl Into<String>) -> Result<T, Violation> {
+        Err(Violation {
+            invariant: self,
+            message: message.into(),
+        })
+    }
+
+    /// Nothing if `holds`, the violation if not.
+    fn check(self, holds: bool, message: impl FnOnce() -> String) -> Result<(), Violation> {
+        if holds { Ok(()) } else { self.broken(message()) }
+    }
+}
+
+/// One run of one worker process, told apart from every other even where two share a worker id.
+pub type Process = Arc<str>;
+
+/// One thing that happened in a fleet, as an observer who sees everything tells it.
+///
+/// Shards are named by their lease keys. Where a [`Moment`] is given it is one of the process's own clock, except where said.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Observation {
+    /// A shard came to be.
+    ShardOpened {
+        /// The shard.
+        shard: LeaseKey,
+        /// The shards that it came from.
+        parents: Vec<LeaseKey>,
+    },
+    /// A record was put that the application wants: not one before its initial position.
+    Put {
+        /// Where it went.
+        shard: LeaseKey,
+        /// Its position.
+        position: RecordPosition,
+    },
+    /// Retention took records away.
+    Trimmed {
+        /// Of this shard.
+        shard: LeaseKey,
+        /// The oldest record that is left; `None` when none is.
+        oldest: Option<RecordPosition>,
+    },
+    /// A lease row was changed: the store accepted the change.
+    Written(Box<Written>),
+    /// A processor was made for an ownership: the first time, or again after a panic.
+    Started {
+        /// By this process.
+        process: Process,
+        /// For this shard.
+        shard: LeaseKey,
+        /// With this token.
+        token: FencingToken,
+    },
+    /// A batch is being handed to the processor.
+    BatchStarted {
+        /// By this process.
+        process: Process,
+        /// Of this shard.
+        shard: LeaseKey,
+        /// In the ownership with this token.
+        token: FencingToken,
+        /// The records, in the order of the batch.
+        records: Vec<RecordPosition>,
+        /// The time at the process.
+        now: Moment,
+        /// Until when the process believes that the lease is its own.
+        believed_until: Moment,
+        /// The true time, the same for every process.
+        at: Moment,
+    },
+    /// The processor has finished the batch that it was handed last.
+    BatchFinished {
+        /// In this process.
+        process: Process,
+        /// Of this shard.
+        shard: LeaseKey,
+        /// The true time, the same for every process.
+        at: Moment,
+    },
+    /// The processor did not finish the batch that it was handed last.
+    BatchFailed {
+        /// In this process.
+        process: Process,
+        /// Of this shard.
+        shard: LeaseKey,
+        /// The record that failed, where the processor said so: those before it are finished.
+        from: Option<RecordPosition>,
+    },
+    /// A process stands still while time goes on: what it believes from now on may be late.
+    Paused {
+        /// The process.
+        process: Process,
+    },
+}
+
+/// A change of a lease row that the store accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// The process that wrote.
+    pub process: Process,
+    /// The id of its worker.
+    pub worker: WorkerId,
+    /// The failover time of that worker.
+    pub failover: Duration,
+    /// The row.
+    pub key: LeaseKey,
+    /// What had to hold.
+    pub expect: Expect,
+    /// The change.
+    pub change: LeaseChange,
+    /// The incarnation that it was made under.
+    pub incarnation: Incarnation,
+    /// The row after the change, as the store tells it.
+    pub after: Lease,
+    /// The time at the process when the store made the change.
+    pub now: Moment,
+}
+
+/// What a [`Checker`] has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Records put that the application wants.
+    pub put: u64,
+    /// Records finished, each counted once.
+    pub finished: u64,
+    /// Records handed to a processor, each counted every time.
+    pub delivered: u64,
+    /// Records handed to a processor that had been handed to one before.
+    pub redelivered: u64,
+    /// Records that retention took away before they were finished.
+    pub trimmed_unfinished: u64,
+    /// Ownerships that began.
+    pub ownerships: u64,
+    /// The longest time in which a former owner still worked on a batch while the next had started its own.
+    pub longest_overlap: Duration,
+    /// How often an observation was checked.
+    pub observations: u64,
+}
+
+/// Checks I1 to I9, one observation at a time.
+///
+/// ```
+/// use kcl_core::invariant::{Checker, Invariant, Observation};
+/// use kcl_core::model::{LeaseKey, RecordPosition, SequenceNumber};
+///
+/// let mut checker = Checker::default();
+/// let shard = LeaseKey::new("shardId-000000000000")?;
+/// let position = RecordPosition::plain(SequenceNumber::from(1));
+/// checker.observe(&Observation::Put { shard: shard.clone(), position }).unwrap();
+/// // Nobody has processed the record, which is all right for now, but not in the end.
+/// assert_eq!(checker.at_rest().unwrap_err().invariant, Invariant::NoRecordLost);
+/// checker.observe(&Observation::Trimmed { shard, oldest: None }).unwrap();
+/// assert_eq!(checker.at_rest(), Ok(()));
+/// # Ok::<(), kcl_core::model::InvalidName>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Checker {
+    table: Table,
+    shards: BTreeMap<LeaseKey, Shard>,
+    paused: BTreeSet<Process>,
+    workers: BTreeMap<Process, WorkerId>,
+    tally: Tally,
+}
+
+impl Checker {
+    /// Takes in the next thing that happened.
+    ///
+    /// # Errors
+    ///
+    /// The invariant that it breaks. What the checker says afterwards means nothing.
+    pub fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
+        self.tally.observations += 1;
+        match observation {
+            Observation::ShardOpened { shard, parents } => {
+                self.shard(shard).parents.clone_from(parents);
+                Ok(())
+            }
+            Observation::Put { shard, position } => {
+                self.tally.put += 1;
+                self.shard(shard).put(position);
+                Ok(())
+            }
+            Observation::Trimmed { shard, oldest } => {
+                self.tally.trimmed_unfinished += self.shard(shard).trim(oldest.as_ref());
+                Ok(())
+            }
+            Observation::Written(written) => self.written(written),
+            Observation::Started {
+                process,
+                shard,
+                token,
+            } => {
+                self.table.check_token(process, shard, *token)?;
+                let row = self.table.row(shard);
+                let checkpoint = row.map(|row| row.checkpoint.clone());
+                self.tally.ownerships += u64::from(self.shard(shard).start(process, *token, checkpoint)?);
+                Ok(())
+            }
+            Observation::BatchStarted { process, shard, .. } => {
+                let excused = self.may_overlap(process, shard);
+                self.table.check_deadline(observation)?;
+                self.check_parents(shard)?;
+                let (delivered, redelivered, overlap) = self.shard(shard).batch(observation, excused)?;
+                self.tally.delivered += delivered;
+                self.tally.redelivered += redelivered;
+                self.tally.longest_overlap = self.tally.longest_overlap.max(overlap);
+                Ok(())
+            }
+            Observation::BatchFinished { process, shard, at } => {
+                let (finished, overlap) = self.shard(shard).finish(process, *at);
+                self.tally.finished += finished;
+                self.tally.longest_overlap = self.tally.longest_overlap.max(overlap);
+                Ok(())
+            }
+            Observation::BatchFailed { process, shard, from } => {
+                self.tally.finished += self.shard(shard).fail(process, from.as_ref());
+                Ok(())
+            }
+            Observation::Paused { process } => {
+                self.paused.insert(Arc::clone(process));
+                Ok(())
+            }
+        }
+    }
+
+    /// Checks what must hold once nothing is left to do: I1.
+    ///
+    /// # Errors
+    ///
+    /// The first record that was lost.
+    pub fn at_rest(&self) -> Result<(), Violation> {
+        for (key, shard) in &self.shards {
+            let lost = shard.unfinished();
+            Invariant::NoRecordLost.check(lost.is_none(), || {
+                format!("the record {} of {key} was never processed", text(lost))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The first record of each shard that is not finished yet.
+    pub fn unfinished(&self) -> impl Iterator<Item = (&LeaseKey, &RecordPosition)> {
+        self.shards
+            .iter()
+            .filter_map(|(key, shard)| Some((key, shard.unfinished()?)))
+    }
+
+    /// The last record that was put into a shard and is not trimmed.
+    pub fn last_put(&self, shard: &LeaseKey) -> Option<&RecordPosition> {
+        self.shards.get(shard)?.last_put()
+    }
+
+    /// The lease rows as the accepted changes made them.
+    pub fn rows(&self) -> impl Iterator<Item = &Lease> {
+        self.table.rows()
+    }
+
+    /// What was counted so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    fn shard(&mut self, key: &LeaseKey) -> &mut Shard {
+        self.shards.entry(key.clone()).or_default()
+    }
+
+    /// Whether an overlap is measured and not forbidden: of a process that was paused, and of two that share a worker id,
+    /// where the older learns of the newer only with its next write.
+    fn may_overlap(&self, process: &Process, shard: &LeaseKey) -> bool {
+        let newest = self.shards.get(shard).and_then(Shard::newest);
+        let worker = |process: &Process| self.workers.get(process);
+        self.paused.contains(process) || newest.is_some_and(|newest| worker(newest) == worker(process))
+    }
+
+    fn written(&mut self, written: &Written) -> Result<(), Violation> {
+        if !self.workers.contains_key(&written.process) {
+            self.workers
+                .insert(Arc::clone(&written.process), written.worker.clone());
+        }
+        self.table.written(written)?;
+        if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = written.change {
+            let unfinished = self.shards.get(&written.key).and_then(Shard::unfinished);
+            let ahead = unfinished.is_some_and(|first| written.after.checkpoint.covers(first));
+            Invariant::CheckpointNotAhead.check(!ahead, || {
+                format!(
+                    "{} stored {} for {}, but {} is not finished",
+                    written.process,
+                    written.after.checkpoint,
+                    written.key,
+                    text(unfinished)
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_parents(&self, child: &LeaseKey) -> Result<(), Violation> {
+        let parents = self
+            .shards
+            .get(child)
+            .map_or(&[][..], |shard| shard.parents.as_slice());
+        for parent in parents {
+            let unfinished = self.shards.get(parent).and_then(Shard::unfinished);
+            let open = self.table.row(parent).is_some_and(|row| !row.is_ended());
+            Invariant::ParentsFirst.check(unfinished.is_none() && !open, || {
+                format!("a batch of {child} starts, but its parent {parent} is not finished")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn text(position: Option<&RecordPosition>) -> String {
+    position.map_or_else(|| "none".to_owned(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! What the accepted changes of the lease table must be: I3, I4, I5 and the table's part of I6.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::invariant::{Invariant, Observation, Process, Violation, Written};
+use crate::lease::{Lease, LeaseChange, apply};
+use crate::model::{Incarnation, LeaseKey, Position};
+use crate::processor::FencingToken;
+use crate::time::Moment;
+
+/// The table as the accepted changes made it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Table {
+    histories: BTreeMap<LeaseKey, History>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct History {
+    row: Option<Lease>,
+    /// The largest checkpoint ever stored; it outlives the row.
+    checkpoint: Option<Position>,
+    /// Who has renewed the lease since it was last given to somebody.
+    holder: Option<Holder>,
+    /// Those whose place another process with the same worker id has taken.
+    former: BTreeSet<Incarnation>,
+    /// Who began which ownership, by the token.
+    grants: BTreeMap<u64, Process>,
+}
+
+#[derive(Debug, Clone)]
+struct Holder {
+    process: Process,
+    incarnation: Incarnation,
+    /// When its last change was made, and no batch may start, by its own clock.
+    deadline: Moment,
+}
+
+impl Table {
+    pub(super) fn row(&self, key: &LeaseKey) -> Option<&Lease> {
+        self.histories.get(key)?.row.as_ref()
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Lease> {
+        self.histories.values().filter_map(|history| history.row.as_ref())
+    }
+
+    pub(super) fn written(&mut self, written: &Written) -> Result<(), Violation> {
+        let history = self.histories.entry(written.key.clone()).or_default();
+        history.check_base(written)?;
+        history.check_owner(written)?;
+        history.check_checkpoint(written)?;
+        history.follow(written)
+    }
+
+    /// A token belongs to the process whose first renewal stored it, or which renewed a lease that it held already and
+    /// began with it anew.
+    pub(super) fn check_token(
+        &self,
+        process: &Process,
+        key: &LeaseKey,
+        token: FencingToken,
+    ) -> Result<(), Violation> {
+        let history = self.histories.get(key);
+        let granted = history
+            .and_then(|history| history.grants.range(..=token.as_u64()).next_back())
+            .map(|(_, process)| process);
+        Invariant::TokenRises.check(granted == Some(process), || {
+            format!("{process} has the token {token} for {key}, which was given to {granted:?}")
+        })
+    }
+
+    /// The belief of a worker must follow from the changes that the store accepted, and from its own clock.
+    pub(super) fn check_deadline(&self, batch: &Observation) -> Result<(), Violation> {
+        let Observation::BatchStarted {
+            process,
+            shard,
+            now,
+            believed_until,
+            ..
+        } = batch
+        else {
+            return Ok(());
+        };
+        Invariant::NoStartAfterDeadline.check(now < believed_until, || {
+            format!("{process} starts a batch of {shard} at {now:?}, and its deadline was {believed_until:?}")
+        })?;
+        let holder = self
+            .histories
+            .get(shard)
+            .and_then(|history| history.holder.as_ref());
+        match holder {
+            Some(holder) if holder.process == *process => {
+                Invariant::NoStartAfterDeadline.check(*believed_until <= holder.deadline, || {
+                    format!(
+                        "{process} believes to hold {shard} until {believed_until:?}, but its last change allows {:?}",
+                        holder.deadline
+                    )
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl History {
+    fn check_base(&self, written: &Written) -> Result<(), Violation> {
+        let Some(row) = &self.row else {
+            // A row that was there before the observer came is taken as it is.
+            return Ok(());
+        };
+        let verb = written.change.verb();
+        Invariant::SingleWriter.check(written.expect.holds(Some(row)), || {
+            format!(
+                "the {verb} of {} by {} was accepted expecting {:?}, but the last accepted version is {:?}",
+                written.key,
+                written.process,
+                written.expect,
+                row.version()
+            )
+        })?;
+        let wanted = apply(row, &written.change, written.incarnation);
+        Invariant::SingleWriter.check(wanted == written.after, || {
+            format!(
+                "the {verb} of {} by {} should have made {wanted:?}, and made {:?}",
+                written.key, written.process, written.after
+            )
+        })
+    }
+
+    fn check_owner(&self, written: &Written) -> Result<(), Violation> {
+        let Some(row) = &self.row else { return Ok(()) };
+        if !is_owners(&written.change) {
+            return Ok(());
+        }
+        let verb = written.change.verb();
+        Invariant::SingleWriter.check(row.actual_owner() == Some(&written.worker), || {
+            format!(
+                "the {verb} of {} by {} was accepted, but the owner is {:?}",
+                written.key,
+                written.process,
+                row.actual_owner()
+            )
+        })?;
+        Invariant::SingleWriter.check(!self.former.contains(&written.incarnation), || {
+            format!(
+                "the {verb} of {} by {} was accepted after a newer process of this id",
+                written.key, written.process
+            )
+        })?;
+        let begins = self.begins(written);
+        Invariant::SingleWriter.check(
+            !begins || matches!(written.change, LeaseChange::Renew { .. }),
+            || {
+                format!(
+                    "{} began its ownership of {} with a {verb}",
+                    written.process, written.key
+                )
+            },
+        )
+    }
+
+    fn check_checkpoint(&self, written: &Written) -> Result<(), Violation> {
+        let (old, new) = (self.checkpoint.as_ref(), &written.after.checkpoint);
+        Invariant::CheckpointRises.check(old.is_none_or(|old| old <= new), || {
+            format!(
+                "{} moved the checkpoint of {} from {old:?} to {new}",
+                written.process, written.key
+            )
+        })
+    }
+
+    fn begins(&self, written: &Written) -> bool {
+        self.holder
+            .as_ref()
+            .is_none_or(|holder| holder.incarnation != written.incarnation)
+    }
+
+    fn follow(&mut self, written: &Written) -> Result<(), Violation> {
+        let begins = self.begins(written);
+        let owners = is_owners(&written.change);
+        self.checkpoint = Some(written.after.checkpoint.clone());
+        self.row = (written.change != LeaseChange::Delete).then(|| written.after.clone());
+        if owners && begins {
+            let last = self.grants.last_key_value().map(|(token, _)| *token);
+            let token = written.after.counter;
+            Invariant::TokenRises.check(last.is_none_or(|last| last < token), || {
+                format!(
+                    "{} took {} up with the token {token} after {last:?}",
+                    written.process, written.key
+                )
+            })?;
+            self.grants.insert(token, written.process.clone());
+            self.former
+                .extend(self.holder.take().map(|holder| holder.incarnation));
+        }
+        if owners {
+            self.holder = Some(Holder {
+                process: written.process.clone(),
+                incarnation: written.incarnation,
+                deadline: written.now + (written.failover - written.failover / 10),
+            });
+        }
+        let given_away = written.after.actual_owner() != Some(&written.worker) && owners;
+        if given_away || matches!(written.change, LeaseChange::Assign { .. } | LeaseChange::Delete) {
+            self.holder = None;
+            self.former.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Whether only the owner makes such a change.
+fn is_owners(change: &LeaseChange) -> bool {
+    match change {
+        LeaseChange::Renew { .. }
+        | LeaseChange::Checkpoint { .. }
+        | LeaseChange::End { .. }
+        | LeaseChange::Release
+        | LeaseChange::CompleteHandoff
+        | LeaseChange::CancelHandoff => true,
+        LeaseChange::Create(_)
+        | LeaseChange::Assign { .. }
+        | LeaseChange::BeginHandoff { .. }
+        | LeaseChange::Describe { .. }
+        | LeaseChange::Delete => false,
+    }
+}

@@ -1,0 +1,629 @@
+//! A fleet of workers in virtual time, with an oracle that sees everything.
+//!
+//! [`simulate`] runs a scenario: workers share a [`MemoryStream`] and a [`MemoryLeaseStore`], crash, hang, come and go, and
+//! minutes of their time pass in milliseconds. After every step the oracle checks the invariants of
+//! [`kcl_core::invariant`]; one that is broken ends the scenario with the seed and the last events. The same seed gives the
+//! same run, event by event: [`Fleet::trace_hash`] proves it.
+//!
+//! ```
+//! use std::time::Duration;
+//! use kcl_testkit::simulate;
+//!
+//! simulate(1, async |fleet| {
+//!     fleet.start_worker("a", fleet.settings());
+//!     fleet.start_worker("b", fleet.settings());
+//!     fleet.put(100);
+//!     fleet.settle().await;
+//!     fleet.kill("a");
+//!     fleet.put(100);
+//!     fleet.settle().await;
+//!     assert_eq!(fleet.view().tally().finished, 200);
+//! });
+//! ```
+
+mod member;
+mod oracle;
+mod trace;
+mod view;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kcl_core::error::Error;
+use kcl_core::invariant::{Observation, Process};
+use kcl_core::lease::LeaseStore;
+use kcl_core::model::{LeaseKey, ShardId, WorkerId};
+use kcl_core::rng::Rng;
+use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::shard_sync::InitialPosition;
+use kcl_core::status::WorkerStatus;
+use kcl_core::task::{TaskPolicy, TaskScope};
+use kcl_core::time::{Clock, ClockExt as _, Moment};
+use kcl_core::worker::{ShutdownReport, Worker};
+use kcl_lease_memory::MemoryLeaseStore;
+
+pub use member::Member;
+pub use view::View;
+
+use crate::MemoryStream;
+use crate::clock::{SIMULATION_START, Skew, SkewedClock};
+use crate::faults::{FaultRates, FaultyLeaseStore, StoreFaults};
+use crate::faulty_stream::{FaultyStream, StreamFaults};
+use crate::memory_stream::{ReshardError, Trim};
+use member::Running;
+use oracle::{Oracle, OracleFactory, Witness};
+
+/// How often a condition is looked at when nothing happens.
+const TICK: Duration = Duration::from_millis(10);
+/// How long a fleet may take to settle.
+const SETTLE: Duration = Duration::from_secs(300);
+
+/// Runs a scenario with a fleet over a stream of four shards, and the defaults of [`Simulation`].
+///
+/// # Panics
+///
+/// When the scenario panics, or an invariant is broken.
+pub fn simulate<T>(seed: u64, scenario: impl AsyncFnOnce(Fleet) -> T) -> T {
+    Simulation::new(seed).run(scenario)
+}
+
+/// What a scenario begins with.
+#[derive(Debug, Clone)]
+pub struct Simulation {
+    seed: u64,
+    shards: u32,
+    settings: Settings,
+    latency: Duration,
+    trace_lines: usize,
+}
+
+impl Simulation {
+    /// Four shards, a failover time of 4 s, all else as the [defaults](Settings) say, and up to 3 ms for each request to the
+    /// lease store.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            shards: 4,
+            settings: Settings {
+                failover_time: Duration::from_secs(4),
+                ..Settings::default()
+            },
+            latency: Duration::from_millis(3),
+            trace_lines: 60,
+        }
+    }
+
+    /// How many shards the stream begins with.
+    #[must_use]
+    pub fn shards(mut self, count: u32) -> Self {
+        self.shards = count;
+        self
+    }
+
+    /// The settings of every worker that has none of its own.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The longest time that a request to the lease store is on its way.
+    #[must_use]
+    pub fn latency(mut self, longest: Duration) -> Self {
+        self.latency = longest;
+        self
+    }
+
+    /// How many of the last events are kept, and printed when the scenario fails. 60 when nothing is said.
+    #[must_use]
+    pub fn trace_lines(mut self, count: usize) -> Self {
+        self.trace_lines = count;
+        self
+    }
+
+    /// Runs the scenario in a runtime of its own, in virtual time.
+    ///
+    /// # Panics
+    ///
+    /// When the scenario panics, an invariant is broken, or the system cannot make a runtime.
+    #[expect(clippy::expect_used, clippy::panic, reason = "a simulation fails as tests do")]
+    pub fn run<T>(self, scenario: impl AsyncFnOnce(Fleet) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime for the simulation");
+        runtime.block_on(async {
+            let fleet = Fleet::new(self);
+            let end = End(fleet.clone());
+            let outcome = tokio::select! {
+                biased;
+                violation = fleet.oracle().violated() => panic!("{violation}"),
+                outcome = scenario(fleet.clone()) => outcome,
+            };
+            if let Some(violation) = fleet.oracle().violation() {
+                panic!("{violation}");
+            }
+            drop(end);
+            outcome
+        })
+    }
+}
+
+/// A fleet in virtual time. Clones share the fleet.
+#[derive(Clone)]
+pub struct Fleet {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    seed: u64,
+    settings: Settings,
+    latency: Duration,
+    clock: SkewedClock,
+    rng: Rng,
+    stream: MemoryStream,
+    store: MemoryLeaseStore,
+    /// Where the work of the simulated services goes on, whoever is killed.
+    services: TaskScope,
+    oracle: Oracle,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    members: BTreeMap<String, Running>,
+    /// How often each member was started.
+    runs: BTreeMap<String, u64>,
+    keys: Option<Rng>,
+    put: u64,
+    producing: u64,
+}
+
+impl Fleet {
+    fn new(simulation: Simulation) -> Self {
+        let clock = SkewedClock::new(Skew::default());
+        let stream = MemoryStream::builder("simulated")
+            .shards(simulation.shards)
+            .clock(Arc::new(clock))
+            .service_time(SIMULATION_START)
+            .build();
+        let rng = Rng::from_seed(simulation.seed);
+        let state = State {
+            keys: Some(rng.child("partition keys")),
+            ..State::default()
+        };
+        let fleet = Self {
+            shared: Arc::new(Shared {
+                seed: simulation.seed,
+                settings: simulation.settings,
+                latency: simulation.latency,
+                clock,
+                rng,
+                stream,
+                store: MemoryLeaseStore::new(),
+                services: TaskScope::new(),
+                oracle: Oracle::new(clock, simulation.trace_lines),
+                state: Mutex::new(state),
+            }),
+        };
+        fleet.observe_shards();
+        fleet
+    }
+
+    /// The settings of every worker that has none of its own.
+    pub fn settings(&self) -> Settings {
+        self.shared.settings.clone()
+    }
+
+    /// The stream that the fleet consumes. Records and resharding go through the fleet, which tells the oracle.
+    pub fn stream(&self) -> &MemoryStream {
+        &self.shared.stream
+    }
+
+    /// The lease store, without the faults of any connection.
+    pub fn store(&self) -> &MemoryLeaseStore {
+        &self.shared.store
+    }
+
+    /// The true time since the simulation began.
+    pub fn now(&self) -> Moment {
+        self.shared.clock.now()
+    }
+
+    /// Lets time pass.
+    pub async fn sleep(&self, time: Duration) {
+        self.shared.clock.sleep(time).await;
+    }
+
+    // -------------------------------------------------------------- workers
+
+    /// Starts a worker with these settings.
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_worker(&self, name: &str, settings: Settings) {
+        self.start(Member::named(name).settings(settings));
+    }
+
+    /// Starts a worker. The name of one that was killed or has stopped may be used again.
+    ///
+    /// # Panics
+    ///
+    /// When a member of that name lives, or the settings are invalid or ask for manual checkpoints.
+    #[expect(clippy::expect_used, reason = "a simulation fails as tests do")]
+    pub fn start(&self, member: Member) {
+        let Member {
+            name,
+            worker_id,
+            settings,
+            skew,
+            processor,
+        } = member;
+        let shared = &self.shared;
+        let settings = settings.unwrap_or_else(|| self.settings());
+        assert!(
+            settings.checkpointing == Checkpointing::Automatic,
+            "the oracle follows automatic checkpoints only"
+        );
+        assert!(!self.living().contains_key(&name), "{name} lives already");
+        let process = self.next_process(&name);
+        let worker = WorkerId::new(worker_id.unwrap_or_else(|| name.clone())).expect("a valid worker id");
+        let clock = shared.clock.with_skew(skew);
+        let witness = Witness {
+            oracle: shared.oracle.clone(),
+            process: Process::clone(&process),
+            worker: worker.clone(),
+            failover: settings.failover_time,
+            clock,
+        };
+        shared.oracle.note(&format_args!("{process:<8} is started"));
+        let (store, scope) = (StoreFaults::new(), TaskScope::new());
+        let source = FaultyStream::new(shared.stream.clone(), Arc::new(shared.clock));
+        let source_faults = source.faults().clone();
+        let rates = FaultRates {
+            delay_up_to: shared.latency,
+            ..FaultRates::default()
+        };
+        store.at_random(shared.rng.child("latency").child(&process), rates);
+        let seen = witness.clone();
+        let connection = FaultyLeaseStore::new(Arc::new(shared.store.clone()), Arc::new(shared.clock))
+            .with_faults(store.clone())
+            .on_server(shared.services.clone())
+            .with_recorder(move |event| seen.store_event(event));
+        let handle = Worker::builder("simulation")
+            .worker_id(worker.as_str())
+            .stream(source)
+            .shared_leases(Arc::new(connection) as Arc<dyn LeaseStore>)
+            .processor(OracleFactory {
+                witness,
+                inner: processor,
+            })
+            .settings(settings)
+            .clock(Arc::new(clock))
+            .rng(shared.rng.child("worker").child(&process))
+            .task_scope(scope.clone())
+            .build()
+            .expect("a worker that can be built")
+            .start();
+        let running = Running {
+            process,
+            scope,
+            store,
+            source: source_faults,
+            handle: Some(handle),
+        };
+        self.lock().members.insert(name, running);
+    }
+
+    /// A name for the next run of this member that no other run has.
+    fn next_process(&self, name: &str) -> Process {
+        let mut state = self.lock();
+        let runs = state.runs.entry(name.to_owned()).or_default();
+        *runs += 1;
+        match runs {
+            1 => Process::from(name),
+            runs => format!("{name}#{runs}").into(),
+        }
+    }
+
+    /// Makes a worker vanish, as `kill -9` would. What it has sent still arrives.
+    pub fn kill(&self, name: &str) {
+        self.shared.oracle.note(&format_args!("{name:<8} is killed"));
+        self.scope(name).kill();
+    }
+
+    /// Stops a worker while time goes on, as a long garbage collection or a suspended machine would.
+    pub fn freeze(&self, name: &str) {
+        self.shared.oracle.note(&format_args!("{name:<8} is frozen"));
+        self.shared.oracle.observe(&Observation::Paused {
+            process: self.with_member(name, |member| Process::clone(&member.process)),
+        });
+        self.scope(name).freeze();
+    }
+
+    /// Lets a frozen worker go on.
+    pub fn thaw(&self, name: &str) {
+        self.shared.oracle.note(&format_args!("{name:<8} is thawed"));
+        self.scope(name).thaw();
+    }
+
+    /// Stops a worker as SIGTERM does, and returns how that went.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`WorkerHandle::stopped`](kcl_core::worker::WorkerHandle::stopped).
+    pub async fn drain(&self, name: &str) -> Result<ShutdownReport, Error> {
+        self.shared.oracle.note(&format_args!("{name:<8} is drained"));
+        self.with_member(name, |member| {
+            if let Some(handle) = &member.handle {
+                handle.drain();
+            }
+        });
+        self.stopped(name).await
+    }
+
+    /// Waits for the end of a worker. From then on the fleet does not count it among the living.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`WorkerHandle::stopped`](kcl_core::worker::WorkerHandle::stopped).
+    #[expect(clippy::expect_used, reason = "a simulation fails as tests do")]
+    pub async fn stopped(&self, name: &str) -> Result<ShutdownReport, Error> {
+        let handle = self.with_member(name, |member| member.handle.take());
+        let outcome = handle.expect("nobody else waits for that worker").stopped().await;
+        self.shared.oracle.note(&format_args!("{name:<8} has stopped"));
+        outcome
+    }
+
+    /// What goes wrong between this worker and the lease store.
+    pub fn store_faults(&self, name: &str) -> StoreFaults {
+        self.with_member(name, |member| member.store.clone())
+    }
+
+    /// What goes wrong between this worker and the stream.
+    pub fn source_faults(&self, name: &str) -> StreamFaults {
+        self.with_member(name, |member| member.source.clone())
+    }
+
+    // --------------------------------------------------------------- stream
+
+    /// Puts records with partition keys drawn from a hundred.
+    pub fn put(&self, records: u64) {
+        let wanted = self.wants_records();
+        for _ in 0..records {
+            let (number, key) = {
+                let mut state = self.lock();
+                state.put += 1;
+                let key = state.keys.as_mut().map_or(0, |keys| keys.below(100));
+                (state.put, key)
+            };
+            let put = self.shared.stream.put(format!("truck-{key}"), number.to_string());
+            if let Ok((shard, sequence)) = put
+                && wanted
+            {
+                self.shared.oracle.observe(&Observation::Put {
+                    shard: LeaseKey::single_stream(&shard),
+                    position: kcl_core::model::RecordPosition::plain(sequence),
+                });
+            }
+        }
+    }
+
+    /// Whether records put now are ones that the application wants: a fleet that begins at LATEST wants none before it begins.
+    fn wants_records(&self) -> bool {
+        self.shared.settings.initial_position != InitialPosition::Latest || !self.lock().members.is_empty()
+    }
+
+    /// Puts this many records each time that `every` has passed, until [`stop_producing`](Self::stop_producing).
+    pub fn produce(&self, every: Duration, records: u64) {
+        let fleet = self.clone();
+        let turn = {
+            let mut state = self.lock();
+            state.producing += 1;
+            state.producing
+        };
+        self.shared
+            .services
+            .spawn("producer", TaskPolicy::Job, async move {
+                while fleet.lock().producing == turn {
+                    fleet.put(records);
+                    fleet.sleep(every).await;
+                }
+            });
+    }
+
+    /// Ends what [`produce`](Self::produce) began.
+    pub fn stop_producing(&self) {
+        self.lock().producing += 1;
+    }
+
+    /// Splits a shard in the middle.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MemoryStream::split`].
+    pub fn split(&self, shard: &ShardId) -> Result<[ShardId; 2], ReshardError> {
+        let children = self.shared.stream.split(shard)?;
+        self.shared.oracle.note(&format_args!("{shard} is split"));
+        self.observe_shards();
+        Ok(children)
+    }
+
+    /// Merges two adjacent shards.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MemoryStream::merge`].
+    pub fn merge(&self, a: &ShardId, b: &ShardId) -> Result<ShardId, ReshardError> {
+        let child = self.shared.stream.merge(a, b)?;
+        self.shared.oracle.note(&format_args!("{a} and {b} are merged"));
+        self.observe_shards();
+        Ok(child)
+    }
+
+    /// Takes old records away, as the end of their retention would.
+    pub fn trim(&self, trim: &Trim) {
+        self.shared.stream.trim(trim);
+        for snapshot in self.shared.stream.shards_snapshot() {
+            let shard = &snapshot.shard.id;
+            let oldest = self.shared.stream.records(shard).into_iter().next();
+            self.shared.oracle.observe(&Observation::Trimmed {
+                shard: LeaseKey::single_stream(shard),
+                oldest: oldest.map(|record| record.position().clone()),
+            });
+        }
+    }
+
+    /// The shards that take records now.
+    pub fn open_shards(&self) -> Vec<ShardId> {
+        let shards = self.shared.stream.shards_snapshot().into_iter();
+        shards
+            .filter(|shard| !shard.shard.closed && !shard.forgotten)
+            .map(|shard| shard.shard.id)
+            .collect()
+    }
+
+    fn observe_shards(&self) {
+        for snapshot in self.shared.stream.shards_snapshot() {
+            let parents = snapshot.shard.parents.iter().map(LeaseKey::single_stream);
+            self.shared.oracle.observe(&Observation::ShardOpened {
+                shard: LeaseKey::single_stream(&snapshot.shard.id),
+                parents: parents.collect(),
+            });
+        }
+    }
+
+    // ---------------------------------------------------------------- watch
+
+    /// What can be seen of the fleet now.
+    pub fn view(&self) -> View<'_> {
+        View { fleet: self }
+    }
+
+    /// Waits until the condition holds, and returns how long that took.
+    ///
+    /// # Panics
+    ///
+    /// When it does not hold within the limit.
+    #[expect(clippy::panic, reason = "a simulation fails as tests do")]
+    pub async fn wait_until(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut holds: impl FnMut(&View<'_>) -> bool,
+    ) -> Duration {
+        let begun = self.now();
+        let deadline = begun + limit;
+        loop {
+            let changed = self.oracle().changed();
+            if holds(&self.view()) {
+                return self.now().saturating_since(begun);
+            }
+            let now = self.now();
+            assert!(now < deadline, "not within {limit:?}: {what}");
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = self.shared.clock.sleep_until(deadline.min(now + TICK)) => {}
+            }
+            if let Some(violation) = self.oracle().violation() {
+                panic!("{violation}");
+            }
+        }
+    }
+
+    /// Waits until the fleet is at rest: see [`View::is_settled`]. Returns how long that took.
+    ///
+    /// # Panics
+    ///
+    /// When that takes more than five minutes of virtual time, or a record was lost.
+    #[expect(clippy::panic, reason = "a simulation fails as tests do")]
+    pub async fn settle(&self) -> Duration {
+        let took = self
+            .wait_until("the fleet settles", SETTLE, |view| view.is_settled())
+            .await;
+        if let Err(violation) = self.oracle().ask(|checker| checker.at_rest()) {
+            panic!("{violation}");
+        }
+        took
+    }
+
+    /// The last events, for a person to read.
+    pub fn trace(&self) -> Vec<String> {
+        self.oracle().trace()
+    }
+
+    /// A hash of every event so far: each call to the lease store, each batch, each fault, with its virtual time. Two runs
+    /// with the same hash went the same way.
+    pub fn trace_hash(&self) -> u64 {
+        self.oracle().trace_hash()
+    }
+
+    fn oracle(&self) -> &Oracle {
+        &self.shared.oracle
+    }
+
+    fn status(&self, name: &str) -> Option<WorkerStatus> {
+        let state = self.lock();
+        let handle = state.members.get(name)?.handle.as_ref()?;
+        Some(handle.status())
+    }
+
+    fn living(&self) -> BTreeMap<String, WorkerStatus> {
+        let state = self.lock();
+        let living = state.members.iter().filter(|(_, member)| member.lives());
+        living
+            .filter_map(|(name, member)| Some((name.clone(), member.handle.as_ref()?.status())))
+            .collect()
+    }
+
+    fn scope(&self, name: &str) -> TaskScope {
+        self.with_member(name, |member| member.scope.clone())
+    }
+
+    #[expect(clippy::panic, reason = "a simulation fails as tests do")]
+    fn with_member<T>(&self, name: &str, look: impl FnOnce(&mut Running) -> T) -> T {
+        match self.lock().members.get_mut(name) {
+            Some(member) => look(member),
+            None => panic!("no member of the fleet is called {name}"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet")
+            .field("seed", &self.shared.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The end of a scenario: nobody works any more, and if it failed, the reader learns how to repeat it.
+struct End(Fleet);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let trace = self.0.trace().join("\n");
+            let (seed, state) = (self.0.shared.seed, self.0.view().describe());
+            eprintln!("the last events of the simulation with the seed {seed}:\n{trace}\n{state}");
+        }
+        let members: Vec<_> = self
+            .0
+            .lock()
+            .members
+            .values()
+            .map(|member| member.scope.clone())
+            .collect();
+        members.iter().for_each(TaskScope::kill);
+        self.0.shared.services.kill();
+    }
+}

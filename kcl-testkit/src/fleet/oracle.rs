@@ -1,0 +1,356 @@
+//! Sees everything that happens in a simulated fleet, and checks it at once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kcl_core::invariant::{Checker, Observation, Process, Violation, Written};
+use kcl_core::lease::LeaseChange;
+use kcl_core::model::{LeaseKey, WorkerId};
+use kcl_core::processor::{
+    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
+};
+use kcl_core::time::{Clock, Moment};
+use tokio::sync::Notify;
+
+use super::trace::Trace;
+use crate::clock::SkewedClock;
+use crate::faults::{Happened, StoreCall, StoreEvent};
+
+/// Shared by everything that has something to report.
+#[derive(Clone)]
+pub(super) struct Oracle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: SkewedClock,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+struct State {
+    checker: Checker,
+    trace: Trace,
+    violation: Option<Violation>,
+    /// Who started the last batch of each shard.
+    busy: BTreeMap<LeaseKey, Process>,
+}
+
+impl Oracle {
+    pub(super) fn new(clock: SkewedClock, trace_lines: usize) -> Self {
+        let state = State {
+            checker: Checker::default(),
+            trace: Trace::new(trace_lines),
+            violation: None,
+            busy: BTreeMap::new(),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                clock,
+                state: Mutex::new(state),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    /// Takes in what happened. The first violation stays: what comes after it means nothing.
+    pub(super) fn observe(&self, observation: &Observation) {
+        let mut state = self.lock();
+        if state.violation.is_none() {
+            state.violation = state.checker.observe(observation).err();
+        }
+        if let Observation::BatchStarted { process, shard, .. } = observation {
+            state.busy.insert(shard.clone(), Process::clone(process));
+        }
+        drop(state);
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Adds a line to the trace.
+    pub(super) fn note(&self, event: &dyn fmt::Display) {
+        let at = self.now();
+        self.lock().trace.line(at, event);
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.shared.clock.now()
+    }
+
+    /// Asks the checker, and the trace.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(&Checker) -> T) -> T {
+        question(&self.lock().checker)
+    }
+
+    pub(super) fn busy_with(&self, shard: &LeaseKey) -> Option<Process> {
+        self.lock().busy.get(shard).cloned()
+    }
+
+    pub(super) fn trace(&self) -> Vec<String> {
+        self.lock().trace.lines()
+    }
+
+    pub(super) fn trace_hash(&self) -> u64 {
+        self.lock().trace.hash()
+    }
+
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.lock().violation.clone()
+    }
+
+    /// Ready when something has happened since the call.
+    pub(super) fn changed(&self) -> impl Future<Output = ()> {
+        self.shared.changed.notified()
+    }
+
+    /// Returns once an invariant is broken.
+    pub(super) async fn violated(&self) -> Violation {
+        loop {
+            let changed = self.changed();
+            if let Some(violation) = self.violation() {
+                return violation;
+            }
+            changed.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One process, as the oracle sees it.
+#[derive(Clone)]
+pub(super) struct Witness {
+    pub(super) oracle: Oracle,
+    pub(super) process: Process,
+    pub(super) worker: WorkerId,
+    pub(super) failover: Duration,
+    pub(super) clock: SkewedClock,
+}
+
+impl Witness {
+    /// Takes in what one call of the process did to the lease store.
+    pub(super) fn store_event(&self, event: &StoreEvent) {
+        let process = &self.process;
+        let (StoreCall::Change { key, change, .. }, Happened::Applied(_) | Happened::Refused) =
+            (&event.call, &event.happened)
+        else {
+            let kind = event.call.operation() as u8;
+            self.oracle.lock().trace.mark(event.at, process, kind);
+            return;
+        };
+        let lost = if event.reply_lost { " (reply lost)" } else { "" };
+        let outcome = match &event.happened {
+            Happened::Applied(Some(row)) => format!(
+                "counter {} owner {} checkpoint {}",
+                row.counter,
+                Owners(row.owner.as_ref(), row.checkpoint_owner.as_ref()),
+                Short(&row.checkpoint)
+            ),
+            _ => "refused".to_owned(),
+        };
+        let verb = change.verb();
+        self.oracle
+            .note(&format_args!("{process:<8} {verb} {key}: {outcome}{lost}"));
+        self.written(event);
+    }
+
+    fn written(&self, event: &StoreEvent) {
+        if let (
+            StoreCall::Change {
+                key,
+                expect,
+                change,
+                incarnation,
+            },
+            Happened::Applied(Some(row)),
+        ) = (&event.call, &event.happened)
+        {
+            self.oracle.observe(&Observation::Written(Box::new(Written {
+                process: Arc::clone(&self.process),
+                worker: self.worker.clone(),
+                failover: self.failover,
+                key: key.clone(),
+                expect: expect.clone(),
+                change: LeaseChange::clone(change),
+                incarnation: *incarnation,
+                after: (**row).clone(),
+                now: self.clock.now(),
+            })));
+        }
+    }
+}
+
+/// The last digits of a position: those before them are the same for every record of a simulation.
+struct Short<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Short<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let skip = text
+            .len()
+            .saturating_sub(if text.starts_with(|c: char| c.is_ascii_digit()) {
+                20
+            } else {
+                usize::MAX
+            });
+        f.write_str(text.get(skip..).unwrap_or(&text))
+    }
+}
+
+struct Owners<'a>(Option<&'a WorkerId>, Option<&'a WorkerId>);
+
+impl fmt::Display for Owners<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1) {
+            (None, _) => f.write_str("nobody"),
+            (Some(owner), None) => write!(f, "{owner}"),
+            (Some(next), Some(owner)) => write!(f, "{owner} (then {next})"),
+        }
+    }
+}
+
+/// Makes processors that report to the oracle.
+pub(super) struct OracleFactory {
+    pub(super) witness: Witness,
+    pub(super) inner: Arc<dyn RecordProcessorFactory>,
+}
+
+impl RecordProcessorFactory for OracleFactory {
+    fn create(&self, shard: &ShardContext) -> Box<dyn RecordProcessor> {
+        let token = shard.fencing_token();
+        let process = &self.witness.process;
+        let lease = shard.lease();
+        self.witness.oracle.note(&format_args!(
+            "{process:<8} starts {lease} with the token {token}"
+        ));
+        self.witness.oracle.observe(&Observation::Started {
+            process: Arc::clone(process),
+            shard: lease.clone(),
+            token,
+        });
+        Box::new(OracleProcessor {
+            witness: self.witness.clone(),
+            inner: self.inner.create(shard),
+        })
+    }
+}
+
+/// Reports what a processor is given and what becomes of it, and leaves the work to the processor that it wraps.
+struct OracleProcessor {
+    witness: Witness,
+    inner: Box<dyn RecordProcessor>,
+}
+
+impl OracleProcessor {
+    fn note(&self, shard: &ShardContext, call: &str) {
+        let (process, lease) = (&self.witness.process, shard.lease());
+        self.witness
+            .oracle
+            .note(&format_args!("{process:<8} {call} {lease}"));
+    }
+}
+
+#[async_trait]
+impl RecordProcessor for OracleProcessor {
+    async fn initialize(&mut self, shard: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        self.note(shard, "initialize");
+        self.inner.initialize(shard).await
+    }
+
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        shard: &ShardContext,
+    ) -> Result<(), ProcessorError> {
+        let work = Work::start(&self.witness, shard, &batch);
+        let result = self.inner.process_records(batch, shard).await;
+        work.end(&result);
+        result
+    }
+
+    async fn shutdown_requested(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
+        self.note(shard, "shutdown_requested");
+        self.inner.shutdown_requested(shard).await
+    }
+
+    async fn shard_ended(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
+        self.note(shard, "shard_ended");
+        self.inner.shard_ended(shard).await
+    }
+
+    async fn lease_lost(&mut self, shard: &ShardContext) {
+        self.note(shard, "lease_lost");
+        self.inner.lease_lost(shard).await;
+    }
+}
+
+/// A batch in the hands of a processor. Dropped before its end, it counts as not finished.
+struct Work {
+    witness: Witness,
+    shard: LeaseKey,
+    ended: bool,
+}
+
+impl Work {
+    fn start(witness: &Witness, shard: &ShardContext, batch: &RecordBatch) -> Self {
+        let (oracle, process) = (&witness.oracle, &witness.process);
+        let (lease, token) = (shard.lease(), shard.fencing_token());
+        let records: Vec<_> = batch.iter().map(|record| record.position().clone()).collect();
+        if let (Some(first), Some(last)) = (records.first(), records.last()) {
+            let count = records.len();
+            oracle.note(&format_args!(
+                "{process:<8} batch of {lease} under {token}: {count} from {} to {}",
+                Short(first),
+                Short(last)
+            ));
+        }
+        oracle.observe(&Observation::BatchStarted {
+            process: Arc::clone(process),
+            shard: lease.clone(),
+            token,
+            records,
+            now: witness.clock.now(),
+            believed_until: shard.believed_until(),
+            at: oracle.now(),
+        });
+        Self {
+            witness: witness.clone(),
+            shard: lease.clone(),
+            ended: false,
+        }
+    }
+
+    fn end(mut self, result: &Result<(), ProcessorError>) {
+        self.ended = true;
+        let Witness { oracle, process, .. } = &self.witness;
+        let (shard, process) = (self.shard.clone(), Arc::clone(process));
+        match result {
+            Ok(()) => oracle.observe(&Observation::BatchFinished {
+                process,
+                shard,
+                at: oracle.now(),
+            }),
+            Err(error) => {
+                oracle.note(&format_args!("{process:<8} batch of {shard} failed"));
+                let from = error.position().cloned();
+                oracle.observe(&Observation::BatchFailed { process, shard, from });
+            }
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if !self.ended {
+            let Witness { oracle, process, .. } = &self.witness;
+            let (process, shard) = (Arc::clone(process), self.shard.clone());
+            oracle.note(&format_args!("{process:<8} batch of {shard} broken off"));
+            let from = None;
+            oracle.observe(&Observation::BatchFailed { process, shard, from });
+        }
+    }
+}

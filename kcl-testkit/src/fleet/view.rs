@@ -1,0 +1,142 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use kcl_core::invariant::Tally;
+use kcl_core::lease::Lease;
+use kcl_core::model::{LeaseKey, ShardId, WorkerId};
+use kcl_core::processor::FencingToken;
+use kcl_core::status::WorkerStatus;
+
+use super::Fleet;
+
+/// What can be seen of a fleet at one moment, from outside and at once.
+#[derive(Debug)]
+pub struct View<'a> {
+    pub(super) fleet: &'a Fleet,
+}
+
+impl View<'_> {
+    /// What the oracle has counted.
+    pub fn tally(&self) -> Tally {
+        self.fleet.oracle().ask(|checker| checker.tally())
+    }
+
+    /// The rows of the lease table.
+    pub fn leases(&self) -> Vec<Lease> {
+        self.fleet
+            .oracle()
+            .ask(|checker| checker.rows().cloned().collect())
+    }
+
+    /// The shards that are not ended, and the worker that processes each according to the table.
+    pub fn owners(&self) -> BTreeMap<ShardId, Option<WorkerId>> {
+        let leases = self.leases().into_iter().filter(|lease| !lease.is_ended());
+        leases
+            .map(|lease| (lease.shard.clone(), lease.actual_owner().cloned()))
+            .collect()
+    }
+
+    /// What the member says of itself; `None` once somebody waits for its end.
+    pub fn status(&self, name: &str) -> Option<WorkerStatus> {
+        self.fleet.status(name)
+    }
+
+    /// The leases that the member holds; none when it does not live.
+    pub fn held(&self, name: &str) -> BTreeSet<LeaseKey> {
+        let status = self.fleet.living().remove(name);
+        status.map_or_else(BTreeSet::new, |status| status.leases.into_keys().collect())
+    }
+
+    /// The tokens under which the member holds its leases.
+    pub fn tokens(&self, name: &str) -> BTreeMap<LeaseKey, FencingToken> {
+        let status = self.fleet.living().remove(name);
+        let leases = status.into_iter().flat_map(|status| status.leases);
+        leases.map(|(key, lease)| (key, lease.token)).collect()
+    }
+
+    /// The run of a member that started the last batch of the shard: the member's name, and from the second run on its number.
+    pub fn busy_with(&self, shard: &LeaseKey) -> Option<String> {
+        self.fleet
+            .oracle()
+            .busy_with(shard)
+            .map(|process| process.to_string())
+    }
+
+    /// The living member that leads.
+    pub fn leader(&self) -> Option<String> {
+        let mut living = self.fleet.living().into_iter();
+        living.find(|(_, status)| status.is_leader).map(|(name, _)| name)
+    }
+
+    /// The state of the table and of the living members, for a person to read.
+    pub(super) fn describe(&self) -> String {
+        let mut lines = vec!["the lease table:".to_owned()];
+        lines.extend(self.leases().into_iter().map(|lease| {
+            let (key, version, checkpoint) = (&lease.key, lease.version(), &lease.checkpoint);
+            format!("  {key} {version:?} checkpoint {checkpoint}")
+        }));
+        lines.extend(self.fleet.oracle().ask(|checker| {
+            let unfinished = checker.unfinished();
+            unfinished
+                .map(|(key, first)| format!("  {key} is not finished from {first}"))
+                .collect::<Vec<_>>()
+        }));
+        lines.push("the living members:".to_owned());
+        for (name, status) in self.fleet.living() {
+            lines.push(format!("  {name} {:?} leads {}", status.phase, status.is_leader));
+            lines.extend(status.leases.into_iter().map(|(key, lease)| {
+                let (state, waiting, trouble) = (lease.state, lease.waiting, lease.trouble);
+                format!(
+                    "    {key} {state} waiting {waiting:?} trouble {trouble:?} failures {}",
+                    lease.failures
+                )
+            }));
+        }
+        lines.join("\n")
+    }
+
+    /// Whether everything that was put is processed and checkpointed, every closed shard is ended, and every other one is
+    /// held by a living member.
+    pub fn is_settled(&self) -> bool {
+        if self
+            .fleet
+            .oracle()
+            .ask(|checker| checker.unfinished().next().is_some())
+        {
+            return false;
+        }
+        let holders: BTreeMap<LeaseKey, WorkerId> = self
+            .fleet
+            .living()
+            .into_values()
+            .flat_map(|status| {
+                let worker = status.worker;
+                status.leases.into_keys().map(move |key| (key, worker.clone()))
+            })
+            .collect();
+        let rows: BTreeMap<ShardId, Lease> = self
+            .leases()
+            .into_iter()
+            .map(|lease| (lease.shard.clone(), lease))
+            .collect();
+        self.fleet
+            .stream()
+            .shards_snapshot()
+            .into_iter()
+            .filter(|shard| !shard.forgotten)
+            .all(|shard| {
+                rows.get(&shard.shard.id).is_some_and(|row| {
+                    if shard.shard.closed {
+                        return row.is_ended();
+                    }
+                    let stored = self.fleet.oracle().ask(|checker| {
+                        let last = checker.last_put(&row.key);
+                        last.is_none_or(|last| row.checkpoint.covers(last))
+                    });
+                    let held = holders
+                        .get(&row.key)
+                        .is_some_and(|holder| row.owner.as_ref() == Some(holder));
+                    stored && held && !row.is_in_handoff()
+                })
+            })
+    }
+}
