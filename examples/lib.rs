@@ -1,1 +1,11 @@
+//! What the examples share: the trucks that send their positions, and the judge of what became of them.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod ledger;
+pub mod trucks;
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
