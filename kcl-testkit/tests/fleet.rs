@@ -232,7 +232,7 @@ fn a_worker_frozen_for_three_failover_times_writes_nothing_and_delivers_nothing_
 
 #[test]
 fn an_outage_of_the_lease_store_moves_no_lease_however_long_it_is() {
-    for link in [Link::Refusing, Link::RequestsLost] {
+    for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
         for seconds in [1, 4, 5, 12, 100] {
             simulate(seconds, async |fleet| {
                 three_workers(&fleet).await;
@@ -274,6 +274,28 @@ fn a_renewal_whose_reply_is_lost_is_not_a_lost_lease() {
         assert_eq!(tokens(&fleet), before);
         assert_eq!(fleet.view().tally().redelivered, 0);
     });
+}
+
+#[test]
+fn a_renewal_found_late_is_believed_from_when_it_was_sent_and_not_from_when_it_was_found() {
+    for tenths in 0..20 {
+        simulate(8, async |fleet| {
+            fleet.start_worker("a", fleet.settings());
+            fleet.put(100);
+            fleet.settle().await;
+            // The next renewal lands, and its worker does not learn of it for a whole failover time.
+            fleet.store_faults("a").set_link(Link::RepliesLost);
+            fleet.sleep(fleet.settings().failover_time * tenths / 10).await;
+            fleet.freeze("a");
+            fleet.sleep(fleet.settings().failover_time).await;
+            fleet.store_faults("a").set_link(Link::Up);
+            fleet.produce(SECOND / 20, 10);
+            fleet.thaw("a");
+            fleet.sleep(5 * SECOND).await;
+            fleet.stop_producing();
+            fleet.settle().await;
+        });
+    }
 }
 
 #[test]
