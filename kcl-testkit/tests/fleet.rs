@@ -17,7 +17,7 @@ use kcl_core::processor::{FencingToken, ProcessorError, RecordBatch, RecordProce
 use kcl_core::settings::Settings;
 use kcl_core::shard_sync::InitialPosition;
 use kcl_testkit::clock::Skew;
-use kcl_testkit::faults::{Fault, Link, Operation};
+use kcl_testkit::faults::{Fault, Link, Operation, StoreFaults};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
 use kcl_testkit::simulate;
@@ -48,6 +48,12 @@ async fn balanced(fleet: &Fleet, names: &[&str]) {
 fn tokens(fleet: &Fleet) -> BTreeMap<&'static str, BTreeMap<LeaseKey, FencingToken>> {
     let tokens = |name| (name, fleet.view().tokens(name));
     MEMBERS.into_iter().map(tokens).collect()
+}
+
+fn each_store(fleet: &Fleet, spoil: impl Fn(&StoreFaults)) {
+    for name in MEMBERS {
+        spoil(&fleet.store_faults(name));
+    }
 }
 
 /// Puts a record into every shard, and returns how long it takes until others than this member work on its shards.
@@ -239,9 +245,9 @@ fn an_outage_of_the_lease_store_moves_no_lease_however_long_it_is() {
                 fleet.produce(SECOND / 10, 10);
                 fleet.sleep(2 * SECOND).await;
                 let before = tokens(&fleet);
-                MEMBERS.map(|name| fleet.store_faults(name).set_link(link));
+                each_store(&fleet, |faults| faults.set_link(link));
                 fleet.sleep(Duration::from_secs(seconds)).await;
-                MEMBERS.map(|name| fleet.store_faults(name).set_link(Link::Up));
+                each_store(&fleet, |faults| faults.set_link(Link::Up));
                 fleet.sleep(10 * SECOND).await;
                 fleet.stop_producing();
                 fleet.settle().await;
@@ -260,13 +266,11 @@ fn a_renewal_whose_reply_is_lost_is_not_a_lost_lease() {
         fleet.sleep(2 * SECOND).await;
         let before = tokens(&fleet);
         for _ in 0..20 {
-            MEMBERS.map(|name| fleet.store_faults(name).once(Operation::Change, Fault::LoseReply));
+            each_store(&fleet, |faults| faults.once(Operation::Change, Fault::LoseReply));
             fleet.sleep(SECOND / 2).await;
         }
-        MEMBERS.map(|name| {
-            fleet
-                .store_faults(name)
-                .always(Operation::Change, Fault::LoseReply)
+        each_store(&fleet, |faults| {
+            faults.always(Operation::Change, Fault::LoseReply)
         });
         fleet.sleep(20 * SECOND).await;
         fleet.stop_producing();
@@ -305,7 +309,7 @@ fn renewals_that_arrive_late_move_no_lease_as_long_as_they_arrive_in_time() {
         fleet.produce(SECOND / 10, 10);
         let before = tokens(&fleet);
         let late = Fault::DelayRequest(Duration::from_millis(600));
-        MEMBERS.map(|name| fleet.store_faults(name).always(Operation::Change, late));
+        each_store(&fleet, |faults| faults.always(Operation::Change, late));
         fleet.sleep(20 * SECOND).await;
         fleet.stop_producing();
         fleet.settle().await;
