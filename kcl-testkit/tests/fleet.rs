@@ -17,7 +17,7 @@ use kcl_core::processor::{FencingToken, ProcessorError, RecordBatch, RecordProce
 use kcl_core::settings::Settings;
 use kcl_core::shard_sync::InitialPosition;
 use kcl_testkit::clock::Skew;
-use kcl_testkit::faults::{Fault, Link, Operation};
+use kcl_testkit::faults::{Fault, Link, Operation, StoreFaults};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
 use kcl_testkit::simulate;
@@ -48,6 +48,12 @@ async fn balanced(fleet: &Fleet, names: &[&str]) {
 fn tokens(fleet: &Fleet) -> BTreeMap<&'static str, BTreeMap<LeaseKey, FencingToken>> {
     let tokens = |name| (name, fleet.view().tokens(name));
     MEMBERS.into_iter().map(tokens).collect()
+}
+
+fn each_store(fleet: &Fleet, spoil: impl Fn(&StoreFaults)) {
+    for name in MEMBERS {
+        spoil(&fleet.store_faults(name));
+    }
 }
 
 /// Puts a record into every shard, and returns how long it takes until others than this member work on its shards.
@@ -232,16 +238,16 @@ fn a_worker_frozen_for_three_failover_times_writes_nothing_and_delivers_nothing_
 
 #[test]
 fn an_outage_of_the_lease_store_moves_no_lease_however_long_it_is() {
-    for link in [Link::Refusing, Link::RequestsLost] {
+    for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
         for seconds in [1, 4, 5, 12, 100] {
             simulate(seconds, async |fleet| {
                 three_workers(&fleet).await;
                 fleet.produce(SECOND / 10, 10);
                 fleet.sleep(2 * SECOND).await;
                 let before = tokens(&fleet);
-                MEMBERS.map(|name| fleet.store_faults(name).set_link(link));
+                each_store(&fleet, |faults| faults.set_link(link));
                 fleet.sleep(Duration::from_secs(seconds)).await;
-                MEMBERS.map(|name| fleet.store_faults(name).set_link(Link::Up));
+                each_store(&fleet, |faults| faults.set_link(Link::Up));
                 fleet.sleep(10 * SECOND).await;
                 fleet.stop_producing();
                 fleet.settle().await;
@@ -260,13 +266,11 @@ fn a_renewal_whose_reply_is_lost_is_not_a_lost_lease() {
         fleet.sleep(2 * SECOND).await;
         let before = tokens(&fleet);
         for _ in 0..20 {
-            MEMBERS.map(|name| fleet.store_faults(name).once(Operation::Change, Fault::LoseReply));
+            each_store(&fleet, |faults| faults.once(Operation::Change, Fault::LoseReply));
             fleet.sleep(SECOND / 2).await;
         }
-        MEMBERS.map(|name| {
-            fleet
-                .store_faults(name)
-                .always(Operation::Change, Fault::LoseReply)
+        each_store(&fleet, |faults| {
+            faults.always(Operation::Change, Fault::LoseReply)
         });
         fleet.sleep(20 * SECOND).await;
         fleet.stop_producing();
@@ -277,13 +281,35 @@ fn a_renewal_whose_reply_is_lost_is_not_a_lost_lease() {
 }
 
 #[test]
+fn a_renewal_found_late_is_believed_from_when_it_was_sent_and_not_from_when_it_was_found() {
+    for tenths in 0..20 {
+        simulate(8, async |fleet| {
+            fleet.start_worker("a", fleet.settings());
+            fleet.put(100);
+            fleet.settle().await;
+            // The next renewal lands, and its worker does not learn of it for a whole failover time.
+            fleet.store_faults("a").set_link(Link::RepliesLost);
+            fleet.sleep(fleet.settings().failover_time * tenths / 10).await;
+            fleet.freeze("a");
+            fleet.sleep(fleet.settings().failover_time).await;
+            fleet.store_faults("a").set_link(Link::Up);
+            fleet.produce(SECOND / 20, 10);
+            fleet.thaw("a");
+            fleet.sleep(5 * SECOND).await;
+            fleet.stop_producing();
+            fleet.settle().await;
+        });
+    }
+}
+
+#[test]
 fn renewals_that_arrive_late_move_no_lease_as_long_as_they_arrive_in_time() {
     simulate(9, async |fleet| {
         three_workers(&fleet).await;
         fleet.produce(SECOND / 10, 10);
         let before = tokens(&fleet);
         let late = Fault::DelayRequest(Duration::from_millis(600));
-        MEMBERS.map(|name| fleet.store_faults(name).always(Operation::Change, late));
+        each_store(&fleet, |faults| faults.always(Operation::Change, late));
         fleet.sleep(20 * SECOND).await;
         fleet.stop_producing();
         fleet.settle().await;

@@ -11,7 +11,8 @@ use crate::consumer::invitations::Invitations;
 use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
 use crate::lease::resolve::{Resolution, resolve};
 use crate::lease::{
-    Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError, StoreErrorKind,
+    Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError,
+    StoreErrorKind,
 };
 use crate::lifecycle::Progress;
 use crate::metrics::Metrics;
@@ -65,6 +66,8 @@ struct State {
     row: Lease,
     belief: Belief,
     suspended: bool,
+    /// When the first write was sent whose outcome is not known: what shows as applied later may be that one.
+    unresolved: Option<Moment>,
     stored_at: Moment,
     tracker: Tracker,
 }
@@ -110,6 +113,7 @@ impl Ownership {
                 row,
                 belief,
                 suspended: false,
+                unresolved: None,
                 stored_at: now,
                 tracker: Tracker::default(),
             }),
@@ -191,6 +195,7 @@ impl Ownership {
         for _ in 0..4 {
             let before = self.row();
             let sent = self.services.clock.now();
+            let since = *self.lock().unresolved.get_or_insert(sent);
             let expect = Expect::Version(before.version());
             let outcome = self
                 .services
@@ -199,19 +204,27 @@ impl Ownership {
                 .await;
             match outcome {
                 Ok(Outcome::Applied(row)) => {
-                    self.applied(&row, &change, sent);
+                    self.applied(&row, &change, since);
                     return Written::Applied(row);
                 }
                 Ok(Outcome::Refused { current: Some(row) })
                     if self.may_adopt(&before, &row, &expect, &change) =>
                 {
-                    self.lock().row = *row;
+                    let mut state = self.lock();
+                    state.row = *row;
+                    // Nothing that expected the row before can land any more.
+                    state.unresolved = None;
                 }
                 Ok(Outcome::Refused { current }) => {
                     self.lost(current.as_deref());
                     return Written::Lost;
                 }
-                Err(error) => return Written::Failed(error),
+                Err(error) => {
+                    if error.certainty() == Certainty::Definite && since == sent {
+                        self.lock().unresolved = None;
+                    }
+                    return Written::Failed(error);
+                }
             }
         }
         Written::Failed(StoreError::unknown(
@@ -235,6 +248,7 @@ impl Ownership {
     fn applied(&self, row: &Lease, change: &LeaseChange, sent: Moment) {
         let mut state = self.lock();
         state.row = row.clone();
+        state.unresolved = None;
         state.belief.renewed = state.belief.renewed.max(sent);
         if !state.belief.refused {
             let until = state.belief.until(self.services.settings.failover_time);

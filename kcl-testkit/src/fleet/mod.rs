@@ -23,6 +23,7 @@
 
 mod member;
 mod oracle;
+mod simulation;
 mod trace;
 mod view;
 
@@ -45,6 +46,7 @@ use kcl_core::worker::{ShutdownReport, Worker};
 use kcl_lease_memory::MemoryLeaseStore;
 
 pub use member::Member;
+pub use simulation::{Simulation, simulate};
 pub use view::View;
 
 use crate::MemoryStream;
@@ -59,98 +61,6 @@ use oracle::{Oracle, OracleFactory, Witness};
 const TICK: Duration = Duration::from_millis(10);
 /// How long a fleet may take to settle.
 const SETTLE: Duration = Duration::from_secs(300);
-
-/// Runs a scenario with a fleet over a stream of four shards, and the defaults of [`Simulation`].
-///
-/// # Panics
-///
-/// When the scenario panics, or an invariant is broken.
-pub fn simulate<T>(seed: u64, scenario: impl AsyncFnOnce(Fleet) -> T) -> T {
-    Simulation::new(seed).run(scenario)
-}
-
-/// What a scenario begins with.
-#[derive(Debug, Clone)]
-pub struct Simulation {
-    seed: u64,
-    shards: u32,
-    settings: Settings,
-    latency: Duration,
-    trace_lines: usize,
-}
-
-impl Simulation {
-    /// Four shards, a failover time of 4 s, all else as the [defaults](Settings) say, and up to 3 ms for each request to the
-    /// lease store.
-    pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            shards: 4,
-            settings: Settings {
-                failover_time: Duration::from_secs(4),
-                ..Settings::default()
-            },
-            latency: Duration::from_millis(3),
-            trace_lines: 60,
-        }
-    }
-
-    /// How many shards the stream begins with.
-    #[must_use]
-    pub fn shards(mut self, count: u32) -> Self {
-        self.shards = count;
-        self
-    }
-
-    /// The settings of every worker that has none of its own.
-    #[must_use]
-    pub fn settings(mut self, settings: Settings) -> Self {
-        self.settings = settings;
-        self
-    }
-
-    /// The longest time that a request to the lease store is on its way.
-    #[must_use]
-    pub fn latency(mut self, longest: Duration) -> Self {
-        self.latency = longest;
-        self
-    }
-
-    /// How many of the last events are kept, and printed when the scenario fails. 60 when nothing is said.
-    #[must_use]
-    pub fn trace_lines(mut self, count: usize) -> Self {
-        self.trace_lines = count;
-        self
-    }
-
-    /// Runs the scenario in a runtime of its own, in virtual time.
-    ///
-    /// # Panics
-    ///
-    /// When the scenario panics, an invariant is broken, or the system cannot make a runtime.
-    #[expect(clippy::expect_used, clippy::panic, reason = "a simulation fails as tests do")]
-    pub fn run<T>(self, scenario: impl AsyncFnOnce(Fleet) -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime for the simulation");
-        runtime.block_on(async {
-            let fleet = Fleet::new(self);
-            let end = End(fleet.clone());
-            let outcome = tokio::select! {
-                biased;
-                violation = fleet.oracle().violated() => panic!("{violation}"),
-                outcome = scenario(fleet.clone()) => outcome,
-            };
-            if let Some(violation) = fleet.oracle().violation() {
-                panic!("{violation}");
-            }
-            drop(end);
-            outcome
-        })
-    }
-}
 
 /// A fleet in virtual time. Clones share the fleet.
 #[derive(Clone)]
@@ -603,27 +513,5 @@ impl fmt::Debug for Fleet {
         f.debug_struct("Fleet")
             .field("seed", &self.shared.seed)
             .finish_non_exhaustive()
-    }
-}
-
-/// The end of a scenario: nobody works any more, and if it failed, the reader learns how to repeat it.
-struct End(Fleet);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let trace = self.0.trace().join("\n");
-            let (seed, state) = (self.0.shared.seed, self.0.view().describe());
-            eprintln!("the last events of the simulation with the seed {seed}:\n{trace}\n{state}");
-        }
-        let members: Vec<_> = self
-            .0
-            .lock()
-            .members
-            .values()
-            .map(|member| member.scope.clone())
-            .collect();
-        members.iter().for_each(TaskScope::kill);
-        self.0.shared.services.kill();
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::invariant::{Checker, Observation, Process, Violation, Written};
-use kcl_core::lease::LeaseChange;
 use kcl_core::model::{LeaseKey, WorkerId};
 use kcl_core::processor::{
     ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
@@ -135,52 +134,47 @@ impl Witness {
     /// Takes in what one call of the process did to the lease store.
     pub(super) fn store_event(&self, event: &StoreEvent) {
         let process = &self.process;
-        let (StoreCall::Change { key, change, .. }, Happened::Applied(_) | Happened::Refused) =
-            (&event.call, &event.happened)
+        let StoreCall::Change {
+            key,
+            expect,
+            change,
+            incarnation,
+        } = &event.call
         else {
             let kind = event.call.operation() as u8;
             self.oracle.lock().trace.mark(event.at, process, kind);
             return;
         };
-        let lost = if event.reply_lost { " (reply lost)" } else { "" };
-        let outcome = match &event.happened {
-            Happened::Applied(Some(row)) => format!(
-                "counter {} owner {} checkpoint {}",
-                row.counter,
-                Owners(row.owner.as_ref(), row.checkpoint_owner.as_ref()),
-                Short(&row.checkpoint)
-            ),
-            _ => "refused".to_owned(),
-        };
         let verb = change.verb();
-        self.oracle
-            .note(&format_args!("{process:<8} {verb} {key}: {outcome}{lost}"));
-        self.written(event);
-    }
-
-    fn written(&self, event: &StoreEvent) {
-        if let (
-            StoreCall::Change {
-                key,
-                expect,
-                change,
-                incarnation,
-            },
-            Happened::Applied(Some(row)),
-        ) = (&event.call, &event.happened)
-        {
-            self.oracle.observe(&Observation::Written(Box::new(Written {
-                process: Arc::clone(&self.process),
-                worker: self.worker.clone(),
-                failover: self.failover,
-                key: key.clone(),
-                expect: expect.clone(),
-                change: LeaseChange::clone(change),
-                incarnation: *incarnation,
-                after: (**row).clone(),
-                now: self.clock.now(),
-            })));
-        }
+        let Happened::Applied(Some(row)) = &event.happened else {
+            let happened = match &event.happened {
+                Happened::Refused => "refused",
+                Happened::Nothing | Happened::Answered | Happened::Applied(_) | Happened::Failed { .. } => {
+                    "did not happen"
+                }
+            };
+            return self
+                .oracle
+                .note(&format_args!("{process:<8} {verb} {key}: {happened}"));
+        };
+        let lost = if event.reply_lost { " (reply lost)" } else { "" };
+        self.oracle.note(&format_args!(
+            "{process:<8} {verb} {key}: counter {} owner {} checkpoint {}{lost}",
+            row.counter,
+            Owners(row.owner.as_ref(), row.checkpoint_owner.as_ref()),
+            Short(&row.checkpoint)
+        ));
+        self.oracle.observe(&Observation::Written(Box::new(Written {
+            process: Arc::clone(process),
+            worker: self.worker.clone(),
+            failover: self.failover,
+            key: key.clone(),
+            expect: expect.clone(),
+            change: change.clone(),
+            incarnation: *incarnation,
+            after: (**row).clone(),
+            now: self.clock.now(),
+        })));
     }
 }
 
@@ -190,13 +184,12 @@ struct Short<T>(T);
 impl<T: fmt::Display> fmt::Display for Short<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
-        let skip = text
-            .len()
-            .saturating_sub(if text.starts_with(|c: char| c.is_ascii_digit()) {
-                20
-            } else {
-                usize::MAX
-            });
+        let is_number = text.starts_with(|first: char| first.is_ascii_digit());
+        let skip = if is_number {
+            text.len().saturating_sub(20)
+        } else {
+            0
+        };
         f.write_str(text.get(skip..).unwrap_or(&text))
     }
 }
