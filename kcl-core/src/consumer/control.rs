@@ -114,6 +114,11 @@ impl Control {
         self.wait(|wishes| wishes.abort.then_some(())).await;
     }
 
+    /// Returns once the lease is to be given up.
+    pub(crate) async fn draining(&self) {
+        self.wait(|wishes| wishes.drain.is_some().then_some(())).await;
+    }
+
     /// Returns once the lease is lost or everything that runs is to be dropped.
     pub(crate) async fn lost_or_aborted(&self) -> Interrupt {
         let verdict = |wishes: &Wishes| match (wishes.abort, wishes.lost) {

@@ -17,7 +17,8 @@ use crate::time::ClockExt as _;
 /// How long to wait before a step that could not be taken is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Goes on until the end is stored or the lease is lost. The shard is held meanwhile, and the reason is said once.
+/// Goes on until the end is stored, the lease is lost, or it is to be given up while the end cannot be stored.
+/// The shard is held meanwhile, and the reason is said once.
 pub(crate) async fn store_end(own: &Ownership, end: &ShardEnd) -> ConsumerEvent {
     let mut said = None;
     loop {
@@ -30,7 +31,11 @@ pub(crate) async fn store_end(own: &Ownership, end: &ShardEnd) -> ConsumerEvent 
             tracing::warn!(lease = %own.key, obstacle, "the end of the shard cannot be stored yet; the shard is held");
             said = Some(obstacle);
         }
-        own.services.clock.sleep(PAUSE).await;
+        tokio::select! {
+            biased;
+            () = own.control.draining() => return ConsumerEvent::DrainRequested,
+            () = own.services.clock.sleep(PAUSE) => {}
+        }
     }
 }
 

@@ -145,6 +145,8 @@ pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<Consumer
         (Ending, On::Panicked) => Rebuilding,
 
         (StoringEnd, On::EndStored) => Done(End::ShardEnded),
+        // While the end cannot be stored, the next owner may try as well as this one; it is told the end again.
+        (StoringEnd, On::DrainRequested) => Leaving,
 
         (Draining, On::CallReturned | On::CallFailed | On::Panicked) => Leaving,
 
@@ -224,7 +226,7 @@ running: CallFailed -> holding, Panicked -> rebuilding, Exhausted -> ending, Reo
 holding: RetryDue -> running, ReopenRequested -> holding, DrainRequested -> draining, LeaseLost -> losing, Aborted -> leaving
 rebuilding: RetryDue -> initializing, ReopenRequested -> rebuilding, DrainRequested -> leaving, LeaseLost -> lost, Aborted -> leaving
 ending: CallReturned -> storing the end, CallFailed -> ending, Panicked -> rebuilding, ReopenRequested -> ending, DrainRequested -> draining, LeaseLost -> losing, Aborted -> leaving
-storing the end: EndStored -> shard ended, LeaseLost -> losing, Aborted -> leaving
+storing the end: EndStored -> shard ended, DrainRequested -> leaving, LeaseLost -> losing, Aborted -> leaving
 draining: CallReturned -> leaving, CallFailed -> leaving, Panicked -> leaving, LeaseLost -> losing, Aborted -> leaving
 leaving: HandedOver -> handed over, Released -> released, LeaseLost -> lost, Aborted -> expires
 losing: CallReturned -> lost, Panicked -> lost, Aborted -> lost
