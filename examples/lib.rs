@@ -4,8 +4,3 @@
 
 pub mod ledger;
 pub mod trucks;
-
-/// Compiles the example in the README.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-pub struct Readme;
