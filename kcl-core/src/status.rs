@@ -95,6 +95,14 @@ impl StatusBoard {
             .send_if_modified(|status| status.leases.get_mut(key).map(change).is_some());
     }
 
+    /// What a consumer waits for; watchers are woken only by news.
+    pub(crate) fn update_waiting(&self, key: &LeaseKey, waiting: Option<(WaitReason, Moment)>) {
+        self.sender.send_if_modified(|status| {
+            let lease = status.leases.get_mut(key);
+            lease.is_some_and(|lease| std::mem::replace(&mut lease.waiting, waiting) != waiting)
+        });
+    }
+
     /// What the coordinator says about the office; watchers are woken only by news.
     pub(crate) fn update_office(&self, leads: bool, bound: Option<Duration>, unplaced: usize) {
         self.sender.send_if_modified(|status| {

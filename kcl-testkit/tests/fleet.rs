@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::error::ErrorKind;
 use kcl_core::lease::{Expect, LeaseChange, LeaseStore as _, Outcome};
+use kcl_core::lifecycle::WaitReason;
 use kcl_core::model::LeaseKey;
 use kcl_core::processor::{FencingToken, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
@@ -368,6 +369,10 @@ fn a_processor_that_fails_holds_its_shard_and_nothing_is_skipped() {
         for lease in view.leases() {
             let held = lease.shard.as_str().ends_with('1');
             assert_eq!(lease.checkpoint.is_initial(), held, "{lease:?}");
+            let owner = lease.owner.expect("somebody holds it");
+            let status = view.status(owner.as_str()).expect("its owner runs");
+            let waits_for = status.leases[&lease.key].waiting.map(|(reason, _)| reason);
+            assert_eq!(waits_for, held.then_some(WaitReason::Hold), "the status says so");
         }
         fails.store(false, Ordering::Relaxed);
         fleet.stop_producing();

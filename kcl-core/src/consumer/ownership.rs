@@ -250,10 +250,13 @@ impl Ownership {
         state.row = row.clone();
         state.unresolved = None;
         state.belief.renewed = state.belief.renewed.max(sent);
-        if !state.belief.refused {
-            let until = state.belief.until(self.services.settings.failover_time);
-            self.context.believe_until(until);
-        }
+        // Given up: a renewal that was under way meanwhile is refused, and that is no loss.
+        state.belief.refused |= row.actual_owner() != Some(&self.services.worker);
+        let until = match state.belief.refused {
+            true => Moment::ZERO,
+            false => state.belief.until(self.services.settings.failover_time),
+        };
+        self.context.believe_until(until);
         if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = change {
             state.stored_at = sent;
         }

@@ -118,7 +118,7 @@ impl ShardConsumer {
                 }
             }
         }
-        self.own.progress.goes_on(self.now());
+        self.goes_on();
         ConsumerEvent::ParentsFinished
     }
 
@@ -140,7 +140,7 @@ impl ShardConsumer {
             Ok(Ok(wish)) => {
                 self.wish = wish;
                 self.failures = 0;
-                self.own.progress.goes_on(self.now());
+                self.goes_on();
                 tracing::info!(lease = %self.own.key, token = %self.own.token(), checkpoint = %self.own.row().checkpoint, "shard started");
                 ConsumerEvent::CallReturned
             }
@@ -150,7 +150,7 @@ impl ShardConsumer {
 
     /// Takes batch after batch to the processor, until something else is to be done.
     async fn run(&mut self) -> ConsumerEvent {
-        self.own.progress.goes_on(self.now());
+        self.goes_on();
         loop {
             let (id, batch) = match self.waiting.take() {
                 Some(waiting) => waiting,
@@ -251,7 +251,7 @@ impl ShardConsumer {
                 offered = self.delivery.offer(batch.clone()).instrument(span) => offered,
             }
         };
-        self.own.progress.goes_on(self.now());
+        self.goes_on();
         match offered {
             Ok(()) => {
                 self.finished(id, &batch, self.now().saturating_since(begun));
@@ -503,15 +503,26 @@ impl ShardConsumer {
     }
 
     fn show(&self, state: ConsumerState) {
-        let activity = self.own.progress.activity();
-        self.own.services.board.update_lease(&self.own.key, |status| {
-            status.state = state;
-            status.waiting = activity.waiting;
-        });
+        self.own
+            .services
+            .board
+            .update_lease(&self.own.key, |status| status.state = state);
     }
 
+    /// Says what the consumer waits for: to its keeper, which renews the lease on that word, and to whoever watches.
     fn waits(&self, reason: WaitReason) {
         self.own.progress.waits(reason, self.now());
+        self.show_waiting();
+    }
+
+    fn goes_on(&self) {
+        self.own.progress.goes_on(self.now());
+        self.show_waiting();
+    }
+
+    fn show_waiting(&self) {
+        let waiting = self.own.progress.activity().waiting;
+        self.own.services.board.update_waiting(&self.own.key, waiting);
     }
 
     fn now(&self) -> crate::time::Moment {
