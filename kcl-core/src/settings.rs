@@ -148,6 +148,10 @@ impl Settings {
                 "discovery_interval must be at most failover_time: a lease given to this worker would expire before it is found",
             ),
             (
+                self.handoff_timeout < Duration::from_millis(100),
+                "handoff_timeout must be at least 100 ms: an owner needs time to finish its batch and to store it",
+            ),
+            (
                 self.drain_timeout.is_zero(),
                 "drain_timeout must be above zero: no callback could return in time",
             ),
@@ -211,6 +215,15 @@ mod tests {
         let violations = settings.validate().unwrap_err();
         // Neither the discovery interval nor the scans fit such a failover time, which are violations of their own.
         assert_eq!(violations.violations().len(), 6, "{violations}");
+    }
+
+    #[test]
+    fn a_handoff_timeout_of_zero_is_refused() {
+        let settings = Settings {
+            handoff_timeout: Duration::ZERO,
+            ..Settings::default()
+        };
+        assert!(settings.validate().is_err());
     }
 
     #[test]
