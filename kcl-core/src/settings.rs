@@ -35,7 +35,8 @@ pub struct Settings {
     /// Whether batches are checkpointed by the worker once `process_records` returns `Ok`, or only by the user's code.
     pub checkpointing: Checkpointing,
     /// The shortest time between two automatic checkpoints of one shard. 1 s by default: what a failover repeats at most,
-    /// beyond the batch under way. Longer costs fewer writes.
+    /// beyond the batch under way. Longer costs fewer writes, up to a third of the failover time: then the lease must be
+    /// renewed anyway, and a renewal carries what is finished.
     pub checkpoint_interval: Duration,
     /// The most records in one batch, 1 to 10,000. 10,000 by default, the most that Kinesis gives.
     pub max_batch_records: u32,
@@ -55,7 +56,8 @@ pub struct Settings {
     /// How long an owner may take to hand a lease over before it keeps it. 30 s by default, as in the Java KCL.
     pub handoff_timeout: Duration,
     /// How long the shutdown may take, the user's callbacks included. 25 s by default, so that it fits into the 30 s that
-    /// Kubernetes gives a pod.
+    /// Kubernetes gives a pod. The last quarter of it, or a third of the failover time if that is less, is kept for giving up
+    /// the leases of callbacks that did not return.
     pub drain_timeout: Duration,
     /// How long a start may go on trying while a service does not answer. 60 s by default.
     pub start_timeout: Duration,

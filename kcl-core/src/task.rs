@@ -134,6 +134,22 @@ impl TaskScope {
             .await;
     }
 
+    /// Returns once no task but those with this name is left.
+    pub(crate) async fn wait_until_only(&self, name: &str) {
+        self.wait_for(|state| state.running.values().all(|(task, _)| task == name).then_some(()))
+            .await;
+    }
+
+    /// Drops every task but those with this name.
+    pub(crate) fn abort_all_but(&self, name: &str) {
+        let handles: Vec<AbortHandle> = {
+            let state = self.shared.lock();
+            let others = state.running.values().filter(|(task, _)| task != name);
+            others.filter_map(|(_, abort)| abort.clone()).collect()
+        };
+        handles.iter().for_each(AbortHandle::abort);
+    }
+
     /// Returns once a vital task has panicked.
     ///
     /// # Cancel safety

@@ -11,11 +11,13 @@ use crate::model::{ShardId, WorkerId};
 use crate::shard_sync::{
     ChildPlan, Family, InvalidShardEnd, ShardGraph, children_from_listing, plan_children,
 };
-use crate::source::{ShardEnd, ShardFilter, SourceError};
+use crate::source::{ShardEnd, ShardFilter, SourceError, SourceErrorKind};
 use crate::time::ClockExt as _;
 
 /// How long to wait before a step that could not be taken is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long one page of a listing may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Goes on until the end is stored, the lease is lost, or it is to be given up while the end cannot be stored.
 /// The shard is held meanwhile, and the reason is said once.
@@ -132,7 +134,11 @@ async fn read_family(own: &Ownership, row: &Lease, end: &ShardEnd) -> Result<Rel
 async fn list(own: &Ownership) -> Result<ShardGraph, SourceError> {
     let (mut shards, mut page) = (Vec::new(), None);
     loop {
-        let answer = own.services.source.shards(ShardFilter::All, page).await?;
+        let call = own.services.source.shards(ShardFilter::All, page);
+        let answer = own.services.clock.timeout(PAGE_TIMEOUT, call).await;
+        let answer = answer.unwrap_or_else(|elapsed| {
+            Err(SourceError::new(SourceErrorKind::Unavailable, "no answer in time").with_source(elapsed))
+        })?;
         shards.extend(answer.shards);
         page = answer.next;
         if page.is_none() {
@@ -189,7 +195,8 @@ async fn create_and_end(
             services.plan_now.notify_one();
             Ok(Step::Done(ConsumerEvent::EndStored))
         }
-        Written::Lost => Ok(Step::Done(ConsumerEvent::LeaseLost)),
+        Written::GivenUp(row) if row.is_ended() => Ok(Step::Done(ConsumerEvent::EndStored)),
+        Written::Lost | Written::GivenUp(_) => Ok(Step::Done(ConsumerEvent::LeaseLost)),
         Written::Failed(error) => Err(error.into()),
     }
 }

@@ -26,12 +26,8 @@ pub(crate) struct Fetched {
 
 /// Starts reading. The fetcher ends after the end of the shard, or when the receiver is dropped.
 pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiver<Fetched> {
-    let settings = &own.services.settings;
-    // One batch waits in the fetcher itself for its place in the channel.
-    let ahead = usize::try_from(settings.prefetch_batches.saturating_sub(1))
-        .unwrap_or(0)
-        .max(1);
-    let (sender, receiver) = mpsc::channel(ahead);
+    let ahead = usize::try_from(own.services.settings.prefetch_batches).unwrap_or(1);
+    let (sender, receiver) = mpsc::channel(ahead.max(1));
     let fetcher = Fetcher {
         rng: own.services.rng.child("fetch").child(own.key.as_str()),
         own: Arc::clone(own),
@@ -65,17 +61,20 @@ struct Fetcher {
 impl Fetcher {
     async fn run(mut self, sender: &mpsc::Sender<Fetched>) {
         loop {
+            // There must be a place for a batch before it is fetched: nothing waits outside the bound.
+            let Ok(place) = sender.reserve().await else {
+                return;
+            };
             let begun = self.own.services.clock.now();
             match self.fetch().await {
                 Ok(fetch) => {
                     let next = begun + fetch.wait;
-                    let Some(fetched) = self.take_in(fetch) else {
-                        self.own.services.clock.sleep_until(next).await;
-                        continue;
-                    };
-                    let ends = fetched.end.is_some();
-                    if sender.send(fetched).await.is_err() || ends {
-                        return;
+                    if let Some(fetched) = self.take_in(fetch) {
+                        let ends = fetched.end.is_some();
+                        place.send(fetched);
+                        if ends {
+                            return;
+                        }
                     }
                     self.own.services.clock.sleep_until(next).await;
                 }

@@ -126,7 +126,7 @@ impl Keeper<'_> {
                 self.not_before = None;
                 self.follow_handoff(row.is_in_handoff());
             }
-            Written::Lost => {}
+            Written::Lost | Written::GivenUp(_) => {}
             Written::Failed(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(lease = %self.own.key, error = %Causes(&error), "cannot renew the lease, trying on");

@@ -72,11 +72,30 @@ struct State {
     tracker: Tracker,
 }
 
+impl State {
+    /// Takes in what a reply showed. Says whether that was news.
+    ///
+    /// A reply may be polled long after the lane had it, as when the user's code holds the future of a checkpoint and waits
+    /// for something else. By then the row has gone on, and going on from the old one would look like a lost lease.
+    fn learn(&mut self, row: Lease) -> bool {
+        let age = |row: &Lease| (row.counter, row.is_in_handoff());
+        let is_news = age(&row) >= age(&self.row);
+        if is_news {
+            self.row = row;
+            // Nothing that expected an older row can land any more.
+            self.unresolved = None;
+        }
+        is_news
+    }
+}
+
 /// What became of a write of the owner.
 #[derive(Debug)]
 pub(crate) enum Written {
     /// The row is as wanted, and this is it.
     Applied(Box<Lease>),
+    /// An earlier write of this owner, whose reply it did not wait for, gave the lease up; this is the row.
+    GivenUp(Box<Lease>),
     /// Somebody else has the lease.
     Lost,
     /// It is not known, or did not happen. The owner may still have the lease.
@@ -210,10 +229,17 @@ impl Ownership {
                 Ok(Outcome::Refused { current: Some(row) })
                     if self.may_adopt(&before, &row, &expect, &change) =>
                 {
+                    self.lock().learn(*row);
+                }
+                // Another task's write of the same ownership was answered while this one waited for its turn.
+                Ok(Outcome::Refused { .. }) if self.row().version() != before.version() => {}
+                Ok(Outcome::Refused { current: Some(row) }) if self.gave_up(&before, &row) => {
                     let mut state = self.lock();
-                    state.row = *row;
-                    // Nothing that expected the row before can land any more.
-                    state.unresolved = None;
+                    state.belief.refused = true;
+                    state.learn((*row).clone());
+                    drop(state);
+                    self.context.believe_until(Moment::ZERO);
+                    return Written::GivenUp(row);
                 }
                 Ok(Outcome::Refused { current }) => {
                     self.lost(current.as_deref());
@@ -245,11 +271,23 @@ impl Ownership {
         (handoff_begun || own_earlier) && row.actual_owner() == me
     }
 
+    /// Whether the refused write came one step after this owner's own end, release or transfer, whose reply nobody waited for.
+    fn gave_up(&self, before: &Lease, row: &Lease) -> bool {
+        let is_own_next_step = row.counter == before.counter + 1
+            && row.stamp.is_some_and(|stamp| {
+                stamp.counter == row.counter && stamp.incarnation == self.services.lanes.incarnation()
+            });
+        // The leader may be this very process: what it assigned to another worker was taken, and not given up.
+        let next = before.owner.as_ref().filter(|_| before.is_in_handoff());
+        is_own_next_step && !row.is_in_handoff() && row.owner.as_ref() == next
+    }
+
     fn applied(&self, row: &Lease, change: &LeaseChange, sent: Moment) {
         let mut state = self.lock();
-        state.row = row.clone();
-        state.unresolved = None;
         state.belief.renewed = state.belief.renewed.max(sent);
+        if !state.learn(row.clone()) {
+            return;
+        }
         // Given up: a renewal that was under way meanwhile is refused, and that is no loss.
         state.belief.refused |= row.actual_owner() != Some(&self.services.worker);
         let until = match state.belief.refused {
@@ -325,7 +363,7 @@ impl CheckpointSink for Ownership {
                 .await
             {
                 Written::Applied(_) => Ok(()),
-                Written::Lost => Err(CheckpointError::Fenced),
+                Written::Lost | Written::GivenUp(_) => Err(CheckpointError::Fenced),
                 Written::Failed(error) => Err(CheckpointError::Unavailable(error)),
             }
         })

@@ -12,8 +12,8 @@ use crate::consumer::fetcher::{Fetched, start_fetching};
 use crate::consumer::ownership::{Ownership, Written};
 use crate::consumer::start::{Start, start_of};
 use crate::error::Causes;
-use crate::lease::LeaseChange;
 use crate::lease::hold::HoldVerdict;
+use crate::lease::{Lease, LeaseChange};
 use crate::lifecycle::{ConsumerEnd, ConsumerEvent, ConsumerState, WaitReason, transition};
 use crate::model::Position;
 use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom};
@@ -31,6 +31,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         waiting: None,
         end: None,
         failures: 0,
+        failures_of_initialize: 0,
         pause: Duration::ZERO,
         batches: 0,
     };
@@ -50,8 +51,11 @@ struct ShardConsumer {
     waiting: Option<(BatchId, RecordBatch)>,
     /// The end of the shard, once it was read.
     end: Option<ShardEnd>,
-    /// How often the user's code has failed in a row.
+    /// How often the user's code has failed without a batch finished in between.
     failures: u32,
+    /// How often `initialize` has failed in a row. Counted for itself: that a new processor begins well says nothing about
+    /// the batch at which the one before it panicked.
+    failures_of_initialize: u32,
     /// How long to wait before it is called again.
     pause: Duration,
     batches: u64,
@@ -139,12 +143,16 @@ impl ShardConsumer {
             Err(interrupt) => self.interrupted(interrupt),
             Ok(Ok(wish)) => {
                 self.wish = wish;
-                self.failures = 0;
+                self.failures_of_initialize = 0;
+                self.show_failures();
                 self.goes_on();
                 tracing::info!(lease = %self.own.key, token = %self.own.token(), checkpoint = %self.own.row().checkpoint, "shard started");
                 ConsumerEvent::CallReturned
             }
-            Ok(Err(failure)) => self.failed("initialize", failure, 0),
+            Ok(Err(failure)) => {
+                self.failures_of_initialize = self.failures_of_initialize.saturating_add(1);
+                self.failed("initialize", self.failures_of_initialize, failure, 0)
+            }
         }
     }
 
@@ -259,7 +267,8 @@ impl ShardConsumer {
             }
             Err(failure) => {
                 let rest = self.after_failure(&batch, &failure);
-                let event = self.failed("process_records", failure, batch.len());
+                self.failures = self.failures.saturating_add(1);
+                let event = self.failed("process_records", self.failures, failure, batch.len());
                 self.waiting = (event == ConsumerEvent::CallFailed).then_some((id, rest));
                 Some(event)
             }
@@ -301,9 +310,14 @@ impl ShardConsumer {
     }
 
     /// Asks the policy what to do about a failure of the user's code.
-    fn failed(&mut self, call: &'static str, failure: CallFailure, records: usize) -> ConsumerEvent {
+    fn failed(
+        &mut self,
+        call: &'static str,
+        attempt: u32,
+        failure: CallFailure,
+        records: usize,
+    ) -> ConsumerEvent {
         let services = &self.own.services;
-        self.failures = self.failures.saturating_add(1);
         let panicked = failure.kind == FailureKind::Panic;
         let CallFailure {
             kind,
@@ -314,19 +328,17 @@ impl ShardConsumer {
             services.metrics.batch_failed(panicked);
         }
         let at = position.as_ref().map(ToString::to_string);
-        if self.failures.is_power_of_two() {
-            tracing::warn!(lease = %self.own.key, call, attempt = self.failures, panicked, at, error = message, "the processor failed; the shard is held");
+        if attempt.is_power_of_two() {
+            tracing::warn!(lease = %self.own.key, call, attempt, panicked, at, error = message, "the processor failed; the shard is held");
         }
         let Decision::Retry { after } = services.policy.decide(&Failure {
-            attempt: self.failures,
+            attempt,
             kind,
             position,
             records,
         });
         self.pause = after;
-        services
-            .board
-            .update_lease(&self.own.key, |status| status.failures = self.failures);
+        self.show_failures();
         if panicked {
             // The new processor begins at the stored checkpoint; what this one was given counts as not delivered.
             self.own.forget_delivered();
@@ -369,7 +381,10 @@ impl ShardConsumer {
         match ended {
             Err(interrupt) => self.interrupted(interrupt),
             Ok(Ok(())) => ConsumerEvent::CallReturned,
-            Ok(Err(failure)) => self.failed("shard_ended", failure, 0),
+            Ok(Err(failure)) => {
+                self.failures = self.failures.saturating_add(1);
+                self.failed("shard_ended", self.failures, failure, 0)
+            }
         }
     }
 
@@ -386,13 +401,11 @@ impl ShardConsumer {
 
     async fn drain(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Draining);
-        let drained = {
-            let _callback = self.own.enter_callback();
-            tokio::select! {
-                biased;
-                interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
-                drained = self.delivery.drain() => Ok(drained),
-            }
+        // Not a callback during which a handoff may be declined: a processor that was told to finish is not given more.
+        let drained = tokio::select! {
+            biased;
+            interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
+            drained = self.delivery.drain() => Ok(drained),
         };
         match drained {
             Err(interrupt) => self.interrupted(interrupt),
@@ -407,21 +420,29 @@ impl ShardConsumer {
     /// Stores the last checkpoint, then hands the lease over or releases it; the keeper renews until that is done.
     async fn leave(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Draining);
-        let give_up = self.now() + self.own.services.settings.failover_time;
+        let own = Arc::clone(&self.own);
+        tokio::select! {
+            biased;
+            // The worker waits no longer.
+            () = own.control.finished() => ConsumerEvent::Aborted,
+            event = self.give_up() => event,
+        }
+    }
+
+    async fn give_up(&mut self) -> ConsumerEvent {
+        let (clock, failover) = (
+            Arc::clone(&self.own.services.clock),
+            self.own.services.settings.failover_time,
+        );
+        let until = clock.now() + failover;
         loop {
             match self.try_to_leave().await {
                 Ok(event) => return event,
-                Err(error) if self.now() >= give_up => {
+                Err(error) if clock.now() >= until => {
                     tracing::warn!(lease = %self.own.key, error = %Causes(&error), "cannot give the lease up; it expires");
                     return ConsumerEvent::Aborted;
                 }
-                Err(_) => {
-                    self.own
-                        .services
-                        .clock
-                        .sleep(self.own.services.settings.failover_time / 50)
-                        .await
-                }
+                Err(_) => clock.sleep(failover / 50).await,
             }
         }
     }
@@ -437,6 +458,7 @@ impl ShardConsumer {
                 .await
             {
                 Written::Applied(_) => {}
+                Written::GivenUp(row) => return Ok(Self::given_up(&row)),
                 Written::Lost => return Ok(ConsumerEvent::LeaseLost),
                 Written::Failed(error) => return Err(error),
             }
@@ -444,22 +466,30 @@ impl ShardConsumer {
         // A handoff that began unnoticed shows in the refusal of the release and is adopted there: a release during a
         // handoff leaves the next owner in place, so both ways end alike.
         let row = self.own.row();
-        let (change, event) = match row.is_in_handoff() {
-            true => (LeaseChange::CompleteHandoff, ConsumerEvent::HandedOver),
-            false => (LeaseChange::Release, ConsumerEvent::Released),
+        let change = match row.is_in_handoff() {
+            true => LeaseChange::CompleteHandoff,
+            false => LeaseChange::Release,
         };
         match self.own.write(change).await {
             Written::Applied(row) => {
                 let to = row.owner.as_ref().map(ToString::to_string);
                 tracing::info!(lease = %self.own.key, from = %me, to, counter = row.counter, reason = "drained", "lease given up");
-                Ok(if row.owner.is_some() {
-                    ConsumerEvent::HandedOver
-                } else {
-                    event
-                })
+                Ok(Self::given_up(&row))
             }
+            Written::GivenUp(row) => Ok(Self::given_up(&row)),
             Written::Lost => Ok(ConsumerEvent::LeaseLost),
             Written::Failed(error) => Err(error),
+        }
+    }
+
+    /// How the lease was given up, as the row shows it.
+    fn given_up(row: &Lease) -> ConsumerEvent {
+        if row.is_ended() {
+            ConsumerEvent::EndStored
+        } else if row.owner.is_some() {
+            ConsumerEvent::HandedOver
+        } else {
+            ConsumerEvent::Released
         }
     }
 
@@ -500,6 +530,14 @@ impl ShardConsumer {
                 ConsumerEvent::ReopenRequested
             }
         }
+    }
+
+    fn show_failures(&self) {
+        let failures = self.failures.max(self.failures_of_initialize);
+        self.own
+            .services
+            .board
+            .update_lease(&self.own.key, |status| status.failures = failures);
     }
 
     fn show(&self, state: ConsumerState) {

@@ -147,7 +147,7 @@ impl History {
                 written.key, written.process
             )
         })?;
-        let begins = self.begins(written);
+        let begins = self.begins(written) && !self.declines(written);
         Invariant::SingleWriter.check(
             !begins || matches!(written.change, LeaseChange::Renew { .. }),
             || {
@@ -175,8 +175,13 @@ impl History {
             .is_none_or(|holder| holder.incarnation != written.incarnation)
     }
 
+    /// Whether a worker that is named in the row, and never took the lease up, gives it back.
+    fn declines(&self, written: &Written) -> bool {
+        self.holder.is_none() && written.change == LeaseChange::Release
+    }
+
     fn follow(&mut self, written: &Written) -> Result<(), Violation> {
-        let begins = self.begins(written);
+        let begins = self.begins(written) && !self.declines(written);
         let owners = is_owners(&written.change);
         self.checkpoint = Some(written.after.checkpoint.clone());
         self.row = (written.change != LeaseChange::Delete).then(|| written.after.clone());

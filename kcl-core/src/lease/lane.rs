@@ -82,6 +82,20 @@ impl Lanes {
         self.shared.incarnation
     }
 
+    /// Returns once every write has ended that was under way, or waited for its turn, when this was called.
+    pub(crate) async fn passed(&self) {
+        let turns: Vec<_> = {
+            let turns = self.shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let turns = turns.iter();
+            turns.map(|(key, turn)| (key.clone(), Arc::clone(turn))).collect()
+        };
+        for (key, turn) in turns {
+            // Turns are given in the order in which they were asked for.
+            drop(turn.acquire().await);
+            self.shared.forget_idle_turn(&key, turn);
+        }
+    }
+
     /// Reads a row strongly, within the deadline of one request.
     pub(crate) async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
         self.shared.read(key).await

@@ -150,6 +150,8 @@ pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<Consumer
 
         (Draining, On::CallReturned | On::CallFailed | On::Panicked) => Leaving,
 
+        // The time was up while the end was being stored, and it was stored all the same.
+        (Leaving, On::EndStored) => Done(End::ShardEnded),
         (Leaving, On::HandedOver) => Done(End::HandedOver),
         (Leaving, On::Released) => Done(End::Released),
         (Leaving, On::LeaseLost) => Done(End::Lost),
@@ -228,7 +230,7 @@ rebuilding: RetryDue -> initializing, ReopenRequested -> rebuilding, DrainReques
 ending: CallReturned -> storing the end, CallFailed -> ending, Panicked -> rebuilding, ReopenRequested -> ending, DrainRequested -> draining, LeaseLost -> losing, Aborted -> leaving
 storing the end: EndStored -> shard ended, DrainRequested -> leaving, LeaseLost -> losing, Aborted -> leaving
 draining: CallReturned -> leaving, CallFailed -> leaving, Panicked -> leaving, LeaseLost -> losing, Aborted -> leaving
-leaving: HandedOver -> handed over, Released -> released, LeaseLost -> lost, Aborted -> expires
+leaving: EndStored -> shard ended, HandedOver -> handed over, Released -> released, LeaseLost -> lost, Aborted -> expires
 losing: CallReturned -> lost, Panicked -> lost, Aborted -> lost
 shard ended:
 handed over:

@@ -18,6 +18,10 @@ pub(crate) async fn hand_over_all(services: &Services, limit: Duration) {
     let failover = services.settings.failover_time;
     let watched = failover / 3 + failover / 10;
     if watched >= limit {
+        tracing::info!(
+            ?limit,
+            "too little time to see who else lives: the leases are released, not handed over"
+        );
         return;
     }
     if let Err(error) = services
@@ -48,10 +52,12 @@ async fn watch_and_begin(services: &Services, watched: Duration) -> Result<(), S
 
     let mut snapshot = observer.snapshot(0);
     snapshot.workers.retain(|worker| worker.proven);
+    let mut outcome = Ok(());
     for step in plan_departure(&services.worker, &snapshot).moves {
-        begin(services, &observer, step).await?;
+        // What one lease meets with need not happen to the next.
+        outcome = outcome.and(begin(services, &observer, step).await);
     }
-    Ok(())
+    outcome
 }
 
 fn is_alone(services: &Services, scan: &Scan) -> bool {

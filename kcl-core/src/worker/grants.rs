@@ -8,9 +8,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::consumer::{Ownership, Services, ToProcessor, consume, keep};
+use crate::consumer::{DrainReason, Ownership, Services, ToProcessor, consume, keep};
 use crate::error::Causes;
-use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError};
+use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError, StoreErrorKind};
 use crate::lifecycle::{ConsumerEnd, ConsumerState};
 use crate::model::LeaseKey;
 use crate::status::LeaseStatus;
@@ -38,6 +38,7 @@ struct State {
     held: BTreeMap<LeaseKey, Arc<Ownership>>,
     /// Leases that a task is taking up or waiting for.
     expected: BTreeSet<LeaseKey>,
+    /// How the leases ended that the worker had when it began to leave.
     ends: BTreeMap<LeaseKey, ConsumerEnd>,
 }
 
@@ -81,7 +82,7 @@ impl Grants {
                     Ok(Standing::Confirmed) => new.into_iter().for_each(|key| self.take_up(key)),
                     Ok(Standing::Superseded) => return,
                     // Asked again in the next round.
-                    Err(_) => new.iter().for_each(|key| self.forget(key)),
+                    Err(_) => {}
                 }
             }
             tokio::select! {
@@ -92,12 +93,35 @@ impl Grants {
         }
     }
 
+    /// As a leaving worker, whose own row is deleted: gives back what names this worker and was not taken up yet, and what is
+    /// being handed to it once it is.
+    pub(crate) async fn decline(self: &Arc<Self>) {
+        let scan = match self.in_time(self.services.store.scan()).await {
+            Ok(scan) => scan,
+            Err(error) => {
+                tracing::warn!(error = %Causes(&error), "leases given to this worker meanwhile may have to expire");
+                return;
+            }
+        };
+        let me = &self.services.worker;
+        if scan.workers.iter().any(|row| row.id == *me) {
+            // A newer process has taken the id, and the leases are meant for that one.
+            return;
+        }
+        let mine = scan
+            .leases
+            .into_iter()
+            .filter(|lease| lease.owner.as_ref() == Some(me));
+        let new = self.not_known(mine.map(|lease| lease.key).collect());
+        new.into_iter().for_each(|key| self.take_up(key));
+    }
+
     async fn named(&self) -> Result<Vec<LeaseKey>, StoreError> {
         let me = &self.services.worker;
-        if let Some(keys) = self.services.store.owned_by(me).await? {
+        if let Some(keys) = self.in_time(self.services.store.owned_by(me)).await? {
             return Ok(keys);
         }
-        let scan = self.services.store.scan().await?;
+        let scan = self.in_time(self.services.store.scan()).await?;
         let mine = scan
             .leases
             .into_iter()
@@ -105,32 +129,36 @@ impl Grants {
         Ok(mine.map(|lease| lease.key).collect())
     }
 
-    /// Marks those keys as expected that are neither held nor expected already.
-    fn not_known(&self, keys: BTreeSet<LeaseKey>) -> Vec<LeaseKey> {
-        let mut state = self.lock();
-        let new: Vec<_> = keys
-            .into_iter()
-            .filter(|key| !state.held.contains_key(key) && !state.expected.contains(key))
-            .collect();
-        state.expected.extend(new.iter().cloned());
-        new
+    async fn in_time<T: Send>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let limit = self.services.settings.failover_time / 3;
+        let answer = self.services.clock.timeout(limit, call).await;
+        answer.unwrap_or_else(|elapsed| {
+            Err(
+                StoreError::unknown(StoreErrorKind::Unavailable, "the lease store did not answer")
+                    .with_source(elapsed),
+            )
+        })
     }
 
-    fn forget(&self, key: &LeaseKey) {
-        self.lock().expected.remove(key);
+    /// Those keys that are neither held nor being taken up.
+    fn not_known(&self, keys: BTreeSet<LeaseKey>) -> Vec<LeaseKey> {
+        let state = self.lock();
+        let is_new = |key: &LeaseKey| !state.held.contains_key(key) && !state.expected.contains(key);
+        keys.into_iter().filter(is_new).collect()
     }
 
     fn take_up(self: &Arc<Self>, key: LeaseKey) {
+        self.lock().expected.insert(key.clone());
         let grants = Arc::clone(self);
         self.services
             .scope
             .spawn(format!("grant {key}"), TaskPolicy::Job, async move {
-                let taken = tokio::select! {
-                    biased;
-                    () = grants.leaving.cancelled() => Ok(()),
-                    taken = grants.try_to_take_up(&key) => taken,
-                };
-                grants.forget(&key);
+                let taken = grants.try_to_take_up(&key).await;
+                grants.lock().expected.remove(&key);
+                grants.changed.notify_waiters();
                 if let Err(error) = taken {
                     tracing::debug!(lease = %key, error = %Causes(&error), "cannot take the lease up yet");
                 }
@@ -162,6 +190,9 @@ impl Grants {
             // Ended leases have no owner with us; one that Java ended keeps its owner and needs no work.
             return Ok(());
         }
+        if self.leaving.is_cancelled() {
+            return self.give_back(&row).await;
+        }
         let identity = row.identity.is_none().then(|| self.services.identity.clone());
         let change = LeaseChange::Renew {
             throughput: None,
@@ -175,12 +206,28 @@ impl Grants {
             .change(&row.key, Some(&row), expect, change)
             .await?
         {
+            Outcome::Applied(granted) if self.leaving.is_cancelled() => self.give_back(&granted).await,
             Outcome::Applied(granted) => {
                 self.begin(*granted, sent);
                 Ok(())
             }
             Outcome::Refused { .. } => Ok(()),
         }
+    }
+
+    /// Releases a lease with which nothing was begun.
+    async fn give_back(&self, row: &Lease) -> Result<(), StoreError> {
+        let expect = Expect::Version(row.version());
+        let outcome = self
+            .services
+            .lanes
+            .change(&row.key, Some(row), expect, LeaseChange::Release)
+            .await?;
+        if let Outcome::Applied(row) = outcome {
+            tracing::info!(lease = %row.key, from = %self.services.worker, counter = row.counter, reason = "leaving", "lease given back");
+            self.lock().ends.insert(row.key.clone(), ConsumerEnd::Released);
+        }
+        Ok(())
     }
 
     fn begin(self: &Arc<Self>, row: Lease, renewed: crate::time::Moment) {
@@ -190,6 +237,10 @@ impl Grants {
         let own = Ownership::begin(Arc::clone(&services), row, renewed);
         self.show(&own);
         self.lock().held.insert(key.clone(), Arc::clone(&own));
+        if self.leaving.is_cancelled() {
+            // Whoever drains what is held may have looked already.
+            own.control.drain(DrainReason::Shutdown);
+        }
         services.metrics.lease_held();
 
         let span = tracing::info_span!("shard", lease = %key, token = %own.token());
@@ -246,7 +297,9 @@ impl Grants {
         {
             let mut state = self.lock();
             state.held.remove(&own.key);
-            state.ends.insert(own.key.clone(), end);
+            if self.leaving.is_cancelled() {
+                state.ends.insert(own.key.clone(), end);
+            }
         }
         self.services.metrics.lease_left();
         self.services.board.update(|board| {
@@ -262,7 +315,13 @@ impl Grants {
         self.lock().held.values().cloned().collect()
     }
 
-    /// How the consumers that ended since the last call ended.
+    /// How many leases the worker holds or is about to take up or give back.
+    pub(crate) fn unfinished(&self) -> usize {
+        let state = self.lock();
+        state.held.len() + state.expected.len()
+    }
+
+    /// How what the worker had when it began to leave has ended.
     pub(crate) fn take_ends(&self) -> BTreeMap<LeaseKey, ConsumerEnd> {
         std::mem::take(&mut self.lock().ends)
     }
@@ -271,8 +330,11 @@ impl Grants {
     pub(crate) async fn empty(&self) {
         loop {
             let changed = self.changed.notified();
-            if self.lock().held.is_empty() {
-                return;
+            {
+                let state = self.lock();
+                if state.held.is_empty() && state.expected.is_empty() {
+                    return;
+                }
             }
             changed.await;
         }

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -19,6 +19,9 @@ pub struct WorkerHandle {
     stop: Arc<StopSignal>,
     ended: oneshot::Receiver<Result<ShutdownReport, Error>>,
 }
+
+/// The name of the task that outlives all others of its worker.
+pub(crate) const TASK: &str = "worker";
 
 /// How urgently a worker is to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,26 +50,25 @@ impl StopSignal {
     }
 
     fn ask(&self, stop: Stop) {
-        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wish = self.lock();
         *wish = (*wish).max(stop);
         drop(wish);
         self.changed.notify_waiters();
-    }
-
-    /// Whether the worker was asked to stop exactly this urgently.
-    pub(crate) fn is_only(&self, stop: Stop) -> bool {
-        *self.wish.lock().unwrap_or_else(PoisonError::into_inner) == stop
     }
 
     /// Returns once the worker is to stop this urgently, or more so.
     pub(crate) async fn asked(&self, at_least: Stop) {
         loop {
             let changed = self.changed.notified();
-            if *self.wish.lock().unwrap_or_else(PoisonError::into_inner) >= at_least {
+            if *self.lock() >= at_least {
                 return;
             }
             changed.await;
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stop> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,7 +86,7 @@ impl Worker {
             ended,
         };
         let scope = self.parts.scope.clone();
-        scope.spawn("worker", TaskPolicy::Job, async move {
+        scope.spawn(TASK, TaskPolicy::Job, async move {
             let outcome = run(self.parts, board, &stop).await;
             // Nobody may be waiting for the report any more.
             let _ = report.send(outcome);

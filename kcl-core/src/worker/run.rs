@@ -1,6 +1,7 @@
 //! Wires a worker together, runs it, and stops it in order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -11,13 +12,14 @@ use crate::error::{Causes, Error, ErrorKind};
 use crate::lease::{LaneLimits, Lanes};
 use crate::lifecycle::ConsumerEnd;
 use crate::model::Incarnation;
+use crate::settings::Settings;
 use crate::status::{Phase, StatusBoard};
 use crate::task::TaskPolicy;
 use crate::time::{ClockExt as _, Moment};
 use crate::worker::builder::Parts;
 use crate::worker::departure::hand_over_all;
 use crate::worker::grants::Grants;
-use crate::worker::handle::{Stop, StopSignal};
+use crate::worker::handle::{Stop, StopSignal, TASK};
 use crate::worker::leadership::serve_fleet;
 use crate::worker::membership::Membership;
 use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};
@@ -36,11 +38,20 @@ pub(crate) async fn run(
             () = stop.asked(Stop::Drain) => return Ok(ShutdownReport::nothing_held()),
             ground = prepare(&parts) => ground?,
         };
-        let running = Running::start(parts, ground, board.clone()).await?;
+        let running = Running::new(parts, ground, board.clone());
+        tokio::select! {
+            biased;
+            () = stop.asked(Stop::Drain) => {
+                running.retract().await;
+                return Ok(ShutdownReport::nothing_held());
+            }
+            announced = announce(&running.services, &running.membership) => announced?,
+        }
+        running.spawn_tasks();
         board.update(|status| status.phase = Phase::Running);
         let why = running.until_stopped(stop).await;
         board.update(|status| status.phase = Phase::Draining);
-        let report = running.shut_down(stop).await;
+        let report = running.shut_down(stop, matches!(why, Why::Asked)).await;
         match why {
             Why::Asked => Ok(report),
             Why::Failed(error) => Err(error),
@@ -73,7 +84,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(parts: Parts, ground: Ground, board: StatusBoard) -> Result<Self, Error> {
+    fn new(parts: Parts, ground: Ground, board: StatusBoard) -> Self {
         let incarnation = Incarnation::from_random_bytes(parts.rng.child("incarnation").bytes());
         let lanes = Lanes::new(
             Arc::clone(&parts.store),
@@ -102,20 +113,24 @@ impl Running {
             plan_now: Arc::new(Notify::new()),
         });
         let membership = Arc::new(Membership::new(Arc::clone(&services)));
-        announce(&services, &membership).await?;
         let leaving = CancellationToken::new();
         let superseded = CancellationToken::new();
         let grants = Grants::new(Arc::clone(&services), Arc::clone(&membership), leaving.clone());
-        let running = Self {
+        Self {
             services,
             membership,
             grants,
             leaving,
             office_left: CancellationToken::new(),
             superseded,
-        };
-        running.spawn_tasks();
-        Ok(running)
+        }
+    }
+
+    /// Takes the worker's row back, which may or may not have been written yet.
+    async fn retract(&self) {
+        if let Err(error) = self.membership.leave().await {
+            tracing::warn!(error = %Causes(&error), "the worker's row could not be deleted; it goes stale");
+        }
     }
 
     fn spawn_tasks(&self) {
@@ -162,13 +177,16 @@ impl Running {
     }
 
     /// Takes the steps of a shutdown in their order.
-    async fn shut_down(self, stop: &StopSignal) -> ShutdownReport {
+    ///
+    /// `is_asked` when the worker may still act under its id: it then looks for somebody to take its leases over, and gives
+    /// back what it was given meanwhile. After a newer process took the id, the leases that name it are that one's.
+    async fn shut_down(self, stop: &StopSignal, is_asked: bool) -> ShutdownReport {
         let clock = &self.services.clock;
         let begun = clock.now();
-        let deadline = begun + self.services.settings.drain_timeout;
+        self.leaving.cancel();
         let mut report = ShutdownReport::nothing_held();
-        self.grants.take_ends();
         let held: Vec<_> = self.grants.held().iter().map(|own| own.key.clone()).collect();
+        let times = Timetable::new(begun, &self.services.settings);
         let mut remaining = Remaining {
             is_candidate: true,
             consumers: held.len(),
@@ -179,23 +197,29 @@ impl Running {
         loop {
             match next_step(remaining) {
                 ShutdownStep::Leave => {
-                    self.leave(stop).await;
+                    tokio::select! {
+                        biased;
+                        () = stop.asked(Stop::Now) => {}
+                        () = clock.sleep_until(times.left) => {}
+                        () = self.leave(is_asked, times) => {}
+                    }
                     remaining.is_candidate = false;
                 }
                 ShutdownStep::Drain => {
-                    self.drain(stop, deadline).await;
+                    self.drain(stop, is_asked, times).await;
                     remaining.time_is_up = true;
                 }
                 ShutdownStep::Abort => {
-                    report.aborted = self.abort().await;
+                    report.aborted = self.abort(times).await;
                     remaining.aborted = true;
                 }
                 ShutdownStep::StopRenewing => {
+                    self.end_tasks(times).await;
                     remaining.tasks = false;
                 }
                 ShutdownStep::Done => break,
             }
-            remaining.consumers = self.grants.held().len();
+            remaining.consumers = self.grants.unfinished();
         }
         report.leases = held.into_iter().map(|key| (key, ConsumerEnd::Expires)).collect();
         report.leases.extend(self.grants.take_ends());
@@ -206,54 +230,104 @@ impl Running {
 
     /// Stops being a candidate: nothing is assigned to this worker any more, others may lead, and those that live are asked
     /// to take the leases over.
-    async fn leave(&self, stop: &StopSignal) {
-        self.leaving.cancel();
+    async fn leave(&self, is_asked: bool, times: Timetable) {
         let limit = self.services.settings.failover_time / 3;
-        let office_left = self.office_left.cancelled();
-        if self.services.clock.timeout(limit, office_left).await.is_err() {
+        let office_left = self.services.clock.timeout(limit, self.office_left.cancelled());
+        let (office_left, ()) = tokio::join!(office_left, self.retract());
+        if office_left.is_err() {
             tracing::warn!("the leader lock could not be given up; it expires");
         }
-        if let Err(error) = self.membership.leave().await {
-            tracing::warn!(error = %Causes(&error), "the worker's row could not be deleted; it goes stale");
-        }
-        if !self.grants.held().is_empty() && stop.is_only(Stop::Drain) {
-            tokio::select! {
-                biased;
-                () = stop.asked(Stop::Now) => {}
-                () = hand_over_all(&self.services, self.services.settings.drain_timeout / 4) => {}
+        if is_asked {
+            // What this worker itself assigned as the leader may still be on its way.
+            self.services.lanes.passed().await;
+            self.grants.decline().await;
+            if !self.grants.held().is_empty() {
+                let time_left = times.left.saturating_since(self.services.clock.now());
+                hand_over_all(&self.services, time_left).await;
             }
         }
     }
 
-    async fn drain(&self, stop: &StopSignal, deadline: Moment) {
+    async fn drain(&self, stop: &StopSignal, is_asked: bool, times: Timetable) {
         for own in self.grants.held() {
             own.control.drain(DrainReason::Shutdown);
         }
+        let given_up = async {
+            self.grants.empty().await;
+            if is_asked {
+                // The leader may have planned with a scan from before this worker left.
+                self.grants.decline().await;
+                self.grants.empty().await;
+            }
+        };
         tokio::select! {
             biased;
-            () = self.grants.empty() => {}
+            () = given_up => {}
             () = stop.asked(Stop::Now) => {}
-            () = self.services.clock.sleep_until(deadline) => {}
+            () = self.services.clock.sleep_until(times.drained) => {}
         }
     }
 
     /// Drops the callbacks that still run, and lets their consumers give the leases up.
-    async fn abort(&self) -> Vec<crate::model::LeaseKey> {
+    async fn abort(&self, times: Timetable) -> Vec<crate::model::LeaseKey> {
         let late = self.grants.held();
         for own in &late {
             own.control.abort();
         }
-        let grace = self.services.settings.failover_time / 3;
-        if self
-            .services
-            .clock
-            .timeout(grace, self.grants.empty())
-            .await
-            .is_err()
-        {
-            tracing::warn!("some leases could not be given up; they expire");
+        let clock = &self.services.clock;
+        let until = times.ended.min(clock.now() + times.grace);
+        tokio::select! {
+            biased;
+            () = self.grants.empty() => {}
+            () = clock.sleep_until(until) => tracing::warn!("some leases could not be given up; they expire"),
         }
         late.iter().map(|own| own.key.clone()).collect()
+    }
+
+    /// Renews nothing any more, whatever still runs, and lets no task outlive the worker.
+    async fn end_tasks(&self, times: Timetable) {
+        for own in self.grants.held() {
+            own.control.finish();
+        }
+        let (clock, scope) = (&self.services.clock, &self.services.scope);
+        let time_left = times.ended.saturating_since(clock.now());
+        let ended = clock.timeout(time_left.min(times.grace), scope.wait_until_only(TASK));
+        if ended.await.is_err() {
+            scope.abort_all_but(TASK);
+            // A task is dropped when it yields. One that blocks its thread does not, and there is no way to stop it.
+            if clock.timeout(YIELD, scope.wait_until_only(TASK)).await.is_err() {
+                tracing::error!(tasks = ?scope.running(), "some tasks do not end: do they block their thread?");
+            }
+        }
+    }
+}
+
+/// How long a task that is dropped may take to yield.
+const YIELD: Duration = Duration::from_millis(100);
+
+/// Until when each step of a shutdown may take. All of them together take no longer than the drain timeout.
+#[derive(Debug, Clone, Copy)]
+struct Timetable {
+    /// The worker is no candidate any more, and its leases are promised to others.
+    left: Moment,
+    /// The callbacks have returned.
+    drained: Moment,
+    /// Everything has ended.
+    ended: Moment,
+    /// How long a consumer may take to give its lease up once its callback is dropped.
+    grace: Duration,
+}
+
+impl Timetable {
+    fn new(begun: Moment, settings: &Settings) -> Self {
+        let whole = settings.drain_timeout;
+        let grace = (settings.failover_time / 3).min(whole / 4);
+        Self {
+            left: begun + whole / 2,
+            drained: begun + (whole - grace),
+            ended: begun + whole,
+            grace,
+        }
     }
 }
 

@@ -44,10 +44,9 @@ pub fn next_step(remaining: Remaining) -> ShutdownStep {
         Remaining {
             is_candidate: true, ..
         } => ShutdownStep::Leave,
+        // Also of a worker that holds nothing: it may have been given something meanwhile.
         Remaining {
-            consumers: 1..,
-            time_is_up: false,
-            ..
+            time_is_up: false, ..
         } => ShutdownStep::Drain,
         Remaining {
             consumers: 1..,

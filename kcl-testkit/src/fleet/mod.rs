@@ -276,6 +276,28 @@ impl Fleet {
         self.stopped(name).await
     }
 
+    /// Stops a worker as a second SIGTERM does, and returns how that went.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`WorkerHandle::stopped`](kcl_core::worker::WorkerHandle::stopped).
+    pub async fn stop_now(&self, name: &str) -> Result<ShutdownReport, Error> {
+        self.shared
+            .oracle
+            .note(&format_args!("{name:<8} is stopped at once"));
+        self.with_member(name, |member| {
+            if let Some(handle) = &member.handle {
+                handle.stop_now();
+            }
+        });
+        self.stopped(name).await
+    }
+
+    /// The tasks of a worker that have not ended.
+    pub fn tasks(&self, name: &str) -> Vec<String> {
+        self.scope(name).running()
+    }
+
     /// Waits for the end of a worker. From then on the fleet does not count it among the living.
     ///
     /// # Errors
