@@ -52,6 +52,8 @@ struct Shared {
 struct State {
     frozen: bool,
     killed: bool,
+    polls: u64,
+    at_poll: Option<(u64, Box<dyn FnOnce() + Send>)>,
     asleep: Vec<Waker>,
     next_id: u64,
     running: BTreeMap<u64, (String, Option<AbortHandle>)>,
@@ -198,6 +200,18 @@ impl TaskScope {
         handles.iter().for_each(AbortHandle::abort);
     }
 
+    /// How often tasks of the scope were polled so far.
+    pub fn polls(&self) -> u64 {
+        self.shared.lock().polls
+    }
+
+    /// Calls `then` right before a task is polled once `polls` more polls have happened. For tests that do something to a
+    /// worker at every single point of its life; a second call replaces the first.
+    pub fn after_polls(&self, polls: u64, then: impl FnOnce() + Send + 'static) {
+        let mut state = self.shared.lock();
+        state.at_poll = Some((state.polls + polls, Box::new(then)));
+    }
+
     /// Whether [`kill`](Self::kill) was called.
     pub fn is_killed(&self) -> bool {
         self.shared.lock().killed
@@ -265,7 +279,7 @@ impl Future for Guarded {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        {
+        let then = {
             let mut state = self.entry.shared.lock();
             if state.killed {
                 return Poll::Pending;
@@ -274,6 +288,12 @@ impl Future for Guarded {
                 state.asleep.push(cx.waker().clone());
                 return Poll::Pending;
             }
+            state.polls += 1;
+            let now = state.polls;
+            state.at_poll.take_if(|(due, _)| *due < now)
+        };
+        if let Some((_, then)) = then {
+            then();
         }
         match catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx))) {
             Ok(poll) => poll,
@@ -304,6 +324,24 @@ mod tests {
             }
         });
         (ticks, clock)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn something_can_be_done_right_before_the_poll_after_so_many() {
+        let scope = TaskScope::new();
+        let (ticks, clock) = ticking(&scope);
+        let (seen, counter) = (Arc::new(AtomicU32::new(0)), Arc::clone(&ticks));
+        let note = Arc::clone(&seen);
+        scope.after_polls(3, move || {
+            note.store(counter.load(Ordering::SeqCst), Ordering::SeqCst)
+        });
+        clock.sleep(Duration::from_secs(60)).await;
+        assert!(scope.polls() > 4);
+        assert_eq!(
+            seen.load(Ordering::SeqCst),
+            2,
+            "three polls: the first one only waits"
+        );
     }
 
     #[tokio::test(start_paused = true)]

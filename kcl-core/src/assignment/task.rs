@@ -99,11 +99,15 @@ pub(crate) struct CoordinatorStatus {
 /// Dropping the future leaves the lock, if it is held, to expire.
 pub(crate) async fn coordinate(context: CoordinatorContext, shutdown: CancellationToken) {
     let coordinator = Coordinator::new(context);
-    tokio::select! {
-        biased;
-        () = shutdown.cancelled() => {}
-        ((), ()) = async { tokio::join!(coordinator.keep_office(), coordinator.assign()) } => {}
-    }
+    let assigning = async {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = coordinator.assign() => {}
+        }
+    };
+    // A write of the lock that is under way is waited for: nobody could give up a lock that is taken later.
+    tokio::join!(coordinator.keep_office(&shutdown), assigning);
     coordinator.leave_office().await;
 }
 
@@ -168,20 +172,21 @@ impl Coordinator {
         }
     }
 
-    /// Looks at the lock once per poll, and does what the office asks for.
-    async fn keep_office(&self) {
-        loop {
-            self.tend_office().await;
+    /// Looks at the lock once per poll, and does what the office asks for, until the worker leaves.
+    async fn keep_office(&self, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            self.tend_office(shutdown).await;
             self.publish();
             tokio::select! {
                 biased;
+                () = shutdown.cancelled() => {}
                 () = self.tend.notified() => {}
                 () = self.context.clock.sleep(self.poll) => {}
             }
         }
     }
 
-    async fn tend_office(&self) {
+    async fn tend_office(&self, shutdown: &CancellationToken) {
         match self.context.store.read_lock().await {
             Ok(lock) => {
                 let now = self.now();
@@ -190,6 +195,9 @@ impl Coordinator {
                 state.office.look(now, lock);
             }
             Err(error) => return self.state().lock_faults.again(&error),
+        }
+        if shutdown.is_cancelled() {
+            return;
         }
         match self.next_step() {
             OfficeStep::Lead | OfficeStep::Follow => {}

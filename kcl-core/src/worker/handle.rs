@@ -23,6 +23,24 @@ pub struct WorkerHandle {
 /// The name of the task that outlives all others of its worker.
 pub(crate) const TASK: &str = "worker";
 
+/// Stops a worker. Clones stop the same one.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    stop: Arc<StopSignal>,
+}
+
+impl Stopper {
+    /// Asks the worker to let its callbacks return, checkpoint, and give its leases up.
+    pub fn drain(&self) {
+        self.stop.ask(Stop::Drain);
+    }
+
+    /// Asks the worker to drop what runs and give its leases up at once.
+    pub fn stop_now(&self) {
+        self.stop.ask(Stop::Now);
+    }
+}
+
 /// How urgently a worker is to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stop {
@@ -173,6 +191,13 @@ impl WorkerHandle {
     /// Asks the worker to drop what runs and give its leases up at once.
     pub fn stop_now(&self) {
         self.stop.ask(Stop::Now);
+    }
+
+    /// Stops the worker from elsewhere, while somebody waits for its end with the handle.
+    pub fn stopper(&self) -> Stopper {
+        Stopper {
+            stop: Arc::clone(&self.stop),
+        }
     }
 
     /// Returns once the worker has stopped.

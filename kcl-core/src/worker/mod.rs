@@ -13,5 +13,5 @@ mod signal;
 mod start;
 
 pub use builder::{Worker, WorkerBuilder};
-pub use handle::WorkerHandle;
+pub use handle::{Stopper, WorkerHandle};
 pub use shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};

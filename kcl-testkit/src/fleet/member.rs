@@ -9,7 +9,7 @@ use kcl_core::processor::{
 use kcl_core::settings::Settings;
 use kcl_core::status::Phase;
 use kcl_core::task::TaskScope;
-use kcl_core::worker::WorkerHandle;
+use kcl_core::worker::{Stopper, WorkerHandle};
 
 use crate::clock::Skew;
 use crate::faults::StoreFaults;
@@ -90,6 +90,7 @@ pub(super) struct Running {
     pub(super) scope: TaskScope,
     pub(super) store: StoreFaults,
     pub(super) source: StreamFaults,
+    pub(super) stopper: Stopper,
     /// Gone once somebody waits for the end of the worker.
     pub(super) handle: Option<WorkerHandle>,
 }

@@ -224,6 +224,7 @@ impl Fleet {
             scope,
             store,
             source: source_faults,
+            stopper: handle.stopper(),
             handle: Some(handle),
         };
         self.lock().members.insert(name, running);
@@ -268,11 +269,7 @@ impl Fleet {
     /// Those of [`WorkerHandle::stopped`](kcl_core::worker::WorkerHandle::stopped).
     pub async fn drain(&self, name: &str) -> Result<ShutdownReport, Error> {
         self.shared.oracle.note(&format_args!("{name:<8} is drained"));
-        self.with_member(name, |member| {
-            if let Some(handle) = &member.handle {
-                handle.drain();
-            }
-        });
+        self.with_member(name, |member| member.stopper.drain());
         self.stopped(name).await
     }
 
@@ -285,12 +282,26 @@ impl Fleet {
         self.shared
             .oracle
             .note(&format_args!("{name:<8} is stopped at once"));
-        self.with_member(name, |member| {
-            if let Some(handle) = &member.handle {
-                handle.stop_now();
-            }
-        });
+        self.with_member(name, |member| member.stopper.stop_now());
         self.stopped(name).await
+    }
+
+    /// Stops a worker as SIGTERM does once its tasks were polled this often from now on; wait for its end with
+    /// [`stopped`](Self::stopped).
+    pub fn drain_after_polls(&self, name: &str, polls: u64) {
+        let (fleet, member) = (self.clone(), name.to_owned());
+        self.scope(name).after_polls(polls, move || {
+            fleet
+                .shared
+                .oracle
+                .note(&format_args!("{member:<8} is drained after {polls} polls"));
+            fleet.with_member(&member, |member| member.stopper.drain());
+        });
+    }
+
+    /// How often the tasks of a worker were polled so far.
+    pub fn polls(&self, name: &str) -> u64 {
+        self.scope(name).polls()
     }
 
     /// The tasks of a worker that have not ended.
