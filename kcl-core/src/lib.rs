@@ -82,6 +82,7 @@ pub mod settings;
 pub mod shard_sync;
 pub mod source;
 pub mod status;
+pub mod streams;
 pub mod task;
 pub mod time;
 pub mod worker;

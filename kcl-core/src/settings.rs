@@ -61,6 +61,10 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// How long a start may go on trying while a service does not answer. 60 s by default.
     pub start_timeout: Duration,
+    /// How long the leases of a stream that the application reads no more are kept, checkpoints and all. For ever by default,
+    /// as in the Java KCL; only where the application reads [many streams](crate::worker::WorkerBuilder::streams). The time
+    /// counts while no worker holds a lease of the stream, and begins anew with a new leader.
+    pub forget_streams_after: Option<Duration>,
     /// How the leader assigns leases.
     pub assignment: AssignmentSettings,
     /// Takes over the table of a Java application. It must be stopped: a Java worker and this library do not share
@@ -97,6 +101,7 @@ impl Default for Settings {
             handoff_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(25),
             start_timeout: Duration::from_secs(60),
+            forget_streams_after: None,
             assignment: AssignmentSettings::default(),
             take_over_java: false,
         }

@@ -110,6 +110,12 @@ impl Calls {
         self.target.bare_name()
     }
 
+    pub(crate) fn address(&self) -> &str {
+        match &self.target {
+            Target::Name(address) | Target::Arn { arn: address, .. } => address,
+        }
+    }
+
     fn request<'a>(&'a self, action: &'static str, shard: Option<&'a ShardId>) -> Request<'a> {
         Request {
             action,

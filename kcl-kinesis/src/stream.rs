@@ -90,6 +90,11 @@ impl StreamSource for KinesisStream {
         self.calls.stream_name()
     }
 
+    /// The ARN where one was given, the name otherwise.
+    fn address(&self) -> &str {
+        self.calls.address()
+    }
+
     /// Asks DescribeStreamSummary.
     async fn identity(&self) -> Result<StreamIdentity, SourceError> {
         convert::identity(self.calls.describe().await?)

@@ -239,6 +239,10 @@ impl<S: StreamSource> StreamSource for FaultyStream<S> {
         self.inner.name()
     }
 
+    fn address(&self) -> &str {
+        self.inner.address()
+    }
+
     async fn identity(&self) -> Result<StreamIdentity, SourceError> {
         let reply = self.link.cross(StreamCall::Identity, None).await?;
         reply.deliver(StreamCall::Identity, self.inner.identity().await)

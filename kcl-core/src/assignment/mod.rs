@@ -14,6 +14,7 @@ mod perform;
 mod settings;
 mod task;
 
+pub(crate) use perform::at_most;
 pub(crate) use plan::Reason;
 pub use settings::AssignmentSettings;
 pub(crate) use task::{CoordinatorContext, CoordinatorStatus, Notices, Role, coordinate};

@@ -46,6 +46,8 @@ pub(crate) struct CoordinatorContext {
     pub(crate) wake: Arc<Notify>,
     pub(crate) writer: Arc<dyn LeaseWriter>,
     pub(crate) notices: Arc<dyn Notices>,
+    /// Whether the lease is of a stream that this worker reads: others are nobody's business here.
+    pub(crate) reads: Arc<dyn Fn(&Lease) -> bool + Send + Sync>,
 }
 
 /// Hears what the coordinator does: for status and metrics. Called often; must not block.
@@ -354,7 +356,11 @@ impl Coordinator {
         rounds.observer.look(now, scan);
         self.choose_deputy(&rounds.observer);
 
-        let snapshot = rounds.observer.snapshot(self.context.settings.max_moves);
+        let mut snapshot = rounds.observer.snapshot(self.context.settings.max_moves);
+        snapshot.leases.retain(|lease| {
+            let row = rounds.observer.row(&lease.key);
+            row.is_some_and(|row| (self.context.reads)(row))
+        });
         let plan = self.plan(&snapshot);
         let is_failed = !self.perform(&plan, rounds).await;
         rounds.failed_in_a_row = if is_failed { rounds.failed_in_a_row + 1 } else { 0 };

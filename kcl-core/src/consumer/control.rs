@@ -13,6 +13,8 @@ pub(crate) enum DrainReason {
     Shutdown,
     /// The consumer made no progress even after reopening.
     Stalled,
+    /// The worker reads the stream no more.
+    StreamClosed,
 }
 
 /// What a consumer is told. Later and stronger wishes replace earlier ones: abort, lost, drain, reopen.

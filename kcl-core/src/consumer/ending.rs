@@ -134,7 +134,7 @@ async fn read_family(own: &Ownership, row: &Lease, end: &ShardEnd) -> Result<Rel
 async fn list(own: &Ownership) -> Result<ShardGraph, SourceError> {
     let (mut shards, mut page) = (Vec::new(), None);
     loop {
-        let call = own.services.source.shards(ShardFilter::All, page);
+        let call = own.stream.source.shards(ShardFilter::All, page);
         let answer = own.services.clock.timeout(PAGE_TIMEOUT, call).await;
         let answer = answer.unwrap_or_else(|elapsed| {
             Err(SourceError::new(SourceErrorKind::Unavailable, "no answer in time").with_source(elapsed))

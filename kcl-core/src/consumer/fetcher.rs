@@ -14,7 +14,7 @@ use crate::processor::backoff;
 use crate::rng::Rng;
 use crate::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind};
 use crate::task::TaskPolicy;
-use crate::time::Moment;
+use crate::time::{ClockExt as _, Moment};
 
 /// What the fetcher has read: records, or the end of the shard, or both.
 #[derive(Debug)]
@@ -65,6 +65,7 @@ impl Fetcher {
             let Ok(place) = sender.reserve().await else {
                 return;
             };
+            until_known(&self.own).await;
             let begun = self.own.services.clock.now();
             match self.fetch().await {
                 Ok(fetch) => {
@@ -88,8 +89,8 @@ impl Fetcher {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
-                services
-                    .source
+                let source = &self.own.stream.source;
+                source
                     .open(self.own.context.shard(), self.start.position.clone())
                     .await?
             }
@@ -160,6 +161,9 @@ impl Fetcher {
         ) {
             self.own.progress.step(services.clock.now());
         }
+        if error.kind() == SourceErrorKind::NotFound {
+            services.streams.doubt(&self.own.stream);
+        }
         if throttled {
             tracing::debug!(lease = %self.own.key, "throttled");
         } else if self.failures == 1 || self.failures.is_multiple_of(100) {
@@ -176,6 +180,16 @@ impl Fetcher {
             .clock
             .sleep_until(begun.max(services.clock.now()) + pause)
             .await;
+    }
+}
+
+/// Waits while it is not known whether the stream is still the one that the lease is for.
+async fn until_known(own: &Ownership) {
+    while own.stream.is_doubted() {
+        // The shard is held, as the status says, and nothing would be better at another worker.
+        let clock = &own.services.clock;
+        own.progress.step(clock.now());
+        clock.sleep(FIRST_PAUSE).await;
     }
 }
 

@@ -138,11 +138,9 @@ impl Keeper<'_> {
     }
 
     fn renewal(&self) -> LeaseChange {
-        let row = self.own.row();
-        let identity = row.identity.is_none().then(|| self.own.services.identity.clone());
         LeaseChange::Renew {
             throughput: None,
-            identity,
+            identity: self.own.missing_identity(),
         }
     }
 

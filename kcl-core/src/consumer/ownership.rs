@@ -22,8 +22,8 @@ use crate::processor::{
 };
 use crate::rng::Rng;
 use crate::settings::Settings;
-use crate::source::StreamSource;
 use crate::status::StatusBoard;
+use crate::streams::{OpenStream, Streams};
 use crate::task::TaskScope;
 use crate::time::{BoxFuture, Clock, Moment};
 
@@ -34,8 +34,7 @@ pub(crate) struct Services {
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
-    pub(crate) source: Arc<dyn StreamSource>,
-    pub(crate) identity: StreamIdentity,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) lanes: Lanes,
     pub(crate) scope: TaskScope,
     pub(crate) factory: Arc<dyn RecordProcessorFactory>,
@@ -51,6 +50,8 @@ pub(crate) struct Services {
 /// One ownership of one lease: from the renewal that began it until it is lost or given up.
 pub(crate) struct Ownership {
     pub(crate) services: Arc<Services>,
+    /// The stream of the shard.
+    pub(crate) stream: Arc<OpenStream>,
     pub(crate) key: LeaseKey,
     pub(crate) context: ShardContext,
     pub(crate) control: Control,
@@ -104,13 +105,18 @@ pub(crate) enum Written {
 
 impl Ownership {
     /// The ownership that began with a renewal sent at `renewed`, which returned this row.
-    pub(crate) fn begin(services: Arc<Services>, row: Lease, renewed: Moment) -> Arc<Self> {
+    pub(crate) fn begin(
+        services: Arc<Services>,
+        stream: Arc<OpenStream>,
+        row: Lease,
+        renewed: Moment,
+    ) -> Arc<Self> {
         let now = services.clock.now();
         let token = FencingToken::new(row.counter);
         let context = ShardContext::of_lease(
             services.application.clone(),
             services.worker.clone(),
-            services.source.name().to_owned(),
+            (stream.identity.name.clone(), Some(stream.identity.arn.clone())),
             row.shard.clone(),
             row.key.clone(),
             token,
@@ -122,6 +128,7 @@ impl Ownership {
         };
         context.believe_until(belief.until(services.settings.failover_time));
         Arc::new(Self {
+            stream,
             key: row.key.clone(),
             context,
             control: Control::default(),
@@ -138,6 +145,12 @@ impl Ownership {
             }),
             services,
         })
+    }
+
+    /// What a renewal of this row should fill in: which stream the lease is for, where Java did not write it.
+    pub(crate) fn missing_identity(&self) -> Option<StreamIdentity> {
+        let is_missing = self.lock().row.identity.is_none();
+        is_missing.then(|| self.stream.identity.clone())
     }
 
     /// The row as the last applied write returned it.

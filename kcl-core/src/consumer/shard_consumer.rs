@@ -223,7 +223,10 @@ impl ShardConsumer {
             None => start_of(
                 &self.own.row(),
                 &self.wish,
-                self.own.services.settings.initial_position,
+                self.own
+                    .stream
+                    .initial_position
+                    .unwrap_or(self.own.services.settings.initial_position),
             ),
         }
     }

@@ -143,6 +143,56 @@ pub struct StreamIdentity {
     pub created: Timestamp,
 }
 
+impl StreamIdentity {
+    /// How the lease rows of an application that reads many streams name this one: `account:stream:creation`, where the
+    /// account is that of the ARN and the creation is in whole seconds since 1970, as in the Java KCL.
+    ///
+    /// ```
+    /// use kcl_core::model::StreamIdentity;
+    /// use kcl_core::time::Timestamp;
+    ///
+    /// let identity = StreamIdentity {
+    ///     name: "trucks".to_owned(),
+    ///     arn: "arn:aws:kinesis:eu-west-1:111122223333:stream/trucks".to_owned(),
+    ///     created: Timestamp::from_millis(1_700_000_000_123),
+    /// };
+    /// assert_eq!(identity.key()?.as_str(), "111122223333:trucks:1700000000");
+    /// # Ok::<(), kcl_core::model::InvalidName>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the ARN holds no account number, the name holds a colon or is empty, or the time is before 1970.
+    pub fn key(&self) -> Result<StreamKey, InvalidName> {
+        let account = self.arn.split(':').nth(4).unwrap_or_default();
+        let created = self.created.as_millis().div_euclid(1000);
+        StreamKey::new(format!("{account}:{}:{created}", self.name)).and_then(StreamKey::checked)
+    }
+}
+
+impl StreamKey {
+    /// The key, if it is a serialized stream identifier of the Java KCL: an account number, a name without a colon, and the
+    /// time of the creation in seconds, above zero.
+    fn checked(self) -> Result<Self, InvalidName> {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let parts: Vec<&str> = self.as_str().split(':').collect();
+        match parts[..] {
+            [account, name, created]
+                if is_number(account)
+                    && !name.is_empty()
+                    && is_number(created)
+                    && created.bytes().any(|digit| digit != b'0') =>
+            {
+                Ok(self)
+            }
+            _ => Err(InvalidName {
+                what: "stream key",
+                problem: "is not account:stream:creation",
+            }),
+        }
+    }
+}
+
 /// A random number that names one run of one worker process.
 ///
 /// Every write carries it, so that a writer who lost the reply can tell its own write from that of another process with the same worker id.
@@ -192,6 +242,30 @@ mod tests {
         assert!(ShardId::new("a\nb").is_err());
         assert!(LeaseKey::new("x".repeat(1025)).is_err());
         assert_eq!(WorkerId::new("w-1").unwrap().as_str(), "w-1");
+    }
+
+    #[test]
+    fn a_stream_key_is_the_serialized_identifier_of_java_or_refused() {
+        let identity = |name: &str, arn: &str, created| StreamIdentity {
+            name: name.to_owned(),
+            arn: arn.to_owned(),
+            created: Timestamp::from_millis(created),
+        };
+        let arn = "arn:aws-cn:kinesis:cn-north-1:000000000000:stream/a";
+        assert_eq!(
+            identity("a", arn, 1999).key().unwrap().as_str(),
+            "000000000000:a:1"
+        );
+        for broken in [
+            identity("a", arn, 999),
+            identity("a", arn, -5000),
+            identity("a:b", arn, 5000),
+            identity("", arn, 5000),
+            identity("a", "arn:aws:kinesis:eu-west-1::stream/a", 5000),
+            identity("a", "memory/a", 5000),
+        ] {
+            assert!(broken.key().is_err(), "{broken:?}");
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ struct Inner {
     application: ApplicationName,
     worker: WorkerId,
     stream: String,
+    arn: Option<String>,
     shard: ShardId,
     lease: LeaseKey,
     token: FencingToken,
@@ -80,7 +81,7 @@ impl ShardContext {
         Self::of_lease(
             application,
             worker,
-            stream.into(),
+            (stream.into(), None),
             shard,
             lease,
             token,
@@ -91,7 +92,7 @@ impl ShardContext {
     pub(crate) fn of_lease(
         application: ApplicationName,
         worker: WorkerId,
-        stream: String,
+        (stream, arn): (String, Option<String>),
         shard: ShardId,
         lease: LeaseKey,
         token: FencingToken,
@@ -102,6 +103,7 @@ impl ShardContext {
                 application,
                 worker,
                 stream,
+                arn,
                 shard,
                 lease,
                 token,
@@ -124,6 +126,11 @@ impl ShardContext {
     /// The name of the stream.
     pub fn stream(&self) -> &str {
         &self.inner.stream
+    }
+
+    /// The Amazon resource name of the stream, or what a source without AWS uses in its place; `None` in a context made by hand.
+    pub fn stream_arn(&self) -> Option<&str> {
+        self.inner.arn.as_deref()
     }
 
     /// The shard.

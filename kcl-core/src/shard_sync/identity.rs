@@ -68,13 +68,23 @@ pub fn check_identity<'a>(
         .try_for_each(|lease| check(lease, identity, keying))
 }
 
+/// Checks that the lease is one of an application that reads many streams, whichever stream it is of.
+pub(crate) fn check_keyed_by_stream(lease: &Lease) -> Result<(), Mismatch> {
+    match lease.stream {
+        Some(_) => Ok(()),
+        None => Err(Mismatch::OneStream {
+            key: lease.key.clone(),
+        }),
+    }
+}
+
 fn check(lease: &Lease, identity: &StreamIdentity, keying: &Keying) -> Result<(), Mismatch> {
     let key = lease.key.clone();
     match keying {
         Keying::SingleStream if lease.stream.is_some() || key.as_str() != lease.shard.as_str() => {
             return Err(Mismatch::ManyStreams { key });
         }
-        Keying::MultiStream(_) if lease.stream.is_none() => return Err(Mismatch::OneStream { key }),
+        Keying::MultiStream(_) if lease.stream.is_none() => return check_keyed_by_stream(lease),
         Keying::MultiStream(_) if !keying.owns(lease) => return Ok(()),
         Keying::SingleStream | Keying::MultiStream(_) => {}
     }

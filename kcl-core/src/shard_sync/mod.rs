@@ -16,9 +16,10 @@ mod testing;
 
 pub use audit::{Audit, Verdict};
 pub use graph::{Cover, ShardGraph, cover, uncovered};
+pub(crate) use identity::check_keyed_by_stream;
 pub use identity::{Mismatch, check_identity};
 pub use plan::{
     Anomaly, CreateReason, Creation, InitialPosition, Keying, Start, SyncPlan, lease_cover, plan_sync,
 };
 pub use shard_end::{ChildPlan, Family, InvalidShardEnd, children_from_listing, plan_children};
-pub(crate) use task::{SyncReport, SyncRequest, Tools, sync_once};
+pub(crate) use task::{SyncError, SyncReport, SyncRequest, Tools, sync_once};

@@ -14,6 +14,12 @@ pub trait StreamSource: Send + Sync + fmt::Debug + 'static {
     /// The name of the stream as the application configured it.
     fn name(&self) -> &str;
 
+    /// What tells the stream from every other one that the application reads: its name, or more where two may have the same
+    /// name, as the ARN of a stream of another account.
+    fn address(&self) -> &str {
+        self.name()
+    }
+
     /// Which stream this is, beyond its name.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use crate::processor::{ErrorPolicy, RecordProcessorFactory, RetryForever};
 use crate::rng::Rng;
 use crate::settings::Settings;
 use crate::source::StreamSource;
+use crate::streams::StreamTracker;
 use crate::task::TaskScope;
 use crate::time::{Clock, TokioClock};
 
@@ -20,12 +21,21 @@ pub struct Worker {
     pub(crate) parts: Parts,
 }
 
+/// What a worker reads.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    /// One stream, for good.
+    One(Arc<dyn StreamSource>),
+    /// Many, that come and go.
+    Many(Arc<dyn StreamTracker>),
+}
+
 /// What a worker is made of.
 pub(crate) struct Parts {
     pub(crate) application: ApplicationName,
     pub(crate) worker: WorkerId,
     pub(crate) settings: Settings,
-    pub(crate) source: Arc<dyn StreamSource>,
+    pub(crate) subject: Subject,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) factory: Arc<dyn RecordProcessorFactory>,
     pub(crate) policy: Arc<dyn ErrorPolicy>,
@@ -42,7 +52,7 @@ impl Worker {
             application: application.into(),
             worker_id: None,
             settings: Settings::default(),
-            source: None,
+            subjects: Vec::new(),
             store: None,
             factory: None,
             policy: Arc::new(RetryForever::default()),
@@ -74,7 +84,7 @@ pub struct WorkerBuilder {
     application: String,
     worker_id: Option<String>,
     settings: Settings,
-    source: Option<Arc<dyn StreamSource>>,
+    subjects: Vec<Subject>,
     store: Option<Arc<dyn LeaseStore>>,
     factory: Option<Arc<dyn RecordProcessorFactory>>,
     policy: Arc<dyn ErrorPolicy>,
@@ -85,9 +95,16 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// The stream to consume.
+    /// The one stream to consume. The application is then one of one stream, and its table cannot take a second: for more,
+    /// now or later, see [`streams`](Self::streams).
     pub fn stream(mut self, stream: impl StreamSource) -> Self {
-        self.source = Some(Arc::new(stream));
+        self.subjects.push(Subject::One(Arc::new(stream)));
+        self
+    }
+
+    /// The streams to consume, which may come and go: a [`StreamSet`](crate::streams::StreamSet), or another tracker.
+    pub fn streams(mut self, tracker: impl StreamTracker) -> Self {
+        self.subjects.push(Subject::Many(Arc::new(tracker)));
         self
     }
 
@@ -169,7 +186,18 @@ impl WorkerBuilder {
         if let Err(violations) = self.settings.validate() {
             wrong.extend(violations.violations().iter().map(ToString::to_string));
         }
-        let source = needed(self.source, "a stream is missing: call .stream(…)", &mut wrong);
+        let mut subjects = self.subjects;
+        if subjects.len() > 1 {
+            wrong.push(
+                "more than one stream is set, and an application reads one or many: call .stream(…) once, or .streams(…) once"
+                    .into(),
+            );
+        }
+        let subject = needed(
+            subjects.pop(),
+            "a stream is missing: call .stream(…) or .streams(…)",
+            &mut wrong,
+        );
         let store = needed(
             self.store,
             "a lease store is missing: call .leases(…)",
@@ -180,7 +208,10 @@ impl WorkerBuilder {
             "a processor is missing: call .processor(…)",
             &mut wrong,
         );
-        let stream = source.as_ref().map(|source| source.name().to_owned());
+        let stream = match &subject {
+            Some(Subject::One(source)) => Some(source.name().to_owned()),
+            Some(Subject::Many(_)) | None => None,
+        };
         for (what, name) in [
             ("worker id", worker.as_ref().map(WorkerId::as_str)),
             ("stream name", stream.as_deref()),
@@ -190,8 +221,8 @@ impl WorkerBuilder {
         if stream.is_some() && stream.as_deref() == worker.as_ref().map(WorkerId::as_str) {
             wrong.push("the worker id is the name of the stream; both are keys of the lease table: choose another id".into());
         }
-        let parts = (application, worker, source, store, factory);
-        let (Some(application), Some(worker), Some(source), Some(store), Some(factory), true) =
+        let parts = (application, worker, subject, store, factory);
+        let (Some(application), Some(worker), Some(subject), Some(store), Some(factory), true) =
             (parts.0, parts.1, parts.2, parts.3, parts.4, wrong.is_empty())
         else {
             return Err(Error::new(
@@ -210,7 +241,7 @@ impl WorkerBuilder {
                 application,
                 worker,
                 settings: self.settings,
-                source,
+                subject,
                 store,
                 factory,
                 policy: self.policy,
@@ -281,11 +312,22 @@ mod tests {
             "max_leases",
             "stall_tries",
             ".stream(",
+            ".streams(",
             ".leases(",
             ".processor(",
         ] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
+    }
+
+    #[test]
+    fn a_stream_beside_a_list_of_streams_is_refused() {
+        let error = Worker::builder("app")
+            .streams(crate::streams::StreamSet::default())
+            .streams(crate::streams::StreamSet::default())
+            .build()
+            .unwrap_err();
+        assert!(error.to_string().contains("one or many"), "{error}");
     }
 
     #[test]

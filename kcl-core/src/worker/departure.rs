@@ -52,6 +52,10 @@ async fn watch_and_begin(services: &Services, watched: Duration) -> Result<(), S
 
     let mut snapshot = observer.snapshot(0);
     snapshot.workers.retain(|worker| worker.proven);
+    snapshot.leases.retain(|lease| {
+        let row = observer.row(&lease.key);
+        row.is_some_and(|row| services.streams.reads(row))
+    });
     let mut outcome = Ok(());
     for step in plan_departure(&services.worker, &snapshot).moves {
         // What one lease meets with need not happen to the next.

@@ -14,8 +14,9 @@ use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreE
 use crate::lifecycle::{ConsumerEnd, ConsumerState};
 use crate::model::LeaseKey;
 use crate::status::LeaseStatus;
+use crate::streams::OpenStream;
 use crate::task::TaskPolicy;
-use crate::time::ClockExt as _;
+use crate::time::{ClockExt as _, Moment};
 use crate::worker::membership::{Membership, Standing};
 
 /// How often the next owner of a lease looks whether it was handed over.
@@ -193,7 +194,12 @@ impl Grants {
         if self.leaving.is_cancelled() {
             return self.give_back(&row).await;
         }
-        let identity = row.identity.is_none().then(|| self.services.identity.clone());
+        let Some(stream) = self.services.streams.of(&row) else {
+            // Whoever assigned it reads the stream, or did: another worker may.
+            tracing::warn!(lease = %row.key, "the lease is of a stream that this worker does not read");
+            return self.give_back(&row).await;
+        };
+        let identity = row.identity.is_none().then(|| stream.identity.clone());
         let change = LeaseChange::Renew {
             throughput: None,
             identity,
@@ -208,7 +214,7 @@ impl Grants {
         {
             Outcome::Applied(granted) if self.leaving.is_cancelled() => self.give_back(&granted).await,
             Outcome::Applied(granted) => {
-                self.begin(*granted, sent);
+                self.begin(stream, *granted, sent);
                 Ok(())
             }
             Outcome::Refused { .. } => Ok(()),
@@ -230,17 +236,18 @@ impl Grants {
         Ok(())
     }
 
-    fn begin(self: &Arc<Self>, row: Lease, renewed: crate::time::Moment) {
+    fn begin(self: &Arc<Self>, stream: Arc<OpenStream>, row: Lease, renewed: Moment) {
         let services = Arc::clone(&self.services);
         tracing::info!(lease = %row.key, to = %services.worker, counter = row.counter, checkpoint = %row.checkpoint, reason = "granted", "lease taken up");
         let key = row.key.clone();
-        let own = Ownership::begin(Arc::clone(&services), row, renewed);
+        let own = Ownership::begin(Arc::clone(&services), stream, row, renewed);
         self.show(&own);
         self.lock().held.insert(key.clone(), Arc::clone(&own));
         if self.leaving.is_cancelled() {
             // Whoever drains what is held may have looked already.
             own.control.drain(DrainReason::Shutdown);
         }
+        self.drain_closed_streams();
         services.metrics.lease_held();
 
         let span = tracing::info_span!("shard", lease = %key, token = %own.token());
@@ -308,6 +315,15 @@ impl Grants {
         tracing::info!(lease = %own.key, token = %own.token(), %end, "consumer ended");
         self.services.plan_now.notify_one();
         self.changed.notify_waiters();
+    }
+
+    /// Gives up what belongs to streams that are read no more.
+    pub(crate) fn drain_closed_streams(&self) {
+        for own in self.held() {
+            if !self.services.streams.reads(&own.row()) {
+                own.control.drain(DrainReason::StreamClosed);
+            }
+        }
     }
 
     /// What the worker holds now.

@@ -1,6 +1,7 @@
 //! What a worker does for its fleet: coordinates when it leads, makes the lease table follow the stream's shards,
 //! and tells what it knows of that.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,17 +9,22 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::assignment::{CoordinatorContext, CoordinatorStatus, Notices, Reason, Role, coordinate};
+use crate::assignment::{CoordinatorContext, CoordinatorStatus, Notices, Reason, Role, at_most, coordinate};
 use crate::consumer::Services;
 use crate::error::Causes;
 use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter, Outcome, StoreError};
-use crate::model::LeaseKey;
-use crate::shard_sync::{Audit, Cover, Keying, SyncReport, SyncRequest, Tools, Verdict, sync_once};
-use crate::time::{ClockExt as _, Moment};
+use crate::model::{LeaseKey, StreamKey};
+use crate::rng::Rng;
+use crate::shard_sync::{Audit, Cover, SyncError, SyncReport, SyncRequest, Tools, Verdict, sync_once};
+use crate::source::SourceErrorKind;
+use crate::streams::{FormerStreams, OpenStream};
+use crate::time::{BoxFuture, ClockExt as _, Moment};
 
 /// How often the leader compares the lease table with the stream's shards. Children come from the end of their parents, so
 /// this finds only what went wrong, or a shard whose lease somebody deleted.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
+/// How many streams are synced at the same time: each asks for its shards, and the service allows 100 such calls a second.
+const CONCURRENT_SYNCS: usize = 8;
 /// How long to wait before a sync that did not come to its end is made again.
 const SYNC_PAUSE: Duration = Duration::from_millis(500);
 
@@ -43,6 +49,10 @@ pub(crate) async fn serve_fleet(services: Arc<Services>, leaving: CancellationTo
             services: Arc::clone(&services),
         }),
         notices: Arc::clone(&office) as Arc<dyn Notices>,
+        reads: {
+            let streams = Arc::clone(&services.streams);
+            Arc::new(move |lease: &Lease| streams.reads(lease))
+        },
     };
     let followed = async {
         tokio::select! {
@@ -124,64 +134,167 @@ impl Notices for OfficeNews {
     }
 }
 
-/// As leader: syncs the shards at once, then audits.
+/// What the leader knows of one stream's shards from sync to sync.
+struct Followed {
+    audit: Audit,
+    is_synced: bool,
+    /// When the next sync is due.
+    due: Moment,
+}
+
+/// As leader: syncs the shards of each stream at once, then audits.
 async fn follow_shards(services: &Services, office: &OfficeNews) {
-    let mut rng = services.rng.child("shard sync");
-    let mut audit = Audit::new(2);
-    let mut is_synced = false;
+    let rng = services.rng.child("shard sync");
+    let mut followed: BTreeMap<Option<StreamKey>, Followed> = BTreeMap::new();
+    let mut former = FormerStreams::default();
+    let mut rounds = 0_u64;
     loop {
         let until = office.until_leading().await;
-        let pause = match sync(services, &mut rng, until).await {
+        let (streams, now) = (services.streams.all(), services.clock.now());
+        followed.retain(|key, _| {
+            streams
+                .iter()
+                .any(|stream| stream.keying.stream() == key.as_ref())
+        });
+        for stream in &streams {
+            let new = || Followed {
+                audit: Audit::new(2),
+                is_synced: false,
+                due: now,
+            };
+            followed
+                .entry(stream.keying.stream().cloned())
+                .or_insert_with(new);
+        }
+        let due = |stream: &Arc<OpenStream>| {
+            let followed = followed.get(&stream.keying.stream().cloned());
+            followed.is_some_and(|followed| followed.due <= now)
+        };
+        let due: Vec<_> = streams.iter().filter(|stream| due(stream)).collect();
+        let mut next = now + AUDIT_INTERVAL;
+        match read_leases(services).await {
+            Ok(leases) => {
+                forget_former_streams(services, &mut former, &leases).await;
+                rounds += 1;
+                let mut syncs: Vec<BoxFuture<'_, _>> = Vec::new();
+                for stream in due {
+                    let rng = rng.child(stream.source.address()).child(&rounds.to_string());
+                    syncs.push(Box::pin(sync(services, stream, &leases, rng, until)));
+                }
+                // In the order in which they end.
+                for (key, outcome) in at_most(CONCURRENT_SYNCS, syncs).await {
+                    if let Some(followed) = followed.get_mut(&key) {
+                        followed.take_in(services, outcome);
+                    }
+                }
+                next = followed
+                    .values()
+                    .map(|followed| followed.due)
+                    .fold(next, Moment::min);
+            }
+            Err(error) => {
+                tracing::warn!(error = %Causes(error.as_ref()), "the leases cannot be read, so the shards are not synced; trying on");
+                next = now + SYNC_PAUSE;
+            }
+        }
+        tokio::select! {
+            biased;
+            () = services.streams.changed() => {}
+            () = services.clock.sleep_until(next) => {}
+        }
+    }
+}
+
+impl Followed {
+    fn take_in(&mut self, services: &Services, outcome: Result<SyncReport, SyncError>) {
+        let pause = match outcome {
             Ok(report) => {
-                is_synced = is_synced || report.listed > 0 && !report.interrupted;
-                note(services, &mut audit, &report);
-                if is_synced && !report.interrupted {
+                self.is_synced = self.is_synced || report.listed > 0 && !report.interrupted;
+                note(services, &mut self.audit, &report);
+                if self.is_synced && !report.interrupted {
                     AUDIT_INTERVAL
                 } else {
                     SYNC_PAUSE
                 }
             }
             Err(error) => {
-                tracing::warn!(error = %Causes(error.as_ref()), "the shards could not be synced, trying on");
+                tracing::warn!(error = %Causes(&error), "the shards could not be synced, trying on");
                 SYNC_PAUSE
             }
         };
-        services.clock.sleep(pause).await;
+        self.due = services.clock.now() + pause;
     }
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+async fn read_leases(services: &Services) -> Result<Vec<Lease>, AnyError> {
+    let limit = services.settings.failover_time / 2;
+    let scan = services.clock.timeout(limit, services.store.scan()).await??;
+    Ok(scan.leases)
+}
+
 async fn sync(
     services: &Services,
-    rng: &mut crate::rng::Rng,
+    stream: &OpenStream,
+    leases: &[Lease],
+    mut rng: Rng,
     deadline: Moment,
-) -> Result<SyncReport, AnyError> {
-    let keying = Keying::SingleStream;
-    let scan = services
-        .clock
-        .timeout(services.settings.failover_time / 2, services.store.scan())
-        .await??;
-    let leases: Vec<_> = scan
-        .leases
-        .into_iter()
-        .filter(|lease| keying.owns(lease))
+) -> (Option<StreamKey>, Result<SyncReport, SyncError>) {
+    let leases: Vec<_> = leases
+        .iter()
+        .filter(|lease| stream.keying.owns(lease))
+        .cloned()
         .collect();
     let tools = Tools {
-        source: services.source.as_ref(),
+        source: stream.source.as_ref(),
         store: services.store.as_ref(),
         writer: &services.lanes,
         clock: services.clock.as_ref(),
-        rng,
+        rng: &mut rng,
     };
     let request = SyncRequest {
         leases: &leases,
-        initial: services.settings.initial_position,
-        keying: &keying,
-        identity: &services.identity,
+        initial: stream
+            .initial_position
+            .unwrap_or(services.settings.initial_position),
+        keying: &stream.keying,
+        identity: &stream.identity,
         deadline,
     };
-    Ok(sync_once(tools, request).await?)
+    let outcome = sync_once(tools, request).await;
+    if let Err(SyncError::Source(error)) = &outcome
+        && error.kind() == SourceErrorKind::NotFound
+    {
+        services.streams.doubt(stream);
+    }
+    (stream.keying.stream().cloned(), outcome)
+}
+
+/// Deletes the leases of streams that nobody has read for as long as the settings say.
+async fn forget_former_streams(services: &Services, former: &mut FormerStreams, leases: &[Lease]) {
+    let Some(grace) = services.settings.forget_streams_after else {
+        return;
+    };
+    let now = services.clock.now();
+    let reads = |lease: &Lease| services.streams.reads(lease);
+    for lease in former.look(now, leases, reads, grace) {
+        let expect = Expect::Version(lease.version());
+        let outcome = services
+            .lanes
+            .change(&lease.key, Some(lease), expect, LeaseChange::Delete)
+            .await;
+        match outcome {
+            Ok(Outcome::Applied(_)) => {
+                tracing::info!(lease = %lease.key, checkpoint = %lease.checkpoint, reason = "stream no longer read", "lease deleted");
+            }
+            Ok(Outcome::Refused { .. }) => {}
+            Err(error) => {
+                tracing::warn!(lease = %lease.key, error = %Causes(&error), "the lease of a former stream cannot be deleted yet");
+                return;
+            }
+        }
+    }
 }
 
 fn note(services: &Services, audit: &mut Audit, report: &SyncReport) {

@@ -2,6 +2,8 @@
 
 mod builder;
 mod departure;
+mod fatal;
+mod following;
 mod grants;
 mod handle;
 mod leadership;

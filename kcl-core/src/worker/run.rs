@@ -16,8 +16,10 @@ use crate::settings::Settings;
 use crate::status::{Phase, StatusBoard};
 use crate::task::TaskPolicy;
 use crate::time::{ClockExt as _, Moment};
-use crate::worker::builder::Parts;
+use crate::worker::builder::{Parts, Subject};
 use crate::worker::departure::hand_over_all;
+use crate::worker::fatal::Fatal;
+use crate::worker::following::follow_streams;
 use crate::worker::grants::Grants;
 use crate::worker::handle::{Stop, StopSignal, TASK};
 use crate::worker::leadership::serve_fleet;
@@ -80,7 +82,8 @@ struct Running {
     leaving: CancellationToken,
     /// Fires when the coordinator has given up its office.
     office_left: CancellationToken,
-    superseded: CancellationToken,
+    subject: Subject,
+    fatal: Arc<Fatal>,
 }
 
 impl Running {
@@ -100,8 +103,7 @@ impl Running {
             settings: parts.settings,
             clock: parts.clock,
             rng: parts.rng,
-            source: parts.source,
-            identity: ground.identity,
+            streams: ground.streams,
             store: parts.store,
             lanes,
             scope: parts.scope,
@@ -114,7 +116,6 @@ impl Running {
         });
         let membership = Arc::new(Membership::new(Arc::clone(&services)));
         let leaving = CancellationToken::new();
-        let superseded = CancellationToken::new();
         let grants = Grants::new(Arc::clone(&services), Arc::clone(&membership), leaving.clone());
         Self {
             services,
@@ -122,7 +123,8 @@ impl Running {
             grants,
             leaving,
             office_left: CancellationToken::new(),
-            superseded,
+            subject: parts.subject,
+            fatal: Arc::default(),
         }
     }
 
@@ -138,6 +140,22 @@ impl Running {
         self.spawn_watch("membership", async move { membership.keep_up().await });
         let grants = Arc::clone(&self.grants);
         self.spawn_watch("discovery", async move { grants.discover().await });
+        let followed = follow_streams(
+            Arc::clone(&self.services),
+            self.subject.clone(),
+            Arc::clone(&self.grants),
+            Arc::clone(&self.fatal),
+        );
+        let leaving = self.leaving.clone();
+        self.services
+            .scope
+            .spawn("streams", TaskPolicy::Vital, async move {
+                tokio::select! {
+                    biased;
+                    () = leaving.cancelled() => {}
+                    () = followed => {}
+                }
+            });
         let (services, leaving) = (Arc::clone(&self.services), self.leaving.clone());
         let office_left = self.office_left.clone().drop_guard();
         self.services
@@ -150,12 +168,16 @@ impl Running {
 
     /// Spawns a task that ends by itself only when another process has taken the worker's id.
     fn spawn_watch(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let (leaving, superseded) = (self.leaving.clone(), self.superseded.clone());
+        let (leaving, fatal) = (self.leaving.clone(), Arc::clone(&self.fatal));
+        let worker = self.services.worker.clone();
         let watch = async move {
             tokio::select! {
                 biased;
                 () = leaving.cancelled() => {}
-                () = task => superseded.cancel(),
+                () = task => fatal.raise(Error::new(
+                    ErrorKind::Superseded,
+                    format!("another process runs under the worker id {worker:?} and is newer; give every worker its own id"),
+                )),
             }
         };
         self.services.scope.spawn(name, TaskPolicy::Vital, watch);
@@ -169,10 +191,7 @@ impl Running {
             failure = self.services.scope.failed() => {
                 Why::Failed(Error::new(ErrorKind::Internal, format!("the worker {worker} broke and gave its leases up")).with_source(failure))
             }
-            () = self.superseded.cancelled() => Why::Failed(Error::new(
-                ErrorKind::Superseded,
-                format!("another process runs under the worker id {worker:?} and is newer; give every worker its own id"),
-            )),
+            error = self.fatal.raised() => Why::Failed(error),
         }
     }
 

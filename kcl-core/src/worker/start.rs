@@ -3,21 +3,24 @@
 
 use std::error::Error as StdError;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Causes, Error, ErrorKind};
-use crate::lease::{Preparation, StoreError, StoreErrorKind};
+use crate::lease::{Lease, Preparation, StoreError, StoreErrorKind};
 use crate::model::StreamIdentity;
 use crate::processor::backoff;
 use crate::rng::Rng;
-use crate::shard_sync::check_identity;
-use crate::source::{SourceError, SourceErrorKind};
+use crate::shard_sync::{Keying, Mismatch, check_identity, check_keyed_by_stream};
+use crate::source::{SourceError, SourceErrorKind, StreamSource};
+use crate::streams::{OpenStream, StreamTracker, Streams};
 use crate::time::{ClockExt as _, Moment};
-use crate::worker::builder::Parts;
+use crate::worker::builder::{Parts, Subject};
+use crate::worker::following::{by_address, open_tracked};
 
 /// What a worker knows once it may begin.
 pub(crate) struct Ground {
-    pub(crate) identity: StreamIdentity,
+    pub(crate) streams: Arc<Streams>,
 }
 
 /// Asks source and store. A service that does not answer is asked again until the start's time is up; anything else is an
@@ -25,13 +28,7 @@ pub(crate) struct Ground {
 pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
     let deadline = parts.clock.now() + parts.settings.start_timeout;
     let attempts = Attempts { parts, deadline };
-    let stream = parts.source.name();
-
-    let identity = attempts
-        .until_answered(&format!("cannot find the stream {stream:?}"), || {
-            parts.source.identity()
-        })
-        .await?;
+    let streams = attempts.find_streams().await?;
     let preparation = Preparation {
         application: parts.application.clone(),
         worker: parts.worker.clone(),
@@ -46,7 +43,7 @@ pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
     let scan = attempts
         .until_answered("cannot read the lease table", || parts.store.scan())
         .await?;
-    check_identity(&scan.leases, &identity, &crate::shard_sync::Keying::SingleStream)
+    check_leases(&scan.leases, &parts.subject, &streams)
         .map_err(|mismatch| Error::new(ErrorKind::Mismatch, mismatch.to_string()))?;
     for row in &scan.undecodable {
         tracing::error!(
@@ -55,7 +52,20 @@ pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
             "a row of the lease table cannot be read; it is left as it is"
         );
     }
-    Ok(Ground { identity })
+    Ok(Ground {
+        streams: Arc::new(streams),
+    })
+}
+
+/// Whether the rows of the table are those of an application that reads what this one reads.
+fn check_leases(leases: &[Lease], subject: &Subject, streams: &Streams) -> Result<(), Mismatch> {
+    if let Subject::Many(_) = subject {
+        leases.iter().try_for_each(check_keyed_by_stream)?;
+    }
+    streams
+        .all()
+        .iter()
+        .try_for_each(|stream| check_identity(leases, &stream.identity, &stream.keying))
 }
 
 struct Attempts<'a> {
@@ -94,6 +104,53 @@ impl Answer for SourceError {
 }
 
 impl Attempts<'_> {
+    async fn find_streams(&self) -> Result<Streams, Error> {
+        let streams = Streams::default();
+        match &self.parts.subject {
+            Subject::One(source) => {
+                let identity = self.identify(source.as_ref()).await?;
+                let source = Arc::clone(source);
+                streams.open(OpenStream::new(source, identity, Keying::SingleStream, None));
+            }
+            Subject::Many(tracker) => self.find_tracked(tracker.as_ref(), &streams).await?,
+        }
+        Ok(streams)
+    }
+
+    /// Of many streams, those that are there. One that is missing may come: it is looked for again while the worker runs.
+    async fn find_tracked(&self, tracker: &dyn StreamTracker, streams: &Streams) -> Result<(), Error> {
+        let tracked = self
+            .until_answered("cannot list the streams to read", || tracker.streams())
+            .await?;
+        let tracked = by_address(tracked);
+        let mut missing = None;
+        for (address, stream) in &tracked {
+            let identity = match self.identify(stream.source().as_ref()).await {
+                Ok(identity) => identity,
+                Err(error) if error.kind() == ErrorKind::Mismatch => {
+                    tracing::error!(stream = address, error = %Causes(&error), "a stream is not there; the others are read");
+                    missing = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let opened = open_tracked(stream, identity).map_err(|error| {
+                let message = format!("the stream {address:?} cannot be one of many: {error}");
+                Error::new(ErrorKind::Configuration, message).with_source(error)
+            })?;
+            streams.open(opened);
+        }
+        match missing {
+            Some(error) if streams.all().is_empty() => Err(error),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn identify(&self, source: &dyn StreamSource) -> Result<StreamIdentity, Error> {
+        let what = format!("cannot find the stream {:?}", source.address());
+        self.until_answered(&what, || source.identity()).await
+    }
+
     async fn until_answered<T, E: Answer, F: Future<Output = Result<T, E>> + Send>(
         &self,
         what: &str,

@@ -189,6 +189,7 @@ impl Worker {
             wake: Arc::clone(&worker.wake),
             writer: Arc::new(Lane(Arc::clone(table), incarnation)),
             notices: Arc::<Seen>::clone(&worker.seen),
+            reads: Arc::new(|_| true),
         };
         let coordinator = coordinate(context, worker.shutdown.clone());
         worker.scope.spawn("coordinator", TaskPolicy::Vital, coordinator);

@@ -1,0 +1,16 @@
+//! The streams that an application reads: one for good, or many that come and go.
+//!
+//! Which of the two is part of the identity of the application. One stream has the lease keys of a single-stream application
+//! of the Java KCL, the bare shard ids; many have those of a multi-stream application, `account:stream:creation:shard`, from
+//! the first day, even while there is only one.
+//!
+//! A [`StreamTracker`] says which streams there are; [`StreamSet`] is one that the program changes at run time. What a worker
+//! reads at the moment is in the registry, in which every lease finds its stream.
+
+mod former;
+mod registry;
+mod tracker;
+
+pub(crate) use former::FormerStreams;
+pub(crate) use registry::{OpenStream, Streams};
+pub use tracker::{StreamSet, StreamTracker, TrackedStream};

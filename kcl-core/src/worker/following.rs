@@ -1,0 +1,249 @@
+//! Follows the streams that the application reads: opens those that come, closes those that go, and finds out whether one
+//! that was not found is still the one that the leases are for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::consumer::Services;
+use crate::error::{Causes, Error, ErrorKind};
+use crate::model::{InvalidName, StreamIdentity};
+use crate::shard_sync::Keying;
+use crate::source::{SourceError, SourceErrorKind, StreamSource};
+use crate::streams::{OpenStream, StreamTracker, TrackedStream};
+use crate::time::{ClockExt as _, Moment};
+use crate::worker::builder::Subject;
+use crate::worker::fatal::Fatal;
+use crate::worker::grants::Grants;
+
+/// How long a tracker may take to answer.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a stream may take to say which it is.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The shortest time between two questions about streams that were not found: the service allows few of them.
+const RECHECK: Duration = Duration::from_secs(5);
+/// The shortest time between two questions to a tracker.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Makes a stream that was asked for its identity one that can be read.
+///
+/// # Errors
+///
+/// When the lease rows of an application that reads many cannot name it.
+pub(crate) fn open_tracked(
+    stream: &TrackedStream,
+    identity: StreamIdentity,
+) -> Result<OpenStream, InvalidName> {
+    let keying = Keying::MultiStream(identity.key()?);
+    let source = Arc::clone(stream.source());
+    Ok(OpenStream::new(
+        source,
+        identity,
+        keying,
+        stream.initial_position(),
+    ))
+}
+
+/// Leaves out streams whose address was there before.
+pub(crate) fn by_address(streams: Vec<TrackedStream>) -> BTreeMap<String, TrackedStream> {
+    let mut unique = BTreeMap::new();
+    for stream in streams {
+        let address = stream.source().address().to_owned();
+        unique.entry(address).or_insert(stream);
+    }
+    unique
+}
+
+/// Runs as long as the worker.
+pub(crate) async fn follow_streams(
+    services: Arc<Services>,
+    subject: Subject,
+    grants: Arc<Grants>,
+    fatal: Arc<Fatal>,
+) {
+    let mut follower = Follower {
+        services: &services,
+        grants: &grants,
+        fatal: &fatal,
+        said: BTreeMap::new(),
+        checked: None,
+    };
+    match subject {
+        Subject::One(_) => loop {
+            services.streams.doubted().await;
+            follower.check_doubted(None).await;
+        },
+        Subject::Many(tracker) => follower.follow(tracker.as_ref()).await,
+    }
+}
+
+struct Follower<'a> {
+    services: &'a Services,
+    grants: &'a Arc<Grants>,
+    fatal: &'a Fatal,
+    /// What was said of each address, so that it is said once.
+    said: BTreeMap<String, String>,
+    /// When streams were last asked who they are.
+    checked: Option<Moment>,
+}
+
+impl Follower<'_> {
+    async fn follow(&mut self, tracker: &dyn StreamTracker) {
+        let mut tracked = BTreeMap::new();
+        loop {
+            let pause = tracker.interval().max(SHORTEST_INTERVAL);
+            tokio::select! {
+                biased;
+                () = self.services.streams.doubted() => self.check_doubted(Some(&tracked)).await,
+                () = self.services.clock.sleep(pause) => {
+                    if let Some(listed) = self.list(tracker).await {
+                        tracked = listed;
+                        self.follow_list(&tracked).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn list(&mut self, tracker: &dyn StreamTracker) -> Option<BTreeMap<String, TrackedStream>> {
+        const TRACKER: &str = "";
+        let answer = self.services.clock.timeout(LIST_TIMEOUT, tracker.streams()).await;
+        let answer = answer.unwrap_or_else(|elapsed| Err(no_answer(elapsed)));
+        match answer {
+            Ok(streams) => {
+                self.said.remove(TRACKER);
+                Some(by_address(streams))
+            }
+            Err(error) => {
+                let problem = Causes(&error).to_string();
+                self.say(
+                    TRACKER,
+                    problem,
+                    "the streams to read cannot be listed; those known are read on",
+                );
+                None
+            }
+        }
+    }
+
+    async fn follow_list(&mut self, tracked: &BTreeMap<String, TrackedStream>) {
+        let open = self.services.streams.all();
+        for stream in &open {
+            if !tracked.contains_key(stream.source.address()) {
+                self.close(stream, "no longer listed");
+            }
+        }
+        let open: BTreeSet<&str> = open.iter().map(|stream| stream.source.address()).collect();
+        for (address, stream) in tracked {
+            if !open.contains(address.as_str()) {
+                self.open(address, stream).await;
+            }
+        }
+        self.said
+            .retain(|address, _| address.is_empty() || tracked.contains_key(address));
+    }
+
+    async fn open(&mut self, address: &str, stream: &TrackedStream) {
+        const WHAT: &str = "a stream cannot be read yet";
+        let identity = match self.identify(stream.source().as_ref()).await {
+            Ok(identity) => identity,
+            Err(error) => return self.say(address, Causes(&error).to_string(), WHAT),
+        };
+        let opened = match open_tracked(stream, identity) {
+            Ok(opened) => opened,
+            Err(error) => return self.say(address, error.to_string(), WHAT),
+        };
+        let streams = &self.services.streams;
+        let twin = streams
+            .all()
+            .into_iter()
+            .find(|other| other.keying == opened.keying);
+        if let Some(twin) = twin {
+            let problem = format!("it is the stream that is read as {:?}", twin.source.address());
+            return self.say(address, problem, WHAT);
+        }
+        self.said.remove(address);
+        tracing::info!(stream = address, key = ?opened.keying.stream(), "reads a stream");
+        streams.open(opened);
+        self.services.plan_now.notify_one();
+    }
+
+    fn close(&self, stream: &OpenStream, reason: &str) {
+        tracing::info!(stream = stream.source.address(), reason, "reads a stream no more");
+        self.services.streams.close(stream);
+        self.grants.drain_closed_streams();
+        self.services.plan_now.notify_one();
+    }
+
+    /// Asks the streams that were not found who they are, until none is in doubt that answers.
+    async fn check_doubted(&mut self, tracked: Option<&BTreeMap<String, TrackedStream>>) {
+        let clock = &self.services.clock;
+        if let Some(checked) = self.checked {
+            clock.sleep_until(checked + RECHECK).await;
+        }
+        self.checked = Some(clock.now());
+        for stream in self.services.streams.all() {
+            if !stream.is_doubted() {
+                continue;
+            }
+            match self.identify(stream.source.as_ref()).await {
+                Ok(identity) if identity == stream.identity => stream.is_confirmed(),
+                Ok(identity) => self.replace(&stream, identity, tracked),
+                Err(error) => {
+                    let problem = Causes(&error).to_string();
+                    let is_gone = error.kind() == SourceErrorKind::NotFound;
+                    let what = match is_gone {
+                        true => "the stream is gone; its shards are held",
+                        false => "cannot find out whether the stream is gone; its shards are held",
+                    };
+                    self.say(stream.source.address(), problem, what);
+                    self.services.streams.ask_again();
+                }
+            }
+        }
+    }
+
+    /// The stream was created again: its shards are others, although they have the ids of the old ones.
+    fn replace(
+        &mut self,
+        stream: &OpenStream,
+        identity: StreamIdentity,
+        tracked: Option<&BTreeMap<String, TrackedStream>>,
+    ) {
+        let Some(tracked) = tracked else {
+            let message = format!(
+                "the stream {} was deleted and created again while it was read, so the positions in the lease table mean nothing: use another application name, or delete the old leases",
+                stream.identity.arn
+            );
+            return self.fatal.raise(Error::new(ErrorKind::Mismatch, message));
+        };
+        self.close(stream, "it was deleted and created again");
+        let opened = tracked
+            .get(stream.source.address())
+            .map(|stream| open_tracked(stream, identity));
+        if let Some(Ok(opened)) = opened {
+            self.services.streams.open(opened);
+            self.services.plan_now.notify_one();
+        }
+    }
+
+    async fn identify(&self, source: &dyn StreamSource) -> Result<StreamIdentity, SourceError> {
+        let answer = self
+            .services
+            .clock
+            .timeout(IDENTITY_TIMEOUT, source.identity())
+            .await;
+        answer.unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
+    }
+
+    fn say(&mut self, address: &str, problem: String, what: &'static str) {
+        if self.said.get(address) != Some(&problem) {
+            tracing::error!(stream = address, problem, "{what}");
+            self.said.insert(address.to_owned(), problem);
+        }
+    }
+}
+
+fn no_answer(elapsed: impl std::error::Error + Send + Sync + 'static) -> SourceError {
+    SourceError::new(SourceErrorKind::Unavailable, "no answer in time").with_source(elapsed)
+}

@@ -1,0 +1,411 @@
+//! Many streams in one application: they come and go, are missing, deleted and created again.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kcl_core::error::ErrorKind;
+use kcl_core::lease::{Lease, LeaseStore as _};
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::settings::Settings;
+use kcl_core::shard_sync::InitialPosition;
+use kcl_core::source::SourceErrorKind;
+use kcl_core::streams::{StreamSet, TrackedStream};
+use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::worker::{Worker, WorkerBuilder, WorkerHandle};
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_testkit::MemoryStream;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What was processed: the stream, and what the record says.
+type Log = Arc<Mutex<Vec<(String, String)>>>;
+
+struct Writes(Log);
+
+#[async_trait]
+impl RecordProcessor for Writes {
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        shard: &ShardContext,
+    ) -> Result<(), ProcessorError> {
+        let arn = shard.stream_arn().expect("a worker says which stream it is");
+        assert!(arn.ends_with(shard.stream()), "{arn}");
+        for record in &batch {
+            let text = String::from_utf8(record.data().to_vec())?;
+            self.0.lock().unwrap().push((shard.stream().to_owned(), text));
+        }
+        Ok(())
+    }
+}
+
+/// What the workers of a test share.
+struct Bed {
+    clock: TokioClock,
+    store: MemoryLeaseStore,
+    log: Log,
+    settings: Settings,
+}
+
+impl Bed {
+    fn new() -> Self {
+        Self {
+            clock: TokioClock::new(),
+            store: MemoryLeaseStore::new(),
+            log: Log::default(),
+            settings: Settings {
+                failover_time: 4 * SECOND,
+                start_timeout: 10 * SECOND,
+                ..Settings::default()
+            },
+        }
+    }
+
+    fn stream(&self, name: &str, shards: u32) -> MemoryStream {
+        MemoryStream::builder(name)
+            .shards(shards)
+            .clock(Arc::new(self.clock))
+            .build()
+    }
+
+    fn builder(&self, id: &str) -> WorkerBuilder {
+        let log = Arc::clone(&self.log);
+        Worker::builder("fleet")
+            .worker_id(id)
+            .leases(self.store.clone())
+            .processor(move |_: &ShardContext| Writes(Arc::clone(&log)))
+            .settings(self.settings.clone())
+            .clock(Arc::new(self.clock))
+    }
+
+    fn start(&self, id: &str, streams: &StreamSet) -> WorkerHandle {
+        self.builder(id).streams(streams.clone()).build().unwrap().start()
+    }
+
+    async fn sleep(&self, time: Duration) {
+        self.clock.sleep(time).await;
+    }
+
+    async fn leases(&self) -> Vec<Lease> {
+        self.store.scan().await.unwrap().leases
+    }
+
+    /// How many records of each stream were processed, repetitions included.
+    fn processed(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for (stream, _) in self.log.lock().unwrap().iter() {
+            *counts.entry(stream.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    async fn owners(&self, stream: &str) -> BTreeSet<Option<String>> {
+        let leases = self.leases().await.into_iter();
+        let of_stream = leases.filter(|lease| {
+            let key = lease.stream.as_ref().map(ToString::to_string).unwrap_or_default();
+            key.split(':').nth(1) == Some(stream)
+        });
+        of_stream
+            .map(|lease| lease.owner.map(|owner| owner.to_string()))
+            .collect()
+    }
+}
+
+fn put(stream: &MemoryStream, records: std::ops::Range<u32>) {
+    for n in records {
+        stream.put(format!("key-{n}"), n.to_string()).unwrap();
+    }
+}
+
+fn tracked(streams: &[&MemoryStream]) -> StreamSet {
+    StreamSet::new(streams.iter().map(|stream| TrackedStream::new((*stream).clone())))
+}
+
+fn counts<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<String, usize> {
+    expected
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect()
+}
+
+fn owned_by<const N: usize>(names: [&str; N]) -> BTreeSet<Option<String>> {
+    names.into_iter().map(|name| Some(name.to_owned())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_streams_are_shared_by_one_fleet_and_each_record_is_processed_once() {
+    let bed = Bed::new();
+    let (trucks, ships) = (bed.stream("trucks", 2), bed.stream("ships", 4));
+    put(&trucks, 0..50);
+    put(&ships, 0..70);
+    let streams = tracked(&[&trucks, &ships]);
+    let (a, b) = (bed.start("a", &streams), bed.start("b", &streams));
+    bed.sleep(10 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 50), ("ships", 70)]));
+    assert_eq!((a.status().leases.len(), b.status().leases.len()), (3, 3));
+    for lease in bed.leases().await {
+        let stream = lease
+            .stream
+            .expect("a row of many streams names its stream")
+            .to_string();
+        let parts: Vec<_> = stream.split(':').collect();
+        assert_eq!((parts.len(), parts[0]), (3, "000000000000"));
+        assert_eq!(lease.key.as_str(), format!("{stream}:{}", lease.shard));
+    }
+    // A split, and the death of the worker that notices it.
+    let shard = ships.shards_snapshot()[0].shard.id.clone();
+    ships.split(&shard).unwrap();
+    put(&ships, 70..100);
+    bed.sleep(5 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 50), ("ships", 100)]));
+    assert!(bed.leases().await.iter().any(Lease::is_ended));
+    a.drain();
+    assert!(a.stopped().await.unwrap().is_clean());
+    put(&trucks, 50..60);
+    bed.sleep(3 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 60), ("ships", 100)]));
+    assert_eq!(b.status().leases.len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_read_soon_after_it_is_added_given_up_when_removed_and_resumed_when_added_again() {
+    let bed = Bed::new();
+    let (trucks, ships) = (bed.stream("trucks", 2), bed.stream("ships", 2));
+    put(&trucks, 0..10);
+    put(&ships, 0..10);
+    let streams = tracked(&[&trucks]);
+    let workers = [bed.start("a", &streams), bed.start("b", &streams)];
+    bed.sleep(5 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 10)]));
+
+    streams.add(TrackedStream::new(ships.clone()));
+    bed.sleep(3 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 10), ("ships", 10)]));
+
+    assert!(streams.remove("ships"));
+    assert!(!streams.remove("ships"));
+    bed.sleep(3 * SECOND).await;
+    assert_eq!(
+        bed.owners("ships").await,
+        BTreeSet::from([None]),
+        "its leases are given up"
+    );
+    put(&ships, 10..20);
+    bed.sleep(20 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 10), ("ships", 10)]));
+    assert_eq!(
+        bed.owners("ships").await,
+        BTreeSet::from([None]),
+        "and nobody is given them"
+    );
+
+    streams.add(TrackedStream::new(ships.clone()));
+    bed.sleep(5 * SECOND).await;
+    assert_eq!(
+        bed.processed(),
+        counts([("trucks", 10), ("ships", 20)]),
+        "from the checkpoints on"
+    );
+    for worker in workers {
+        worker.drain();
+        assert!(worker.stopped().await.unwrap().is_clean());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_workers_know_different_streams_each_stream_is_read_by_those_that_know_it() {
+    let bed = Bed::new();
+    let (trucks, ships) = (bed.stream("trucks", 3), bed.stream("ships", 3));
+    put(&trucks, 0..30);
+    put(&ships, 0..30);
+    // The one that starts first leads; either may be the one that knows less.
+    for (first, second) in [("old", "new"), ("new", "old")] {
+        let bed = Bed {
+            store: MemoryLeaseStore::new(),
+            log: Log::default(),
+            settings: bed.settings.clone(),
+            ..bed
+        };
+        let known = |id: &str| match id {
+            "old" => tracked(&[&trucks]),
+            _ => tracked(&[&trucks, &ships]),
+        };
+        let _first = bed.start(first, &known(first));
+        bed.sleep(2 * SECOND).await;
+        let _second = bed.start(second, &known(second));
+        bed.sleep(40 * SECOND).await;
+        let ships_owners = bed.owners("ships").await;
+        match first {
+            "new" => assert_eq!(ships_owners, owned_by(["new"])),
+            // The leader does not know the stream: it is not read until one leads that does, and nothing of it is lost.
+            _ => assert_eq!(ships_owners, BTreeSet::new()),
+        }
+        assert_eq!(bed.processed().get("trucks"), Some(&30));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_missing_is_read_once_it_is_there_and_keeps_nobody_from_the_others() {
+    let bed = Bed::new();
+    let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 1));
+    ships.delete();
+    put(&trucks, 0..10);
+    let _worker = bed.start("a", &tracked(&[&trucks, &ships]));
+    bed.sleep(5 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 10)]));
+    ships.recreate(2);
+    put(&ships, 0..10);
+    bed.sleep(5 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 10), ("ships", 10)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_without_any_of_its_streams_fails_and_says_which_is_missing() {
+    let bed = Bed::new();
+    let ships = bed.stream("ships", 1);
+    ships.delete();
+    let error = bed.start("a", &tracked(&[&ships])).stopped().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    assert!(error.to_string().contains("\"ships\""), "{error}");
+    assert_eq!(bed.store.scan().await.unwrap().workers, [], "nothing was written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_of_one_stream_and_one_of_many_refuse_each_others_table() {
+    let bed = Bed::new();
+    let trucks = bed.stream("trucks", 2);
+    for one_first in [true, false] {
+        let bed = Bed {
+            store: MemoryLeaseStore::new(),
+            log: Log::default(),
+            settings: bed.settings.clone(),
+            ..bed
+        };
+        let one = |id: &str| bed.builder(id).stream(trucks.clone()).build().unwrap().start();
+        let many = |id: &str| bed.start(id, &tracked(&[&trucks]));
+        let first = if one_first { one("a") } else { many("a") };
+        bed.sleep(2 * SECOND).await;
+        first.drain();
+        first.stopped().await.unwrap();
+        let second = if one_first { many("b") } else { one("b") };
+        let error = second.stopped().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        assert!(
+            error.to_string().contains("set it up for one") || error.to_string().contains("list its streams"),
+            "{error}"
+        );
+        assert_eq!(bed.store.scan().await.unwrap().workers, [], "nothing was written");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_created_again_is_another_stream_to_an_application_of_many() {
+    let mut bed = Bed::new();
+    bed.settings.forget_streams_after = Some(60 * SECOND);
+    let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 1));
+    put(&ships, 0..10);
+    let worker = bed.start("a", &tracked(&[&trucks, &ships]));
+    bed.sleep(5 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("ships", 10)]));
+
+    ships.delete();
+    bed.sleep(10 * SECOND).await;
+    let held = worker.status().leases;
+    assert_eq!(held.len(), 2, "a stream that is gone ends no shard");
+    assert!(
+        held.values()
+            .any(|lease| lease.trouble == Some(SourceErrorKind::NotFound))
+    );
+
+    ships.recreate(1);
+    put(&ships, 0..5);
+    bed.sleep(20 * SECOND).await;
+    assert_eq!(
+        bed.processed(),
+        counts([("ships", 15)]),
+        "read from its beginning"
+    );
+    let of_ships = bed
+        .leases()
+        .await
+        .into_iter()
+        .filter(|lease| lease.key.as_str().contains("ships"));
+    let (old, new): (Vec<_>, Vec<_>) = of_ships.partition(|lease| lease.owner.is_none());
+    assert_eq!(
+        (old.len(), new.len()),
+        (1, 1),
+        "the leases of the old one are kept for a while"
+    );
+    bed.sleep(70 * SECOND).await;
+    let left: Vec<_> = bed.leases().await.into_iter().map(|lease| lease.key).collect();
+    assert!(
+        !left.contains(&old[0].key) && left.contains(&new[0].key),
+        "{left:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_deleted_and_created_again_stops_the_worker_that_reads_only_that_one() {
+    let bed = Bed::new();
+    let trucks = bed.stream("trucks", 2);
+    put(&trucks, 0..10);
+    let worker = bed.builder("a").stream(trucks.clone()).build().unwrap().start();
+    bed.sleep(5 * SECOND).await;
+    trucks.delete();
+    bed.sleep(60 * SECOND).await;
+    assert_eq!(
+        worker.status().leases.len(),
+        2,
+        "while it is gone the shards are held"
+    );
+    trucks.recreate(2);
+    put(&trucks, 0..10);
+    let error = worker.stopped().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    assert!(error.to_string().contains("created again"), "{error}");
+    assert_eq!(
+        bed.processed(),
+        counts([("trucks", 10)]),
+        "nothing of the new stream was read with the old positions"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_leases_of_a_former_stream_are_kept_unless_the_settings_say_for_how_long() {
+    for grace in [None, Some(100 * SECOND)] {
+        let mut bed = Bed::new();
+        bed.settings.forget_streams_after = grace;
+        let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 2));
+        put(&ships, 0..10);
+        let streams = tracked(&[&trucks, &ships]);
+        let _worker = bed.start("a", &streams);
+        bed.sleep(5 * SECOND).await;
+        streams.remove("ships");
+        bed.sleep(95 * SECOND).await;
+        assert_eq!(bed.leases().await.len(), 3);
+        bed.sleep(100 * SECOND).await;
+        assert_eq!(bed.leases().await.len(), if grace.is_some() { 1 } else { 3 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_stream_may_begin_where_it_wants() {
+    let bed = Bed::new();
+    let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 1));
+    put(&trucks, 0..10);
+    put(&ships, 0..10);
+    bed.sleep(60 * SECOND).await;
+    let streams = StreamSet::new([
+        TrackedStream::new(trucks.clone()),
+        TrackedStream::new(ships.clone()).starting_at(InitialPosition::Latest),
+    ]);
+    let _worker = bed.start("a", &streams);
+    bed.sleep(5 * SECOND).await;
+    put(&ships, 10..13);
+    bed.sleep(5 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 10), ("ships", 3)]));
+}
