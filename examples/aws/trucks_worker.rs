@@ -19,6 +19,7 @@ use clap::Parser;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
 use kcl_core::settings::Settings;
 use kcl_core::shard_sync::InitialPosition;
+use kcl_core::streams::{StreamSet, TrackedStream};
 use kcl_core::time::{Clock, Timestamp, TokioClock};
 use kcl_core::worker::{ShutdownReport, Worker};
 use kcl_kinesis::KinesisStream;
@@ -32,9 +33,9 @@ struct Arguments {
     /// Name of the fleet, and of its lease table, which is created if absent.
     #[arg(long, default_value = "truck-tracker")]
     application: String,
-    /// The stream to consume.
-    #[arg(long)]
-    stream: String,
+    /// The stream to consume, by name or ARN. Given more than once, the application is one of many streams from then on.
+    #[arg(long, required = true)]
+    stream: Vec<String>,
     /// Name of this worker, different from every other's; by default the application's name with random digits.
     #[arg(long)]
     worker_id: Option<String>,
@@ -81,8 +82,18 @@ async fn run(arguments: Arguments) -> Result<ShutdownReport, Box<dyn Error>> {
         max_leases: arguments.max_leases,
         ..Settings::default()
     };
-    let mut builder = Worker::builder(&arguments.application)
-        .stream(KinesisStream::new(&aws, &arguments.stream))
+    let mut streams = arguments
+        .stream
+        .iter()
+        .map(|stream| KinesisStream::new(&aws, stream));
+    let builder = Worker::builder(&arguments.application);
+    let builder = match (streams.next(), streams.len()) {
+        (Some(stream), 0) => builder.stream(stream),
+        (first, _) => builder.streams(StreamSet::new(
+            first.into_iter().chain(streams).map(TrackedStream::new),
+        )),
+    };
+    let mut builder = builder
         .leases(DynamoLeaseStore::new(&aws, &arguments.application))
         .settings(settings)
         .processor(move |_: &ShardContext| TruckTracker {
@@ -179,7 +190,13 @@ impl Journal {
 
     fn line(&self, shard: &ShardContext, event: &str) -> Value {
         let seconds = self.clock.wall().as_millis() as f64 / 1000.0;
-        json!({ "t": seconds, "worker": shard.worker().as_str(), "shard": shard.shard().as_str(), "event": event })
+        json!({
+            "t": seconds,
+            "worker": shard.worker().as_str(),
+            "stream": shard.stream(),
+            "shard": shard.shard().as_str(),
+            "event": event,
+        })
     }
 
     /// One write for all lines of a batch: the shards of a worker share the file.
