@@ -41,6 +41,7 @@ fn view(row: &Lease, hold: Hold) -> LeaseView {
         hold,
         ended: false,
         readable: true,
+        named_since: None,
         left_alone: false,
         barred: BTreeSet::new(),
     }

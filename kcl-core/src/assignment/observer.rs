@@ -23,6 +23,8 @@ pub struct Observer {
     failover: Duration,
     now: Moment,
     rows: BTreeMap<LeaseKey, Lease>,
+    /// Since when each row has named its owner, as far as this observer has seen.
+    named: BTreeMap<LeaseKey, (WorkerId, Moment)>,
     watch: Watch<LeaseKey, (WorkerId, u64)>,
     roster: Roster,
     setbacks: Setbacks,
@@ -45,6 +47,7 @@ impl Observer {
             failover,
             now: Moment::ZERO,
             rows: BTreeMap::new(),
+            named: BTreeMap::new(),
             watch: Watch::new(cadence),
             roster: Roster::new(failover, cadence),
             setbacks: Setbacks::default(),
@@ -68,6 +71,13 @@ impl Observer {
         self.bring_up_to_date(&mut rows);
         self.learn(&rows);
         self.rows = rows;
+        let before = std::mem::take(&mut self.named);
+        for lease in self.rows.values() {
+            let Some(owner) = &lease.owner else { continue };
+            let known = before.get(&lease.key).filter(|(named, _)| named == owner);
+            let since = known.map_or(now, |(_, since)| *since);
+            self.named.insert(lease.key.clone(), (owner.clone(), since));
+        }
 
         let live = self.rows.values().filter(|lease| !lease.is_ended());
         let marks = live.filter_map(|lease| {
@@ -96,6 +106,7 @@ impl Observer {
     /// Forgets everything, as after a time in which somebody else watched.
     pub fn forget(&mut self) {
         self.rows.clear();
+        self.named.clear();
         self.setbacks = Setbacks::default();
         self.vetoes.clear();
         self.written.clear();
@@ -119,6 +130,7 @@ impl Observer {
             hold: self.hold(lease),
             ended: lease.is_ended(),
             readable: lease.parents.iter().all(|parent| is_finished(lease, parent)),
+            named_since: self.named.get(&lease.key).map(|(_, since)| *since),
             left_alone: self.vetoes.contains_key(&lease.key) || self.written.contains_key(&lease.key),
             barred: self.setbacks.barred(&lease.key, self.now),
         });
@@ -393,6 +405,27 @@ mod tests {
         assert!(view(&observer, 1).readable && view(&observer, 0).ended);
         look(&mut observer, 2, &[child], &[]);
         assert!(view(&observer, 1).readable);
+    }
+
+    #[test]
+    fn it_is_known_since_when_a_row_names_its_owner() {
+        let mut observer = observer();
+        let mut row = lease(0, None);
+        look(&mut observer, 0, std::slice::from_ref(&row), &[]);
+        assert_eq!(view(&observer, 0).named_since, None);
+        change(&mut row, LeaseChange::Assign { to: id("a") });
+        for second in 1..5 {
+            renew(&mut row);
+            look(&mut observer, second, std::slice::from_ref(&row), &[]);
+        }
+        let second = |n| Some(Moment::from_origin(Duration::from_secs(n)));
+        assert_eq!(view(&observer, 0).named_since, second(1));
+        // During a handoff the row names the next owner.
+        change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
+        look(&mut observer, 5, std::slice::from_ref(&row), &[]);
+        change(&mut row, LeaseChange::CompleteHandoff);
+        look(&mut observer, 6, std::slice::from_ref(&row), &[]);
+        assert_eq!(view(&observer, 0).named_since, second(5));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::lease::{Expect, LeaseChange, Version};
 use crate::model::{LeaseKey, WorkerId};
+use crate::time::Moment;
 
 /// Everything a plan is made from.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -43,6 +44,9 @@ pub struct LeaseView {
     /// Whether every parent of the shard is finished. Only readable shards are work;
     /// the others are spread evenly among themselves and never moved for balance.
     pub readable: bool,
+    /// Since when the row has named its owner, as far as the observer has seen. Balancing moves the newest first: in a rolling
+    /// deploy the replacement is then given what the worker before it had, and the rest stays where it is.
+    pub named_since: Option<Moment>,
     /// Whether balancing leaves the lease where it is: just assigned and not yet renewed, or kept by its owner's veto.
     /// A lease in a handoff is left alone anyway, and one that expired never is.
     pub left_alone: bool,
@@ -168,6 +172,7 @@ pub enum Obstacle {
 ///         hold: Hold::Unowned,
 ///         ended: false,
 ///         readable: true,
+///         named_since: None,
 ///         left_alone: false,
 ///         barred: Default::default(),
 ///     }],
@@ -369,7 +374,13 @@ impl<'a> Planner<'a> {
     /// Every move that balance needs, in the order to make them.
     fn steps_to_balance(&self) -> Vec<Step> {
         let mut stocks: Vec<Stock> = vec![Stock::default(); self.workers.len()];
-        for (&lease, &holder) in &self.movable {
+        let mut movable: Vec<(usize, usize)> = self
+            .movable
+            .iter()
+            .map(|(&lease, &holder)| (lease, holder))
+            .collect();
+        movable.sort_by_key(|&(lease, _)| (Reverse(self.leases[lease].named_since), lease));
+        for (lease, holder) in movable {
             if self.leases[lease].barred.is_empty() {
                 stocks[holder].free.push_back(lease);
             } else {
@@ -536,7 +547,7 @@ struct Step {
     to: usize,
 }
 
-/// The leases a worker could give away, in the order of their keys.
+/// The leases a worker could give away, those it was given last first.
 #[derive(Debug, Clone, Default)]
 struct Stock {
     free: VecDeque<usize>,
