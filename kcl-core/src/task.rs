@@ -294,6 +294,8 @@ impl Future for Guarded {
         };
         if let Some((_, then)) = then {
             then();
+            // It may have frozen or killed the scope.
+            return self.poll(cx);
         }
         match catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx))) {
             Ok(poll) => poll,

@@ -14,18 +14,21 @@ use crate::time::Moment;
 /// A worker lives as long as the observer has seen its row change within that worker's own failover time.
 /// A row seen for the first time counts as changed just then: otherwise a fleet that starts together would wait before its first lease
 /// is assigned. The price is that an observer that has only started takes a dead worker's old row for a live worker, for one failover time;
-/// such a worker is not [proven](Candidate::proven) and loses every tie, and what it is given expires like anything else.
+/// such a worker is not [proven](Candidate::proven): it loses every tie, is given no live lease, and what it is given expires like
+/// anything else. Nor is one that let a lease expire, until its row changes again.
 #[derive(Debug, Clone)]
 pub struct Roster {
     failover: Duration,
     watch: Watch<WorkerId, (Option<Incarnation>, u64)>,
     rows: BTreeMap<WorkerId, Seen>,
+    has_looked: bool,
 }
 
 #[derive(Debug, Clone)]
 struct Seen {
     row: WorkerRow,
-    first_touches: (Option<Incarnation>, u64),
+    /// A mark that proves nothing; any other one does. `None` of a row that appeared before the observer's eyes.
+    old_mark: Option<(Option<Incarnation>, u64)>,
     has_changed: bool,
 }
 
@@ -36,6 +39,7 @@ impl Roster {
             failover,
             watch: Watch::new(cadence),
             rows: BTreeMap::new(),
+            has_looked: false,
         }
     }
 
@@ -51,16 +55,26 @@ impl Roster {
         let mut before = std::mem::take(&mut self.rows);
         for row in rows {
             let known = before.remove(&row.id);
-            let first_touches = known
-                .as_ref()
-                .map_or_else(|| mark(row), |known| known.first_touches);
-            let has_changed = known.is_some_and(|known| known.has_changed) || first_touches != mark(row);
+            let old_mark = match &known {
+                Some(known) => known.old_mark,
+                None => (!self.has_looked).then(|| mark(row)),
+            };
+            let has_changed = known.is_some_and(|known| known.has_changed) || old_mark != Some(mark(row));
             let seen = Seen {
                 row: row.clone(),
-                first_touches,
+                old_mark,
                 has_changed,
             };
             self.rows.insert(row.id.clone(), seen);
+        }
+        self.has_looked = true;
+    }
+
+    /// Takes in that the worker let a lease expire: it is not proven to live until its row changes again.
+    pub fn doubt(&mut self, worker: &WorkerId) {
+        if let Some(seen) = self.rows.get_mut(worker) {
+            seen.old_mark = Some(mark(&seen.row));
+            seen.has_changed = false;
         }
     }
 
@@ -68,6 +82,7 @@ impl Roster {
     pub fn forget(&mut self) {
         self.watch.forget();
         self.rows.clear();
+        self.has_looked = false;
     }
 
     /// The failover time by which this worker's leases are judged: the longer of its own and the observer's.
@@ -196,6 +211,27 @@ mod tests {
         assert_eq!(names(&roster), ["a", "me"]);
         assert!(!proven(&roster));
         roster.look(second(1), &[row("a", 4, None)]);
+        assert!(proven(&roster));
+    }
+
+    #[test]
+    fn a_row_that_appears_while_the_observer_watches_is_that_of_a_live_worker() {
+        let mut roster = Roster::new(F, CADENCE);
+        roster.look(second(0), &[]);
+        roster.look(second(1), &[row("a", 3, None)]);
+        assert!(roster.candidates(&me())[0].proven);
+    }
+
+    #[test]
+    fn a_worker_that_let_a_lease_expire_is_not_proven_until_its_row_changes() {
+        let mut roster = Roster::new(F, CADENCE);
+        let proven = |roster: &Roster| roster.candidates(&me())[0].proven;
+        roster.look(second(0), &[]);
+        roster.look(second(1), &[row("a", 3, None)]);
+        roster.doubt(&id("a"));
+        roster.look(second(2), &[row("a", 3, None)]);
+        assert!(!proven(&roster));
+        roster.look(second(3), &[row("a", 4, None)]);
         assert!(proven(&roster));
     }
 

@@ -87,11 +87,17 @@ impl Observer {
         });
         self.watch.look(now, marks);
 
-        for lease in self.rows.values() {
-            if let Some(owner) = lease.actual_owner().filter(|_| self.hold(lease) == Hold::Expired) {
-                let until = now + self.roster.failover_of(owner) * SETBACK;
-                self.setbacks.note(&lease.key, owner, until);
-            }
+        let expired = self
+            .rows
+            .values()
+            .filter(|lease| self.hold(lease) == Hold::Expired);
+        let failed: Vec<(LeaseKey, WorkerId)> = expired
+            .filter_map(|lease| Some((lease.key.clone(), lease.actual_owner()?.clone())))
+            .collect();
+        for (lease, owner) in failed {
+            let until = now + self.roster.failover_of(&owner) * SETBACK;
+            self.setbacks.note(&lease, &owner, until);
+            self.roster.doubt(&owner);
         }
         self.setbacks.prune(now);
         self.vetoes.retain(|_, until| now < *until);

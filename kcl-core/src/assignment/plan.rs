@@ -91,7 +91,8 @@ pub struct Candidate {
     pub max_leases: Option<u32>,
     /// Whether the worker is shutting down: it gets nothing, and what it holds is handed to others.
     pub leaving: bool,
-    /// Whether the observer has seen the worker live, and not just an old row. Wins ties.
+    /// Whether the observer has seen the worker live, and not just an old row. Wins ties; and balancing gives live leases to
+    /// no other, since what goes well where it is must not be handed to a worker that may be dead.
     pub proven: bool,
 }
 
@@ -398,6 +399,7 @@ impl<'a> Planner<'a> {
             let found = readers
                 .iter()
                 .take_while(|(least, _, _)| least + 2 <= most)
+                .filter(|(_, _, to)| self.workers[*to].proven)
                 .find_map(|&(_, _, to)| {
                     let lease = stocks[from].pick(|lease| self.may_take(lease, to))?;
                     Some((to, lease))

@@ -291,12 +291,22 @@ impl Fleet {
     pub fn drain_after_polls(&self, name: &str, polls: u64) {
         let (fleet, member) = (self.clone(), name.to_owned());
         self.scope(name).after_polls(polls, move || {
-            fleet
-                .shared
-                .oracle
-                .note(&format_args!("{member:<8} is drained after {polls} polls"));
+            let note = format_args!("{member:<8} is drained after {polls} polls");
+            fleet.shared.oracle.note(&note);
             fleet.with_member(&member, |member| member.stopper.drain());
         });
+    }
+
+    /// Makes a worker vanish, as [`kill`](Self::kill) does, once its tasks were polled this often from now on.
+    pub fn kill_after_polls(&self, name: &str, polls: u64) {
+        let (fleet, member) = (self.clone(), name.to_owned());
+        self.scope(name).after_polls(polls, move || fleet.kill(&member));
+    }
+
+    /// Stops a worker's polls, as [`freeze`](Self::freeze) does, once its tasks were polled this often from now on.
+    pub fn freeze_after_polls(&self, name: &str, polls: u64) {
+        let (fleet, member) = (self.clone(), name.to_owned());
+        self.scope(name).after_polls(polls, move || fleet.freeze(&member));
     }
 
     /// How often the tasks of a worker were polled so far.

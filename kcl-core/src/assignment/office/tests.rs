@@ -304,8 +304,17 @@ fn only_the_deputy_stands_in_and_only_once_the_lock_stood_still_for_half_its_dur
     }
     deputy.look(second(6), Some(lock("a", "2", Some("b"))));
     assert!(!deputy.stands_in());
-    deputy.look(second(7), Some(lock("a", "3", None)));
+    deputy.look(second(7), Some(lock("a", "3", Some("c"))));
     assert!(!deputy.is_deputy());
+}
+
+#[test]
+fn while_the_leader_names_nobody_everybody_watches() {
+    let mut offices = [office("a"), office("b"), office("c")];
+    for office in &mut offices {
+        office.look(second(0), Some(lock("a", "1", None)));
+    }
+    assert_eq!(offices.map(|office| office.is_deputy()), [false, true, true]);
 }
 
 #[test]
