@@ -13,11 +13,6 @@ use crate::{attr, codec, guard, scan};
 /// How often a table that is being created is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The most that one call of prepare waits for the table; the worker calls again while its start has time left.
-///
-/// The deadline alone would not do: it stands on the clock of the worker, and this store's may have another origin.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
 /// The first call also loads credentials, which may need calls of its own; a shorter limit would hide why that fails.
 const FIRST_CALL: Duration = Duration::from_secs(10);
 
@@ -27,6 +22,7 @@ pub(crate) async fn prepare(
     segments: u32,
     preparation: &Preparation,
 ) -> Result<Table, StoreError> {
+    let deadline = client.clock.now() + preparation.within;
     let patient = client.with_request_timeout(client.request_timeout.max(FIRST_CALL));
     let mut found = look(&patient).await?;
     if let Some(table) = &found {
@@ -40,7 +36,7 @@ pub(crate) async fn prepare(
         created.map_err(|error| explain_creation(client, error))?;
         found = look(client).await?;
     }
-    let table = wait(client, found, preparation.deadline).await?;
+    let table = wait(client, found, deadline).await?;
     table.check_key(&client.table)?;
     let rows = scan::scan(client, segments).await?;
     let migration = client.get(attr::CLIENT_VERSION_KEY).await?;
@@ -102,7 +98,6 @@ fn explain_creation(client: &TableClient, error: StoreError) -> StoreError {
 
 /// Waits for the table, never for its index.
 async fn wait(client: &TableClient, found: Option<Table>, deadline: Moment) -> Result<Table, StoreError> {
-    let deadline = deadline.min(client.clock.now() + LONGEST_WAIT);
     let mut found = found;
     loop {
         let status = match found {

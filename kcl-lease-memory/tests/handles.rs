@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "tests may unwrap")]
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore, Outcome, Preparation, StoreErrorKind};
 use kcl_core::model::{ApplicationName, Incarnation, LeaseKey, Position, ShardId, WorkerId};
-use kcl_core::time::Moment;
+
 use kcl_lease_memory::MemoryLeaseStore;
 
 fn incarnation() -> Incarnation {
@@ -82,7 +83,7 @@ async fn the_storage_of_one_application_refuses_another() {
     let preparation = |application: &str| Preparation {
         application: ApplicationName::new(application).unwrap(),
         worker: WorkerId::new("w-1").unwrap(),
-        deadline: Moment::ZERO,
+        within: Duration::ZERO,
         take_over_java: false,
     };
     store.prepare(&preparation("one")).await.unwrap();

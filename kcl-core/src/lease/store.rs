@@ -1,5 +1,6 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -8,7 +9,6 @@ use crate::lease::{
     WorkerRow,
 };
 use crate::model::{ApplicationName, Incarnation, LeaseKey, WorkerId};
-use crate::time::Moment;
 
 /// Where leases, worker rows and the leader lock live.
 ///
@@ -147,8 +147,10 @@ pub struct Preparation {
     pub application: ApplicationName,
     /// The worker that asks.
     pub worker: WorkerId,
-    /// When to give up.
-    pub deadline: Moment,
+    /// How long the call may wait for the storage before it gives up.
+    ///
+    /// A length of time and no moment: a store may measure it with a clock of its own, whose origin is another than the worker's.
+    pub within: Duration,
     /// Whether to take over rows that a *stopped* Java application left; otherwise a table that Java workers may be
     /// using is refused.
     pub take_over_java: bool,

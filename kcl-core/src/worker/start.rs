@@ -29,15 +29,15 @@ pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
     let deadline = parts.clock.now() + parts.settings.start_timeout;
     let attempts = Attempts { parts, deadline };
     let streams = attempts.find_streams().await?;
-    let preparation = Preparation {
-        application: parts.application.clone(),
-        worker: parts.worker.clone(),
-        deadline,
-        take_over_java: parts.settings.take_over_java,
-    };
     attempts
-        .until_answered("cannot prepare the lease table", || {
-            parts.store.prepare(&preparation)
+        .until_answered("cannot prepare the lease table", || async {
+            let preparation = Preparation {
+                application: parts.application.clone(),
+                worker: parts.worker.clone(),
+                within: deadline.saturating_since(parts.clock.now()),
+                take_over_java: parts.settings.take_over_java,
+            };
+            parts.store.prepare(&preparation).await
         })
         .await?;
     let scan = attempts

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use kcl_core::lease::{LeaseStore as _, Preparation, StoreErrorKind};
-use kcl_core::time::Moment;
 use serde_json::{Value, json};
 
 use crate::server::{Answer, Server, error, ok};
@@ -10,7 +9,7 @@ fn preparation() -> Preparation {
     Preparation {
         application: "app".parse().unwrap(),
         worker: "worker-1".parse().unwrap(),
-        deadline: Moment::from_origin(Duration::from_secs(60)),
+        within: Duration::from_secs(60),
         take_over_java: false,
     }
 }

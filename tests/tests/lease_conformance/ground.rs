@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use kcl_core::lease::{LeaseStore as _, Preparation};
-use kcl_core::time::{Clock as _, TokioClock};
+use kcl_core::time::TokioClock;
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_tests::bed::TestBed;
 
@@ -47,7 +47,7 @@ impl Ground {
         Preparation {
             application: self.table.parse().unwrap(),
             worker: "worker-1".parse().unwrap(),
-            deadline: self.clock.now() + Duration::from_secs(60),
+            within: Duration::from_secs(60),
             take_over_java: false,
         }
     }
