@@ -40,8 +40,17 @@ pub const ASSIGNMENTS: &str = "kcl_assignments_total";
 /// Leases that nobody owns, as the planner sees it. Gauge.
 pub const LEASES_UNPLACED: &str = "kcl_leases_unplaced";
 
+/// Calls of the lease store, by `operation` (`prepare`, `scan`, `read`, `owned_by`, `change`, `change_worker`, `read_lock`,
+/// `change_lock`) and `outcome`: `done`; `refused`, where the expectation did not hold; `throttled`; `failed`, where it did
+/// certainly not happen; `unknown`, where it may have happened; `abandoned`, where the worker did not wait for the answer. Counter.
+pub const STORE_CALLS: &str = "kcl_store_calls_total";
+/// Time until the lease store answered or the worker stopped waiting, by `operation`. Histogram, seconds.
+pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
+/// Pages that scans of the lease store were read in, each a request of its own to the storage. Counter.
+pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
+
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 15] = [
+pub const ALL: [(&str, &str); 18] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -57,6 +66,9 @@ pub const ALL: [(&str, &str); 15] = [
     (LEADER, "gauge"),
     (ASSIGNMENTS, "counter"),
     (LEASES_UNPLACED, "gauge"),
+    (STORE_CALLS, "counter"),
+    (STORE_SECONDS, "histogram"),
+    (STORE_PAGES, "counter"),
 ];
 
 /// The verbs that a lease change can be counted under.
@@ -97,6 +109,57 @@ struct Handles {
     leader: Gauge,
     assignments: Counter,
     unplaced: Gauge,
+    store: [StoreHandles; StoreOperation::ALL.len()],
+    store_pages: Counter,
+}
+
+/// What is measured of one operation of the store.
+struct StoreHandles {
+    calls: [Counter; StoreOutcome::ALL.len()],
+    seconds: Histogram,
+}
+
+/// A call of the lease store, for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreOperation {
+    Prepare,
+    Scan,
+    Read,
+    OwnedBy,
+    Change,
+    ChangeWorker,
+    ReadLock,
+    ChangeLock,
+}
+
+impl StoreOperation {
+    /// Every operation with its label, in the order of the variants.
+    const ALL: [&'static str; 8] = [
+        "prepare",
+        "scan",
+        "read",
+        "owned_by",
+        "change",
+        "change_worker",
+        "read_lock",
+        "change_lock",
+    ];
+}
+
+/// How a call of the lease store ended, for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreOutcome {
+    Done,
+    Refused,
+    Throttled,
+    Failed,
+    Unknown,
+    Abandoned,
+}
+
+impl StoreOutcome {
+    /// Every outcome with its label, in the order of the variants.
+    const ALL: [&'static str; 6] = ["done", "refused", "throttled", "failed", "unknown", "abandoned"];
 }
 
 /// How a change of a lease row ended, for counting.
@@ -134,17 +197,24 @@ impl Metrics {
             leases_suspended: registry.counter(LEASES_SUSPENDED, &[]),
             records: registry.counter(RECORDS_PROCESSED, &[]),
             bytes: registry.counter(BYTES_PROCESSED, &[]),
-            process_seconds: registry.histogram(PROCESS_SECONDS),
+            process_seconds: registry.histogram(PROCESS_SECONDS, &[]),
             batch_errors: registry.counter(BATCH_FAILURES, &[("kind", "error")]),
             batch_panics: registry.counter(BATCH_FAILURES, &[("kind", "panic")]),
             on_hold: registry.gauge(SHARDS_ON_HOLD),
             fetches: ["records", "empty", "throttled", "failed"]
                 .map(|outcome| registry.counter(FETCHES, &[("outcome", outcome)])),
-            behind: registry.histogram(BEHIND_SECONDS),
+            behind: registry.histogram(BEHIND_SECONDS, &[]),
             stalls: registry.counter(STALLS, &[]),
             leader: registry.gauge(LEADER),
             assignments: registry.counter(ASSIGNMENTS, &[]),
             unplaced: registry.gauge(LEASES_UNPLACED),
+            store: StoreOperation::ALL.map(|operation| StoreHandles {
+                calls: StoreOutcome::ALL.map(|outcome| {
+                    registry.counter(STORE_CALLS, &[("operation", operation), ("outcome", outcome)])
+                }),
+                seconds: registry.histogram(STORE_SECONDS, &[("operation", operation)]),
+            }),
+            store_pages: registry.counter(STORE_PAGES, &[]),
         };
         Self {
             handles: Arc::new(handles),
@@ -236,6 +306,20 @@ impl Metrics {
             .unplaced
             .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
+
+    pub(crate) fn store_call(&self, operation: StoreOperation, outcome: StoreOutcome, took: Duration) {
+        let Some(handles) = self.handles.store.get(operation as usize) else {
+            return;
+        };
+        if let Some(counter) = handles.calls.get(outcome as usize) {
+            counter.increment(1);
+        }
+        handles.seconds.record(took.as_secs_f64());
+    }
+
+    pub(crate) fn store_pages(&self, pages: u32) {
+        self.handles.store_pages.increment(u64::from(pages));
+    }
 }
 
 impl fmt::Debug for Metrics {
@@ -270,10 +354,11 @@ impl Registry<'_> {
         self.recorder.register_gauge(&self.key(name, &[]), &METADATA)
     }
 
-    fn histogram(&self, name: &'static str) -> Histogram {
+    fn histogram(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Histogram {
         self.recorder
             .describe_histogram(KeyName::from_const_str(name), Some(Unit::Seconds), "".into());
-        self.recorder.register_histogram(&self.key(name, &[]), &METADATA)
+        self.recorder
+            .register_histogram(&self.key(name, labels), &METADATA)
     }
 }
 

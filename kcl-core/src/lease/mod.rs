@@ -4,6 +4,7 @@
 //! [`change::apply`] is the specification of every change; a store expresses it and adds nothing.
 
 pub mod change;
+mod counted;
 pub mod hold;
 mod lane;
 pub mod observe;
@@ -17,6 +18,7 @@ mod writer;
 mod change_tests;
 
 pub use change::{Expect, LeaseChange, apply};
+pub(crate) use counted::Counted;
 pub(crate) use lane::{LaneLimits, Lanes};
 pub use row::{Lease, PendingCheckpoint, Version, WriteStamp};
 pub use store::{

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use metrics::Recorder;
 
 use crate::error::{Error, ErrorKind};
-use crate::lease::LeaseStore;
+use crate::lease::{Counted, LeaseStore};
 use crate::model::{ApplicationName, WorkerId};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory, RetryForever};
 use crate::rng::Rng;
@@ -236,6 +236,8 @@ impl WorkerBuilder {
                 crate::metrics::Metrics::register(recorder, worker.as_str())
             }),
         };
+        let clock = self.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
+        let store = Arc::new(Counted::new(store, Arc::clone(&clock), metrics.clone()));
         Ok(Worker {
             parts: Parts {
                 application,
@@ -245,7 +247,7 @@ impl WorkerBuilder {
                 store,
                 factory,
                 policy: self.policy,
-                clock: self.clock.unwrap_or_else(|| Arc::new(TokioClock::new())),
+                clock,
                 rng,
                 scope: self.scope,
                 metrics,
