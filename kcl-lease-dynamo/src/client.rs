@@ -1,4 +1,4 @@
-//! The calls, each with one attempt and a deadline of ours.
+//! The calls on rows, each with one attempt and a deadline of ours.
 
 use std::fmt;
 use std::future::Future;
@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TableDescription};
+use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use kcl_core::lease::StoreError;
 use kcl_core::time::{Clock, ClockExt as _};
 
@@ -20,7 +20,7 @@ use crate::attr;
 use crate::codec::{Item, s};
 use crate::errors::Request;
 use crate::expression::{Action, Write};
-use crate::table;
+use crate::rights;
 
 /// How a conditional write ended.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(crate) enum Indexed {
 /// One table behind the SDK.
 #[derive(Clone)]
 pub(crate) struct TableClient {
-    sdk: Client,
+    pub(crate) sdk: Client,
     pub(crate) table: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) request_timeout: Duration,
@@ -81,6 +81,12 @@ impl TableClient {
         }
     }
 
+    /// The table as IAM policies name it.
+    pub(crate) fn arn(&self) -> String {
+        let region = self.sdk.config().region().map(AsRef::as_ref);
+        rights::table_arn(&self.table, region)
+    }
+
     /// The same table with another deadline for each call.
     pub(crate) fn with_request_timeout(&self, request_timeout: Duration) -> Self {
         Self {
@@ -90,7 +96,7 @@ impl TableClient {
     }
 
     /// A call that ended in time, whichever way.
-    async fn in_time<T>(
+    pub(crate) async fn in_time<T>(
         &self,
         request: Request<'_>,
         call: impl Future<Output = T> + Send,
@@ -100,7 +106,7 @@ impl TableClient {
     }
 
     /// A call of which every error is an error.
-    async fn call<T, E>(
+    pub(crate) async fn call<T, E>(
         &self,
         request: Request<'_>,
         call: impl Future<Output = Result<T, SdkError<E>>> + Send,
@@ -113,7 +119,7 @@ impl TableClient {
             .map_err(|error| request.failed(error))
     }
 
-    fn request(&self, action: &'static str) -> Request<'_> {
+    pub(crate) fn request(&self, action: rights::Action) -> Request<'_> {
         Request {
             action,
             table: &self.table,
@@ -136,7 +142,7 @@ impl TableClient {
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .return_values_on_condition_check_failure(show);
-                let request = self.request("dynamodb:PutItem");
+                let request = self.request(rights::PUT_ITEM);
                 match self.in_time(request, call.send()).await? {
                     Ok(_) => Ok(Written::Applied(None)),
                     Err(error) => refused(request, error, |error| {
@@ -160,7 +166,7 @@ impl TableClient {
                     .set_expression_attribute_values(values)
                     .return_values(ReturnValue::AllNew)
                     .return_values_on_condition_check_failure(show);
-                let request = self.request("dynamodb:UpdateItem");
+                let request = self.request(rights::UPDATE_ITEM);
                 match self.in_time(request, call.send()).await? {
                     Ok(done) => Ok(Written::Applied(as_item(done.attributes))),
                     Err(error) => refused(request, error, |error| {
@@ -182,7 +188,7 @@ impl TableClient {
                     .set_expression_attribute_values(values)
                     .return_values(ReturnValue::AllOld)
                     .return_values_on_condition_check_failure(show);
-                let request = self.request("dynamodb:DeleteItem");
+                let request = self.request(rights::DELETE_ITEM);
                 match self.in_time(request, call.send()).await? {
                     Ok(done) => Ok(Written::Applied(as_item(done.attributes))),
                     Err(error) => refused(request, error, |error| {
@@ -204,7 +210,7 @@ impl TableClient {
             .table_name(&self.table)
             .key(attr::KEY, s(key))
             .consistent_read(true);
-        let got = self.call(self.request("dynamodb:GetItem"), call.send()).await?;
+        let got = self.call(self.request(rights::GET_ITEM), call.send()).await?;
         Ok(as_item(got.item))
     }
 
@@ -223,7 +229,7 @@ impl TableClient {
             .set_segment(parallel.then_some(segment))
             .set_total_segments(parallel.then_some(segments))
             .set_exclusive_start_key(start.map(|key| key.into_iter().collect()));
-        let page = self.call(self.request("dynamodb:Scan"), call.send()).await?;
+        let page = self.call(self.request(rights::SCAN), call.send()).await?;
         Ok(Page {
             items: page
                 .items
@@ -246,7 +252,7 @@ impl TableClient {
             .expression_attribute_names("#owner", attr::OWNER)
             .expression_attribute_values(":owner", s(owner))
             .set_exclusive_start_key(start.map(|key| key.into_iter().collect()));
-        let request = self.request("dynamodb:Query");
+        let request = self.request(rights::QUERY);
         match self.in_time(request, call.send()).await? {
             Ok(page) => Ok(Indexed::Page(Page {
                 items: page
@@ -268,41 +274,6 @@ impl TableClient {
                 tracing::info!(table = %self.table, code = error.code(), "the owner index cannot be asked");
                 Ok(Indexed::NoIndex)
             }
-            Err(error) => Err(request.failed(error)),
-        }
-    }
-
-    /// Describes a table of the account.
-    pub(crate) async fn describe(&self, table: &str) -> Result<TableDescription, StoreError> {
-        let request = Request {
-            action: "dynamodb:DescribeTable",
-            table,
-        };
-        let call = self.sdk.describe_table().table_name(table);
-        let described = self.call(request, call.send()).await?;
-        described.table.ok_or_else(|| {
-            StoreError::unknown(
-                kcl_core::lease::StoreErrorKind::Unavailable,
-                format!("{request}: the answer describes no table"),
-            )
-        })
-    }
-
-    /// Asks for the table with its index.
-    pub(crate) async fn create(&self) -> Result<(), StoreError> {
-        let call = self
-            .sdk
-            .create_table()
-            .table_name(&self.table)
-            .set_attribute_definitions(Some(table::attribute_definitions()?))
-            .set_key_schema(Some(table::table_key()?))
-            .global_secondary_indexes(table::owner_index()?)
-            .billing_mode(table::BILLING);
-        let request = self.request("dynamodb:CreateTable");
-        match self.in_time(request, call.send()).await? {
-            Ok(_) => Ok(()),
-            // Another worker was faster.
-            Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
             Err(error) => Err(request.failed(error)),
         }
     }

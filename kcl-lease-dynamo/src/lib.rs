@@ -13,24 +13,38 @@
 //! A table that Java workers may be using is refused before anything is written. A *stopped* Java application can be taken over with
 //! the setting `take_over_java` of [`Preparation`](kcl_core::lease::Preparation).
 //!
+//! # The table
+//!
+//! A missing table is made as [`TableOptions`] say: billed on demand unless they say otherwise, with the index by owner from the first
+//! moment. One that is there already is used as it is; what it lacks is added where that is safe and granted, and said in one warning
+//! where it is not. A start waits for the table and never for its index.
+//!
 //! # AWS SDK
 //!
 //! The SDK that this crate is built for is [`aws_sdk_dynamodb`], re-exported so that a client of the same version can be made. Retries
 //! of the SDK are off: a conditional write repeated by the SDK would be refused because of its own first attempt.
-
+//!
+//! # Permissions
+//!
+#![doc = include_str!("../docs/iam-policy.md")]
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod admin;
 mod attr;
 mod client;
 mod codec;
 mod errors;
 mod expression;
 mod guard;
+mod options;
 mod prepare;
+mod rights;
 mod scan;
 mod store;
 mod table;
+mod upkeep;
 
 pub use aws_sdk_dynamodb;
+pub use options::{Billing, InvalidTableOptions, TableOptions};
 pub use store::DynamoLeaseStore;

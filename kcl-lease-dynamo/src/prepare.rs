@@ -6,48 +6,58 @@ use kcl_core::lease::{Preparation, Scan, StoreError, StoreErrorKind};
 use kcl_core::time::{ClockExt as _, Moment};
 
 use crate::client::TableClient;
+use crate::codec::Item;
 use crate::expression::put_if_absent;
+use crate::options::{TableOptions, wrong_name};
 use crate::table::Table;
-use crate::{attr, codec, guard, scan};
+use crate::{attr, codec, guard, rights, scan, table, upkeep};
 
 /// How often a table that is being created is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The first call also loads credentials, which may need calls of its own; a shorter limit would hide why that fails.
-const FIRST_CALL: Duration = Duration::from_secs(10);
+/// The first call also loads credentials, which may need calls of its own, and changing a table takes longer than changing a row.
+const PATIENT_CALL: Duration = Duration::from_secs(10);
 
 /// Prepares the table. Returns what is known of it.
 pub(crate) async fn prepare(
     client: &TableClient,
     segments: u32,
+    options: &TableOptions,
     preparation: &Preparation,
 ) -> Result<Table, StoreError> {
+    check(client, options)?;
     let deadline = client.clock.now() + preparation.within;
-    let patient = client.with_request_timeout(client.request_timeout.max(FIRST_CALL));
-    let mut found = look(&patient).await?;
+    let patient = client.with_request_timeout(client.request_timeout.max(PATIENT_CALL));
+    let found = look(&patient).await?;
     if let Some(table) = &found {
         table.check_key(&client.table)?;
     }
     if !preparation.take_over_java {
         refuse_coordinator_table(client, preparation).await?;
     }
-    if found.is_none() {
-        let created = patient.create().await;
-        created.map_err(|error| explain_creation(client, error))?;
-        found = look(client).await?;
-    }
-    let table = wait(client, found, deadline).await?;
+    let table = usable(&patient, options, found, deadline).await?;
     table.check_key(&client.table)?;
-    let rows = scan::scan(client, segments).await?;
-    let migration = client.get(attr::CLIENT_VERSION_KEY).await?;
+    let (rows, migration) = read_all(client, segments).await?;
     if !preparation.take_over_java {
         guard::check_rows(&client.table, &rows, migration.as_ref())?;
     }
     if guard::is_new_application(&rows, migration.as_ref()) {
         mark_as_new(client, preparation).await?;
     }
+    upkeep::complete(&patient, options, &table, deadline).await;
     report(client, &table, &rows);
     Ok(table)
+}
+
+/// Says everything at once that no service could accept.
+fn check(client: &TableClient, options: &TableOptions) -> Result<(), StoreError> {
+    let name = wrong_name(&client.table);
+    let violations = name.into_iter().chain(options.violations()).collect::<Vec<_>>();
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let message = format!("the lease table is not described well: {}", violations.join("; "));
+    Err(StoreError::definite(StoreErrorKind::Invalid, message))
 }
 
 /// What is known of the table, if it exists.
@@ -83,23 +93,44 @@ async fn refuse_coordinator_table(client: &TableClient, preparation: &Preparatio
     }
 }
 
-fn explain_creation(client: &TableClient, error: StoreError) -> StoreError {
+/// Everything that would have to be granted, or made by hand, so that there is a table.
+fn explain_creation(client: &TableClient, options: &TableOptions, error: StoreError) -> StoreError {
     if error.kind() != StoreErrorKind::Denied {
         return error;
     }
+    let mut actions = vec![rights::CREATE_TABLE];
+    if !options.tags.is_empty() {
+        actions.push(rights::TAG_RESOURCE);
+    }
+    if options.point_in_time_recovery {
+        actions.extend([rights::DESCRIBE_BACKUPS, rights::UPDATE_BACKUPS]);
+    }
+    let arn = client.arn();
     let message = format!(
-        "table {} does not exist and may not be created: grant dynamodb:CreateTable, or create it with the partition key {} \
-         of type S",
+        "table {} does not exist and may not be created: grant {} on {arn}, or create it by hand with {}; besides, {}",
         client.table,
-        attr::KEY
+        actions.join(", "),
+        table::by_hand(options),
+        rights::advice_to_work(&arn)
     );
     StoreError::definite(StoreErrorKind::Denied, message).with_source(error)
 }
 
-/// Waits for the table, never for its index.
-async fn wait(client: &TableClient, found: Option<Table>, deadline: Moment) -> Result<Table, StoreError> {
+/// Creates the table where there is none, and waits for it, never for its index.
+async fn usable(
+    client: &TableClient,
+    options: &TableOptions,
+    found: Option<Table>,
+    deadline: Moment,
+) -> Result<Table, StoreError> {
     let mut found = found;
     loop {
+        // Also where a table that was being deleted is gone now; asking again for one that is not visible yet does no harm.
+        if found.is_none() {
+            let created = client.create(options).await;
+            created.map_err(|error| explain_creation(client, options, error))?;
+            found = look(client).await?;
+        }
         let status = match found {
             Some(table) if table.usable => return Ok(table),
             Some(table) => table.status,
@@ -108,8 +139,9 @@ async fn wait(client: &TableClient, found: Option<Table>, deadline: Moment) -> R
         let next_look = client.clock.now() + POLL;
         if next_look > deadline {
             let message = format!(
-                "table {} did not become usable in time: it is {status}",
-                client.table
+                "table {} did not become usable in time: it is {status}{}",
+                client.table,
+                what_helps(&status)
             );
             return Err(StoreError::definite(StoreErrorKind::Unavailable, message));
         }
@@ -117,6 +149,38 @@ async fn wait(client: &TableClient, found: Option<Table>, deadline: Moment) -> R
         client.clock.sleep(POLL).await;
         found = look(client).await?;
     }
+}
+
+/// What to do about a table that does not become usable by itself, by the statuses of DynamoDB's `TableDescription`.
+fn what_helps(status: &str) -> &'static str {
+    match status {
+        "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => {
+            "; the key that encrypts it cannot be used: restore the access to that key of AWS KMS"
+        }
+        "ARCHIVING" | "ARCHIVED" => {
+            "; the key that encrypts it could not be used for days: restore the table from its backup, or delete it"
+        }
+        "REPLICATION_NOT_AUTHORIZED" => {
+            "; its replication is not authorized: see the replicas of this global table"
+        }
+        _ => "",
+    }
+}
+
+/// Reads the rows and the client version, and says all at once if either may not be read.
+async fn read_all(client: &TableClient, segments: u32) -> Result<(Scan, Option<Item>), StoreError> {
+    let rows = scan::scan(client, segments).await;
+    let migration = client.get(attr::CLIENT_VERSION_KEY).await;
+    let denied = |error: &&StoreError| error.kind() == StoreErrorKind::Denied;
+    let errors = [rows.as_ref().err(), migration.as_ref().err()];
+    let refusals = errors.into_iter().flatten().filter(denied);
+    let refusals = refusals.map(ToString::to_string).collect::<Vec<_>>();
+    if refusals.is_empty() {
+        return Ok((rows?, migration?));
+    }
+    let advice = rights::advice_to_work(&client.arn());
+    let message = format!("{}; in all, {advice}", refusals.join("; "));
+    Err(StoreError::definite(StoreErrorKind::Denied, message))
 }
 
 /// Says to Java workers that may come later that the application is one of 3.x.
@@ -133,7 +197,8 @@ fn report(client: &TableClient, table: &Table, rows: &Scan) {
     tracing::info!(
         table = %client.table,
         status = %table.status,
-        owner_index = table.index_active,
+        owner_index = ?table.index,
+        billing = table.features.as_ref().map(|features| tracing::field::display(features.billing)),
         leases = rows.leases.len(),
         workers = rows.workers.len(),
         undecodable = rows.undecodable.len(),

@@ -15,6 +15,7 @@ use kcl_core::time::{Clock, Moment, TokioClock};
 use crate::client::{Indexed, TableClient, Written};
 use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, key_of, kind};
 use crate::expression::{Mismatch, lease_write, lock_write, worker_write};
+use crate::options::TableOptions;
 use crate::{attr, prepare, scan};
 
 /// How long a call may take unless the user says otherwise: well under a third of the usual failover time of 10 s.
@@ -25,14 +26,9 @@ const INDEX_RECHECK: Duration = Duration::from_secs(30);
 
 /// Leases in a DynamoDB table, in the rows of the Java KCL 3.5.
 ///
-/// The table needs the partition key `leaseKey` of type S. [`prepare`](LeaseStore::prepare) creates it, billed on demand and with
-/// the index `LeaseOwnerToLeaseKeyIndex`; a table that is there already is used as it is, with or without that index.
-///
-/// # Permissions
-///
-/// On the table: `DescribeTable`, `GetItem`, `PutItem`, `UpdateItem`, `DeleteItem`, `Scan`; on the table's indexes: `Query`, without
-/// which the store does without the index; and `CreateTable`, unless the table is there. `DescribeTable` on
-/// `<application>-CoordinatorState` lets the store see that a Java fleet of the KCL 3.0 to 3.4 uses the application.
+/// The table needs the partition key `leaseKey` of type S. [`prepare`](LeaseStore::prepare) creates it as
+/// [`table_options`](Self::table_options) say, with the index `LeaseOwnerToLeaseKeyIndex`; a table that is there already is used,
+/// and completed where that is safe and granted. The [crate page](crate#permissions) has the policies of IAM that this takes.
 ///
 /// # Example
 ///
@@ -50,6 +46,7 @@ const INDEX_RECHECK: Duration = Duration::from_secs(30);
 /// ```
 pub struct DynamoLeaseStore {
     client: TableClient,
+    options: TableOptions,
     scan_segments: u32,
     index: Mutex<Index>,
 }
@@ -65,6 +62,7 @@ impl fmt::Debug for DynamoLeaseStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DynamoLeaseStore")
             .field("client", &self.client)
+            .field("options", &self.options)
             .field("scan_segments", &self.scan_segments)
             .finish_non_exhaustive()
     }
@@ -85,6 +83,7 @@ impl DynamoLeaseStore {
         let clock = Arc::new(TokioClock::new());
         Self {
             client: TableClient::new(client, table.into(), clock, REQUEST_TIMEOUT),
+            options: TableOptions::default(),
             scan_segments: 1,
             index: Mutex::default(),
         }
@@ -105,6 +104,15 @@ impl DynamoLeaseStore {
     #[must_use]
     pub fn request_timeout(mut self, limit: Duration) -> Self {
         self.client.request_timeout = limit;
+        self
+    }
+
+    /// How the table is made, and what is said of one that is there already; see [`TableOptions`].
+    ///
+    /// [`prepare`](LeaseStore::prepare) refuses options that are not [valid](TableOptions::validate), before anything is sent.
+    #[must_use]
+    pub fn table_options(mut self, options: TableOptions) -> Self {
+        self.options = options;
         self
     }
 
@@ -143,7 +151,7 @@ impl DynamoLeaseStore {
             return Ok(index.active);
         }
         let table = prepare::look(&self.client).await?;
-        let active = table.is_some_and(|table| table.index_active);
+        let active = table.is_some_and(|table| table.index.may_be_asked());
         self.remember_index(active);
         Ok(active)
     }
@@ -160,8 +168,8 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn prepare(&self, preparation: &Preparation) -> Result<(), StoreError> {
-        let table = prepare::prepare(&self.client, self.scan_segments, preparation).await?;
-        self.remember_index(table.index_active);
+        let table = prepare::prepare(&self.client, self.scan_segments, &self.options, preparation).await?;
+        self.remember_index(table.index.may_be_asked());
         Ok(())
     }
 

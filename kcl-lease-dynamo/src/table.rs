@@ -1,12 +1,14 @@
 //! The table: describing, creating, and refusing one that is not meant for us.
 
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, IndexStatus, KeySchemaElement, KeyType,
-    Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus,
+    AttributeDefinition, BillingMode, CreateGlobalSecondaryIndexAction, GlobalSecondaryIndex,
+    GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ProvisionedThroughput, ScalarAttributeType, TableDescription, TableStatus, Tag,
 };
 use kcl_core::lease::{StoreError, StoreErrorKind};
 
 use crate::attr;
+use crate::options::{Billing, TableOptions};
 
 /// What is known of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,24 +17,76 @@ pub(crate) struct Table {
     pub(crate) usable: bool,
     /// The status in the service's words.
     pub(crate) status: String,
-    /// Whether the owner index can be asked.
-    pub(crate) index_active: bool,
+    /// The owner index.
+    pub(crate) index: OwnerIndex,
+    /// What is known beyond that; `None` where the table may not be described.
+    pub(crate) features: Option<Features>,
     /// What the key is, in words, if it is not what a lease table needs.
     wrong_key: Option<String>,
+}
+
+/// What options can ask of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Features {
+    pub(crate) arn: Option<String>,
+    pub(crate) billing: Billing,
+    pub(crate) deletion_protection: bool,
+}
+
+/// How the owner index stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnerIndex {
+    Missing,
+    /// It is being filled or removed.
+    NotYet,
+    Active,
+    /// An index of the name has other keys than ours.
+    OtherKeys,
+    /// The table may not be described; whoever asks the index will see.
+    Unknown,
+}
+
+impl OwnerIndex {
+    /// Whether asking it is worth a try.
+    pub(crate) fn may_be_asked(self) -> bool {
+        matches!(self, Self::Active | Self::Unknown)
+    }
+
+    fn of(description: &TableDescription) -> Self {
+        let indexes = description.global_secondary_indexes();
+        let found = indexes
+            .iter()
+            .find(|index| index.index_name() == Some(attr::OWNER_INDEX));
+        let Some(index) = found else {
+            return Self::Missing;
+        };
+        let key = index.key_schema();
+        let key = key
+            .iter()
+            .map(|element| (element.attribute_name(), element.key_type()));
+        if key.collect::<Vec<_>>() != [(attr::OWNER, &KeyType::Hash), (attr::KEY, &KeyType::Range)] {
+            return Self::OtherKeys;
+        }
+        match index.index_status() {
+            Some(&IndexStatus::Active) => Self::Active,
+            _ => Self::NotYet,
+        }
+    }
 }
 
 impl Table {
     /// What a description says.
     pub(crate) fn of(description: &TableDescription) -> Self {
         let status = description.table_status();
-        let indexes = description.global_secondary_indexes();
-        let owner_index = indexes
-            .iter()
-            .find(|index| index.index_name() == Some(attr::OWNER_INDEX));
         Self {
             usable: matches!(status, Some(TableStatus::Active | TableStatus::Updating)),
             status: status.map_or("UNKNOWN", TableStatus::as_str).to_owned(),
-            index_active: owner_index.is_some_and(|index| index.index_status() == Some(&IndexStatus::Active)),
+            index: OwnerIndex::of(description),
+            features: Some(Features {
+                arn: description.table_arn().map(str::to_owned),
+                billing: billing(description),
+                deletion_protection: description.deletion_protection_enabled().unwrap_or(false),
+            }),
             wrong_key: wrong_key(description),
         }
     }
@@ -42,9 +96,15 @@ impl Table {
         Self {
             usable: true,
             status: "unknown, because dynamodb:DescribeTable is not granted".to_owned(),
-            index_active: false,
+            index: OwnerIndex::Unknown,
+            features: None,
             wrong_key: None,
         }
+    }
+
+    /// Whether the table is at rest, so that it can be changed.
+    pub(crate) fn is_active(&self) -> bool {
+        self.status == TableStatus::Active.as_str()
     }
 
     /// Refuses a table with another key than ours.
@@ -105,22 +165,120 @@ pub(crate) fn table_key() -> Result<Vec<KeySchemaElement>, StoreError> {
 }
 
 /// The index by owner, as the Java KCL defines it; created with the table so that nobody ever waits for a backfill.
-pub(crate) fn owner_index() -> Result<GlobalSecondaryIndex, StoreError> {
+pub(crate) fn owner_index(billing: Billing) -> Result<GlobalSecondaryIndex, StoreError> {
     GlobalSecondaryIndex::builder()
         .index_name(attr::OWNER_INDEX)
-        .key_schema(key_element(attr::OWNER, KeyType::Hash)?)
-        .key_schema(key_element(attr::KEY, KeyType::Range)?)
-        .projection(
-            Projection::builder()
-                .projection_type(ProjectionType::KeysOnly)
-                .build(),
-        )
+        .set_key_schema(Some(index_key()?))
+        .projection(keys_only())
+        .set_provisioned_throughput(throughput(billing)?)
         .build()
         .map_err(invalid)
 }
 
-/// Nobody can say in advance how many shards a stream will have.
-pub(crate) const BILLING: BillingMode = BillingMode::PayPerRequest;
+/// The same index for a table that is there without it.
+pub(crate) fn missing_index(billing: Billing) -> Result<GlobalSecondaryIndexUpdate, StoreError> {
+    let create = CreateGlobalSecondaryIndexAction::builder()
+        .index_name(attr::OWNER_INDEX)
+        .set_key_schema(Some(index_key()?))
+        .projection(keys_only())
+        .set_provisioned_throughput(throughput(billing)?)
+        .build()
+        .map_err(invalid)?;
+    Ok(GlobalSecondaryIndexUpdate::builder().create(create).build())
+}
+
+fn index_key() -> Result<Vec<KeySchemaElement>, StoreError> {
+    Ok(vec![
+        key_element(attr::OWNER, KeyType::Hash)?,
+        key_element(attr::KEY, KeyType::Range)?,
+    ])
+}
+
+/// A worker looks for keys alone, and reads the rows themselves strongly.
+fn keys_only() -> Projection {
+    Projection::builder()
+        .projection_type(ProjectionType::KeysOnly)
+        .build()
+}
+
+/// The billing mode as the service names it.
+pub(crate) fn billing_mode(billing: Billing) -> BillingMode {
+    match billing {
+        Billing::OnDemand => BillingMode::PayPerRequest,
+        Billing::Provisioned { .. } => BillingMode::Provisioned,
+    }
+}
+
+/// The units of a provisioned table, or of its index.
+pub(crate) fn throughput(billing: Billing) -> Result<Option<ProvisionedThroughput>, StoreError> {
+    let Billing::Provisioned {
+        read_units,
+        write_units,
+    } = billing
+    else {
+        return Ok(None);
+    };
+    ProvisionedThroughput::builder()
+        .read_capacity_units(read_units.into())
+        .write_capacity_units(write_units.into())
+        .build()
+        .map(Some)
+        .map_err(invalid)
+}
+
+/// What a description says of billing. A table that was never on demand may have no summary of it.
+fn billing(description: &TableDescription) -> Billing {
+    let mode = description
+        .billing_mode_summary()
+        .and_then(|summary| summary.billing_mode());
+    let units = description.provisioned_throughput();
+    match (mode, units) {
+        (Some(BillingMode::PayPerRequest), _) | (_, None) => Billing::OnDemand,
+        (_, Some(units)) => {
+            let number = |units: Option<i64>| u32::try_from(units.unwrap_or(0)).unwrap_or(u32::MAX);
+            Billing::Provisioned {
+                read_units: number(units.read_capacity_units()),
+                write_units: number(units.write_capacity_units()),
+            }
+        }
+    }
+}
+
+/// The tags in the service's form.
+pub(crate) fn tags(options: &TableOptions) -> Result<Vec<Tag>, StoreError> {
+    let tag = |(key, value)| Tag::builder().key(key).value(value).build().map_err(invalid);
+    options.tags.iter().map(tag).collect()
+}
+
+/// The table that the options describe, for whoever makes it by hand.
+pub(crate) fn by_hand(options: &TableOptions) -> String {
+    let mut parts = vec![
+        format!("the partition key {} of type S and no sort key", attr::KEY),
+        index_by_hand(),
+        format!("billed {}", options.billing),
+    ];
+    if options.point_in_time_recovery {
+        parts.push("with point-in-time recovery".to_owned());
+    }
+    if options.deletion_protection {
+        parts.push("with deletion protection".to_owned());
+    }
+    let tags = options.tags.iter().map(|(key, value)| format!("{key}={value}"));
+    if !options.tags.is_empty() {
+        parts.push(format!("with the tags {}", tags.collect::<Vec<_>>().join(", ")));
+    }
+    parts.join("; ")
+}
+
+/// The owner index, for whoever makes it by hand.
+pub(crate) fn index_by_hand() -> String {
+    format!(
+        "the global secondary index {} with the partition key {} of type S, the sort key {} of type S and the projection KEYS_ONLY",
+        attr::OWNER_INDEX,
+        attr::OWNER,
+        attr::KEY
+    )
+}
 
 fn key_element(name: &str, kind: KeyType) -> Result<KeySchemaElement, StoreError> {
     KeySchemaElement::builder()
@@ -131,6 +289,6 @@ fn key_element(name: &str, kind: KeyType) -> Result<KeySchemaElement, StoreError
 }
 
 /// The SDK's builders refuse what lacks a required part; ours never do.
-fn invalid(error: aws_sdk_dynamodb::error::BuildError) -> StoreError {
+pub(crate) fn invalid(error: aws_sdk_dynamodb::error::BuildError) -> StoreError {
     StoreError::definite(StoreErrorKind::Invalid, "a table definition lacks a part").with_source(error)
 }

@@ -3,6 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod faults;
+mod log;
+mod options;
+mod policy;
 mod preparing;
 mod reading;
+mod rights;
 mod server;
+mod tables;

@@ -1,40 +1,8 @@
-use std::time::Duration;
-
 use kcl_core::lease::{LeaseStore as _, Preparation, StoreErrorKind};
 use serde_json::{Value, json};
 
 use crate::server::{Answer, Server, error, ok};
-
-fn preparation() -> Preparation {
-    Preparation {
-        application: "app".parse().unwrap(),
-        worker: "worker-1".parse().unwrap(),
-        within: Duration::from_secs(60),
-        take_over_java: false,
-    }
-}
-
-fn described(status: &str, index: Option<&str>) -> Answer {
-    let indexes =
-        index.map(|status| json!({ "IndexName": "LeaseOwnerToLeaseKeyIndex", "IndexStatus": status }));
-    ok(json!({ "Table": {
-        "TableName": "leases",
-        "TableStatus": status,
-        "KeySchema": [{ "AttributeName": "leaseKey", "KeyType": "HASH" }],
-        "AttributeDefinitions": [{ "AttributeName": "leaseKey", "AttributeType": "S" }],
-        "GlobalSecondaryIndexes": indexes.into_iter().collect::<Vec<_>>(),
-    }}))
-}
-
-/// An empty table that stands ready; what the script says nothing of is answered like this.
-fn usual(operation: &str, input: &Value) -> Answer {
-    match (operation, input["TableName"].as_str()) {
-        ("DescribeTable", Some("leases")) => described("ACTIVE", Some("ACTIVE")),
-        ("DescribeTable", _) => error(400, "ResourceNotFoundException"),
-        ("Scan", _) => ok(json!({ "Items": [], "Count": 0, "ScannedCount": 0 })),
-        _ => ok(json!({})),
-    }
-}
+use crate::tables::{described, preparation, usual};
 
 const WRITES: [&str; 4] = ["PutItem", "UpdateItem", "DeleteItem", "CreateTable"];
 
@@ -206,44 +174,6 @@ async fn nothing_is_written_beside_a_java_fleet_unless_it_is_taken_over() {
             .await
             .unwrap();
     }
-}
-
-#[tokio::test]
-async fn a_worker_that_may_not_describe_the_table_may_still_use_it() {
-    let server = Server::start().await;
-    let script = |operation: &str, input: &Value| match operation {
-        "DescribeTable" => error(400, "AccessDeniedException"),
-        _ => usual(operation, input),
-    };
-    let store = server.store();
-    server
-        .while_running(script, store.prepare(&preparation()))
-        .await
-        .unwrap();
-    assert!(!server.operations().contains(&"CreateTable".to_owned()));
-    let worker = "worker-1".parse().unwrap();
-    let owned = store.owned_by(&worker);
-    assert_eq!(server.while_running(script, owned).await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn the_right_to_create_matters_only_where_there_is_no_table() {
-    let server = Server::start().await;
-    let script = |operation: &str, input: &Value| match operation {
-        "DescribeTable" => error(400, "ResourceNotFoundException"),
-        "CreateTable" => error(400, "AccessDeniedException"),
-        _ => usual(operation, input),
-    };
-    let refusal = server
-        .while_running(script, server.store().prepare(&preparation()))
-        .await
-        .unwrap_err();
-    assert_eq!(refusal.kind(), StoreErrorKind::Denied);
-    let text = refusal.to_string();
-    assert!(
-        text.contains("grant dynamodb:CreateTable, or create it with the partition key leaseKey"),
-        "{text}"
-    );
 }
 
 #[tokio::test]

@@ -51,8 +51,12 @@ impl Server {
     }
 
     pub(crate) fn store(&self) -> DynamoLeaseStore {
+        self.store_of("leases")
+    }
+
+    pub(crate) fn store_of(&self, table: &str) -> DynamoLeaseStore {
         let endpoint = format!("http://{}", self.listener.local_addr().unwrap());
-        DynamoLeaseStore::new(&config(&endpoint), "leases")
+        DynamoLeaseStore::new(&config(&endpoint), table)
     }
 
     /// Answers by the script while the client runs, and gives back what the client ended with.

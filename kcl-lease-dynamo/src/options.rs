@@ -1,0 +1,256 @@
+//! How the lease table is made, as plain data.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How the lease table is made, and what a table that is there already should have. Plain data: it can be read from a file,
+/// with every field optional.
+///
+/// A missing table is created as the options say. Of a table that is there already:
+///
+/// - the owner index is added where it is missing, and point-in-time recovery is switched on where the options ask for it: both
+///   add something and take nothing away, and the Java KCL does the same at each start;
+/// - billing, deletion protection and tags stay as they are, whoever made them so: what differs from the options is said in one
+///   warning at the start.
+///
+/// A right that is not granted is no error while the table can be worked with. It is said in the same warning, with what to grant.
+///
+/// ```
+/// use kcl_lease_dynamo::{Billing, TableOptions};
+///
+/// let options = TableOptions {
+///     point_in_time_recovery: true,
+///     tags: [("team".to_owned(), "trucks".to_owned())].into(),
+///     ..TableOptions::default()
+/// };
+/// assert!(options.validate().is_ok());
+/// let broken = TableOptions {
+///     billing: Billing::Provisioned { read_units: 0, write_units: 0 },
+///     tags: [("aws:mine".to_owned(), String::new())].into(),
+///     ..TableOptions::default()
+/// };
+/// assert_eq!(broken.validate().unwrap_err().violations().len(), 3);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TableOptions {
+    /// How reads and writes are paid for. On demand by default, because nobody can say in advance how many shards a stream will
+    /// have; being the default, it is no reason to complain of a table that is billed otherwise.
+    pub billing: Billing,
+    /// Whether the table can be restored to any second of the last 35 days. Off by default, as in the Java KCL: a lost lease table
+    /// costs a second reading of the stream, not data.
+    pub point_in_time_recovery: bool,
+    /// Whether the table refuses to be deleted. Off by default, as in the Java KCL.
+    pub deletion_protection: bool,
+    /// The tags of the table, at most 50. None by default. Creating a table with tags takes the right to `dynamodb:TagResource`.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// How reads and writes of the lease table are paid for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Billing {
+    /// By the request (`PAY_PER_REQUEST`).
+    #[default]
+    OnDemand,
+    /// By the hour, for this much (`PROVISIONED`). The owner index gets as much again.
+    ///
+    /// A renewal costs one write unit, and one more in the index when the owner changes; a scan costs one read unit for each 8 KB of
+    /// the table. A table with too little throttles, and a throttled renewal endangers its lease.
+    Provisioned {
+        /// Read capacity units, at least 1.
+        read_units: u32,
+        /// Write capacity units, at least 1.
+        write_units: u32,
+    },
+}
+
+impl fmt::Display for Billing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnDemand => f.write_str("on demand (PAY_PER_REQUEST)"),
+            Self::Provisioned {
+                read_units,
+                write_units,
+            } => {
+                write!(
+                    f,
+                    "provisioned with {read_units} read and {write_units} write units"
+                )
+            }
+        }
+    }
+}
+
+/// The most tags that a resource of AWS may have ("Tagging restrictions in DynamoDB").
+const MOST_TAGS: usize = 50;
+
+impl TableOptions {
+    /// Checks every rule there is.
+    ///
+    /// # Errors
+    ///
+    /// All violations at once, each with what to change.
+    pub fn validate(&self) -> Result<(), InvalidTableOptions> {
+        let violations = self.violations();
+        if violations.is_empty() {
+            Ok(())
+        } else {
+            Err(InvalidTableOptions { violations })
+        }
+    }
+
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        if let Billing::Provisioned {
+            read_units,
+            write_units,
+        } = self.billing
+        {
+            for (name, units) in [("read_units", read_units), ("write_units", write_units)] {
+                if units == 0 {
+                    violations.push(format!(
+                        "{name} must be at least 1: a table without capacity answers nothing"
+                    ));
+                }
+            }
+        }
+        if self.tags.len() > MOST_TAGS {
+            violations.push(format!(
+                "tags must be at most {MOST_TAGS}, and are {}",
+                self.tags.len()
+            ));
+        }
+        for (key, value) in &self.tags {
+            let rules = [
+                (
+                    !(1..=128).contains(&key.chars().count()),
+                    "its key must have 1 to 128 characters",
+                ),
+                (
+                    value.chars().count() > 256,
+                    "its value must have at most 256 characters",
+                ),
+                (
+                    key.to_lowercase().starts_with("aws:"),
+                    "its key must not begin with aws:, which AWS keeps to itself",
+                ),
+                (
+                    !key.chars().chain(value.chars()).all(fits_a_tag),
+                    "it must be made of letters, digits, spaces and + - = . _ : / @",
+                ),
+            ];
+            let violated = rules.into_iter().filter(|(violated, _)| *violated);
+            violations.extend(violated.map(|(_, rule)| format!("tag {key:?}: {rule}")));
+        }
+        violations
+    }
+}
+
+fn fits_a_tag(character: char) -> bool {
+    character.is_alphanumeric() || character.is_whitespace() || "+-=._:/@".contains(character)
+}
+
+/// What is wrong with the name of a table, from "Naming rules" of DynamoDB. An ARN is left to the service.
+pub(crate) fn wrong_name(table: &str) -> Option<String> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || "_.-".contains(character);
+    let right = (3..=255).contains(&table.len()) && table.chars().all(fits);
+    (!right && !table.starts_with("arn:")).then(|| {
+        format!("the table name {table:?} must have 3 to 255 characters of a-z, A-Z, 0-9, _, . and -")
+    })
+}
+
+/// The options of a table cannot be met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidTableOptions {
+    violations: Vec<String>,
+}
+
+impl InvalidTableOptions {
+    /// Every rule that is violated, each with what to change.
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+}
+
+impl fmt::Display for InvalidTableOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.violations.join("; "))
+    }
+}
+
+impl std::error::Error for InvalidTableOptions {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_on_demand_bare_and_valid() {
+        let options = TableOptions::default();
+        assert_eq!(options.validate(), Ok(()));
+        assert_eq!(options.billing, Billing::OnDemand);
+        assert!(!options.point_in_time_recovery && !options.deletion_protection && options.tags.is_empty());
+    }
+
+    #[test]
+    fn every_violation_is_reported_at_once_with_the_tag_it_belongs_to() {
+        let mut tags = (0..50)
+            .map(|number| (format!("tag-{number}"), String::new()))
+            .collect::<BTreeMap<_, _>>();
+        tags.insert("AWS:cost".to_owned(), "x".repeat(257));
+        tags.insert(String::new(), "semi;colon".to_owned());
+        let options = TableOptions {
+            billing: Billing::Provisioned {
+                read_units: 0,
+                write_units: 1,
+            },
+            tags,
+            ..TableOptions::default()
+        };
+        let invalid = options.validate().unwrap_err();
+        let expected = [
+            "read_units must be at least 1: a table without capacity answers nothing",
+            "tags must be at most 50, and are 52",
+            "tag \"\": its key must have 1 to 128 characters",
+            "tag \"\": it must be made of letters, digits, spaces and + - = . _ : / @",
+            "tag \"AWS:cost\": its value must have at most 256 characters",
+            "tag \"AWS:cost\": its key must not begin with aws:, which AWS keeps to itself",
+        ];
+        assert_eq!(invalid.violations(), expected);
+    }
+
+    #[test]
+    fn options_are_read_from_a_file_that_may_leave_out_and_may_not_misspell() {
+        let file = r#"{"billing": {"provisioned": {"read_units": 10, "write_units": 20}}, "tags": {"team": "trucks"}}"#;
+        let options: TableOptions = serde_json::from_str(file).unwrap();
+        let expected = TableOptions {
+            billing: Billing::Provisioned {
+                read_units: 10,
+                write_units: 20,
+            },
+            tags: [("team".to_owned(), "trucks".to_owned())].into(),
+            ..TableOptions::default()
+        };
+        assert_eq!(options, expected);
+        let on_demand: TableOptions = serde_json::from_str(r#"{"billing": "on_demand"}"#).unwrap();
+        assert_eq!(on_demand, TableOptions::default());
+        assert!(serde_json::from_str::<TableOptions>(r#"{"pitr": true}"#).is_err());
+    }
+
+    #[test]
+    fn a_table_has_a_name_that_the_service_takes_or_an_arn() {
+        for right in [
+            "app",
+            "My_app.v2-leases",
+            "arn:aws:dynamodb:eu-west-1:123456789012:table/app",
+        ] {
+            assert_eq!(wrong_name(right), None, "{right}");
+        }
+        for wrong in ["", "ab", "my app", "größe", &"x".repeat(256)] {
+            assert!(wrong_name(wrong).is_some(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The actions of AWS that a worker asks for, and what to say when one is not granted.
+
+use crate::attr;
+
+/// One action as IAM policies write it.
+pub(crate) type Action = &'static str;
+
+pub(crate) const GET_ITEM: Action = "dynamodb:GetItem";
+pub(crate) const PUT_ITEM: Action = "dynamodb:PutItem";
+pub(crate) const UPDATE_ITEM: Action = "dynamodb:UpdateItem";
+pub(crate) const DELETE_ITEM: Action = "dynamodb:DeleteItem";
+pub(crate) const SCAN: Action = "dynamodb:Scan";
+pub(crate) const QUERY: Action = "dynamodb:Query";
+pub(crate) const DESCRIBE_TABLE: Action = "dynamodb:DescribeTable";
+pub(crate) const CREATE_TABLE: Action = "dynamodb:CreateTable";
+pub(crate) const UPDATE_TABLE: Action = "dynamodb:UpdateTable";
+pub(crate) const DESCRIBE_BACKUPS: Action = "dynamodb:DescribeContinuousBackups";
+pub(crate) const UPDATE_BACKUPS: Action = "dynamodb:UpdateContinuousBackups";
+pub(crate) const LIST_TAGS: Action = "dynamodb:ListTagsOfResource";
+/// Never called by itself: the service asks for it where a table is created with tags.
+pub(crate) const TAG_RESOURCE: Action = "dynamodb:TagResource";
+
+/// What no worker can do without, on the table.
+pub(crate) const NEEDED: [Action; 5] = [GET_ITEM, PUT_ITEM, UPDATE_ITEM, DELETE_ITEM, SCAN];
+
+/// The table as IAM policies name it. The account is left open where only the service knows it.
+pub(crate) fn table_arn(table: &str, region: Option<&str>) -> String {
+    if table.starts_with("arn:") {
+        return table.to_owned();
+    }
+    let region = region.unwrap_or("*");
+    let partition = if region.starts_with("cn-") {
+        "aws-cn"
+    } else if region.starts_with("us-gov-") {
+        "aws-us-gov"
+    } else {
+        "aws"
+    };
+    format!("arn:{partition}:dynamodb:{region}:*:table/{table}")
+}
+
+/// The owner index of the table as IAM policies name it.
+pub(crate) fn index_arn(table_arn: &str) -> String {
+    format!("{table_arn}/index/{}", attr::OWNER_INDEX)
+}
+
+/// What to grant so that the table can be worked with.
+pub(crate) fn advice_to_work(table_arn: &str) -> String {
+    format!(
+        "a worker needs {} on {table_arn}, and {QUERY} on {}",
+        NEEDED.join(", "),
+        index_arn(table_arn)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_named_as_a_policy_of_its_partition_names_it() {
+        let arn = |region| table_arn("app", region);
+        assert_eq!(arn(Some("eu-west-1")), "arn:aws:dynamodb:eu-west-1:*:table/app");
+        assert_eq!(
+            arn(Some("cn-north-1")),
+            "arn:aws-cn:dynamodb:cn-north-1:*:table/app"
+        );
+        assert_eq!(
+            arn(Some("us-gov-west-1")),
+            "arn:aws-us-gov:dynamodb:us-gov-west-1:*:table/app"
+        );
+        assert_eq!(arn(None), "arn:aws:dynamodb:*:*:table/app");
+        let given = "arn:aws:dynamodb:eu-west-1:123456789012:table/app";
+        assert_eq!(table_arn(given, Some("us-east-1")), given);
+        assert_eq!(
+            index_arn(given),
+            "arn:aws:dynamodb:eu-west-1:123456789012:table/app/index/LeaseOwnerToLeaseKeyIndex"
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! A table that can be worked with and is not all that the options ask for: what can be added is added, the rest is said once.
+
+use std::time::Duration;
+
+use kcl_core::lease::{Certainty, StoreError, StoreErrorKind};
+use kcl_core::time::{ClockExt as _, Moment};
+
+use crate::client::TableClient;
+use crate::options::{Billing, TableOptions};
+use crate::table::{self, Features, OwnerIndex, Table};
+use crate::{attr, rights};
+
+/// How long a table that has just been made may refuse point-in-time recovery, and how often it is asked again.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
+const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Adds what is missing and may be added, and says what is not as the options ask. The table is good to work with whatever comes of it.
+pub(crate) async fn complete(client: &TableClient, options: &TableOptions, table: &Table, deadline: Moment) {
+    let mut findings = Vec::new();
+    // A table whose index is being added is not at rest any more, and recovery wants one that is.
+    if options.point_in_time_recovery {
+        findings.extend(recovery(client, table, deadline).await);
+    }
+    findings.extend(index(client, table).await);
+    if let Some(features) = &table.features {
+        findings.extend(differences(features, options));
+        findings.extend(tags(client, options, features).await);
+    }
+    if !findings.is_empty() {
+        tracing::warn!(
+            table = %client.table,
+            "the lease table is used as it is, though {}",
+            findings.join("; ")
+        );
+    }
+}
+
+async fn index(client: &TableClient, table: &Table) -> Option<String> {
+    const COST: &str = "and while it does, every look for newly assigned leases reads the whole table";
+    let lacks = format!("it lacks the index {}, {COST}", attr::OWNER_INDEX);
+    match (table.index, &table.features) {
+        (OwnerIndex::OtherKeys, _) => Some(format!(
+            "its index {} has other keys than {}; remove that index",
+            attr::OWNER_INDEX,
+            table::index_by_hand()
+        )),
+        (OwnerIndex::Missing, Some(features)) if table.is_active() => {
+            let error = match client.add_index(features.billing).await {
+                Ok(()) => {
+                    tracing::info!(table = %client.table, index = attr::OWNER_INDEX, "adding the owner index");
+                    return None;
+                }
+                Err(error) => error,
+            };
+            let by_hand = format!("add {}", table::index_by_hand());
+            Some(format!(
+                "{lacks}: {}",
+                remedy(client, &error, rights::UPDATE_TABLE, &by_hand)
+            ))
+        }
+        (OwnerIndex::Missing, _) => Some(format!(
+            "{lacks}: it could not be added because the table is {}; the next start tries again",
+            table.status
+        )),
+        (OwnerIndex::NotYet | OwnerIndex::Active | OwnerIndex::Unknown, _) => None,
+    }
+}
+
+/// What belongs to whoever made the table, and is not changed.
+///
+/// On demand is the default and no wish; and more protection than was asked for is no fault.
+fn differences(features: &Features, options: &TableOptions) -> Vec<String> {
+    let mut differences = Vec::new();
+    if matches!(options.billing, Billing::Provisioned { .. }) && features.billing != options.billing {
+        differences.push(format!(
+            "it is billed {}, and the options say {}",
+            features.billing, options.billing
+        ));
+    }
+    if options.deletion_protection && !features.deletion_protection {
+        differences.push("it has no deletion protection, and the options ask for it".to_owned());
+    }
+    differences
+}
+
+async fn tags(client: &TableClient, options: &TableOptions, features: &Features) -> Option<String> {
+    if options.tags.is_empty() {
+        return None;
+    }
+    let found = match client.tags(features.arn.as_ref()?).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::debug!(table = %client.table, %error, "the tags of the table cannot be seen");
+            return None;
+        }
+    };
+    let wanted = options.tags.iter();
+    let missing = wanted.filter(|(key, value)| found.get(*key) != Some(*value));
+    let missing = missing
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>();
+    (!missing.is_empty()).then(|| format!("it lacks the tags {}", missing.join(", ")))
+}
+
+/// Switches point-in-time recovery on, where it is not on already. A table that is not ACTIVE refuses, and one that has just been
+/// made may do so a little longer.
+async fn recovery(client: &TableClient, table: &Table, deadline: Moment) -> Option<String> {
+    let patience = deadline.min(client.clock.now() + RECOVERY_PATIENCE);
+    match client.is_recoverable().await {
+        Ok(true) => return None,
+        // Whoever may not look may still be allowed to act.
+        Ok(false) => {}
+        Err(error) if error.kind() == StoreErrorKind::Denied => {}
+        Err(error) => return Some(format!("its point-in-time recovery is unknown: {error}")),
+    }
+    if table.features.is_some() && !table.is_active() {
+        return Some(format!(
+            "its point-in-time recovery is off, and could not be switched on because the table is {}; the next start tries again",
+            table.status
+        ));
+    }
+    loop {
+        let error = match client.make_recoverable().await {
+            Ok(()) => {
+                tracing::info!(table = %client.table, "point-in-time recovery is on");
+                return None;
+            }
+            Err(error) => error,
+        };
+        let not_yet = error.kind() == StoreErrorKind::Unavailable && error.certainty() == Certainty::Definite;
+        if !not_yet || client.clock.now() + RECOVERY_PAUSE > patience {
+            let remedy = remedy(client, &error, rights::UPDATE_BACKUPS, "switch it on");
+            return Some(format!(
+                "its point-in-time recovery could not be switched on: {remedy}"
+            ));
+        }
+        client.clock.sleep(RECOVERY_PAUSE).await;
+    }
+}
+
+fn remedy(client: &TableClient, error: &StoreError, action: rights::Action, by_hand: &str) -> String {
+    if error.kind() == StoreErrorKind::Denied {
+        format!("grant {action} on {}, or {by_hand} by hand", client.arn())
+    } else {
+        error.to_string()
+    }
+}

@@ -1,0 +1,212 @@
+//! The documented policies against the calls that a whole life of the store makes.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use kcl_core::lease::{
+    Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, WorkerChange, WorkerRow,
+};
+use kcl_core::model::{Incarnation, Position};
+use kcl_core::time::Timestamp;
+use kcl_lease_dynamo::TableOptions;
+use serde_json::Value;
+
+use crate::server::{Answer, Asked, Server, error};
+use crate::tables::{backups, described, preparation, usual};
+
+/// An action and the resource it is granted on, without region and account.
+type Grants = BTreeSet<(String, String)>;
+
+/// The two policies of the page, in their order.
+fn documented() -> [Grants; 2] {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/iam-policy.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let blocks = page
+        .split("```json")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
+    let policies = blocks.map(|block| grants(&serde_json::from_str(block).unwrap()));
+    policies.collect::<Vec<_>>().try_into().unwrap()
+}
+
+fn grants(policy: &Value) -> Grants {
+    let mut grants = Grants::new();
+    for statement in policy["Statement"].as_array().unwrap() {
+        assert_eq!(statement["Effect"], "Allow");
+        let resource = statement["Resource"].as_str().unwrap();
+        let table = resource.split_once(":table/").unwrap().1;
+        let actions = match &statement["Action"] {
+            Value::Array(actions) => actions.clone(),
+            action => vec![action.clone()],
+        };
+        for action in actions {
+            grants.insert((action.as_str().unwrap().to_owned(), table.to_owned()));
+        }
+    }
+    grants
+}
+
+/// What has to be granted so that the service does what was asked, with the names of the page.
+fn needed((operation, input): &Asked) -> Grants {
+    let table = match (input["TableName"].as_str(), input["ResourceArn"].as_str()) {
+        (Some(table), _) => table,
+        (None, arn) => arn.unwrap().split_once(":table/").unwrap().1,
+    };
+    let table = match table {
+        "leases" => "truck-tracker".to_owned(),
+        "app-CoordinatorState" => "truck-tracker-CoordinatorState".to_owned(),
+        other => panic!("a call on table {other}"),
+    };
+    let resource = match input["IndexName"].as_str() {
+        Some(index) => format!("{table}/index/{index}"),
+        None => table.clone(),
+    };
+    let mut grants = Grants::from([(format!("dynamodb:{operation}"), resource)]);
+    if operation == "CreateTable" && !input["Tags"].is_null() {
+        // From "CreateTable" in the API reference: the tags take a right of their own.
+        grants.insert(("dynamodb:TagResource".to_owned(), table));
+    }
+    grants
+}
+
+/// Every call that the seam has, with every kind of write.
+async fn life(store: &dyn LeaseStore) {
+    store.prepare(&preparation()).await.unwrap();
+    store.scan().await.unwrap();
+    let incarnation = Incarnation::from_random_bytes([1; 16]);
+    let worker = "worker-1".parse().unwrap();
+    let row = WorkerRow {
+        id: "worker-1".parse().unwrap(),
+        incarnation: Some(incarnation),
+        touches: 0,
+        failover: None,
+        max_leases: None,
+        updated: Timestamp::from_millis(0),
+    };
+    let lease = Lease::unowned("shardId-1".parse().unwrap(), Position::TrimHorizon);
+    let lock = LeaderLock {
+        owner: "worker-1".parse().unwrap(),
+        duration: Duration::from_secs(10),
+        version: "1".to_owned(),
+        released: false,
+        deputy: None,
+    };
+    let held = LockExpect::Version {
+        version: "1".to_owned(),
+        owner: lock.owner.clone(),
+    };
+    store
+        .change_worker(&WorkerChange::Announce(row.clone()))
+        .await
+        .unwrap();
+    store
+        .change_worker(&WorkerChange::Touch(row.clone()))
+        .await
+        .unwrap();
+    store.read_lock().await.unwrap();
+    store
+        .change_lock(&LockExpect::Absent, &LockChange::Hold(lock))
+        .await
+        .unwrap();
+    let create = LeaseChange::Create(Box::new(lease.clone()));
+    let version = Expect::Version(lease.version());
+    store
+        .change(&lease.key, &Expect::Absent, &create, incarnation)
+        .await
+        .unwrap();
+    store.owned_by(&worker).await.unwrap();
+    store.read(&lease.key).await.unwrap();
+    // The scripted answers show no rows, so what a change of a lease ends with says nothing here.
+    let _ = store
+        .change(&lease.key, &version, &LeaseChange::Release, incarnation)
+        .await;
+    let _ = store
+        .change(&lease.key, &version, &LeaseChange::Delete, incarnation)
+        .await;
+    store.change_lock(&held, &LockChange::Release).await.unwrap();
+    store
+        .change_worker(&WorkerChange::Leave {
+            id: worker,
+            incarnation,
+        })
+        .await
+        .unwrap();
+    store.change_worker(&WorkerChange::Bury(row)).await.unwrap();
+}
+
+fn options() -> TableOptions {
+    TableOptions {
+        point_in_time_recovery: true,
+        tags: [("team".to_owned(), "trucks".to_owned())].into(),
+        ..TableOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn the_policy_of_a_worker_that_makes_its_table_allows_all_calls_and_no_others() {
+    let server = Server::start().await;
+    let mut created = false;
+    let makes = |operation: &str, input: &Value| {
+        created |= operation == "CreateTable";
+        match operation {
+            "DescribeTable" if !created => error(400, "ResourceNotFoundException"),
+            "DescribeContinuousBackups" => backups("DISABLED"),
+            _ => usual(operation, input),
+        }
+    };
+    let store = server.store().table_options(options());
+    server.while_running(makes, life(&store)).await;
+    let completes = |operation: &str, input: &Value| match operation {
+        "DescribeTable" if input["TableName"] == "leases" => described("ACTIVE", None),
+        _ => usual(operation, input),
+    };
+    server
+        .while_running(completes, server.store().prepare(&preparation()))
+        .await
+        .unwrap();
+    let called = server.asked().iter().flat_map(needed).collect::<Grants>();
+    let [makes_its_table, _] = documented();
+    assert_eq!(called, makes_its_table);
+}
+
+#[tokio::test]
+async fn the_policy_of_a_worker_with_a_table_made_for_it_is_enough_and_holds_nothing_else() {
+    let [_, uses_a_table] = documented();
+    for options in [TableOptions::default(), options()] {
+        let server = Server::start().await;
+        let refused = std::cell::Cell::new(0);
+        let script = |operation: &str, input: &Value| -> Answer {
+            let asked = (operation.to_owned(), input.clone());
+            if needed(&asked).is_subset(&uses_a_table) {
+                usual(operation, input)
+            } else {
+                refused.set(refused.get() + 1);
+                error(400, "AccessDeniedException")
+            }
+        };
+        let plain = options == TableOptions::default();
+        let store = server.store().table_options(options);
+        server.while_running(script, life(&store)).await;
+        let called = server.asked().iter().flat_map(needed).collect::<Grants>();
+        assert!(called.is_superset(&uses_a_table), "{called:?}");
+        assert_eq!(plain, refused.get() == 0, "{called:?}");
+        assert!(!plain || called == uses_a_table, "{called:?}");
+    }
+}
+
+#[test]
+fn the_policies_differ_in_what_is_done_to_the_table_alone() {
+    let [makes, uses] = documented();
+    let more = makes.difference(&uses).map(|(action, _)| action.as_str());
+    let expected = [
+        "dynamodb:CreateTable",
+        "dynamodb:DescribeContinuousBackups",
+        "dynamodb:ListTagsOfResource",
+        "dynamodb:TagResource",
+        "dynamodb:UpdateContinuousBackups",
+        "dynamodb:UpdateTable",
+    ];
+    assert_eq!(more.collect::<Vec<_>>(), expected);
+    assert!(uses.is_subset(&makes));
+}

@@ -1,0 +1,169 @@
+//! What is not granted: no error while the table can be worked with, and one error with everything in it while it cannot.
+
+use kcl_core::lease::{LeaseStore as _, StoreErrorKind};
+use kcl_lease_dynamo::{Billing, TableOptions};
+use serde_json::{Value, json};
+
+use crate::log::Log;
+use crate::server::{Answer, Server, error, ok};
+use crate::tables::{described, preparation, usual};
+
+const TABLE: &str = "arn:aws:dynamodb:eu-west-1:*:table/leases";
+
+fn denied() -> Answer {
+    error(400, "AccessDeniedException")
+}
+
+fn everything() -> TableOptions {
+    TableOptions {
+        billing: Billing::OnDemand,
+        point_in_time_recovery: true,
+        deletion_protection: true,
+        tags: [("team".to_owned(), "trucks".to_owned())].into(),
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_may_only_read_and_write_rows_works_with_a_table_that_is_there() {
+    let server = Server::start().await;
+    let script = |operation: &str, input: &Value| match operation {
+        "GetItem" | "PutItem" | "UpdateItem" | "DeleteItem" | "Scan" => usual(operation, input),
+        _ => denied(),
+    };
+    let store = server.store().table_options(everything());
+    server
+        .while_running(script, store.prepare(&preparation()))
+        .await
+        .unwrap();
+    let operations = server.operations();
+    assert!(!operations.contains(&"CreateTable".to_owned()), "{operations:?}");
+    let worker = "worker-1".parse().unwrap();
+    let owned = store.owned_by(&worker);
+    assert_eq!(server.while_running(script, owned).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_worker_that_may_not_describe_the_table_asks_its_index_all_the_same() {
+    let server = Server::start().await;
+    let script = |operation: &str, input: &Value| match operation {
+        "DescribeTable" => denied(),
+        "Query" => ok(json!({ "Items": [
+            { "leaseOwner": { "S": "worker-1" }, "leaseKey": { "S": "shardId-1" } },
+        ]})),
+        _ => usual(operation, input),
+    };
+    let store = server.store();
+    server
+        .while_running(script, store.prepare(&preparation()))
+        .await
+        .unwrap();
+    server.asked();
+    let worker = "worker-1".parse().unwrap();
+    let owned = server
+        .while_running(script, store.owned_by(&worker))
+        .await
+        .unwrap();
+    assert_eq!(owned, Some(vec!["shardId-1".parse().unwrap()]));
+    assert_eq!(server.operations(), ["Query"]);
+}
+
+#[tokio::test]
+async fn everything_that_an_existing_table_lacks_and_that_is_not_granted_is_one_warning() {
+    let log = Log::start();
+    let server = Server::start().await;
+    let script = |operation: &str, input: &Value| match operation {
+        "DescribeTable" if input["TableName"] == "leases" => described("ACTIVE", None),
+        "DescribeTable" | "UpdateTable" | "DescribeContinuousBackups" | "UpdateContinuousBackups" => denied(),
+        "ListTagsOfResource" => denied(),
+        _ => usual(operation, input),
+    };
+    let store = server.store().table_options(everything());
+    server
+        .while_running(script, store.prepare(&preparation()))
+        .await
+        .unwrap();
+    let warnings = log.warnings();
+    let of_table = warnings
+        .iter()
+        .filter(|line| line.contains("used as it is"))
+        .collect::<Vec<_>>();
+    let [warning] = of_table[..] else {
+        panic!("{warnings:?}");
+    };
+    let parts = [
+        format!(
+            "grant dynamodb:UpdateTable on {TABLE}, or add the global secondary index LeaseOwnerToLeaseKeyIndex"
+        ),
+        format!("grant dynamodb:UpdateContinuousBackups on {TABLE}, or switch it on by hand"),
+        "it has no deletion protection".to_owned(),
+    ];
+    for part in parts {
+        assert!(warning.contains(&part), "{part} is not in {warning}");
+    }
+}
+
+#[tokio::test]
+async fn everything_that_a_missing_table_needs_is_one_error() {
+    let server = Server::start().await;
+    let script = |operation: &str, _: &Value| match operation {
+        "DescribeTable" => error(400, "ResourceNotFoundException"),
+        _ => denied(),
+    };
+    let refusal = async |options: TableOptions| {
+        let store = server.store().table_options(options);
+        let refusal = server
+            .while_running(script, store.prepare(&preparation()))
+            .await
+            .unwrap_err();
+        assert_eq!(refusal.kind(), StoreErrorKind::Denied);
+        refusal.to_string()
+    };
+    let text = refusal(everything()).await;
+    let parts = [
+        format!(
+            "grant dynamodb:CreateTable, dynamodb:TagResource, dynamodb:DescribeContinuousBackups, \
+             dynamodb:UpdateContinuousBackups on {TABLE}, or create it by hand with the partition key leaseKey of type S and no sort key"
+        ),
+        "the global secondary index LeaseOwnerToLeaseKeyIndex with the partition key leaseOwner of type S, the sort key leaseKey"
+            .to_owned(),
+        "billed on demand (PAY_PER_REQUEST); with point-in-time recovery; with deletion protection; with the tags team=trucks"
+            .to_owned(),
+        format!(
+            "a worker needs dynamodb:GetItem, dynamodb:PutItem, dynamodb:UpdateItem, dynamodb:DeleteItem, dynamodb:Scan on {TABLE}, \
+             and dynamodb:Query on {TABLE}/index/LeaseOwnerToLeaseKeyIndex"
+        ),
+    ];
+    for part in parts {
+        assert!(text.contains(&part), "{part} is not in {text}");
+    }
+    let plain = refusal(TableOptions::default()).await;
+    assert!(
+        plain.contains(&format!(
+            "grant dynamodb:CreateTable on {TABLE}, or create it by hand"
+        )),
+        "{plain}"
+    );
+    assert!(!plain.contains("recovery") && !plain.contains("tags"), "{plain}");
+}
+
+#[tokio::test]
+async fn every_right_to_read_that_is_missing_is_named_at_once() {
+    let server = Server::start().await;
+    let script = |operation: &str, input: &Value| match operation {
+        "Scan" | "GetItem" => denied(),
+        _ => usual(operation, input),
+    };
+    let refusal = server
+        .while_running(script, server.store().prepare(&preparation()))
+        .await
+        .unwrap_err();
+    assert_eq!(refusal.kind(), StoreErrorKind::Denied);
+    let text = refusal.to_string();
+    for part in [
+        "grant dynamodb:Scan on it",
+        "grant dynamodb:GetItem on it",
+        "dynamodb:DeleteItem, dynamodb:Scan on arn:aws:dynamodb:eu-west-1:*:table/leases",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
