@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::Lease;
+use kcl_core::lease::{Lease, WorkerRow};
 use kcl_core::model::ShardId;
+use kcl_core::time::Timestamp;
 use serde_json::Value;
 
 use super::lease::lease_attributes;
@@ -51,7 +52,8 @@ fn attribute(json: &Value) -> AttributeValue {
     }
 }
 
-fn item(json: &Value) -> Item {
+/// DynamoDB's JSON form of a row.
+pub(super) fn item(json: &Value) -> Item {
     let attributes = json.as_object().unwrap().iter();
     attributes
         .map(|(name, value)| (name.clone(), attribute(value)))
@@ -202,6 +204,107 @@ fn the_lock_row_of_java_decodes() {
     }
     owners.dedup();
     assert_eq!(owners, ["w1", "w3"]);
+}
+
+#[test]
+fn our_client_version_is_the_row_that_java_writes_for_a_new_application() {
+    for (name, dump) in dumps() {
+        let rows = rekeyed(items(&dump, LOCK_TABLE), "key");
+        let mut row = rows
+            .into_iter()
+            .find(|row| key_of(row) == attr::CLIENT_VERSION_KEY)
+            .unwrap();
+        assert_eq!(client_version(&row), attr::CLIENT_VERSION_3X, "{name}");
+        let at = number::<i64>(&row, attr::MODIFIED_MILLIS).unwrap();
+        let mut ours = client_version_item(&"w1".parse().unwrap(), Timestamp::from_millis(at));
+        assert_eq!(
+            ours.remove(attr::ENTITY_TYPE),
+            Some(s(attr::CLIENT_VERSION_ENTITY))
+        );
+        // Java looks at its clock twice.
+        let history = |row: &mut Item| {
+            let AttributeValue::L(mut entries) = row.remove(attr::HISTORY).unwrap() else {
+                panic!("{name}: the history is no list");
+            };
+            assert_eq!(entries.len(), 1, "{name}");
+            let AttributeValue::M(entry) = entries.remove(0) else {
+                panic!("{name}: the history holds no map");
+            };
+            let mut entry = entry.into_iter().collect::<Item>();
+            let millis = number::<i64>(&entry, attr::MODIFIED_MILLIS).unwrap();
+            assert!((at - 10..=at).contains(&millis), "{name}: {millis} and {at}");
+            entry.remove(attr::MODIFIED_MILLIS);
+            entry
+        };
+        assert_eq!(history(&mut ours), history(&mut row), "{name}");
+        assert_eq!(ours, row, "{name}");
+    }
+}
+
+#[test]
+fn our_worker_rows_have_the_attributes_of_java_s_and_what_3_5_added() {
+    let ours = worker_attributes(&WorkerRow {
+        id: "w1".parse().unwrap(),
+        incarnation: None,
+        touches: 1,
+        failover: None,
+        max_leases: None,
+        updated: Timestamp::from_millis(1_795_229_643_999),
+    });
+    // The three-table layout knows neither the kind of a row nor what its writer supports.
+    let added = [
+        attr::ENTITY_TYPE,
+        attr::SUPPORT,
+        attr::SUPPORT_UPDATED_SECS,
+        attr::KEY,
+    ];
+    let ours = ours
+        .keys()
+        .filter(|name| !name.starts_with("rs") && !added.contains(&name.as_str()))
+        .collect::<Vec<_>>();
+    for (name, dump) in dumps() {
+        for row in rekeyed(items(&dump, WORKER_TABLE), "wid") {
+            let theirs = row.keys().filter(|name| *name != attr::KEY).collect::<Vec<_>>();
+            assert_eq!(ours, theirs, "{name}");
+            assert!(
+                row[attr::UPDATED_SECS].is_n() && row[attr::METRICS].is_m(),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn our_lease_rows_have_only_attributes_of_java_s_beside_the_private_ones() {
+    let mut known = BTreeMap::<String, AttributeValue>::new();
+    for (_, dump) in dumps() {
+        for row in items(&dump, LEASE_TABLE) {
+            known.extend(row);
+        }
+    }
+    let lease = Lease {
+        owner: Some("w1".parse().unwrap()),
+        checkpoint_owner: Some("w2".parse().unwrap()),
+        parents: ["shardId-1".parse().unwrap()].into(),
+        children: ["shardId-3".parse().unwrap()].into(),
+        hash_range: Some(kcl_core::model::HashKeyRange::WHOLE),
+        throughput: Some(1.5),
+        ..Lease::unowned(
+            "shardId-2".parse().unwrap(),
+            kcl_core::model::Position::TrimHorizon,
+        )
+    };
+    let handoff = AttributeValue::S("only in the recorded history".to_owned());
+    known.insert(attr::CHECKPOINT_OWNER.to_owned(), handoff);
+    let ours = lease_attributes(&lease);
+    assert_eq!(ours.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>());
+    for (name, value) in &ours {
+        assert_eq!(
+            std::mem::discriminant(value),
+            std::mem::discriminant(&known[name]),
+            "{name}"
+        );
+    }
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(crate) use migration::{client_version, client_version_item};
 pub(crate) use worker::{decode_worker, worker_attributes};
 
 #[cfg(test)]
+mod exact;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod tests;

@@ -36,10 +36,8 @@ fn grants(policy: &Value) -> Grants {
         assert_eq!(statement["Effect"], "Allow");
         let resource = statement["Resource"].as_str().unwrap();
         let table = resource.split_once(":table/").unwrap().1;
-        let actions = match &statement["Action"] {
-            Value::Array(actions) => actions.clone(),
-            action => vec![action.clone()],
-        };
+        let action = &statement["Action"];
+        let actions = action.as_array().cloned().unwrap_or_else(|| vec![action.clone()]);
         for action in actions {
             grants.insert((action.as_str().unwrap().to_owned(), table.to_owned()));
         }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,18 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use kcl_core::lease::{LeaseStore as _, Preparation};
+use kcl_core::model::{LeaseKey, WorkerId};
 use kcl_core::time::TokioClock;
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_tests::bed::TestBed;
+use kcl_tests::wait::eventually;
+use serde_json::{Value, json};
 
 /// How long a call may take: emulators on a busy machine are no measure for a time limit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long an emulator may take to fill the index of a small table.
+const LONG: Duration = Duration::from_secs(60);
 
 /// One DynamoDB of the bed, and a table name of the test's own on it.
 pub(crate) struct Ground {
@@ -58,6 +65,23 @@ impl Ground {
         let prepared = store.prepare(&self.preparation()).await;
         prepared.unwrap_or_else(|error| panic!("{}: {error}", self.server));
         store
+    }
+
+    /// Waits until the owner index can be asked.
+    pub(crate) async fn index_is_there(&self) {
+        self.until_index_shows(&"nobody".parse().unwrap(), &[]).await;
+    }
+
+    /// Waits until the owner index shows exactly these leases of a worker.
+    pub(crate) async fn until_index_shows(&self, worker: &WorkerId, keys: &[LeaseKey]) {
+        // A new handle each time, because a handle remembers for a while that there was no index.
+        eventually(LONG, async || {
+            match self.store().owned_by(worker).await.unwrap() {
+                Some(shown) if shown == keys => Ok(()),
+                shown => Err(format!("{}: {shown:?}", self.server)),
+            }
+        })
+        .await;
     }
 
     /// A client of the test's own, past the store.
@@ -110,5 +134,35 @@ impl Ground {
             .key("leaseKey", AttributeValue::S(key.to_owned()))
             .consistent_read(true);
         get.send().await.unwrap().item?.remove(attribute)
+    }
+
+    /// Reads a whole row past the store, in DynamoDB's own JSON; sets are sorted.
+    pub(crate) async fn row(&self, key: &str) -> Value {
+        let get = self.sdk().get_item().table_name(&self.table);
+        let get = get
+            .key("leaseKey", AttributeValue::S(key.to_owned()))
+            .consistent_read(true);
+        let item = get.send().await.unwrap().item.unwrap();
+        item.iter()
+            .map(|(name, value)| (name.clone(), json(value)))
+            .collect()
+    }
+}
+
+fn json(value: &AttributeValue) -> Value {
+    if let AttributeValue::S(text) = value {
+        json!({ "S": text })
+    } else if let AttributeValue::N(digits) = value {
+        json!({ "N": digits })
+    } else if let AttributeValue::Ss(texts) = value {
+        let sorted = texts.iter().collect::<BTreeSet<_>>();
+        json!({ "SS": sorted })
+    } else if let AttributeValue::L(entries) = value {
+        json!({ "L": entries.iter().map(json).collect::<Vec<_>>() })
+    } else if let AttributeValue::M(entries) = value {
+        let entries = entries.iter().map(|(name, value)| (name.clone(), json(value)));
+        json!({ "M": entries.collect::<serde_json::Map<_, _>>() })
+    } else {
+        panic!("none of our rows holds {value:?}")
     }
 }

@@ -10,4 +10,6 @@
 
 mod conformance;
 mod ground;
+mod options;
 mod particulars;
+mod stored;

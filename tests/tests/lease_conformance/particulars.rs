@@ -38,7 +38,8 @@ async fn create(store: &DynamoLeaseStore, lease: &Lease) {
     assert_eq!(outcome, Outcome::Applied(Box::new(lease.clone())));
 }
 
-fn expectation(row: &Lease, change: &LeaseChange) -> Expect {
+/// What must hold of this row for the change to be made.
+pub(crate) fn expectation(row: &Lease, change: &LeaseChange) -> Expect {
     match change {
         LeaseChange::BeginHandoff { .. } => Expect::Owners {
             owner: row.owner.clone(),
@@ -236,18 +237,28 @@ async fn a_table_of_more_than_one_page_is_read_whole() {
 }
 
 #[tokio::test]
-async fn a_table_without_the_index_is_used_without_it() {
+async fn a_table_without_the_index_is_used_without_it_until_it_is_added() {
     let bed = bed_or_skip!();
     for ground in Ground::all(&bed, "no-index") {
         ground.create_table(&ground.table, "leaseKey").await;
         let store = ground.prepared().await;
-        create(&store, &lease(1)).await;
         assert_eq!(
             store.owned_by(&worker("a")).await.unwrap(),
             None,
             "{}",
             ground.server
         );
+        ground.index_is_there().await;
+        let mut row = lease(1);
+        create(&store, &row).await;
+        let change = LeaseChange::Assign { to: worker("a") };
+        let expect = Expect::Version(row.version());
+        store
+            .change(&row.key, &expect, &change, incarnation(1))
+            .await
+            .unwrap();
+        row = apply(&row, &change, incarnation(1));
+        ground.until_index_shows(&worker("a"), &[row.key]).await;
     }
 }
 
@@ -299,6 +310,8 @@ async fn rows_of_a_real_java_fleet_are_refused_and_taken_over_only_on_demand() {
             ..ground.preparation()
         };
         store.prepare(&taking_over).await.unwrap();
+        // DynamoDB Local fails writes while it fills an index.
+        ground.index_is_there().await;
         let scan = store.scan().await.unwrap();
         assert_eq!(
             (scan.leases.len(), scan.undecodable.len()),
