@@ -87,7 +87,8 @@ impl Answer for StoreError {
             StoreErrorKind::Missing | StoreErrorKind::Foreign | StoreErrorKind::Data => {
                 Some(ErrorKind::Mismatch)
             }
-            StoreErrorKind::Invalid => Some(ErrorKind::Internal),
+            // Before there are rows, a request that makes no sense comes from a name or an option that makes none.
+            StoreErrorKind::Invalid => Some(ErrorKind::Configuration),
         }
     }
 }
