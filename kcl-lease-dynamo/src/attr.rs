@@ -64,6 +64,8 @@ pub(crate) const CLIENT_VERSION: &str = "cv";
 pub(crate) const MODIFIED_BY: &str = "mb";
 pub(crate) const MODIFIED_MILLIS: &str = "mts";
 pub(crate) const HISTORY: &str = "h";
+/// Private: whose table it is. Java changes this row attribute by attribute, so it stays.
+pub(crate) const APPLICATION: &str = "rsApplication";
 
 /// The keys of the rows that are neither leases nor worker rows.
 pub(crate) const LEADER_KEY: &str = "Leader";

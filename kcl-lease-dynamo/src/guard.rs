@@ -1,4 +1,4 @@
-//! Refuses a table that Java workers may be using: pure decisions over what was read.
+//! Refuses a table that is another application's, or that Java workers may be using: pure decisions over what was read.
 //!
 //! A Java fleet has one leader of its own, deals leases by rules of its own and would fight ours over every row. Until both can
 //! share a table, a live one is left alone.
@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use kcl_core::lease::{Lease, Scan, StoreError, StoreErrorKind};
-use kcl_core::model::WorkerId;
+use kcl_core::model::{ApplicationName, WorkerId};
 
-use crate::attr;
 use crate::codec::{Item, client_version};
+use crate::{attr, codec};
 
 /// The table in which the Java KCL 3.0 to 3.4 keeps its lock and its migration state.
 pub(crate) fn coordinator_table(application: &str) -> String {
@@ -19,6 +19,26 @@ pub(crate) fn coordinator_table(application: &str) -> String {
 /// Refuses an application whose three-table layout is there.
 pub(crate) fn refuse_coordinator_table(table: &str) -> StoreError {
     refuse(&format!("the Java KCL's table {table} exists"))
+}
+
+/// Refuses a table that was made for another application. `migration` is the row of the client version, if any; one that Java wrote
+/// does not tell.
+pub(crate) fn check_application(
+    table: &str,
+    application: &ApplicationName,
+    migration: Option<&Item>,
+) -> Result<(), StoreError> {
+    match migration.and_then(codec::application) {
+        Some(other) if other != application.as_str() => {
+            let message = format!(
+                "table {table} belongs to the application {other:?}, and this worker is of {:?}; nothing was written. Two \
+                 applications cannot share a table: give the store the name of another one, or the worker that application's name",
+                application.as_str()
+            );
+            Err(StoreError::definite(StoreErrorKind::Foreign, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a table whose rows show a Java fleet that may be alive. `migration` is the row of the client version, if any.
@@ -150,9 +170,31 @@ mod tests {
         assert_eq!(verdict(vec![ended], vec![]), None);
     }
 
+    fn version_row() -> Item {
+        let (application, worker) = ("app".parse().unwrap(), "worker-1".parse().unwrap());
+        client_version_item(&application, &worker, Timestamp::from_millis(5))
+    }
+
+    #[test]
+    fn a_table_that_was_made_for_another_application_is_refused() {
+        let check = |name: &str, row: Option<&Item>| check_application("t", &name.parse().unwrap(), row);
+        let mut row = version_row();
+        assert!(check("app", Some(&row)).is_ok());
+        let refusal = check("other", Some(&row)).unwrap_err();
+        assert_eq!(refusal.kind(), StoreErrorKind::Foreign);
+        assert!(
+            refusal
+                .to_string()
+                .starts_with(r#"table t belongs to the application "app", and this worker is of "other""#),
+            "{refusal}"
+        );
+        row.remove(attr::APPLICATION);
+        assert!(check("other", Some(&row)).is_ok() && check("other", None).is_ok());
+    }
+
     #[test]
     fn any_client_version_but_3x_is_refused() {
-        let mut row = client_version_item(&"worker-1".parse().unwrap(), Timestamp::from_millis(5));
+        let mut row = version_row();
         assert!(check_rows("table", &Scan::default(), Some(&row)).is_ok());
         for version in [
             "CLIENT_VERSION_2X",

@@ -38,6 +38,7 @@ pub(crate) async fn prepare(
     let table = usable(&patient, options, found, deadline).await?;
     table.check_key(&client.table)?;
     let (rows, migration) = read_all(client, segments).await?;
+    guard::check_application(&client.table, &preparation.application, migration.as_ref())?;
     if !preparation.take_over_java {
         guard::check_rows(&client.table, &rows, migration.as_ref())?;
     }
@@ -185,7 +186,7 @@ async fn read_all(client: &TableClient, segments: u32) -> Result<(Scan, Option<I
 
 /// Says to Java workers that may come later that the application is one of 3.x.
 async fn mark_as_new(client: &TableClient, preparation: &Preparation) -> Result<(), StoreError> {
-    let item = codec::client_version_item(&preparation.worker, client.clock.wall());
+    let item = codec::client_version_item(&preparation.application, &preparation.worker, client.clock.wall());
     // A refusal means that another worker of ours did the same a moment ago.
     client
         .write(put_if_absent(attr::CLIENT_VERSION_KEY, item))

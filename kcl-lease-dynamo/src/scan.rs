@@ -91,10 +91,8 @@ mod tests {
         broken.remove(attr::COUNTER);
         let mut scan = Scan::default();
         sort_in(&mut scan, &creation_item(&lease)).unwrap();
-        let version = client_version_item(
-            &"worker-1".parse().unwrap(),
-            kcl_core::time::Timestamp::from_millis(0),
-        );
+        let (application, worker) = ("app".parse().unwrap(), "worker-1".parse().unwrap());
+        let version = client_version_item(&application, &worker, kcl_core::time::Timestamp::from_millis(0));
         sort_in(&mut scan, &version).unwrap();
         let mut future = creation_item(&lease);
         future.insert(attr::ENTITY_TYPE.to_owned(), s("OF_THE_FUTURE"));

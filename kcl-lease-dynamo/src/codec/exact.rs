@@ -223,13 +223,12 @@ fn a_worker_row_is_that_of_a_java_worker_without_metrics_and_our_own_facts() {
 
 #[test]
 fn the_client_version_of_a_new_application_has_one_entry_of_history() {
-    let written = client_version_item(
-        &"worker-1".parse().unwrap(),
-        Timestamp::from_millis(1_700_000_000_123),
-    );
+    let (application, worker) = ("app".parse().unwrap(), "worker-1".parse().unwrap());
+    let written = client_version_item(&application, &worker, Timestamp::from_millis(1_700_000_000_123));
     let expected = json!({
         "leaseKey": { "S": "Migration3.0" },
         "entityType": { "S": "CLIENT_VERSION_MIGRATION" },
+        "rsApplication": { "S": "app" },
         "cv": { "S": "CLIENT_VERSION_3X" },
         "mb": { "S": "worker-1" },
         "mts": { "N": "1700000000123" },

@@ -216,7 +216,9 @@ fn our_client_version_is_the_row_that_java_writes_for_a_new_application() {
             .unwrap();
         assert_eq!(client_version(&row), attr::CLIENT_VERSION_3X, "{name}");
         let at = number::<i64>(&row, attr::MODIFIED_MILLIS).unwrap();
-        let mut ours = client_version_item(&"w1".parse().unwrap(), Timestamp::from_millis(at));
+        let (application, worker) = (LEASE_TABLE.parse().unwrap(), "w1".parse().unwrap());
+        let mut ours = client_version_item(&application, &worker, Timestamp::from_millis(at));
+        assert_eq!(ours.remove(attr::APPLICATION), Some(s(LEASE_TABLE)));
         assert_eq!(
             ours.remove(attr::ENTITY_TYPE),
             Some(s(attr::CLIENT_VERSION_ENTITY))

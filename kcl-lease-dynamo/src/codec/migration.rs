@@ -1,5 +1,5 @@
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::model::WorkerId;
+use kcl_core::model::{ApplicationName, WorkerId};
 use kcl_core::time::Timestamp;
 
 use super::{Item, n, optional_text, put, s};
@@ -13,8 +13,14 @@ pub(crate) fn client_version(item: &Item) -> &str {
         .unwrap_or("nothing readable")
 }
 
-/// The row with which a Java worker of 3.x marks a new application: in use by 3.x only, with one entry of history.
-pub(crate) fn client_version_item(worker: &WorkerId, now: Timestamp) -> Item {
+/// The application that the table was made for, if one of our workers marked it.
+pub(crate) fn application(item: &Item) -> Option<&str> {
+    optional_text(item, attr::APPLICATION).ok().flatten()
+}
+
+/// The row with which a Java worker of 3.x marks a new application: in use by 3.x only, with one entry of history. The
+/// application's name is ours.
+pub(crate) fn client_version_item(application: &ApplicationName, worker: &WorkerId, now: Timestamp) -> Item {
     let state = |version: &str| {
         let mut state = Item::new();
         put(&mut state, attr::CLIENT_VERSION, s(version));
@@ -27,5 +33,6 @@ pub(crate) fn client_version_item(worker: &WorkerId, now: Timestamp) -> Item {
     put(&mut item, attr::KEY, s(attr::CLIENT_VERSION_KEY));
     put(&mut item, attr::ENTITY_TYPE, s(attr::CLIENT_VERSION_ENTITY));
     put(&mut item, attr::HISTORY, AttributeValue::L(vec![first]));
+    put(&mut item, attr::APPLICATION, s(application));
     item
 }

@@ -15,7 +15,7 @@ use crate::attr;
 
 pub(crate) use lease::{creation_item, decode_lease, string_set, throughput_text};
 pub(crate) use lock::{decode_lock, encode_lock};
-pub(crate) use migration::{client_version, client_version_item};
+pub(crate) use migration::{application, client_version, client_version_item};
 pub(crate) use worker::{decode_worker, worker_attributes};
 
 #[cfg(test)]

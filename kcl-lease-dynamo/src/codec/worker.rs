@@ -26,7 +26,8 @@ pub(crate) fn decode_worker(item: &Item) -> Decoded<WorkerRow> {
 /// What a worker writes into its row: everything but the key.
 ///
 /// `sts` and `opr` are empty maps, which is how a Java worker without a metric source writes them: the Java leader then
-/// spreads leases by throughput. `sup` = 1 says that we skip rows that are not leases.
+/// spreads leases by throughput. `sup` = 1, as of `slu`, says that we skip rows that are not leases, and we do: it counts where a
+/// Java fleet moves its three tables into one, and such a fleet's table is refused until it has.
 pub(crate) fn worker_attributes(row: &WorkerRow) -> Item {
     let mut item = Item::new();
     let secs = row.updated.as_secs();

@@ -10,4 +10,5 @@ mod preparing;
 mod reading;
 mod rights;
 mod server;
+mod states;
 mod tables;

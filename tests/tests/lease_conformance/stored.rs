@@ -312,6 +312,7 @@ async fn a_new_application_is_marked_as_one_of_3_x_once_and_for_all() {
         let expected = json!({
             "leaseKey": { "S": "Migration3.0" },
             "entityType": { "S": "CLIENT_VERSION_MIGRATION" },
+            "rsApplication": { "S": ground.table },
             "cv": { "S": "CLIENT_VERSION_3X" },
             "mb": { "S": "worker-1" },
             "mts": { "N": millis },
