@@ -288,3 +288,16 @@ fn unreadable(item: &Item, error: &DecodeError) -> StoreError {
 fn problem(item: &Item, error: &DecodeError) -> String {
     format!("row {}: {error}; repair or remove it", key_of(item))
 }
+
+#[cfg(test)]
+mod tests {
+    use kcl_core::settings::Settings;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_hangs_leaves_time_for_another_before_a_lease_is_renewed_too_late() {
+        let failover = Settings::default().failover_time;
+        assert!(REQUEST_TIMEOUT * 5 <= failover, "{REQUEST_TIMEOUT:?}");
+    }
+}

@@ -4,9 +4,12 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use kcl_core::lease::{Certainty, LeaseStore as _, StoreError, StoreErrorKind, WorkerChange};
 use kcl_core::model::Incarnation;
 use kcl_lease_dynamo::DynamoLeaseStore;
+use kcl_lease_dynamo::aws_sdk_dynamodb::config::retry::RetryConfig;
+use kcl_lease_dynamo::aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use serde_json::Value;
 
 use crate::server::{Server, config, error};
+use crate::tables::{calls, preparation, usual};
 
 fn leave() -> WorkerChange {
     WorkerChange::Leave {
@@ -88,21 +91,55 @@ async fn a_missing_permission_is_named() {
     assert!(text.contains("grant dynamodb:Scan"), "{text}");
 }
 
+/// A user's own retries and timeouts must not come through: a write that is repeated is refused because of its first attempt.
+fn stubborn(endpoint: &str) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder().operation_timeout(Duration::from_secs(600));
+    config(endpoint)
+        .into_builder()
+        .retry_config(RetryConfig::standard().with_max_attempts(5))
+        .timeout_config(timeouts.build())
+        .build()
+}
+
 #[tokio::test]
-async fn a_write_without_an_answer_may_have_happened() {
+async fn every_call_is_tried_once_whatever_the_user_s_configuration_says() {
+    let server = Server::start().await;
+    let store = DynamoLeaseStore::new(&stubborn(&server.endpoint()), "leases");
+    server
+        .while_running(usual, store.prepare(&preparation()))
+        .await
+        .unwrap();
+    server.asked();
+    let failing = |_: &str, _: &Value| error(500, "InternalServerError");
+    for (operation, call) in calls(&store) {
+        let failure = server.while_running(failing, call).await.unwrap_err();
+        assert_eq!(
+            verdict(&failure),
+            (StoreErrorKind::Unavailable, Certainty::Unknown),
+            "{operation}"
+        );
+        assert_eq!(server.operations(), [operation]);
+    }
+}
+
+#[tokio::test]
+async fn a_call_without_an_answer_ends_in_time_and_may_have_happened() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let store =
-        DynamoLeaseStore::new(&config(&endpoint), "leases").request_timeout(Duration::from_millis(100));
-    let failure = store.change_worker(&leave()).await.unwrap_err();
-    assert_eq!(
-        verdict(&failure),
-        (StoreErrorKind::Unavailable, Certainty::Unknown)
-    );
-    assert!(
-        failure.to_string().contains("no answer within 100ms"),
-        "{failure}"
-    );
+        DynamoLeaseStore::new(&stubborn(&endpoint), "leases").request_timeout(Duration::from_millis(100));
+    for (operation, call) in calls(&store) {
+        let failure = call.await.unwrap_err();
+        assert_eq!(
+            verdict(&failure),
+            (StoreErrorKind::Unavailable, Certainty::Unknown),
+            "{operation}"
+        );
+        assert!(
+            failure.to_string().contains("no answer within 100ms"),
+            "{operation}: {failure}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@ use kcl_core::model::Incarnation;
 use serde_json::{Value, json};
 
 use crate::server::{Server, error, ok};
+use crate::tables::{calls, preparation, usual};
 
 fn lease(key: &str) -> Value {
     json!({ "leaseKey": { "S": key }, "leaseCounter": { "N": "3" }, "checkpoint": { "S": "LATEST" } })
@@ -107,4 +108,66 @@ async fn a_refusal_shows_the_row_where_the_server_does() {
     let (_, input) = server.asked().pop().unwrap();
     assert_eq!(input["ReturnValues"], "ALL_NEW");
     assert_eq!(input["ReturnValuesOnConditionCheckFailure"], "ALL_OLD");
+}
+
+#[tokio::test]
+async fn a_look_for_owned_leases_asks_the_index_for_keys_alone_and_follows_every_page() {
+    let server = Server::start().await;
+    let row = |key: &str| json!({ "leaseOwner": { "S": "worker-1" }, "leaseKey": { "S": key } });
+    let script = |operation: &str, input: &Value| match operation {
+        "Query" if input["ExclusiveStartKey"].is_null() => {
+            ok(json!({ "Items": [row("shardId-1")], "LastEvaluatedKey": row("shardId-1") }))
+        }
+        // A page may be empty and not the last.
+        "Query" if input["ExclusiveStartKey"] == row("shardId-1") => {
+            ok(json!({ "Items": [], "LastEvaluatedKey": row("shardId-2") }))
+        }
+        "Query" => ok(json!({ "Items": [row("shardId-3")] })),
+        _ => usual(operation, input),
+    };
+    let store = server.store();
+    server
+        .while_running(script, store.prepare(&preparation()))
+        .await
+        .unwrap();
+    server.asked();
+    let worker = "worker-1".parse().unwrap();
+    let owned = server
+        .while_running(script, store.owned_by(&worker))
+        .await
+        .unwrap();
+    let keys = ["shardId-1", "shardId-3"].map(|key| key.parse().unwrap());
+    assert_eq!(owned.as_deref(), Some(&keys[..]));
+    let query = json!({
+        "TableName": "leases",
+        "IndexName": "LeaseOwnerToLeaseKeyIndex",
+        "KeyConditionExpression": "#owner = :owner",
+        "ExpressionAttributeNames": { "#owner": "leaseOwner" },
+        "ExpressionAttributeValues": { ":owner": { "S": "worker-1" } },
+    });
+    let asked = server.asked();
+    assert_eq!(asked.len(), 3);
+    for ((operation, input), start) in asked.iter().zip([None, Some("shardId-1"), Some("shardId-2")]) {
+        let mut expected = query.clone();
+        if let Some(key) = start {
+            expected["ExclusiveStartKey"] = row(key);
+        }
+        assert_eq!((operation.as_str(), input), ("Query", &expected));
+    }
+}
+
+#[tokio::test]
+async fn each_operation_of_a_running_worker_is_one_request() {
+    let server = Server::start().await;
+    let store = server.store();
+    server
+        .while_running(usual, store.prepare(&preparation()))
+        .await
+        .unwrap();
+    server.asked();
+    for (operation, call) in calls(&store) {
+        // What the scripted answer comes to is tested elsewhere.
+        let _ = server.while_running(usual, call).await;
+        assert_eq!(server.operations(), [operation]);
+    }
 }

@@ -55,8 +55,11 @@ impl Server {
     }
 
     pub(crate) fn store_of(&self, table: &str) -> DynamoLeaseStore {
-        let endpoint = format!("http://{}", self.listener.local_addr().unwrap());
-        DynamoLeaseStore::new(&config(&endpoint), table)
+        DynamoLeaseStore::new(&config(&self.endpoint()), table)
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.listener.local_addr().unwrap())
     }
 
     /// Answers by the script while the client runs, and gives back what the client ended with.

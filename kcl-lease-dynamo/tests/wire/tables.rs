@@ -1,8 +1,14 @@
-//! Tables as the scripted server describes them.
+//! Tables as the scripted server describes them, and what a worker asks of one.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use kcl_core::lease::Preparation;
+use kcl_core::lease::{
+    Expect, LeaderLock, Lease, LeaseChange, LeaseStore as _, LockChange, LockExpect, Preparation, StoreError,
+    WorkerChange,
+};
+use kcl_core::model::{Incarnation, LeaseKey, Position};
+use kcl_lease_dynamo::DynamoLeaseStore;
 use serde_json::{Value, json};
 
 use crate::server::{Answer, error, ok};
@@ -57,4 +63,72 @@ pub(crate) fn backups(recovery: &str) -> Answer {
         "ContinuousBackupsStatus": "ENABLED",
         "PointInTimeRecoveryDescription": { "PointInTimeRecoveryStatus": recovery },
     }}))
+}
+
+/// A call of the store, as a future that tells how it went.
+type Call<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + 'a>>;
+
+/// Every call that a running worker makes, each with the operation that it takes.
+pub(crate) fn calls(store: &DynamoLeaseStore) -> Vec<(&'static str, Call<'_>)> {
+    let incarnation = Incarnation::from_random_bytes([1; 16]);
+    let key: LeaseKey = "shardId-1".parse().unwrap();
+    let lease = Lease::unowned("shardId-1".parse().unwrap(), Position::TrimHorizon);
+    let lock = LeaderLock {
+        owner: "worker-1".parse().unwrap(),
+        duration: Duration::from_secs(10),
+        version: "1".to_owned(),
+        released: false,
+        deputy: None,
+    };
+    let (read, version) = (key.clone(), Expect::Version(lease.version()));
+    let (deleted, created, released) = (key.clone(), key.clone(), key);
+    let (same, create) = (version.clone(), LeaseChange::Create(Box::new(lease)));
+    let leave = WorkerChange::Leave {
+        id: "worker-1".parse().unwrap(),
+        incarnation,
+    };
+    vec![
+        ("Scan", Box::pin(async { store.scan().await.map(drop) })),
+        (
+            "GetItem",
+            Box::pin(async move { store.read(&read).await.map(drop) }),
+        ),
+        ("GetItem", Box::pin(async { store.read_lock().await.map(drop) })),
+        (
+            "Query",
+            Box::pin(async { store.owned_by(&"worker-1".parse().unwrap()).await.map(drop) }),
+        ),
+        (
+            "PutItem",
+            Box::pin(async move {
+                let change = store.change(&created, &Expect::Absent, &create, incarnation);
+                change.await.map(drop)
+            }),
+        ),
+        (
+            "UpdateItem",
+            Box::pin(async move {
+                let change = store.change(&released, &version, &LeaseChange::Release, incarnation);
+                change.await.map(drop)
+            }),
+        ),
+        (
+            "DeleteItem",
+            Box::pin(async move {
+                let change = store.change(&deleted, &same, &LeaseChange::Delete, incarnation);
+                change.await.map(drop)
+            }),
+        ),
+        (
+            "DeleteItem",
+            Box::pin(async move { store.change_worker(&leave).await.map(drop) }),
+        ),
+        (
+            "PutItem",
+            Box::pin(async move {
+                let hold = LockChange::Hold(lock);
+                store.change_lock(&LockExpect::Absent, &hold).await.map(drop)
+            }),
+        ),
+    ]
 }
