@@ -43,6 +43,7 @@ pub(crate) struct Page {
 pub(crate) enum Indexed {
     Page(Page),
     NoIndex,
+    Denied,
 }
 
 /// One table behind the SDK.
@@ -265,15 +266,8 @@ impl TableClient {
             })),
             // An index that is missing or still being filled is a fault of the request, in the service's eyes; one that the
             // worker may not ask is as good as none.
-            Err(error)
-                if matches!(
-                    error.code(),
-                    Some("ValidationException" | "AccessDeniedException")
-                ) =>
-            {
-                tracing::info!(table = %self.table, code = error.code(), "the owner index cannot be asked");
-                Ok(Indexed::NoIndex)
-            }
+            Err(error) if error.code() == Some("ValidationException") => Ok(Indexed::NoIndex),
+            Err(error) if error.code() == Some("AccessDeniedException") => Ok(Indexed::Denied),
             Err(error) => Err(request.failed(error)),
         }
     }

@@ -236,6 +236,18 @@ pub(crate) fn put_if_absent(key: &str, item: Item) -> Write {
     draft.put(key, item)
 }
 
+/// One write of each kind whose condition never holds: they change nothing, and find out whether they would be allowed.
+pub(crate) fn writes_that_never_happen(key: &str) -> [Write; 3] {
+    let never = || {
+        let mut draft = Draft::default();
+        draft.require_present(attr::KEY);
+        draft.require_absent(attr::KEY);
+        draft
+    };
+    let item = Item::from([(attr::KEY.to_owned(), s(key))]);
+    [never().put(key, item), never().update(key), never().delete(key)]
+}
+
 /// Collects the parts of a write, each placeholder with its meaning.
 #[derive(Debug, Default)]
 struct Draft {

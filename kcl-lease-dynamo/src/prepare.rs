@@ -7,7 +7,7 @@ use kcl_core::time::{ClockExt as _, Moment};
 
 use crate::client::TableClient;
 use crate::codec::Item;
-use crate::expression::put_if_absent;
+use crate::expression::{put_if_absent, writes_that_never_happen};
 use crate::options::{TableOptions, wrong_name};
 use crate::table::Table;
 use crate::{attr, codec, guard, rights, scan, table, upkeep};
@@ -42,10 +42,11 @@ pub(crate) async fn prepare(
     if !preparation.take_over_java {
         guard::check_rows(&client.table, &rows, migration.as_ref())?;
     }
+    may_write(client, preparation).await?;
     if guard::is_new_application(&rows, migration.as_ref()) {
         mark_as_new(client, preparation).await?;
     }
-    upkeep::complete(&patient, options, &table, deadline).await;
+    upkeep::complete(&patient, options, &preparation.worker, &table, deadline).await;
     report(client, &table, &rows);
     Ok(table)
 }
@@ -172,15 +173,34 @@ fn what_helps(status: &str) -> &'static str {
 async fn read_all(client: &TableClient, segments: u32) -> Result<(Scan, Option<Item>), StoreError> {
     let rows = scan::scan(client, segments).await;
     let migration = client.get(attr::CLIENT_VERSION_KEY).await;
-    let denied = |error: &&StoreError| error.kind() == StoreErrorKind::Denied;
-    let errors = [rows.as_ref().err(), migration.as_ref().err()];
-    let refusals = errors.into_iter().flatten().filter(denied);
-    let refusals = refusals.map(ToString::to_string).collect::<Vec<_>>();
-    if refusals.is_empty() {
-        return Ok((rows?, migration?));
+    all_granted(client, [rows.as_ref().err(), migration.as_ref().err()])?;
+    Ok((rows?, migration?))
+}
+
+/// Says all at once which kinds of write are not allowed, and not one by one while the worker runs: the last would be the deletion
+/// with which it leaves.
+async fn may_write(client: &TableClient, preparation: &Preparation) -> Result<(), StoreError> {
+    let mut outcomes = Vec::new();
+    for write in writes_that_never_happen(preparation.worker.as_str()) {
+        outcomes.push(client.write(write).await);
+    }
+    all_granted(client, outcomes.iter().map(|outcome| outcome.as_ref().err()))?;
+    outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))
+}
+
+/// One error of all that were denied.
+fn all_granted<'a>(
+    client: &TableClient,
+    errors: impl IntoIterator<Item = Option<&'a StoreError>>,
+) -> Result<(), StoreError> {
+    let errors = errors.into_iter().flatten();
+    let denied = errors.filter(|error| error.kind() == StoreErrorKind::Denied);
+    let denied = denied.map(ToString::to_string).collect::<Vec<_>>();
+    if denied.is_empty() {
+        return Ok(());
     }
     let advice = rights::advice_to_work(&client.arn());
-    let message = format!("{}; in all, {advice}", refusals.join("; "));
+    let message = format!("{}; in all, {advice}", denied.join("; "));
     Err(StoreError::definite(StoreErrorKind::Denied, message))
 }
 

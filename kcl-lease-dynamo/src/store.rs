@@ -194,7 +194,8 @@ impl LeaseStore for DynamoLeaseStore {
         loop {
             let page = match self.client.owned_page(worker.as_str(), start).await? {
                 Indexed::Page(page) => page,
-                Indexed::NoIndex => {
+                Indexed::NoIndex | Indexed::Denied => {
+                    tracing::debug!(table = %self.table(), "the owner index cannot be asked");
                     self.remember_index(false);
                     return Ok(None);
                 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use kcl_core::lease::{Certainty, StoreError, StoreErrorKind};
+use kcl_core::model::WorkerId;
 use kcl_core::time::{ClockExt as _, Moment};
 
-use crate::client::TableClient;
+use crate::client::{Indexed, TableClient};
 use crate::options::{Billing, TableOptions};
 use crate::table::{self, Features, OwnerIndex, Table};
 use crate::{attr, rights};
@@ -15,13 +16,19 @@ const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
 const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Adds what is missing and may be added, and says what is not as the options ask. The table is good to work with whatever comes of it.
-pub(crate) async fn complete(client: &TableClient, options: &TableOptions, table: &Table, deadline: Moment) {
+pub(crate) async fn complete(
+    client: &TableClient,
+    options: &TableOptions,
+    worker: &WorkerId,
+    table: &Table,
+    deadline: Moment,
+) {
     let mut findings = Vec::new();
     // A table whose index is being added is not at rest any more, and recovery wants one that is.
     if options.point_in_time_recovery {
         findings.extend(recovery(client, table, deadline).await);
     }
-    findings.extend(index(client, table).await);
+    findings.extend(index(client, worker, table).await);
     if let Some(features) = &table.features {
         findings.extend(differences(features, options));
         findings.extend(tags(client, options, features).await);
@@ -35,7 +42,7 @@ pub(crate) async fn complete(client: &TableClient, options: &TableOptions, table
     }
 }
 
-async fn index(client: &TableClient, table: &Table) -> Option<String> {
+async fn index(client: &TableClient, worker: &WorkerId, table: &Table) -> Option<String> {
     const COST: &str = "and while it does, every look for newly assigned leases reads the whole table";
     let lacks = format!("it lacks the index {}, {COST}", attr::OWNER_INDEX);
     match (table.index, &table.features) {
@@ -62,7 +69,18 @@ async fn index(client: &TableClient, table: &Table) -> Option<String> {
             "{lacks}: it could not be added because the table is {}; the next start tries again",
             table.status
         )),
-        (OwnerIndex::NotYet | OwnerIndex::Active | OwnerIndex::Unknown, _) => None,
+        (OwnerIndex::Active | OwnerIndex::Unknown, _) => {
+            let asked = client.owned_page(worker.as_str(), None).await;
+            let denied = matches!(asked, Ok(Indexed::Denied));
+            denied.then(|| {
+                let arn = rights::index_arn(&client.arn());
+                format!(
+                    "its index may not be asked, {COST}: grant {} on {arn}",
+                    rights::QUERY
+                )
+            })
+        }
+        (OwnerIndex::NotYet, _) => None,
     }
 }
 

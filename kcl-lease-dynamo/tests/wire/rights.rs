@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use crate::log::Log;
 use crate::server::{Answer, Server, error, ok};
-use crate::tables::{described, preparation, usual};
+use crate::tables::{NEVER, described, preparation, usual};
+
+/// The operations that change rows.
+const WRITES: [&str; 3] = ["PutItem", "UpdateItem", "DeleteItem"];
 
 const TABLE: &str = "arn:aws:dynamodb:eu-west-1:*:table/leases";
 
@@ -30,6 +33,7 @@ async fn a_worker_that_may_only_read_and_write_rows_works_with_a_table_that_is_t
         "GetItem" | "PutItem" | "UpdateItem" | "DeleteItem" | "Scan" => usual(operation, input),
         _ => denied(),
     };
+    let log = Log::start();
     let store = server.store().table_options(everything());
     server
         .while_running(script, store.prepare(&preparation()))
@@ -37,6 +41,9 @@ async fn a_worker_that_may_only_read_and_write_rows_works_with_a_table_that_is_t
         .unwrap();
     let operations = server.operations();
     assert!(!operations.contains(&"CreateTable".to_owned()), "{operations:?}");
+    let warnings = log.warnings().join("\n");
+    let advice = format!("grant dynamodb:Query on {TABLE}/index/LeaseOwnerToLeaseKeyIndex");
+    assert!(warnings.contains(&advice), "{warnings}");
     let worker = "worker-1".parse().unwrap();
     let owned = store.owned_by(&worker);
     assert_eq!(server.while_running(script, owned).await.unwrap(), None);
@@ -165,5 +172,37 @@ async fn every_right_to_read_that_is_missing_is_named_at_once() {
         "dynamodb:DeleteItem, dynamodb:Scan on arn:aws:dynamodb:eu-west-1:*:table/leases",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[tokio::test]
+async fn every_right_to_write_that_is_missing_is_named_at_the_start_and_nothing_is_written() {
+    let server = Server::start().await;
+    let script = |operation: &str, input: &Value| match operation {
+        "UpdateItem" | "DeleteItem" => denied(),
+        _ => usual(operation, input),
+    };
+    let refusal = server
+        .while_running(script, server.store().prepare(&preparation()))
+        .await
+        .unwrap_err();
+    assert_eq!(refusal.kind(), StoreErrorKind::Denied);
+    let text = refusal.to_string();
+    for part in [
+        "grant dynamodb:UpdateItem on it",
+        "grant dynamodb:DeleteItem on it",
+        "in all, a worker needs dynamodb:GetItem, dynamodb:PutItem,",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    assert!(!text.contains("grant dynamodb:PutItem"), "{text}");
+    let asked = server.asked();
+    let writes = asked
+        .iter()
+        .filter(|(operation, _)| WRITES.contains(&operation.as_str()))
+        .collect::<Vec<_>>();
+    assert_eq!(writes.len(), 3);
+    for (operation, input) in writes {
+        assert_eq!(input["ConditionExpression"], NEVER, "{operation}");
     }
 }

@@ -47,11 +47,17 @@ pub(crate) fn described(status: &str, index: Option<&str>) -> Answer {
 
 pub(crate) const ARN: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/leases";
 
+/// The condition of a write that finds out whether it would be allowed.
+pub(crate) const NEVER: &str = "attribute_exists(#leaseKey) AND attribute_not_exists(#leaseKey)";
+
 /// An empty table that stands ready; what the script says nothing of is answered like this.
 pub(crate) fn usual(operation: &str, input: &Value) -> Answer {
     match (operation, input["TableName"].as_str()) {
         ("DescribeTable", Some("leases")) => described("ACTIVE", Some("ACTIVE")),
         ("DescribeTable", _) => error(400, "ResourceNotFoundException"),
+        ("PutItem" | "UpdateItem" | "DeleteItem", _) if input["ConditionExpression"] == NEVER => {
+            error(400, "ConditionalCheckFailedException")
+        }
         ("Scan", _) => ok(json!({ "Items": [], "Count": 0, "ScannedCount": 0 })),
         _ => ok(json!({})),
     }
