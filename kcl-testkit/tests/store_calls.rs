@@ -1,0 +1,142 @@
+//! What a worker says of its calls of the lease store, beside what the store saw.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kcl_core::metrics::{STORE_CALLS, STORE_PAGES};
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::worker::Worker;
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_testkit::MemoryStream;
+use kcl_testkit::faults::{FaultyLeaseStore, Happened, Operation, StoreEvent};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+/// Keeps the counters, by the name and the labels.
+#[derive(Default)]
+struct Ledger(Mutex<BTreeMap<Vec<String>, Arc<AtomicU64>>>);
+
+impl Recorder for Ledger {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        let labels = key.labels().filter(|label| label.key() != "worker");
+        let labels = labels.map(|label| label.value().to_owned());
+        let name = [key.name().to_owned()].into_iter().chain(labels).collect();
+        Counter::from_arc(Arc::clone(self.0.lock().unwrap().entry(name).or_default()))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+impl Ledger {
+    /// The calls of the store that were counted, by operation and outcome.
+    fn calls(&self) -> BTreeMap<(String, String), u64> {
+        let counters = self.0.lock().unwrap();
+        let calls = counters.iter().filter(|(name, _)| name[0] == STORE_CALLS);
+        let calls = calls.map(|(name, count)| {
+            let labels = (name[1].clone(), name[2].clone());
+            (labels, count.load(Ordering::Relaxed))
+        });
+        calls.filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn pages(&self) -> u64 {
+        self.0.lock().unwrap()[&vec![STORE_PAGES.to_owned()]].load(Ordering::Relaxed)
+    }
+}
+
+fn label(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Prepare => "prepare",
+        Operation::Scan => "scan",
+        Operation::Read => "read",
+        Operation::OwnedBy => "owned_by",
+        Operation::Change => "change",
+        Operation::ChangeWorker => "change_worker",
+        Operation::ReadLock => "read_lock",
+        Operation::ChangeLock => "change_lock",
+    }
+}
+
+struct Idle;
+
+#[async_trait::async_trait]
+impl RecordProcessor for Idle {
+    async fn process_records(&mut self, _: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_counts_every_call_that_its_store_saw() {
+    let clock = TokioClock::new();
+    let seen = Arc::new(Mutex::new(BTreeMap::<_, u64>::new()));
+    let sees = Arc::clone(&seen);
+    let store = FaultyLeaseStore::new(Arc::new(MemoryLeaseStore::new()), Arc::new(clock)).with_recorder(
+        move |event: &StoreEvent| {
+            let outcome = match &event.happened {
+                Happened::Answered | Happened::Applied(_) => "done",
+                Happened::Refused => "refused",
+                Happened::Nothing | Happened::Failed { .. } => panic!("{event:?}"),
+            };
+            let operation = label(event.call.operation()).to_owned();
+            *sees
+                .lock()
+                .unwrap()
+                .entry((operation, outcome.to_owned()))
+                .or_default() += 1;
+        },
+    );
+    let ledger = Arc::new(Ledger::default());
+    let stream = MemoryStream::builder("trucks")
+        .shards(3)
+        .clock(Arc::new(clock))
+        .build();
+    for n in 0..20 {
+        stream.put(format!("truck-{n}"), "here").unwrap();
+    }
+    let worker = Worker::builder("counted")
+        .worker_id("a")
+        .stream(stream)
+        .leases(store)
+        .processor(|_: &ShardContext| Idle)
+        .clock(Arc::new(clock))
+        .metrics_recorder(Arc::clone(&ledger) as Arc<_>)
+        .build()
+        .unwrap()
+        .start();
+    worker.wait_for(|status| status.leases.len() == 3).await;
+    clock.sleep(Duration::from_secs(60)).await;
+    worker.drain();
+    assert!(worker.stopped().await.unwrap().is_clean());
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(ledger.calls(), seen);
+    for operation in [
+        "prepare",
+        "scan",
+        "change",
+        "change_worker",
+        "read_lock",
+        "change_lock",
+    ] {
+        assert!(
+            seen.contains_key(&(operation.to_owned(), "done".to_owned())),
+            "{operation}"
+        );
+    }
+    // A small table in memory is read in one page.
+    assert_eq!(ledger.pages(), seen[&("scan".to_owned(), "done".to_owned())]);
+}
