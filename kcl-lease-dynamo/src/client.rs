@@ -18,7 +18,7 @@ use kcl_core::time::{Clock, ClockExt as _};
 
 use crate::attr;
 use crate::codec::{Item, s};
-use crate::errors::Request;
+use crate::errors::{Request, says_not_granted};
 use crate::expression::{Action, Write};
 use crate::rights;
 
@@ -267,7 +267,7 @@ impl TableClient {
             // An index that is missing or still being filled is a fault of the request, in the service's eyes; one that the
             // worker may not ask is as good as none.
             Err(error) if error.code() == Some("ValidationException") => Ok(Indexed::NoIndex),
-            Err(error) if error.code() == Some("AccessDeniedException") => Ok(Indexed::Denied),
+            Err(error) if says_not_granted(&error) => Ok(Indexed::Denied),
             Err(error) => Err(request.failed(error)),
         }
     }

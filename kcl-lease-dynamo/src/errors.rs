@@ -58,6 +58,35 @@ pub(crate) fn meaning(code: Option<&str>, status: u16) -> (StoreErrorKind, Certa
     (kind, if status >= 500 { Unknown } else { certainty })
 }
 
+/// The codes that say that the credentials are good and the action is not granted to them.
+const NOT_GRANTED: [&str; 3] = ["AccessDeniedException", "AccessDenied", "NotAuthorized"];
+
+/// The cause of an error that a permission would cure, and so none of missing or expired credentials.
+#[derive(Debug)]
+struct NotGranted(Box<dyn StdError + Send + Sync>);
+
+impl std::fmt::Display for NotGranted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for NotGranted {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Whether a permission is what is missing.
+pub(crate) fn is_not_granted(error: &StoreError) -> bool {
+    error.source().is_some_and(|cause| cause.is::<NotGranted>())
+}
+
+/// Whether the service says so.
+pub(crate) fn says_not_granted(error: &impl ProvideErrorMetadata) -> bool {
+    error.code().is_some_and(|code| NOT_GRANTED.contains(&code))
+}
+
 /// What was asked of which table, for messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
@@ -96,7 +125,9 @@ impl Request<'_> {
             Definite => StoreError::definite(kind, message),
             Unknown => StoreError::unknown(kind, message),
         };
+        let not_granted = says_not_granted(&error);
         match error.into_source() {
+            Ok(source) if not_granted => store_error.with_source(NotGranted(source)),
             Ok(source) => store_error.with_source(source),
             Err(error) => store_error.with_source(error.to_string()),
         }
@@ -106,8 +137,10 @@ impl Request<'_> {
         let (kind, certainty) = meaning(error.code(), status);
         let code = error.code().unwrap_or("an error without a code");
         let said = error.message().unwrap_or("no message");
-        let advice = if kind == Denied {
-            format!("; grant {} on it, or check the credentials", self.action)
+        let advice = if says_not_granted(error) {
+            format!("; grant {} on it", self.action)
+        } else if kind == Denied {
+            "; check the credentials and the clock".to_owned()
         } else if kind == Missing {
             "; does the table exist in this region and account?".to_owned()
         } else {

@@ -7,6 +7,7 @@ use kcl_core::time::{ClockExt as _, Moment};
 
 use crate::client::TableClient;
 use crate::codec::Item;
+use crate::errors::is_not_granted;
 use crate::expression::{put_if_absent, writes_that_never_happen};
 use crate::options::{TableOptions, wrong_name};
 use crate::table::Table;
@@ -67,7 +68,7 @@ pub(crate) async fn look(client: &TableClient) -> Result<Option<Table>, StoreErr
     match client.describe(&client.table).await {
         Ok(description) => Ok(Some(Table::of(&description))),
         Err(error) if error.kind() == StoreErrorKind::Missing => Ok(None),
-        Err(error) if error.kind() == StoreErrorKind::Denied => probe(client, error).await,
+        Err(error) if is_not_granted(&error) => probe(client, error).await,
         Err(error) => Err(error),
     }
 }
@@ -77,7 +78,10 @@ async fn probe(client: &TableClient, denied: StoreError) -> Result<Option<Table>
     match client.get(attr::LEADER_KEY).await {
         Ok(_) => Ok(Some(Table::undescribed())),
         Err(error) if error.kind() == StoreErrorKind::Missing => Ok(None),
-        Err(_) => Err(denied),
+        Err(error) => {
+            all_granted(client, [Some(&denied), Some(&error)])?;
+            Err(denied)
+        }
     }
 }
 
@@ -87,7 +91,7 @@ async fn refuse_coordinator_table(client: &TableClient, preparation: &Preparatio
         Ok(_) => Err(guard::refuse_coordinator_table(&table)),
         Err(error) if error.kind() == StoreErrorKind::Missing => Ok(()),
         // A policy for the lease table alone is good practice; the rows themselves are looked at next.
-        Err(error) if error.kind() == StoreErrorKind::Denied => {
+        Err(error) if is_not_granted(&error) => {
             tracing::warn!(table = %table, "may not look whether a Java fleet keeps its state there");
             Ok(())
         }
@@ -97,7 +101,7 @@ async fn refuse_coordinator_table(client: &TableClient, preparation: &Preparatio
 
 /// Everything that would have to be granted, or made by hand, so that there is a table.
 fn explain_creation(client: &TableClient, options: &TableOptions, error: StoreError) -> StoreError {
-    if error.kind() != StoreErrorKind::Denied {
+    if !is_not_granted(&error) {
         return error;
     }
     let mut actions = vec![rights::CREATE_TABLE];
@@ -194,7 +198,7 @@ fn all_granted<'a>(
     errors: impl IntoIterator<Item = Option<&'a StoreError>>,
 ) -> Result<(), StoreError> {
     let errors = errors.into_iter().flatten();
-    let denied = errors.filter(|error| error.kind() == StoreErrorKind::Denied);
+    let denied = errors.filter(|error| is_not_granted(error));
     let denied = denied.map(ToString::to_string).collect::<Vec<_>>();
     if denied.is_empty() {
         return Ok(());

@@ -232,14 +232,16 @@ fn billing(description: &TableDescription) -> Billing {
         .billing_mode_summary()
         .and_then(|summary| summary.billing_mode());
     let units = description.provisioned_throughput();
-    match (mode, units) {
-        (Some(BillingMode::PayPerRequest), _) | (_, None) => Billing::OnDemand,
-        (_, Some(units)) => {
-            let number = |units: Option<i64>| u32::try_from(units.unwrap_or(0)).unwrap_or(u32::MAX);
-            Billing::Provisioned {
-                read_units: number(units.read_capacity_units()),
-                write_units: number(units.write_capacity_units()),
-            }
+    let number = |units: Option<i64>| u32::try_from(units.unwrap_or(0)).unwrap_or(u32::MAX);
+    let read_units = number(units.and_then(|units| units.read_capacity_units()));
+    let write_units = number(units.and_then(|units| units.write_capacity_units()));
+    // A table on demand has units too: none.
+    if mode == Some(&BillingMode::PayPerRequest) || read_units == 0 || write_units == 0 {
+        Billing::OnDemand
+    } else {
+        Billing::Provisioned {
+            read_units,
+            write_units,
         }
     }
 }

@@ -7,6 +7,7 @@ use kcl_core::model::WorkerId;
 use kcl_core::time::{ClockExt as _, Moment};
 
 use crate::client::{Indexed, TableClient};
+use crate::errors::is_not_granted;
 use crate::options::{Billing, TableOptions};
 use crate::table::{self, Features, OwnerIndex, Table};
 use crate::{attr, rights};
@@ -128,7 +129,7 @@ async fn recovery(client: &TableClient, table: &Table, deadline: Moment) -> Opti
         Ok(true) => return None,
         // Whoever may not look may still be allowed to act.
         Ok(false) => {}
-        Err(error) if error.kind() == StoreErrorKind::Denied => {}
+        Err(error) if is_not_granted(&error) => {}
         Err(error) => return Some(format!("its point-in-time recovery is unknown: {error}")),
     }
     if table.features.is_some() && !table.is_active() {
@@ -157,7 +158,7 @@ async fn recovery(client: &TableClient, table: &Table, deadline: Moment) -> Opti
 }
 
 fn remedy(client: &TableClient, error: &StoreError, action: rights::Action, by_hand: &str) -> String {
-    if error.kind() == StoreErrorKind::Denied {
+    if is_not_granted(error) {
         format!("grant {action} on {}, or {by_hand} by hand", client.arn())
     } else {
         error.to_string()

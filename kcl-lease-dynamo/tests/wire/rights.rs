@@ -154,6 +154,26 @@ async fn everything_that_a_missing_table_needs_is_one_error() {
 }
 
 #[tokio::test]
+async fn a_worker_without_any_right_is_told_all_that_it_needs() {
+    let server = Server::start().await;
+    let script = |_: &str, _: &Value| denied();
+    let refusal = server
+        .while_running(script, server.store().prepare(&preparation()))
+        .await
+        .unwrap_err();
+    assert_eq!(refusal.kind(), StoreErrorKind::Denied);
+    let text = refusal.to_string();
+    for part in [
+        "grant dynamodb:DescribeTable on it",
+        "grant dynamodb:GetItem on it",
+        "in all, a worker needs dynamodb:GetItem, dynamodb:PutItem, dynamodb:UpdateItem, dynamodb:DeleteItem, dynamodb:Scan on",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    assert_eq!(server.operations(), ["DescribeTable", "GetItem"]);
+}
+
+#[tokio::test]
 async fn every_right_to_read_that_is_missing_is_named_at_once() {
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
@@ -205,4 +225,21 @@ async fn every_right_to_write_that_is_missing_is_named_at_the_start_and_nothing_
     for (operation, input) in writes {
         assert_eq!(input["ConditionExpression"], NEVER, "{operation}");
     }
+}
+
+#[tokio::test]
+async fn credentials_that_are_no_good_are_not_taken_for_a_missing_right() {
+    let server = Server::start().await;
+    let script = |_: &str, _: &Value| error(400, "ExpiredTokenException");
+    let refusal = server
+        .while_running(script, server.store().prepare(&preparation()))
+        .await
+        .unwrap_err();
+    assert_eq!(refusal.kind(), StoreErrorKind::Denied);
+    let text = refusal.to_string();
+    assert!(
+        text.contains("check the credentials") && !text.contains("grant"),
+        "{text}"
+    );
+    assert_eq!(server.operations(), ["DescribeTable"]);
 }
