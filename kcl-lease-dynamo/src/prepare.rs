@@ -5,7 +5,7 @@ use std::time::Duration;
 use kcl_core::lease::{Preparation, Scan, StoreError, StoreErrorKind};
 use kcl_core::time::{ClockExt as _, Moment};
 
-use crate::client::TableClient;
+use crate::client::{TableClient, Written};
 use crate::codec::Item;
 use crate::errors::is_not_granted;
 use crate::expression::{put_if_absent, writes_that_never_happen};
@@ -211,11 +211,17 @@ fn all_granted<'a>(
 /// Says to Java workers that may come later that the application is one of 3.x.
 async fn mark_as_new(client: &TableClient, preparation: &Preparation) -> Result<(), StoreError> {
     let item = codec::client_version_item(&preparation.application, &preparation.worker, client.clock.wall());
-    // A refusal means that another worker of ours did the same a moment ago.
-    client
+    match client
         .write(put_if_absent(attr::CLIENT_VERSION_KEY, item))
-        .await?;
-    Ok(())
+        .await?
+    {
+        Written::Applied(_) => Ok(()),
+        // Another worker did the same a moment ago: one of ours, or of an application that wants the table too.
+        Written::Refused(_) => {
+            let row = client.get(attr::CLIENT_VERSION_KEY).await?;
+            guard::check_application(&client.table, &preparation.application, row.as_ref())
+        }
+    }
 }
 
 fn report(client: &TableClient, table: &Table, rows: &Scan) {

@@ -44,7 +44,7 @@ pub(crate) async fn complete(
 }
 
 async fn index(client: &TableClient, worker: &WorkerId, table: &Table) -> Option<String> {
-    const COST: &str = "and while it does, every look for newly assigned leases reads the whole table";
+    const COST: &str = "so that every look for newly assigned leases reads the whole table";
     let lacks = format!("it lacks the index {}, {COST}", attr::OWNER_INDEX);
     match (table.index, &table.features) {
         (OwnerIndex::OtherKeys, _) => Some(format!(

@@ -163,6 +163,28 @@ async fn a_table_of_another_application_is_refused_also_where_java_is_taken_over
 }
 
 #[tokio::test]
+async fn of_two_applications_that_find_one_new_table_the_later_is_refused() {
+    for (winner, refused) in [("app", false), ("parcels", true)] {
+        let mut marked = false;
+        let script = |operation: &str, input: &Value| match operation {
+            "PutItem" if input["Item"]["cv"].is_object() => {
+                marked = true;
+                error(400, "ConditionalCheckFailedException")
+            }
+            "GetItem" if marked => ok(json!({ "Item": {
+                "leaseKey": { "S": "Migration3.0" },
+                "cv": { "S": "CLIENT_VERSION_3X" },
+                "rsApplication": { "S": winner },
+            }})),
+            _ => usual(operation, input),
+        };
+        let (_, outcome) = start(script, &preparation()).await;
+        let kind = outcome.err().map(|refusal| refusal.kind());
+        assert_eq!(kind, refused.then_some(StoreErrorKind::Foreign), "{winner}");
+    }
+}
+
+#[tokio::test]
 async fn the_table_that_a_java_fleet_of_3_0_to_3_4_keeps_its_state_in_is_named() {
     let script = |operation: &str, input: &Value| match operation {
         "DescribeTable" if input["TableName"] == "leases" => error(400, "ResourceNotFoundException"),
