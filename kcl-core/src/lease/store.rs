@@ -217,7 +217,8 @@ pub enum StoreErrorKind {
     Foreign,
     /// A row cannot be read. Do: repair or remove it; nothing was overwritten.
     Data,
-    /// The request makes no sense. Do: report it, it is a bug.
+    /// The request makes no sense. Do: correct the name or the option that the message names; where it names none, report it, it is
+    /// a bug.
     Invalid,
 }
 
