@@ -1,0 +1,197 @@
+//! What a fleet does while the services that it depends on are down, slow, or busy, and while clocks are wrong.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kcl_core::lease::StoreErrorKind;
+use kcl_core::model::LeaseKey;
+use kcl_core::processor::FencingToken;
+use kcl_core::rng::Rng;
+use kcl_core::source::SourceErrorKind;
+use kcl_testkit::clock::Skew;
+use kcl_testkit::faults::{Fault, FaultRates, Link, Operation, StoreFaults};
+use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
+use kcl_testkit::fleet::{Fleet, Member};
+use kcl_testkit::simulate;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const MEMBERS: [&str; 3] = ["a", "b", "c"];
+const OPERATIONS: [Operation; 7] = [
+    Operation::Scan,
+    Operation::Read,
+    Operation::OwnedBy,
+    Operation::Change,
+    Operation::ChangeWorker,
+    Operation::ReadLock,
+    Operation::ChangeLock,
+];
+
+async fn balanced(fleet: &Fleet) {
+    fleet
+        .wait_until("the workers share evenly", 120 * SECOND, |view| {
+            let held: Vec<usize> = MEMBERS.iter().map(|name| view.held(name).len()).collect();
+            held.iter().sum::<usize>() == 4 && held.iter().all(|held| *held > 0)
+        })
+        .await;
+}
+
+async fn three_workers(fleet: &Fleet) {
+    for name in MEMBERS {
+        fleet.start_worker(name, fleet.settings());
+    }
+    balanced(fleet).await;
+}
+
+fn tokens(fleet: &Fleet) -> BTreeMap<&'static str, BTreeMap<LeaseKey, FencingToken>> {
+    MEMBERS
+        .into_iter()
+        .map(|name| (name, fleet.view().tokens(name)))
+        .collect()
+}
+
+fn each_store(fleet: &Fleet, spoil: impl Fn(&StoreFaults)) {
+    MEMBERS.iter().for_each(|name| spoil(&fleet.store_faults(name)));
+}
+
+/// Lets something happen to every worker's store for so long, and asserts that no lease has moved when it is over.
+fn moves_no_lease(what: &str, lasts: Duration, spoil: impl Fn(&Fleet), heal: impl Fn(&Fleet)) {
+    simulate(lasts.as_secs(), async |fleet| {
+        three_workers(&fleet).await;
+        fleet.produce(SECOND, 10);
+        fleet.sleep(2 * SECOND).await;
+        let before = tokens(&fleet);
+        spoil(&fleet);
+        fleet.sleep(lasts).await;
+        heal(&fleet);
+        fleet.sleep(10 * SECOND).await;
+        fleet.stop_producing();
+        fleet.settle().await;
+        assert_eq!(tokens(&fleet), before, "{what} for {lasts:?}");
+        assert_eq!(fleet.view().tally().redelivered, 0, "{what} for {lasts:?}");
+    });
+}
+
+#[test]
+fn throttling_of_every_call_moves_no_lease_however_long_it_is() {
+    for lasts in [SECOND, 5 * SECOND, 60 * SECOND, HOUR] {
+        let throttle = |faults: &StoreFaults| {
+            OPERATIONS
+                .iter()
+                .for_each(|call| faults.always(*call, Fault::Fail(StoreErrorKind::Throttled)));
+        };
+        moves_no_lease(
+            "throttled",
+            lasts,
+            |fleet| each_store(fleet, throttle),
+            |fleet| each_store(fleet, StoreFaults::clear),
+        );
+    }
+}
+
+#[test]
+fn an_outage_of_hours_moves_no_lease() {
+    for link in [Link::Refusing, Link::RequestsLost] {
+        let cut = |fleet: &Fleet| each_store(fleet, |faults| faults.set_link(link));
+        let mend = |fleet: &Fleet| each_store(fleet, |faults| faults.set_link(Link::Up));
+        moves_no_lease(&format!("{link:?}"), 3 * HOUR, cut, mend);
+    }
+}
+
+#[test]
+fn a_store_that_throttles_every_other_call_for_ten_minutes_moves_no_lease() {
+    let busy = |fleet: &Fleet| {
+        each_store(fleet, |faults| {
+            let rates = FaultRates {
+                throttled_one_in: 2,
+                ..FaultRates::default()
+            };
+            faults.at_random(Rng::from_seed(7), rates);
+        });
+    };
+    moves_no_lease("throttled every other time", 600 * SECOND, busy, |fleet| {
+        each_store(fleet, StoreFaults::clear)
+    });
+}
+
+#[test]
+fn an_outage_of_the_stream_moves_no_lease_and_reading_goes_on_after_it() {
+    for kind in [
+        SourceErrorKind::Unavailable,
+        SourceErrorKind::Throttled,
+        SourceErrorKind::Denied,
+    ] {
+        simulate(5, async |fleet| {
+            three_workers(&fleet).await;
+            fleet.produce(SECOND, 10);
+            fleet.sleep(2 * SECOND).await;
+            let before = tokens(&fleet);
+            for name in MEMBERS {
+                let source = fleet.source_faults(name);
+                for call in [
+                    StreamCall::Next,
+                    StreamCall::Open,
+                    StreamCall::Shards,
+                    StreamCall::Identity,
+                ] {
+                    source.add(StreamFaultRule::every(call, StreamFault::Fail(kind)));
+                }
+            }
+            // Shorter than what makes a worker give a shard up that it cannot read.
+            fleet.sleep(45 * SECOND).await;
+            let trouble = |fleet: &Fleet| {
+                let status = fleet.view().status("a").unwrap();
+                status
+                    .leases
+                    .values()
+                    .filter_map(|lease| lease.trouble)
+                    .collect::<Vec<_>>()
+            };
+            assert!(trouble(&fleet).contains(&kind), "the status says so");
+            MEMBERS.iter().for_each(|name| fleet.source_faults(name).clear());
+            fleet.sleep(10 * SECOND).await;
+            assert_eq!(trouble(&fleet), []);
+            fleet.stop_producing();
+            fleet.settle().await;
+            assert_eq!(tokens(&fleet), before, "{kind:?}");
+        });
+    }
+}
+
+#[test]
+fn wall_clocks_that_are_wrong_by_a_day_change_nothing() {
+    let run = |offsets: [i64; 3]| {
+        simulate(6, async |fleet| {
+            for (name, hours) in MEMBERS.into_iter().zip(offsets) {
+                let skew = Skew {
+                    wall_offset_millis: hours * 3_600_000,
+                    ..Skew::default()
+                };
+                fleet.start(Member::named(name).skew(skew));
+            }
+            balanced(&fleet).await;
+            fleet.produce(SECOND / 10, 10);
+            fleet.sleep(5 * SECOND).await;
+            fleet.split(&fleet.open_shards()[0]).unwrap();
+            fleet.sleep(5 * SECOND).await;
+            fleet.kill("b");
+            fleet.sleep(10 * SECOND).await;
+            fleet.start_worker("d", fleet.settings());
+            fleet.sleep(10 * SECOND).await;
+            assert!(fleet.drain("a").await.unwrap().is_clean());
+            fleet.stop_producing();
+            fleet.settle().await;
+            fleet.trace_hash()
+        })
+    };
+    let right = run([0, 0, 0]);
+    for wrong in [[24, 0, -24], [-24, -24, 24], [24, -24, 0]] {
+        assert_eq!(
+            run(wrong),
+            right,
+            "event for event the same run, with clocks wrong by {wrong:?} hours"
+        );
+    }
+}
