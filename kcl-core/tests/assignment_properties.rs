@@ -42,6 +42,7 @@ fn view(row: &Lease, hold: Hold) -> LeaseView {
         ended: false,
         readable: true,
         named_since: None,
+        arriving: false,
         left_alone: false,
         barred: BTreeSet::new(),
     }

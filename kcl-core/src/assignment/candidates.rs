@@ -120,6 +120,11 @@ impl Roster {
         candidates
     }
 
+    /// The run of the process that the worker's row shows.
+    pub fn incarnation_of(&self, worker: &WorkerId) -> Option<Incarnation> {
+        self.rows.get(worker).and_then(|seen| seen.row.incarnation)
+    }
+
     /// Whether the worker has a row and lives.
     pub fn is_alive(&self, worker: &WorkerId) -> bool {
         self.rows.get(worker).is_some_and(|seen| self.lives(&seen.row))

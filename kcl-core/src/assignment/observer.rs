@@ -137,7 +137,8 @@ impl Observer {
             ended: lease.is_ended(),
             readable: lease.parents.iter().all(|parent| is_finished(lease, parent)),
             named_since: self.named.get(&lease.key).map(|(_, since)| *since),
-            left_alone: self.vetoes.contains_key(&lease.key) || self.written.contains_key(&lease.key),
+            arriving: self.written.contains_key(&lease.key) || !self.is_taken_up(lease),
+            left_alone: self.vetoes.contains_key(&lease.key),
             barred: self.setbacks.barred(&lease.key, self.now),
         });
         Snapshot {
@@ -168,6 +169,19 @@ impl Observer {
             let owner = self.rows.get(key).and_then(Lease::actual_owner);
             owner.map_or(self.failover, |owner| self.roster.failover_of(owner))
         })
+    }
+
+    /// Whether the owner named in the row has renewed it. Until then it may not know of the lease, and once the row names a
+    /// further worker it never would: nobody would be left to hand the lease over.
+    ///
+    /// The stamp tells who wrote the counter last. Where there is none, or no row of the owner to compare it with, Java wrote.
+    fn is_taken_up(&self, lease: &Lease) -> bool {
+        let owner = lease.owner.as_ref();
+        let incarnation = owner.and_then(|owner| self.roster.incarnation_of(owner));
+        match (lease.stamp, incarnation) {
+            (Some(stamp), Some(owner)) if stamp.counter == lease.counter => stamp.incarnation == owner,
+            _ => true,
+        }
     }
 
     fn hold(&self, lease: &Lease) -> Hold {
@@ -391,11 +405,11 @@ mod tests {
         for scanned in [&before, &after] {
             look(&mut observer, 1, std::slice::from_ref(scanned), &[]);
             let seen = view(&observer, 0);
-            assert_eq!((seen.version, seen.left_alone), (after.version(), true));
+            assert_eq!((seen.version, seen.arriving), (after.version(), true));
         }
         renew(&mut after);
         look(&mut observer, 2, &[after], &[]);
-        assert!(!view(&observer, 0).left_alone);
+        assert!(!view(&observer, 0).arriving);
     }
 
     #[test]
@@ -411,6 +425,31 @@ mod tests {
         assert!(view(&observer, 1).readable && view(&observer, 0).ended);
         look(&mut observer, 2, &[child], &[]);
         assert!(view(&observer, 1).readable);
+    }
+
+    #[test]
+    fn a_lease_that_its_owner_has_not_taken_up_is_arriving() {
+        let mut observer = observer();
+        let of = |name, byte| WorkerRow {
+            incarnation: Some(Incarnation::from_random_bytes([byte; 16])),
+            ..worker(name, 1)
+        };
+        let mut row = lease(0, Some("a"));
+        change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
+        change(&mut row, LeaseChange::CompleteHandoff);
+        let workers = [of("a", 1), of("b", 2)];
+        look(&mut observer, 0, std::slice::from_ref(&row), &workers);
+        assert!(view(&observer, 0).arriving, "written last by a, and named for b");
+        row = apply(
+            &row,
+            &LeaseChange::Renew {
+                throughput: None,
+                identity: None,
+            },
+            Incarnation::from_random_bytes([2; 16]),
+        );
+        look(&mut observer, 1, std::slice::from_ref(&row), &workers);
+        assert!(!view(&observer, 0).arriving);
     }
 
     #[test]

@@ -217,13 +217,14 @@ impl Office {
     /// Whether this worker watches the table as the leader does: the leader named it its deputy, or nobody.
     ///
     /// A leader that was alone names nobody, and one that dies before it knows of others never will. Whoever comes then
-    /// watches from the beginning; with a living leader it takes one scan until there is one deputy.
+    /// watches from the beginning; with a living leader it takes one scan until there is one deputy. When a leader gives the
+    /// office up its deputy stays what it was until somebody leads: it is about to, and must not forget what it has seen.
     pub fn is_deputy(&self) -> bool {
-        let lock = self
-            .lock
-            .as_ref()
-            .filter(|lock| !lock.released && lock.owner != self.me);
-        lock.is_some_and(|lock| lock.deputy.as_ref().is_none_or(|deputy| *deputy == self.me))
+        match self.lock.as_ref().filter(|lock| !lock.released) {
+            Some(lock) if lock.owner == self.me => false,
+            Some(lock) => lock.deputy.as_ref().is_none_or(|deputy| *deputy == self.me),
+            None => self.deputy.as_ref() == Some(&self.me),
+        }
     }
 
     /// Whether this worker gives away leases in the silent leader's place: it is the deputy, and the lock has stood still for half its duration.

@@ -47,7 +47,10 @@ pub struct LeaseView {
     /// Since when the row has named its owner, as far as the observer has seen. Balancing moves the newest first: in a rolling
     /// deploy the replacement is then given what the worker before it had, and the rest stays where it is.
     pub named_since: Option<Moment>,
-    /// Whether balancing leaves the lease where it is: just assigned and not yet renewed, or kept by its owner's veto.
+    /// Whether the worker named in the row has not taken the lease up yet. It is not moved again before it has, nor is
+    /// anything else taken from that worker for balance: it would be parted from what it had, and not from what is coming.
+    pub arriving: bool,
+    /// Whether balancing leaves the lease where it is, as after its owner's veto.
     /// A lease in a handoff is left alone anyway, and one that expired never is.
     pub left_alone: bool,
     /// Workers that failed on this lease lately and shall not get it back.
@@ -174,6 +177,7 @@ pub enum Obstacle {
 ///         ended: false,
 ///         readable: true,
 ///         named_since: None,
+///         arriving: false,
 ///         left_alone: false,
 ///         barred: Default::default(),
 ///     }],
@@ -232,6 +236,8 @@ struct Planner<'a> {
     departing: Vec<usize>,
     /// Leases that balancing may move, with the worker that has them.
     movable: BTreeMap<usize, usize>,
+    /// Workers that something is on its way to.
+    expecting: BTreeSet<usize>,
     /// Workers with room for a readable lease, the least loaded first.
     readers: BTreeSet<(usize, usize, usize)>,
     /// Workers with room for a lease that waits for a parent, the one with the fewest of them first.
@@ -274,6 +280,7 @@ impl<'a> Planner<'a> {
             available: Vec::new(),
             departing: Vec::new(),
             movable: BTreeMap::new(),
+            expecting: BTreeSet::new(),
             readers: BTreeSet::new(),
             waiters: BTreeSet::new(),
             under_way: 0,
@@ -299,7 +306,8 @@ impl<'a> Planner<'a> {
             // A worker that is no candidate keeps what it renews: it may be leaving and hand over itself, or be a stranger.
             let Some(&holder) = holder else { continue };
             *self.loads[holder].count(lease.readable) += 1;
-            if in_handoff {
+            if in_handoff || lease.arriving {
+                self.expecting.insert(holder);
                 continue;
             }
             if !self.receives[holder] {
@@ -396,6 +404,10 @@ impl<'a> Planner<'a> {
             .collect();
         let mut steps = Vec::new();
         while let Some(&(most, Reverse(from))) = donors.last() {
+            if self.expecting.contains(&from) {
+                // What it is to give is on its way to it. Taking it from others instead would move them below their share.
+                break;
+            }
             let found = readers
                 .iter()
                 .take_while(|(least, _, _)| least + 2 <= most)

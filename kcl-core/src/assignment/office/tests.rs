@@ -309,6 +309,19 @@ fn only_the_deputy_stands_in_and_only_once_the_lock_stood_still_for_half_its_dur
 }
 
 #[test]
+fn the_deputy_of_a_leader_that_gave_the_office_up_stays_deputy_until_somebody_leads() {
+    let (mut deputy, mut other) = (office("b"), office("c"));
+    for office in [&mut deputy, &mut other] {
+        office.look(second(0), Some(lock("a", "1", Some("b"))));
+        office.look(second(1), None);
+    }
+    assert!(deputy.is_deputy() && !other.is_deputy());
+    assert!(!deputy.stands_in(), "it takes the office instead");
+    deputy.look(second(2), Some(lock("c", "2", Some("d"))));
+    assert!(!deputy.is_deputy());
+}
+
+#[test]
 fn while_the_leader_names_nobody_everybody_watches() {
     let mut offices = [office("a"), office("b"), office("c")];
     for office in &mut offices {
