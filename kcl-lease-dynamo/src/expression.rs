@@ -194,6 +194,11 @@ pub(crate) fn worker_write(change: &WorkerChange) -> Write {
             draft.write_worker(row);
             draft.update(row.id.as_str())
         }
+        WorkerChange::Return(row) => {
+            draft.require_absent(attr::KEY);
+            draft.write_worker(row);
+            draft.update(row.id.as_str())
+        }
         WorkerChange::Leave { id, incarnation } => {
             draft.require_incarnation(Some(*incarnation));
             draft.delete(id.as_str())

@@ -74,6 +74,7 @@ impl Storage {
         let holds = match change {
             WorkerChange::Announce(_) => true,
             WorkerChange::Touch(row) => shows(&row.id, row.incarnation),
+            WorkerChange::Return(row) => !self.workers.contains_key(&row.id),
             WorkerChange::Leave { id, incarnation } => shows(id, Some(*incarnation)),
             WorkerChange::Bury(row) => self.workers.get(&row.id) == Some(row),
         };
@@ -81,7 +82,7 @@ impl Storage {
             return WorkerOutcome::Refused;
         }
         match change {
-            WorkerChange::Announce(row) | WorkerChange::Touch(row) => {
+            WorkerChange::Announce(row) | WorkerChange::Touch(row) | WorkerChange::Return(row) => {
                 self.workers.insert(row.id.clone(), row.clone());
             }
             WorkerChange::Leave { id, .. } | WorkerChange::Bury(WorkerRow { id, .. }) => {

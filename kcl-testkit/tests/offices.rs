@@ -267,3 +267,32 @@ fn a_fleet_whose_failover_time_is_changed_worker_by_worker_is_safe_throughout() 
         });
     }
 }
+
+async fn rows(fleet: &Fleet) -> Vec<String> {
+    let scan = fleet.store().scan().await.unwrap();
+    let mut names: Vec<_> = scan.workers.iter().map(|row| row.id.to_string()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_row_of_a_worker_that_died_is_buried_and_one_that_only_hung_returns() {
+    simulate(5, async |fleet| {
+        four_workers(&fleet).await;
+        fleet.kill("b");
+        fleet.freeze("c");
+        fleet.sleep(200 * SECOND).await;
+        assert_eq!(rows(&fleet).await, ["a", "b", "c", "d"]);
+        fleet.sleep(110 * SECOND).await;
+        assert_eq!(rows(&fleet).await, ["a", "d"]);
+        fleet.thaw("c");
+        fleet.sleep(5 * SECOND).await;
+        fleet
+            .wait_until("the one that hung has its share again", 30 * SECOND, |view| {
+                !view.held("c").is_empty()
+            })
+            .await;
+        assert_eq!(rows(&fleet).await, ["a", "c", "d"]);
+        fleet.settle().await;
+    });
+}

@@ -9,6 +9,12 @@ use crate::lease::observe::Watch;
 use crate::model::{Incarnation, LeaseKey, WorkerId};
 use crate::time::Moment;
 
+/// For how many failover times a worker's row must stand still before it is deleted.
+pub const BURIAL: u32 = 30;
+
+/// For how long a worker's row must stand still at least before it is deleted. The Java KCL waits a day.
+pub const SHORTEST_BURIAL: Duration = Duration::from_secs(300);
+
 /// A watch on the rows of the workers.
 ///
 /// A worker lives as long as the observer has seen its row change within that worker's own failover time. It is a candidate
@@ -123,6 +129,21 @@ impl Roster {
     /// The run of the process that the worker's row shows.
     pub fn incarnation_of(&self, worker: &WorkerId) -> Option<Incarnation> {
         self.rows.get(worker).and_then(|seen| seen.row.incarnation)
+    }
+
+    /// The rows of workers that died long ago: after [`BURIAL`] failover times, and [`SHORTEST_BURIAL`] at least.
+    ///
+    /// A worker deletes its own row when it stops. One that crashed leaves it, and with ids that change from start to start
+    /// the table would grow.
+    pub fn long_dead(&self) -> Vec<WorkerRow> {
+        let rows = self.rows.values().map(|seen| &seen.row);
+        rows.filter(|row| {
+            let failover = row.failover.unwrap_or(self.failover);
+            let long = (failover * BURIAL).max(SHORTEST_BURIAL);
+            self.watch.is_still_for(&row.id, long)
+        })
+        .cloned()
+        .collect()
     }
 
     /// Whether the worker has a row and lives.
@@ -266,6 +287,23 @@ mod tests {
         assert!(!roster.is_alive(&id("a")));
         roster.look(second(11), &[row("a", 2, None)]);
         assert_eq!(names(&roster), ["a", "me"]);
+    }
+
+    #[test]
+    fn a_row_that_stands_still_for_long_is_one_to_bury() {
+        let mut roster = Roster::new(F, CADENCE);
+        for n in 0..=300 {
+            assert_eq!(roster.long_dead(), [], "after {n} s");
+            roster.look(
+                second(n),
+                &[
+                    row("dead", 1, Some(F / 2)),
+                    row("live", n, None),
+                    row("slow", 1, Some(F * 2)),
+                ],
+            );
+        }
+        assert_eq!(roster.long_dead(), [row("dead", 1, Some(F / 2))]);
     }
 
     #[test]

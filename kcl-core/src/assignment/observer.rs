@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::assignment::candidates::{Roster, Setbacks};
 use crate::assignment::plan::{Candidate, Hold, LeaseView, Snapshot};
 use crate::lease::observe::Watch;
-use crate::lease::{Lease, Scan, Version};
+use crate::lease::{Lease, Scan, Version, WorkerRow};
 use crate::model::{LeaseKey, ShardId, StreamKey, WorkerId};
 use crate::time::Moment;
 
@@ -153,6 +153,13 @@ impl Observer {
         self.roster.candidates(&self.me)
     }
 
+    /// The rows of workers that died long ago.
+    pub fn long_dead(&self) -> Vec<WorkerRow> {
+        let mut dead = self.roster.long_dead();
+        dead.retain(|row| row.id != self.me.id);
+        dead
+    }
+
     /// The lease as it was last seen or written.
     pub fn row(&self, key: &LeaseKey) -> Option<&Lease> {
         self.rows.get(key)
@@ -239,7 +246,7 @@ impl Observer {
 mod tests {
     use super::*;
     use crate::assignment::plan::{Reason, plan_assignment};
-    use crate::lease::{LeaseChange, WorkerRow, apply};
+    use crate::lease::{LeaseChange, apply};
     use crate::model::{Incarnation, Position};
     use crate::time::Timestamp;
 

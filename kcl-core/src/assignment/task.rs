@@ -18,7 +18,7 @@ use crate::assignment::plan::{
 use crate::error::Causes;
 use crate::lease::{
     Certainty, LeaderLock, Lease, LeaseStore, LeaseWriter, LockChange, LockExpect, LockOutcome, Outcome,
-    StoreError,
+    StoreError, WorkerChange, WorkerOutcome,
 };
 use crate::model::WorkerId;
 use crate::rng::Rng;
@@ -365,6 +365,10 @@ impl Coordinator {
         let is_failed = !self.perform(&plan, rounds).await;
         rounds.failed_in_a_row = if is_failed { rounds.failed_in_a_row + 1 } else { 0 };
 
+        if self.role() == Role::Leader {
+            self.bury(&rounds.observer).await;
+        }
+
         let mut state = self.state();
         state.status.last_scan = Some(now);
         state.status.leases = snapshot.leases.iter().filter(|lease| !lease.ended).count();
@@ -372,6 +376,23 @@ impl Coordinator {
         state.status.unplaced = plan.unplaced.len();
         drop(state);
         self.publish();
+    }
+
+    /// Deletes the rows of workers that died long ago; one at a time, since nothing waits for it.
+    async fn bury(&self, observer: &Observer) {
+        let Some(row) = observer.long_dead().into_iter().next() else {
+            return;
+        };
+        let worker = row.id.clone();
+        match self.context.store.change_worker(&WorkerChange::Bury(row)).await {
+            Ok(WorkerOutcome::Applied) => {
+                tracing::info!(%worker, "the row of a worker that died long ago is deleted")
+            }
+            Ok(WorkerOutcome::Refused) => {}
+            Err(error) => {
+                tracing::debug!(%worker, error = %Causes(&error), "the row of a dead worker cannot be deleted yet");
+            }
+        }
     }
 
     fn fit_cadence(&self, pages: u32) -> Cadence {

@@ -27,6 +27,8 @@ pub enum WorkerChange {
     Announce(WorkerRow),
     /// A running worker writes its row again, if the row still shows its incarnation.
     Touch(WorkerRow),
+    /// A running worker whose row is gone, because it was taken for dead, writes it again, if nobody has taken its id.
+    Return(WorkerRow),
     /// A leaving worker deletes its row, if the row still shows its incarnation.
     Leave {
         /// The worker.
@@ -43,7 +45,7 @@ pub enum WorkerChange {
 pub enum WorkerOutcome {
     /// The row was changed.
     Applied,
-    /// The row is gone or shows another run of a process.
+    /// The row is not as the change expects it: gone, or there, or that of another run of a process.
     Refused,
 }
 

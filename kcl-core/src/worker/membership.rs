@@ -19,7 +19,7 @@ pub(crate) struct Membership {
 pub(crate) enum Standing {
     /// The row shows this process.
     Confirmed,
-    /// The row is gone or shows a newer process with the same id.
+    /// The row shows a newer process with the same id.
     Superseded,
 }
 
@@ -36,10 +36,16 @@ impl Membership {
         self.change(WorkerChange::Announce(self.row())).await.map(drop)
     }
 
-    /// Writes the row again, unless it shows another process.
+    /// Writes the row again, unless it shows another process. A row that is gone was buried while this process hung.
     pub(crate) async fn confirm(&self) -> Result<Standing, StoreError> {
-        Ok(match self.change(WorkerChange::Touch(self.row())).await? {
-            WorkerOutcome::Applied => Standing::Confirmed,
+        if self.change(WorkerChange::Touch(self.row())).await? == WorkerOutcome::Applied {
+            return Ok(Standing::Confirmed);
+        }
+        Ok(match self.change(WorkerChange::Return(self.row())).await? {
+            WorkerOutcome::Applied => {
+                tracing::warn!(worker = %self.services.worker, "the fleet had taken this worker for dead");
+                Standing::Confirmed
+            }
             WorkerOutcome::Refused => Standing::Superseded,
         })
     }

@@ -300,6 +300,10 @@ fn worker_rows_change_under_the_incarnation_that_wrote_them() {
         text(&worker_write(&WorkerChange::Touch(ours()))),
         format!("{writes} {is_mine}")
     );
+    assert_eq!(
+        text(&worker_write(&WorkerChange::Return(ours()))),
+        format!("{writes} IF attribute_not_exists(leaseKey)")
+    );
     let leave = WorkerChange::Leave {
         id: worker("w"),
         incarnation: me(),

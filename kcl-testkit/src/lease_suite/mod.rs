@@ -143,6 +143,7 @@ macro_rules! lease_store_suite {
                 a_worker_touches_its_own_row,
                 a_touch_after_a_newer_run_announced_itself_is_refused,
                 a_touch_of_an_absent_row_is_refused,
+                a_worker_returns_only_where_no_row_is,
                 a_leaving_worker_deletes_its_own_row_only,
                 the_row_of_a_dead_worker_is_deleted_only_as_it_was_last_seen,
             }

@@ -86,6 +86,17 @@ pub async fn a_touch_of_an_absent_row_is_refused(fixture: &dyn LeaseStoreFixture
     rows_are(&store, fixture, &[]).await;
 }
 
+/// A worker that was taken for dead writes its row again, and not over that of a newer run.
+pub async fn a_worker_returns_only_where_no_row_is(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    applied(&store, WorkerChange::Return(worker_row(1, 1))).await;
+    rows_are(&store, fixture, &[worker_row(1, 1)]).await;
+    applied(&store, WorkerChange::Touch(touched(&worker_row(1, 1)))).await;
+    refused(&store, WorkerChange::Return(worker_row(1, 1))).await;
+    refused(&store, WorkerChange::Return(worker_row(1, 2))).await;
+    rows_are(&store, fixture, &[touched(&worker_row(1, 1))]).await;
+}
+
 /// A leaving worker deletes its own row, and not that of a newer run.
 pub async fn a_leaving_worker_deletes_its_own_row_only(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;
