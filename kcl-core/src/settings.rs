@@ -32,6 +32,9 @@ pub struct Settings {
     pub initial_position: InitialPosition,
     /// The most leases this worker wants. No limit by default.
     pub max_leases: Option<u32>,
+    /// The most throughput this worker wants, in KiB/s over all its shards. No limit by default. A worker that has reached it
+    /// gets no further leases and keeps those it has. Unlike with the Java KCL it is each worker's own limit, not the leader's for all.
+    pub max_throughput: Option<u32>,
     /// Whether batches are checkpointed by the worker once `process_records` returns `Ok`, or only by the user's code.
     pub checkpointing: Checkpointing,
     /// The shortest time between two automatic checkpoints of one shard. 1 s by default: what a failover repeats at most,
@@ -90,6 +93,7 @@ impl Default for Settings {
             failover_time: Duration::from_secs(10),
             initial_position: InitialPosition::TrimHorizon,
             max_leases: None,
+            max_throughput: None,
             checkpointing: Checkpointing::Automatic,
             checkpoint_interval: Duration::from_secs(1),
             max_batch_records: 10_000,
@@ -128,6 +132,10 @@ impl Settings {
             (
                 self.max_leases == Some(0),
                 "max_leases must be at least 1: a worker without leases does nothing",
+            ),
+            (
+                self.max_throughput == Some(0),
+                "max_throughput must be at least 1 KiB/s: a worker without leases does nothing",
             ),
             (
                 !(1..=10_000).contains(&self.max_batch_records),
@@ -215,13 +223,14 @@ mod tests {
         let settings = Settings {
             failover_time: Duration::from_millis(1),
             max_leases: Some(0),
+            max_throughput: Some(0),
             max_batch_records: 0,
             prefetch_batches: 99,
             ..Settings::default()
         };
         let violations = settings.validate().unwrap_err();
         // Neither the discovery interval nor the scans fit such a failover time, which are violations of their own.
-        assert_eq!(violations.violations().len(), 6, "{violations}");
+        assert_eq!(violations.violations().len(), 7, "{violations}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ fn candidate(n: usize) -> Candidate {
     Candidate {
         id: worker(n),
         max_leases: None,
+        max_throughput: None,
         leaving: false,
         proven: true,
     }
@@ -43,6 +44,7 @@ fn view(row: &Lease, hold: Hold) -> LeaseView {
         readable: true,
         named_since: None,
         arriving: false,
+        throughput: None,
         left_alone: false,
         barred: BTreeSet::new(),
     }
@@ -172,6 +174,7 @@ fn any_world() -> impl Strategy<Value = World> {
             world.snapshot.workers.push(Candidate {
                 id: worker(n),
                 max_leases,
+                max_throughput: None,
                 leaving,
                 proven,
             });
@@ -438,6 +441,7 @@ fn an_expired_lease_of_the_only_worker_is_left_to_it() {
         leases: vec![view(&row(0, Some(0), None), Hold::Expired)],
         workers: vec![candidate(0)],
         max_moves: 1,
+        ..Snapshot::default()
     };
     snapshot.leases[0].barred.insert(worker(0));
     assert_eq!(plan_assignment(&snapshot), AssignmentPlan::default());
@@ -455,6 +459,7 @@ fn a_worker_seen_to_live_wins_a_tie_against_an_old_row() {
         leases: vec![view(&row(0, None, None), Hold::Unowned)],
         workers: vec![old, candidate(1)],
         max_moves: 0,
+        ..Snapshot::default()
     };
     assert_eq!(plan_assignment(&snapshot).moves[0].to, worker(1));
 }

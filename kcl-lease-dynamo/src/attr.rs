@@ -49,6 +49,7 @@ pub(crate) const WORKER_INCARNATION: &str = "rsIncarnation";
 pub(crate) const TOUCHES: &str = "rsTouches";
 pub(crate) const FAILOVER_MILLIS: &str = "rsFailoverMillis";
 pub(crate) const MAX_LEASES: &str = "rsMaxLeases";
+pub(crate) const MAX_THROUGHPUT: &str = "rsMaxThroughputKBps";
 pub(crate) const UPDATED_MILLIS: &str = "rsUpdatedMillis";
 
 // The leader lock.

@@ -124,8 +124,9 @@ fn counted(draft: &mut Draft, seen: &Version, change: &LeaseChange, incarnation:
             }
             in_handoff = false;
         }
-        LeaseChange::Checkpoint { position } => {
+        LeaseChange::Checkpoint { position, throughput } => {
             checkpoint(draft, position.checkpoint_text(), position.sub_sequence());
+            measured(draft, *throughput);
         }
         LeaseChange::End { children } => {
             checkpoint(draft, Position::ShardEnd.checkpoint_text(), 0);
@@ -148,13 +149,17 @@ fn counted(draft: &mut Draft, seen: &Version, change: &LeaseChange, incarnation:
 }
 
 fn renew(draft: &mut Draft, throughput: Option<f64>, identity: Option<&StreamIdentity>) {
-    if let Some(kib_per_second) = throughput {
-        draft.set(attr::THROUGHPUT, n(throughput_text(kib_per_second)));
-    }
+    measured(draft, throughput);
     if let Some(identity) = identity {
         draft.set(attr::STREAM_ARN, s(&identity.arn));
         draft.set(attr::STREAM_NAME, s(&identity.name));
         draft.set(attr::STREAM_CREATED, n(identity.created.as_millis()));
+    }
+}
+
+fn measured(draft: &mut Draft, throughput: Option<f64>) {
+    if let Some(kib_per_second) = throughput {
+        draft.set(attr::THROUGHPUT, n(throughput_text(kib_per_second)));
     }
 }
 
@@ -351,7 +356,12 @@ impl Draft {
     /// Sets what the row says and removes what it does not say any more.
     fn write_worker(&mut self, row: &WorkerRow) {
         let mut attributes = worker_attributes(row);
-        let optional = [attr::WORKER_INCARNATION, attr::FAILOVER_MILLIS, attr::MAX_LEASES];
+        let optional = [
+            attr::WORKER_INCARNATION,
+            attr::FAILOVER_MILLIS,
+            attr::MAX_LEASES,
+            attr::MAX_THROUGHPUT,
+        ];
         for attribute in optional {
             if !attributes.contains_key(attribute) {
                 self.remove(attribute);

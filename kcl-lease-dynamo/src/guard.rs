@@ -114,6 +114,7 @@ mod tests {
             touches: 0,
             failover: None,
             max_leases: None,
+            max_throughput: None,
             updated: Timestamp::from_millis(0),
         }
     }

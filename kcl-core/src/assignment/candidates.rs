@@ -117,6 +117,7 @@ impl Roster {
             .map(|seen| Candidate {
                 id: seen.row.id.clone(),
                 max_leases: seen.row.max_leases,
+                max_throughput: seen.row.max_throughput,
                 leaving: false,
                 proven: seen.has_changed,
             })
@@ -222,6 +223,7 @@ mod tests {
             touches,
             failover,
             max_leases: None,
+            max_throughput: None,
             updated: Timestamp::from_millis(0),
         }
     }
@@ -230,6 +232,7 @@ mod tests {
         Candidate {
             id: id("me"),
             max_leases: None,
+            max_throughput: None,
             leaving: false,
             proven: true,
         }

@@ -16,5 +16,5 @@ mod task;
 
 pub(crate) use perform::at_most;
 pub(crate) use plan::Reason;
-pub use settings::AssignmentSettings;
+pub use settings::{AssignmentSettings, Strategy};
 pub(crate) use task::{CoordinatorContext, CoordinatorStatus, Notices, Role, coordinate};

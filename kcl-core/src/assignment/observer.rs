@@ -135,6 +135,7 @@ impl Observer {
             version: lease.version(),
             hold: self.hold(lease),
             ended: lease.is_ended(),
+            throughput: lease.throughput,
             readable: lease.parents.iter().all(|parent| is_finished(lease, parent)),
             named_since: self.named.get(&lease.key).map(|(_, since)| *since),
             arriving: self.written.contains_key(&lease.key) || !self.is_taken_up(lease),
@@ -145,6 +146,7 @@ impl Observer {
             leases: leases.collect(),
             workers: self.candidates(),
             max_moves,
+            ..Snapshot::default()
         }
     }
 
@@ -290,6 +292,7 @@ mod tests {
             touches,
             failover: Some(F),
             max_leases: None,
+            max_throughput: None,
             updated: Timestamp::from_millis(0),
         }
     }
@@ -298,6 +301,7 @@ mod tests {
         let me = Candidate {
             id: id("me"),
             max_leases: None,
+            max_throughput: None,
             leaving: false,
             proven: true,
         };

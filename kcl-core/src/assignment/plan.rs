@@ -14,6 +14,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::assignment::settings::Strategy;
 use crate::lease::{Expect, LeaseChange, Version};
 use crate::model::{LeaseKey, WorkerId};
 use crate::time::Moment;
@@ -28,6 +29,8 @@ pub struct Snapshot {
     /// How many moves for balance may be under way at a time. A third of the moves that are needed may be in any case,
     /// so that a large fleet is balanced in a few rounds.
     pub max_moves: usize,
+    /// What is spread evenly.
+    pub strategy: Strategy,
 }
 
 /// One lease, as the planner sees it.
@@ -51,6 +54,9 @@ pub struct LeaseView {
     /// anything else taken from that worker for balance: it would be parted from what it had, and not from what is coming.
     pub arriving: bool,
     /// Whether balancing leaves the lease where it is, as after its owner's veto.
+    /// The throughput of the shard in KiB/s, where one was measured. Anything that is no sensible number counts as none.
+    pub throughput: Option<f64>,
+    /// Whether balancing leaves the lease where it is: just assigned and not yet renewed, or kept by its owner's veto.
     /// A lease in a handoff is left alone anyway, and one that expired never is.
     pub left_alone: bool,
     /// Workers that failed on this lease lately and shall not get it back.
@@ -92,6 +98,9 @@ pub struct Candidate {
     /// of it, so that they never keep out the parent they wait for. A worker above its limit gets nothing more and keeps
     /// what it has.
     pub max_leases: Option<u32>,
+    /// The most throughput the worker wants, in KiB/s; `None` for no limit. A worker that has reached it gets nothing more and
+    /// keeps what it has.
+    pub max_throughput: Option<u32>,
     /// Whether the worker is shutting down: it gets nothing, and what it holds is handed to others.
     pub leaving: bool,
     /// Whether the observer has seen the worker live, and not just an old row. Wins ties; and balancing gives live leases to
@@ -178,11 +187,13 @@ pub enum Obstacle {
 ///         readable: true,
 ///         named_since: None,
 ///         arriving: false,
+///         throughput: None,
 ///         left_alone: false,
 ///         barred: Default::default(),
 ///     }],
-///     workers: vec![Candidate { id: worker.clone(), max_leases: None, leaving: false, proven: true }],
+///     workers: vec![Candidate { id: worker.clone(), max_leases: None, max_throughput: None, leaving: false, proven: true }],
 ///     max_moves: 1,
+///     ..Snapshot::default()
 /// };
 /// let plan = plan_assignment(&snapshot);
 /// assert_eq!(plan.moves[0].to, worker);

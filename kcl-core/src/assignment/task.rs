@@ -36,8 +36,9 @@ pub(crate) struct CoordinatorContext {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) me: WorkerId,
-    /// The worker's own limit, which its row may not show yet.
+    /// The worker's own limits, which its row may not show yet.
     pub(crate) max_leases: Option<u32>,
+    pub(crate) max_throughput: Option<u32>,
     pub(crate) failover: Duration,
     /// How often a worker asks which leases name it: part of the failover bound.
     pub(crate) discovery: Duration,
@@ -309,6 +310,7 @@ impl Coordinator {
         let me = Candidate {
             id: context.me.clone(),
             max_leases: context.max_leases,
+            max_throughput: context.max_throughput,
             leaving: false,
             proven: true,
         };
@@ -356,7 +358,11 @@ impl Coordinator {
         rounds.observer.look(now, scan);
         self.choose_deputy(&rounds.observer);
 
-        let mut snapshot = rounds.observer.snapshot(self.context.settings.max_moves);
+        let settings = &self.context.settings;
+        let mut snapshot = Snapshot {
+            strategy: settings.strategy,
+            ..rounds.observer.snapshot(settings.max_moves)
+        };
         snapshot.leases.retain(|lease| {
             let row = rounds.observer.row(&lease.key);
             row.is_some_and(|row| (self.context.reads)(row))

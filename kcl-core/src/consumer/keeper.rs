@@ -114,6 +114,7 @@ impl Keeper<'_> {
         let change = match self.own.unstored() {
             Some(position) => LeaseChange::Checkpoint {
                 position: Position::Record(position),
+                throughput: self.own.throughput(),
             },
             None => self.renewal(),
         };
@@ -139,7 +140,7 @@ impl Keeper<'_> {
 
     fn renewal(&self) -> LeaseChange {
         LeaseChange::Renew {
-            throughput: None,
+            throughput: self.own.throughput(),
             identity: self.own.missing_identity(),
         }
     }

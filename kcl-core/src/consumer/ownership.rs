@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::{BatchId, Tracker};
 use crate::consumer::control::Control;
 use crate::consumer::invitations::Invitations;
+use crate::consumer::meter::Meter;
 use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
 use crate::lease::resolve::{Resolution, resolve};
 use crate::lease::{
@@ -71,6 +72,7 @@ struct State {
     unresolved: Option<Moment>,
     stored_at: Moment,
     tracker: Tracker,
+    meter: Meter,
 }
 
 impl State {
@@ -112,6 +114,7 @@ impl Ownership {
         renewed: Moment,
     ) -> Arc<Self> {
         let now = services.clock.now();
+        let meter = Meter::new(row.throughput, services.settings.failover_time, now);
         let token = FencingToken::new(row.counter);
         let context = ShardContext::of_lease(
             services.application.clone(),
@@ -142,6 +145,7 @@ impl Ownership {
                 unresolved: None,
                 stored_at: now,
                 tracker: Tracker::default(),
+                meter,
             }),
             services,
         })
@@ -216,6 +220,17 @@ impl Ownership {
     /// Forgets what was delivered: a new processor begins at the stored checkpoint.
     pub(crate) fn forget_delivered(&self) {
         self.lock().tracker = Tracker::default();
+    }
+
+    /// Takes in that so many bytes of payload were processed.
+    pub(crate) fn processed(&self, bytes: u64) {
+        self.lock().meter.add(bytes);
+    }
+
+    /// The throughput to store with a renewal or a checkpoint, in KiB/s.
+    pub(crate) fn throughput(&self) -> Option<f64> {
+        let now = self.services.clock.now();
+        self.lock().meter.read(now)
     }
 
     /// Makes one of the owner's changes, on the newest row that the owner knows.
@@ -372,6 +387,7 @@ impl CheckpointSink for Ownership {
             match self
                 .write(LeaseChange::Checkpoint {
                     position: Position::Record(position),
+                    throughput: self.throughput(),
                 })
                 .await
             {

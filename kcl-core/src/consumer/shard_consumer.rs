@@ -285,6 +285,7 @@ impl ShardConsumer {
         }
         self.failures = 0;
         let records = batch.len() as u64;
+        self.own.processed(batch.payload_bytes());
         services
             .metrics
             .batch_processed(records, batch.payload_bytes(), took);
@@ -457,6 +458,7 @@ impl ShardConsumer {
                 .own
                 .write(LeaseChange::Checkpoint {
                     position: Position::Record(position),
+                    throughput: self.own.throughput(),
                 })
                 .await
             {

@@ -107,7 +107,15 @@ impl Story {
 
     fn checkpoint(&mut self, process: &str, now: u64, n: u8, record: u64) -> Result<(), Violation> {
         let position = Position::Record(at(record));
-        self.write(process, now, n, LeaseChange::Checkpoint { position })
+        self.write(
+            process,
+            now,
+            n,
+            LeaseChange::Checkpoint {
+                position,
+                throughput: None,
+            },
+        )
     }
 
     fn end(&mut self, process: &str, now: u64, n: u8) -> Result<(), Violation> {
@@ -315,7 +323,15 @@ fn an_ownership_that_begins_without_a_renewal_is_found() {
     let to = WorkerId::new("a").unwrap();
     story.write("leader", 0, 0, LeaseChange::Assign { to }).unwrap();
     let position = Position::TrimHorizon;
-    let began = story.write("a", 1, 0, LeaseChange::Checkpoint { position });
+    let began = story.write(
+        "a",
+        1,
+        0,
+        LeaseChange::Checkpoint {
+            position,
+            throughput: None,
+        },
+    );
     breaks(began, Invariant::SingleWriter);
 }
 

@@ -60,6 +60,8 @@ pub enum LeaseChange {
     Checkpoint {
         /// Everything up to here is processed.
         position: Position,
+        /// The new moving average of the throughput in KiB/s; `None` leaves the row's.
+        throughput: Option<f64>,
     },
     /// The owner finished the shard: stores the end and the children, and gives the lease up. Expects a version.
     End {
@@ -198,8 +200,9 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
                 new.owner = None;
             }
         }
-        LeaseChange::Checkpoint { position } => {
+        LeaseChange::Checkpoint { position, throughput } => {
             new.checkpoint = position.clone();
+            new.throughput = throughput.or(new.throughput);
             new.owner_switches = 0;
             new.pending = None;
         }

@@ -110,7 +110,10 @@ fn any_change() -> impl Strategy<Value = LeaseChange> {
         Just(LeaseChange::CompleteHandoff),
         Just(LeaseChange::CancelHandoff),
         Just(LeaseChange::Release),
-        (0_u128..9).prop_map(|n| LeaseChange::Checkpoint { position: at(n) }),
+        (0_u128..9, prop::option::of(1_u32..9)).prop_map(|(n, throughput)| LeaseChange::Checkpoint {
+            position: at(n),
+            throughput: throughput.map(f64::from),
+        }),
         children().prop_map(|children| LeaseChange::End { children }),
         children().prop_map(|children| LeaseChange::Describe {
             children: Some(children),
@@ -162,7 +165,7 @@ proptest! {
     #[test]
     fn only_checkpoint_and_end_move_the_position((row, change) in row_and_change()) {
         let new = apply(&row, &change, incarnation(1));
-        let expected = if let LeaseChange::Checkpoint { position } = change {
+        let expected = if let LeaseChange::Checkpoint { position, .. } = change {
             (position, None)
         } else if let LeaseChange::End { .. } = change {
             (Position::ShardEnd, None)
@@ -287,7 +290,10 @@ fn owner_switches_count_as_the_java_kcl_counts_them() {
         owner_switches: 4,
         ..owned()
     };
-    let checkpoint = LeaseChange::Checkpoint { position: at(9) };
+    let checkpoint = LeaseChange::Checkpoint {
+        position: at(9),
+        throughput: None,
+    };
     assert_eq!(apply(&switched, &checkpoint, incarnation(1)).owner_switches, 0);
     assert_eq!(apply(&switched, &renew(), incarnation(1)).owner_switches, 4);
 }

@@ -16,6 +16,8 @@ pub struct WorkerRow {
     pub failover: Option<Duration>,
     /// The most leases the worker wants; `None` for no limit.
     pub max_leases: Option<u32>,
+    /// The most throughput the worker wants, in KiB/s over all its shards; `None` for no limit.
+    pub max_throughput: Option<u32>,
     /// When the row was written, by the worker's own wall clock. For people and Java; we never compare it.
     pub updated: Timestamp,
 }

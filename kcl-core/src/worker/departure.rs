@@ -38,6 +38,7 @@ async fn watch_and_begin(services: &Services, watched: Duration) -> Result<(), S
     let me = Candidate {
         id: services.worker.clone(),
         max_leases: services.settings.max_leases,
+        max_throughput: services.settings.max_throughput,
         leaving: true,
         proven: true,
     };

@@ -41,6 +41,7 @@ pub(crate) async fn serve_fleet(services: Arc<Services>, leaving: CancellationTo
         rng: services.rng.child("coordinator"),
         me: services.worker.clone(),
         max_leases: services.settings.max_leases,
+        max_throughput: services.settings.max_throughput,
         failover: services.settings.failover_time,
         discovery: services.settings.discovery_interval,
         settings: services.settings.assignment.clone(),

@@ -92,6 +92,7 @@ impl Membership {
             touches: self.touches.fetch_add(1, Ordering::Relaxed),
             failover: Some(self.services.settings.failover_time),
             max_leases: self.services.settings.max_leases,
+            max_throughput: self.services.settings.max_throughput,
             updated: self.services.clock.wall(),
         }
     }

@@ -188,6 +188,7 @@ fn a_worker_row_looks_like_that_of_a_java_worker_without_metrics() {
         touches: 9,
         failover: Some(Duration::from_secs(10)),
         max_leases: Some(4),
+        max_throughput: Some(2048),
         updated: Timestamp::from_millis(1_700_000_000_123),
     };
     let mut item = worker_attributes(&worker);
@@ -199,6 +200,7 @@ fn a_worker_row_looks_like_that_of_a_java_worker_without_metrics() {
         ("rsFailoverMillis", n(10_000)),
         ("rsIncarnation", s(id(3))),
         ("rsMaxLeases", n(4)),
+        ("rsMaxThroughputKBps", n(2048)),
         ("rsTouches", n(9)),
         ("rsUpdatedMillis", n(1_700_000_000_123_u64)),
         ("slu", n(1_700_000_000)),

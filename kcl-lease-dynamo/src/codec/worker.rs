@@ -18,6 +18,7 @@ pub(crate) fn decode_worker(item: &Item) -> Decoded<WorkerRow> {
         touches: optional_number(item, attr::TOUCHES)?.unwrap_or(0),
         failover: optional_number(item, attr::FAILOVER_MILLIS)?.map(Duration::from_millis),
         max_leases: optional_number(item, attr::MAX_LEASES)?,
+        max_throughput: optional_number(item, attr::MAX_THROUGHPUT)?,
         // Java knows nothing of the exact time and leaves it standing.
         updated: exact.filter(|exact| exact.as_secs() == secs).unwrap_or(from_secs),
     })
@@ -47,5 +48,6 @@ pub(crate) fn worker_attributes(row: &WorkerRow) -> Item {
     let failover = row.failover.map(|failover| n(failover.as_millis()));
     put_some(&mut item, attr::FAILOVER_MILLIS, failover);
     put_some(&mut item, attr::MAX_LEASES, row.max_leases.map(n));
+    put_some(&mut item, attr::MAX_THROUGHPUT, row.max_throughput.map(n));
     item
 }

@@ -178,12 +178,19 @@ fn release_leaves_the_next_owner_of_a_handoff() {
 
 #[test]
 fn checkpoint_stores_the_position_and_drops_a_prepared_one() {
-    let position = Position::parse("42", 3).unwrap();
+    let checkpoint = |throughput| LeaseChange::Checkpoint {
+        position: Position::parse("42", 3).unwrap(),
+        throughput,
+    };
     let sets = "checkpoint = '42', checkpointSubSequenceNumber = 3, ownerSwitchesSinceCheckpoint = 0";
     let removes = "REMOVE pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState";
     assert_eq!(
-        change(&handoff(), &LeaseChange::Checkpoint { position }),
+        change(&handoff(), &checkpoint(None)),
         format!("{STAMP}, {sets} {removes} {IF_HANDOFF}")
+    );
+    assert_eq!(
+        change(&handoff(), &checkpoint(Some(0.25))),
+        format!("{STAMP}, {sets}, throughputKBps = 0.25 {removes} {IF_HANDOFF}")
     );
 }
 
@@ -282,6 +289,7 @@ fn row(incarnation: Option<Incarnation>) -> WorkerRow {
         touches: 4,
         failover: None,
         max_leases: None,
+        max_throughput: None,
         updated: Timestamp::from_millis(5_500),
     }
 }
@@ -289,7 +297,7 @@ fn row(incarnation: Option<Incarnation>) -> WorkerRow {
 #[test]
 fn worker_rows_change_under_the_incarnation_that_wrote_them() {
     let writes = "SET entityType = 'WORKER_METRIC_STATS', lut = 5, opr = {}, rsIncarnation = 'me', rsTouches = 4, \
-                  rsUpdatedMillis = 5500, slu = 5, sts = {}, sup = 1 REMOVE rsFailoverMillis, rsMaxLeases";
+                  rsUpdatedMillis = 5500, slu = 5, sts = {}, sup = 1 REMOVE rsFailoverMillis, rsMaxLeases, rsMaxThroughputKBps";
     let is_mine = "IF entityType = 'WORKER_METRIC_STATS' AND rsIncarnation = 'me'";
     let ours = || row(Some(me()));
     assert_eq!(

@@ -193,7 +193,13 @@ pub async fn a_change_that_does_not_fit_its_expectation_is_an_error_and_touches_
     let row = create(&store, owned(1, 1)).await;
     let mistakes = [
         (Expect::Absent, renew()),
-        (Expect::Present, LeaseChange::Checkpoint { position: at(9) }),
+        (
+            Expect::Present,
+            LeaseChange::Checkpoint {
+                position: at(9),
+                throughput: None,
+            },
+        ),
         (Expect::Present, LeaseChange::Delete),
         (Expect::Version(row.version()), LeaseChange::CompleteHandoff),
         (Expect::Version(row.version()), LeaseChange::CancelHandoff),

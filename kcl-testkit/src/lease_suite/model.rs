@@ -8,7 +8,8 @@ use kcl_core::rng::Rng;
 
 use super::LeaseStoreFixture;
 use super::support::{
-    assign, checkpoint, end, expecting, hand_off, incarnation, lease, owned, read, renew, scan_until, shards,
+    assign, at, checkpoint, end, expecting, hand_off, incarnation, lease, owned, read, renew, scan_until,
+    shards,
 };
 
 /// Whatever three handles do to a few leases, answers and rows are those of the specification applied in the same order.
@@ -121,6 +122,10 @@ fn draw(rng: &mut Rng, basis: &Lease) -> LeaseChange {
                 hash_range: rng
                     .one_in(2)
                     .then(|| HashKeyRange::new(rng.below(10).into(), u128::MAX).unwrap()),
+            },
+            2 => LeaseChange::Checkpoint {
+                position: at(rng.bits().into()),
+                throughput: Some(f64::from(number(rng, 4000)) / 4.0),
             },
             _ => checkpoint(rng.bits().into()),
         },

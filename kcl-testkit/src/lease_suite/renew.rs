@@ -6,7 +6,7 @@ use kcl_core::time::Timestamp;
 
 use super::LeaseStoreFixture;
 use super::support::{
-    assign, attempt, change, checkpoint, create, lease, one_won, owned, read, refused, refused_expecting,
+    assign, at, attempt, change, checkpoint, create, lease, one_won, owned, read, refused, refused_expecting,
     renew, with_counter, worker,
 };
 
@@ -44,7 +44,7 @@ pub async fn renewal_by_a_former_owner_is_refused(fixture: &dyn LeaseStoreFixtur
     refused_expecting(&store, &row.key, &with_counter(&row, taken.counter), &renew()).await;
 }
 
-/// Throughput and identity are stored when a renewal brings them, and stay when it does not.
+/// Throughput and identity are stored when a renewal brings them, and stay when it does not. A checkpoint is a renewal.
 pub async fn a_renewal_stores_the_facts_it_brings_and_leaves_the_others(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;
     let row = create(&store, owned(1, 1)).await;
@@ -59,7 +59,17 @@ pub async fn a_renewal_stores_the_facts_it_brings_and_leaves_the_others(fixture:
     };
     let row = change(&store, &row, facts).await;
     let row = change(&store, &row, renew()).await;
-    assert_eq!((row.throughput, row.identity), (Some(2.25), Some(identity)));
+    let row = change(&store, &row, checkpoint(5)).await;
+    assert_eq!(
+        (row.throughput, row.identity.as_ref()),
+        (Some(2.25), Some(&identity))
+    );
+    let measured = LeaseChange::Checkpoint {
+        position: at(6),
+        throughput: Some(7.5),
+    };
+    let row = change(&store, &row, measured).await;
+    assert_eq!((row.throughput, row.identity), (Some(7.5), Some(identity)));
 }
 
 /// A lease that is gone cannot be renewed back to life.

@@ -61,6 +61,7 @@ pub(super) fn hand_off(to: u32) -> LeaseChange {
 pub(super) fn checkpoint(sequence: u128) -> LeaseChange {
     LeaseChange::Checkpoint {
         position: at(sequence),
+        throughput: None,
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) fn worker_row(n: u32, run: u8) -> WorkerRow {
         touches: 0,
         failover: Some(Duration::from_millis(10_500)),
         max_leases: Some(17),
+        max_throughput: Some(4096),
         // Whole seconds: rows shared with Java hold no finer time.
         updated: Timestamp::from_millis(1_700_000_000_000),
     }
@@ -43,7 +44,7 @@ async fn rows_are(store: &Handle, fixture: &dyn LeaseStoreFixture, rows: &[Worke
     scan_until(store, fixture.scale().lag, |scan| scan.workers == rows).await;
 }
 
-/// Every field of a worker's row is stored, with and without a limit.
+/// Every field of a worker's row is stored, with and without limits.
 pub async fn an_announced_worker_is_seen_as_it_announced_itself(fixture: &dyn LeaseStoreFixture) {
     let (store, other) = (fixture.handle().await, fixture.handle().await);
     let row = worker_row(1, 1);
@@ -51,6 +52,7 @@ pub async fn an_announced_worker_is_seen_as_it_announced_itself(fixture: &dyn Le
     rows_are(&other, fixture, &[row]).await;
     let unlimited = WorkerRow {
         max_leases: None,
+        max_throughput: None,
         ..worker_row(1, 1)
     };
     applied(&store, WorkerChange::Announce(unlimited.clone())).await;

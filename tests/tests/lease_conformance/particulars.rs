@@ -83,6 +83,7 @@ fn life() -> Vec<LeaseChange> {
         hand_to("b"),
         LeaseChange::Checkpoint {
             position: Position::parse("4968041655677872962526588", 3).unwrap(),
+            throughput: Some(0.5),
         },
         LeaseChange::CompleteHandoff,
         give_to("a"),

@@ -335,6 +335,7 @@ fn the_deputy_stays_as_long_as_it_lives_and_is_chosen_among_those_seen_to_live()
     let candidate = |name: &str, proven| Candidate {
         id: id(name),
         max_leases: None,
+        max_throughput: None,
         leaving: false,
         proven,
     };

@@ -183,6 +183,7 @@ impl Worker {
             rng: Rng::from_seed(1).child(name),
             me: worker.id.clone(),
             max_leases: None,
+            max_throughput: None,
             failover: F,
             discovery: Duration::from_secs(1),
             settings: AssignmentSettings::default(),
@@ -211,6 +212,7 @@ impl Worker {
             touches: 0,
             failover: Some(F),
             max_leases: None,
+            max_throughput: None,
             updated: Timestamp::from_millis(0),
         });
     }
