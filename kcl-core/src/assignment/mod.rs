@@ -13,6 +13,7 @@ pub mod plan;
 mod perform;
 mod settings;
 mod task;
+mod unplaced;
 
 pub(crate) use perform::at_most;
 pub(crate) use plan::Reason;

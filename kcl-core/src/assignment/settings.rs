@@ -66,9 +66,9 @@ pub enum Strategy {
         /// How far from the average load, in percent of it, a worker may be without anything being moved. 0 to 100.
         /// 10 in [`Strategy::throughput`], the Java KCL's `reBalanceThresholdPercentage`.
         band_percent: u32,
-        /// How much of its excess, in percent, a worker gives away at a time; what remains, at most this much less of an average
-        /// load, is judged anew once those handoffs are done. 1 to 100, where 100 is all at once.
-        /// 60 in [`Strategy::throughput`], the Java KCL's `dampeningPercentage`.
+        /// How much of its excess, in percent, a worker gives away at a time; whatever it has beyond twice an average load it gives away
+        /// at once. The rest is judged anew when those handoffs are done, unless it is within twice the band: then it goes along.
+        /// 1 to 100, where 100 is all at once. 60 in [`Strategy::throughput`], the Java KCL's `dampeningPercentage`.
         damping_percent: u32,
     },
 }

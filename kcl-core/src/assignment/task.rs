@@ -15,6 +15,7 @@ use crate::assignment::perform::at_most;
 use crate::assignment::plan::{
     AssignmentPlan, Candidate, Move, Reason, Snapshot, plan_assignment, plan_placement,
 };
+use crate::assignment::unplaced::Unplaced;
 use crate::error::Causes;
 use crate::lease::{
     Certainty, LeaderLock, Lease, LeaseStore, LeaseWriter, LockChange, LockExpect, LockOutcome, Outcome,
@@ -138,6 +139,7 @@ struct Rounds {
     failed_in_a_row: u32,
     scan_faults: Faults,
     write_faults: Faults,
+    unplaced: Unplaced,
 }
 
 impl Coordinator {
@@ -319,6 +321,7 @@ impl Coordinator {
             failed_in_a_row: 0,
             scan_faults: Faults::new("the lease table cannot be scanned"),
             write_faults: Faults::new("leases cannot be assigned"),
+            unplaced: Unplaced::default(),
         }
     }
 
@@ -368,6 +371,9 @@ impl Coordinator {
             row.is_some_and(|row| (self.context.reads)(row))
         });
         let plan = self.plan(&snapshot);
+        if let Some(news) = rounds.unplaced.look(&plan) {
+            news.tell();
+        }
         let is_failed = !self.perform(&plan, rounds).await;
         rounds.failed_in_a_row = if is_failed { rounds.failed_in_a_row + 1 } else { 0 };
 
