@@ -1,10 +1,12 @@
 //! What becomes of a fleet in round after round: it gets balanced soon, and then it rests.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kcl_core::assignment::Strategy as Spread;
-use kcl_core::assignment::plan::{Hold, LeaseView, Obstacle, Snapshot, plan_assignment};
+use kcl_core::assignment::plan::{Hold, LeaseView, Move, Obstacle, Snapshot, plan_assignment};
 use kcl_core::model::WorkerId;
+use kcl_core::time::Moment;
 use proptest::prelude::*;
 
 use crate::world::{World, any_world, candidate, handoffs_for_balance, row, spread, view, worker};
@@ -351,4 +353,36 @@ fn of_two_limits_the_one_that_stands_in_the_way_is_named() {
     assert_eq!(obstacle(Some(1), None), Obstacle::MaxLeases);
     assert_eq!(obstacle(Some(1), Some(10)), Obstacle::MaxLeases);
     assert_eq!(obstacle(Some(2), Some(10)), Obstacle::MaxThroughput);
+}
+
+#[test]
+fn balancing_gives_nothing_to_a_worker_that_may_be_dead() {
+    for strategy in [Spread::LeaseCount, Spread::throughput()] {
+        let mut world = fleet(3, strategy, (0..30).map(|n| (Some(n % 2), Some(50.0))));
+        world.snapshot.workers[2].proven = false;
+        assert_eq!(plan_assignment(&world.snapshot).moves, []);
+        world.snapshot.workers[2].proven = true;
+        assert_eq!(plan_assignment(&world.snapshot).moves.len(), 10);
+    }
+}
+
+#[test]
+fn of_leases_as_heavy_as_each_other_the_newest_are_moved() {
+    for strategy in [Spread::LeaseCount, Spread::throughput()] {
+        let mut world = fleet(2, strategy, (0..10).map(|_| (Some(0), Some(50.0))));
+        for (n, lease) in world.snapshot.leases.iter_mut().enumerate() {
+            lease.named_since = Some(Moment::from_origin(Duration::from_secs(n as u64 * 7 % 10)));
+        }
+        world.snapshot.strategy = strategy;
+        let moved = plan_assignment(&world.snapshot).moves;
+        let since = |step: &Move| world.lease(&step.key).named_since.unwrap();
+        let oldest_moved = moved.iter().map(since).min().unwrap();
+        let stayed = world.snapshot.leases.iter();
+        let stayed = stayed.filter(|lease| moved.iter().all(|step| step.key != lease.key));
+        assert!(
+            stayed
+                .filter_map(|lease| lease.named_since)
+                .all(|since| since < oldest_moved)
+        );
+    }
 }
