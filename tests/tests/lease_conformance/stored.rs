@@ -132,7 +132,10 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
         "checkpoint": { "S": "49680416556756428880067349872691" },
         "checkpointSubSequenceNumber": { "N": "3" },
     });
-    let checkpoint = LeaseChange::Checkpoint { position };
+    let checkpoint = LeaseChange::Checkpoint {
+        position,
+        throughput: None,
+    };
     story
         .change(1, checkpoint, and(stamped(ONE, 3), shows), &[])
         .await;

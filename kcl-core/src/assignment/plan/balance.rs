@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::assignment::plan::Reason;
-use crate::assignment::plan::load::{Load, Stock, Weight};
+use crate::assignment::plan::load::{Load, Rank, Stock, Weight};
 use crate::assignment::plan::state::Planner;
 use crate::assignment::settings::Strategy;
 
@@ -140,7 +140,7 @@ struct Balance<'a> {
     pool: Pool,
     loads: Vec<Load>,
     /// Workers that may get something and have room for it, the least loaded first.
-    readers: BTreeSet<(Load, usize)>,
+    readers: BTreeSet<(Rank, usize)>,
     may_receive: Vec<bool>,
     /// Workers that may have something to give, the most loaded last.
     donors: BTreeSet<(u64, usize, Reverse<usize>)>,
@@ -241,7 +241,7 @@ impl<'a> Balance<'a> {
 
     /// Whether the most loaded worker, which has `most`, or the least loaded one is too far off.
     fn is_needed(&self, most: u64) -> bool {
-        let Some((least, _)) = self.readers.first() else {
+        let Some(&((least, ..), _)) = self.readers.first() else {
             return false;
         };
         let share = self.pool.share();
@@ -251,7 +251,7 @@ impl<'a> Balance<'a> {
             self.rules.target(share)
         };
         let too_much = most > share + tolerance;
-        let too_little = least.load + tolerance < share && most > share && !self.is_damped;
+        let too_little = least + tolerance < share && most > share && !self.is_damped;
         too_much || too_little
     }
 
@@ -268,14 +268,14 @@ impl<'a> Balance<'a> {
         let (target, margin) = (self.rules.target(share), self.rules.margin(share));
         let stock = self.stock(from);
         let lightest = stock.lightest()?;
-        for &(load, to) in &self.readers {
-            let below = most.saturating_sub(load.load).saturating_sub(margin);
+        for &((load, ..), to) in &self.readers {
+            let below = most.saturating_sub(load).saturating_sub(margin);
             if lightest >= below {
                 break;
             }
             // As much as leaves neither of them off.
             let can_give = most.saturating_sub(share.saturating_sub(target));
-            let can_take = (share + target).saturating_sub(load.load);
+            let can_take = (share + target).saturating_sub(load);
             let picked = stock.pick(can_give.min(can_take), below, |lease| {
                 self.planner.may_take(lease, to)
             });
@@ -303,12 +303,12 @@ impl<'a> Balance<'a> {
         };
         for (worker, gives) in [(from, true), (to, false)] {
             let before = self.loads[worker];
-            self.readers.remove(&(before, worker));
+            self.readers.remove(&(before.rank(), worker));
             self.donors.remove(&donor(before, worker));
             change(&mut self.loads[worker], gives, weight);
             let after = self.loads[worker];
             if self.may_receive[worker] && self.planner.has_reading_room(after, worker) {
-                self.readers.insert((after, worker));
+                self.readers.insert((after.rank(), worker));
             }
             self.offer(worker);
         }

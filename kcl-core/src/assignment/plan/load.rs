@@ -63,13 +63,23 @@ fn bytes_of(lease: &LeaseView) -> Option<u64> {
     Some((measured.min(FASTEST) * 1024.0) as u64)
 }
 
-/// What a worker has. The order is that in which workers get leases: by load, then by count.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// What a worker has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Load {
     pub(super) load: u64,
     pub(super) readable: usize,
     pub(super) waiting: usize,
     pub(super) bytes: u64,
+}
+
+/// The order in which workers get leases: by load, then by count. Not by bytes: by lease count, ties are broken by name alone,
+/// whatever was measured.
+pub(super) type Rank = (u64, usize, usize);
+
+impl Load {
+    pub(super) fn rank(self) -> Rank {
+        (self.load, self.readable, self.waiting)
+    }
 }
 
 impl AddAssign<Weight> for Load {

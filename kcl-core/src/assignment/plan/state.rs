@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::assignment::plan::load::{Item, Load, Stock, Weight, weigh};
+use crate::assignment::plan::load::{Item, Load, Rank, Stock, Weight, weigh};
 use crate::assignment::plan::{AssignmentPlan, Candidate, Hold, LeaseView, Move, Obstacle, Reason, Snapshot};
 use crate::assignment::settings::Strategy;
 use crate::lease::{Expect, LeaseChange};
@@ -28,9 +28,9 @@ pub(super) struct Planner<'a> {
     /// Whether something is on its way to the worker.
     pub(super) expecting: Vec<bool>,
     /// Workers with room for a readable lease, the least loaded first.
-    pub(super) readers: BTreeSet<(Load, usize)>,
+    pub(super) readers: BTreeSet<(Rank, usize)>,
     /// Workers with room for a lease that waits for a parent, the one with the fewest of them first.
-    waiters: BTreeSet<(usize, Load, usize)>,
+    waiters: BTreeSet<(usize, Rank, usize)>,
     /// How many leases are being handed over.
     pub(super) under_way: usize,
     /// The load that each worker is handing over.
@@ -249,17 +249,17 @@ impl<'a> Planner<'a> {
 
     fn dequeue(&mut self, worker: usize) {
         let load = self.loads[worker];
-        self.readers.remove(&(load, worker));
-        self.waiters.remove(&(load.waiting, load, worker));
+        self.readers.remove(&(load.rank(), worker));
+        self.waiters.remove(&(load.waiting, load.rank(), worker));
     }
 
     fn enqueue(&mut self, worker: usize) {
         let load = self.loads[worker];
         if self.has_reading_room(load, worker) {
-            self.readers.insert((load, worker));
+            self.readers.insert((load.rank(), worker));
         }
         if self.receives[worker] && self.is_below_limits(load, load.readable + load.waiting, worker) {
-            self.waiters.insert((load.waiting, load, worker));
+            self.waiters.insert((load.waiting, load.rank(), worker));
         }
     }
 
