@@ -135,6 +135,7 @@ fn a_lease_in_handoff_names_the_next_owner_and_the_one_who_may_still_checkpoint(
         given_to("worker-1"),
         LeaseChange::Checkpoint {
             position: Position::parse("49680416556756428880067349872691", 3).unwrap(),
+            throughput: None,
         },
         LeaseChange::Renew {
             throughput: Some(1.25),
@@ -204,6 +205,7 @@ fn a_worker_row_is_that_of_a_java_worker_without_metrics_and_our_own_facts() {
         touches: 9,
         failover: Some(Duration::from_secs(10)),
         max_leases: None,
+        max_throughput: None,
         updated: Timestamp::from_millis(1_700_000_000_123),
     };
     let expected = json!({

@@ -251,6 +251,7 @@ fn our_worker_rows_have_the_attributes_of_java_s_and_what_3_5_added() {
         touches: 1,
         failover: None,
         max_leases: None,
+        max_throughput: None,
         updated: Timestamp::from_millis(1_795_229_643_999),
     });
     // The three-table layout knows neither the kind of a row nor what its writer supports.
