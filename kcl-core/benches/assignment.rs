@@ -160,6 +160,7 @@ fn cold(leases: usize, workers: usize, strategy: Strategy) -> Snapshot {
             ended: false,
             readable: true,
             named_since: None,
+            arriving: false,
             throughput: row.throughput,
             left_alone: false,
             barred: BTreeSet::new(),
