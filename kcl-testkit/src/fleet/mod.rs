@@ -21,6 +21,7 @@
 //! });
 //! ```
 
+mod history;
 mod member;
 mod oracle;
 mod simulation;
@@ -34,8 +35,8 @@ use std::time::Duration;
 
 use kcl_core::error::Error;
 use kcl_core::invariant::{Observation, Process};
-use kcl_core::lease::LeaseStore;
-use kcl_core::model::{LeaseKey, ShardId, WorkerId};
+use kcl_core::lease::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
+use kcl_core::model::{Incarnation, LeaseKey, ShardId, WorkerId};
 use kcl_core::rng::Rng;
 use kcl_core::settings::{Checkpointing, Settings};
 use kcl_core::shard_sync::InitialPosition;
@@ -45,13 +46,14 @@ use kcl_core::time::{Clock, ClockExt as _, Moment};
 use kcl_core::worker::{ShutdownReport, Worker};
 use kcl_lease_memory::MemoryLeaseStore;
 
+pub use history::{Handover, LeaseMove};
 pub use member::Member;
 pub use simulation::{Simulation, simulate};
 pub use view::View;
 
 use crate::MemoryStream;
 use crate::clock::{SIMULATION_START, Skew, SkewedClock};
-use crate::faults::{FaultRates, FaultyLeaseStore, StoreFaults};
+use crate::faults::{FaultRates, FaultyLeaseStore, StoreEvent, StoreFaults};
 use crate::faulty_stream::{FaultyStream, StreamFaults};
 use crate::memory_stream::{ReshardError, Trim};
 use member::Running;
@@ -340,6 +342,41 @@ impl Fleet {
     /// What goes wrong between this worker and the stream.
     pub fn source_faults(&self, name: &str) -> StreamFaults {
         self.with_member(name, |member| member.source.clone())
+    }
+
+    /// Tells this listener, instead of any other, of every call that a member makes to the lease store: which run of which
+    /// member, and what it did. It is told at the moment the call is done, before the member knows, and may do something to
+    /// the fleet: kill or freeze a member, or spoil the next call.
+    pub fn on_store_event(&self, listener: impl Fn(&str, &StoreEvent) + Send + Sync + 'static) {
+        self.oracle().listen(Some(Arc::new(listener)));
+    }
+
+    /// Changes a lease row from outside of the fleet, as an operator or a foreign program would, and returns whether the
+    /// expectation held. The oracle sees it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LeaseStore::change`].
+    #[expect(clippy::expect_used, reason = "a simulation fails as tests do")]
+    pub async fn change_lease(
+        &self,
+        key: &LeaseKey,
+        expect: Expect,
+        change: LeaseChange,
+    ) -> Result<bool, StoreError> {
+        let shared = &self.shared;
+        let foreigner = Witness {
+            oracle: shared.oracle.clone(),
+            process: Process::from("outside"),
+            worker: WorkerId::new("outside").expect("a valid worker id"),
+            failover: shared.settings.failover_time,
+            clock: shared.clock,
+        };
+        let connection = FaultyLeaseStore::new(Arc::new(shared.store.clone()), Arc::new(shared.clock))
+            .with_recorder(move |event| foreigner.store_event(event));
+        let incarnation = Incarnation::from_random_bytes(shared.rng.child("outside").bytes());
+        let outcome = connection.change(key, &expect, &change, incarnation).await?;
+        Ok(matches!(outcome, Outcome::Applied(_)))
     }
 
     // --------------------------------------------------------------- stream

@@ -1,6 +1,5 @@
 //! Sees everything that happens in a simulated fleet, and checks it at once.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,9 +13,13 @@ use kcl_core::processor::{
 use kcl_core::time::{Clock, Moment};
 use tokio::sync::Notify;
 
+use super::history::History;
 use super::trace::Trace;
 use crate::clock::SkewedClock;
 use crate::faults::{Happened, StoreCall, StoreEvent};
+
+/// Who wants to know of the calls to the lease store: by which process, and what they did.
+pub(super) type Listener = Arc<dyn Fn(&str, &StoreEvent) + Send + Sync>;
 
 /// Shared by everything that has something to report.
 #[derive(Clone)]
@@ -34,8 +37,8 @@ struct State {
     checker: Checker,
     trace: Trace,
     violation: Option<Violation>,
-    /// Who started the last batch of each shard.
-    busy: BTreeMap<LeaseKey, Process>,
+    history: History,
+    listener: Option<Listener>,
 }
 
 impl Oracle {
@@ -44,7 +47,8 @@ impl Oracle {
             checker: Checker::default(),
             trace: Trace::new(trace_lines),
             violation: None,
-            busy: BTreeMap::new(),
+            history: History::default(),
+            listener: None,
         };
         Self {
             shared: Arc::new(Shared {
@@ -61,9 +65,8 @@ impl Oracle {
         if state.violation.is_none() {
             state.violation = state.checker.observe(observation).err();
         }
-        if let Observation::BatchStarted { process, shard, .. } = observation {
-            state.busy.insert(shard.clone(), Process::clone(process));
-        }
+        let now = self.now();
+        state.history.observe(observation, now);
         drop(state);
         self.shared.changed.notify_waiters();
     }
@@ -83,8 +86,22 @@ impl Oracle {
         question(&self.lock().checker)
     }
 
-    pub(super) fn busy_with(&self, shard: &LeaseKey) -> Option<Process> {
-        self.lock().busy.get(shard).cloned()
+    /// Asks what has become of the leases and their shards.
+    pub(super) fn recall<T>(&self, question: impl FnOnce(&History) -> T) -> T {
+        question(&self.lock().history)
+    }
+
+    /// Tells the listener of every call to the lease store from now on, once the oracle has taken it in.
+    pub(super) fn listen(&self, listener: Option<Listener>) {
+        self.lock().listener = listener;
+    }
+
+    /// Outside of the lock: the listener may do something to the fleet.
+    fn tell(&self, process: &Process, event: &StoreEvent) {
+        let listener = self.lock().listener.clone();
+        if let Some(listener) = listener {
+            listener(process, event);
+        }
     }
 
     pub(super) fn trace(&self) -> Vec<String> {
@@ -131,8 +148,13 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    /// Takes in what one call of the process did to the lease store.
+    /// Takes in what one call of the process did to the lease store, and passes it on.
     pub(super) fn store_event(&self, event: &StoreEvent) {
+        self.take_in(event);
+        self.oracle.tell(&self.process, event);
+    }
+
+    fn take_in(&self, event: &StoreEvent) {
         let process = &self.process;
         let StoreCall::Change {
             key,

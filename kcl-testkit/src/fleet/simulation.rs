@@ -102,6 +102,8 @@ struct End(Fleet);
 
 impl Drop for End {
     fn drop(&mut self) {
+        // It may hold the fleet.
+        self.0.oracle().listen(None);
         if std::thread::panicking() {
             let trace = self.0.trace().join("\n");
             let (seed, state) = (self.0.shared.seed, self.0.view().describe());

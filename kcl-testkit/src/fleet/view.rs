@@ -7,6 +7,7 @@ use kcl_core::processor::FencingToken;
 use kcl_core::status::WorkerStatus;
 
 use super::Fleet;
+use super::history::{Handover, LeaseMove};
 
 /// What can be seen of a fleet at one moment, from outside and at once.
 #[derive(Debug)]
@@ -57,8 +58,17 @@ impl View<'_> {
     pub fn busy_with(&self, shard: &LeaseKey) -> Option<String> {
         self.fleet
             .oracle()
-            .busy_with(shard)
-            .map(|process| process.to_string())
+            .recall(|history| history.busy_with(shard).map(ToString::to_string))
+    }
+
+    /// Every change of a lease's owner so far, in order.
+    pub fn moves(&self) -> Vec<LeaseMove> {
+        self.fleet.oracle().recall(|history| history.moves.clone())
+    }
+
+    /// Every time that a shard went on at another worker so far, in order.
+    pub fn handovers(&self) -> Vec<Handover> {
+        self.fleet.oracle().recall(|history| history.handovers.clone())
     }
 
     /// The living member that leads.

@@ -1,0 +1,108 @@
+//! Who had which lease and which shard, one after the other.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kcl_core::invariant::{Observation, Process};
+use kcl_core::lease::LeaseChange;
+use kcl_core::model::{LeaseKey, WorkerId};
+use kcl_core::time::Moment;
+
+/// One change of a lease's owner, according to the table. A lease that comes back to the worker that had it has not moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseMove {
+    /// The lease.
+    pub lease: LeaseKey,
+    /// The worker that had it before.
+    pub from: WorkerId,
+    /// The worker that has it now.
+    pub to: WorkerId,
+    /// When the store accepted that, by the true time.
+    pub at: Moment,
+}
+
+/// A shard that went on at another worker: the records stopped at one and flowed again at the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handover {
+    /// The shard.
+    pub shard: LeaseKey,
+    /// The run of the member that was busy with it before; from a member's second run on with its number.
+    pub from: String,
+    /// The run of the member that is busy with it now.
+    pub to: String,
+    /// When the first last began, finished or gave up a batch, by the true time.
+    pub last: Moment,
+    /// When the second began its first batch, by the true time.
+    pub first: Moment,
+}
+
+impl Handover {
+    /// How long nobody worked on the shard.
+    pub fn gap(&self) -> Duration {
+        self.first.saturating_since(self.last)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Who did the last thing with a batch of each shard, and when.
+    busy: BTreeMap<LeaseKey, (Process, Moment)>,
+    owners: BTreeMap<LeaseKey, WorkerId>,
+    pub(super) moves: Vec<LeaseMove>,
+    pub(super) handovers: Vec<Handover>,
+}
+
+impl History {
+    pub(super) fn observe(&mut self, observation: &Observation, now: Moment) {
+        match observation {
+            Observation::BatchStarted { process, shard, .. } => self.started(process, shard, now),
+            Observation::BatchFinished { process, shard, .. }
+            | Observation::BatchFailed { process, shard, .. } => {
+                if let Some((busy, last)) = self.busy.get_mut(shard)
+                    && busy == process
+                {
+                    *last = now;
+                }
+            }
+            Observation::Written(written) if written.change != LeaseChange::Delete => {
+                if let Some(owner) = written.after.actual_owner() {
+                    self.owned(&written.key, owner, now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn busy_with(&self, shard: &LeaseKey) -> Option<&Process> {
+        self.busy.get(shard).map(|(process, _)| process)
+    }
+
+    fn started(&mut self, process: &Process, shard: &LeaseKey, now: Moment) {
+        let before = self.busy.insert(shard.clone(), (Process::clone(process), now));
+        if let Some((from, last)) = before
+            && from != *process
+        {
+            self.handovers.push(Handover {
+                shard: shard.clone(),
+                from: from.to_string(),
+                to: process.to_string(),
+                last,
+                first: now,
+            });
+        }
+    }
+
+    fn owned(&mut self, lease: &LeaseKey, owner: &WorkerId, now: Moment) {
+        if self.owners.get(lease) == Some(owner) {
+            return;
+        }
+        if let Some(from) = self.owners.insert(lease.clone(), owner.clone()) {
+            self.moves.push(LeaseMove {
+                lease: lease.clone(),
+                from,
+                to: owner.clone(),
+                at: now,
+            });
+        }
+    }
+}

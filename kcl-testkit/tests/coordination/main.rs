@@ -1,0 +1,15 @@
+//! What a fleet promises of its coordination, each promise with the number that is promised.
+//!
+//! Virtual time: hours pass in milliseconds. The oracle checks the invariants I1 to I9 after every step of every scenario,
+//! so that losing a record, processing a shard out of order or a write by a former owner fails each of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod balance;
+mod clocks;
+mod failover;
+mod handoffs;
+mod java_regressions;
+mod leadership;
+mod outages;
+mod support;
