@@ -6,10 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod balance;
-mod clocks;
-mod failover;
 mod handoffs;
 mod java_regressions;
-mod leadership;
 mod outages;
 mod support;
+mod twins;

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::StoreErrorKind;
 use kcl_core::source::SourceErrorKind;
-use kcl_testkit::faults::{Fault, Link};
+use kcl_testkit::faults::Link;
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Simulation};
 use kcl_testkit::simulate;
 
-use crate::support::{SECOND, always, each_store, start};
+use crate::support::{SECOND, balanced, each_store, start};
 
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
 /// From less than a renewal to longer than any timeout there is.
@@ -28,9 +27,7 @@ fn moves_no_lease(what: &str, spoil: impl Fn(&Fleet), mend: impl Fn(&Fleet)) {
             fleet.sleep(Duration::from_secs(seconds.min(60))).await;
             // Nobody reads a hundred thousand records in vain.
             fleet.stop_producing();
-            fleet
-                .sleep(Duration::from_secs(seconds.saturating_sub(60)))
-                .await;
+            fleet.sleep(Duration::from_secs(seconds.saturating_sub(60))).await;
             mend(&fleet);
             fleet.produce(SECOND / 10, 10);
             fleet.sleep(10 * SECOND).await;
@@ -43,26 +40,6 @@ fn moves_no_lease(what: &str, spoil: impl Fn(&Fleet), mend: impl Fn(&Fleet)) {
             fleet.put(60);
             fleet.settle().await;
         });
-    }
-}
-
-#[test]
-fn throttling_of_the_whole_lease_store_moves_no_lease_however_long_it_lasts() {
-    moves_no_lease(
-        "throttled",
-        |fleet| always(fleet, &MEMBERS, Fault::Fail(StoreErrorKind::Throttled)),
-        |fleet| each_store(fleet, &MEMBERS, kcl_testkit::faults::StoreFaults::clear),
-    );
-}
-
-#[test]
-fn an_outage_of_the_whole_lease_store_moves_no_lease_however_long_it_lasts() {
-    for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
-        moves_no_lease(
-            &format!("{link:?}"),
-            |fleet| each_store(fleet, &MEMBERS, |faults| faults.set_link(link)),
-            |fleet| each_store(fleet, &MEMBERS, |faults| faults.set_link(Link::Up)),
-        );
     }
 }
 
@@ -94,7 +71,7 @@ fn a_worker_that_comes_while_the_lease_store_is_out_begins_when_it_is_back() {
         fleet.store_faults("c").set_link(Link::Refusing);
         fleet.sleep(30 * SECOND).await;
         each_store(&fleet, &["a", "b", "c"], |faults| faults.set_link(Link::Up));
-        crate::support::balanced(&fleet, &["a", "b", "c"]).await;
+        balanced(&fleet, &["a", "b", "c"]).await;
         fleet.stop_producing();
         fleet.settle().await;
         assert_eq!(fleet.view().tally().redelivered, 0);
