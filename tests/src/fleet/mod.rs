@@ -5,3 +5,4 @@ pub mod leases;
 pub mod log;
 pub mod oracle;
 pub mod processes;
+pub mod timing;
