@@ -69,7 +69,12 @@ impl History {
                     self.owned(&written.key, owner, now);
                 }
             }
-            _ => {}
+            Observation::Written(_)
+            | Observation::ShardOpened { .. }
+            | Observation::Put { .. }
+            | Observation::Trimmed { .. }
+            | Observation::Started { .. }
+            | Observation::Paused { .. } => {}
         }
     }
 
