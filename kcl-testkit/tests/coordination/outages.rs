@@ -12,7 +12,7 @@ use crate::support::{SECOND, balanced, each_store, start};
 
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
 /// From less than a renewal to longer than any timeout there is.
-const LENGTHS: [u64; 8] = [1, 3, 4, 5, 13, 100, 1000, 4 * 3600];
+const LENGTHS: [u64; 5] = [1, 5, 100, 1000, 2 * 3600];
 
 /// Runs a fleet under load through bad times of every length, and asks that no lease moved and nothing came twice.
 fn moves_no_lease(what: &str, spoil: impl Fn(&Fleet), mend: impl Fn(&Fleet)) {
