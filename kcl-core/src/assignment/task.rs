@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assignment::AssignmentSettings;
 use crate::assignment::cadence::{self, Cadence};
+use crate::assignment::faults::Faults;
 use crate::assignment::observer::Observer;
 use crate::assignment::office::{Office, OfficeStep, pick_deputy};
 use crate::assignment::perform::at_most;
@@ -578,32 +579,6 @@ impl State {
             Role::Deputy
         } else {
             Role::Follower
-        }
-    }
-}
-
-/// A fault that may repeat: told when it begins, ever more seldom while it lasts, and when it is over.
-struct Faults {
-    what: &'static str,
-    count: u32,
-}
-
-impl Faults {
-    fn new(what: &'static str) -> Self {
-        Self { what, count: 0 }
-    }
-
-    fn again(&mut self, error: &StoreError) {
-        self.count += 1;
-        if self.count.is_power_of_two() {
-            tracing::warn!(times = self.count, error = %Causes(error), "{}", self.what);
-        }
-    }
-
-    fn over(&mut self) {
-        if self.count > 0 {
-            tracing::info!(times = self.count, "over: {}", self.what);
-            self.count = 0;
         }
     }
 }

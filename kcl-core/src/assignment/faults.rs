@@ -1,0 +1,28 @@
+use crate::error::Causes;
+use crate::lease::StoreError;
+
+/// A fault that may repeat: told when it begins, ever more seldom while it lasts, and when it is over.
+pub(crate) struct Faults {
+    what: &'static str,
+    count: u32,
+}
+
+impl Faults {
+    pub(crate) fn new(what: &'static str) -> Self {
+        Self { what, count: 0 }
+    }
+
+    pub(crate) fn again(&mut self, error: &StoreError) {
+        self.count += 1;
+        if self.count.is_power_of_two() {
+            tracing::warn!(times = self.count, error = %Causes(error), "{}", self.what);
+        }
+    }
+
+    pub(crate) fn over(&mut self) {
+        if self.count > 0 {
+            tracing::info!(times = self.count, "over: {}", self.what);
+            self.count = 0;
+        }
+    }
+}
