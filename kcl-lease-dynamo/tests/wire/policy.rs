@@ -80,6 +80,7 @@ async fn life(store: &dyn LeaseStore) {
         touches: 0,
         failover: None,
         max_leases: None,
+        max_throughput: None,
         updated: Timestamp::from_millis(0),
     };
     let lease = Lease::unowned("shardId-1".parse().unwrap(), Position::TrimHorizon);

@@ -271,6 +271,7 @@ async fn a_worker_row_is_stored_as_java_writes_one_without_metrics() {
             touches,
             failover: Some(Duration::from_secs(10)),
             max_leases,
+            max_throughput: None,
             updated: Timestamp::from_millis(1_700_000_000_123),
         };
         let mut expected = json!({
