@@ -39,6 +39,12 @@ pub const LEADER: &str = "kcl_leader";
 pub const ASSIGNMENTS: &str = "kcl_assignments_total";
 /// Leases that nobody owns, as the planner sees it. Gauge.
 pub const LEASES_UNPLACED: &str = "kcl_leases_unplaced";
+/// Leases that this worker deleted as leader because nobody needs them any more. Counter.
+pub const LEASES_DELETED: &str = "kcl_leases_deleted_total";
+/// Shards that retention took away before they were read to their end: records are lost to the application. Counter.
+pub const SHARDS_GONE: &str = "kcl_shards_gone_total";
+/// Ranges of hash keys that no lease covers, as the leader has seen more than once. Gauge.
+pub const HASH_KEY_HOLES: &str = "kcl_hash_key_holes";
 
 /// Calls of the lease store, by `operation` (`prepare`, `scan`, `read`, `owned_by`, `change`, `change_worker`, `read_lock`,
 /// `change_lock`) and `outcome`: `done`; `refused`, where the expectation did not hold; `throttled`; `failed`, where it did
@@ -50,7 +56,7 @@ pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 18] = [
+pub const ALL: [(&str, &str); 21] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -66,6 +72,9 @@ pub const ALL: [(&str, &str); 18] = [
     (LEADER, "gauge"),
     (ASSIGNMENTS, "counter"),
     (LEASES_UNPLACED, "gauge"),
+    (LEASES_DELETED, "counter"),
+    (SHARDS_GONE, "counter"),
+    (HASH_KEY_HOLES, "gauge"),
     (STORE_CALLS, "counter"),
     (STORE_SECONDS, "histogram"),
     (STORE_PAGES, "counter"),
@@ -109,6 +118,9 @@ struct Handles {
     leader: Gauge,
     assignments: Counter,
     unplaced: Gauge,
+    deleted: Counter,
+    gone: Counter,
+    holes: Gauge,
     store: [StoreHandles; StoreOperation::ALL.len()],
     store_pages: Counter,
 }
@@ -208,6 +220,9 @@ impl Metrics {
             leader: registry.gauge(LEADER),
             assignments: registry.counter(ASSIGNMENTS, &[]),
             unplaced: registry.gauge(LEASES_UNPLACED),
+            deleted: registry.counter(LEASES_DELETED, &[]),
+            gone: registry.counter(SHARDS_GONE, &[]),
+            holes: registry.gauge(HASH_KEY_HOLES),
             store: StoreOperation::ALL.map(|operation| StoreHandles {
                 calls: StoreOutcome::ALL.map(|outcome| {
                     registry.counter(STORE_CALLS, &[("operation", operation), ("outcome", outcome)])
@@ -304,6 +319,20 @@ impl Metrics {
     pub(crate) fn unplaced(&self, count: usize) {
         self.handles
             .unplaced
+            .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    }
+
+    pub(crate) fn leases_deleted(&self, count: usize) {
+        self.handles.deleted.increment(count as u64);
+    }
+
+    pub(crate) fn shards_gone(&self, count: usize) {
+        self.handles.gone.increment(count as u64);
+    }
+
+    pub(crate) fn holes(&self, count: usize) {
+        self.handles
+            .holes
             .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
 

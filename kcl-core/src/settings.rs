@@ -64,6 +64,9 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// How long a start may go on trying while a service does not answer. 60 s by default.
     pub start_timeout: Duration,
+    /// Whether the leader deletes the leases of finished shards once nothing needs them: when all that a shard became is being
+    /// processed, or when the shard is listed no more. On by default, as in the Java KCL; off keeps them as a record.
+    pub cleanup: bool,
     /// How long the leases of a stream that the application reads no more are kept, checkpoints and all. For ever by default,
     /// as in the Java KCL; only where the application reads [many streams](crate::worker::WorkerBuilder::streams). The time
     /// counts while no worker holds a lease of the stream, and begins anew with a new leader.
@@ -105,6 +108,7 @@ impl Default for Settings {
             handoff_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(25),
             start_timeout: Duration::from_secs(60),
+            cleanup: true,
             forget_streams_after: None,
             assignment: AssignmentSettings::default(),
             take_over_java: false,

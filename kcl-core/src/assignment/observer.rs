@@ -188,6 +188,8 @@ impl Observer {
         let owner = lease.owner.as_ref();
         let incarnation = owner.and_then(|owner| self.roster.incarnation_of(owner));
         match (lease.stamp, incarnation) {
+            // Created with an owner, as the worker that ends a shard creates its children.
+            _ if lease.counter == 0 => false,
             (Some(stamp), Some(owner)) if stamp.counter == lease.counter => stamp.incarnation == owner,
             _ => true,
         }

@@ -68,6 +68,8 @@ struct State {
     row: Lease,
     belief: Belief,
     suspended: bool,
+    /// Whether a write that gives the lease up was sent.
+    giving_up: bool,
     /// When the first write was sent whose outcome is not known: what shows as applied later may be that one.
     unresolved: Option<Moment>,
     stored_at: Moment,
@@ -142,6 +144,7 @@ impl Ownership {
                 row,
                 belief,
                 suspended: false,
+                giving_up: false,
                 unresolved: None,
                 stored_at: now,
                 tracker: Tracker::default(),
@@ -238,6 +241,9 @@ impl Ownership {
     /// A refusal that shows only a newly begun handoff, or an earlier write of our own that landed late, is adopted and the
     /// change made again.
     pub(crate) async fn write(&self, change: LeaseChange) -> Written {
+        if let LeaseChange::End { .. } | LeaseChange::Release | LeaseChange::CompleteHandoff = change {
+            self.lock().giving_up = true;
+        }
         // Each round adopts something new, and there are only those two things to adopt.
         for _ in 0..4 {
             let before = self.row();
@@ -305,9 +311,9 @@ impl Ownership {
             && row.stamp.is_some_and(|stamp| {
                 stamp.counter == row.counter && stamp.incarnation == self.services.lanes.incarnation()
             });
-        // The leader may be this very process: what it assigned to another worker was taken, and not given up.
+        // The leader may be this very process: what it took away, or ended, was not given up.
         let next = before.owner.as_ref().filter(|_| before.is_in_handoff());
-        is_own_next_step && !row.is_in_handoff() && row.owner.as_ref() == next
+        is_own_next_step && self.lock().giving_up && !row.is_in_handoff() && row.owner.as_ref() == next
     }
 
     fn applied(&self, row: &Lease, change: &LeaseChange, sent: Moment) {

@@ -2,10 +2,12 @@
 //!
 //! Flow: a scan of the leases, then a listing of the shards → [`ShardGraph`] → [`plan_sync`] → the task creates what is missing.
 //! At the end of a shard the worker that read it creates the children itself: [`plan_children`].
+//! Later the leader deletes what nobody needs any more: [`plan_cleanup`]. What retention took before it was read it ends, loudly.
 //!
-//! Nothing here decides who reads a shard, nor when a lease may be deleted.
+//! Nothing here decides who reads a shard.
 
 mod audit;
+mod cleanup;
 mod graph;
 mod identity;
 mod plan;
@@ -13,8 +15,10 @@ mod shard_end;
 mod task;
 #[cfg(test)]
 mod testing;
+mod upkeep;
 
 pub use audit::{Audit, Verdict};
+pub use cleanup::{DeleteReason, Deletion, Witness, plan_cleanup};
 pub use graph::{Cover, ShardGraph, cover, uncovered};
 pub(crate) use identity::check_keyed_by_stream;
 pub use identity::{Mismatch, check_identity};
@@ -23,3 +27,4 @@ pub use plan::{
 };
 pub use shard_end::{ChildPlan, Family, InvalidShardEnd, children_from_listing, plan_children};
 pub(crate) use task::{SyncError, SyncReport, SyncRequest, Tools, sync_once};
+pub(crate) use upkeep::{UpkeepReport, keep_up, needs_upkeep};

@@ -312,16 +312,18 @@ fn new_lease(
     keying: &Keying,
     identity: &StreamIdentity,
 ) -> Result<Lease, InvalidName> {
-    let (checkpoint, pinned_start) = match reason {
-        CreateReason::ChildWithoutLease => (Position::TrimHorizon, None),
-        CreateReason::FirstSync | CreateReason::NeverLeased => (start.checkpoint(), start.pinned()),
+    let checkpoint = match reason {
+        CreateReason::ChildWithoutLease => Position::TrimHorizon,
+        CreateReason::FirstSync | CreateReason::NeverLeased => start.checkpoint(),
     };
     let mut lease = Lease::unowned(shard.id.clone(), checkpoint);
     lease.key = keying.key(&shard.id)?;
     lease.stream = keying.stream().cloned();
     lease.parents.clone_from(&shard.parents);
     lease.hash_range = Some(shard.hash_range);
-    lease.pinned_start = pinned_start;
+    // A child is read from its beginning. It carries the pin all the same: when the leases of the first shards are cleaned up,
+    // the start of the application must not be forgotten with them.
+    lease.pinned_start = start.pinned();
     lease.identity = Some(identity.clone());
     Ok(lease)
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{RecordPosition, SequenceNumber};
 use crate::shard_sync::testing::{History, any_history, id, identity, shard};
-use crate::shard_sync::{ChildPlan, Family, children_from_listing, plan_children};
+use crate::shard_sync::{ChildPlan, Family, children_from_listing, plan_children, plan_cleanup};
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -236,6 +236,8 @@ struct World {
     /// The shards that had ended before the start.
     before_start: BTreeSet<ShardId>,
     read_to_the_end: BTreeSet<ShardId>,
+    /// The shards that retention took before they were read to their end.
+    gone: BTreeSet<ShardId>,
 }
 
 #[derive(Debug, Clone)]
@@ -248,7 +250,11 @@ enum Step {
         pick: usize,
         crash_after: Option<usize>,
     },
-    Cleanup(usize),
+    /// A cleanup: scans, then others read and the stream moves, then it lists, plans, and deletes what these bits name.
+    Cleanup {
+        meanwhile: Vec<Step>,
+        deletes: u16,
+    },
     /// A sync: pins and scans, then the stream moves, then it lists, plans, and creates this many leases.
     Sync {
         meanwhile: Vec<Step>,
@@ -265,15 +271,18 @@ fn any_change_of_the_stream() -> impl Strategy<Value = Step> + Clone {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let read = (any::<usize>(), proptest::option::weighted(0.2, 0_usize..2));
+    let read = (any::<usize>(), proptest::option::weighted(0.2, 0_usize..2))
+        .prop_map(|(pick, crash_after)| Step::Read { pick, crash_after });
+    let others = prop_oneof![any_change_of_the_stream(), read.clone()];
+    let cleanup = (proptest::collection::vec(others, 0..4), any::<u16>());
     let sync = (
         proptest::collection::vec(any_change_of_the_stream(), 0..3),
         prop_oneof![0_usize..3, Just(99)],
     );
     prop_oneof![
         3 => any_change_of_the_stream(),
-        6 => read.prop_map(|(pick, crash_after)| Step::Read { pick, crash_after }),
-        3 => any::<usize>().prop_map(Step::Cleanup),
+        6 => read,
+        3 => cleanup.prop_map(|(meanwhile, deletes)| Step::Cleanup { meanwhile, deletes }),
         2 => sync.prop_map(|(meanwhile, creates)| Step::Sync { meanwhile, creates }),
     ]
 }
@@ -291,6 +300,7 @@ impl World {
             ever_leased: BTreeSet::new(),
             before_start: BTreeSet::new(),
             read_to_the_end: BTreeSet::new(),
+            gone: BTreeSet::new(),
         }
     }
 
@@ -298,14 +308,11 @@ impl World {
         ShardGraph::new(self.history.shards.iter().cloned())
     }
 
-    /// What the service lists since the start.
-    fn listing(&self) -> ShardGraph {
+    /// What the service lists: everything, or what was open at the pinned start and came after it.
+    fn listing(&self, filter: ShardFilter) -> ShardGraph {
         let shards = self.history.shards.iter();
-        ShardGraph::new(
-            shards
-                .filter(|shard| !self.before_start.contains(&shard.id))
-                .cloned(),
-        )
+        let is_wanted = |shard: &&Shard| filter == ShardFilter::All || !self.before_start.contains(&shard.id);
+        ShardGraph::new(shards.filter(is_wanted).cloned())
     }
 
     fn step(&mut self, step: &Step) {
@@ -314,7 +321,7 @@ impl World {
             Step::Merge(at) => self.history.merge(*at),
             Step::Trim(at) => self.history.trim(*at),
             Step::Read { pick, crash_after } => self.read(*pick, *crash_after),
-            Step::Cleanup(at) => self.cleanup(*at),
+            Step::Cleanup { meanwhile, deletes } => self.cleanup(meanwhile, *deletes),
             Step::Sync { meanwhile, creates } => {
                 self.sync(meanwhile, *creates);
             }
@@ -345,7 +352,7 @@ impl World {
         for step in meanwhile {
             self.step(step);
         }
-        let graph = self.listing();
+        let graph = self.listing(start.filter(NOW));
         let plan = plan_sync(&graph, &scanned, &start, &Keying::SingleStream, &identity());
         let mut leased_by_then = self.ever_leased.clone();
         for Creation { lease, .. } in &plan.creates {
@@ -361,13 +368,9 @@ impl World {
                 .iter()
                 .any(|parent| self.ever_leased.contains(parent));
             if is_child {
-                assert_eq!(
-                    (&lease.checkpoint, lease.pinned_start),
-                    (&Position::TrimHorizon, None)
-                );
-            } else if start.pinned().is_some() {
-                assert_eq!(lease.pinned_start, start.pinned());
+                assert_eq!(lease.checkpoint, Position::TrimHorizon);
             }
+            assert_eq!(lease.pinned_start, start.pinned());
         }
         for Creation { lease, .. } in plan.creates.iter().take(creates) {
             self.create(lease);
@@ -386,7 +389,8 @@ impl World {
     fn assert_nothing_is_lost(&self, graph: &ShardGraph) {
         let is_live = |shard: &ShardId| self.leases.get(shard).is_some_and(|lease| !lease.is_ended());
         for shard in graph.in_lineage_order() {
-            let is_safe = self.read_to_the_end.contains(&shard.id)
+            let is_safe = self.before_start.contains(&shard.id)
+                || self.read_to_the_end.contains(&shard.id)
                 || is_live(&shard.id)
                 || graph.ancestors(&shard.id).iter().any(is_live);
             assert!(is_safe, "{} will never be read", shard.id);
@@ -396,15 +400,28 @@ impl World {
     fn read(&mut self, at: usize, crash_after: Option<usize>) {
         let graph = self.full_graph();
         let is_waiting = |lease: &&Lease| {
-            let has_unread_parent = |parent: &ShardId| {
-                graph.contains(parent) && self.leases.get(parent).is_some_and(|parent| !parent.is_ended())
-            };
+            let has_unread_parent =
+                |parent: &ShardId| self.leases.get(parent).is_some_and(|parent| !parent.is_ended());
             lease.parents.iter().any(has_unread_parent)
         };
         let readable = self
             .leases
             .values()
             .filter(|lease| !lease.is_ended() && graph.contains(&lease.shard) && !is_waiting(lease));
+        let gone = self
+            .leases
+            .values()
+            .find(|lease| !lease.is_ended() && !graph.contains(&lease.shard));
+        if let Some(mut lease) = gone.cloned() {
+            let children = graph
+                .in_lineage_order()
+                .filter(|child| child.parents.contains(&lease.shard));
+            lease.children = children.map(|child| child.id.clone()).collect();
+            lease.checkpoint = Position::ShardEnd;
+            self.gone.insert(lease.shard.clone());
+            self.leases.insert(lease.shard.clone(), lease);
+            return;
+        }
         let Some(mut lease) = pick(readable.cloned().collect(), at) else {
             return;
         };
@@ -438,23 +455,28 @@ impl World {
         }
     }
 
-    /// A finished lease goes once every child has moved past its start and no parent has a lease.
-    fn cleanup(&mut self, at: usize) {
-        let has_moved = |shard: &ShardId| {
-            self.leases
-                .get(shard)
-                .is_some_and(|lease| !lease.checkpoint.is_initial())
-        };
-        let finished = self.leases.values().filter(|lease| {
-            lease.is_ended()
-                && lease.children.iter().all(has_moved)
-                && !lease
-                    .parents
-                    .iter()
-                    .any(|parent| self.leases.contains_key(parent))
-        });
-        if let Some(gone) = pick(finished.map(|lease| lease.shard.clone()).collect(), at) {
-            self.leases.remove(&gone);
+    fn cleanup(&mut self, meanwhile: &[Step], deletes: u16) {
+        let scanned: Vec<Lease> = self.leases.values().cloned().collect();
+        for step in meanwhile {
+            self.step(step);
+        }
+        for (n, deletion) in plan_cleanup(&self.full_graph(), true, &scanned)
+            .iter()
+            .enumerate()
+        {
+            let row = |key: &LeaseKey| self.leases.values().find(|lease| lease.key == *key);
+            let is_confirmed = deletion
+                .witnesses
+                .iter()
+                .all(|witness| witness.is_confirmed_by(row(&witness.key)));
+            if deletes & (1 << (n % 16)) != 0 && is_confirmed {
+                let shard = row(&deletion.key).unwrap().shard.clone();
+                assert!(
+                    self.read_to_the_end.contains(&shard) || self.gone.contains(&shard),
+                    "{shard} is not read to its end"
+                );
+                self.leases.remove(&shard);
+            }
         }
     }
 
@@ -465,9 +487,13 @@ impl World {
             for at in 0..self.leases.len() {
                 self.read(at, None);
             }
-            self.cleanup(0);
+            self.cleanup(&[], u16::MAX);
         }
-        for shard in self.listing().in_lineage_order() {
+        let listed_now = self.listing(ShardFilter::All);
+        let since_start = listed_now
+            .in_lineage_order()
+            .filter(|shard| !self.before_start.contains(&shard.id));
+        for shard in since_start {
             let is_read = self.read_to_the_end.contains(&shard.id);
             let is_being_read = self
                 .leases
@@ -480,11 +506,15 @@ impl World {
                 shard.id
             );
         }
-        let graph = self.listing();
-        let listed = self.leases.values().filter(|lease| graph.contains(&lease.shard));
-        let cover = lease_cover(&graph, listed);
+        let left: BTreeSet<&ShardId> = self.leases.keys().collect();
+        let open = self.history.shards.iter().filter(|shard| !shard.closed);
         assert_eq!(
-            cover,
+            left,
+            open.map(|shard| &shard.id).collect(),
+            "the table is digested"
+        );
+        assert_eq!(
+            lease_cover(&listed_now, self.leases.values()),
             Cover {
                 holes: vec![],
                 overlaps: false

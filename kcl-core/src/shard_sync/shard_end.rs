@@ -143,6 +143,8 @@ fn new_child(parent: &Lease, child: &ChildShard, owner: Option<WorkerId>) -> Res
     lease.parents.clone_from(&child.parents);
     lease.hash_range = Some(child.hash_range);
     lease.identity.clone_from(&parent.identity);
+    // Reading begins at TRIM_HORIZON; the pin is handed down so that the application's start outlives the first leases.
+    lease.pinned_start = parent.pinned_start;
     Ok(lease)
 }
 
@@ -238,7 +240,10 @@ mod tests {
         assert_eq!(leases[1].owner, None);
         for lease in leases {
             assert_eq!(lease.checkpoint, Position::TrimHorizon);
-            assert_eq!((lease.counter, lease.pinned_start), (0, None));
+            assert_eq!(
+                (lease.counter, lease.pinned_start),
+                (0, Some(Timestamp::from_millis(7)))
+            );
             assert_eq!(lease.parents, BTreeSet::from([id(1)]));
             assert_eq!(lease.identity, Some(identity()));
             assert_eq!(lease.key, LeaseKeyOf::single(&lease.shard));

@@ -199,7 +199,7 @@ async fn has_leased_child(
     Ok(false)
 }
 
-async fn list_all(
+pub(super) async fn list_all(
     tools: &mut Tools<'_>,
     request: &SyncRequest<'_>,
     filter: ShardFilter,

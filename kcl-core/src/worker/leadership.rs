@@ -1,7 +1,7 @@
 //! What a worker does for its fleet: coordinates when it leads, makes the lease table follow the stream's shards,
 //! and tells what it knows of that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,10 @@ use crate::error::Causes;
 use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter, Outcome, StoreError};
 use crate::model::{LeaseKey, StreamKey};
 use crate::rng::Rng;
-use crate::shard_sync::{Audit, Cover, SyncError, SyncReport, SyncRequest, Tools, Verdict, sync_once};
+use crate::shard_sync::{
+    Anomaly, Audit, Cover, SyncError, SyncReport, SyncRequest, Tools, UpkeepReport, Verdict, keep_up,
+    needs_upkeep, sync_once,
+};
 use crate::source::SourceErrorKind;
 use crate::streams::{FormerStreams, OpenStream};
 use crate::time::{BoxFuture, ClockExt as _, Moment};
@@ -138,6 +141,8 @@ impl Notices for OfficeNews {
 /// What the leader knows of one stream's shards from sync to sync.
 struct Followed {
     audit: Audit,
+    /// Unfinished leases whose shards were not listed lately.
+    suspects: BTreeSet<LeaseKey>,
     is_synced: bool,
     /// When the next sync is due.
     due: Moment,
@@ -160,6 +165,7 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
         for stream in &streams {
             let new = || Followed {
                 audit: Audit::new(2),
+                suspects: BTreeSet::new(),
                 is_synced: false,
                 due: now,
             };
@@ -180,7 +186,11 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
                 let mut syncs: Vec<BoxFuture<'_, _>> = Vec::new();
                 for stream in due {
                     let rng = rng.child(stream.source.address()).child(&rounds.to_string());
-                    syncs.push(Box::pin(sync(services, stream, &leases, rng, until)));
+                    let key = stream.keying.stream().cloned();
+                    let suspects = followed
+                        .get(&key)
+                        .map_or_else(BTreeSet::new, |followed| followed.suspects.clone());
+                    syncs.push(Box::pin(sync(services, stream, &leases, suspects, rng, until)));
                 }
                 // In the order in which they end.
                 for (key, outcome) in at_most(CONCURRENT_SYNCS, syncs).await {
@@ -207,9 +217,10 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
 }
 
 impl Followed {
-    fn take_in(&mut self, services: &Services, outcome: Result<SyncReport, SyncError>) {
+    fn take_in(&mut self, services: &Services, outcome: Result<Synced, SyncError>) {
         let pause = match outcome {
-            Ok(report) => {
+            Ok(Synced { report, suspects }) => {
+                self.suspects = suspects;
                 self.is_synced = self.is_synced || report.listed > 0 && !report.interrupted;
                 note(services, &mut self.audit, &report);
                 if self.is_synced && !report.interrupted {
@@ -235,25 +246,25 @@ async fn read_leases(services: &Services) -> Result<Vec<Lease>, AnyError> {
     Ok(scan.leases)
 }
 
+/// What a sync and the upkeep after it left.
+struct Synced {
+    report: SyncReport,
+    suspects: BTreeSet<LeaseKey>,
+}
+
 async fn sync(
     services: &Services,
     stream: &OpenStream,
     leases: &[Lease],
+    suspects: BTreeSet<LeaseKey>,
     mut rng: Rng,
     deadline: Moment,
-) -> (Option<StreamKey>, Result<SyncReport, SyncError>) {
+) -> (Option<StreamKey>, Result<Synced, SyncError>) {
     let leases: Vec<_> = leases
         .iter()
         .filter(|lease| stream.keying.owns(lease))
         .cloned()
         .collect();
-    let tools = Tools {
-        source: stream.source.as_ref(),
-        store: services.store.as_ref(),
-        writer: &services.lanes,
-        clock: services.clock.as_ref(),
-        rng: &mut rng,
-    };
     let request = SyncRequest {
         leases: &leases,
         initial: stream
@@ -263,13 +274,67 @@ async fn sync(
         identity: &stream.identity,
         deadline,
     };
-    let outcome = sync_once(tools, request).await;
+    let outcome = sync_and_keep_up(services, stream, request, suspects, &mut rng).await;
     if let Err(SyncError::Source(error)) = &outcome
         && error.kind() == SourceErrorKind::NotFound
     {
         services.streams.doubt(stream);
     }
     (stream.keying.stream().cloned(), outcome)
+}
+
+async fn sync_and_keep_up(
+    services: &Services,
+    stream: &OpenStream,
+    request: SyncRequest<'_>,
+    mut suspects: BTreeSet<LeaseKey>,
+    rng: &mut Rng,
+) -> Result<Synced, SyncError> {
+    let report = sync_once(tools(services, stream, rng), request).await?;
+    let has_gone = report
+        .anomalies
+        .iter()
+        .any(|anomaly| matches!(anomaly, Anomaly::ShardGone { .. }));
+    if needs_upkeep(request.leases, has_gone, services.settings.cleanup) {
+        let upkeep = keep_up(
+            tools(services, stream, rng),
+            request,
+            &mut suspects,
+            services.settings.cleanup,
+        )
+        .await?;
+        note_upkeep(services, &upkeep);
+    } else {
+        suspects.clear();
+    }
+    Ok(Synced { report, suspects })
+}
+
+fn tools<'a>(services: &'a Services, stream: &'a OpenStream, rng: &'a mut Rng) -> Tools<'a> {
+    Tools {
+        source: stream.source.as_ref(),
+        store: services.store.as_ref(),
+        writer: &services.lanes,
+        clock: services.clock.as_ref(),
+        rng,
+    }
+}
+
+fn note_upkeep(services: &Services, upkeep: &UpkeepReport) {
+    for lease in &upkeep.gone {
+        tracing::error!(
+            lease = %lease.key, checkpoint = %lease.checkpoint,
+            "retention took the shard before it was read to its end: what came after the checkpoint is lost to this application; the lease is ended"
+        );
+    }
+    services.metrics.shards_gone(upkeep.gone.len());
+    for (lease, reason) in &upkeep.deleted {
+        tracing::info!(%lease, ?reason, "lease deleted");
+    }
+    services.metrics.leases_deleted(upkeep.deleted.len());
+    if !upkeep.gone.is_empty() {
+        services.plan_now.notify_one();
+    }
 }
 
 /// Deletes the leases of streams that nobody has read for as long as the settings say.
@@ -307,7 +372,12 @@ fn note(services: &Services, audit: &mut Audit, report: &SyncReport) {
         holes: report.holes.clone(),
         overlaps: false,
     };
-    if let Verdict::Repair(hole) = audit.look(&cover) {
+    let verdict = audit.look(&cover);
+    let is_certain = matches!(verdict, Verdict::Repair(_));
+    services
+        .metrics
+        .holes(if is_certain { cover.holes.len() } else { 0 });
+    if let Verdict::Repair(hole) = verdict {
         tracing::error!(%hole, "no lease covers these hash keys, and no listed shard can be leased for them");
     }
     for anomaly in &report.anomalies {

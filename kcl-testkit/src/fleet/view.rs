@@ -104,8 +104,8 @@ impl View<'_> {
         lines.join("\n")
     }
 
-    /// Whether everything that was put is processed and checkpointed, every closed shard is ended, and every other one is
-    /// held by a living member.
+    /// Whether everything that was put is processed and checkpointed, every closed shard is ended or cleaned up, and every other
+    /// one is held by a living member.
     pub fn is_settled(&self) -> bool {
         if self
             .fleet
@@ -134,10 +134,12 @@ impl View<'_> {
             .into_iter()
             .filter(|shard| !shard.forgotten)
             .all(|shard| {
-                rows.get(&shard.shard.id).is_some_and(|row| {
-                    if shard.shard.closed {
-                        return row.is_ended();
-                    }
+                let row = rows.get(&shard.shard.id);
+                if shard.shard.closed {
+                    // What is finished may be cleaned up; whether it is finished was asked above.
+                    return row.is_none_or(Lease::is_ended);
+                }
+                row.is_some_and(|row| {
                     let stored = self.fleet.oracle().ask(|checker| {
                         let last = checker.last_put(&row.key);
                         last.is_none_or(|last| row.checkpoint.covers(last))

@@ -1,0 +1,155 @@
+//! Performs the upkeep of a stream's leases: fills in what rows lack, ends what retention took, deletes what nobody needs.
+
+use std::collections::BTreeSet;
+
+use crate::lease::{Expect, Lease, LeaseChange, Outcome};
+use crate::model::LeaseKey;
+use crate::shard_sync::task::list_all;
+use crate::shard_sync::{DeleteReason, Deletion, ShardGraph, SyncError, SyncRequest, Tools, plan_cleanup};
+use crate::source::ShardFilter;
+
+/// What an upkeep did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct UpkeepReport {
+    /// The leases that were deleted, and why nobody needs them.
+    pub(crate) deleted: Vec<(LeaseKey, DeleteReason)>,
+    /// The leases that were ended because their shards are gone, with the checkpoint at which each stood.
+    pub(crate) gone: Vec<Lease>,
+}
+
+/// Whether there is anything to do that deserves a listing.
+pub(crate) fn needs_upkeep(leases: &[Lease], has_gone: bool, deletes: bool) -> bool {
+    has_gone
+        || leases
+            .iter()
+            .any(|lease| lease.hash_range.is_none() || (deletes && lease.is_ended()))
+}
+
+/// Does what is to be done for the leases of one stream, once.
+///
+/// `suspects` are the unfinished leases whose shards the upkeep before this one did not find; it is brought up to date. One
+/// listing may lag, two in a row that miss a shard mean that it is gone.
+///
+/// # Errors
+///
+/// [`SyncError`]; the next upkeep goes on.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves some of it done. Each change has its own condition, so that the rest can be done later.
+pub(crate) async fn keep_up(
+    mut tools: Tools<'_>,
+    request: SyncRequest<'_>,
+    suspects: &mut BTreeSet<LeaseKey>,
+    deletes: bool,
+) -> Result<UpkeepReport, SyncError> {
+    let graph = list_all(&mut tools, &request, ShardFilter::All).await?;
+    let mut report = UpkeepReport::default();
+    if graph.is_empty() {
+        // A stream always has a shard: this one is not there, or not yet.
+        return Ok(report);
+    }
+    for lease in request.leases {
+        describe(&tools, &request, &graph, lease).await?;
+    }
+    let gone = |lease: &&Lease| !lease.is_ended() && !graph.contains(&lease.shard);
+    let known = std::mem::take(suspects);
+    for lease in request.leases.iter().filter(gone) {
+        if !known.contains(&lease.key) {
+            suspects.insert(lease.key.clone());
+        } else if end_gone(&tools, &request, &graph, lease).await? {
+            report.gone.push(lease.clone());
+        } else {
+            suspects.insert(lease.key.clone());
+        }
+    }
+    if deletes {
+        for deletion in plan_cleanup(&graph, true, request.leases) {
+            if delete(&tools, &request, &deletion).await? {
+                report.deleted.push((deletion.key, deletion.reason));
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Fills in the hash keys that a row of the Java KCL may lack.
+async fn describe(
+    tools: &Tools<'_>,
+    request: &SyncRequest<'_>,
+    graph: &ShardGraph,
+    lease: &Lease,
+) -> Result<(), SyncError> {
+    let listed = graph.get(&lease.shard).filter(|_| lease.hash_range.is_none());
+    let Some(shard) = listed else {
+        return Ok(());
+    };
+    in_time(tools, request)?;
+    let change = LeaseChange::Describe {
+        children: None,
+        hash_range: Some(shard.hash_range),
+    };
+    tools
+        .writer
+        .change(&lease.key, Some(lease), Expect::Present, change)
+        .await?;
+    Ok(())
+}
+
+/// Ends a lease whose shard is gone. Says whether it did. The leases of its children are the next sync's business, to which an
+/// ended parent that is listed no more is as good as one that was read.
+///
+/// Somebody may hold it, and find nothing to read: the end is conditioned on the version like everything else, so that the
+/// holder either got on meanwhile or learns at its next write that there is nothing left.
+async fn end_gone(
+    tools: &Tools<'_>,
+    request: &SyncRequest<'_>,
+    graph: &ShardGraph,
+    lease: &Lease,
+) -> Result<bool, SyncError> {
+    let children = graph
+        .in_lineage_order()
+        .filter(|child| child.parents.contains(&lease.shard))
+        .map(|child| child.id.clone())
+        .collect();
+    in_time(tools, request)?;
+    let expect = Expect::Version(lease.version());
+    let outcome = tools
+        .writer
+        .change(&lease.key, Some(lease), expect, LeaseChange::End { children })
+        .await?;
+    Ok(matches!(outcome, Outcome::Applied(_)))
+}
+
+/// Deletes one lease, if the rows on which that rests still say so. Says whether it did.
+async fn delete(
+    tools: &Tools<'_>,
+    request: &SyncRequest<'_>,
+    deletion: &Deletion,
+) -> Result<bool, SyncError> {
+    let Some(lease) = request.leases.iter().find(|lease| lease.key == deletion.key) else {
+        return Ok(false);
+    };
+    for witness in &deletion.witnesses {
+        in_time(tools, request)?;
+        let row = tools.store.read(&witness.key).await?;
+        if !witness.is_confirmed_by(row.as_ref()) {
+            return Ok(false);
+        }
+    }
+    in_time(tools, request)?;
+    let expect = Expect::Version(lease.version());
+    let outcome = tools
+        .writer
+        .change(&lease.key, Some(lease), expect, LeaseChange::Delete)
+        .await?;
+    Ok(matches!(outcome, Outcome::Applied(_)))
+}
+
+fn in_time(tools: &Tools<'_>, request: &SyncRequest<'_>) -> Result<(), SyncError> {
+    if tools.clock.now() < request.deadline {
+        Ok(())
+    } else {
+        Err(SyncError::Deadline)
+    }
+}
