@@ -172,6 +172,16 @@ impl Observer {
         self.watch.still_for(key).unwrap_or_default()
     }
 
+    /// Whether a lease has been expired for this long, and nobody has given it away.
+    pub fn is_overdue(&self, grace: Duration) -> bool {
+        let expired = self.rows.values().filter(|lease| !lease.is_ended());
+        let mut owned = expired.filter_map(|lease| Some((&lease.key, lease.actual_owner()?)));
+        owned.any(|(key, owner)| {
+            let failover = self.roster.failover_of(owner);
+            self.watch.is_still_for(key, failover + grace)
+        })
+    }
+
     /// When, at the earliest, a lease can be called expired that is not yet.
     pub fn next_expiry(&self) -> Option<Moment> {
         self.watch.next_expiry(|key| {
@@ -351,6 +361,16 @@ mod tests {
             (&plan.moves[0].to, plan.moves[0].reason),
             (&id("me"), Reason::Expired)
         );
+    }
+
+    #[test]
+    fn an_expired_lease_that_nobody_gives_away_is_overdue() {
+        let mut observer = observer();
+        for second in 0..=12 {
+            assert!(!observer.is_overdue(CADENCE * 2), "after {second} s");
+            look(&mut observer, second, &[lease(0, Some("a"))], &[]);
+        }
+        assert!(observer.is_overdue(CADENCE * 2));
     }
 
     #[test]

@@ -371,7 +371,10 @@ impl Coordinator {
             let row = rounds.observer.row(&lease.key);
             row.is_some_and(|row| (self.context.reads)(row))
         });
-        let plan = self.plan(&snapshot);
+        // Giving away an expired lease needs no office. A leader that lives does it at once; one that only keeps the lock, and
+        // cannot write leases, is not waited for.
+        let is_overdue = rounds.observer.is_overdue(cadence.scan / 2);
+        let plan = self.plan(&snapshot, is_overdue);
         if let Some(news) = rounds.unplaced.look(&plan) {
             news.tell();
         }
@@ -445,10 +448,11 @@ impl Coordinator {
         }
     }
 
-    fn plan(&self, snapshot: &Snapshot) -> AssignmentPlan {
+    fn plan(&self, snapshot: &Snapshot, is_overdue: bool) -> AssignmentPlan {
         match self.role() {
             Role::Leader => plan_assignment(snapshot),
             Role::StandIn => plan_placement(snapshot),
+            Role::Deputy if is_overdue => plan_placement(snapshot),
             Role::Deputy | Role::Follower => AssignmentPlan::default(),
         }
     }
@@ -494,7 +498,7 @@ impl Coordinator {
         before: Option<Lease>,
         age: Duration,
     ) -> Result<Option<Box<Lease>>, StoreError> {
-        if !matches!(self.role(), Role::Leader | Role::StandIn) {
+        if !self.role().scans() {
             return Ok(None);
         }
         let (expect, change) = (step.expect.clone(), step.change.clone());
