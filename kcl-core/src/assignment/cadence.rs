@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-/// How often a table that fits one page is scanned.
+/// How often a table is scanned at most, however short the failover time.
 pub const FASTEST_SCAN: Duration = Duration::from_millis(500);
+
+/// How often a table that fits one page is scanned at least, however long the failover time.
+pub const SLOWEST_SCAN: Duration = Duration::from_secs(1);
 
 /// How often to scan, and how long a crash can go unanswered with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,10 @@ pub struct Cadence {
 /// (at most two scan at a time: the leader and its deputy), `failover` the failover time, and `discovery` how often a worker
 /// asks which leases name it.
 ///
-/// The cadence is [`FASTEST_SCAN`] while a scan is one page, slower for a larger table, and never above a quarter of the failover time.
+/// The cadence is a tenth of the failover time while a scan is one page, between [`FASTEST_SCAN`] and [`SLOWEST_SCAN`], slower for a
+/// larger table, and never above a quarter of the failover time. At the default failover time of 10 s two workers scan once a
+/// second: that is the larger part of what coordination costs beside the renewals, and a crash is noticed in time all the same,
+/// since a scan also comes exactly when the first lease can expire.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,7 +37,7 @@ pub struct Cadence {
 ///
 /// let (failover, discovery) = (Duration::from_secs(10), Duration::from_secs(1));
 /// let small = fit(1, 4, failover, discovery);
-/// assert_eq!((small.scan.as_millis(), small.failover_bound.as_secs()), (500, 12));
+/// assert_eq!((small.scan.as_millis(), small.failover_bound.as_secs()), (1000, 12));
 /// let large = fit(8, 4, failover, discovery);
 /// assert_eq!((large.scan.as_secs(), large.failover_bound.as_secs()), (2, 14));
 /// ```
@@ -40,7 +46,8 @@ pub fn fit(pages: u32, pages_per_second: u32, failover: Duration, discovery: Dur
     let slowest = failover / 4;
     let nanos = u64::from(pages.max(1)) * 1_000_000_000;
     let affordable = Duration::from_nanos(nanos.div_ceil(u64::from(pages_per_second.max(1))));
-    let scan = affordable.max(FASTEST_SCAN).min(slowest);
+    let usual = (failover / 10).clamp(FASTEST_SCAN, SLOWEST_SCAN);
+    let scan = affordable.max(usual).min(slowest);
     let reaction = if pages <= 1 {
         Duration::from_secs(2)
     } else {
