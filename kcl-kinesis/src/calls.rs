@@ -3,12 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::operation::list_shards::ListShardsOutput;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{self, ShardFilterType, ShardIteratorType, StreamDescriptionSummary};
@@ -16,9 +16,11 @@ use kcl_core::model::ShardId;
 use kcl_core::source::{FetchLimit, ShardFilter, StartPosition};
 use kcl_core::time::{Clock, ClockExt as _, Timestamp};
 
+use crate::cbor::{self, Body, KinesisCbor, NOT_CBOR};
+use crate::convert::{self, Answer};
 use crate::date::AnswerDate;
-use crate::errors::{Failure, Request};
-use crate::pace::PollingSettings;
+use crate::errors::{Failure, Request, SERIALIZATION, UNKNOWN_OPERATION};
+use crate::pace::{PollingSettings, RecordFormat};
 
 /// The most records that one GetRecords may ask for.
 const MAX_RECORDS: u32 = 10_000;
@@ -68,7 +70,12 @@ impl Target {
 /// One stream behind the SDK.
 #[derive(Clone)]
 pub(crate) struct Calls {
+    /// Speaks JSON.
     sdk: Client,
+    /// Speaks CBOR, over connections of its own.
+    reader: Client,
+    /// The server was found to speak nothing but JSON.
+    only_json: Arc<AtomicBool>,
     target: Target,
     region: String,
     pub(crate) clock: Arc<dyn Clock>,
@@ -97,8 +104,11 @@ impl Calls {
             .timeout_config(TimeoutConfig::disabled())
             .build();
         let region = config.region();
+        let reader = config.to_builder().protocol(KinesisCbor::new()).build();
         Self {
             region: region.map_or_else(|| "no region".to_owned(), ToString::to_string),
+            reader: Client::from_conf(reader),
+            only_json: Arc::default(),
             sdk: Client::from_conf(config),
             target: Target::new(name_or_arn),
             clock,
@@ -216,22 +226,73 @@ impl Calls {
         Ok((iterator, self.time_of(&date)))
     }
 
+    /// Reads records: in CBOR, and in JSON if that is wished or the server speaks nothing else.
     pub(crate) async fn records(
         &self,
         shard: &ShardId,
         iterator: &str,
         limit: FetchLimit,
-    ) -> Result<GetRecordsOutput, Failure> {
+    ) -> Result<Answer, Failure> {
         let request = self.request("kinesis:GetRecords", Some(shard));
         let most = i32::try_from(limit.records.clamp(1, MAX_RECORDS)).unwrap_or(i32::MAX);
+        if self.polling.format == RecordFormat::Json || self.only_json.load(Ordering::Relaxed) {
+            return self.records_in_json(request, iterator, most).await;
+        }
+        let refused = match self.records_in_cbor(request, iterator, most).await {
+            Err(failure) if refuses_cbor(&failure) => failure,
+            answer => return answer,
+        };
+        // Something in between may have answered, or the server does not speak CBOR: then JSON succeeds.
+        let answer = self.records_in_json(request, iterator, most).await?;
+        if !self.only_json.swap(true, Ordering::Relaxed) {
+            tracing::warn!(stream = self.stream_name(), error = %refused.error, "the server does not answer in CBOR; records are read in JSON from now on");
+        }
+        Ok(answer)
+    }
+
+    async fn records_in_cbor(
+        &self,
+        request: Request<'_>,
+        iterator: &str,
+        most: i32,
+    ) -> Result<Answer, Failure> {
+        let call = self
+            .reader
+            .get_records()
+            .shard_iterator(iterator)
+            .set_stream_arn(self.target.arn())
+            .limit(most);
+        let body = Body::default();
+        let call = call.customize().interceptor(body.clone());
+        self.answer(request, call.send()).await?;
+        match body.bytes().await {
+            Some(body) => cbor::decode(&body).map_err(|error| Failure { code: None, error }),
+            None => Err(request.not_cbor()),
+        }
+    }
+
+    async fn records_in_json(
+        &self,
+        request: Request<'_>,
+        iterator: &str,
+        most: i32,
+    ) -> Result<Answer, Failure> {
         let call = self
             .sdk
             .get_records()
             .shard_iterator(iterator)
             .set_stream_arn(self.target.arn())
             .limit(most);
-        self.answer(request, call.send()).await
+        let answer = self.answer(request, call.send()).await?;
+        convert::answer(answer).map_err(|error| Failure { code: None, error })
     }
+}
+
+/// Whether a failure may mean that the server does not speak CBOR.
+fn refuses_cbor(failure: &Failure) -> bool {
+    [NOT_CBOR, SERIALIZATION, UNKNOWN_OPERATION]
+        .into_iter()
+        .any(|code| failure.has_code(code))
 }
 
 fn sdk_filter(filter: ShardFilter) -> Option<types::ShardFilter> {

@@ -1,7 +1,9 @@
 //! What the service says, in the words of the core. Nothing is copied that can be taken over.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::types;
 use bytes::Bytes;
 use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity};
@@ -15,8 +17,43 @@ fn senseless(what: &str) -> SourceError {
     SourceError::new(SourceErrorKind::Invalid, format!("Kinesis answered with {what}"))
 }
 
-fn unreadable(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SourceError {
+pub(crate) fn unreadable(
+    what: &str,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> SourceError {
     senseless(what).with_source(error)
+}
+
+/// What GetRecords answered.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) records: Vec<Record>,
+    /// The iterator to go on with; none after the last record of a closed shard.
+    pub(crate) next: Option<String>,
+    pub(crate) behind_millis: Option<i64>,
+    pub(crate) children: Vec<ChildShard>,
+    /// The memory that the records keep: that of the whole answer where they are slices of it.
+    pub(crate) body_bytes: usize,
+}
+
+impl Answer {
+    pub(crate) fn behind(&self) -> Option<Duration> {
+        let millis = self.behind_millis?;
+        Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
+    }
+}
+
+pub(crate) fn answer(answer: GetRecordsOutput) -> Result<Answer> {
+    let records = answer.records.into_iter().map(record);
+    let records = records.collect::<Result<Vec<_>>>()?;
+    let children = answer.child_shards.into_iter().flatten().map(child);
+    Ok(Answer {
+        next: answer.next_shard_iterator,
+        behind_millis: answer.millis_behind_latest,
+        children: children.collect::<Result<_>>()?,
+        body_bytes: records.iter().map(Record::size).sum(),
+        records,
+    })
 }
 
 pub(crate) fn record(record: types::Record) -> Result<Record> {
@@ -32,12 +69,6 @@ pub(crate) fn record(record: types::Record) -> Result<Record> {
         taken = taken.with_arrival(Timestamp::from_millis(millis));
     }
     Ok(taken)
-}
-
-/// What a record counts against the limit of bytes per second.
-pub(crate) fn size(record: &Record) -> u64 {
-    let key = record.partition_key().map_or(0, str::len);
-    u64::try_from(record.data().len() + key).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn shard(shard: types::Shard) -> Result<Shard> {
@@ -127,7 +158,7 @@ mod tests {
         let full = record(full.unwrap()).unwrap();
         assert_eq!(full.partition_key(), Some("truck-7"));
         assert_eq!(full.arrived(), Some(Timestamp::from_millis(1_700_000_000_123)));
-        assert_eq!(size(&full), 14);
+        assert_eq!(full.size(), 14);
     }
 
     #[test]

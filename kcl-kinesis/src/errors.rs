@@ -7,12 +7,18 @@ use std::time::Duration;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use kcl_core::source::{SourceError, SourceErrorKind};
 
+use crate::cbor::NOT_CBOR;
+
 use SourceErrorKind::{Denied, Invalid, NotFound, Throttled, Unavailable};
 
 /// The iterator is older than five minutes.
 pub(crate) const EXPIRED_ITERATOR: &str = "ExpiredIteratorException";
 /// The request makes no sense to the service.
 pub(crate) const INVALID_ARGUMENT: &str = "InvalidArgumentException";
+/// The request could not be read.
+pub(crate) const SERIALIZATION: &str = "SerializationException";
+/// The server does not know the operation, or not in this form.
+pub(crate) const UNKNOWN_OPERATION: &str = "UnknownOperationException";
 
 /// The error codes of Kinesis and of what stands in front of it: what each means, and what to do where the code alone does not say.
 ///
@@ -79,12 +85,8 @@ const CODES: &[(&str, SourceErrorKind, &str)] = &[
     ("RequestExpired", Denied, SIGNATURE),
     (INVALID_ARGUMENT, Invalid, ""),
     ("ValidationException", Invalid, ""),
-    ("SerializationException", Invalid, ""),
-    (
-        "UnknownOperationException",
-        Invalid,
-        "is this the endpoint of Kinesis?",
-    ),
+    (SERIALIZATION, Invalid, ""),
+    (UNKNOWN_OPERATION, Invalid, "is this the endpoint of Kinesis?"),
 ];
 
 const NO_STREAM: &str = "create it, or correct the name, the region or the account of the credentials";
@@ -160,6 +162,15 @@ impl Request<'_> {
         Failure {
             code: None,
             error: SourceError::new(Invalid, format!("{self}: the answer has no {what}")),
+        }
+    }
+
+    /// The service, or something before it, answered in another form than was asked for.
+    pub(crate) fn not_cbor(&self) -> Failure {
+        let message = format!("{self}: the answer is not in CBOR");
+        Failure {
+            code: Some(NOT_CBOR.to_owned()),
+            error: SourceError::new(Invalid, message),
         }
     }
 

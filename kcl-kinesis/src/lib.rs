@@ -8,6 +8,8 @@
 //!   refused, and always from the last record that was delivered. LATEST is resolved once, when a shard is opened.
 //! - **Pace.** Kinesis allows five reads and 2 MiB per second and shard, shared by all who poll it. A reader that is behind reads on at that pace;
 //!   one that has caught up reads every 300 ms. [`PollingSettings`] says otherwise.
+//! - **Encoding.** Records are asked for in CBOR and handed on without a copy, as slices of the answer. A server that does not speak it is asked in
+//!   JSON; [`RecordFormat`] says more.
 //! - **Deadlines.** Every call has one of ours, and exactly one attempt: retries of the SDK are off, so that every throttle is seen
 //!   and the worker's own pauses apply.
 //!
@@ -24,6 +26,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod calls;
+mod cbor;
 mod convert;
 mod date;
 mod errors;
@@ -32,5 +35,5 @@ mod polling;
 mod stream;
 
 pub use aws_sdk_kinesis;
-pub use pace::PollingSettings;
+pub use pace::{PollingSettings, RecordFormat};
 pub use stream::KinesisStream;

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use kcl_core::model::{Record, SequenceNumber, ShardId};
 use kcl_core::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, StartPosition};
 use kcl_core::time::{Moment, Timestamp};
 
 use crate::calls::Calls;
-use crate::convert;
+use crate::convert::Answer;
 use crate::errors::{EXPIRED_ITERATOR, Failure, INVALID_ARGUMENT};
 use crate::pace::{Read, wait_after};
 
@@ -83,7 +82,7 @@ impl PollingStream {
     }
 
     /// Reads once, and once more with a new iterator if the service calls the one at hand expired.
-    async fn read(&mut self, limit: FetchLimit) -> Result<GetRecordsOutput, SourceError> {
+    async fn read(&mut self, limit: FetchLimit) -> Result<Answer, SourceError> {
         let iterator = self.iterator().await?;
         let failure = match self.calls.records(&self.shard, &iterator, limit).await {
             Ok(answer) => return Ok(answer),
@@ -105,33 +104,14 @@ impl PollingStream {
         failure
     }
 
-    /// Takes an answer in. Nothing has changed if it makes no sense.
-    fn take_in(&mut self, answer: GetRecordsOutput, asked: Moment) -> Result<Fetch, SourceError> {
-        let mut records = answer
-            .records
-            .into_iter()
-            .map(convert::record)
-            .collect::<Result<Vec<_>, _>>()?;
-        let end = match answer.next_shard_iterator {
-            // Children beside an iterator would be news of a closed shard that has more to read.
-            Some(_) => None,
-            None => Some(ShardEnd {
-                children: answer
-                    .child_shards
-                    .into_iter()
-                    .flatten()
-                    .map(convert::child)
-                    .collect::<Result<_, _>>()?,
-            }),
-        };
+    /// Takes an answer in.
+    fn take_in(&mut self, answer: Answer, asked: Moment) -> Fetch {
         let read = Read {
-            records: records.len(),
-            bytes: records.iter().map(convert::size).sum(),
-            behind: answer
-                .millis_behind_latest
-                .map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
+            records: answer.records.len(),
+            bytes: answer.records.iter().map(|record| record.size() as u64).sum(),
+            behind: answer.behind(),
         };
-
+        let mut records = answer.records;
         if let Some(delivered) = &self.delivered {
             records.retain(|record| record.sequence_number() > delivered);
         }
@@ -139,16 +119,17 @@ impl PollingStream {
             // Detached: the place in the shard outlives the answer.
             self.delivered = Some(last.detached());
         }
-        self.iterator = answer
-            .next_shard_iterator
-            .map(|token| ShardIterator { token, minted: asked });
-        self.end.clone_from(&end);
-        Ok(Fetch {
+        // Children beside an iterator would be news of a closed shard that has more to read.
+        let children = answer.children;
+        self.end = answer.next.is_none().then_some(ShardEnd { children });
+        self.iterator = answer.next.map(|token| ShardIterator { token, minted: asked });
+        Fetch {
             records,
+            bytes: answer.body_bytes,
             behind: read.behind,
-            end,
+            end: self.end.clone(),
             wait: wait_after(read, &self.calls.polling),
-        })
+        }
     }
 }
 
@@ -164,7 +145,7 @@ impl RecordStream for PollingStream {
         }
         let asked = self.calls.clock.now();
         let answer = self.read(limit).await?;
-        self.take_in(answer, asked)
+        Ok(self.take_in(answer, asked))
     }
 }
 

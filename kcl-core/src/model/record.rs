@@ -89,6 +89,12 @@ impl Record {
         &self.data
     }
 
+    /// The bytes of payload and partition key, which is what Kinesis counts against its
+    /// [limits](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html).
+    pub fn size(&self) -> usize {
+        self.data.len() + self.partition_key.as_ref().map_or(0, |key| key.len())
+    }
+
     /// When the service received the record, by the service's clock and only approximately.
     pub fn arrived(&self) -> Option<Timestamp> {
         self.arrived

@@ -141,6 +141,8 @@ pub struct FetchLimit {
 pub struct Fetch {
     /// The records, in order.
     pub records: Vec<Record>,
+    /// How much memory the records keep, in bytes: that of the whole answer where they are slices of it.
+    pub bytes: usize,
     /// How far behind the newest record of the shard this fetch is, where the source tells.
     pub behind: Option<Duration>,
     /// Set with the last fetch of a closed shard: there will be no more.

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod encoding;
 mod ending;
 mod faults;
+mod formats;
 mod listing;
 mod reading;
 mod server;

@@ -16,6 +16,8 @@ use kcl_core::source::{Fetch, FetchLimit, RecordStream, SourceError, StartPositi
 use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
 use serde_json::{Value, json};
 
+use crate::encoding;
+
 /// When the server answers, by its own clock.
 pub(crate) const DATE: &str = "Thu, 01 Jan 2026 00:00:07 GMT";
 pub(crate) const DATE_MILLIS: i64 = 1_767_225_607_000;
@@ -84,10 +86,13 @@ pub(crate) fn record(number: u32) -> Value {
 /// One request: the operation's name and its input.
 pub(crate) type Asked = (String, Value);
 
+/// Answers in the form in which it was asked, unless it knows only JSON.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Server {
     script: Arc<Mutex<VecDeque<Answer>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
+    /// What it answers to a request in CBOR, if it does not speak it.
+    refusal: Option<Answer>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,6 +114,12 @@ impl Server {
         let server = Self::default();
         server.then(script);
         server
+    }
+
+    /// The same server, which answers this to every request in CBOR.
+    pub(crate) fn that_refuses_cbor(mut self, refusal: Answer) -> Self {
+        self.refusal = Some(refusal);
+        self
     }
 
     /// Adds answers to the script.
@@ -171,14 +182,30 @@ impl HttpConnector for Server {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-        let input = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        let in_cbor = request.headers().get("content-type") == Some(encoding::CBOR);
+        let body = request.body().bytes().unwrap();
+        let input = if in_cbor {
+            encoding::from_cbor(body)
+        } else {
+            serde_json::from_slice(body).unwrap()
+        };
         lock(&self.asked).push((operation, input));
-        let answer = lock(&self.script).pop_front();
+        let refusal = self.refusal.clone().filter(|_| in_cbor);
+        let understood = refusal.is_none();
+        let answer = refusal.or_else(|| lock(&self.script).pop_front());
         HttpConnectorFuture::new(async move {
             match answer.unwrap_or_else(|| panic!("the script is over")) {
                 Answer::Reply { status, body, dated } => {
                     let status = StatusCode::try_from(status).unwrap();
-                    let mut response = HttpResponse::new(status, SdkBody::from(body));
+                    let mut response = if in_cbor && understood {
+                        let json = serde_json::from_str(&body);
+                        let body = json.map_or(body.into_bytes(), |json| encoding::to_cbor(&json));
+                        let mut response = HttpResponse::new(status, SdkBody::from(body));
+                        response.headers_mut().insert("content-type", encoding::CBOR);
+                        response
+                    } else {
+                        HttpResponse::new(status, SdkBody::from(body))
+                    };
                     if dated {
                         response.headers_mut().insert("date", DATE);
                     }

@@ -417,8 +417,10 @@ impl State {
             self.pace.idle
         };
         let end = ended.then(|| self.end_of(id));
+        let records: Vec<_> = records.into_iter().map(|(_, record)| record).collect();
         let fetch = Fetch {
-            records: records.into_iter().map(|(_, record)| record).collect(),
+            bytes: records.iter().map(Record::size).sum(),
+            records,
             behind: Some(behind),
             end,
             wait,
