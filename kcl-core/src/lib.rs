@@ -68,6 +68,7 @@
 #![deny(missing_docs)]
 
 pub mod assignment;
+pub mod budget;
 pub mod checkpoint;
 mod consumer;
 pub mod error;

@@ -31,6 +31,10 @@ pub const SHARDS_ON_HOLD: &str = "kcl_shards_on_hold";
 pub const FETCHES: &str = "kcl_fetches_total";
 /// How far the last fetch of any shard was behind the newest record. Histogram, seconds.
 pub const BEHIND_SECONDS: &str = "kcl_behind_latest_seconds";
+/// Bytes of the worker's budget that fetched records take. Gauge.
+pub const BYTES_HELD: &str = "kcl_bytes_held";
+/// Shards that waited longer than the stall timeout for a part of the worker's budget of bytes. Counter.
+pub const STARVED: &str = "kcl_shards_starved_total";
 /// Consumers torn down because they made no progress. Counter.
 pub const STALLS: &str = "kcl_stalls_total";
 /// Whether this worker is the leader, 0 or 1. Gauge.
@@ -56,7 +60,7 @@ pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 21] = [
+pub const ALL: [(&str, &str); 23] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -68,6 +72,8 @@ pub const ALL: [(&str, &str); 21] = [
     (SHARDS_ON_HOLD, "gauge"),
     (FETCHES, "counter"),
     (BEHIND_SECONDS, "histogram"),
+    (BYTES_HELD, "gauge"),
+    (STARVED, "counter"),
     (STALLS, "counter"),
     (LEADER, "gauge"),
     (ASSIGNMENTS, "counter"),
@@ -114,6 +120,8 @@ struct Handles {
     on_hold: Gauge,
     fetches: [Counter; 4],
     behind: Histogram,
+    bytes_held: Gauge,
+    starved: Counter,
     stalls: Counter,
     leader: Gauge,
     assignments: Counter,
@@ -216,6 +224,8 @@ impl Metrics {
             fetches: ["records", "empty", "throttled", "failed"]
                 .map(|outcome| registry.counter(FETCHES, &[("outcome", outcome)])),
             behind: registry.histogram(BEHIND_SECONDS, &[]),
+            bytes_held: registry.gauge(BYTES_HELD),
+            starved: registry.counter(STARVED, &[]),
             stalls: registry.counter(STALLS, &[]),
             leader: registry.gauge(LEADER),
             assignments: registry.counter(ASSIGNMENTS, &[]),
@@ -302,6 +312,14 @@ impl Metrics {
         if let Some(behind) = behind {
             self.handles.behind.record(behind.as_secs_f64());
         }
+    }
+
+    pub(crate) fn bytes_held(&self) -> Gauge {
+        self.handles.bytes_held.clone()
+    }
+
+    pub(crate) fn starved(&self) {
+        self.handles.starved.increment(1);
     }
 
     pub(crate) fn stalled(&self) {

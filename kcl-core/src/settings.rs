@@ -46,6 +46,10 @@ pub struct Settings {
     /// How many batches of a shard are fetched ahead of the processor, 1 to 16. 2 by default: one is processed while
     /// the next is on its way.
     pub prefetch_batches: u32,
+    /// The most memory for records that were fetched and are not finished, in MiB over all shards of the worker; at least 32, 256 by default.
+    /// Half of it is assured to the shards in parts of up to 256 KiB, the other half is lent to those that have much to read. Records that your
+    /// code keeps beyond their batch, and what a request brings until it is known to be more than there is room for, come on top.
+    pub memory_budget: u32,
     /// How long a consumer that waits for nothing it could name may make no step before it is torn down and opened again.
     /// At least the failover time. 60 s by default, longer than the slowest answer of a healthy service.
     pub stall_timeout: Duration,
@@ -101,6 +105,7 @@ impl Default for Settings {
             checkpoint_interval: Duration::from_secs(1),
             max_batch_records: 10_000,
             prefetch_batches: 2,
+            memory_budget: 256,
             stall_timeout: Duration::from_secs(60),
             stall_tries: 3,
             parent_poll_interval: Duration::from_millis(500),
@@ -148,6 +153,10 @@ impl Settings {
             (
                 !(1..=16).contains(&self.prefetch_batches),
                 "prefetch_batches must be 1 to 16: each holds up to 10 MiB",
+            ),
+            (
+                self.memory_budget < 32,
+                "memory_budget must be at least 32 MiB: a single answer of Kinesis takes up to 10",
             ),
             (
                 self.stall_timeout < failover,

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::budget::{Account, Appetite, Held, Records};
 use crate::consumer::ownership::Ownership;
 use crate::consumer::start::Start;
 use crate::error::Causes;
+use crate::lifecycle::WaitReason;
 use crate::metrics::FetchOutcome;
 use crate::model::{Record, RecordPosition};
 use crate::processor::backoff;
@@ -19,7 +21,7 @@ use crate::time::{ClockExt as _, Moment};
 /// What the fetcher has read: records, or the end of the shard, or both.
 #[derive(Debug)]
 pub(crate) struct Fetched {
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Records,
     pub(crate) behind: Option<Duration>,
     pub(crate) end: Option<ShardEnd>,
 }
@@ -35,6 +37,8 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
         start,
         stream: None,
         failures: 0,
+        account: own.services.budget.open(&own.key),
+        appetite: Appetite::new(),
     };
     own.services
         .scope
@@ -56,6 +60,8 @@ struct Fetcher {
     /// Records up to and including this one were handed on, or are done.
     done: Option<RecordPosition>,
     failures: u32,
+    account: Account,
+    appetite: Appetite,
 }
 
 impl Fetcher {
@@ -66,11 +72,12 @@ impl Fetcher {
                 return;
             };
             until_known(&self.own).await;
+            let room = room_for(&self.own, &self.account, self.appetite).await;
             let begun = self.own.services.clock.now();
-            match self.fetch().await {
+            match self.fetch(room.bytes()).await {
                 Ok(fetch) => {
                     let next = begun + fetch.wait;
-                    if let Some(fetched) = self.take_in(fetch) {
+                    if let Some(fetched) = self.take_in(fetch, room) {
                         let ends = fetched.end.is_some();
                         place.send(fetched);
                         if ends {
@@ -79,13 +86,20 @@ impl Fetcher {
                     }
                     self.own.services.clock.sleep_until(next).await;
                 }
-                Err(error) => self.recover(&error, begun).await,
+                Err(error) => {
+                    drop(room);
+                    self.recover(&error, begun).await;
+                }
             }
         }
     }
 
-    async fn fetch(&mut self) -> Result<Fetch, SourceError> {
+    /// Reads once, for as many records as the room is likely to hold.
+    async fn fetch(&mut self, room: u64) -> Result<Fetch, SourceError> {
         let services = &self.own.services;
+        let records = self
+            .appetite
+            .records_for(room, services.settings.max_batch_records);
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -95,18 +109,15 @@ impl Fetcher {
                     .await?
             }
         };
-        let fetch = stream
-            .next(FetchLimit {
-                records: services.settings.max_batch_records,
-            })
-            .await;
+        let fetch = stream.next(FetchLimit { records }).await;
         // A stream stays usable after an error.
         self.stream = Some(stream);
         fetch
     }
 
     /// Leaves out what is done; `None` when nothing is left to hand on.
-    fn take_in(&mut self, fetch: Fetch) -> Option<Fetched> {
+    fn take_in(&mut self, fetch: Fetch, mut room: Held) -> Option<Fetched> {
+        let fetch = self.fit(fetch, &mut room);
         let services = &self.own.services;
         self.own.progress.step(services.clock.now());
         if self.failures > 0 {
@@ -123,6 +134,9 @@ impl Fetcher {
             let first_new = records.partition_point(|record| record.position() <= done);
             records.drain(..first_new);
         }
+        if records.is_empty() {
+            room.set(0);
+        }
         if let Some(last) = records.last() {
             self.done = Some(last.position().clone());
         }
@@ -136,7 +150,48 @@ impl Fetcher {
             status.behind = behind;
             status.trouble = None;
         });
-        (!records.is_empty() || end.is_some()).then_some(Fetched { records, behind, end })
+        (!records.is_empty() || end.is_some()).then_some(Fetched {
+            records: Records::held(records, room),
+            behind,
+            end,
+        })
+    }
+
+    /// What is to be kept of a fetch: all of it, unless it brought more than there is room for.
+    ///
+    /// Then the records that fit are copied, which frees the rest of the answer, and the others are read again later.
+    fn fit(&mut self, mut fetch: Fetch, room: &mut Held) -> Fetch {
+        let bytes = Appetite::of(fetch.records.len(), fetch.bytes);
+        self.appetite.learn(fetch.records.len(), bytes);
+        if room.settle(bytes) {
+            return fetch;
+        }
+        let mut kept = 0;
+        let fits = |record: &&Record| {
+            let with_it = kept + Appetite::of(1, record.size());
+            let fits = kept == 0 || with_it <= room.bytes();
+            if fits {
+                kept = with_it;
+            }
+            fits
+        };
+        let records: Vec<_> = fetch
+            .records
+            .iter()
+            .take_while(fits)
+            .map(Record::detached)
+            .collect();
+        if records.len() < fetch.records.len() {
+            if let Some(last) = records.last() {
+                self.start = Start::after(last.position().clone());
+            }
+            self.stream = None;
+            fetch.end = None;
+            fetch.wait = Duration::ZERO;
+        }
+        room.set(kept);
+        fetch.records = records;
+        fetch
     }
 
     /// Waits after a failure, longer each time.
@@ -191,6 +246,32 @@ async fn until_known(own: &Ownership) {
         own.progress.step(clock.now());
         clock.sleep(FIRST_PAUSE).await;
     }
+}
+
+/// Waits for a part of the worker's budget of bytes, as large as a batch may be and is likely to be.
+async fn room_for(own: &Ownership, account: &Account, appetite: Appetite) -> Held {
+    let services = &own.services;
+    let want = appetite.want(services.settings.max_batch_records);
+    let mut reserved = std::pin::pin!(account.reserve(want, appetite.least()));
+    tokio::select! {
+        biased;
+        room = &mut reserved => return room,
+        () = std::future::ready(()) => {}
+    }
+    own.fetcher_waits(WaitReason::ByteBudget);
+    let patience = services.settings.stall_timeout;
+    let room = match services.clock.timeout(patience, &mut reserved).await {
+        Ok(room) => room,
+        Err(_) => {
+            let (held, holders) = services.budget.holders(3);
+            services.metrics.starved();
+            tracing::warn!(lease = %own.key, waited = ?patience, held, ?holders,
+                "not read, because others hold the worker's budget of bytes: raise memory_budget, or see what holds them up");
+            reserved.await
+        }
+    };
+    own.fetcher_goes_on();
+    room
 }
 
 /// The pause after the first failure, before jitter: one read at the rate that Kinesis allows per shard.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::{ByteBudget, Records};
 use crate::checkpoint::{BatchId, Tracker};
 use crate::consumer::control::Control;
 use crate::consumer::invitations::Invitations;
@@ -15,9 +16,9 @@ use crate::lease::{
     Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError,
     StoreErrorKind,
 };
-use crate::lifecycle::Progress;
+use crate::lifecycle::{Progress, WaitReason};
 use crate::metrics::Metrics;
-use crate::model::{ApplicationName, LeaseKey, Position, Record, RecordPosition, StreamIdentity, WorkerId};
+use crate::model::{ApplicationName, LeaseKey, Position, RecordPosition, StreamIdentity, WorkerId};
 use crate::processor::{
     CheckpointError, CheckpointSink, ErrorPolicy, FencingToken, RecordProcessorFactory, ShardContext,
 };
@@ -44,6 +45,7 @@ pub(crate) struct Services {
     pub(crate) board: StatusBoard,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) invitations: Arc<Invitations>,
+    pub(crate) budget: Arc<ByteBudget>,
     /// Set when leases may have become available.
     pub(crate) plan_now: Arc<Notify>,
 }
@@ -204,7 +206,7 @@ impl Ownership {
     }
 
     /// Takes in a batch that is about to be handed to the processor.
-    pub(crate) fn deliver(&self, records: Arc<Vec<Record>>) -> BatchId {
+    pub(crate) fn deliver(&self, records: Arc<Records>) -> BatchId {
         self.lock().tracker.deliver(records)
     }
 
@@ -212,6 +214,29 @@ impl Ownership {
     pub(crate) fn finish_batch(&self, batch: BatchId) {
         self.lock().tracker.finish_batch(batch);
         self.dirty.notify_one();
+    }
+
+    /// The fetcher begins to wait for this, or keeps waiting.
+    pub(crate) fn fetcher_waits(&self, reason: WaitReason) {
+        self.progress.fetcher_waits(reason, self.services.clock.now());
+        self.show_waiting();
+    }
+
+    /// The fetcher waits for nothing any more.
+    pub(crate) fn fetcher_goes_on(&self) {
+        self.progress.fetcher_goes_on(self.services.clock.now());
+        self.show_waiting();
+    }
+
+    /// Shows what the consumer waits for to whoever watches.
+    pub(crate) fn show_waiting(&self) {
+        let waiting = self.progress.activity().waiting;
+        self.services.board.update_waiting(&self.key, waiting);
+    }
+
+    /// The records of the batch are kept no longer than the user's code keeps them.
+    pub(crate) fn release_batch(&self, batch: BatchId) {
+        self.lock().tracker.release(batch);
     }
 
     /// Every record up to this one is finished.

@@ -280,8 +280,10 @@ impl ShardConsumer {
 
     fn finished(&mut self, id: BatchId, batch: &RecordBatch, took: Duration) {
         let services = &self.own.services;
-        if services.settings.checkpointing == Checkpointing::Automatic {
-            self.own.finish_batch(id);
+        match services.settings.checkpointing {
+            Checkpointing::Automatic => self.own.finish_batch(id),
+            // Whoever checkpoints rarely must not fill the memory with what is processed.
+            Checkpointing::Manual => self.own.release_batch(id),
         }
         self.failures = 0;
         let records = batch.len() as u64;
@@ -555,17 +557,12 @@ impl ShardConsumer {
     /// Says what the consumer waits for: to its keeper, which renews the lease on that word, and to whoever watches.
     fn waits(&self, reason: WaitReason) {
         self.own.progress.waits(reason, self.now());
-        self.show_waiting();
+        self.own.show_waiting();
     }
 
     fn goes_on(&self) {
         self.own.progress.goes_on(self.now());
-        self.show_waiting();
-    }
-
-    fn show_waiting(&self) {
-        let waiting = self.own.progress.activity().waiting;
-        self.own.services.board.update_waiting(&self.own.key, waiting);
+        self.own.show_waiting();
     }
 
     fn now(&self) -> crate::time::Moment {

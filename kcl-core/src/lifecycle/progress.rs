@@ -18,8 +18,12 @@ pub enum WaitReason {
     Callback,
     /// The shard is held after an error of the user's code.
     Hold,
-    /// The service asked for a slower pace.
+    /// The service, or the user, asked for a slower pace.
     RateLimit,
+    /// The user paused the shard.
+    Paused,
+    /// The worker holds as many bytes of records as it may.
+    ByteBudget,
     /// The worker is about to give the lease up.
     Draining,
     /// The lease could not be renewed in time.
@@ -34,6 +38,8 @@ impl fmt::Display for WaitReason {
             Self::Callback => "callback",
             Self::Hold => "hold",
             Self::RateLimit => "rate limit",
+            Self::Paused => "paused",
+            Self::ByteBudget => "byte budget",
             Self::Draining => "draining",
             Self::Suspended => "suspended",
         })
@@ -89,59 +95,91 @@ pub fn proof_of_life(activity: &Activity, now: Moment, stall_timeout: Duration) 
 /// A consumer's activity, written by the consumer and its fetcher, read by its keeper.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    activity: Mutex<Activity>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    steps: u64,
+    last_step: Moment,
+    consumer: Option<(WaitReason, Moment)>,
+    /// What the fetcher waits for, which counts while the consumer waits for nothing but records.
+    fetcher: Option<(WaitReason, Moment)>,
 }
 
 impl Progress {
     pub(crate) fn new(now: Moment) -> Self {
         Self {
-            activity: Mutex::new(Activity {
+            known: Mutex::new(Known {
                 steps: 0,
                 last_step: now,
-                waiting: None,
+                consumer: None,
+                fetcher: None,
             }),
         }
     }
 
     /// A step is finished.
     pub(crate) fn step(&self, now: Moment) {
-        let mut activity = self.lock();
-        activity.steps += 1;
-        activity.last_step = now;
+        let mut known = self.lock();
+        known.steps += 1;
+        known.last_step = now;
     }
 
     /// The consumer begins anew at the source, which is no step but deserves its time.
     pub(crate) fn begins_anew(&self, now: Moment) {
-        self.lock().last_step = now;
+        let mut known = self.lock();
+        known.last_step = now;
+        known.fetcher = None;
     }
 
     /// The consumer begins to wait for this, or keeps waiting.
     pub(crate) fn waits(&self, reason: WaitReason, now: Moment) {
-        let mut activity = self.lock();
-        let since = activity
-            .waiting
-            .filter(|(old, _)| *old == reason)
-            .map_or(now, |(_, since)| since);
-        activity.waiting = Some((reason, since));
+        let mut known = self.lock();
+        known.consumer = Some((reason, since(known.consumer, reason, now)));
     }
 
     /// The consumer waits for nothing any more, which is a step.
     pub(crate) fn goes_on(&self, now: Moment) {
-        let mut activity = self.lock();
-        *activity = Activity {
-            steps: activity.steps + 1,
-            last_step: now,
-            waiting: None,
-        };
+        let mut known = self.lock();
+        known.steps += 1;
+        known.last_step = now;
+        known.consumer = None;
+    }
+
+    /// The fetcher begins to wait for this, or keeps waiting.
+    pub(crate) fn fetcher_waits(&self, reason: WaitReason, now: Moment) {
+        let mut known = self.lock();
+        known.fetcher = Some((reason, since(known.fetcher, reason, now)));
+    }
+
+    /// The fetcher waits for nothing any more, which is a step if it did.
+    pub(crate) fn fetcher_goes_on(&self, now: Moment) {
+        let mut known = self.lock();
+        if known.fetcher.take().is_some() {
+            known.steps += 1;
+            known.last_step = now;
+        }
     }
 
     pub(crate) fn activity(&self) -> Activity {
-        *self.lock()
+        let known = self.lock();
+        Activity {
+            steps: known.steps,
+            last_step: known.last_step,
+            waiting: known.consumer.or(known.fetcher),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Activity> {
-        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Since when somebody waits who says at `now` that it waits for this.
+fn since(waiting: Option<(WaitReason, Moment)>, reason: WaitReason, now: Moment) -> Moment {
+    let before = waiting.filter(|(old, _)| *old == reason);
+    before.map_or(now, |(_, since)| since)
 }
 
 #[cfg(test)]
@@ -182,6 +220,26 @@ mod tests {
                 last_step: at(10),
                 waiting: None
             }
+        );
+    }
+
+    #[test]
+    fn what_the_fetcher_waits_for_counts_while_the_consumer_waits_for_records() {
+        let progress = Progress::new(at(0));
+        progress.fetcher_waits(WaitReason::ByteBudget, at(1));
+        progress.fetcher_waits(WaitReason::ByteBudget, at(2));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::ByteBudget, at(1))));
+        progress.waits(WaitReason::Callback, at(3));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::Callback, at(3))));
+        progress.goes_on(at(4));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::ByteBudget, at(1))));
+        progress.fetcher_goes_on(at(5));
+        let steps = progress.activity().steps;
+        progress.fetcher_goes_on(at(6));
+        let activity = progress.activity();
+        assert_eq!(
+            (activity.steps, activity.last_step, activity.waiting),
+            (steps, at(5), None)
         );
     }
 }

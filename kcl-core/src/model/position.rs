@@ -21,6 +21,15 @@ impl RecordPosition {
             sub_sequence: 0,
         }
     }
+
+    /// A copy that shares no memory with the response it came from.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self {
+            sequence: self.sequence.detached(),
+            sub_sequence: self.sub_sequence,
+        }
+    }
 }
 
 impl fmt::Display for RecordPosition {

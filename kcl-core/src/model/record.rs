@@ -104,10 +104,7 @@ impl Record {
     #[must_use]
     pub fn detached(&self) -> Self {
         Self {
-            position: RecordPosition {
-                sequence: self.position.sequence.detached(),
-                sub_sequence: self.position.sub_sequence,
-            },
+            position: self.position.detached(),
             partition_key: self.partition_key().map(ByteString::from),
             explicit_hash_key: self.explicit_hash_key,
             data: Bytes::copy_from_slice(&self.data),

@@ -3,6 +3,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::budget::Records;
 use crate::lease::StoreError;
 use crate::model::{Record, RecordPosition};
 use crate::time::BoxFuture;
@@ -23,7 +24,7 @@ use crate::time::BoxFuture;
 /// ```
 #[derive(Clone)]
 pub struct RecordBatch {
-    records: Arc<Vec<Record>>,
+    records: Arc<Records>,
     from: usize,
     behind: Option<Duration>,
     sink: Arc<dyn CheckpointSink>,
@@ -37,7 +38,7 @@ pub(crate) trait CheckpointSink: Send + Sync {
 
 impl RecordBatch {
     pub(crate) fn new(
-        records: Arc<Vec<Record>>,
+        records: Arc<Records>,
         behind: Option<Duration>,
         sink: Arc<dyn CheckpointSink>,
     ) -> Self {
@@ -51,7 +52,7 @@ impl RecordBatch {
 
     /// A batch that belongs to no shard, for testing a processor without a worker: its checkpoints succeed and store nothing.
     pub fn unowned(records: Vec<Record>) -> Self {
-        Self::new(Arc::new(records), None, Arc::new(Nowhere))
+        Self::new(Arc::new(records.into()), None, Arc::new(Nowhere))
     }
 
     /// The part that begins with the record at this index.

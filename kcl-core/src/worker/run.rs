@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::budget::ByteBudget;
 use crate::consumer::{DrainReason, Invitations, Services};
 use crate::error::{Causes, Error, ErrorKind};
 use crate::lease::{LaneLimits, Lanes};
@@ -97,6 +98,8 @@ impl Running {
             LaneLimits::for_failover(parts.settings.failover_time),
             parts.metrics.clone(),
         );
+        let budget = u64::from(parts.settings.memory_budget) * 1024 * 1024;
+        let budget = ByteBudget::new(budget, parts.metrics.bytes_held());
         let services = Arc::new(Services {
             application: parts.application,
             worker: parts.worker,
@@ -112,6 +115,7 @@ impl Running {
             metrics: parts.metrics,
             board,
             invitations: Arc::new(Invitations::default()),
+            budget,
             plan_now: Arc::new(Notify::new()),
         });
         let membership = Arc::new(Membership::new(Arc::clone(&services)));

@@ -1,0 +1,278 @@
+//! One budget of bytes per worker for the records that were fetched and are not finished.
+//!
+//! Half of it is assured: every shard that reads has a small part of that half, whatever the others do. The other half is lent to whoever
+//! asks first, so that one busy shard among idle ones reads in full batches. A shard asks before it fetches, for as much as its recent
+//! records say that a batch will take; what a batch keeps in memory counts until its last clone is dropped.
+
+mod appetite;
+mod ledger;
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::Gauge;
+use tokio::sync::Notify;
+
+pub(crate) use appetite::Appetite;
+use ledger::{Ledger, Ticket};
+
+use crate::model::{LeaseKey, Record};
+
+/// The budget of one worker.
+pub(crate) struct ByteBudget {
+    ledger: Mutex<Ledger>,
+    changed: Notify,
+    gauge: Gauge,
+}
+
+impl ByteBudget {
+    /// A budget of so many bytes, which shows in the gauge how many are held.
+    pub(crate) fn new(limit: u64, gauge: Gauge) -> Arc<Self> {
+        Arc::new(Self {
+            ledger: Mutex::new(Ledger::new(limit)),
+            changed: Notify::new(),
+            gauge,
+        })
+    }
+
+    /// An account for a shard that is being read. Its part is assured until the account is dropped.
+    pub(crate) fn open(self: &Arc<Self>, shard: &LeaseKey) -> Account {
+        self.lock().open(shard);
+        // The parts of the others have become smaller, which frees nothing.
+        Account {
+            budget: Arc::clone(self),
+            shard: shard.clone(),
+        }
+    }
+
+    /// How many bytes are held, and by which shards the most of them, at most `top` of these.
+    pub(crate) fn holders(&self, top: usize) -> (u64, Vec<(LeaseKey, u64)>) {
+        let ledger = self.lock();
+        (ledger.held(), ledger.holders(top))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the ledger, and shows what is held now.
+    fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
+        let mut ledger = self.lock();
+        let outcome = change(&mut ledger);
+        // Far from 2^53, up to which every whole number is exact.
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        self.gauge.set(ledger.held() as f64);
+        outcome
+    }
+
+    /// Changes the ledger in a way that may let somebody else have something.
+    fn free(&self, change: impl FnOnce(&mut Ledger)) {
+        self.change(change);
+        self.changed.notify_waiters();
+    }
+}
+
+impl fmt::Debug for ByteBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByteBudget").finish_non_exhaustive()
+    }
+}
+
+/// A shard's right to its part of the budget.
+#[derive(Debug)]
+pub(crate) struct Account {
+    budget: Arc<ByteBudget>,
+    shard: LeaseKey,
+}
+
+impl Account {
+    /// Waits for room: up to `want` bytes, and at least `least`.
+    ///
+    /// Whoever came first is served first, but for what is assured: that is there at once.
+    pub(crate) async fn reserve(&self, want: u64, least: u64) -> Held {
+        let mut place = Place {
+            account: self,
+            ticket: None,
+        };
+        loop {
+            let changed = self.budget.changed.notified();
+            let ticket = &mut place.ticket;
+            let granted = self
+                .budget
+                .change(|ledger| ledger.grant(&self.shard, want, least, ticket));
+            if let Some(bytes) = granted {
+                return Held {
+                    budget: Arc::clone(&self.budget),
+                    shard: self.shard.clone(),
+                    bytes,
+                };
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.budget.free(|ledger| ledger.close(&self.shard));
+    }
+}
+
+/// A place among those who wait. It is given up when the waiter is dropped.
+struct Place<'a> {
+    account: &'a Account,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.account.budget.free(|ledger| ledger.leave(ticket));
+        }
+    }
+}
+
+/// Bytes that a shard holds, until this is dropped.
+pub(crate) struct Held {
+    budget: Arc<ByteBudget>,
+    shard: LeaseKey,
+    bytes: u64,
+}
+
+impl Held {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Makes it what is really held, if that is less, or if there is room for more. Says whether it is now.
+    pub(crate) fn settle(&mut self, bytes: u64) -> bool {
+        if bytes > self.bytes {
+            let more = bytes - self.bytes;
+            self.bytes += self.budget.change(|ledger| ledger.grow(&self.shard, more));
+            return self.bytes == bytes;
+        }
+        self.set(bytes);
+        true
+    }
+
+    /// Makes it what is really held, room or not.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        let old = std::mem::replace(&mut self.bytes, bytes);
+        if old != bytes {
+            self.budget.free(|ledger| ledger.change(&self.shard, old, bytes));
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.bytes).finish()
+    }
+}
+
+/// Records with the room that they take in the budget, for as long as they are kept.
+#[derive(Debug, Default)]
+pub struct Records {
+    list: Vec<Record>,
+    /// Gives the room back when it is dropped.
+    _held: Option<Held>,
+}
+
+impl Records {
+    pub(crate) fn held(list: Vec<Record>, held: Held) -> Self {
+        Self {
+            list,
+            _held: Some(held),
+        }
+    }
+}
+
+impl From<Vec<Record>> for Records {
+    /// Records that no budget knows of, as a test makes them.
+    fn from(list: Vec<Record>) -> Self {
+        Self { list, _held: None }
+    }
+}
+
+impl Deref for Records {
+    type Target = [Record];
+
+    fn deref(&self) -> &[Record] {
+        &self.list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::model::ShardId;
+
+    fn key(number: u32) -> LeaseKey {
+        LeaseKey::single_stream(&ShardId::new(format!("shardId-{number:012}")).unwrap())
+    }
+
+    fn is_ready<T>(future: Pin<&mut impl Future<Output = T>>) -> bool {
+        future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_served_in_order_when_room_comes() {
+        let budget = ByteBudget::new(1000, Gauge::noop());
+        let accounts: Vec<_> = (0..5).map(|n| budget.open(&key(n))).collect();
+        // 100 assured for each, 500 to lend.
+        let mut first = accounts[0].reserve(600, 600).await;
+        let second = accounts[1].reserve(300, 300);
+        let third = accounts[2].reserve(200, 200);
+        let mut second = std::pin::pin!(second);
+        let mut third = std::pin::pin!(third);
+        assert!(!is_ready(second.as_mut()));
+        assert!(!is_ready(third.as_mut()));
+        // What is assured is there all the same.
+        assert_eq!(accounts[3].reserve(100, 50).await.bytes(), 100);
+        // Enough for the third, whose turn it is not.
+        first.set(450);
+        assert!(!is_ready(third.as_mut()));
+        drop(first);
+        assert!(is_ready(second.as_mut()));
+        assert!(is_ready(third.as_mut()));
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_stands_in_nobodys_way() {
+        let budget = ByteBudget::new(1000, Gauge::noop());
+        let accounts: Vec<_> = (0..5).map(|n| budget.open(&key(n))).collect();
+        let first = accounts[0].reserve(500, 500).await;
+        let mut second = Box::pin(accounts[1].reserve(500, 500));
+        assert!(!is_ready(second.as_mut()));
+        drop(second);
+        assert_eq!(accounts[2].reserve(150, 150).await.bytes(), 150);
+        drop(first);
+        drop(accounts);
+        assert_eq!(budget.holders(3), (0, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_counts_until_the_last_clone_is_gone() {
+        let budget = ByteBudget::new(1000, Gauge::noop());
+        let account = budget.open(&key(0));
+        let mut held = account.reserve(400, 1).await;
+        assert!(held.settle(300) && held.settle(350) && !held.settle(5000));
+        held.set(300);
+        let records = Arc::new(Records::held(Vec::new(), held));
+        let clone = Arc::clone(&records);
+        drop((records, account));
+        assert_eq!(budget.holders(3), (300, vec![(key(0), 300)]));
+        drop(clone);
+        assert_eq!(budget.holders(3), (0, Vec::new()));
+    }
+}

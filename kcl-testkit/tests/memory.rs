@@ -1,0 +1,326 @@
+//! The worker's budget of bytes: never exceeded, shared fairly, and missed loudly.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use kcl_core::lifecycle::WaitReason;
+use kcl_core::metrics::{BYTES_HELD, STARVED};
+use kcl_core::model::{Record, ShardId};
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::settings::Settings;
+use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_testkit::MemoryStream;
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+use tokio::sync::Semaphore;
+
+const SECOND: Duration = Duration::from_secs(1);
+const KIB: usize = 1024;
+const BUDGET: u64 = 32 * 1024 * 1024;
+
+/// The most bytes that were ever held, and how many shards starved.
+#[derive(Default, Clone)]
+struct Meters {
+    most: Arc<AtomicU64>,
+    starved: Arc<AtomicU64>,
+}
+
+struct Highest(Arc<AtomicU64>);
+
+impl GaugeFn for Highest {
+    fn increment(&self, _: f64) {}
+    fn decrement(&self, _: f64) {}
+    fn set(&self, value: f64) {
+        self.0.fetch_max(value as u64, Ordering::Relaxed);
+    }
+}
+
+struct Count(Arc<AtomicU64>);
+
+impl CounterFn for Count {
+    fn increment(&self, value: u64) {
+        self.0.fetch_add(value, Ordering::Relaxed);
+    }
+    fn absolute(&self, _: u64) {}
+}
+
+impl Recorder for Meters {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        match key.name() {
+            STARVED => Counter::from_arc(Arc::new(Count(Arc::clone(&self.starved)))),
+            _ => Counter::noop(),
+        }
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        match key.name() {
+            BYTES_HELD => Gauge::from_arc(Arc::new(Highest(Arc::clone(&self.most)))),
+            _ => Gauge::noop(),
+        }
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+type Seen = Arc<Mutex<BTreeMap<ShardId, Vec<Record>>>>;
+
+/// Notes what it is given, and goes on when the gate is open.
+struct Gated {
+    seen: Seen,
+    gate: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl RecordProcessor for Gated {
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        shard: &ShardContext,
+    ) -> Result<(), ProcessorError> {
+        let copies = batch.iter().map(Record::detached);
+        self.seen
+            .lock()
+            .unwrap()
+            .entry(shard.shard().clone())
+            .or_default()
+            .extend(copies);
+        let _open = self.gate.acquire().await?;
+        Ok(())
+    }
+}
+
+struct Bench {
+    stream: MemoryStream,
+    worker: WorkerHandle,
+    meters: Meters,
+    clock: TokioClock,
+    seen: Seen,
+    gate: Arc<Semaphore>,
+}
+
+/// A worker that reads a stream of so many shards, filled by `fill`, with its gate closed.
+fn bench(shards: u32, fill: impl Fn(&MemoryStream, u128)) -> Bench {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(shards)
+        .clock(Arc::new(clock))
+        .build();
+    for key in keys(shards) {
+        fill(&stream, key);
+    }
+    let (meters, seen, gate) = (Meters::default(), Seen::default(), Arc::new(Semaphore::new(0)));
+    let (noted, closed) = (Arc::clone(&seen), Arc::clone(&gate));
+    let worker = Worker::builder("memory")
+        .worker_id("a")
+        .stream(stream.clone())
+        .leases(MemoryLeaseStore::new())
+        .processor(move |_: &ShardContext| Gated {
+            seen: Arc::clone(&noted),
+            gate: Arc::clone(&closed),
+        })
+        .settings(Settings {
+            memory_budget: 32,
+            ..Settings::default()
+        })
+        .metrics_recorder(Arc::new(meters.clone()))
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    Bench {
+        stream,
+        worker,
+        meters,
+        clock,
+        seen,
+        gate,
+    }
+}
+
+/// A hash key in the middle of each shard.
+fn keys(shards: u32) -> Vec<u128> {
+    let width = u128::MAX / u128::from(shards);
+    let middle = |n: u32| u128::from(n) * width + width / 2;
+    (0..shards).map(middle).collect()
+}
+
+impl Bench {
+    /// Waits until every record was seen, and checks that none was left out.
+    async fn all_is_seen(&self) {
+        let put = self.stream.put_log();
+        let all = async {
+            while self.seen.lock().unwrap().values().map(Vec::len).sum::<usize>() < put.len() {
+                self.clock.sleep(SECOND).await;
+            }
+        };
+        self.clock
+            .timeout(3600 * SECOND, all)
+            .await
+            .expect("all records are seen");
+        let mut expected = BTreeMap::<_, Vec<_>>::new();
+        for (shard, record) in put {
+            expected.entry(shard).or_default().push(record);
+        }
+        let numbers = |seen: &BTreeMap<ShardId, Vec<Record>>| -> Vec<_> {
+            let of_shard = |records: &Vec<Record>| {
+                records
+                    .iter()
+                    .map(|record| record.sequence_number().clone())
+                    .collect::<Vec<_>>()
+            };
+            seen.values().map(of_shard).collect()
+        };
+        assert_eq!(numbers(&self.seen.lock().unwrap()), numbers(&expected));
+    }
+
+    fn most(&self) -> u64 {
+        self.meters.most.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_that_are_held_up_stay_inside_the_budget_and_each_has_its_part() {
+    let payload = Bytes::from(vec![0; 100 * KIB]);
+    let bench = bench(40, |stream, key| {
+        for _ in 0..50 {
+            stream.put_with_hash_key("truck", key, payload.clone()).unwrap();
+        }
+    });
+    bench.clock.sleep(30 * SECOND).await;
+    assert_eq!(
+        bench.seen.lock().unwrap().len(),
+        40,
+        "every shard was given a batch"
+    );
+    assert!(
+        (BUDGET / 2..=BUDGET).contains(&bench.most()),
+        "{} bytes",
+        bench.most()
+    );
+    let held = bench.worker.status().leases;
+    assert!(held.values().all(|lease| lease.waiting.is_some()), "{held:?}");
+    bench.gate.add_permits(1000);
+    bench.all_is_seen().await;
+    assert!(bench.most() <= BUDGET, "{} bytes", bench.most());
+    bench.worker.drain();
+    assert!(bench.worker.stopped().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_grow_suddenly_are_neither_lost_nor_kept_beyond_the_budget() {
+    let (small, large) = (Bytes::from(vec![0; 100]), Bytes::from(vec![0; 900 * KIB]));
+    let bench = bench(30, |stream, key| {
+        for n in 0..2000 {
+            let payload = if n % 1000 < 990 { &small } else { &large };
+            stream.put_with_hash_key("truck", key, payload.clone()).unwrap();
+        }
+    });
+    bench.gate.add_permits(1000);
+    bench.all_is_seen().await;
+    // A record that no room can be found for is kept alone.
+    assert!(
+        bench.most() <= BUDGET + 30 * 900 * KIB as u64,
+        "{} bytes",
+        bench.most()
+    );
+    bench.worker.drain();
+    assert!(bench.worker.stopped().await.unwrap().is_clean());
+}
+
+/// Keeps every batch of one shard for ever.
+struct Hoarder {
+    of: ShardId,
+    kept: Vec<RecordBatch>,
+    seen: Seen,
+}
+
+#[async_trait]
+impl RecordProcessor for Hoarder {
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        shard: &ShardContext,
+    ) -> Result<(), ProcessorError> {
+        if *shard.shard() == self.of {
+            self.kept.push(batch);
+        } else {
+            self.seen
+                .lock()
+                .unwrap()
+                .entry(shard.shard().clone())
+                .or_default()
+                .extend(batch.to_vec());
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(2)
+        .clock(Arc::new(clock))
+        .build();
+    let [hoarded, other] = keys(2)[..] else {
+        unreachable!()
+    };
+    let payload = Bytes::from(vec![0; 500 * KIB]);
+    let put = |key| stream.put_with_hash_key("truck", key, payload.clone()).unwrap().0;
+    let mut hoarded = (0..200).map(|_| put(hoarded)).collect::<Vec<_>>();
+    let hoarded = hoarded.remove(0);
+    let seen = Seen::default();
+    let (noted, meters, of) = (Arc::clone(&seen), Meters::default(), hoarded.clone());
+    let worker = Worker::builder("memory")
+        .worker_id("a")
+        .stream(stream.clone())
+        .leases(MemoryLeaseStore::new())
+        .processor(move |_: &ShardContext| Hoarder {
+            of: of.clone(),
+            kept: Vec::new(),
+            seen: Arc::clone(&noted),
+        })
+        .settings(Settings {
+            memory_budget: 32,
+            ..Settings::default()
+        })
+        .metrics_recorder(Arc::new(meters.clone()))
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    clock.sleep(300 * SECOND).await;
+    let status = worker.status();
+    let lease = status
+        .leases
+        .values()
+        .find(|lease| lease.waiting.is_some())
+        .expect("one waits");
+    let (reason, since) = lease.waiting.unwrap();
+    assert_eq!(reason, WaitReason::ByteBudget);
+    assert!(since.saturating_since(kcl_core::time::Moment::ZERO) < 60 * SECOND);
+    assert_eq!(meters.starved.load(Ordering::Relaxed), 1);
+    assert!(meters.most.load(Ordering::Relaxed) <= BUDGET);
+    // It stays the owner, and the other shard does not suffer.
+    assert_eq!(status.leases.len(), 2);
+    put(other);
+    clock.sleep(5 * SECOND).await;
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    worker.stop_now();
+    worker.stopped().await.unwrap();
+}
