@@ -1,17 +1,22 @@
-//! The four calls, each with one attempt and a deadline of ours.
+//! The calls, each with one attempt and a deadline of ours.
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::list_shards::ListShardsOutput;
 use aws_sdk_kinesis::primitives::DateTime;
-use aws_sdk_kinesis::types::{self, ShardFilterType, ShardIteratorType, StreamDescriptionSummary};
+use aws_sdk_kinesis::primitives::event_stream::EventReceiver;
+use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
+use aws_sdk_kinesis::types::{
+    self, ConsumerStatus, ShardFilterType, ShardIteratorType, StartingPosition, StreamDescriptionSummary,
+    SubscribeToShardEventStream,
+};
+use aws_sdk_kinesis::{Client, Config};
 use kcl_core::model::ShardId;
 use kcl_core::source::{FetchLimit, ShardFilter, StartPosition};
 use kcl_core::time::{Clock, ClockExt as _, Timestamp};
@@ -114,6 +119,11 @@ impl Calls {
             clock,
             polling: PollingSettings::default(),
         }
+    }
+
+    /// The configuration of the client: without retries, without timeouts.
+    pub(crate) fn config(&self) -> Config {
+        self.sdk.config().clone()
     }
 
     pub(crate) fn stream_name(&self) -> &str {
@@ -285,6 +295,101 @@ impl Calls {
             .limit(most);
         let answer = self.answer(request, call.send()).await?;
         convert::answer(answer).map_err(|error| Failure { code: None, error })
+    }
+}
+
+/// What an open subscription brings.
+pub(crate) type Events = EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>;
+
+/// A consumer as the service knows it.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) arn: String,
+    pub(crate) status: ConsumerStatus,
+}
+
+/// The calls of enhanced fan-out.
+impl Calls {
+    /// The ARN of the stream: the one that was given, or the one that the service tells.
+    pub(crate) async fn stream_arn(&self) -> Result<String, Failure> {
+        match self.target.arn() {
+            Some(arn) => Ok(arn),
+            None => Ok(self.describe().await?.stream_arn),
+        }
+    }
+
+    pub(crate) async fn describe_consumer(&self, stream: &str, name: &str) -> Result<Registered, Failure> {
+        let request = self.request("kinesis:DescribeStreamConsumer", None);
+        let call = self.sdk.describe_stream_consumer();
+        let call = call.stream_arn(stream).consumer_name(name);
+        let described = self.answer(request, call.send()).await?;
+        let consumer = described
+            .consumer_description
+            .ok_or_else(|| request.incomplete("consumer"))?;
+        Ok(Registered {
+            arn: consumer.consumer_arn,
+            status: consumer.consumer_status,
+        })
+    }
+
+    pub(crate) async fn register_consumer(&self, stream: &str, name: &str) -> Result<Registered, Failure> {
+        let request = self.request("kinesis:RegisterStreamConsumer", None);
+        let call = self.sdk.register_stream_consumer();
+        let call = call.stream_arn(stream).consumer_name(name);
+        let registered = self.answer(request, call.send()).await?;
+        let consumer = registered
+            .consumer
+            .ok_or_else(|| request.incomplete("consumer"))?;
+        Ok(Registered {
+            arn: consumer.consumer_arn,
+            status: consumer.consumer_status,
+        })
+    }
+
+    pub(crate) async fn deregister_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {
+        let request = self.request("kinesis:DeregisterStreamConsumer", None);
+        let call = self.sdk.deregister_stream_consumer();
+        let call = call.stream_arn(stream).consumer_name(name);
+        self.answer(request, call.send()).await?;
+        Ok(())
+    }
+
+    pub(crate) fn subscription_request<'a>(&'a self, shard: &'a ShardId) -> Request<'a> {
+        self.request("kinesis:SubscribeToShard", Some(shard))
+    }
+
+    /// Subscribes with a client of its own. Returns what the subscription brings, and the service's time.
+    pub(crate) async fn subscribe(
+        &self,
+        client: &Client,
+        consumer: &str,
+        shard: &ShardId,
+        start: &StartPosition,
+    ) -> Result<(Events, Timestamp), Failure> {
+        let request = self.subscription_request(shard);
+        let at = |kind| StartingPosition::builder().r#type(kind);
+        let position = match start {
+            StartPosition::TrimHorizon => at(ShardIteratorType::TrimHorizon),
+            StartPosition::Latest => at(ShardIteratorType::Latest),
+            StartPosition::AtTimestamp(time) => {
+                at(ShardIteratorType::AtTimestamp).timestamp(DateTime::from_millis(time.as_millis()))
+            }
+            StartPosition::AtSequence(number) => {
+                at(ShardIteratorType::AtSequenceNumber).sequence_number(number.as_str())
+            }
+            StartPosition::AfterSequence(number) => {
+                at(ShardIteratorType::AfterSequenceNumber).sequence_number(number.as_str())
+            }
+        };
+        let call = client
+            .subscribe_to_shard()
+            .consumer_arn(consumer)
+            .shard_id(shard.as_str())
+            .set_starting_position(position.build().ok());
+        let date = AnswerDate::default();
+        let call = call.customize().interceptor(date.clone());
+        let subscribed = self.answer(request, call.send()).await?;
+        Ok((subscribed.event_stream, self.time_of(&date)))
     }
 }
 

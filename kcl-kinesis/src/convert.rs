@@ -56,6 +56,23 @@ pub(crate) fn answer(answer: GetRecordsOutput) -> Result<Answer> {
     })
 }
 
+/// An event of a subscription, and where to go on after it, which at the end of a shard is nowhere.
+pub(crate) fn event(event: types::SubscribeToShardEvent) -> Result<(Answer, Option<SequenceNumber>)> {
+    let records = event.records.into_iter().map(record);
+    let records = records.collect::<Result<Vec<_>>>()?;
+    let children = event.child_shards.into_iter().flatten().map(child);
+    let answer = Answer {
+        next: None,
+        behind_millis: Some(event.millis_behind_latest),
+        children: children.collect::<Result<_>>()?,
+        body_bytes: records.iter().map(Record::size).sum(),
+        records,
+    };
+    // The SDK shows what is missing as an empty text.
+    let continuation = Some(event.continuation_sequence_number).filter(|text| !text.is_empty());
+    Ok((answer, continuation.map(sequence).transpose()?))
+}
+
 pub(crate) fn record(record: types::Record) -> Result<Record> {
     let sequence = sequence(record.sequence_number)?;
     let mut taken = Record::new(sequence, Bytes::from(record.data.into_inner()));

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_types::event_stream::RawMessage;
 use kcl_core::source::{SourceError, SourceErrorKind};
 
 use crate::cbor::NOT_CBOR;
@@ -15,6 +16,10 @@ use SourceErrorKind::{Denied, Invalid, NotFound, Throttled, Unavailable};
 pub(crate) const EXPIRED_ITERATOR: &str = "ExpiredIteratorException";
 /// The request makes no sense to the service.
 pub(crate) const INVALID_ARGUMENT: &str = "InvalidArgumentException";
+/// The stream, the shard or the consumer is not there.
+pub(crate) const RESOURCE_NOT_FOUND: &str = "ResourceNotFoundException";
+/// The stream or the consumer is being created or deleted, or the shard has a subscription that is too young to be replaced.
+pub(crate) const RESOURCE_IN_USE: &str = "ResourceInUseException";
 /// The request could not be read.
 pub(crate) const SERIALIZATION: &str = "SerializationException";
 /// The server does not know the operation, or not in this form.
@@ -37,16 +42,16 @@ const CODES: &[(&str, SourceErrorKind, &str)] = &[
         "list again from the first page",
     ),
     (
-        "ResourceInUseException",
+        RESOURCE_IN_USE,
         Unavailable,
-        "the stream is being created or deleted",
+        "it is being created or deleted, or somebody else has just subscribed to the shard as the same consumer",
     ),
     ("InternalFailureException", Unavailable, ""),
     ("InternalFailure", Unavailable, ""),
     ("InternalServerError", Unavailable, ""),
     ("ServiceUnavailable", Unavailable, ""),
     ("ServiceUnavailableException", Unavailable, ""),
-    ("ResourceNotFoundException", NotFound, NO_STREAM),
+    (RESOURCE_NOT_FOUND, NotFound, NO_STREAM),
     ("AccessDeniedException", Denied, GRANT),
     ("AccessDenied", Denied, GRANT),
     ("NotAuthorized", Denied, GRANT),
@@ -171,6 +176,34 @@ impl Request<'_> {
         Failure {
             code: Some(NOT_CBOR.to_owned()),
             error: SourceError::new(Invalid, message),
+        }
+    }
+
+    /// Nothing came over a subscription for too long.
+    pub(crate) fn silent(&self, limit: Duration) -> Failure {
+        self.lost(format!("{self}: no event within {limit:?}"))
+    }
+
+    /// A subscription ended before anything came over it.
+    pub(crate) fn ended_unheard(&self) -> Failure {
+        self.lost(format!("{self}: the subscription ended before its first event"))
+    }
+
+    /// A subscription came to a bad end.
+    pub(crate) fn broken<E>(&self, error: SdkError<E, RawMessage>) -> Failure
+    where
+        E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        if let SdkError::ServiceError(context) = &error {
+            return self.service_error(context.err(), 500);
+        }
+        self.lost(format!("{self}: the subscription broke: {}", whole_story(&error)))
+    }
+
+    fn lost(&self, message: String) -> Failure {
+        Failure {
+            code: None,
+            error: SourceError::new(Unavailable, message),
         }
     }
 

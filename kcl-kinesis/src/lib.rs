@@ -1,4 +1,4 @@
-//! Reads Amazon Kinesis for `kcl-core`: lists the shards of a stream and polls them.
+//! Reads Amazon Kinesis for `kcl-core`: lists the shards of a stream, and reads them by polling or by enhanced fan-out.
 //!
 //! [`KinesisStream`] is all there is: give it an AWS configuration and the name or ARN of a stream, and hand it to the worker.
 //!
@@ -8,6 +8,9 @@
 //!   refused, and always from the last record that was delivered. LATEST is resolved once, when a shard is opened.
 //! - **Pace.** Kinesis allows five reads and 2 MiB per second and shard, shared by all who poll it. A reader that is behind reads on at that pace;
 //!   one that has caught up reads every 300 ms. [`PollingSettings`] says otherwise.
+//! - **Subscriptions.** With [`FanOut`] the service pushes records over a subscription of up to five minutes. It is replaced before that, opened
+//!   anew when it breaks or falls silent, and never sooner than the service allows; where it goes on is the place that its last
+//!   event named. A reader that is held up for long gives it up, so that others on the connection do not suffer.
 //! - **Encoding.** Records are asked for in CBOR and handed on without a copy, as slices of the answer. A server that does not speak it is asked in
 //!   JSON; [`RecordFormat`] says more.
 //! - **Deadlines.** Every call has one of ours, and exactly one attempt: retries of the SDK are off, so that every throttle is seen
@@ -30,10 +33,12 @@ mod cbor;
 mod convert;
 mod date;
 mod errors;
+mod fan_out;
 mod pace;
 mod polling;
 mod stream;
 
 pub use aws_sdk_kinesis;
+pub use fan_out::FanOut;
 pub use pace::{PollingSettings, RecordFormat};
 pub use stream::KinesisStream;

@@ -150,7 +150,7 @@ impl RecordStream for PollingStream {
 }
 
 /// A start that means the same place whenever it is used.
-fn fixed(start: StartPosition, made: Timestamp) -> StartPosition {
+pub(crate) fn fixed(start: StartPosition, made: Timestamp) -> StartPosition {
     match start {
         StartPosition::Latest => StartPosition::AtTimestamp(made.minus(DATE_ERROR)),
         StartPosition::TrimHorizon

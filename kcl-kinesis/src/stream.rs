@@ -8,16 +8,19 @@ use aws_config::SdkConfig;
 use aws_sdk_kinesis::Client;
 use kcl_core::model::{ShardId, StreamIdentity};
 use kcl_core::source::{
-    PageToken, RecordStream, Shard, ShardFilter, ShardPage, SourceError, StartPosition, StreamSource,
+    PageToken, RecordStream, Shard, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition,
+    StreamSource,
 };
 use kcl_core::time::{Clock, TokioClock};
 
 use crate::calls::Calls;
 use crate::convert;
+use crate::errors::RESOURCE_NOT_FOUND;
+use crate::fan_out::{Consumer, FanOut, FanOutReader, Lines, SubscriptionStream};
 use crate::pace::PollingSettings;
 use crate::polling::PollingStream;
 
-/// A stream of Kinesis Data Streams, read by polling.
+/// A stream of Kinesis Data Streams, read by polling or by [enhanced fan-out](Self::with_fan_out).
 ///
 /// Cheap to clone. See the [crate](crate) for what it takes care of and which permissions it needs.
 ///
@@ -37,6 +40,8 @@ use crate::polling::PollingStream;
 #[derive(Clone)]
 pub struct KinesisStream {
     calls: Calls,
+    /// How it is read by enhanced fan-out, if it is.
+    fan_out: Option<Arc<FanOutReader>>,
 }
 
 impl KinesisStream {
@@ -59,6 +64,7 @@ impl KinesisStream {
         let clock = Arc::new(TokioClock::new());
         Self {
             calls: Calls::new(client, name_or_arn.into(), clock),
+            fan_out: None,
         }
     }
 
@@ -75,11 +81,54 @@ impl KinesisStream {
         self.calls.polling = settings.in_range();
         self
     }
+
+    /// The same stream, read by enhanced fan-out instead of by polling.
+    ///
+    /// Besides the permissions of the [crate](crate) this takes `kinesis:SubscribeToShard` on the consumer and, unless the consumer's ARN is
+    /// given, `kinesis:DescribeStreamConsumer` and `kinesis:RegisterStreamConsumer`. On AWS it needs HTTP/2, which the SDK's default
+    /// client speaks; a few subscriptions share a connection, and none shares it with requests. If you give the SDK an HTTP client of
+    /// your own, they share what that does.
+    #[must_use]
+    pub fn with_fan_out(mut self, fan_out: FanOut) -> Self {
+        let lines = Lines::new(self.calls.config());
+        self.fan_out = Some(Arc::new(FanOutReader::new(fan_out, lines)));
+        self
+    }
+
+    /// Deregisters the consumer of the stream's [`FanOut`], for when the application is taken out of service. Whoever reads as that consumer
+    /// stops being told of records, and workers of this library register it again. It takes `kinesis:DeregisterStreamConsumer`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`SourceError`]; [`Invalid`](SourceErrorKind::Invalid) if the stream is polled, or if its consumer was given by ARN or as a registered one:
+    /// then it belongs to somebody else. That there is no such consumer is a success.
+    ///
+    /// # Cancel safety
+    ///
+    /// After the future is dropped the consumer may or may not be deregistered.
+    pub async fn deregister_consumer(&self) -> Result<(), SourceError> {
+        let consumer = self.fan_out.as_ref().map(|reader| &reader.settings.consumer);
+        let Some(Consumer::Named { name, register: true }) = consumer else {
+            let message = format!(
+                "the stream {} has no consumer that its workers registered",
+                self.name()
+            );
+            return Err(SourceError::new(SourceErrorKind::Invalid, message));
+        };
+        let stream = self.calls.stream_arn().await?;
+        match self.calls.deregister_consumer(&stream, name).await {
+            Err(failure) if !failure.has_code(RESOURCE_NOT_FOUND) => Err(failure.into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl fmt::Debug for KinesisStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KinesisStream").field(&self.calls).finish()
+        f.debug_struct("KinesisStream")
+            .field("calls", &self.calls)
+            .field("fan_out", &self.fan_out.as_ref().map(|reader| &reader.settings))
+            .finish()
     }
 }
 
@@ -117,17 +166,22 @@ impl StreamSource for KinesisStream {
         })
     }
 
-    /// Asks GetShardIterator, and so finds out whether the shard is there.
+    /// Asks GetShardIterator, or SubscribeToShard, and so finds out whether the shard is there.
     ///
-    /// LATEST is resolved by that call. If its iterator expires before a record came, which takes a reader that pauses for minutes,
-    /// reading begins at the service's time of the opening, up to two seconds early rather than late.
+    /// LATEST is resolved by that call. If its iterator expires, or the subscription breaks, before a record came, reading begins at
+    /// the service's time of the opening, up to two seconds early rather than late.
     async fn open(
         &self,
         shard: &ShardId,
         start: StartPosition,
     ) -> Result<Box<dyn RecordStream>, SourceError> {
-        let opened = PollingStream::open(self.calls.clone(), shard.clone(), start).await?;
-        Ok(Box::new(opened))
+        let (calls, shard) = (self.calls.clone(), shard.clone());
+        Ok(match &self.fan_out {
+            None => Box::new(PollingStream::open(calls, shard, start).await?),
+            Some(reader) => {
+                Box::new(SubscriptionStream::open(calls, Arc::clone(reader), shard, start).await?)
+            }
+        })
     }
 }
 

@@ -321,4 +321,8 @@ impl RecordStream for FaultyRecords {
             Reply::IsLost => Err(lost(StreamCall::Next)),
         }
     }
+
+    fn pause(&mut self) {
+        self.inner.pause();
+    }
 }

@@ -16,7 +16,7 @@ use crate::processor::backoff;
 use crate::rng::Rng;
 use crate::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind};
 use crate::task::TaskPolicy;
-use crate::time::{ClockExt as _, Moment};
+use crate::time::{Clock, ClockExt as _, Moment};
 
 /// What the fetcher has read: records, or the end of the shard, or both.
 #[derive(Debug)]
@@ -68,11 +68,15 @@ impl Fetcher {
     async fn run(mut self, sender: &mpsc::Sender<Fetched>) {
         loop {
             // There must be a place for a batch before it is fetched: nothing waits outside the bound.
-            let Ok(place) = sender.reserve().await else {
+            let clock = Arc::clone(&self.own.services.clock);
+            let Ok(place) = patiently(&*clock, &mut self.stream, sender.reserve()).await else {
                 return;
             };
-            until_known(&self.own).await;
-            let room = room_for(&self.own, &self.account, self.appetite).await;
+            let room = async {
+                until_known(&self.own).await;
+                room_for(&self.own, &self.account, self.appetite).await
+            };
+            let room = patiently(&*clock, &mut self.stream, room).await;
             let begun = self.own.services.clock.now();
             match self.fetch(room.bytes()).await {
                 Ok(fetch) => {
@@ -238,6 +242,22 @@ impl Fetcher {
     }
 }
 
+/// Waits for this. A source that would wait along for long is told to let go of what it keeps.
+async fn patiently<T: Send>(
+    clock: &dyn Clock,
+    stream: &mut Option<Box<dyn RecordStream>>,
+    wait: impl Future<Output = T> + Send,
+) -> T {
+    let mut wait = std::pin::pin!(wait);
+    if let Ok(there) = clock.timeout(SOURCE_PATIENCE, &mut wait).await {
+        return there;
+    }
+    if let Some(stream) = stream {
+        stream.pause();
+    }
+    wait.await
+}
+
 /// Waits while it is not known whether the stream is still the one that the lease is for.
 async fn until_known(own: &Ownership) {
     while own.stream.is_doubted() {
@@ -276,5 +296,8 @@ async fn room_for(own: &Ownership, account: &Account, appetite: Appetite) -> Hel
 
 /// The pause after the first failure, before jitter: one read at the rate that Kinesis allows per shard.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How long a source is kept ready although nobody reads it: shorter than what an unread subscription does to others that share its
+/// connection, longer than most batches take.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest pause between two tries: a service that comes back is noticed within seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -71,6 +71,11 @@ pub trait RecordStream: Send + fmt::Debug {
     ///
     /// Dropping the future loses no record: the next call goes on from where the last successful one ended.
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError>;
+
+    /// Lets go of what costs something while nobody reads, such as a subscription: the reader is held up for longer than a moment.
+    ///
+    /// The next fetch goes on from where the last successful one ended.
+    fn pause(&mut self) {}
 }
 
 /// Which shards to list.

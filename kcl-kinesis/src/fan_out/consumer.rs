@@ -1,0 +1,115 @@
+//! The consumer as which a stream is read: found, or registered by the worker that comes first.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_kinesis::types::ConsumerStatus;
+use kcl_core::source::{SourceError, SourceErrorKind};
+use kcl_core::time::ClockExt as _;
+use tokio::sync::OnceCell;
+
+use crate::calls::{Calls, Registered};
+use crate::errors::{RESOURCE_IN_USE, RESOURCE_NOT_FOUND};
+use crate::fan_out::lines::Lines;
+use crate::fan_out::{Consumer, FanOut};
+
+/// How often to look whether a new consumer is ready.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What all subscriptions of a stream share.
+#[derive(Debug)]
+pub(crate) struct FanOutReader {
+    pub(crate) settings: FanOut,
+    pub(crate) lines: Lines,
+    /// The consumer's ARN, once it is known. One task asks, and the others wait for it.
+    known: Mutex<Arc<OnceCell<String>>>,
+}
+
+impl FanOutReader {
+    pub(crate) fn new(settings: FanOut, lines: Lines) -> Self {
+        Self {
+            settings,
+            lines,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The ARN of the consumer, which is registered and ready.
+    pub(crate) async fn consumer_arn(&self, calls: &Calls) -> Result<String, SourceError> {
+        match &self.settings.consumer {
+            Consumer::Given { arn } => Ok(arn.clone()),
+            Consumer::Named { name, register } => {
+                let known = Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner));
+                let arn = known.get_or_try_init(|| ready_consumer(calls, name, *register));
+                arn.await.cloned()
+            }
+        }
+    }
+
+    /// The consumer may be gone: it is looked for again.
+    pub(crate) fn doubt_consumer(&self) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+}
+
+/// Finds the consumer, or registers it, and waits until it is ready, for as long as one request may take.
+async fn ready_consumer(calls: &Calls, name: &str, register: bool) -> Result<String, SourceError> {
+    let stream = calls.stream_arn().await?;
+    let patience = calls.clock.now() + calls.polling.request_deadline;
+    let mut found = match find(calls, &stream, name).await? {
+        Some(found) => found,
+        None if register => registered(calls, &stream, name).await?,
+        None => {
+            let message = format!(
+                "the stream {} has no consumer named {name}; register it, or let the workers do so with FanOut::consumer",
+                calls.stream_name()
+            );
+            return Err(SourceError::new(SourceErrorKind::Invalid, message));
+        }
+    };
+    loop {
+        if found.status == ConsumerStatus::Active {
+            return Ok(found.arn);
+        }
+        if calls.clock.now() >= patience {
+            let message = format!(
+                "the consumer {name} of the stream {} is {} and not yet ready",
+                calls.stream_name(),
+                found.status
+            );
+            return Err(SourceError::new(SourceErrorKind::Unavailable, message));
+        }
+        calls.clock.sleep(LOOK).await;
+        found = match find(calls, &stream, name).await? {
+            Some(found) => found,
+            // It was being deleted.
+            None => registered(calls, &stream, name).await?,
+        };
+    }
+}
+
+async fn find(calls: &Calls, stream: &str, name: &str) -> Result<Option<Registered>, SourceError> {
+    match calls.describe_consumer(stream, name).await {
+        Ok(found) => Ok(Some(found)),
+        Err(failure) if failure.has_code(RESOURCE_NOT_FOUND) => Ok(None),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// Registers the consumer, unless another worker was faster: then it is there.
+async fn registered(calls: &Calls, stream: &str, name: &str) -> Result<Registered, SourceError> {
+    match calls.register_consumer(stream, name).await {
+        Ok(made) => {
+            tracing::info!(
+                stream = calls.stream_name(),
+                consumer = name,
+                "registered the consumer"
+            );
+            Ok(made)
+        }
+        Err(failure) if failure.has_code(RESOURCE_IN_USE) => {
+            Ok(calls.describe_consumer(stream, name).await?)
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}

@@ -1,0 +1,97 @@
+//! Enhanced fan-out: the service pushes the records of a shard to a registered consumer, over a subscription of up to five minutes.
+
+mod consumer;
+mod lines;
+mod subscription;
+mod timing;
+
+use std::time::Duration;
+
+pub(crate) use consumer::FanOutReader;
+pub(crate) use lines::Lines;
+pub(crate) use subscription::SubscriptionStream;
+
+/// How a stream is read by enhanced fan-out: as which consumer, and how a subscription is watched.
+///
+/// Each consumer of a stream has 2 MiB per second and shard for itself, and is told of records as they come, at a
+/// [price](https://aws.amazon.com/kinesis/data-streams/pricing/) per shard and per byte. An application is one consumer: all its workers
+/// use the same name, and no other application may, since a shard has one subscription per consumer.
+///
+/// ```
+/// use kcl_kinesis::FanOut;
+///
+/// // Registered by whichever worker comes first, and found by the others.
+/// let ours = FanOut::consumer("truck-tracker");
+/// // Registered by somebody else, as it must be for a stream of another account.
+/// let given = FanOut::consumer_arn("arn:aws:kinesis:eu-west-1:123456789012:stream/trucks/consumer/truck-tracker:1700000000");
+/// # let _ = (ours, given);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FanOut {
+    pub(crate) consumer: Consumer,
+    pub(crate) silence: Duration,
+    pub(crate) renewal: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Consumer {
+    Named { name: String, register: bool },
+    Given { arn: String },
+}
+
+/// The service ends a subscription after five minutes.
+const RENEWAL: Duration = Duration::from_secs(270);
+/// Kinesis sends an event every few seconds, with or without records.
+const SILENCE: Duration = Duration::from_secs(15);
+/// The service takes no second subscription within this time of the first.
+pub(crate) const SHORTEST_RENEWAL: Duration = Duration::from_secs(5);
+const SHORTEST_SILENCE: Duration = Duration::from_millis(100);
+
+impl FanOut {
+    /// As the consumer of this name, which is registered if the stream has none of that name.
+    ///
+    /// Nothing ever deregisters it but [`KinesisStream::deregister_consumer`](crate::KinesisStream::deregister_consumer).
+    pub fn consumer(name: impl Into<String>) -> Self {
+        Self::of(Consumer::Named {
+            name: name.into(),
+            register: true,
+        })
+    }
+
+    /// As the consumer of this name, which must be registered already: for workers without the permission.
+    pub fn registered_consumer(name: impl Into<String>) -> Self {
+        Self::of(Consumer::Named {
+            name: name.into(),
+            register: false,
+        })
+    }
+
+    /// As the consumer with this ARN. Neither looked for nor registered, and never deregistered.
+    pub fn consumer_arn(arn: impl Into<String>) -> Self {
+        Self::of(Consumer::Given { arn: arn.into() })
+    }
+
+    fn of(consumer: Consumer) -> Self {
+        Self {
+            consumer,
+            silence: SILENCE,
+            renewal: RENEWAL,
+        }
+    }
+
+    /// How long a subscription may be silent before it is taken for dead and opened anew. At least 100 ms; 15 s by default, since Kinesis sends
+    /// an event every few seconds even when there are no records.
+    #[must_use]
+    pub fn silence(mut self, limit: Duration) -> Self {
+        self.silence = limit.max(SHORTEST_SILENCE);
+        self
+    }
+
+    /// How old a subscription may become before it is replaced by a new one. At least 5 s; four and a half minutes by default, less up to a
+    /// tenth of it, so that the subscriptions of many shards are not renewed at once. The service ends it after five.
+    #[must_use]
+    pub fn renewal(mut self, age: Duration) -> Self {
+        self.renewal = age.max(SHORTEST_RENEWAL);
+        self
+    }
+}
