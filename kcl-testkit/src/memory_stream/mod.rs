@@ -6,6 +6,8 @@
 
 mod builder;
 mod number;
+#[cfg(feature = "wire")]
+mod place;
 mod reader;
 mod state;
 
@@ -20,6 +22,9 @@ use kcl_core::source::{Shard, SourceError};
 use kcl_core::time::{Clock, ClockExt as _, Moment, Timestamp};
 
 pub use builder::MemoryStreamBuilder;
+
+#[cfg(feature = "wire")]
+pub(crate) use place::{Page, Place};
 
 use state::State;
 
@@ -279,6 +284,13 @@ impl MemoryStream {
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.shared.clock
+    }
+
+    fn arn(&self) -> String {
+        format!(
+            "arn:aws:kinesis:us-east-1:000000000000:stream/{}",
+            self.shared.name
+        )
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

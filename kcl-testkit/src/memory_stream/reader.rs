@@ -27,10 +27,7 @@ impl StreamSource for MemoryStream {
         }
         Ok(StreamIdentity {
             name: self.shared.name.clone(),
-            arn: format!(
-                "arn:aws:kinesis:us-east-1:000000000000:stream/{}",
-                self.shared.name
-            ),
+            arn: self.arn(),
             created: state.created,
         })
     }

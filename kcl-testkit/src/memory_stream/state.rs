@@ -61,12 +61,38 @@ pub(super) struct ShardIterator {
     epoch: u64,
 }
 
+/// What a place of a shard holds.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) records: Vec<Record>,
+    /// The place behind them.
+    pub(super) next: Tick,
+    /// Whether there are unread records.
+    pub(super) more: bool,
+    /// The age of the first unread record.
+    pub(super) behind: Duration,
+    /// Set when the shard is closed and nothing of it is unread.
+    pub(super) end: Option<ShardEnd>,
+}
+
 fn gone(what: impl std::fmt::Display) -> SourceError {
     SourceError::new(SourceErrorKind::NotFound, format!("{what} is not there"))
 }
 
 fn invalid(message: String) -> SourceError {
     SourceError::new(SourceErrorKind::Invalid, message)
+}
+
+/// Where a record belongs; `None` when it may go anywhere.
+fn hash_key(explicit: Option<u128>, partition_key: Option<&str>) -> Option<u128> {
+    explicit.or_else(|| partition_key.map(number::hash_key))
+}
+
+impl ShardIterator {
+    #[cfg(feature = "wire")]
+    pub(super) fn from(&self) -> Tick {
+        self.from
+    }
 }
 
 impl State {
@@ -159,7 +185,24 @@ impl State {
         }
     }
 
+    pub(super) fn check_generation(&self, generation: u64) -> Result<(), SourceError> {
+        if generation == self.generation {
+            Ok(())
+        } else {
+            Err(gone("the stream that this reader opened"))
+        }
+    }
+
     // ------------------------------------------------------------------ put
+
+    /// The open shard that a record goes to.
+    #[cfg(feature = "wire")]
+    pub(super) fn route(&self, partition_key: &str, explicit_hash_key: Option<u128>) -> Option<ShardId> {
+        let key = hash_key(explicit_hash_key, Some(partition_key))?;
+        let mut open = self.shards.iter().filter(|(_, shard)| shard.closed.is_none());
+        open.find(|(_, shard)| shard.hash_range.contains(key))
+            .map(|(id, _)| id.clone())
+    }
 
     pub(super) fn put(
         &mut self,
@@ -169,11 +212,7 @@ impl State {
         at: Timestamp,
     ) -> Result<(ShardId, SequenceNumber), SourceError> {
         self.check_there()?;
-        let hash_key = match (explicit_hash_key, &partition_key) {
-            (Some(key), _) => Some(key),
-            (None, Some(key)) => Some(number::hash_key(key)),
-            (None, None) => None,
-        };
+        let hash_key = hash_key(explicit_hash_key, partition_key.as_deref());
         let tick = self.tick();
         let keyless = self.keyless;
         let mut open = self.shards.iter_mut().filter(|(_, shard)| shard.closed.is_none());
@@ -350,7 +389,7 @@ impl State {
         service_time: Timestamp,
     ) -> Result<ShardIterator, SourceError> {
         let shard = self.readable(id)?;
-        let future = self.next_tick + 1;
+        let future = self.future();
         let from = match start {
             StartPosition::TrimHorizon => 0,
             StartPosition::Latest => future,
@@ -365,6 +404,19 @@ impl State {
             StartPosition::AfterSequence(number) => shard.tick_of(id, number)? + 1,
         };
         Ok(self.mint(from, now))
+    }
+
+    /// The place before which everything lies that ever happened.
+    pub(super) fn future(&self) -> Tick {
+        self.next_tick + 1
+    }
+
+    /// The highest number of the shard that lies before this place: with the first record after it, reading goes on there.
+    #[cfg(feature = "wire")]
+    pub(super) fn number_before(&self, id: &ShardId, from: Tick) -> Result<SequenceNumber, SourceError> {
+        let shard = self.readable(id)?;
+        let tick = from.saturating_sub(1).max(shard.opened.0);
+        Ok(number::sequence_number(tick, shard.index))
     }
 
     fn mint(&self, from: Tick, now: Moment) -> ShardIterator {
@@ -389,9 +441,7 @@ impl State {
         now: Moment,
         service_time: Timestamp,
     ) -> Result<(Fetch, ShardIterator), SourceError> {
-        if iterator.generation != self.generation {
-            return Err(gone("the stream that this reader opened"));
-        }
+        self.check_generation(iterator.generation)?;
         self.readable(id)?;
         if self.expired(&iterator, now) {
             self.reminted += 1;
@@ -403,29 +453,47 @@ impl State {
             .get_mut(id)
             .ok_or_else(|| gone(format_args!("the shard {id}")))?;
         shard.admit(reads_per_second, now)?;
-        let records = shard.take(iterator.from, limit);
-        let from = records.last().map_or(iterator.from, |(tick, _)| tick + 1);
-        let unread = shard.first_from(from);
-        let ended = shard.closed.is_some() && unread.is_none();
-        let behind = unread.map_or(Duration::ZERO, |(_, arrived, _)| {
-            let millis = service_time.as_millis().saturating_sub(arrived.as_millis());
-            Duration::from_millis(u64::try_from(millis).unwrap_or(0))
-        });
-        let wait = if unread.is_some() || ended {
+        let reading = self.read_from(id, iterator.from, limit, MAX_FETCH_BYTES, service_time)?;
+        let wait = if reading.more || reading.end.is_some() {
             self.pace.behind
         } else {
             self.pace.idle
         };
-        let end = ended.then(|| self.end_of(id));
-        let records: Vec<_> = records.into_iter().map(|(_, record)| record).collect();
         let fetch = Fetch {
-            bytes: records.iter().map(Record::size).sum(),
-            records,
-            behind: Some(behind),
-            end,
+            bytes: reading.records.iter().map(Record::size).sum(),
+            records: reading.records,
+            behind: Some(reading.behind),
+            end: reading.end,
             wait,
         };
-        Ok((fetch, self.mint(from, now)))
+        Ok((fetch, self.mint(reading.next, now)))
+    }
+
+    /// What lies at a place of the shard, at most so much of it.
+    pub(super) fn read_from(
+        &self,
+        id: &ShardId,
+        from: Tick,
+        limit: FetchLimit,
+        bytes: usize,
+        service_time: Timestamp,
+    ) -> Result<Reading, SourceError> {
+        let shard = self.readable(id)?;
+        let records = shard.take(from, limit, bytes);
+        let next = records.last().map_or(from, |(tick, _)| tick + 1);
+        let unread = shard.first_from(next);
+        let behind = unread.map_or(Duration::ZERO, |(_, arrived, _)| {
+            let millis = service_time.as_millis().saturating_sub(arrived.as_millis());
+            Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+        });
+        let ended = shard.closed.is_some() && unread.is_none();
+        Ok(Reading {
+            records: records.into_iter().map(|(_, record)| record).collect(),
+            next,
+            more: unread.is_some(),
+            behind,
+            end: ended.then(|| self.end_of(id)),
+        })
     }
 
     fn end_of(&self, id: &ShardId) -> ShardEnd {
@@ -507,7 +575,7 @@ impl ShardState {
         self.records.get(self.first_index_from(from))
     }
 
-    fn take(&self, from: Tick, limit: FetchLimit) -> Vec<(Tick, Record)> {
+    fn take(&self, from: Tick, limit: FetchLimit, most_bytes: usize) -> Vec<(Tick, Record)> {
         let most = limit.records.clamp(1, MAX_FETCH_RECORDS) as usize;
         let mut bytes = 0;
         self.records
@@ -516,7 +584,7 @@ impl ShardState {
             .take_while(|(_, _, record)| {
                 let first = bytes == 0;
                 bytes += record.data().len().max(1);
-                first || bytes <= MAX_FETCH_BYTES
+                first || bytes <= most_bytes
             })
             .map(|(tick, _, record)| (*tick, record.clone()))
             .collect()

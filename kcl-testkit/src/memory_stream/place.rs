@@ -1,0 +1,96 @@
+//! Places in a shard that can be written down: what a server hands out instead of open readers.
+
+use std::time::Duration;
+
+use kcl_core::model::{Record, SequenceNumber, ShardId, StreamIdentity};
+use kcl_core::source::{FetchLimit, ShardEnd, SourceError, StartPosition};
+
+use super::MemoryStream;
+
+/// Where a reader goes on. It has no age of its own: whoever hands it out says how long it is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Which creation of the stream it belongs to.
+    pub(crate) generation: u64,
+    /// How often iterators had been made to expire.
+    pub(crate) epoch: u64,
+    /// The tick of the first record that was not read.
+    pub(crate) from: u64,
+}
+
+/// What lies at a place.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) records: Vec<Record>,
+    /// Where to go on.
+    pub(crate) next: Place,
+    /// A sequence number after which `next` begins.
+    pub(crate) continuation: SequenceNumber,
+    pub(crate) behind: Duration,
+    pub(crate) end: Option<ShardEnd>,
+}
+
+impl MemoryStream {
+    /// Which stream this is, unless it was deleted.
+    pub(crate) fn described(&self) -> Option<StreamIdentity> {
+        let state = self.state();
+        (!state.deleted).then(|| StreamIdentity {
+            name: self.shared.name.clone(),
+            arn: self.arn(),
+            created: state.created,
+        })
+    }
+
+    /// Turns a start position into a place, once.
+    pub(crate) fn place(&self, shard: &ShardId, start: &StartPosition) -> Result<Place, SourceError> {
+        let (now, service_time) = (self.shared.clock.now(), self.service_time());
+        let state = self.state();
+        let iterator = state.open(shard, start, now, service_time)?;
+        Ok(Place {
+            generation: iterator.generation,
+            epoch: state.iterator_epoch,
+            from: iterator.from(),
+        })
+    }
+
+    /// Whether [`expire_iterators`](Self::expire_iterators) was called since.
+    pub(crate) fn made_to_expire(&self, place: Place) -> bool {
+        place.epoch < self.state().iterator_epoch
+    }
+
+    /// Reads at a place. What the service limits is not limited here.
+    pub(crate) fn read_place(
+        &self,
+        shard: &ShardId,
+        place: Place,
+        limit: FetchLimit,
+        bytes: usize,
+    ) -> Result<Page, SourceError> {
+        let service_time = self.service_time();
+        let state = self.state();
+        state.check_generation(place.generation)?;
+        let reading = state.read_from(shard, place.from, limit, bytes, service_time)?;
+        // A reader that has caught up moves with the stream, records or not.
+        let from = if reading.more || reading.end.is_some() {
+            reading.next
+        } else {
+            reading.next.max(state.future())
+        };
+        Ok(Page {
+            continuation: state.number_before(shard, from)?,
+            records: reading.records,
+            next: Place {
+                generation: state.generation,
+                epoch: state.iterator_epoch,
+                from,
+            },
+            behind: reading.behind,
+            end: reading.end,
+        })
+    }
+
+    /// The open shard that a record with this partition key or explicit hash key goes to.
+    pub(crate) fn route(&self, partition_key: &str, explicit_hash_key: Option<u128>) -> Option<ShardId> {
+        self.state().route(partition_key, explicit_hash_key)
+    }
+}
