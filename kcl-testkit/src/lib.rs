@@ -11,6 +11,8 @@ pub mod lease_suite;
 pub mod memory_stream;
 pub mod processors;
 pub mod source_suite;
+#[cfg(feature = "wire")]
+pub mod wire;
 
 pub use faulty_stream::FaultyStream;
 pub use fleet::simulate;

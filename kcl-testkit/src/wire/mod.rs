@@ -1,0 +1,190 @@
+//! [`MemoryStream`]s behind the protocol of Kinesis, on a loopback port: what any AWS SDK can be pointed at.
+//!
+//! The server does what a consumer can notice, in JSON and CBOR, over HTTP/1.1 and HTTP/2 (with prior knowledge): the end of a
+//! shard and its children in GetRecords and in SubscribeToShard, throttles, the expiry of iterators and tokens, subscriptions
+//! that end after five minutes, cannot be repeated within five seconds and take over from one another. Every limit and every
+//! time is in [`WireOptions`]; [`WireFaults`] makes calls fail. Signatures are not checked, nothing is encrypted, and nothing is
+//! stored but in memory.
+//!
+//! The streams are the test's own: what it puts, splits or deletes is there for the clients, and the other way round.
+//!
+//! ```
+//! use kcl_testkit::MemoryStream;
+//! use kcl_testkit::wire::{Fault, FaultRule, Operation, WireOptions, WireServer};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let trucks = MemoryStream::builder("trucks").shards(2).build();
+//! let server = WireServer::start([trucks.clone()], WireOptions::default()).await?;
+//! println!("point AWS_ENDPOINT_URL_KINESIS at {}", server.endpoint());
+//!
+//! trucks.put("truck-17", "50.1,8.7")?;
+//! server.faults().inject(FaultRule::new(Fault::Hang).on(Operation::GetRecords).times(1));
+//! // ... run what is to be tested ...
+//! assert_eq!(server.requests().count(Operation::GetRecords), 0);
+//! server.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Without a test around it, the same is a command:
+//!
+//! ```text
+//! cargo run -p kcl-testkit --features wire --bin kinesis-local -- --port 4567 --stream trucks:4
+//! ```
+
+mod body;
+mod connection;
+mod consumers;
+mod error;
+mod faults;
+mod limits;
+mod operation;
+mod operations;
+mod options;
+mod protocol;
+mod requests;
+mod server;
+mod streams;
+mod subscription;
+mod token;
+mod value;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use kcl_core::source::StreamSource as _;
+use kcl_core::task::TaskPolicy;
+use kcl_core::time::{Clock, TokioClock};
+use tokio::net::TcpListener;
+
+pub use faults::{Fault, FaultRule, WireFaults};
+pub use operation::Operation;
+pub use options::{WireLimits, WireOptions};
+pub use protocol::Protocol;
+pub use requests::WireRequests;
+
+use crate::memory_stream::MemoryStream;
+use server::Shared;
+use streams::{Entry, Streams};
+
+/// A running server. It stops when it is dropped.
+#[derive(Debug)]
+pub struct WireServer {
+    shared: Shared,
+    address: SocketAddr,
+    endpoint: String,
+}
+
+impl WireServer {
+    /// Starts a server for these streams on the current runtime, in real time.
+    ///
+    /// The streams should live by a clock of real time too, as they do by default.
+    ///
+    /// # Errors
+    ///
+    /// When the port cannot be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future starts nothing.
+    pub async fn start(
+        streams: impl IntoIterator<Item = MemoryStream>,
+        options: WireOptions,
+    ) -> io::Result<Self> {
+        Self::start_with_clock(streams, options, Arc::new(TokioClock::new())).await
+    }
+
+    /// Starts a server whose limits and lifetimes follow this clock.
+    ///
+    /// # Errors
+    ///
+    /// When the port cannot be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future starts nothing.
+    pub async fn start_with_clock(
+        streams: impl IntoIterator<Item = MemoryStream>,
+        options: WireOptions,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
+        let address = listener.local_addr()?;
+        let mut served = Streams::default();
+        for stream in streams {
+            served.add(stream.name().to_owned(), Entry::new(stream, false));
+        }
+        let shared = Shared::new(options, clock, served);
+        let accepting = server::accept(shared.clone(), listener);
+        shared.scope.spawn("accept", TaskPolicy::Vital, accepting);
+        Ok(Self {
+            shared,
+            address,
+            endpoint: format!("http://{address}"),
+        })
+    }
+
+    /// Where the server answers, such as `http://127.0.0.1:4567`.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The address of [`endpoint`](Self::endpoint).
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What is to go wrong.
+    #[must_use]
+    pub fn faults(&self) -> &WireFaults {
+        &self.shared.faults
+    }
+
+    /// What was asked so far.
+    #[must_use]
+    pub fn requests(&self) -> &WireRequests {
+        &self.shared.requests
+    }
+
+    /// Serves another stream too. One with the same name is served no more.
+    pub fn add_stream(&self, stream: MemoryStream) {
+        let name = stream.name().to_owned();
+        self.shared.streams().add(name, Entry::new(stream, false));
+    }
+
+    /// A stream that is served: one that was given, or one that a client created.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Option<MemoryStream> {
+        let mut streams = self.shared.streams();
+        streams.named(name).ok().map(|entry| entry.stream.clone())
+    }
+
+    /// Resets every connection that is open now.
+    pub fn reset_connections(&self) {
+        self.shared.connections.throw();
+    }
+
+    /// Makes every subscription that runs now silent for ever, while its connection stays open. New ones are not concerned.
+    pub fn silence_subscriptions(&self) {
+        self.shared.subscriptions.throw();
+    }
+
+    /// Ends all connections and frees the port.
+    ///
+    /// # Cancel safety
+    ///
+    /// The server stops even if the future is dropped; only the wait for it ends.
+    pub async fn stop(self) {
+        self.shared.scope.kill();
+        self.shared.scope.wait_until_empty().await;
+    }
+}
+
+impl Drop for WireServer {
+    fn drop(&mut self) {
+        self.shared.scope.kill();
+    }
+}

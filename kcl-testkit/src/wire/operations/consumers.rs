@@ -1,0 +1,134 @@
+//! Consumers for enhanced fan-out, and their subscriptions.
+
+use kcl_core::model::ShardId;
+use kcl_core::source::StreamSource as _;
+use kcl_core::time::Moment;
+use tokio::sync::oneshot;
+
+use super::Answer;
+use super::reading::position;
+use crate::memory_stream::{MemoryStream, Place};
+use crate::wire::error::ServiceError;
+use crate::wire::server::Shared;
+use crate::wire::token::NextToken;
+use crate::wire::value::Map;
+
+/// A subscription that was granted.
+#[derive(Debug)]
+pub(in crate::wire) struct Opened {
+    pub(in crate::wire) source: Source,
+    /// Why the subscription must end early.
+    pub(in crate::wire) ended: oneshot::Receiver<ServiceError>,
+}
+
+/// What a subscription reads, and from where.
+#[derive(Debug)]
+pub(in crate::wire) struct Source {
+    pub(in crate::wire) stream: MemoryStream,
+    pub(in crate::wire) shard: ShardId,
+    pub(in crate::wire) place: Place,
+}
+
+pub(super) fn register(shared: &Shared, request: &Map, now: Moment) -> Answer {
+    let mut streams = shared.streams();
+    let entry = streams.readable(request, now)?;
+    let name = request.needed_text("ConsumerName")?;
+    let arn = entry.identity()?.arn;
+    let created = entry.stream.service_time();
+    let takes = shared.options.consumer_transition;
+    let limits = &shared.options.limits;
+    let consumer = entry
+        .consumers
+        .register(name, &arn, limits, created, now, takes)?;
+    Ok(Map::new().with("Consumer", consumer.describe(now)))
+}
+
+pub(super) fn deregister(shared: &Shared, request: &Map, now: Moment) -> Answer {
+    let mut streams = shared.streams();
+    let entry = streams.of(request)?;
+    let name = match request.text("ConsumerARN")? {
+        Some(arn) => entry.consumers.with_arn(arn)?.name.clone(),
+        None => {
+            let name = request.needed_text("ConsumerName")?;
+            entry.consumers.named(name)?.name.clone()
+        }
+    };
+    let takes = shared.options.consumer_transition;
+    entry.consumers.deregister(&name, now, takes);
+    streams.settle(now);
+    Ok(Map::new())
+}
+
+pub(super) fn describe(shared: &Shared, request: &Map, now: Moment) -> Answer {
+    let mut streams = shared.streams();
+    let entry = streams.of(request)?;
+    let stream_arn = entry.identity()?.arn;
+    let consumer = match request.text("ConsumerARN")? {
+        Some(arn) => entry.consumers.with_arn(arn)?,
+        None => entry.consumers.named(request.needed_text("ConsumerName")?)?,
+    };
+    let description = consumer.describe(now).with("StreamARN", stream_arn);
+    Ok(Map::new().with("ConsumerDescription", description))
+}
+
+pub(super) fn list(shared: &Shared, request: &Map, now: Moment) -> Answer {
+    let most = request.int_within("MaxResults", 1, 10_000)?.unwrap_or(100);
+    let token = match request.text("NextToken")? {
+        Some(text) => Some(
+            NextToken::decode(text)
+                .ok_or_else(|| ServiceError::invalid("NextToken is not one that this service made"))?,
+        ),
+        None => None,
+    };
+    if token
+        .as_ref()
+        .is_some_and(|token| now.saturating_since(token.minted) > shared.options.token_lifetime)
+    {
+        return Err(ServiceError::expired_token("NextToken has expired"));
+    }
+    let mut streams = shared.streams();
+    let entry = streams.of(request)?;
+    let mut rest = entry.consumers.iter().filter(|consumer| {
+        token
+            .as_ref()
+            .is_none_or(|token| consumer.name.as_str() > token.last.as_str())
+    });
+    let page: Vec<_> = rest
+        .by_ref()
+        .take(usize::try_from(most).unwrap_or(usize::MAX))
+        .collect();
+    let last = page.last().filter(|_| rest.next().is_some());
+    let next = last.map(|last| {
+        let token = NextToken {
+            stream: entry.stream.name().to_owned(),
+            filter: "consumers".to_owned(),
+            last: last.name.clone(),
+            minted: now,
+        };
+        token.encode()
+    });
+    let consumers: Vec<Map> = page.iter().map(|consumer| consumer.describe(now)).collect();
+    Ok(Map::new()
+        .with("Consumers", consumers)
+        .with_some("NextToken", next))
+}
+
+/// Grants a subscription. Nothing has changed if it is refused.
+pub(super) fn subscribe(shared: &Shared, request: &Map, now: Moment) -> Result<Opened, ServiceError> {
+    let mut streams = shared.streams();
+    let entry = streams.readable(request, now)?;
+    let stream = entry.stream.clone();
+    let shard = request.shard("ShardId")?;
+    let start = request
+        .map("StartingPosition")?
+        .ok_or_else(|| ServiceError::validation("StartingPosition is missing"))?;
+    let start = position(start, "Type", "SequenceNumber", "Timestamp")?;
+    let arn = request.needed_text("ConsumerARN")?;
+    let consumer = entry.consumers.with_arn(arn)?;
+    let place = stream.place(&shard, &start)?;
+    consumer.may_subscribe(&shard, shared.options.resubscribe_after, now)?;
+    Ok(Opened {
+        ended: consumer.subscribe(&shard, now),
+        source: Source { stream, shard, place },
+    })
+}

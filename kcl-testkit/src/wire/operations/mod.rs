@@ -1,0 +1,88 @@
+//! What each operation does: from a request to an answer, at one moment.
+
+mod consumers;
+mod listing;
+pub(super) mod reading;
+mod resharding;
+mod streams;
+mod writing;
+
+use kcl_core::model::ShardId;
+use kcl_core::time::Timestamp;
+
+pub(super) use consumers::{Opened, Source};
+
+use super::Operation;
+use super::error::ServiceError;
+use super::server::Shared;
+use super::token::ShardIterator;
+use super::value::Map;
+
+pub(super) type Answer = Result<Map, ServiceError>;
+
+/// What comes of a request.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Answer(Map),
+    Subscription(Opened),
+}
+
+/// Does what the request asks for.
+pub(super) fn perform(shared: &Shared, operation: Operation, request: &Map) -> Result<Outcome, ServiceError> {
+    let now = shared.clock.now();
+    shared.streams().settle(now);
+    shared.admit(operation, request, now)?;
+    let answer = match operation {
+        Operation::CreateStream => streams::create(shared, request, now),
+        Operation::DeleteStream => streams::delete(shared, request, now),
+        Operation::DescribeStream => streams::describe(shared, request, now),
+        Operation::DescribeStreamSummary => streams::summary(shared, request, now),
+        Operation::ListStreams => streams::list(shared, request, now),
+        Operation::ListShards => listing::list_shards(shared, request, now),
+        Operation::SplitShard => resharding::split(shared, request, now),
+        Operation::MergeShards => resharding::merge(shared, request, now),
+        Operation::PutRecord => writing::put_record(shared, request, now),
+        Operation::PutRecords => writing::put_records(shared, request, now),
+        Operation::GetShardIterator => reading::get_shard_iterator(shared, request, now),
+        Operation::GetRecords => reading::get_records(shared, request, now),
+        Operation::RegisterStreamConsumer => consumers::register(shared, request, now),
+        Operation::DeregisterStreamConsumer => consumers::deregister(shared, request, now),
+        Operation::DescribeStreamConsumer => consumers::describe(shared, request, now),
+        Operation::ListStreamConsumers => consumers::list(shared, request, now),
+        Operation::SubscribeToShard => {
+            let opened = consumers::subscribe(shared, request, now)?;
+            return Ok(Outcome::Subscription(opened));
+        }
+    };
+    answer.map(Outcome::Answer)
+}
+
+/// The shard that a request is about, if it is about one.
+pub(super) fn shard_of(request: &Map) -> Option<ShardId> {
+    let named = ["ShardId", "ShardToSplit", "ShardToMerge"]
+        .iter()
+        .find_map(|name| request.text(name).ok().flatten());
+    match named {
+        Some(id) => ShardId::new(id).ok(),
+        None => iterator_of(request).map(|iterator| iterator.shard),
+    }
+}
+
+/// The time of the stream that a request is about, or of the server.
+pub(super) fn service_time(shared: &Shared, request: &Map) -> Timestamp {
+    let mut streams = shared.streams();
+    let entry = match iterator_of(request) {
+        Some(iterator) => streams.named(&iterator.stream),
+        None => streams.of(request),
+    };
+    entry.map_or_else(|_| shared.clock.wall(), |entry| entry.stream.service_time())
+}
+
+fn iterator_of(request: &Map) -> Option<ShardIterator> {
+    ShardIterator::decode(request.text("ShardIterator").ok()??)
+}
+
+/// The name of a shard among those of all streams, to count by.
+fn counted(stream: &str, shard: &ShardId) -> String {
+    format!("{stream}/{shard}")
+}

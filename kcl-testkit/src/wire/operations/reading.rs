@@ -1,0 +1,154 @@
+//! Iterators and GetRecords.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use kcl_core::model::{Record, SequenceNumber};
+use kcl_core::source::{ChildShard, FetchLimit, ShardEnd, StartPosition, StreamSource as _};
+use kcl_core::time::Moment;
+
+use super::listing::hash_range_map;
+use super::{Answer, counted};
+use crate::wire::error::ServiceError;
+use crate::wire::server::Shared;
+use crate::wire::token::ShardIterator;
+use crate::wire::value::{Map, Value};
+
+/// The most records that a read may ask for and gets.
+const MOST_RECORDS: i64 = 10_000;
+/// The most bytes that a read gets, unless a single record has more.
+const MOST_BYTES: usize = 10 * 1024 * 1024;
+
+/// A start position, from the members that GetShardIterator and SubscribeToShard call differently.
+pub(super) fn position(
+    request: &Map,
+    kind: &str,
+    number: &str,
+    time: &str,
+) -> Result<StartPosition, ServiceError> {
+    let sequence = || {
+        let digits = request
+            .text(number)?
+            .ok_or_else(|| ServiceError::invalid(format!("{number} is missing")))?;
+        SequenceNumber::new(digits)
+            .map_err(|_| ServiceError::invalid(format!("{number} is not a sequence number: {digits}")))
+    };
+    match request.needed_text(kind)? {
+        "TRIM_HORIZON" => Ok(StartPosition::TrimHorizon),
+        "LATEST" => Ok(StartPosition::Latest),
+        "AT_SEQUENCE_NUMBER" => Ok(StartPosition::AtSequence(sequence()?)),
+        "AFTER_SEQUENCE_NUMBER" => Ok(StartPosition::AfterSequence(sequence()?)),
+        "AT_TIMESTAMP" => request
+            .time(time)?
+            .map(StartPosition::AtTimestamp)
+            .ok_or_else(|| ServiceError::invalid("Timestamp is missing")),
+        other => Err(ServiceError::validation(format!(
+            "{other:?} is not a place to start at"
+        ))),
+    }
+}
+
+pub(super) fn get_shard_iterator(shared: &Shared, request: &Map, now: Moment) -> Answer {
+    let stream = shared.streams().readable(request, now)?.stream.clone();
+    let shard = request.shard("ShardId")?;
+    let start = position(
+        request,
+        "ShardIteratorType",
+        "StartingSequenceNumber",
+        "Timestamp",
+    )?;
+    shared.limiter().call(
+        crate::wire::Operation::GetShardIterator,
+        &counted(stream.name(), &shard),
+        shared.options.limits.iterators_per_second,
+        now,
+    )?;
+    let iterator = ShardIterator {
+        place: stream.place(&shard, &start)?,
+        stream: stream.name().to_owned(),
+        shard,
+        minted: now,
+    };
+    Ok(Map::new().with("ShardIterator", iterator.encode()))
+}
+
+pub(super) fn get_records(shared: &Shared, request: &Map, now: Moment) -> Answer {
+    let most = request
+        .int_within("Limit", 1, MOST_RECORDS)?
+        .unwrap_or(MOST_RECORDS);
+    let iterator = ShardIterator::decode(request.needed_text("ShardIterator")?)
+        .ok_or_else(|| ServiceError::invalid("Invalid ShardIterator."))?;
+    let stream = shared.streams().named(&iterator.stream)?.stream.clone();
+    let age = now.saturating_since(iterator.minted);
+    let lifetime = shared.options.iterator_lifetime;
+    if age > lifetime || stream.made_to_expire(iterator.place) {
+        return Err(ServiceError::expired_iterator(format!(
+            "Iterator expired. It is {age:?} old; the most is {lifetime:?}."
+        )));
+    }
+    let limits = &shared.options.limits;
+    let shard = counted(stream.name(), &iterator.shard);
+    shared.limiter().read(&shard, limits, now)?;
+    let limit = FetchLimit {
+        records: u32::try_from(most).unwrap_or(u32::MAX),
+    };
+    let page = stream.read_place(&iterator.shard, iterator.place, limit, MOST_BYTES)?;
+    shared.limiter().brought(&shard, size(&page.records), limits, now);
+    let next = page.end.is_none().then(|| {
+        let next = ShardIterator {
+            place: page.next,
+            minted: now,
+            ..iterator
+        };
+        next.encode()
+    });
+    Ok(Map::new()
+        .with("Records", records(page.records))
+        .with_some("NextShardIterator", next)
+        .with("MillisBehindLatest", millis(page.behind))
+        .with_some("ChildShards", page.end.as_ref().map(children)))
+}
+
+/// What the records count against limits.
+pub(in crate::wire) fn size(records: &[Record]) -> u64 {
+    let size = |record: &Record| record.data().len() + record.partition_key().map_or(0, str::len);
+    u64::try_from(records.iter().map(size).sum::<usize>()).unwrap_or(u64::MAX)
+}
+
+/// Records as answers and events show them. They are many, so nothing of them is copied.
+pub(in crate::wire) fn records(records: Vec<Record>) -> Value {
+    let record = |record: Record| {
+        let member = |name, value| (Cow::Borrowed(name), value);
+        let mut members = Vec::with_capacity(5);
+        members.push(member(
+            "SequenceNumber",
+            Value::from(record.sequence_number().as_str()),
+        ));
+        if let Some(arrived) = record.arrived() {
+            members.push(member("ApproximateArrivalTimestamp", Value::Time(arrived)));
+        }
+        members.push(member("Data", Value::Blob(record.data().clone())));
+        if let Some(key) = record.partition_key() {
+            members.push(member("PartitionKey", Value::from(key)));
+        }
+        members.push(member("EncryptionType", Value::from("NONE")));
+        Value::Map(Map(members))
+    };
+    Value::List(records.into_iter().map(record).collect())
+}
+
+pub(in crate::wire) fn millis(behind: Duration) -> i64 {
+    i64::try_from(behind.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What a shard became, as its end shows it.
+pub(in crate::wire) fn children(end: &ShardEnd) -> Vec<Map> {
+    let child = |child: &ChildShard| {
+        let parents: Vec<String> = child.parents.iter().map(ToString::to_string).collect();
+        Map::new()
+            .with("ShardId", child.id.as_str())
+            .with("ParentShards", parents)
+            .with("HashKeyRange", hash_range_map(&child.hash_range))
+    };
+    end.children.iter().map(child).collect()
+}

@@ -1,0 +1,93 @@
+//! `application/x-amz-json-1.1`: blobs in base64, times as seconds since 1970 with a fraction.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::super::value::{Map, Value};
+
+pub(super) fn decode(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok().map(from_json)
+}
+
+fn from_json(value: serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(flag) => Value::Bool(flag),
+        serde_json::Value::Number(number) => match number.as_i64() {
+            Some(number) => Value::Int(number),
+            None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::Text(text.into()),
+        serde_json::Value::Array(list) => Value::List(list.into_iter().map(from_json).collect()),
+        serde_json::Value::Object(members) => Value::Map(Map(members
+            .into_iter()
+            .map(|(name, value)| (Cow::Owned(name), from_json(value)))
+            .collect())),
+    }
+}
+
+/// Writing into memory does not fail, so what it returns is of no interest throughout.
+pub(super) fn encode(map: &Map, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (position, (name, value)) in map.0.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        text(name, out);
+        out.push(b':');
+        write(value, out);
+    }
+    out.push(b'}');
+}
+
+fn write(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(flag) => out.extend_from_slice(if *flag { b"true" } else { b"false" }),
+        Value::Int(number) => {
+            let _ = write!(out, "{number}");
+        }
+        Value::Float(number) => {
+            let _ = write!(out, "{number}");
+        }
+        Value::Text(content) => text(content, out),
+        Value::Blob(blob) => {
+            out.push(b'"');
+            let start = out.len();
+            out.resize(start + blob.len().div_ceil(3) * 4, 0);
+            let written = STANDARD
+                .encode_slice(blob, out.get_mut(start..).unwrap_or_default())
+                .unwrap_or(0);
+            out.truncate(start + written);
+            out.push(b'"');
+        }
+        Value::Time(time) => {
+            let millis = time.as_millis();
+            let sign = if millis < 0 { "-" } else { "" };
+            let _ = write!(
+                out,
+                "{sign}{}.{:03}",
+                millis.unsigned_abs() / 1000,
+                millis.unsigned_abs() % 1000
+            );
+        }
+        Value::List(list) => {
+            out.push(b'[');
+            for (position, value) in list.iter().enumerate() {
+                if position > 0 {
+                    out.push(b',');
+                }
+                write(value, out);
+            }
+            out.push(b']');
+        }
+        Value::Map(map) => encode(map, out),
+    }
+}
+
+fn text(text: &str, out: &mut Vec<u8>) {
+    let _ = serde_json::to_writer(out, text);
+}

@@ -1,0 +1,306 @@
+//! Connections, requests, answers.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, DATE, HeaderValue};
+use hyper::http::HeaderName;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use kcl_core::source::StreamSource as _;
+use kcl_core::task::{TaskPolicy, TaskScope};
+use kcl_core::time::{Clock, ClockExt as _, Moment, Timestamp};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Operation;
+use super::body::AnswerBody;
+use super::connection::{Link, ScopeExecutor};
+use super::error::ServiceError;
+use super::faults::{Fault, WireFaults};
+use super::limits::Limiter;
+use super::operations::{self, Opened, Outcome};
+use super::options::WireOptions;
+use super::protocol::{Protocol, events};
+use super::requests::WireRequests;
+use super::streams::Streams;
+use super::subscription::Pump;
+use super::token::NextToken;
+use super::value::Map;
+
+/// PutRecords carries 10 MiB, which base64 makes a third longer.
+const LARGEST_REQUEST: usize = 16 * 1024 * 1024;
+/// How many events may wait for the connection to take them.
+const EVENTS_WAITING: usize = 1;
+/// How long to wait after a connection could not be accepted, as when there are too many.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// What all connections share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) options: Arc<WireOptions>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) scope: TaskScope,
+    pub(super) faults: WireFaults,
+    pub(super) requests: WireRequests,
+    streams: Arc<Mutex<Streams>>,
+    limiter: Arc<Mutex<Limiter>>,
+    /// Cancelled, and replaced, to reset the connections that there are.
+    pub(super) connections: Switch,
+    /// Cancelled, and replaced, to silence the subscriptions that there are.
+    pub(super) subscriptions: Switch,
+}
+
+/// Does something to all that hold a token of it, and nothing to those who come later.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Switch(Arc<Mutex<CancellationToken>>);
+
+impl Switch {
+    pub(super) fn throw(&self) {
+        std::mem::take(&mut *self.lock()).cancel();
+    }
+
+    fn token(&self) -> CancellationToken {
+        self.lock().child_token()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, CancellationToken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    pub(super) fn new(options: WireOptions, clock: Arc<dyn Clock>, streams: Streams) -> Self {
+        Self {
+            options: Arc::new(options),
+            clock,
+            scope: TaskScope::new(),
+            faults: WireFaults::default(),
+            requests: WireRequests::default(),
+            streams: Arc::new(Mutex::new(streams)),
+            limiter: Arc::default(),
+            connections: Switch::default(),
+            subscriptions: Switch::default(),
+        }
+    }
+
+    pub(super) fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn limiter(&self) -> MutexGuard<'_, Limiter> {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call of an operation that is limited by its rate, or refuses it.
+    pub(super) fn admit(&self, operation: Operation, request: &Map, now: Moment) -> Result<(), ServiceError> {
+        let most = self.options.limits.calls_per_second.get(&operation).copied();
+        if most.is_none() {
+            return Ok(());
+        }
+        let scope = if operation == Operation::SubscribeToShard {
+            let text = |name| request.text(name).ok().flatten().unwrap_or_default();
+            [text("ConsumerARN"), text("ShardId")].join("/")
+        } else if operation.is_limited_per_stream() {
+            self.stream_of(request)
+        } else {
+            String::new()
+        };
+        self.limiter().call(operation, &scope, most, now)
+    }
+
+    /// The name of the stream that a request is about, or nothing. A page is asked for by its token alone.
+    fn stream_of(&self, request: &Map) -> String {
+        let token = request.text("NextToken").ok().flatten();
+        if let Some(token) = token.and_then(NextToken::decode) {
+            return token.stream;
+        }
+        let mut streams = self.streams();
+        let entry = streams.of(request);
+        entry.map_or_else(|_| String::new(), |entry| entry.stream.name().to_owned())
+    }
+}
+
+/// Accepts connections until the scope is killed.
+pub(super) async fn accept(shared: Shared, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, _)) => {
+                let connection = serve(shared.clone(), tcp);
+                shared.scope.spawn("connection", TaskPolicy::Job, connection);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                shared.clock.sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn serve(shared: Shared, tcp: TcpStream) {
+    // Without it small answers would wait for acknowledgements; where it cannot be had they do.
+    let _ = tcp.set_nodelay(true);
+    let cut = shared.connections.token();
+    let service = service_fn(|request| {
+        let (shared, cut) = (shared.clone(), cut.clone());
+        async move { Ok::<_, Infallible>(respond(&shared, &cut, request).await) }
+    });
+    let http = auto::Builder::new(ScopeExecutor(shared.scope.clone()));
+    let connection = http.serve_connection(TokioIo::new(Link::new(tcp, cut.clone())), service);
+    tokio::select! {
+        biased;
+        () = cut.cancelled() => {}
+        // A connection that ends badly is the client's to report.
+        _ = connection => {}
+    }
+}
+
+/// A request whose body was read.
+struct Call {
+    operation: Operation,
+    protocol: Protocol,
+    request: Map,
+}
+
+async fn respond(
+    shared: &Shared,
+    cut: &CancellationToken,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let call = match read(shared, request).await {
+        Ok(call) => call,
+        Err((protocol, error)) => return refusal(shared, protocol, &error),
+    };
+    let shard = operations::shard_of(&call.request);
+    let fault = shared.faults.take(call.operation, shard.as_ref(), call.protocol);
+    let date = operations::service_time(shared, &call.request);
+    let mut answer = match fault {
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Reset) => {
+            cut.cancel();
+            std::future::pending().await
+        }
+        Some(Fault::InternalFailure) => failure(call.protocol, &ServiceError::internal()),
+        Some(Fault::Throttle) => {
+            let error = ServiceError::throttled(call.operation, "Rate exceeded, as a test asked for");
+            failure(call.protocol, &error)
+        }
+        Some(Fault::RefuseCbor) => {
+            let error = ServiceError::unsupported_media(call.protocol.content_type());
+            failure(Protocol::Json, &error)
+        }
+        Some(Fault::Garbage) => garbage(&call),
+        Some(Fault::HalfOpen) => perform(shared, &call, true),
+        None => perform(shared, &call, false),
+    };
+    stamp(&mut answer, date);
+    answer
+}
+
+/// Reads a request, which is counted as soon as it is known what it asks for.
+async fn read(shared: &Shared, request: Request<Incoming>) -> Result<Call, (Protocol, ServiceError)> {
+    let header = |name: HeaderName| {
+        let value = request.headers().get(name).map(HeaderValue::to_str);
+        value.and_then(Result::ok).unwrap_or_default().to_owned()
+    };
+    let content_type = header(CONTENT_TYPE);
+    let target = header(HeaderName::from_static("x-amz-target"));
+    let protocol = Protocol::of(&content_type)
+        .ok_or_else(|| (Protocol::Json, ServiceError::unsupported_media(&content_type)))?;
+    let operation =
+        Operation::of_target(&target).ok_or_else(|| (protocol, ServiceError::unknown_operation(&target)))?;
+    shared.requests.add(operation, protocol);
+    let body = Limited::new(request.into_body(), LARGEST_REQUEST).collect().await;
+    let body = body.map_err(|error| (protocol, ServiceError::serialization(error.to_string())))?;
+    let request = protocol
+        .decode(&body.to_bytes())
+        .map_err(|error| (protocol, error))?;
+    Ok(Call {
+        operation,
+        protocol,
+        request,
+    })
+}
+
+fn perform(shared: &Shared, call: &Call, half: bool) -> Response<AnswerBody> {
+    match operations::perform(shared, call.operation, &call.request) {
+        Ok(Outcome::Subscription(opened)) => subscribed(shared, call.protocol, opened, half),
+        Ok(Outcome::Answer(answer)) => {
+            let body = call.protocol.encode(&answer);
+            let body = if half {
+                cut_off(&body)
+            } else {
+                AnswerBody::Whole(Some(body))
+            };
+            answered(StatusCode::OK, call.protocol.content_type(), body)
+        }
+        Err(error) => failure(call.protocol, &error),
+    }
+}
+
+fn subscribed(shared: &Shared, protocol: Protocol, opened: Opened, silent: bool) -> Response<AnswerBody> {
+    let (sender, receiver) = mpsc::channel(EVENTS_WAITING);
+    let pump = Pump {
+        shared: shared.clone(),
+        opened,
+        protocol,
+        events: sender,
+        frozen: shared.subscriptions.token(),
+    };
+    shared
+        .scope
+        .spawn("subscription", TaskPolicy::Job, pump.run(silent));
+    answered(StatusCode::OK, events::CONTENT_TYPE, AnswerBody::Events(receiver))
+}
+
+/// The first half of a body, which claims to be the whole.
+fn cut_off(body: &Bytes) -> AnswerBody {
+    let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    AnswerBody::CutOff(Some(body.slice(..body.len() / 2)), length)
+}
+
+fn garbage(call: &Call) -> Response<AnswerBody> {
+    let content_type = if call.operation == Operation::SubscribeToShard {
+        events::CONTENT_TYPE
+    } else {
+        call.protocol.content_type()
+    };
+    let body = Bytes::from_static(b"\xff\xfe this is no answer at all \x00\x01");
+    answered(StatusCode::OK, content_type, AnswerBody::Whole(Some(body)))
+}
+
+fn refusal(shared: &Shared, protocol: Protocol, error: &ServiceError) -> Response<AnswerBody> {
+    let mut answer = failure(protocol, error);
+    stamp(&mut answer, shared.clock.wall());
+    answer
+}
+
+fn failure(protocol: Protocol, error: &ServiceError) -> Response<AnswerBody> {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let body = AnswerBody::Whole(Some(protocol.encode(&error.body())));
+    answered(status, protocol.content_type(), body)
+}
+
+fn answered(status: StatusCode, content_type: &'static str, body: AnswerBody) -> Response<AnswerBody> {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+/// Says what time it is, as the stream knows it.
+fn stamp(answer: &mut Response<AnswerBody>, time: Timestamp) {
+    let since = Duration::from_secs(u64::try_from(time.as_secs()).unwrap_or(0));
+    let date = httpdate::fmt_http_date(UNIX_EPOCH + since);
+    if let Ok(date) = HeaderValue::from_str(&date) {
+        answer.headers_mut().insert(DATE, date);
+    }
+}

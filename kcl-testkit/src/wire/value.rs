@@ -1,0 +1,229 @@
+//! What requests and answers are made of, whatever protocol carries them.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use bytestring::ByteString;
+use kcl_core::model::ShardId;
+use kcl_core::time::Timestamp;
+
+use super::error::ServiceError;
+
+/// A value of the protocol. JSON has neither blobs nor times of its own: there they arrive as texts and numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(ByteString),
+    Blob(Bytes),
+    Time(Timestamp),
+    List(Vec<Value>),
+    Map(Map),
+}
+
+/// The members of a structure, in the order they are written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Map(pub(super) Vec<(Cow<'static, str>, Value)>);
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+impl From<usize> for Value {
+    fn from(number: usize) -> Self {
+        Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<bool> for Value {
+    fn from(answer: bool) -> Self {
+        Self::Bool(answer)
+    }
+}
+
+impl From<Timestamp> for Value {
+    fn from(time: Timestamp) -> Self {
+        Self::Time(time)
+    }
+}
+
+impl From<Bytes> for Value {
+    fn from(blob: Bytes) -> Self {
+        Self::Blob(blob)
+    }
+}
+
+impl From<Map> for Value {
+    fn from(map: Map) -> Self {
+        Self::Map(map)
+    }
+}
+
+impl<V: Into<Value>> From<Vec<V>> for Value {
+    fn from(list: Vec<V>) -> Self {
+        Self::List(list.into_iter().map(Into::into).collect())
+    }
+}
+
+impl Map {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The structure with this member.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.push((Cow::Borrowed(name), value.into()));
+        self
+    }
+
+    /// The structure with this member, if there is a value for it.
+    pub(super) fn with_some(self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0
+            .iter()
+            .find(|(member, value)| member == name && *value != Value::Null)
+            .map(|(_, value)| value)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<Option<&str>, ServiceError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(_) => Err(mistyped(name, "a text")),
+        }
+    }
+
+    pub(super) fn needed_text(&self, name: &str) -> Result<&str, ServiceError> {
+        self.text(name)?.ok_or_else(|| missing(name))
+    }
+
+    pub(super) fn int(&self, name: &str) -> Result<Option<i64>, ServiceError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Int(number)) => Ok(Some(*number)),
+            Some(_) => Err(mistyped(name, "an integer")),
+        }
+    }
+
+    /// An integer that must lie within these bounds.
+    pub(super) fn int_within(&self, name: &str, least: i64, most: i64) -> Result<Option<i64>, ServiceError> {
+        match self.int(name)? {
+            Some(number) if !(least..=most).contains(&number) => Err(ServiceError::invalid(format!(
+                "{name} is {number}; it must be between {least} and {most}"
+            ))),
+            number => Ok(number),
+        }
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ServiceError> {
+        match self.get(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(mistyped(name, "true or false")),
+        }
+    }
+
+    pub(super) fn map(&self, name: &str) -> Result<Option<&Map>, ServiceError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Map(map)) => Ok(Some(map)),
+            Some(_) => Err(mistyped(name, "a structure")),
+        }
+    }
+
+    pub(super) fn maps(&self, name: &str) -> Result<Vec<&Map>, ServiceError> {
+        let Some(Value::List(list)) = self.get(name) else {
+            return Err(missing(name));
+        };
+        list.iter()
+            .map(|value| {
+                let Value::Map(map) = value else {
+                    return Err(mistyped(name, "a list of structures"));
+                };
+                Ok(map)
+            })
+            .collect()
+    }
+
+    /// Bytes, or the base64 text that stands for them in JSON.
+    pub(super) fn blob(&self, name: &str) -> Result<Bytes, ServiceError> {
+        match self.get(name) {
+            None => Err(missing(name)),
+            Some(Value::Blob(bytes)) => Ok(bytes.clone()),
+            Some(Value::Text(text)) => STANDARD
+                .decode(text.as_bytes())
+                .map(Bytes::from)
+                .map_err(|_| mistyped(name, "base64")),
+            Some(_) => Err(mistyped(name, "a blob")),
+        }
+    }
+
+    /// A time, or the seconds that stand for it in JSON.
+    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, ServiceError> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a time too far away becomes the farthest one"
+        )]
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Time(time)) => Ok(Some(*time)),
+            Some(Value::Int(seconds)) => Ok(Some(Timestamp::from_millis(seconds.saturating_mul(1000)))),
+            Some(Value::Float(seconds)) => {
+                Ok(Some(Timestamp::from_millis((seconds * 1000.0).round() as i64)))
+            }
+            Some(_) => Err(mistyped(name, "a time")),
+        }
+    }
+
+    /// A shard id. Kinesis takes the bare number as well as the full form; only the full form is taken here.
+    pub(super) fn shard(&self, name: &str) -> Result<ShardId, ServiceError> {
+        let id = self.needed_text(name)?;
+        ShardId::new(id).map_err(|_| ServiceError::invalid(format!("{name} is not the id of a shard: {id}")))
+    }
+
+    /// A hash key: a decimal number below 2¹²⁸.
+    pub(super) fn hash_key(&self, name: &str) -> Result<Option<u128>, ServiceError> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        text.parse()
+            .map(Some)
+            .map_err(|_| ServiceError::invalid(format!("{name} is not a hash key: {text}")))
+    }
+}
+
+fn missing(name: &str) -> ServiceError {
+    ServiceError::validation(format!("{name} is missing"))
+}
+
+fn mistyped(name: &str, expected: &str) -> ServiceError {
+    ServiceError::serialization(format!("{name} is not {expected}"))
+}
