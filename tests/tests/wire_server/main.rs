@@ -1,0 +1,18 @@
+//! The wire server of the test kit, under the real SDK and under plain requests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests: a panic is how they report"
+)]
+
+mod fan_out;
+mod faults;
+mod limits;
+mod listing;
+mod protocols;
+mod raw;
+mod reading;
+mod streams;
+mod support;

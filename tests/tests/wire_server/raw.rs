@@ -1,0 +1,65 @@
+//! Plain requests: any body, any content type, HTTP/1.1 or HTTP/2 with prior knowledge.
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kcl_core::task::{TaskPolicy, TaskScope};
+use kcl_testkit::wire::WireServer;
+use tokio::net::TcpStream;
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) date: String,
+    pub(crate) version: Version,
+    pub(crate) body: Bytes,
+}
+
+/// Sends a request on a connection of its own and returns the head of the answer.
+pub(crate) async fn send(
+    server: &WireServer,
+    version: Version,
+    target: &str,
+    content_type: &str,
+    body: impl Into<Bytes>,
+) -> hyper::Result<Response<Incoming>> {
+    let request = Request::post(format!("{}/", server.endpoint()))
+        .header("host", server.address().to_string())
+        .header("content-type", content_type)
+        .header("x-amz-target", format!("Kinesis_20131202.{target}"))
+        .body(Full::new(body.into()))
+        .unwrap();
+    let io = TokioIo::new(TcpStream::connect(server.address()).await.unwrap());
+    let connections = TaskScope::new();
+    if version == Version::HTTP_2 {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+        connections.spawn("client", TaskPolicy::Job, async { drop(connection.await) });
+        sender.send_request(request).await
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        connections.spawn("client", TaskPolicy::Job, async { drop(connection.await) });
+        sender.send_request(request).await
+    }
+}
+
+pub(crate) async fn call(
+    server: &WireServer,
+    version: Version,
+    target: &str,
+    content_type: &str,
+    body: impl Into<Bytes>,
+) -> Answer {
+    let response = send(server, version, target, content_type, body).await.unwrap();
+    let header = |name| response.headers()[name].to_str().unwrap().to_owned();
+    Answer {
+        status: response.status().as_u16(),
+        content_type: header("content-type"),
+        date: header("date"),
+        version: response.version(),
+        body: response.into_body().collect().await.unwrap().to_bytes(),
+    }
+}
