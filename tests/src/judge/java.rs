@@ -1,0 +1,131 @@
+//! The MultiLangDaemon of the Java KCL as a process.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use crate::bed::TestBed;
+
+const CHILD: &str = include_str!("child.py");
+
+const LOGBACK: &str = r#"<configuration>
+  <appender name="STDERR" class="ch.qos.logback.core.ConsoleAppender">
+    <target>System.err</target>
+    <encoder><pattern>%d{HH:mm:ss.SSS} %-5level %logger{0} - %msg%n</pattern></encoder>
+  </appender>
+  <root level="INFO"><appender-ref ref="STDERR"/></root>
+</configuration>
+"#;
+
+/// How the daemon reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    Polling,
+    FanOut,
+}
+
+/// As the property `retrievalMode` has it.
+impl fmt::Display for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Polling => "POLLING",
+            Self::FanOut => "FANOUT",
+        })
+    }
+}
+
+/// A running daemon. It is killed when dropped; its record processors end with it.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    folder: PathBuf,
+    process: Mutex<Child>,
+}
+
+impl Daemon {
+    pub(super) fn start(bed: &TestBed, jars: &Path, mode: Reading, stream: &str, endpoint: &str) -> Self {
+        let application = bed.unique(&format!("judge-{mode}"));
+        let folder = bed.scratch().join(&application);
+        fs::create_dir_all(&folder).expect("the target folder is writable");
+        let write =
+            |name: &str, text: &str| fs::write(folder.join(name), text).expect("a file in the folder");
+        write("child.py", CHILD);
+        write("logback.xml", LOGBACK);
+        let environment = bed.environment();
+        let value = |name: &str| {
+            let found = environment.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let properties = format!(
+            "executableName = python3 {folder}/child.py {folder}\n\
+             streamName = {stream}\n\
+             applicationName = {application}\n\
+             workerId = judge\n\
+             AwsCredentialsProvider = DefaultCredentialsProvider\n\
+             processingLanguage = python/3\n\
+             initialPositionInStream = TRIM_HORIZON\n\
+             regionName = {region}\n\
+             kinesisEndpoint = {endpoint}\n\
+             dynamoDBEndpoint = {dynamo}\n\
+             metricsLevel = NONE\n\
+             retrievalMode = {mode}\n\
+             shardSyncIntervalMillis = 3000\n\
+             parentShardPollIntervalMillis = 1000\n\
+             disableWorkerMetrics = true\n",
+            folder = folder.display(),
+            region = value("AWS_REGION"),
+            dynamo = value("AWS_ENDPOINT_URL_DYNAMODB"),
+        );
+        write("judge.properties", &properties);
+        let log = File::create(folder.join("daemon.log")).expect("a file in the folder");
+        let process = Command::new("java")
+            .args(["-Xmx512m", "-cp"])
+            .arg(format!("{}/*:{}", jars.display(), folder.display()))
+            .args([
+                "software.amazon.kinesis.multilang.MultiLangDaemon",
+                "--properties-file",
+                "judge.properties",
+            ])
+            .current_dir(&folder)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("java starts");
+        Self {
+            folder,
+            process: Mutex::new(process),
+        }
+    }
+
+    /// Where the daemon and its record processors log.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// # Panics
+    ///
+    /// When the daemon has ended.
+    pub(super) fn check_alive(&self) {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = process.try_wait().expect("a child can be asked");
+        assert!(
+            ended.is_none(),
+            "the daemon ended ({ended:?}); its log: {}",
+            self.folder.join("daemon.log").display()
+        );
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // It may have ended by itself.
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+}

@@ -1,0 +1,162 @@
+//! The judge of the wire server: the Java KCL, which must read from it through a split and a merge, by polling and by
+//! enhanced fan-out.
+//!
+//! What a server may leave out or make up without our own clients noticing, this one notices: it asks in CBOR over HTTP/2,
+//! takes no end of a shard without children, and goes round in circles where a continuation should be none.
+
+mod java;
+mod seen;
+
+use std::fmt;
+use std::time::Duration;
+
+use kcl_core::model::ShardId;
+use kcl_core::time::{Clock, TokioClock};
+use kcl_testkit::MemoryStream;
+use kcl_testkit::wire::{Operation, WireOptions, WireServer};
+
+use crate::bed::TestBed;
+use crate::wait::eventually;
+use java::{Daemon, Reading};
+use seen::Seen;
+
+/// A cold start of the Java KCL takes up to a minute, and children start up to half a minute after their parents' end.
+const PATIENCE: Duration = Duration::from_secs(240);
+const RECORDS_A_PHASE: usize = 200;
+const STREAM: &str = "judged";
+
+/// What the Java KCL made of the server in one mode.
+#[derive(Debug)]
+pub struct Verdict {
+    mode: Reading,
+    seconds: [f32; 3],
+    records: usize,
+    twice: usize,
+    shards: usize,
+    calls: Vec<(Operation, u64)>,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [start, split, merge] = self.seconds;
+        write!(
+            f,
+            "{}: {} records seen ({} twice), in order; {} shards ended; {start:.0} s to the first records, {split:.0} s through \
+             the split, {merge:.0} s through the merge",
+            self.mode, self.records, self.twice, self.shards
+        )?;
+        self.calls
+            .iter()
+            .try_for_each(|(operation, count)| write!(f, "\n    {count:6} {operation}"))
+    }
+}
+
+/// Lets the Java KCL read in both modes, one after the other.
+///
+/// # Errors
+///
+/// What cannot be installed here, for people.
+///
+/// # Panics
+///
+/// When the Java KCL does not see a record, or a shard's end: the message says which, and where its logs are.
+pub async fn run(bed: &TestBed) -> Result<Vec<Verdict>, String> {
+    let jars = crate::bed::java_kcl()?;
+    let mut verdicts = Vec::new();
+    for mode in [Reading::Polling, Reading::FanOut] {
+        verdicts.push(judge(bed, &jars, mode).await);
+    }
+    Ok(verdicts)
+}
+
+async fn judge(bed: &TestBed, jars: &std::path::Path, mode: Reading) -> Verdict {
+    let stream = MemoryStream::builder(STREAM).shards(2).build();
+    let server = WireServer::start([stream.clone()], WireOptions::default()).await;
+    let server = server.expect("a port on the loopback interface");
+    let clock = TokioClock::new();
+    let began = clock.now();
+
+    put(&stream);
+    let daemon = Daemon::start(bed, jars, mode, STREAM, server.endpoint());
+    read_to_the_end_of(&stream, &daemon).await;
+    let started = clock.now();
+
+    let shards = open_shards(&stream);
+    let [low, _] = stream.split(&shards[0]).expect("an open shard can be split");
+    put(&stream);
+    read_to_the_end_of(&stream, &daemon).await;
+    let split = clock.now();
+
+    // The low half of the first shard is merged with nothing but its own other half or its neighbour; here: the other half.
+    let [_, high] = open_neighbours(&stream, &low);
+    stream.merge(&low, &high).expect("two halves are adjacent");
+    put(&stream);
+    let seen = read_to_the_end_of(&stream, &daemon).await;
+    let merged = clock.now();
+
+    drop(daemon);
+    let calls = server.requests().all().into_iter().collect();
+    server.stop().await;
+    Verdict {
+        mode,
+        seconds: [(began, started), (started, split), (split, merged)]
+            .map(|(from, to)| to.saturating_since(from).as_secs_f32()),
+        records: stream.put_log().len(),
+        twice: seen.twice(),
+        shards: seen.ended().len(),
+        calls,
+    }
+}
+
+fn put(stream: &MemoryStream) {
+    for _ in 0..RECORDS_A_PHASE {
+        let number = stream.put_log().len();
+        let put = stream.put(format!("truck-{number}"), format!("record {number}"));
+        put.expect("the stream has open shards");
+    }
+}
+
+fn open_shards(stream: &MemoryStream) -> Vec<ShardId> {
+    let shards = stream.shards_snapshot();
+    let mut open: Vec<_> = shards
+        .into_iter()
+        .filter(|shard| !shard.shard.closed)
+        .map(|shard| (shard.shard.hash_range.start(), shard.shard.id))
+        .collect();
+    open.sort();
+    open.into_iter().map(|(_, id)| id).collect()
+}
+
+/// An open shard and the one whose hash keys follow.
+fn open_neighbours(stream: &MemoryStream, first: &ShardId) -> [ShardId; 2] {
+    let open = open_shards(stream);
+    let at = open.iter().position(|shard| shard == first);
+    let at = at.expect("the shard is open");
+    [open[at].clone(), open[at + 1].clone()]
+}
+
+/// Returns once every record was seen, in order, and every closed shard ended.
+async fn read_to_the_end_of(stream: &MemoryStream, daemon: &Daemon) -> Seen {
+    let put: Vec<(ShardId, String)> = stream
+        .put_log()
+        .into_iter()
+        .map(|(shard, record)| (shard, record.sequence_number().to_string()))
+        .collect();
+    let closed: Vec<ShardId> = stream
+        .shards_snapshot()
+        .into_iter()
+        .filter(|shard| shard.shard.closed)
+        .map(|shard| shard.shard.id)
+        .collect();
+    let seen = eventually(PATIENCE, async || {
+        daemon.check_alive();
+        let seen = Seen::read(daemon.folder());
+        match seen.missing(&put, &closed) {
+            None => Ok(seen),
+            Some(missing) => Err(format!("{missing}; logs: {}", daemon.folder().display())),
+        }
+    })
+    .await;
+    seen.assert_in_order();
+    seen
+}
