@@ -68,27 +68,34 @@ async fn main() -> io::Result<()> {
     let server = WireServer::start(streams, options)
         .await
         .map_err(|error| io::Error::new(error.kind(), format!("port {}: {error}", arguments.port)))?;
-    // Whoever started this may be waiting for the line, through a pipe.
+    // Whoever started this may stop it as soon as it has the line, and may be waiting for it through a pipe.
+    let interrupted = interrupted()?;
     writeln!(io::stdout(), "{}", server.endpoint())?;
     io::stdout().flush()?;
-    interrupted().await?;
+    interrupted.await;
     server.stop().await;
     Ok(())
 }
 
-/// Returns on SIGINT and SIGTERM.
+/// Ready on SIGINT and SIGTERM, which are caught from now on.
 #[cfg(unix)]
-async fn interrupted() -> io::Result<()> {
+fn interrupted() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut terminated = signal(SignalKind::terminate())?;
-    tokio::select! {
-        biased;
-        outcome = tokio::signal::ctrl_c() => outcome,
-        _ = terminated.recv() => Ok(()),
-    }
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
-#[cfg(not(unix))]
-async fn interrupted() -> io::Result<()> {
-    tokio::signal::ctrl_c().await
+#[cfg(windows)]
+fn interrupted() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        let _ = interrupt.recv().await;
+    })
 }

@@ -12,7 +12,7 @@ use super::error::ServiceError;
 use super::operations::{Opened, Source, reading};
 use super::protocol::{Protocol, events};
 use super::server::Shared;
-use super::value::Map;
+use super::value::{Map, Value};
 use crate::memory_stream::Page;
 
 /// The most bytes that one event brings, unless a single record has more.
@@ -129,7 +129,7 @@ async fn push(
 fn event(page: Page) -> Map {
     let continuation = page.end.is_none().then(|| page.continuation.as_str().to_owned());
     Map::new()
-        .with("Records", reading::records(page.records))
+        .with("Records", Value::Records(page.records))
         .with_some("ContinuationSequenceNumber", continuation)
         .with("MillisBehindLatest", reading::millis(page.behind))
         .with_some("ChildShards", page.end.as_ref().map(reading::children))

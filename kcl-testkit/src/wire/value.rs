@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use bytestring::ByteString;
-use kcl_core::model::ShardId;
+use kcl_core::model::{Record, ShardId};
 use kcl_core::time::Timestamp;
 
 use super::error::ServiceError;
@@ -23,6 +23,8 @@ pub(super) enum Value {
     Time(Timestamp),
     List(Vec<Value>),
     Map(Map),
+    /// Records as answers and events show them. They are many, so they become bytes without becoming structures first.
+    Records(Vec<Record>),
 }
 
 /// The members of a structure, in the order they are written.

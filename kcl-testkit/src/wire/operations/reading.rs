@@ -1,6 +1,5 @@
 //! Iterators and GetRecords.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use kcl_core::model::{Record, SequenceNumber};
@@ -103,7 +102,7 @@ pub(super) fn get_records(shared: &Shared, request: &Map, now: Moment) -> Answer
         next.encode()
     });
     Ok(Map::new()
-        .with("Records", records(page.records))
+        .with("Records", Value::Records(page.records))
         .with_some("NextShardIterator", next)
         .with("MillisBehindLatest", millis(page.behind))
         .with_some("ChildShards", page.end.as_ref().map(children)))
@@ -113,28 +112,6 @@ pub(super) fn get_records(shared: &Shared, request: &Map, now: Moment) -> Answer
 pub(in crate::wire) fn size(records: &[Record]) -> u64 {
     let size = |record: &Record| record.data().len() + record.partition_key().map_or(0, str::len);
     u64::try_from(records.iter().map(size).sum::<usize>()).unwrap_or(u64::MAX)
-}
-
-/// Records as answers and events show them. They are many, so nothing of them is copied.
-pub(in crate::wire) fn records(records: Vec<Record>) -> Value {
-    let record = |record: Record| {
-        let member = |name, value| (Cow::Borrowed(name), value);
-        let mut members = Vec::with_capacity(5);
-        members.push(member(
-            "SequenceNumber",
-            Value::from(record.sequence_number().as_str()),
-        ));
-        if let Some(arrived) = record.arrived() {
-            members.push(member("ApproximateArrivalTimestamp", Value::Time(arrived)));
-        }
-        members.push(member("Data", Value::Blob(record.data().clone())));
-        if let Some(key) = record.partition_key() {
-            members.push(member("PartitionKey", Value::from(key)));
-        }
-        members.push(member("EncryptionType", Value::from("NONE")));
-        Value::Map(Map(members))
-    };
-    Value::List(records.into_iter().map(record).collect())
 }
 
 pub(in crate::wire) fn millis(behind: Duration) -> i64 {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use ciborium_ll::{Encoder, Header, simple, tag};
+use kcl_core::model::Record;
 use kcl_core::time::Timestamp;
 
 use super::super::value::{Map, Value};
@@ -62,16 +63,41 @@ fn write(value: &Value, out: &mut Encoder<&mut Vec<u8>>) -> Written {
         Value::Float(number) => out.push(Header::Float(*number)),
         Value::Text(text) => out.text(text, None),
         Value::Blob(blob) => out.bytes(blob, None),
-        Value::Time(time) => {
-            out.push(Header::Tag(TIME))?;
-            integer(time.as_millis(), out)
-        }
+        Value::Time(moment) => time(*moment, out),
         Value::List(list) => {
             out.push(Header::Array(Some(list.len())))?;
             list.iter().try_for_each(|value| write(value, out))
         }
         Value::Map(map) => structure(map, out),
+        Value::Records(records) => {
+            out.push(Header::Array(Some(records.len())))?;
+            records.iter().try_for_each(|each| record(each, out))
+        }
     }
+}
+
+fn time(time: Timestamp, out: &mut Encoder<&mut Vec<u8>>) -> Written {
+    out.push(Header::Tag(TIME))?;
+    integer(time.as_millis(), out)
+}
+
+fn record(record: &Record, out: &mut Encoder<&mut Vec<u8>>) -> Written {
+    let (arrived, key) = (record.arrived(), record.partition_key());
+    let members = 2 + usize::from(arrived.is_some()) + usize::from(key.is_some());
+    out.push(Header::Map(Some(members)))?;
+    out.text("SequenceNumber", None)?;
+    out.text(record.sequence_number().as_str(), None)?;
+    if let Some(arrived) = arrived {
+        out.text("ApproximateArrivalTimestamp", None)?;
+        time(arrived, out)?;
+    }
+    out.text("Data", None)?;
+    out.bytes(record.data(), None)?;
+    if let Some(key) = key {
+        out.text("PartitionKey", None)?;
+        out.text(key, None)?;
+    }
+    Ok(())
 }
 
 fn integer(number: i64, out: &mut Encoder<&mut Vec<u8>>) -> Written {

@@ -5,6 +5,8 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kcl_core::model::Record;
+use kcl_core::time::Timestamp;
 
 use super::super::value::{Map, Value};
 
@@ -54,40 +56,58 @@ fn write(value: &Value, out: &mut Vec<u8>) {
             let _ = write!(out, "{number}");
         }
         Value::Text(content) => text(content, out),
-        Value::Blob(blob) => {
-            out.push(b'"');
-            let start = out.len();
-            out.resize(start + blob.len().div_ceil(3) * 4, 0);
-            let written = STANDARD
-                .encode_slice(blob, out.get_mut(start..).unwrap_or_default())
-                .unwrap_or(0);
-            out.truncate(start + written);
-            out.push(b'"');
-        }
-        Value::Time(time) => {
-            let millis = time.as_millis();
-            let sign = if millis < 0 { "-" } else { "" };
-            let _ = write!(
-                out,
-                "{sign}{}.{:03}",
-                millis.unsigned_abs() / 1000,
-                millis.unsigned_abs() % 1000
-            );
-        }
-        Value::List(list) => {
-            out.push(b'[');
-            for (position, value) in list.iter().enumerate() {
-                if position > 0 {
-                    out.push(b',');
-                }
-                write(value, out);
-            }
-            out.push(b']');
-        }
+        Value::Blob(data) => blob(data, out),
+        Value::Time(moment) => time(*moment, out),
+        Value::List(list) => elements(list, write, out),
+        Value::Records(records) => elements(records, record, out),
         Value::Map(map) => encode(map, out),
     }
 }
 
 fn text(text: &str, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out, text);
+}
+
+fn elements<T>(list: &[T], write: impl Fn(&T, &mut Vec<u8>), out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (position, element) in list.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        write(element, out);
+    }
+    out.push(b']');
+}
+
+fn blob(data: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    let start = out.len();
+    out.resize(start + data.len().div_ceil(3) * 4, 0);
+    let room = out.get_mut(start..).unwrap_or_default();
+    let written = STANDARD.encode_slice(data, room).unwrap_or(0);
+    out.truncate(start + written);
+    out.push(b'"');
+}
+
+fn time(time: Timestamp, out: &mut Vec<u8>) {
+    let millis = time.as_millis();
+    let sign = if millis < 0 { "-" } else { "" };
+    let (seconds, rest) = (millis.unsigned_abs() / 1000, millis.unsigned_abs() % 1000);
+    let _ = write!(out, "{sign}{seconds}.{rest:03}");
+}
+
+fn record(record: &Record, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"SequenceNumber\":");
+    text(record.sequence_number().as_str(), out);
+    if let Some(arrived) = record.arrived() {
+        out.extend_from_slice(b",\"ApproximateArrivalTimestamp\":");
+        time(arrived, out);
+    }
+    out.extend_from_slice(b",\"Data\":");
+    blob(record.data(), out);
+    if let Some(key) = record.partition_key() {
+        out.extend_from_slice(b",\"PartitionKey\":");
+        text(key, out);
+    }
+    out.push(b'}');
 }

@@ -5,6 +5,7 @@ pub(super) mod events;
 mod json;
 
 use bytes::Bytes;
+use kcl_core::model::Record;
 
 use super::error::ServiceError;
 use super::value::{Map, Value};
@@ -73,6 +74,11 @@ fn size_hint(value: &Value) -> usize {
             .iter()
             .map(|(name, value)| name.len() + 4 + size_hint(value))
             .sum(),
+        Value::Records(records) => {
+            let text =
+                |record: &Record| record.data().len() / 3 * 4 + record.partition_key().map_or(0, str::len);
+            records.iter().map(|record| 192 + text(record)).sum()
+        }
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Time(_) => 20,
     }
 }
@@ -108,6 +114,30 @@ mod tests {
             assert_eq!(decoded.text("Nothing").unwrap(), None);
             let list = decoded.maps("List").unwrap();
             assert_eq!(list[0].text("Key").unwrap(), Some("value"));
+        }
+    }
+
+    #[test]
+    fn a_record_may_lack_key_and_arrival_time() {
+        let number = kcl_core::model::SequenceNumber::from(42);
+        let bare = Record::new(number, &b"\x00\xff"[..]);
+        let full = bare.clone().with_partition_key("a \"key\"");
+        let full = full.with_arrival(Timestamp::from_millis(1_700_000_000_007));
+        let answer = Map::new().with("Records", Value::Records(vec![bare, full]));
+        for protocol in [Protocol::Json, Protocol::Cbor] {
+            let decoded = protocol.decode(&protocol.encode(&answer)).unwrap();
+            let records = decoded.maps("Records").unwrap();
+            let [bare, full] = records[..] else {
+                panic!("{records:?}");
+            };
+            for record in [bare, full] {
+                assert_eq!(record.text("SequenceNumber").unwrap(), Some("42"));
+                assert_eq!(record.blob("Data").unwrap(), &b"\x00\xff"[..]);
+            }
+            assert!(!bare.has("PartitionKey") && !bare.has("ApproximateArrivalTimestamp"));
+            assert_eq!(full.text("PartitionKey").unwrap(), Some("a \"key\""));
+            let arrived = full.time("ApproximateArrivalTimestamp").unwrap();
+            assert_eq!(arrived, Some(Timestamp::from_millis(1_700_000_000_007)));
         }
     }
 
