@@ -1,4 +1,6 @@
 //! Tests consumers that are built on `kcl-core`, on a laptop and without AWS.
+//!
+//! The feature `wire`, off by default, adds a server that speaks the protocol of Kinesis, and the command `kinesis-local`.
 
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

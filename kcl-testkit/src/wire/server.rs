@@ -102,13 +102,11 @@ impl Shared {
     /// Counts a call of an operation that is limited by its rate, or refuses it.
     pub(super) fn admit(&self, operation: Operation, request: &Map, now: Moment) -> Result<(), ServiceError> {
         let most = self.options.limits.calls_per_second.get(&operation).copied();
-        if most.is_none() {
+        // That the consumer has a subscription already is said before that it asks too often.
+        if most.is_none() || operation == Operation::SubscribeToShard {
             return Ok(());
         }
-        let scope = if operation == Operation::SubscribeToShard {
-            let text = |name| request.text(name).ok().flatten().unwrap_or_default();
-            [text("ConsumerARN"), text("ShardId")].join("/")
-        } else if operation.is_limited_per_stream() {
+        let scope = if operation.is_limited_per_stream() {
             self.stream_of(request)
         } else {
             String::new()

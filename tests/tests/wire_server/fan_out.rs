@@ -314,6 +314,23 @@ async fn within_five_seconds_a_second_subscription_is_refused_and_later_it_takes
 }
 
 #[tokio::test]
+async fn a_consumer_with_a_subscription_is_told_so_before_it_is_throttled() {
+    for (again_after, expected) in [(5, "ResourceInUseException"), (0, "LimitExceededException")] {
+        let options = WireOptions {
+            consumer_transition: Duration::ZERO,
+            resubscribe_after: Duration::from_secs(again_after),
+            ..WireOptions::default()
+        };
+        let served = Served::with(1, options).await;
+        let consumer = register(&served, "app").await;
+        let call = || subscribe(&served, &consumer, &shard(0)).send();
+        let first = call().await.unwrap();
+        assert_eq!(code(call().await), expected);
+        drop(first);
+    }
+}
+
+#[tokio::test]
 async fn a_subscription_fails_when_its_consumer_or_its_stream_goes() {
     let served = Served::with(2, options()).await;
     let consumer = register(&served, "app").await;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::Answer;
 use super::reading::position;
 use crate::memory_stream::{MemoryStream, Place};
+use crate::wire::Operation;
 use crate::wire::error::ServiceError;
 use crate::wire::server::Shared;
 use crate::wire::token::NextToken;
@@ -127,6 +128,10 @@ pub(super) fn subscribe(shared: &Shared, request: &Map, now: Moment) -> Result<O
     let consumer = entry.consumers.with_arn(arn)?;
     let place = stream.place(&shard, &start)?;
     consumer.may_subscribe(&shard, shared.options.resubscribe_after, now)?;
+    let operation = Operation::SubscribeToShard;
+    let most = shared.options.limits.calls_per_second.get(&operation).copied();
+    let scope = format!("{arn}/{shard}");
+    shared.limiter().call(operation, &scope, most, now)?;
     Ok(Opened {
         ended: consumer.subscribe(&shard, now),
         source: Source { stream, shard, place },

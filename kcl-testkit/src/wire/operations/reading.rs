@@ -8,6 +8,7 @@ use kcl_core::time::Moment;
 
 use super::listing::hash_range_map;
 use super::{Answer, counted};
+use crate::wire::Operation;
 use crate::wire::error::ServiceError;
 use crate::wire::server::Shared;
 use crate::wire::token::ShardIterator;
@@ -57,7 +58,7 @@ pub(super) fn get_shard_iterator(shared: &Shared, request: &Map, now: Moment) ->
         "Timestamp",
     )?;
     shared.limiter().call(
-        crate::wire::Operation::GetShardIterator,
+        Operation::GetShardIterator,
         &counted(stream.name(), &shard),
         shared.options.limits.iterators_per_second,
         now,
