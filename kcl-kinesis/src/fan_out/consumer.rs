@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use crate::calls::{Calls, Registered};
 use crate::errors::{RESOURCE_IN_USE, RESOURCE_NOT_FOUND};
 use crate::fan_out::lines::Lines;
+use crate::fan_out::timing::Turns;
 use crate::fan_out::{Consumer, FanOut};
 
 /// How often to look whether a new consumer is ready.
@@ -21,6 +22,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) struct FanOutReader {
     pub(crate) settings: FanOut,
     pub(crate) lines: Lines,
+    pub(crate) turns: Turns,
     /// The consumer's ARN, once it is known. One task asks, and the others wait for it.
     known: Mutex<Arc<OnceCell<String>>>,
 }
@@ -28,6 +30,7 @@ pub(crate) struct FanOutReader {
 impl FanOutReader {
     pub(crate) fn new(settings: FanOut, lines: Lines) -> Self {
         Self {
+            turns: Turns::new(settings.spacing),
             settings,
             lines,
             known: Mutex::default(),

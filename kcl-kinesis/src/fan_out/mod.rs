@@ -31,6 +31,7 @@ pub struct FanOut {
     pub(crate) consumer: Consumer,
     pub(crate) silence: Duration,
     pub(crate) renewal: Duration,
+    pub(crate) spacing: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,8 @@ const RENEWAL: Duration = Duration::from_secs(270);
 /// Kinesis sends an event every few seconds, with or without records.
 const SILENCE: Duration = Duration::from_secs(15);
 /// The service takes no second subscription within this time of the first.
-pub(crate) const SHORTEST_RENEWAL: Duration = Duration::from_secs(5);
+const SPACING: Duration = Duration::from_secs(5);
+const SHORTEST_RENEWAL: Duration = SPACING;
 const SHORTEST_SILENCE: Duration = Duration::from_millis(100);
 
 impl FanOut {
@@ -76,6 +78,7 @@ impl FanOut {
             consumer,
             silence: SILENCE,
             renewal: RENEWAL,
+            spacing: SPACING,
         }
     }
 
@@ -92,6 +95,14 @@ impl FanOut {
     #[must_use]
     pub fn renewal(mut self, age: Duration) -> Self {
         self.renewal = age.max(SHORTEST_RENEWAL);
+        self
+    }
+
+    /// How long to wait from one subscription of a shard to the next. 5 s by default, which is what
+    /// [Kinesis](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html) demands; less is for servers that do not.
+    #[must_use]
+    pub fn spacing(mut self, pause: Duration) -> Self {
+        self.spacing = pause;
         self
     }
 }

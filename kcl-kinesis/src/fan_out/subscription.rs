@@ -17,7 +17,7 @@ use crate::convert::{self, Answer};
 use crate::errors::{Failure, RESOURCE_IN_USE, RESOURCE_NOT_FOUND};
 use crate::fan_out::consumer::FanOutReader;
 use crate::fan_out::lines::LineUser;
-use crate::fan_out::timing::{Ended, next_try};
+use crate::fan_out::timing::Ended;
 use crate::polling::fixed;
 
 /// An open subscription.
@@ -44,8 +44,6 @@ pub(crate) struct SubscriptionStream {
     continuation: Option<SequenceNumber>,
     delivered: Option<SequenceNumber>,
     subscription: Option<Subscription>,
-    last_success: Option<Moment>,
-    not_before: Moment,
     /// What an event brought beyond the limit of the fetch.
     rest: Option<Fetch>,
     end: Option<ShardEnd>,
@@ -61,7 +59,6 @@ impl SubscriptionStream {
         start: StartPosition,
     ) -> Result<Self, SourceError> {
         let mut opened = Self {
-            not_before: calls.clock.now(),
             rng: Rng::from_entropy().child(shard.as_str()),
             calls,
             reader,
@@ -70,7 +67,6 @@ impl SubscriptionStream {
             continuation: None,
             delivered: None,
             subscription: None,
-            last_success: None,
             rest: None,
             end: None,
         };
@@ -81,7 +77,8 @@ impl SubscriptionStream {
 
     /// Subscribes, from where the last event ended, as soon as that is allowed. Returns the service's time.
     async fn subscribe(&mut self) -> Result<Timestamp, SourceError> {
-        self.calls.clock.sleep_until(self.not_before).await;
+        let turn = self.reader.turns.next(&self.shard);
+        self.calls.clock.sleep_until(turn).await;
         let consumer = self.reader.consumer_arn(&self.calls).await?;
         let start = match &self.continuation {
             Some(continuation) => StartPosition::AfterSequence(continuation.clone()),
@@ -94,7 +91,7 @@ impl SubscriptionStream {
             .await;
         let (events, made) = subscribed.map_err(|failure| self.failed(failure))?;
         let now = self.calls.clock.now();
-        self.last_success = Some(now);
+        self.reader.turns.opened(&self.shard, now);
         self.subscription = Some(Subscription {
             events,
             until: now + self.lifetime(),
@@ -151,7 +148,7 @@ impl SubscriptionStream {
     fn close(&mut self, ended: Ended) {
         self.subscription = None;
         let now = self.calls.clock.now();
-        self.not_before = next_try(ended, now, self.last_success, &mut self.rng);
+        self.reader.turns.ended(&self.shard, ended, now, &mut self.rng);
     }
 
     fn failed(&mut self, failure: Failure) -> SourceError {

@@ -1,11 +1,12 @@
 //! When a shard may be subscribed to again.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kcl_core::model::ShardId;
 use kcl_core::rng::Rng;
 use kcl_core::time::Moment;
-
-use crate::fan_out::SHORTEST_RENEWAL;
 
 /// How long to wait after an error, before jitter.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,17 +22,74 @@ pub(crate) enum Ended {
     InUse,
 }
 
-/// The earliest time of the next try: never within five seconds of the last success, which the service would refuse; at least one second,
-/// and up to two, after an error; at least five, and up to six, after a refusal.
-pub(crate) fn next_try(ended: Ended, now: Moment, last_success: Option<Moment>, rng: &mut Rng) -> Moment {
+/// The earliest time of the next try: never within the spacing of the last success, which the service would refuse; at least one second,
+/// and up to two, after an error; at least the spacing, and up to a second more, after a refusal.
+fn next_try(
+    ended: Ended,
+    now: Moment,
+    last_success: Option<Moment>,
+    spacing: Duration,
+    rng: &mut Rng,
+) -> Moment {
     let mut jitter = || Duration::from_millis(rng.below(1000));
     let pause = match ended {
         Ended::InOrder => Duration::ZERO,
         Ended::Failed => PAUSE + jitter(),
-        Ended::InUse => SHORTEST_RENEWAL + jitter(),
+        Ended::InUse => spacing + jitter(),
     };
     let paused = now + pause;
-    last_success.map_or(paused, |success| paused.max(success + SHORTEST_RENEWAL))
+    last_success.map_or(paused, |success| paused.max(success + spacing))
+}
+
+/// When each shard may be subscribed to again, whoever in this process had the subscription before.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    spacing: Duration,
+    shards: Mutex<BTreeMap<ShardId, Turn>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    last_success: Option<Moment>,
+    next: Option<Moment>,
+}
+
+impl Turns {
+    pub(crate) fn new(spacing: Duration) -> Self {
+        Self {
+            spacing,
+            shards: Mutex::default(),
+        }
+    }
+
+    /// The earliest time of the next try.
+    pub(crate) fn next(&self, shard: &ShardId) -> Moment {
+        let turn = self.lock().get(shard).copied().unwrap_or_default();
+        turn.next.unwrap_or(Moment::ZERO)
+    }
+
+    /// A subscription was opened.
+    pub(crate) fn opened(&self, shard: &ShardId, now: Moment) {
+        let mut shards = self.lock();
+        // What is past means nothing any more.
+        shards.retain(|_, turn| turn.next.is_some_and(|next| now < next));
+        let turn = Turn {
+            last_success: Some(now),
+            next: Some(now + self.spacing),
+        };
+        shards.insert(shard.clone(), turn);
+    }
+
+    /// There is no subscription, or none came about.
+    pub(crate) fn ended(&self, shard: &ShardId, ended: Ended, now: Moment, rng: &mut Rng) {
+        let mut shards = self.lock();
+        let turn = shards.entry(shard.clone()).or_default();
+        turn.next = Some(next_try(ended, now, turn.last_success, self.spacing, rng));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Turn>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -39,6 +97,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const SPACING: Duration = Duration::from_secs(5);
 
     fn at(millis: u64) -> Moment {
         Moment::from_origin(Duration::from_millis(millis))
@@ -50,9 +110,30 @@ mod tests {
             Ended::InOrder,
             at(270_000),
             Some(at(0)),
+            SPACING,
             &mut kcl_core::rng::Rng::from_seed(1),
         );
         assert_eq!(next, at(270_000));
+    }
+
+    #[test]
+    fn a_shard_that_is_opened_again_waits_its_turn() {
+        let turns = Turns::new(SPACING);
+        let shard = |n: u32| ShardId::new(format!("shardId-{n:012}")).unwrap();
+        assert_eq!(turns.next(&shard(0)), Moment::ZERO);
+        turns.opened(&shard(0), at(1000));
+        assert_eq!(turns.next(&shard(0)), at(6000));
+        // Another shard's turn leaves it alone until it is past.
+        turns.opened(&shard(1), at(2000));
+        assert_eq!(turns.next(&shard(0)), at(6000));
+        turns.ended(
+            &shard(0),
+            Ended::InOrder,
+            at(100_000),
+            &mut kcl_core::rng::Rng::from_seed(1),
+        );
+        turns.opened(&shard(1), at(200_000));
+        assert_eq!(turns.lock().len(), 1);
     }
 
     proptest! {
@@ -62,7 +143,7 @@ mod tests {
             ended in prop_oneof![Just(Ended::InOrder), Just(Ended::Failed), Just(Ended::InUse)],
         ) {
             let now = at(success.unwrap_or(0) + later);
-            let next = next_try(ended, now, success.map(at), &mut kcl_core::rng::Rng::from_seed(seed));
+            let next = next_try(ended, now, success.map(at), SPACING, &mut kcl_core::rng::Rng::from_seed(seed));
             let pause = match ended {
                 Ended::InOrder => 0,
                 Ended::Failed => 1000,

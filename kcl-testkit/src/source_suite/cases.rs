@@ -122,6 +122,9 @@ pub async fn a_reader_waits_for_what_is_put_later(fixture: &dyn SourceFixture) {
 
 /// Each reader has a place of its own.
 pub async fn two_readers_of_a_shard_do_not_disturb_each_other(fixture: &dyn SourceFixture) {
+    if !fixture.shares_shards() {
+        return;
+    }
     let [shard, _] = two_shards(fixture).await;
     put_numbers(fixture, &shard, 0..6).await;
     let mut ahead = open(fixture, &shard.id, StartPosition::TrimHorizon).await;

@@ -41,6 +41,12 @@ pub trait SourceFixture: Send + Sync {
     /// The clock by which the case waits.
     fn clock(&self) -> &dyn Clock;
 
+    /// Whether two readers can read one shard at a time. Readers by enhanced fan-out that are one consumer cannot: the newer subscription
+    /// ends the older.
+    fn shares_shards(&self) -> bool {
+        true
+    }
+
     /// Puts a record into the open shard of this hash key.
     ///
     /// # Errors

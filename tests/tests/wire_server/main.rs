@@ -7,7 +7,6 @@
     reason = "helpers of tests: a panic is how they report"
 )]
 
-mod conformance;
 mod fan_out;
 mod faults;
 mod limits;
