@@ -25,11 +25,18 @@ const BANNED: &[(&str, &str)] = &[
 ];
 
 /// Packages that must build without any AWS crate.
-const WITHOUT_AWS: &[&str] = &["kcl-core", "kcl-lease-memory", "kcl-testkit", "kcl-examples"];
+const WITHOUT_AWS: &[&str] = &[
+    "kcl-core",
+    "kcl-aggregation",
+    "kcl-lease-memory",
+    "kcl-testkit",
+    "kcl-examples",
+];
 
 /// Which of our packages each of our packages may use, for every kind of dependency.
 const ARROWS: &[(&str, &[&str])] = &[
     ("kcl-core", &[]),
+    ("kcl-aggregation", &[]),
     ("kcl-kinesis", &["kcl-core"]),
     ("kcl-lease-dynamo", &["kcl-core"]),
     ("kcl-lease-memory", &["kcl-core"]),

@@ -1,0 +1,54 @@
+//! Magic bytes in front, MD5 behind: what tells an aggregated record from a plain one.
+
+use bytes::Bytes;
+use md5::{Digest as _, Md5};
+
+use crate::aggregate::Aggregate;
+use crate::wire::{CorruptAggregate, Span};
+
+pub(crate) const MAGIC: [u8; 4] = [0xf3, 0x89, 0x9a, 0xc2];
+const DIGEST: usize = 16;
+
+/// What the envelope adds to the message.
+pub(crate) const OVERHEAD: usize = MAGIC.len() + DIGEST;
+
+/// Reads the data of one Kinesis record: an aggregated record, or `None` for a plain one, which is delivered as it is.
+///
+/// Nothing is copied: the user records share the memory of `data`, and keep all of it alive.
+///
+/// # Errors
+///
+/// When the envelope is right and the message in it cannot be parsed.
+///
+/// ```
+/// use bytes::Bytes;
+/// use kcl_aggregation::unpack;
+///
+/// assert!(unpack(&Bytes::from_static(b"plain"))?.is_none());
+/// # Ok::<(), kcl_aggregation::CorruptAggregate>(())
+/// ```
+pub fn unpack(data: &Bytes) -> Result<Option<Aggregate>, CorruptAggregate> {
+    // An empty message is no aggregated record to the Java KCL, though its envelope may be right.
+    if data.len() <= OVERHEAD || !data.starts_with(&MAGIC) {
+        return Ok(None);
+    }
+    let message = MAGIC.len()..data.len() - DIGEST;
+    if Md5::digest(&data[message.clone()])[..] != data[message.end..] {
+        return Ok(None);
+    }
+    let too_long = CorruptAggregate::new("the message is too long", message.start);
+    Aggregate::parse(data.clone(), Span::new(message).ok_or(too_long)?).map(Some)
+}
+
+/// Writes the envelope around a message.
+pub(crate) fn pack(message: &[&[u8]]) -> Bytes {
+    let length: usize = message.iter().map(|part| part.len()).sum();
+    let mut data = Vec::with_capacity(length + OVERHEAD);
+    data.extend_from_slice(&MAGIC);
+    for part in message {
+        data.extend_from_slice(part);
+    }
+    let digest = Md5::digest(&data[MAGIC.len()..]);
+    data.extend_from_slice(&digest);
+    Bytes::from(data)
+}

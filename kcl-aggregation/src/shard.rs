@@ -1,0 +1,211 @@
+//! User records that do not belong to the shard they were read from.
+
+use std::ops::RangeInclusive;
+
+use crate::aggregate::Aggregate;
+use crate::record::{Stored, UserRecords};
+
+/// What becomes of an aggregated record with user records whose hash keys lie outside the shard.
+///
+/// The Kinesis Producer Library packs by the shards that it knows. When one of them was split meanwhile, the aggregated record
+/// reaches one child, and the library sends the user records again that belong to the other. Other aggregators never send again.
+/// So filtering avoids duplicates of the one kind of producer and loses records of the other; [`FilterRecords`](Self::FilterRecords)
+/// loses none of the library's.
+///
+/// A user record that cannot be read lies nowhere: it is an error under each policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OutsideShard {
+    /// Delivers none of the aggregate's user records, as the Java KCL does.
+    ///
+    /// Versions of the Kinesis Producer Library since August 2024 send only those again that lie outside, so the others are lost.
+    #[default]
+    FilterAggregate,
+    /// Delivers the user records that lie inside and leaves out those outside.
+    FilterRecords,
+    /// Delivers all user records.
+    Deliver,
+    /// Delivers nothing and reports an error.
+    Fail,
+}
+
+/// The user records of an aggregate that a shard delivers under a policy.
+#[derive(Debug, Clone)]
+pub struct Admitted<'a> {
+    aggregate: &'a Aggregate,
+    admission: Admission,
+    outside: usize,
+}
+
+impl<'a> Admitted<'a> {
+    pub(crate) fn new(
+        aggregate: &'a Aggregate,
+        shard: RangeInclusive<u128>,
+        policy: OutsideShard,
+    ) -> Result<Self, MisplacedRecords> {
+        let mut places = Places::new(aggregate, shard);
+        let outside = aggregate
+            .stored()
+            .filter(|stored| places.is_outside(stored))
+            .count();
+        let admission = match policy {
+            _ if outside == 0 => Admission::All,
+            OutsideShard::Deliver => Admission::All,
+            OutsideShard::FilterAggregate => Admission::Nothing,
+            OutsideShard::FilterRecords => Admission::Inside {
+                partition_keys: places.partition_keys,
+                hash_keys: places.hash_keys,
+            },
+            OutsideShard::Fail => {
+                return Err(MisplacedRecords {
+                    outside,
+                    records: aggregate.len(),
+                });
+            }
+        };
+        Ok(Self {
+            aggregate,
+            admission,
+            outside,
+        })
+    }
+
+    /// How many user records lie outside the shard, under whatever policy.
+    pub fn outside(&self) -> usize {
+        self.outside
+    }
+
+    /// How many user records are withheld because of the policy. One that cannot be read never is.
+    pub fn withheld(&self) -> usize {
+        match self.admission {
+            Admission::All => 0,
+            Admission::Nothing => self.aggregate.records().filter(Result::is_ok).count(),
+            Admission::Inside { .. } => self.outside,
+        }
+    }
+
+    /// The user records to deliver, in their order. An item is an error where a single user record cannot be read.
+    pub fn records(&self) -> UserRecords<'_> {
+        self.aggregate.records().admitted(&self.admission)
+    }
+
+    /// Those of them after the one with this sub-sequence number: how a consumer goes on whose checkpoint is inside the aggregate.
+    ///
+    /// ```
+    /// use kcl_aggregation::{Aggregator, OutsideShard, unpack};
+    ///
+    /// let mut aggregator = Aggregator::new();
+    /// for data in ["one", "two", "three"] {
+    ///     aggregator.add("truck-1", None, data.as_bytes())?;
+    /// }
+    /// let packed = aggregator.finish().expect("three records were added");
+    /// let aggregate = unpack(&packed.data)?.expect("it is an aggregated record");
+    ///
+    /// let admitted = aggregate.admit(0..=u128::MAX, OutsideShard::FilterAggregate)?;
+    /// let rest = admitted.records_after(0).collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(rest.iter().map(|record| record.sub_sequence_number).collect::<Vec<_>>(), [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn records_after(&self, sub_sequence_number: u64) -> UserRecords<'_> {
+        self.aggregate
+            .records_after(sub_sequence_number)
+            .admitted(&self.admission)
+    }
+}
+
+/// An aggregated record has user records that lie outside the shard, and the policy is to fail.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{outside} of the {records} user records of an aggregated record have hash keys outside the shard they were read from"
+)]
+#[non_exhaustive]
+pub struct MisplacedRecords {
+    /// How many user records lie outside.
+    pub outside: usize,
+    /// How many the aggregated record has.
+    pub records: usize,
+}
+
+/// Which of the readable user records are delivered.
+#[derive(Debug, Clone)]
+pub(crate) enum Admission {
+    All,
+    Nothing,
+    /// By the places of the keys in the tables, known for all that are used.
+    Inside {
+        partition_keys: Vec<Place>,
+        hash_keys: Vec<Place>,
+    },
+}
+
+impl Admission {
+    pub(crate) fn withholds(&self, aggregate: &Aggregate, stored: &Stored) -> bool {
+        match self {
+            Self::All => false,
+            Self::Nothing => true,
+            Self::Inside {
+                partition_keys,
+                hash_keys,
+            } => stored.keys(aggregate).is_ok_and(|keys| {
+                let place = match keys.hash_key {
+                    Some(index) => hash_keys[index],
+                    None => partition_keys[keys.partition_key],
+                };
+                place == Place::Outside
+            }),
+        }
+    }
+}
+
+/// Where a key lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    NotLookedAt,
+    Inside,
+    Outside,
+}
+
+/// Computes the place of each key of the tables once, however many records use it: an MD5 per record would cost more than all else.
+struct Places<'a> {
+    aggregate: &'a Aggregate,
+    shard: RangeInclusive<u128>,
+    partition_keys: Vec<Place>,
+    hash_keys: Vec<Place>,
+}
+
+impl<'a> Places<'a> {
+    fn new(aggregate: &'a Aggregate, shard: RangeInclusive<u128>) -> Self {
+        // Every key lies in a shard that has them all.
+        let place = if shard == (0..=u128::MAX) {
+            Place::Inside
+        } else {
+            Place::NotLookedAt
+        };
+        Self {
+            aggregate,
+            shard,
+            partition_keys: vec![place; aggregate.partition_keys().len()],
+            hash_keys: vec![place; aggregate.hash_keys().len()],
+        }
+    }
+
+    fn is_outside(&mut self, stored: &Stored) -> bool {
+        let Ok(keys) = stored.keys(self.aggregate) else {
+            return false;
+        };
+        let place = match keys.hash_key {
+            Some(index) => &mut self.hash_keys[index],
+            None => &mut self.partition_keys[keys.partition_key],
+        };
+        if *place == Place::NotLookedAt {
+            let hash_key = match keys.hash_key {
+                Some(index) => self.aggregate.explicit_hash_key(index).ok(),
+                None => Some(self.aggregate.hash_of_partition_key(keys.partition_key)),
+            };
+            *place = match hash_key {
+                Some(key) if !self.shard.contains(&key) => Place::Outside,
+                Some(_) | None => Place::Inside,
+            };
+        }
+        *place == Place::Outside
+    }
+}
