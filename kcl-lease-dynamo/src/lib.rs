@@ -36,6 +36,8 @@ mod client;
 mod codec;
 mod errors;
 mod expression;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod options;
 mod prepare;

@@ -44,7 +44,7 @@ async fn scan_segment(client: &TableClient, segment: i32, segments: i32) -> Resu
 }
 
 /// Puts a row where it belongs.
-fn sort_in(scan: &mut Scan, item: &Item) -> Result<(), DecodeError> {
+pub(crate) fn sort_in(scan: &mut Scan, item: &Item) -> Result<(), DecodeError> {
     match kind(item) {
         RowKind::Lease => scan.leases.push(decode_lease(item)?),
         RowKind::Worker => scan.workers.push(decode_worker(item)?),

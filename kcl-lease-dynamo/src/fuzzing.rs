@@ -1,0 +1,35 @@
+//! What the fuzz target of the row codec calls. No part of the crate's interface.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use kcl_core::lease::Scan;
+
+use crate::attr;
+use crate::codec::{creation_item, encode_lock, put, s, worker_attributes};
+use crate::scan::sort_in;
+
+/// What a scan makes of a table with these rows.
+pub fn read(rows: &[BTreeMap<String, AttributeValue>]) -> Scan {
+    let mut scan = Scan::default();
+    for row in rows {
+        if let Err(error) = sort_in(&mut scan, row) {
+            scan.undecodable.push(error.of_row(row));
+        }
+    }
+    scan
+}
+
+/// The rows that would be written for what was read.
+pub fn write(scan: &Scan) -> Vec<BTreeMap<String, AttributeValue>> {
+    let leases = scan.leases.iter().map(creation_item);
+    let workers = scan.workers.iter().map(|worker| {
+        let mut item = worker_attributes(worker);
+        put(&mut item, attr::KEY, s(&worker.id));
+        item
+    });
+    leases
+        .chain(workers)
+        .chain(scan.lock.as_ref().map(encode_lock))
+        .collect()
+}
