@@ -38,6 +38,9 @@ const MINISTACK: &[&str] = &[
 const JAVA_KCL: &str =
     "kclpy_ext==3.1.3.post4 --hash=sha256:6c8ced93674bd30103b9bdc319702e3637d2833641bbe58dda578f8a418858c2";
 
+/// The aggregation library for Python of Amazon's own laboratory, and everything that it depends on.
+const KINESIS_AGG: &[&str] = &["aws-kinesis-agg==1.2.3", "protobuf==7.36.2", "six==1.17.0"];
+
 /// Written last into a folder, so that an interrupted installation starts again.
 const COMPLETE: &str = ".installed";
 
@@ -73,17 +76,31 @@ pub(super) fn dynamodb_local(root: &Path) -> Result<PathBuf, String> {
 ///
 /// What is missing or failed, for people.
 pub(super) fn ministack(root: &Path) -> Result<PathBuf, String> {
+    python(root, "ministack-1.4.21", MINISTACK)
+}
+
+/// The Python interpreter of an environment that has `aws_kinesis_agg`. Needs `python3` with its venv module to install it.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn kinesis_agg(root: &Path) -> Result<PathBuf, String> {
+    python(root, "aws-kinesis-agg-1.2.3", KINESIS_AGG)
+}
+
+/// The Python interpreter of an environment that has these packages and no others.
+fn python(root: &Path, name: &str, packages: &[&str]) -> Result<PathBuf, String> {
     require("python3", &["--version"], "Python 3.10 or newer")?;
-    let folder = root.join("ministack-1.4.21");
+    let folder = root.join(name);
     let python = folder.join("bin/python");
-    once(&folder, "ministack 1.4.21", || {
+    once(&folder, name, || {
         let venv = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
         succeeded("python3 -m venv (on Debian: apt-get install python3-venv)", venv)?;
         let pip = Command::new(&python)
             .args(["-m", "pip", "install", "--quiet", "--no-deps"])
-            .args(MINISTACK)
+            .args(packages)
             .output();
-        succeeded("pip install ministack", pip).map(drop)
+        succeeded("pip install", pip).map(drop)
     })?;
     Ok(python)
 }

@@ -65,7 +65,7 @@ impl TestBed {
     ///
     /// The next caller starts over; a half-started server ends by itself.
     pub async fn get() -> Result<Self, LeftOut> {
-        let required = std::env::var(REQUIRE).is_ok_and(|value| value == "1");
+        let required = required();
         let servers = SERVERS.get_or_init(|| find_or_start(required)).await.clone();
         match servers {
             Ok(servers) => Ok(Self { servers }),
@@ -158,9 +158,37 @@ pub fn java_kcl() -> Result<PathBuf, String> {
     install::java_kcl(&shared::root())
 }
 
+/// The Python interpreter of an environment with the package `aws-kinesis-agg`, installed into the target folder on first use.
+///
+/// # Errors
+///
+/// [`LeftOut`] when it cannot be installed here.
+///
+/// # Panics
+///
+/// Instead of that error, when `KCL_TEST_REQUIRE_EMULATORS` is 1.
+pub fn kinesis_agg() -> Result<PathBuf, LeftOut> {
+    let root = shared::root();
+    let lock = shared::Lock::acquire(&root).map_err(|error| error.to_string());
+    let python = lock.and_then(|_lock| install::kinesis_agg(&root));
+    python.map_err(|reason| {
+        let left_out = LeftOut {
+            lack: "the package aws-kinesis-agg for Python to compare with. To have it:".to_owned(),
+            reasons: vec![reason],
+        };
+        assert!(!required(), "{REQUIRE}=1, but {left_out}");
+        left_out
+    })
+}
+
+fn required() -> bool {
+    std::env::var(REQUIRE).is_ok_and(|value| value == "1")
+}
+
 /// Why a test cannot run here, and what to install so that it can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
+    lack: String,
     reasons: Vec<String>,
 }
 
@@ -173,10 +201,7 @@ impl LeftOut {
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "there is no Kinesis and DynamoDB to test on. Either start Docker, or set {ENDPOINT_URL}, or:"
-        )?;
+        write!(f, "there is no {}", self.lack)?;
         self.reasons
             .iter()
             .try_for_each(|reason| write!(f, "\n  - {reason}"))
@@ -239,7 +264,9 @@ async fn find_or_start(require_all: bool) -> Result<Servers, LeftOut> {
     };
     local::servers(&root, require_all).await.map_err(|mut reasons| {
         reasons.push(no_container);
-        LeftOut { reasons }
+        let lack =
+            format!("Kinesis and DynamoDB to test on. Either start Docker, or set {ENDPOINT_URL}, or:");
+        LeftOut { lack, reasons }
     })
 }
 
