@@ -19,11 +19,26 @@ type Row = BTreeMap<String, AttributeValue>;
 
 #[test]
 fn any_row_is_read_the_same_again_or_listed_as_unreadable() {
-    bolero::check!().for_each(|input: &[u8]| check(&row(&String::from_utf8_lossy(input))));
+    bolero::check!().for_each(check);
 }
 
-fn check(row: &Row) {
-    let first = read(std::slice::from_ref(row));
+/// The fuzzer's own replay is silent about a folder that it does not find.
+#[test]
+fn the_committed_inputs_pass() {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/__fuzz__/any_row_is_read_the_same_again_or_listed_as_unreadable/corpus"
+    );
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        check(&std::fs::read(file.unwrap().path()).unwrap());
+        seen += 1;
+    }
+    assert!(seen >= 20, "{seen} inputs in {folder}");
+}
+
+fn check(input: &[u8]) {
+    let mut first = read(&[row(&String::from_utf8_lossy(input))]);
     let written = write(&first);
     let found = first.leases.len() + first.workers.len() + usize::from(first.lock.is_some());
     assert!(found + first.undecodable.len() <= 1);
@@ -33,7 +48,9 @@ fn check(row: &Row) {
     assert_eq!(second.undecodable, []);
     assert_eq!(read(&write(&second)), second);
 
-    // A number that DynamoDB would refuse is not written as it was read, and a shard of its own name has streams beside it.
+    first.undecodable.clear();
+    // Two things are not written as they were read: a throughput that DynamoDB would refuse, and a shard whose name is not the
+    // lease key's although the row names no stream.
     for (again, lease) in second.leases.iter_mut().zip(&first.leases) {
         again.throughput = lease.throughput;
         if lease.stream.is_none() {

@@ -1,1 +1,0 @@
-//! Nothing: the fuzz targets are the tests of this package.
