@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use kcl_testkit::wire::{Fault, FaultRule, Operation, Protocol, WireOptions};
 
 use crate::raw;
-use crate::support::{NAME, Served, shard, soon};
+use crate::support::{NAME, Served, shard, soon, stays_silent};
 
 const CBOR: &str = "application/x-amz-cbor-1.1";
 const JSON: &str = "application/x-amz-json-1.1";
@@ -139,6 +139,26 @@ async fn a_server_that_refuses_cbor_still_speaks_json() {
     )
     .await;
     assert_eq!(taken.status, 200);
+}
+
+#[tokio::test]
+async fn on_one_connection_a_call_that_hangs_holds_back_no_other() {
+    let served = Served::as_kinesis(1).await;
+    let rule = FaultRule::new(Fault::Hang).on(Operation::DescribeStream);
+    served.server.faults().inject(rule);
+    let mut connection = raw::http_2(&served.server).await;
+    let mut call = |target| connection.send_request(raw::request(&served.server, target, JSON, "{}"));
+    let hanging = call("DescribeStream");
+    let answer = soon(call("ListStreams")).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.version()),
+        (200, Version::HTTP_2)
+    );
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let listed: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(listed["StreamNames"], serde_json::json!([NAME]));
+    assert!(stays_silent(hanging).await);
+    assert_eq!(served.server.requests().count(Operation::DescribeStream), 1);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kcl_core::task::{TaskPolicy, TaskScope};
@@ -26,24 +27,39 @@ pub(crate) async fn send(
     content_type: &str,
     body: impl Into<Bytes>,
 ) -> hyper::Result<Response<Incoming>> {
-    let request = Request::post(format!("{}/", server.endpoint()))
+    let request = request(server, target, content_type, body);
+    if version == Version::HTTP_2 {
+        return http_2(server).await.send_request(request).await;
+    }
+    let (mut sender, connection) = http1::handshake(tcp(server).await).await?;
+    TaskScope::new().spawn("client", TaskPolicy::Job, async { drop(connection.await) });
+    sender.send_request(request).await
+}
+
+/// An HTTP/2 connection, without asking first whether the server speaks it.
+pub(crate) async fn http_2(server: &WireServer) -> http2::SendRequest<Full<Bytes>> {
+    let handshake = http2::handshake(TokioExecutor::new(), tcp(server).await);
+    let (sender, connection) = handshake.await.unwrap();
+    TaskScope::new().spawn("client", TaskPolicy::Job, async { drop(connection.await) });
+    sender
+}
+
+async fn tcp(server: &WireServer) -> TokioIo<TcpStream> {
+    TokioIo::new(TcpStream::connect(server.address()).await.unwrap())
+}
+
+pub(crate) fn request(
+    server: &WireServer,
+    target: &str,
+    content_type: &str,
+    body: impl Into<Bytes>,
+) -> Request<Full<Bytes>> {
+    Request::post(format!("{}/", server.endpoint()))
         .header("host", server.address().to_string())
         .header("content-type", content_type)
         .header("x-amz-target", format!("Kinesis_20131202.{target}"))
         .body(Full::new(body.into()))
-        .unwrap();
-    let io = TokioIo::new(TcpStream::connect(server.address()).await.unwrap());
-    let connections = TaskScope::new();
-    if version == Version::HTTP_2 {
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-        connections.spawn("client", TaskPolicy::Job, async { drop(connection.await) });
-        sender.send_request(request).await
-    } else {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-        connections.spawn("client", TaskPolicy::Job, async { drop(connection.await) });
-        sender.send_request(request).await
-    }
+        .unwrap()
 }
 
 pub(crate) async fn call(
