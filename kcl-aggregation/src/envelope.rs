@@ -12,6 +12,16 @@ const DIGEST: usize = 16;
 /// What the envelope adds to the message.
 pub(crate) const OVERHEAD: usize = MAGIC.len() + DIGEST;
 
+/// Whether the data begins as an aggregated record does, which costs nothing to see. [`unpack`] tells whether it is one.
+///
+/// ```
+/// assert!(!kcl_aggregation::seems_aggregated(b"plain"));
+/// assert!(kcl_aggregation::seems_aggregated(&[0xf3, 0x89, 0x9a, 0xc2, 0x0a]));
+/// ```
+pub fn seems_aggregated(data: &[u8]) -> bool {
+    data.starts_with(&MAGIC)
+}
+
 /// Reads the data of one Kinesis record: an aggregated record, or `None` for a plain one, which is delivered as it is.
 ///
 /// Nothing is copied: the user records share the memory of `data`, and keep all of it alive.
@@ -29,7 +39,7 @@ pub(crate) const OVERHEAD: usize = MAGIC.len() + DIGEST;
 /// ```
 pub fn unpack(data: &Bytes) -> Result<Option<Aggregate>, CorruptAggregate> {
     // An empty message is no aggregated record to the Java KCL, though its envelope may be right.
-    if data.len() <= OVERHEAD || !data.starts_with(&MAGIC) {
+    if data.len() <= OVERHEAD || !seems_aggregated(data) {
         return Ok(None);
     }
     let message = MAGIC.len()..data.len() - DIGEST;

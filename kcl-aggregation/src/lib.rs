@@ -58,7 +58,7 @@ mod wire;
 
 pub use aggregate::Aggregate;
 pub use aggregator::{Aggregator, InvalidUserRecord, Packed};
-pub use envelope::unpack;
+pub use envelope::{seems_aggregated, unpack};
 pub use hash_key::hash_key_of;
 pub use record::{CorruptRecord, UserRecord, UserRecords};
 pub use shard::{Admitted, MisplacedRecords, OutsideShard};

@@ -18,11 +18,11 @@ pub enum OutsideShard {
     /// Delivers none of the aggregate's user records, as the Java KCL does.
     ///
     /// Versions of the Kinesis Producer Library since August 2024 send only those again that lie outside, so the others are lost.
-    #[default]
     FilterAggregate,
     /// Delivers the user records that lie inside and leaves out those outside.
     FilterRecords,
-    /// Delivers all user records.
+    /// Delivers all user records, which loses none of them whoever packed them, and repeats those that are sent again. The default.
+    #[default]
     Deliver,
     /// Delivers nothing and reports an error.
     Fail,

@@ -31,6 +31,8 @@ pub const SHARDS_ON_HOLD: &str = "kcl_shards_on_hold";
 pub const FETCHES: &str = "kcl_fetches_total";
 /// How far the last fetch of any shard was behind the newest record. Histogram, seconds.
 pub const BEHIND_SECONDS: &str = "kcl_behind_latest_seconds";
+/// User records in aggregates that do not belong to the shard, by what became of them (`delivered`, `withheld`). Counter.
+pub const OUTSIDE_SHARD: &str = "kcl_records_outside_shard_total";
 /// Bytes of the worker's budget that fetched records take. Gauge.
 pub const BYTES_HELD: &str = "kcl_bytes_held";
 /// Shards that waited longer than the stall timeout for a part of the worker's budget of bytes. Counter.
@@ -60,7 +62,7 @@ pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 23] = [
+pub const ALL: [(&str, &str); 24] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -72,6 +74,7 @@ pub const ALL: [(&str, &str); 23] = [
     (SHARDS_ON_HOLD, "gauge"),
     (FETCHES, "counter"),
     (BEHIND_SECONDS, "histogram"),
+    (OUTSIDE_SHARD, "counter"),
     (BYTES_HELD, "gauge"),
     (STARVED, "counter"),
     (STALLS, "counter"),
@@ -120,6 +123,7 @@ struct Handles {
     on_hold: Gauge,
     fetches: [Counter; 4],
     behind: Histogram,
+    outside: [Counter; 2],
     bytes_held: Gauge,
     starved: Counter,
     stalls: Counter,
@@ -224,6 +228,8 @@ impl Metrics {
             fetches: ["records", "empty", "throttled", "failed"]
                 .map(|outcome| registry.counter(FETCHES, &[("outcome", outcome)])),
             behind: registry.histogram(BEHIND_SECONDS, &[]),
+            outside: ["delivered", "withheld"]
+                .map(|outcome| registry.counter(OUTSIDE_SHARD, &[("outcome", outcome)])),
             bytes_held: registry.gauge(BYTES_HELD),
             starved: registry.counter(STARVED, &[]),
             stalls: registry.counter(STALLS, &[]),
@@ -312,6 +318,13 @@ impl Metrics {
         if let Some(behind) = behind {
             self.handles.behind.record(behind.as_secs_f64());
         }
+    }
+
+    /// Of the user records outside the shard. With a whole aggregate its other records are withheld, too.
+    pub(crate) fn outside_shard(&self, outside: usize, withheld: usize) {
+        let [delivered, left_out] = &self.handles.outside;
+        delivered.increment(outside.saturating_sub(withheld) as u64);
+        left_out.increment(withheld as u64);
     }
 
     pub(crate) fn bytes_held(&self) -> Gauge {

@@ -41,7 +41,10 @@ pub struct Settings {
     /// beyond the batch under way. Longer costs fewer writes, up to a third of the failover time: then the lease must be
     /// renewed anyway, and a renewal carries what is finished.
     pub checkpoint_interval: Duration,
-    /// The most records in one batch, 1 to 10,000. 10,000 by default, the most that Kinesis gives.
+    /// What becomes of aggregated records, as the Kinesis Producer Library writes them. They are unpacked by default.
+    pub aggregation: Aggregation,
+    /// The most Kinesis records in one batch, 1 to 10,000. 10,000 by default, the most that Kinesis gives. An aggregated record counts
+    /// as one, and may be unpacked to many.
     pub max_batch_records: u32,
     /// How many batches of a shard are fetched ahead of the processor, 1 to 16. 2 by default: one is processed while
     /// the next is on its way.
@@ -94,6 +97,30 @@ pub enum Checkpointing {
     Manual,
 }
 
+/// What becomes of aggregated records, and of those user records in them that do not belong to the shard.
+///
+/// A producer packs by the shards that it knows. If one of them was split meanwhile, its aggregate reaches one of the children whole. The
+/// Kinesis Producer Library notices and sends records again: since August 2024 those that do not belong to that child, before that all of
+/// the aggregate. Other aggregators send nothing again. How many records were outside is counted, whatever becomes of them.
+///
+/// Changing between `raw` and the others takes effect at the checkpoint of each shard: what was finished inside an aggregate stays so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregation {
+    /// All user records are delivered. Those that the producer sends again come twice; none is lost.
+    #[default]
+    Deliver,
+    /// An aggregate with any user record outside is left out, as by the Java KCL. With the Kinesis Producer Library since August 2024, and
+    /// with other aggregators, this loses records.
+    Filter,
+    /// The user records outside are left out. With aggregators other than the Kinesis Producer Library this loses records.
+    FilterRecords,
+    /// An aggregate with any user record outside is a failure, about which the error policy decides.
+    Fail,
+    /// Nothing is unpacked: an aggregated record is delivered as it came.
+    Raw,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -103,6 +130,7 @@ impl Default for Settings {
             max_throughput: None,
             checkpointing: Checkpointing::Automatic,
             checkpoint_interval: Duration::from_secs(1),
+            aggregation: Aggregation::Deliver,
             max_batch_records: 10_000,
             prefetch_batches: 2,
             memory_budget: 256,

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use crate::budget::{Account, Appetite, Held, Records};
 use crate::consumer::ownership::Ownership;
 use crate::consumer::start::Start;
+use crate::consumer::unpack::{Unpacked, Unreadable, unpack};
 use crate::error::Causes;
 use crate::lifecycle::WaitReason;
 use crate::metrics::FetchOutcome;
@@ -18,15 +19,17 @@ use crate::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, Sour
 use crate::task::TaskPolicy;
 use crate::time::{Clock, ClockExt as _, Moment};
 
-/// What the fetcher has read: records, or the end of the shard, or both.
+/// What the fetcher has read: records, and what comes after them if that is no record.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) records: Records,
     pub(crate) behind: Option<Duration>,
     pub(crate) end: Option<ShardEnd>,
+    /// What comes next and cannot be read.
+    pub(crate) unreadable: Option<Unreadable>,
 }
 
-/// Starts reading. The fetcher ends after the end of the shard, or when the receiver is dropped.
+/// Starts reading. The fetcher ends after the end of the shard, at a record that cannot be read, or when the receiver is dropped.
 pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiver<Fetched> {
     let ahead = usize::try_from(own.services.settings.prefetch_batches).unwrap_or(1);
     let (sender, receiver) = mpsc::channel(ahead.max(1));
@@ -39,6 +42,7 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
         failures: 0,
         account: own.services.budget.open(&own.key),
         appetite: Appetite::new(),
+        saw_outside: false,
     };
     own.services
         .scope
@@ -62,6 +66,7 @@ struct Fetcher {
     failures: u32,
     account: Account,
     appetite: Appetite,
+    saw_outside: bool,
 }
 
 impl Fetcher {
@@ -82,7 +87,7 @@ impl Fetcher {
                 Ok(fetch) => {
                     let next = begun + fetch.wait;
                     if let Some(fetched) = self.take_in(fetch, room) {
-                        let ends = fetched.end.is_some();
+                        let ends = fetched.end.is_some() || fetched.unreadable.is_some();
                         place.send(fetched);
                         if ends {
                             return;
@@ -119,30 +124,44 @@ impl Fetcher {
         fetch
     }
 
-    /// Leaves out what is done; `None` when nothing is left to hand on.
+    /// Unpacks what came and leaves out what is done; `None` when nothing is left to hand on.
     fn take_in(&mut self, fetch: Fetch, mut room: Held) -> Option<Fetched> {
-        let fetch = self.fit(fetch, &mut room);
-        let services = &self.own.services;
-        self.own.progress.step(services.clock.now());
+        let own = Arc::clone(&self.own);
+        let services = &own.services;
+        own.progress.step(services.clock.now());
         if self.failures > 0 {
-            tracing::info!(lease = %self.own.key, failures = self.failures, "the shard can be read again");
+            tracing::info!(lease = %own.key, failures = self.failures, "the shard can be read again");
             self.failures = 0;
         }
         let Fetch {
-            mut records,
+            records,
+            bytes,
             behind,
-            end,
+            mut end,
             ..
         } = fetch;
-        if let Some(done) = &self.done {
-            let first_new = records.partition_point(|record| record.position() <= done);
-            records.drain(..first_new);
+        let fetched = records.len();
+        let how = services.settings.aggregation;
+        let Unpacked {
+            mut records,
+            mut unreadable,
+            outside,
+            withheld,
+        } = unpack(records, how, own.row().hash_range, self.done.as_ref());
+        self.report_outside(outside, withheld);
+        // Nothing is read beyond a record that cannot be read.
+        if unreadable.is_some() {
+            end = None;
         }
+        let bytes = Appetite::of(records.len(), bytes);
+        self.appetite.learn(fetched, bytes);
         if records.is_empty() {
             room.set(0);
+        } else if !room.settle(bytes) && self.keep_what_fits(&mut records, &mut room) {
+            (end, unreadable) = (None, None);
         }
         if let Some(last) = records.last() {
-            self.done = Some(last.position().clone());
+            self.done = Some(last.position().detached());
         }
         let outcome = if records.is_empty() {
             FetchOutcome::Empty
@@ -150,26 +169,21 @@ impl Fetcher {
             FetchOutcome::Records
         };
         services.metrics.fetched(outcome, behind);
-        services.board.update_lease(&self.own.key, |status| {
+        services.board.update_lease(&own.key, |status| {
             status.behind = behind;
             status.trouble = None;
         });
-        (!records.is_empty() || end.is_some()).then_some(Fetched {
+        let is_news = !records.is_empty() || end.is_some() || unreadable.is_some();
+        is_news.then_some(Fetched {
             records: Records::held(records, room),
             behind,
             end,
+            unreadable,
         })
     }
 
-    /// What is to be kept of a fetch: all of it, unless it brought more than there is room for.
-    ///
-    /// Then the records that fit are copied, which frees the rest of the answer, and the others are read again later.
-    fn fit(&mut self, mut fetch: Fetch, room: &mut Held) -> Fetch {
-        let bytes = Appetite::of(fetch.records.len(), fetch.bytes);
-        self.appetite.learn(fetch.records.len(), bytes);
-        if room.settle(bytes) {
-            return fetch;
-        }
+    /// Copies the records for which there is room, which frees the rest of the answer. Says whether there are others, which are read again.
+    fn keep_what_fits(&mut self, records: &mut Vec<Record>, room: &mut Held) -> bool {
         let mut kept = 0;
         let fits = |record: &&Record| {
             let with_it = kept + Appetite::of(1, record.size());
@@ -179,23 +193,29 @@ impl Fetcher {
             }
             fits
         };
-        let records: Vec<_> = fetch
-            .records
-            .iter()
-            .take_while(fits)
-            .map(Record::detached)
-            .collect();
-        if records.len() < fetch.records.len() {
-            if let Some(last) = records.last() {
-                self.start = Start::after(last.position().clone());
-            }
+        let fitting: Vec<_> = records.iter().take_while(fits).map(Record::detached).collect();
+        let is_part = fitting.len() < records.len();
+        if is_part && let Some(last) = fitting.last() {
+            self.start = Start::after(last.position().clone());
             self.stream = None;
-            fetch.end = None;
-            fetch.wait = Duration::ZERO;
         }
         room.set(kept);
-        fetch.records = records;
-        fetch
+        *records = fitting;
+        is_part
+    }
+
+    /// Says once that user records do not belong to the shard, and counts them all.
+    fn report_outside(&mut self, outside: usize, withheld: usize) {
+        if outside == 0 {
+            return;
+        }
+        let services = &self.own.services;
+        services.metrics.outside_shard(outside, withheld);
+        if !std::mem::replace(&mut self.saw_outside, true) {
+            let how = services.settings.aggregation;
+            tracing::warn!(lease = %self.own.key, outside, withheld, ?how,
+                "aggregated records hold user records of another shard; the setting `aggregation` says what becomes of them");
+        }
     }
 
     /// Waits after a failure, longer each time.

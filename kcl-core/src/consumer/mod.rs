@@ -14,6 +14,7 @@ mod meter;
 mod ownership;
 mod shard_consumer;
 mod start;
+mod unpack;
 
 pub(crate) use control::DrainReason;
 pub(crate) use delivery::ToProcessor;

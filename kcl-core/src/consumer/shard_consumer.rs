@@ -11,6 +11,7 @@ use crate::consumer::ending::store_end;
 use crate::consumer::fetcher::{Fetched, start_fetching};
 use crate::consumer::ownership::{Ownership, Written};
 use crate::consumer::start::{Start, start_of};
+use crate::consumer::unpack::Unreadable;
 use crate::error::Causes;
 use crate::lease::hold::HoldVerdict;
 use crate::lease::{Lease, LeaseChange};
@@ -29,6 +30,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         wish: StartFrom::Checkpoint,
         fetched: None,
         waiting: None,
+        unreadable: None,
         end: None,
         failures: 0,
         failures_of_initialize: 0,
@@ -49,6 +51,8 @@ struct ShardConsumer {
     fetched: Option<mpsc::Receiver<Fetched>>,
     /// A batch that was taken in and is not finished.
     waiting: Option<(BatchId, RecordBatch)>,
+    /// What comes next and cannot be read.
+    unreadable: Option<Unreadable>,
     /// The end of the shard, once it was read.
     end: Option<ShardEnd>,
     /// How often the user's code has failed without a batch finished in between.
@@ -179,6 +183,9 @@ impl ShardConsumer {
 
     async fn next_batch(&mut self) -> Result<(BatchId, RecordBatch), ConsumerEvent> {
         loop {
+            if let Some(event) = self.meet_unreadable() {
+                return Err(event);
+            }
             if self.end.is_some() {
                 return Err(ConsumerEvent::Exhausted);
             }
@@ -196,8 +203,14 @@ impl ShardConsumer {
                 next = fetched.recv() => next,
             };
             match next {
-                Some(Fetched { records, behind, end }) => {
+                Some(Fetched {
+                    records,
+                    behind,
+                    end,
+                    unreadable,
+                }) => {
                     self.end = end;
+                    self.unreadable = unreadable;
                     if records.is_empty() {
                         continue;
                     }
@@ -214,6 +227,18 @@ impl ShardConsumer {
                 }
             }
         }
+    }
+
+    /// All before a record that cannot be read is finished: the policy decides, as if the user's code had failed on it.
+    fn meet_unreadable(&mut self) -> Option<ConsumerEvent> {
+        let Unreadable { position, why } = self.unreadable.clone()?;
+        self.failures = self.failures.saturating_add(1);
+        let failure = CallFailure {
+            kind: FailureKind::Unreadable,
+            position: Some(position),
+            message: why,
+        };
+        Some(self.failed("unpack", self.failures, failure, 1))
     }
 
     /// Where to read on: after what was delivered in this ownership, or where the ownership begins.
@@ -350,6 +375,7 @@ impl ShardConsumer {
             self.own.forget_delivered();
             self.waiting = None;
             self.fetched = None;
+            self.unreadable = None;
             self.end = None;
             ConsumerEvent::Panicked
         } else {

@@ -6,7 +6,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use crate::model::RecordPosition;
 use crate::processor::Severity;
 
-/// A failed call of the user's code, as a policy sees it.
+/// A failed call of the user's code, or records that could not even be offered to it, as a policy sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// How often the same call has failed in a row, this time included: at least 1.
@@ -21,11 +21,14 @@ pub struct Failure {
 
 /// How a call of the user's code failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FailureKind {
     /// It returned an error, of this severity.
     Error(Severity),
     /// It panicked. The processor was thrown away.
     Panic,
+    /// The user's code was not called: an aggregated record could not be unpacked, or holds what `Aggregation::Fail` forbids. All before it is finished.
+    Unreadable,
 }
 
 /// What to do about a failure.
@@ -39,7 +42,7 @@ pub enum Decision {
     },
 }
 
-/// Decides what happens when the user's code fails. It is pure: the same failure gives the same decision.
+/// Decides what happens when the user's code fails, or cannot be called. It is pure: the same failure gives the same decision.
 pub trait ErrorPolicy: Send + Sync + fmt::Debug + 'static {
     /// What to do about this failure.
     fn decide(&self, failure: &Failure) -> Decision;
