@@ -427,6 +427,28 @@ fn a_source_that_hangs_is_opened_again_when_it_gives_no_proof_of_life() {
     });
 }
 
+/// Opening it again is no progress of its own: a worker that cannot read gives its shards to others.
+#[test]
+fn a_source_that_hangs_for_ever_costs_the_worker_its_leases() {
+    simulate(17, async |fleet| {
+        three_workers(&fleet).await;
+        fleet
+            .source_faults("a")
+            .add(StreamFaultRule::every(StreamCall::Next, StreamFault::Hang));
+        fleet.put(100);
+        let settings = fleet.settings();
+        let tries = settings.stall_tries + 2;
+        fleet
+            .wait_until(
+                "the others have everything",
+                settings.stall_timeout * tries,
+                |view| view.held("a").is_empty(),
+            )
+            .await;
+        fleet.settle().await;
+    });
+}
+
 #[test]
 fn a_start_at_the_newest_record_loses_nothing_put_after_it_although_a_worker_opens_late() {
     let settings = Settings {

@@ -9,8 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::model::LeaseKey;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::settings::Settings;
-use kcl_core::time::{Clock as _, ClockExt as _, Moment};
+use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::time::{Clock as _, ClockExt as _, Moment, TokioClock};
+use kcl_core::worker::Worker;
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_testkit::MemoryStream;
 use kcl_testkit::clock::{Skew, SkewedClock};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
 
@@ -176,4 +179,69 @@ fn an_owner_whose_callback_runs_declines_the_handoff_and_is_left_alone_for_a_whi
         fleet.settle().await;
         assert_eq!(fleet.view().tally().redelivered, 0);
     });
+}
+
+/// Checkpoints every record by itself.
+struct Diligent;
+
+#[async_trait]
+impl RecordProcessor for Diligent {
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        for record in &batch {
+            batch.checkpoint_through(record).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Each checkpoint is a renewal, so the owner's own renewals are never due: it is a checkpoint that meets the handoff.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_checkpoints_all_the_time_notices_that_its_lease_is_to_move() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(4)
+        .clock(Arc::new(clock))
+        .build();
+    let store = MemoryLeaseStore::new();
+    let start = |name: &str| {
+        Worker::builder("diligent")
+            .worker_id(name)
+            .stream(stream.clone())
+            .leases(store.clone())
+            .processor(|_: &ShardContext| Diligent)
+            .settings(Settings {
+                checkpointing: Checkpointing::Manual,
+                ..Settings::default()
+            })
+            .clock(Arc::new(clock))
+            .build()
+            .unwrap()
+            .start()
+    };
+    let (put, pause) = (stream.clone(), Duration::from_millis(50));
+    let produce = async move {
+        for n in 0_u128.. {
+            put.put_with_hash_key("truck", u128::MAX / 4 * (n % 4) + 1, "x")
+                .unwrap();
+            clock.sleep(pause / 4).await;
+        }
+    };
+    let balance = async {
+        let first = start("a");
+        first.wait_for(|status| status.leases.len() == 4).await;
+        clock.sleep(10 * SECOND).await;
+        let second = start("b");
+        let begun = clock.now();
+        second.wait_for(|status| status.leases.len() == 2).await;
+        let took = clock.now().saturating_since(begun);
+        assert!(took < 10 * SECOND, "{took:?}");
+        for worker in [first, second] {
+            worker.stop_now();
+            worker.stopped().await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = produce => unreachable!("it has no end"),
+        balanced = clock.timeout(600 * SECOND, balance) => balanced.unwrap(),
+    }
 }

@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use kcl_core::lease::{Lease, LeaseStore as _};
 use kcl_core::lifecycle::ConsumerEnd;
 use kcl_core::model::{LeaseKey, WorkerId};
-use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::processor::{
+    CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
+};
 use kcl_core::settings::{Checkpointing, Settings};
 use kcl_core::time::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::worker::Worker;
@@ -387,4 +389,69 @@ async fn a_callback_that_blocks_its_thread_leaves_its_lease_to_expire() {
     assert_eq!(counters().await, at_the_end, "nobody renews it any more");
     assert_eq!(at_the_end[0].0, Some(WorkerId::new("a").unwrap()));
     drop(let_go);
+}
+
+/// Keeps its first batch and panics on the second. The next processor checkpoints the first before it was given anything.
+struct Heir {
+    kept: Arc<Mutex<Vec<RecordBatch>>>,
+    said: Arc<Mutex<Vec<Result<(), CheckpointError>>>>,
+}
+
+#[async_trait]
+impl RecordProcessor for Heir {
+    async fn initialize(&mut self, _: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        let first = self.kept.lock().unwrap().first().cloned();
+        if let Some(first) = first {
+            let said = first.checkpoint().await;
+            self.said.lock().unwrap().push(said);
+        }
+        Ok(StartFrom::Checkpoint)
+    }
+
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        let batches = {
+            let mut kept = self.kept.lock().unwrap();
+            kept.push(batch);
+            kept.len()
+        };
+        assert!(batches != 2, "a bug of the user's");
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_of_what_a_broken_processor_was_given_is_refused_and_not_lost() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(1)
+        .clock(Arc::new(clock))
+        .build();
+    for n in 0..3 {
+        stream.put("truck", format!("{n}")).unwrap();
+    }
+    let (kept, said) = (Arc::default(), Arc::<Mutex<Vec<_>>>::default());
+    let (theirs, noted) = (Arc::clone(&kept), Arc::clone(&said));
+    let worker = Worker::builder("edges")
+        .worker_id("a")
+        .stream(stream)
+        .leases(MemoryLeaseStore::new())
+        .processor(move |_: &ShardContext| Heir {
+            kept: Arc::clone(&theirs),
+            said: Arc::clone(&noted),
+        })
+        .settings(Settings {
+            checkpointing: Checkpointing::Manual,
+            max_batch_records: 1,
+            ..Settings::default()
+        })
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    clock.sleep(30 * SECOND).await;
+    let said = said.lock().unwrap().pop();
+    assert!(matches!(said, Some(Err(CheckpointError::Fenced))), "{said:?}");
+    assert_eq!(worker.status().leases.values().next().unwrap().records, 4);
+    worker.drain();
+    worker.stopped().await.unwrap();
 }

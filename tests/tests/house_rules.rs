@@ -35,12 +35,15 @@ const WITHOUT_AWS: &[&str] = &[
 
 /// Which of our packages each of our packages may use, for every kind of dependency.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("kcl-core", &[]),
+    ("kcl-core", &["kcl-aggregation"]),
     ("kcl-aggregation", &[]),
     ("kcl-kinesis", &["kcl-core"]),
     ("kcl-lease-dynamo", &["kcl-core"]),
     ("kcl-lease-memory", &["kcl-core"]),
-    ("kcl-testkit", &["kcl-core", "kcl-lease-memory"]),
+    (
+        "kcl-testkit",
+        &["kcl-core", "kcl-lease-memory", "kcl-aggregation"],
+    ),
 ];
 
 /// What an SDK crate may be built with. Its default features compile the second HTTP stack.

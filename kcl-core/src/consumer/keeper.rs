@@ -75,6 +75,8 @@ impl Keeper<'_> {
     async fn run(&mut self) {
         let services = &self.own.services;
         loop {
+            // Whoever's write it was that met the handoff: a checkpoint of the user's code may be the only one for long.
+            self.follow_handoff();
             let (renewed, stored) = self.own.written();
             let unstored = self.own.unstored().is_some();
             let duties = Duties {
@@ -119,13 +121,12 @@ impl Keeper<'_> {
             None => self.renewal(),
         };
         match self.own.write(change).await {
-            Written::Applied(row) => {
+            Written::Applied(_) => {
                 if self.failing {
                     tracing::info!(lease = %self.own.key, "the lease store answers again");
                 }
                 self.failing = false;
                 self.not_before = None;
-                self.follow_handoff(row.is_in_handoff());
             }
             Written::Lost | Written::GivenUp(_) => {}
             Written::Failed(error) => {
@@ -145,9 +146,13 @@ impl Keeper<'_> {
         }
     }
 
-    fn follow_handoff(&mut self, in_handoff: bool) {
+    fn follow_handoff(&mut self) {
         let services = &self.own.services;
-        match (in_handoff, self.decline) {
+        let row = self.own.row();
+        if row.actual_owner() != Some(&services.worker) {
+            return;
+        }
+        match (row.is_in_handoff(), self.decline) {
             (true, None) => {
                 self.decline = Some(services.clock.now() + services.settings.handoff_timeout);
                 self.own.control.drain(DrainReason::Handoff);
@@ -168,11 +173,13 @@ impl Keeper<'_> {
             self.decline = Some(services.clock.now() + services.settings.handoff_timeout);
             return;
         }
+        // Before the write: a callback that returns meanwhile must find that it is to go on.
+        self.own.control.withdraw_handoff();
         if let Written::Applied(_) = self.own.write(LeaseChange::CancelHandoff).await {
             tracing::info!(lease = %self.own.key, reason = "callback still runs", "handoff declined");
             self.decline = None;
-            self.own.control.withdraw_handoff();
         } else {
+            self.own.control.drain(DrainReason::Handoff);
             self.decline = Some(services.clock.now() + services.settings.failover_time / 20);
         }
     }

@@ -288,14 +288,19 @@ impl Ownership {
                 Ok(Outcome::Refused { current: Some(row) })
                     if self.may_adopt(&before, &row, &expect, &change) =>
                 {
-                    self.lock().learn(*row);
+                    self.learn(&mut self.lock(), *row);
                 }
                 // Another task's write of the same ownership was answered while this one waited for its turn.
-                Ok(Outcome::Refused { .. }) if self.row().version() != before.version() => {}
+                Ok(Outcome::Refused { .. }) if self.row().version() != before.version() => {
+                    let row = self.row();
+                    if change.stores_no_more_than(&row) {
+                        return Written::Applied(Box::new(row));
+                    }
+                }
                 Ok(Outcome::Refused { current: Some(row) }) if self.gave_up(&before, &row) => {
                     let mut state = self.lock();
                     state.belief.refused = true;
-                    state.learn((*row).clone());
+                    self.learn(&mut state, (*row).clone());
                     drop(state);
                     self.context.believe_until(Moment::ZERO);
                     return Written::GivenUp(row);
@@ -316,6 +321,16 @@ impl Ownership {
             StoreErrorKind::Unavailable,
             format!("the lease {} changes faster than it can be followed", self.key),
         ))
+    }
+
+    /// Takes in what a reply showed, and wakes the keeper when a handoff begins or ends. Says whether it was news.
+    fn learn(&self, state: &mut State, row: Lease) -> bool {
+        let was_in_handoff = state.row.is_in_handoff();
+        let is_news = state.learn(row);
+        if state.row.is_in_handoff() != was_in_handoff {
+            self.dirty.notify_one();
+        }
+        is_news
     }
 
     fn may_adopt(&self, before: &Lease, row: &Lease, expect: &Expect, change: &LeaseChange) -> bool {
@@ -344,7 +359,7 @@ impl Ownership {
     fn applied(&self, row: &Lease, change: &LeaseChange, sent: Moment) {
         let mut state = self.lock();
         state.belief.renewed = state.belief.renewed.max(sent);
-        if !state.learn(row.clone()) {
+        if !self.learn(&mut state, row.clone()) {
             return;
         }
         // Given up: a renewal that was under way meanwhile is refused, and that is no loss.
@@ -408,9 +423,14 @@ impl CheckpointSink for Ownership {
             if verdict == HoldVerdict::Lost {
                 return Err(CheckpointError::Fenced);
             }
-            self.finish_through(&record.clone());
+            self.finish_through(&record);
+            // A record that was given to a processor which panicked since is to be delivered again, and not finished by this.
+            let stored = |row: &Lease| match row.checkpoint.covers(&record) {
+                true => Ok(()),
+                false => Err(CheckpointError::Fenced),
+            };
             let Some(position) = self.unstored() else {
-                return Ok(());
+                return stored(&self.row());
             };
             if verdict == HoldVerdict::Suspended {
                 return Err(CheckpointError::Suspended);
@@ -422,7 +442,7 @@ impl CheckpointSink for Ownership {
                 })
                 .await
             {
-                Written::Applied(_) => Ok(()),
+                Written::Applied(row) => stored(&row),
                 Written::Lost | Written::GivenUp(_) => Err(CheckpointError::Fenced),
                 Written::Failed(error) => Err(CheckpointError::Unavailable(error)),
             }

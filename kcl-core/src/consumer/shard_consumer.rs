@@ -162,7 +162,8 @@ impl ShardConsumer {
 
     /// Takes batch after batch to the processor, until something else is to be done.
     async fn run(&mut self) -> ConsumerEvent {
-        self.goes_on();
+        self.own.progress.wants_records(self.now());
+        self.own.show_waiting();
         loop {
             let (id, batch) = match self.waiting.take() {
                 Some(waiting) => waiting,

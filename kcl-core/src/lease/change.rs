@@ -97,6 +97,11 @@ impl LeaseChange {
         }
     }
 
+    /// Whether the change is a checkpoint that is not ahead of the row's.
+    pub(crate) fn stores_no_more_than(&self, row: &Lease) -> bool {
+        matches!(self, Self::Checkpoint { position, .. } if *position <= row.checkpoint)
+    }
+
     /// Whether the change moves the counter, and so stamps the row with the writer's incarnation.
     pub fn moves_counter(&self) -> bool {
         match self {

@@ -126,6 +126,13 @@ impl Progress {
         known.last_step = now;
     }
 
+    /// The consumer waits for records and nothing else, which is no step but deserves its time.
+    pub(crate) fn wants_records(&self, now: Moment) {
+        let mut known = self.lock();
+        known.last_step = now;
+        known.consumer = None;
+    }
+
     /// The consumer begins anew at the source, which is no step but deserves its time.
     pub(crate) fn begins_anew(&self, now: Moment) {
         let mut known = self.lock();
@@ -153,11 +160,10 @@ impl Progress {
         known.fetcher = Some((reason, since(known.fetcher, reason, now)));
     }
 
-    /// The fetcher waits for nothing any more, which is a step if it did.
+    /// The fetcher waits for nothing any more, which is no step but deserves its time.
     pub(crate) fn fetcher_goes_on(&self, now: Moment) {
         let mut known = self.lock();
         if known.fetcher.take().is_some() {
-            known.steps += 1;
             known.last_step = now;
         }
     }

@@ -147,8 +147,9 @@ impl CheckpointSink for Nowhere {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// Another worker has the shard. Do: stop; the records will be delivered to that worker.
-    #[error("the lease of the shard was lost: another worker goes on from the last stored checkpoint")]
+    /// Another worker has the shard, or the processor that was given the record panicked and was replaced. Do: stop; the records will be
+    /// delivered again, to that worker or that processor.
+    #[error("the shard is no longer this processor's: another one goes on from the last stored checkpoint")]
     Fenced,
     /// The lease could not be renewed in time, and nobody has taken it yet. Do: wait, or return; the checkpoint is
     /// stored by itself if the lease can be renewed.
