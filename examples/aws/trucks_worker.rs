@@ -22,7 +22,7 @@ use kcl_core::shard_sync::InitialPosition;
 use kcl_core::streams::{StreamSet, TrackedStream};
 use kcl_core::time::{Clock, Timestamp, TokioClock};
 use kcl_core::worker::{ShutdownReport, Worker};
-use kcl_kinesis::KinesisStream;
+use kcl_kinesis::{FanOut, KinesisStream};
 use kcl_lease_dynamo::DynamoLeaseStore;
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
@@ -48,9 +48,36 @@ struct Arguments {
     /// The most shards for this worker.
     #[arg(long)]
     max_leases: Option<u32>,
+    /// How shards are read: each worker asks for records, or Kinesis pushes them to a consumer that the fleet registers.
+    #[arg(long, value_enum, default_value_t = Read::Polling)]
+    read: Read,
+    /// The consumer to read as, registered by somebody else: with `--read fan-out` and one stream.
+    #[arg(long)]
+    consumer_arn: Option<String>,
     /// Appends one JSON line per event to this file.
     #[arg(long)]
     log: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Read {
+    Polling,
+    FanOut,
+}
+
+impl Arguments {
+    /// The consumer to read as, or none where shards are polled.
+    fn fan_out(&self) -> Result<Option<FanOut>, String> {
+        match (self.read, &self.consumer_arn) {
+            (Read::Polling, None) => Ok(None),
+            (Read::Polling, Some(_)) => Err("--consumer-arn goes with --read fan-out".to_owned()),
+            (Read::FanOut, None) => Ok(Some(FanOut::consumer(&self.application))),
+            (Read::FanOut, Some(arn)) if self.stream.len() == 1 => Ok(Some(FanOut::consumer_arn(arn))),
+            (Read::FanOut, Some(_)) => {
+                Err("--consumer-arn goes with one --stream: a consumer belongs to a stream".to_owned())
+            }
+        }
+    }
 }
 
 #[tokio::main]
@@ -82,10 +109,14 @@ async fn run(arguments: Arguments) -> Result<ShutdownReport, Box<dyn Error>> {
         max_leases: arguments.max_leases,
         ..Settings::default()
     };
-    let mut streams = arguments
-        .stream
-        .iter()
-        .map(|stream| KinesisStream::new(&aws, stream));
+    let fan_out = arguments.fan_out()?;
+    let mut streams = arguments.stream.iter().map(|stream| {
+        let stream = KinesisStream::new(&aws, stream);
+        match &fan_out {
+            None => stream,
+            Some(fan_out) => stream.with_fan_out(fan_out.clone()),
+        }
+    });
     let builder = Worker::builder(&arguments.application);
     let builder = match (streams.next(), streams.len()) {
         (Some(stream), 0) => builder.stream(stream),
@@ -219,6 +250,21 @@ mod tests {
         let time = InitialPosition::AtTimestamp(Timestamp::from_millis(1_769_860_800_500));
         assert_eq!(initial_position("2026-01-31T12:00:00.5Z"), Ok(time));
         assert!(initial_position("yesterday").is_err());
+    }
+
+    #[test]
+    fn a_consumer_goes_with_fan_out_and_one_stream() {
+        let parse = |flags: &str| Arguments::parse_from(format!("worker {flags}").split(' ')).fan_out();
+        assert_eq!(parse("--stream a"), Ok(None));
+        let ours = FanOut::consumer("truck-tracker");
+        assert_eq!(parse("--stream a --stream b --read fan-out"), Ok(Some(ours)));
+        let given = FanOut::consumer_arn("arn:x");
+        assert_eq!(
+            parse("--stream a --read fan-out --consumer-arn arn:x"),
+            Ok(Some(given))
+        );
+        assert!(parse("--stream a --consumer-arn arn:x").is_err());
+        assert!(parse("--stream a --stream b --read fan-out --consumer-arn arn:x").is_err());
     }
 
     #[test]

@@ -10,3 +10,4 @@
 mod served;
 mod subscribing;
 mod suite;
+mod worker;

@@ -1,0 +1,123 @@
+//! A whole worker by enhanced fan-out, over the wire.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kcl_core::model::{Record, ShardId};
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::time::{Clock as _, ClockExt as _, Moment, TokioClock};
+use kcl_core::worker::Worker;
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_testkit::wire::{Operation, WireOptions};
+
+use crate::served::{PATIENCE, Read, Served};
+
+/// What was processed of each shard, in order, and when.
+type Seen = Arc<Mutex<BTreeMap<ShardId, Vec<(Record, Moment)>>>>;
+
+struct Notes {
+    seen: Seen,
+    clock: TokioClock,
+}
+
+#[async_trait]
+impl RecordProcessor for Notes {
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        shard: &ShardContext,
+    ) -> Result<(), ProcessorError> {
+        let now = self.clock.now();
+        let noted = batch.iter().map(|record| (record.detached(), now));
+        let mut seen = self.seen.lock().unwrap();
+        seen.entry(shard.shard().clone()).or_default().extend(noted);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_worker_by_fan_out_follows_a_split_and_a_merge_and_is_told_of_records_at_once() {
+    let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
+    let (seen, clock) = (Seen::default(), served.clock);
+    let noted = Arc::clone(&seen);
+    let worker = Worker::builder("suite")
+        .worker_id("a")
+        .stream(served.source.clone())
+        .leases(MemoryLeaseStore::new())
+        .processor(move |_: &ShardContext| Notes {
+            seen: Arc::clone(&noted),
+            clock,
+        })
+        .build()
+        .unwrap()
+        .start();
+    let mut put = BTreeMap::<String, Moment>::new();
+    let mut put_some = async |from: u32| {
+        for n in from..from + 50 {
+            put.insert(format!("{n}"), clock.now());
+            served.stream.put(format!("truck-{n}"), format!("{n}")).unwrap();
+            clock.sleep(Duration::from_millis(10)).await;
+        }
+    };
+    worker.wait_for(|status| status.leases.len() == 1).await;
+    clock.sleep(Duration::from_secs(2)).await;
+    put_some(0).await;
+    let [low, high] = served.stream.split(&served.shard()).unwrap();
+    worker.wait_for(|status| status.leases.len() == 2).await;
+    put_some(50).await;
+    served.stream.merge(&low, &high).unwrap();
+    worker.wait_for(|status| status.leases.len() == 1).await;
+    put_some(100).await;
+
+    let all = async {
+        while seen.lock().unwrap().values().map(Vec::len).sum::<usize>() < 150 {
+            clock.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    clock.timeout(PATIENCE, all).await.expect("all is processed");
+    worker.drain();
+    assert!(worker.stopped().await.unwrap().is_clean());
+
+    let mut expected = BTreeMap::<ShardId, Vec<Record>>::new();
+    for (shard, record) in served.stream.put_log() {
+        expected.entry(shard).or_default().push(record);
+    }
+    let seen = seen.lock().unwrap();
+    let got: BTreeMap<_, Vec<_>> = seen
+        .iter()
+        .map(|(shard, records)| {
+            (
+                shard.clone(),
+                records
+                    .iter()
+                    .map(|(record, _)| record.sequence_number())
+                    .collect(),
+            )
+        })
+        .collect();
+    let wanted: BTreeMap<_, Vec<_>> = expected
+        .iter()
+        .map(|(shard, records)| {
+            (
+                shard.clone(),
+                records.iter().map(Record::sequence_number).collect(),
+            )
+        })
+        .collect();
+    assert_eq!(got, wanted, "each record once, in order");
+
+    // The first of each shard wait for its subscription; the others are pushed.
+    let mut waits: Vec<_> = seen
+        .values()
+        .flatten()
+        .map(|(record, at)| at.saturating_since(put[std::str::from_utf8(record.data()).unwrap()]))
+        .collect();
+    waits.sort();
+    println!("put to processed: p50 {:?}, p99 {:?}", waits[75], waits[148]);
+    assert!(waits[75] < Duration::from_millis(100), "{waits:?}");
+    assert_eq!(served.server.requests().count(Operation::GetRecords), 0);
+    // Four shards, each of one subscription.
+    assert_eq!(served.server.requests().count(Operation::SubscribeToShard), 4);
+}
