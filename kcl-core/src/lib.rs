@@ -72,6 +72,7 @@ pub mod budget;
 pub mod checkpoint;
 mod consumer;
 pub mod error;
+pub mod flow;
 pub mod invariant;
 pub mod lease;
 pub mod lifecycle;

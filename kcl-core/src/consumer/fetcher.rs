@@ -79,6 +79,9 @@ impl Fetcher {
             };
             let room = async {
                 until_known(&self.own).await;
+                let own = &self.own;
+                own.until_free(true, |reason| own.fetcher_waits(reason)).await;
+                own.fetcher_goes_on();
                 room_for(&self.own, &self.account, self.appetite).await
             };
             let room = patiently(&*clock, &mut self.stream, room).await;
@@ -106,9 +109,9 @@ impl Fetcher {
     /// Reads once, for as many records as the room is likely to hold.
     async fn fetch(&mut self, room: u64) -> Result<Fetch, SourceError> {
         let services = &self.own.services;
-        let records = self
-            .appetite
-            .records_for(room, services.settings.max_batch_records);
+        let most = services.brakes.most(&self.own.scopes).unwrap_or(u32::MAX);
+        let most = most.min(services.settings.max_batch_records);
+        let records = self.appetite.records_for(room, most);
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -141,6 +144,10 @@ impl Fetcher {
             ..
         } = fetch;
         let fetched = records.len();
+        let size = records.iter().map(Record::size).sum();
+        services
+            .brakes
+            .took(&own.scopes, fetched, size, services.clock.now());
         let how = services.settings.aggregation;
         let Unpacked {
             mut records,

@@ -10,6 +10,7 @@ use crate::checkpoint::{BatchId, Tracker};
 use crate::consumer::control::Control;
 use crate::consumer::invitations::Invitations;
 use crate::consumer::meter::Meter;
+use crate::flow::{Brakes, Held as HeldBack, Scope};
 use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
 use crate::lease::resolve::{Resolution, resolve};
 use crate::lease::{
@@ -46,6 +47,7 @@ pub(crate) struct Services {
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) invitations: Arc<Invitations>,
     pub(crate) budget: Arc<ByteBudget>,
+    pub(crate) brakes: Arc<Brakes>,
     /// Set when leases may have become available.
     pub(crate) plan_now: Arc<Notify>,
 }
@@ -57,6 +59,8 @@ pub(crate) struct Ownership {
     pub(crate) stream: Arc<OpenStream>,
     pub(crate) key: LeaseKey,
     pub(crate) context: ShardContext,
+    /// Where pauses and rates for the shard may be set.
+    pub(crate) scopes: Vec<Scope>,
     pub(crate) control: Control,
     pub(crate) progress: Progress,
     /// Set when there may be something to store.
@@ -134,10 +138,16 @@ impl Ownership {
             refused: false,
         };
         context.believe_until(belief.until(services.settings.failover_time));
+        let mut scopes = vec![Scope::Worker, Scope::Shard(row.key.clone())];
+        scopes.push(Scope::Stream(stream.source.name().to_owned()));
+        if stream.source.address() != stream.source.name() {
+            scopes.push(Scope::Stream(stream.source.address().to_owned()));
+        }
         Arc::new(Self {
             stream,
             key: row.key.clone(),
             context,
+            scopes,
             control: Control::default(),
             progress: Progress::new(now),
             dirty: Notify::new(),
@@ -214,6 +224,35 @@ impl Ownership {
     pub(crate) fn finish_batch(&self, batch: BatchId) {
         self.lock().tracker.finish_batch(batch);
         self.dirty.notify_one();
+    }
+
+    /// Waits until reading is neither paused nor ahead of its rate. `shown` says what is waited for; nothing is said where there is no wait.
+    pub(crate) async fn until_free(&self, heeds_rate: bool, shown: impl Fn(WaitReason)) {
+        let services = &self.services;
+        loop {
+            let changed = services.brakes.changed();
+            match services.brakes.hold(&self.scopes, services.clock.now()) {
+                Some(HeldBack::Paused) => {
+                    shown(WaitReason::Paused);
+                    changed.await;
+                }
+                Some(HeldBack::Until(until)) if heeds_rate => {
+                    shown(WaitReason::RateLimit);
+                    tokio::select! {
+                        biased;
+                        () = changed => {}
+                        () = services.clock.sleep_until(until) => {}
+                    }
+                }
+                Some(HeldBack::Until(_)) | None => return,
+            }
+        }
+    }
+
+    /// The consumer begins to wait for this, or keeps waiting.
+    pub(crate) fn consumer_waits(&self, reason: WaitReason) {
+        self.progress.waits(reason, self.services.clock.now());
+        self.show_waiting();
     }
 
     /// The fetcher begins to wait for this, or keeps waiting.

@@ -172,7 +172,7 @@ impl ShardConsumer {
                     Err(event) => return event,
                 },
             };
-            if let Some(event) = self.until_live().await {
+            if let Some(event) = self.until_free().await {
                 self.waiting = Some((id, batch));
                 return event;
             }
@@ -254,6 +254,20 @@ impl ShardConsumer {
                     .initial_position
                     .unwrap_or(self.own.services.settings.initial_position),
             ),
+        }
+    }
+
+    /// Waits while the shard is paused, and then until the lease is live.
+    async fn until_free(&mut self) -> Option<ConsumerEvent> {
+        let own = Arc::clone(&self.own);
+        let interrupt = tokio::select! {
+            biased;
+            interrupt = own.control.interrupted() => Some(interrupt),
+            () = own.until_free(false, |reason| own.consumer_waits(reason)) => None,
+        };
+        match interrupt {
+            Some(interrupt) => Some(self.interrupted(interrupt)),
+            None => self.until_live().await,
         }
     }
 
@@ -583,8 +597,7 @@ impl ShardConsumer {
 
     /// Says what the consumer waits for: to its keeper, which renews the lease on that word, and to whoever watches.
     fn waits(&self, reason: WaitReason) {
-        self.own.progress.waits(reason, self.now());
-        self.own.show_waiting();
+        self.own.consumer_waits(reason);
     }
 
     fn goes_on(&self) {

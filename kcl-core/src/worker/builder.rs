@@ -43,6 +43,7 @@ pub(crate) struct Parts {
     pub(crate) rng: Rng,
     pub(crate) scope: TaskScope,
     pub(crate) metrics: crate::metrics::Metrics,
+    pub(crate) brakes: Arc<crate::flow::Brakes>,
 }
 
 impl Worker {
@@ -240,6 +241,7 @@ impl WorkerBuilder {
         let store = Arc::new(Counted::new(store, Arc::clone(&clock), metrics.clone()));
         Ok(Worker {
             parts: Parts {
+                brakes: Arc::default(),
                 application,
                 worker,
                 settings: self.settings,

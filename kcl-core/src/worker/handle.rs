@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::{Error, ErrorKind};
+use crate::flow::{Brakes, Flow};
 use crate::status::{StatusBoard, WorkerStatus};
 use crate::task::TaskPolicy;
 use crate::worker::builder::Worker;
@@ -17,6 +18,7 @@ use crate::worker::shutdown::ShutdownReport;
 pub struct WorkerHandle {
     board: StatusBoard,
     stop: Arc<StopSignal>,
+    brakes: Arc<Brakes>,
     ended: oneshot::Receiver<Result<ShutdownReport, Error>>,
 }
 
@@ -101,6 +103,7 @@ impl Worker {
         let handle = WorkerHandle {
             board: board.clone(),
             stop: Arc::clone(&stop),
+            brakes: Arc::clone(&self.parts.brakes),
             ended,
         };
         let scope = self.parts.scope.clone();
@@ -198,6 +201,11 @@ impl WorkerHandle {
         Stopper {
             stop: Arc::clone(&self.stop),
         }
+    }
+
+    /// Pauses and limits what the worker reads.
+    pub fn flow(&self) -> Flow {
+        Flow::new(Arc::clone(&self.brakes))
     }
 
     /// Returns once the worker has stopped.

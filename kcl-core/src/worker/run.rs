@@ -116,6 +116,7 @@ impl Running {
             board,
             invitations: Arc::new(Invitations::default()),
             budget,
+            brakes: parts.brakes,
             plan_now: Arc::new(Notify::new()),
         });
         let membership = Arc::new(Membership::new(Arc::clone(&services)));

@@ -1,0 +1,128 @@
+//! Pauses and rates, from the handle of a running worker.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kcl_core::flow::{Rate, Scope};
+use kcl_core::lifecycle::WaitReason;
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_testkit::MemoryStream;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Counts(Arc<AtomicUsize>);
+
+#[async_trait]
+impl RecordProcessor for Counts {
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.0.fetch_add(batch.len(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn start(shards: u32) -> (MemoryStream, WorkerHandle, Arc<AtomicUsize>, TokioClock) {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(shards)
+        .clock(Arc::new(clock))
+        .build();
+    let count = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&count);
+    let worker = Worker::builder("flow")
+        .worker_id("a")
+        .stream(stream.clone())
+        .leases(MemoryLeaseStore::new())
+        .processor(move |_: &ShardContext| Counts(Arc::clone(&counted)))
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    (stream, worker, count, clock)
+}
+
+fn put(stream: &MemoryStream, records: usize) {
+    for n in 0..records {
+        stream.put(format!("truck-{n}"), "x").unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_worker_keeps_its_leases_for_hours_and_goes_on_where_it_was() {
+    let (stream, worker, count, clock) = start(4);
+    put(&stream, 100);
+    clock.sleep(10 * SECOND).await;
+    assert_eq!(count.load(Ordering::Relaxed), 100);
+    worker.flow().pause(Scope::Worker);
+    let tokens = |worker: &WorkerHandle| -> Vec<_> {
+        worker.status().leases.values().map(|lease| lease.token).collect()
+    };
+    let before = tokens(&worker);
+    put(&stream, 100);
+    clock.sleep(2 * 3600 * SECOND).await;
+    assert_eq!(count.load(Ordering::Relaxed), 100);
+    let status = worker.status();
+    assert!(
+        status.leases.values().all(|lease| lease
+            .waiting
+            .is_some_and(|(reason, _)| reason == WaitReason::Paused)),
+        "{status:?}"
+    );
+    assert_eq!(tokens(&worker), before);
+    worker.flow().resume(Scope::Worker);
+    clock.sleep(2 * SECOND).await;
+    assert_eq!(count.load(Ordering::Relaxed), 200);
+    assert!(
+        worker
+            .status()
+            .leases
+            .values()
+            .all(|lease| lease.trouble.is_none() && lease.failures == 0)
+    );
+    worker.drain();
+    assert!(worker.stopped().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_shard_holds_up_no_other_and_a_paused_worker_stops_at_once() {
+    let (stream, worker, count, clock) = start(2);
+    clock.sleep(5 * SECOND).await;
+    let first = worker.status().leases.keys().next().cloned().unwrap();
+    worker.flow().pause(Scope::Shard(first));
+    put(&stream, 200);
+    clock.sleep(10 * SECOND).await;
+    let half = count.load(Ordering::Relaxed);
+    assert!((1..200).contains(&half), "{half}");
+    worker.drain();
+    assert!(worker.stopped().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shards_of_a_stream_share_its_rate() {
+    let (stream, worker, count, clock) = start(4);
+    clock.sleep(5 * SECOND).await;
+    let rate = Rate {
+        records: NonZeroU32::new(20),
+        ..Rate::default()
+    };
+    worker
+        .flow()
+        .limit(Scope::Stream("trucks".to_owned()), Some(rate));
+    put(&stream, 5000);
+    clock.sleep(60 * SECOND).await;
+    let read = count.load(Ordering::Relaxed);
+    // A second's worth for each shard is on its way at most.
+    assert!((1100..=1200 + 4 * 20).contains(&read), "{read}");
+    worker.flow().limit(Scope::Stream("trucks".to_owned()), None);
+    clock.sleep(10 * SECOND).await;
+    assert_eq!(count.load(Ordering::Relaxed), 5000);
+    worker.drain();
+    worker.stopped().await.unwrap();
+}
