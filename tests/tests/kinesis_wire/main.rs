@@ -7,6 +7,7 @@
     reason = "helpers of tests: a panic is how they report"
 )]
 
+mod black_holes;
 mod served;
 mod subscribing;
 mod suite;
