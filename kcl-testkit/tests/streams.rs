@@ -409,3 +409,26 @@ async fn each_stream_may_begin_where_it_wants() {
     bed.sleep(5 * SECOND).await;
     assert_eq!(bed.processed(), counts([("trucks", 10), ("ships", 3)]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_one_stream_is_gone_others_come_and_it_is_given_up_once_it_is_removed() {
+    let bed = Bed::new();
+    let [trucks, ships, planes] = ["trucks", "ships", "planes"].map(|name| bed.stream(name, 2));
+    let streams = tracked(&[&trucks, &ships]);
+    let worker = bed.start("a", &streams);
+    bed.sleep(5 * SECOND).await;
+    ships.delete();
+    bed.sleep(30 * SECOND).await;
+
+    put(&planes, 0..10);
+    streams.add(TrackedStream::new(planes.clone()));
+    bed.sleep(5 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("planes", 10)]));
+
+    assert_eq!(bed.owners("ships").await, owned_by(["a"]), "the shards are held");
+    assert!(streams.remove("ships"));
+    bed.sleep(5 * SECOND).await;
+    assert_eq!(bed.owners("ships").await, BTreeSet::from([None]));
+    worker.drain();
+    assert!(worker.stopped().await.unwrap().is_clean());
+}

@@ -96,14 +96,15 @@ impl Streams {
         }
     }
 
-    /// Nobody could tell about a doubted stream yet.
-    pub(crate) fn ask_again(&self) {
-        self.doubt.notify_one();
-    }
-
-    /// Returns once a stream is doubted.
+    /// Returns once a stream is doubted, for as long as one is.
     pub(crate) async fn doubted(&self) {
-        self.doubt.notified().await;
+        loop {
+            let doubt = self.doubt.notified();
+            if self.lock().values().any(|stream| stream.is_doubted()) {
+                return;
+            }
+            doubt.await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<StreamKey>, Arc<OpenStream>>> {

@@ -70,7 +70,7 @@ pub(crate) async fn follow_streams(
     };
     match subject {
         Subject::One(_) => loop {
-            services.streams.doubted().await;
+            follower.until_check().await;
             follower.check_doubted(None).await;
         },
         Subject::Many(tracker) => follower.follow(tracker.as_ref()).await,
@@ -89,19 +89,32 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     async fn follow(&mut self, tracker: &dyn StreamTracker) {
+        let clock = &self.services.clock;
+        let interval = || tracker.interval().max(SHORTEST_INTERVAL);
         let mut tracked = BTreeMap::new();
+        let mut next_list = clock.now() + interval();
         loop {
-            let pause = tracker.interval().max(SHORTEST_INTERVAL);
+            // The list comes first, whatever else is to be found out: a stream that is gone for good must be one that can be
+            // taken off it.
             tokio::select! {
                 biased;
-                () = self.services.streams.doubted() => self.check_doubted(Some(&tracked)).await,
-                () = self.services.clock.sleep(pause) => {
+                () = clock.sleep_until(next_list) => {
                     if let Some(listed) = self.list(tracker).await {
                         tracked = listed;
                         self.follow_list(&tracked).await;
                     }
+                    next_list = clock.now() + interval();
                 }
+                () = self.until_check() => self.check_doubted(Some(&tracked)).await,
             }
+        }
+    }
+
+    /// Returns once a stream is doubted and may be asked.
+    async fn until_check(&self) {
+        self.services.streams.doubted().await;
+        if let Some(checked) = self.checked {
+            self.services.clock.sleep_until(checked + RECHECK).await;
         }
     }
 
@@ -175,13 +188,9 @@ impl Follower<'_> {
         self.services.plan_now.notify_one();
     }
 
-    /// Asks the streams that were not found who they are, until none is in doubt that answers.
+    /// Asks the streams that were not found who they are. Those that cannot say stay in doubt, and are asked again.
     async fn check_doubted(&mut self, tracked: Option<&BTreeMap<String, TrackedStream>>) {
-        let clock = &self.services.clock;
-        if let Some(checked) = self.checked {
-            clock.sleep_until(checked + RECHECK).await;
-        }
-        self.checked = Some(clock.now());
+        self.checked = Some(self.services.clock.now());
         for stream in self.services.streams.all() {
             if !stream.is_doubted() {
                 continue;
@@ -197,7 +206,6 @@ impl Follower<'_> {
                         false => "cannot find out whether the stream is gone; its shards are held",
                     };
                     self.say(stream.source.address(), problem, what);
-                    self.services.streams.ask_again();
                 }
             }
         }
