@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::error::ErrorKind;
-use kcl_core::lease::{Lease, LeaseStore as _};
+use kcl_core::lease::{Lease, LeaseStore as _, StoreErrorKind};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::shard_sync::InitialPosition;
@@ -18,6 +18,7 @@ use kcl_core::time::{ClockExt as _, TokioClock};
 use kcl_core::worker::{Worker, WorkerBuilder, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
+use kcl_testkit::faults::{Fault, FaultyLeaseStore, Operation, StoreFaults};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -431,4 +432,50 @@ async fn while_one_stream_is_gone_others_come_and_it_is_given_up_once_it_is_remo
     assert_eq!(bed.owners("ships").await, BTreeSet::from([None]));
     worker.drain();
     assert!(worker.stopped().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_saw_in_an_earlier_tenure_does_not_make_a_stream_a_former_one() {
+    let mut bed = Bed::new();
+    bed.settings.forget_streams_after = Some(100 * SECOND);
+    let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 2));
+    put(&ships, 0..10);
+    let known = ["a", "b"].map(|_| tracked(&[&trucks, &ships]));
+    let faults = ["a", "b"].map(|_| StoreFaults::new());
+    let start = |n: usize, id: &str| {
+        let store = FaultyLeaseStore::new(Arc::new(bed.store.clone()), Arc::new(bed.clock));
+        let worker = bed.builder(id).streams(known[n].clone());
+        worker
+            .leases(store.with_faults(faults[n].clone()))
+            .build()
+            .unwrap()
+            .start()
+    };
+    let no_scan = Fault::Fail(StoreErrorKind::Unavailable);
+    let (a, b) = (start(0, "a"), start(1, "b"));
+    a.wait_for(|status| status.is_leader).await;
+    // The leader reads the ships no more, and sees their leases without an owner; then the other leads and reads them.
+    known[1].remove("ships");
+    known[0].remove("ships");
+    bed.sleep(40 * SECOND).await;
+    assert_eq!(bed.owners("ships").await, BTreeSet::from([None]));
+    faults[0].always(Operation::Scan, no_scan);
+    b.wait_for(|status| status.is_leader).await;
+    known[1].add(TrackedStream::new(ships.clone()));
+    bed.sleep(200 * SECOND).await;
+    assert_eq!(bed.owners("ships").await, owned_by(["b"]));
+    // The first leads again, just when the ships are given up.
+    faults[0].clear();
+    known[1].remove("ships");
+    bed.sleep(2 * SECOND).await;
+    faults[1].always(Operation::Scan, no_scan);
+    a.wait_for(|status| status.is_leader).await;
+    bed.sleep(80 * SECOND).await;
+    assert_eq!(
+        bed.leases().await.len(),
+        3,
+        "nobody has read them for less than the time that is set"
+    );
+    bed.sleep(80 * SECOND).await;
+    assert_eq!(bed.leases().await.len(), 1);
 }

@@ -7,9 +7,9 @@ use crate::lease::Lease;
 use crate::model::StreamKey;
 use crate::time::Moment;
 
-/// Since when the leases of each stream belong to nobody, as far as one leader has seen.
+/// Since when the leases of each stream belong to nobody, as far as one leader has seen in one tenure.
 ///
-/// A new leader begins anew: leases are deleted later than the setting says, never earlier.
+/// A new tenure begins anew: leases are deleted later than the setting says, never earlier.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FormerStreams {
     since: BTreeMap<StreamKey, Moment>,

@@ -2,7 +2,7 @@
 //! and tells what it knows of that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,7 +36,7 @@ pub(crate) async fn serve_fleet(services: Arc<Services>, leaving: CancellationTo
     let office = Arc::new(OfficeNews {
         services: Arc::clone(&services),
         changed: Notify::new(),
-        tenure: std::sync::Mutex::default(),
+        tenure: Mutex::default(),
     });
     let context = CoordinatorContext {
         store: Arc::clone(&services.store),
@@ -96,23 +96,41 @@ impl LeaseWriter for Inviting {
 struct OfficeNews {
     services: Arc<Services>,
     changed: Notify,
-    /// Until when this worker believes to lead, if it does.
-    tenure: std::sync::Mutex<Option<Moment>>,
+    tenure: Mutex<Tenure>,
+}
+
+/// A time in which this worker leads without a break, if it does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tenure {
+    /// Tells it from those before.
+    number: u64,
+    /// Until when the worker believes to lead.
+    until: Option<Moment>,
+}
+
+impl Tenure {
+    /// Takes in until when the worker leads, as it is known at `now`.
+    fn extend(&mut self, now: Moment, until: Option<Moment>) {
+        let is_unbroken = self.until.is_some_and(|until| now < until);
+        if until.is_some() && !is_unbroken {
+            self.number += 1;
+        }
+        self.until = until;
+    }
 }
 
 impl OfficeNews {
-    fn leads_until(&self) -> Option<Moment> {
-        *self
-            .tenure
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn tenure(&self) -> MutexGuard<'_, Tenure> {
+        self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn until_leading(&self) -> Moment {
+    /// Which tenure it is, and until when the worker leads.
+    async fn until_leading(&self) -> (u64, Moment) {
         loop {
             let changed = self.changed.notified();
-            match self.leads_until() {
-                Some(until) if self.services.clock.now() < until => return until,
+            let Tenure { number, until } = *self.tenure();
+            match until {
+                Some(until) if self.services.clock.now() < until => return (number, until),
                 _ => changed.await,
             }
         }
@@ -122,10 +140,8 @@ impl OfficeNews {
 impl Notices for OfficeNews {
     fn coordinating(&self, status: &CoordinatorStatus) {
         let leads = status.role == Role::Leader;
-        *self
-            .tenure
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = status.leads_until;
+        let now = self.services.clock.now();
+        self.tenure().extend(now, status.leads_until);
         self.changed.notify_waiters();
         self.services.metrics.leads(leads);
         self.services.metrics.unplaced(status.unplaced);
@@ -135,6 +151,58 @@ impl Notices for OfficeNews {
 
     fn moved(&self, _: Reason) {
         self.services.metrics.assigned();
+    }
+}
+
+/// What a leader has found out, look by look.
+///
+/// It begins anew with each tenure, and after a time in which the leases could not be read: somebody else may have led
+/// meanwhile, or read a stream that seems to be nobody's. What follows from two looks in a row, or from a long time without
+/// anything, must not follow from what was seen before.
+#[derive(Default)]
+struct Findings {
+    tenure: u64,
+    /// When the last look was over.
+    looked: Option<Moment>,
+    followed: BTreeMap<Option<StreamKey>, Followed>,
+    former: FormerStreams,
+}
+
+impl Findings {
+    /// Forgets what this look cannot go on from.
+    fn go_on(&mut self, tenure: u64, now: Moment) {
+        let is_old = |looked| now.saturating_since(looked) > 2 * AUDIT_INTERVAL;
+        if tenure != self.tenure || self.looked.is_some_and(is_old) {
+            *self = Self {
+                tenure,
+                ..Self::default()
+            };
+        }
+    }
+
+    /// Follows these streams, and no others.
+    fn follow(&mut self, streams: &[Arc<OpenStream>], now: Moment) {
+        self.followed.retain(|key, _| {
+            streams
+                .iter()
+                .any(|stream| stream.keying.stream() == key.as_ref())
+        });
+        for stream in streams {
+            let new = || Followed {
+                audit: Audit::new(2),
+                suspects: BTreeSet::new(),
+                is_synced: false,
+                due: now,
+            };
+            self.followed
+                .entry(stream.keying.stream().cloned())
+                .or_insert_with(new);
+        }
+    }
+
+    fn is_due(&self, stream: &OpenStream, now: Moment) -> bool {
+        let followed = self.followed.get(&stream.keying.stream().cloned());
+        followed.is_some_and(|followed| followed.due <= now)
     }
 }
 
@@ -151,54 +219,39 @@ struct Followed {
 /// As leader: syncs the shards of each stream at once, then audits.
 async fn follow_shards(services: &Services, office: &OfficeNews) {
     let rng = services.rng.child("shard sync");
-    let mut followed: BTreeMap<Option<StreamKey>, Followed> = BTreeMap::new();
-    let mut former = FormerStreams::default();
+    let mut findings = Findings::default();
     let mut rounds = 0_u64;
     loop {
-        let until = office.until_leading().await;
+        let (tenure, until) = office.until_leading().await;
         let (streams, now) = (services.streams.all(), services.clock.now());
-        followed.retain(|key, _| {
-            streams
-                .iter()
-                .any(|stream| stream.keying.stream() == key.as_ref())
-        });
-        for stream in &streams {
-            let new = || Followed {
-                audit: Audit::new(2),
-                suspects: BTreeSet::new(),
-                is_synced: false,
-                due: now,
-            };
-            followed
-                .entry(stream.keying.stream().cloned())
-                .or_insert_with(new);
-        }
-        let due = |stream: &Arc<OpenStream>| {
-            let followed = followed.get(&stream.keying.stream().cloned());
-            followed.is_some_and(|followed| followed.due <= now)
-        };
-        let due: Vec<_> = streams.iter().filter(|stream| due(stream)).collect();
+        findings.go_on(tenure, now);
+        findings.follow(&streams, now);
+        let due = streams.iter().filter(|stream| findings.is_due(stream, now));
+        let due: Vec<_> = due.collect();
         let mut next = now + AUDIT_INTERVAL;
         match read_leases(services).await {
             Ok(leases) => {
-                forget_former_streams(services, &mut former, &leases).await;
+                forget_former_streams(services, &mut findings.former, &leases).await;
                 rounds += 1;
                 let mut syncs: Vec<BoxFuture<'_, _>> = Vec::new();
                 for stream in due {
                     let rng = rng.child(stream.source.address()).child(&rounds.to_string());
                     let key = stream.keying.stream().cloned();
-                    let suspects = followed
+                    let suspects = findings
+                        .followed
                         .get(&key)
                         .map_or_else(BTreeSet::new, |followed| followed.suspects.clone());
                     syncs.push(Box::pin(sync(services, stream, &leases, suspects, rng, until)));
                 }
                 // In the order in which they end.
                 for (key, outcome) in at_most(CONCURRENT_SYNCS, syncs).await {
-                    if let Some(followed) = followed.get_mut(&key) {
+                    if let Some(followed) = findings.followed.get_mut(&key) {
                         followed.take_in(services, outcome);
                     }
                 }
-                next = followed
+                findings.looked = Some(services.clock.now());
+                next = findings
+                    .followed
                     .values()
                     .map(|followed| followed.due)
                     .fold(next, Moment::min);
@@ -382,5 +435,60 @@ fn note(services: &Services, audit: &mut Audit, report: &SyncReport) {
     }
     for anomaly in &report.anomalies {
         tracing::warn!(?anomaly, "the shards and the leases do not fit together");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(second))
+    }
+
+    #[test]
+    fn a_tenure_that_was_not_extended_in_time_is_another_one() {
+        let mut tenure = Tenure::default();
+        tenure.extend(at(0), None);
+        assert_eq!(tenure.number, 0);
+        for second in [0, 2, 4] {
+            tenure.extend(at(second), Some(at(second + 4)));
+            assert_eq!(tenure.number, 1);
+        }
+        tenure.extend(at(8), Some(at(12)));
+        assert_eq!(tenure.number, 2, "it was over at that moment");
+        tenure.extend(at(9), None);
+        tenure.extend(at(10), Some(at(14)));
+        assert_eq!(tenure.number, 3, "it was given up in between");
+    }
+
+    #[test]
+    fn what_was_found_out_is_forgotten_with_a_new_tenure_and_after_a_long_time_without_a_look() {
+        let stream = StreamKey::new("1:trucks:5").unwrap();
+        let seen = |looked: u64| {
+            let mut findings = Findings {
+                tenure: 1,
+                looked: Some(at(looked)),
+                ..Findings::default()
+            };
+            let followed = Followed {
+                audit: Audit::new(2),
+                suspects: BTreeSet::new(),
+                is_synced: true,
+                due: at(looked + 30),
+            };
+            findings.followed.insert(Some(stream.clone()), followed);
+            findings
+        };
+        let remembers = |looked: u64, tenure: u64, now: u64| {
+            let mut findings = seen(looked);
+            findings.go_on(tenure, at(now));
+            assert_eq!(findings.tenure, tenure);
+            !findings.followed.is_empty()
+        };
+        assert!(remembers(100, 1, 130));
+        assert!(remembers(100, 1, 160));
+        assert!(!remembers(100, 1, 161), "nobody looked for too long");
+        assert!(!remembers(100, 2, 130), "another may have led meanwhile");
     }
 }
