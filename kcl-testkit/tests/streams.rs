@@ -19,6 +19,7 @@ use kcl_core::worker::{Worker, WorkerBuilder, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::faults::{Fault, FaultyLeaseStore, Operation, StoreFaults};
+use kcl_testkit::faulty_stream::{FaultyStream, StreamCall, StreamFault, StreamFaultRule};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -478,4 +479,72 @@ async fn what_a_leader_saw_in_an_earlier_tenure_does_not_make_a_stream_a_former_
     );
     bed.sleep(80 * SECOND).await;
     assert_eq!(bed.leases().await.len(), 1);
+}
+
+/// A stream of which one shard is not found, and a hash key that belongs to the other.
+async fn with_a_bad_shard(bed: &Bed) -> FaultyStream<MemoryStream> {
+    let trucks = FaultyStream::new(bed.stream("trucks", 2), Arc::new(bed.clock));
+    let bad = trucks.inner().shards_snapshot()[1].shard.id.clone();
+    for call in [StreamCall::Open, StreamCall::Next] {
+        let fault = StreamFault::Fail(SourceErrorKind::NotFound);
+        let rule = StreamFaultRule::every(call, fault).on_shard(bad.clone());
+        trucks.faults().add(rule);
+    }
+    trucks
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_not_found_holds_up_the_others_of_its_stream_only_until_the_stream_is_known_to_be_there()
+ {
+    let bed = Bed::new();
+    let trucks = with_a_bad_shard(&bed).await;
+    let worker = bed.builder("a").stream(trucks.clone()).build().unwrap().start();
+    bed.sleep(20 * SECOND).await;
+    let asked = trucks.faults().calls(StreamCall::Identity);
+    for n in 1..=180 {
+        trucks
+            .inner()
+            .put_with_hash_key("truck", 0, n.to_string())
+            .unwrap();
+        bed.sleep(SECOND).await;
+        assert_eq!(bed.processed(), counts([("trucks", n)]), "second {n}");
+    }
+    let asked = trucks.faults().calls(StreamCall::Identity) - asked;
+    assert!((2..=20).contains(&asked), "{asked} questions in three minutes");
+    let leases = worker.status().leases;
+    assert_eq!(
+        leases
+            .values()
+            .filter_map(|lease| lease.trouble)
+            .collect::<Vec<_>>(),
+        [SourceErrorKind::NotFound]
+    );
+    trucks.faults().clear();
+    trucks
+        .inner()
+        .put_with_hash_key("truck", u128::MAX, "of the other")
+        .unwrap();
+    bed.sleep(45 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("trucks", 181)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_created_again_is_recognised_however_lately_it_was_known_to_be_there() {
+    let bed = Bed::new();
+    let trucks = with_a_bad_shard(&bed).await;
+    let worker = bed.builder("a").stream(trucks.clone()).build().unwrap().start();
+    bed.sleep(20 * SECOND).await;
+    trucks.faults().clear();
+    trucks.inner().delete();
+    bed.sleep(20 * SECOND).await;
+    assert_eq!(worker.status().leases.len(), 2);
+    trucks.inner().recreate(2);
+    put(trucks.inner(), 0..10);
+    let error = worker.stopped().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    assert_eq!(
+        bed.processed(),
+        counts([]),
+        "nothing of the new stream was read with the old positions"
+    );
 }

@@ -16,6 +16,7 @@ use crate::model::{Record, RecordPosition};
 use crate::processor::backoff;
 use crate::rng::Rng;
 use crate::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind};
+use crate::streams::OpenStream;
 use crate::task::TaskPolicy;
 use crate::time::{Clock, ClockExt as _, Moment};
 
@@ -248,7 +249,9 @@ impl Fetcher {
             self.own.progress.step(services.clock.now());
         }
         if error.kind() == SourceErrorKind::NotFound {
-            services.streams.doubt(&self.own.stream);
+            services
+                .streams
+                .doubt_shard(&self.own.stream, services.clock.now());
         }
         if throttled {
             tracing::debug!(lease = %self.own.key, "throttled");
@@ -257,15 +260,22 @@ impl Fetcher {
         }
         let (first, longest) = match error.kind() {
             SourceErrorKind::Throttled | SourceErrorKind::Unavailable => (FIRST_PAUSE, LONGEST_PAUSE),
-            SourceErrorKind::Denied | SourceErrorKind::NotFound | SourceErrorKind::Invalid => {
-                (LONGEST_PAUSE, LONGEST_PAUSE)
-            }
+            SourceErrorKind::Denied | SourceErrorKind::Invalid => (LONGEST_PAUSE, LONGEST_PAUSE),
+            // Each try makes somebody ask for the stream. This fits into the shortest time after which a consumer is stuck.
+            SourceErrorKind::NotFound => (
+                LONGEST_PAUSE,
+                (services.settings.stall_timeout / 2).max(LONGEST_PAUSE),
+            ),
         };
         let pause = self.rng.jittered(backoff(first, longest, self.failures));
         services
             .clock
             .sleep_until(begun.max(services.clock.now()) + pause)
             .await;
+        if error.kind() == SourceErrorKind::NotFound {
+            // Whatever others may do, this one knows no more than that it found nothing.
+            hold_while(&self.own, OpenStream::is_asked_for).await;
+        }
     }
 }
 
@@ -287,8 +297,12 @@ async fn patiently<T: Send>(
 
 /// Waits while it is not known whether the stream is still the one that the lease is for.
 async fn until_known(own: &Ownership) {
-    while own.stream.is_doubted() {
-        // The shard is held, as the status says, and nothing would be better at another worker.
+    hold_while(own, OpenStream::is_doubted).await;
+}
+
+/// Holds the shard, as the status says. Nothing would be better at another worker.
+async fn hold_while(own: &Ownership, is_open: impl Fn(&OpenStream) -> bool) {
+    while is_open(&own.stream) {
         let clock = &own.services.clock;
         own.progress.step(clock.now());
         clock.sleep(FIRST_PAUSE).await;

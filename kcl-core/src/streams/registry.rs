@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -8,6 +8,11 @@ use crate::lease::Lease;
 use crate::model::{StreamIdentity, StreamKey};
 use crate::shard_sync::{InitialPosition, Keying};
 use crate::source::StreamSource;
+use crate::time::Moment;
+
+/// For how long a stream that was seen to be there is read on while one of its shards is not found. Whoever does not find it
+/// asks more often than that, so a stream that goes is noticed all the same.
+const SURE_FOR: Duration = Duration::from_secs(300);
 
 /// A stream that this worker reads, and knows to be the one that its leases are for.
 #[derive(Debug)]
@@ -17,9 +22,21 @@ pub(crate) struct OpenStream {
     pub(crate) keying: Keying,
     /// Where to start, where that is said for this stream.
     pub(crate) initial_position: Option<InitialPosition>,
-    /// Whether the stream was not found somewhere. Until somebody has looked, it may have been created again: then its shards
-    /// have the ids of the old ones, and positions in those mean nothing.
-    doubted: AtomicBool,
+    belief: Mutex<Belief>,
+}
+
+/// Whether the stream is still the one that its leases are for. Until somebody has looked, one that was not found may have been
+/// created again: then its shards have the ids of the old ones, and positions in those mean nothing.
+#[derive(Debug, Default)]
+struct Belief {
+    /// Nobody reads the stream before somebody has looked.
+    doubted: bool,
+    /// Somebody wants to know, and nobody has begun to look since.
+    asked: bool,
+    /// Somebody looks.
+    looking: bool,
+    /// When somebody had last looked, and it was the stream that it was.
+    confirmed: Option<Moment>,
 }
 
 impl OpenStream {
@@ -34,17 +51,44 @@ impl OpenStream {
             identity,
             keying,
             initial_position,
-            doubted: AtomicBool::new(false),
+            belief: Mutex::default(),
         }
     }
 
+    /// Whether nobody may read the stream.
     pub(crate) fn is_doubted(&self) -> bool {
-        self.doubted.load(Ordering::Acquire)
+        self.belief().doubted
+    }
+
+    /// Whether somebody who did not find a shard still waits for an answer.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        let belief = self.belief();
+        belief.asked || belief.looking
+    }
+
+    /// Begins to look, if somebody wants to know. What is asked from here on is another question.
+    pub(crate) fn begin_to_look(&self) -> bool {
+        let mut belief = self.belief();
+        belief.looking = std::mem::take(&mut belief.asked);
+        belief.looking
     }
 
     /// Somebody has looked, and it is the stream that it was.
-    pub(crate) fn is_confirmed(&self) {
-        self.doubted.store(false, Ordering::Release);
+    pub(crate) fn is_confirmed(&self, now: Moment) {
+        let mut belief = self.belief();
+        (belief.doubted, belief.looking) = (false, false);
+        belief.confirmed = Some(now);
+    }
+
+    /// Somebody has looked in vain. The question stays; where the stream that it was `is_gone`, nobody reads it.
+    pub(crate) fn is_not_confirmed(&self, is_gone: bool) {
+        let mut belief = self.belief();
+        belief.doubted |= is_gone;
+        (belief.asked, belief.looking) = (true, false);
+    }
+
+    fn belief(&self) -> MutexGuard<'_, Belief> {
+        self.belief.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,16 +135,31 @@ impl Streams {
 
     /// The stream was not found. Whoever reads it waits until it is known whether it is still the same.
     pub(crate) fn doubt(&self, stream: &OpenStream) {
-        if !stream.doubted.swap(true, Ordering::AcqRel) {
-            self.doubt.notify_one();
+        {
+            let mut belief = stream.belief();
+            (belief.doubted, belief.asked) = (true, true);
         }
+        self.doubt.notify_one();
     }
 
-    /// Returns once a stream is doubted, for as long as one is.
-    pub(crate) async fn doubted(&self) {
+    /// A shard of the stream was not found. That may be the stream or only the shard, to a service that answers the same to
+    /// both: somebody looks, and whoever reads the other shards waits for that, unless somebody has looked lately. Then they
+    /// are read on: one shard that retention took must not hold up all the others.
+    pub(crate) fn doubt_shard(&self, stream: &OpenStream, now: Moment) {
+        {
+            let mut belief = stream.belief();
+            let is_sure = |confirmed| now.saturating_since(confirmed) < SURE_FOR;
+            belief.doubted |= !belief.confirmed.is_some_and(is_sure);
+            belief.asked = true;
+        }
+        self.doubt.notify_one();
+    }
+
+    /// Returns once somebody wants to know about a stream, for as long as that is so.
+    pub(crate) async fn asked(&self) {
         loop {
             let doubt = self.doubt.notified();
-            if self.lock().values().any(|stream| stream.is_doubted()) {
+            if self.lock().values().any(|stream| stream.is_asked_for()) {
                 return;
             }
             doubt.await;

@@ -71,7 +71,7 @@ pub(crate) async fn follow_streams(
     match subject {
         Subject::One(_) => loop {
             follower.until_check().await;
-            follower.check_doubted(None).await;
+            follower.check(None).await;
         },
         Subject::Many(tracker) => follower.follow(tracker.as_ref()).await,
     }
@@ -105,14 +105,14 @@ impl Follower<'_> {
                     }
                     next_list = clock.now() + interval();
                 }
-                () = self.until_check() => self.check_doubted(Some(&tracked)).await,
+                () = self.until_check() => self.check(Some(&tracked)).await,
             }
         }
     }
 
-    /// Returns once a stream is doubted and may be asked.
+    /// Returns once somebody wants to know about a stream and it may be asked.
     async fn until_check(&self) {
-        self.services.streams.doubted().await;
+        self.services.streams.asked().await;
         if let Some(checked) = self.checked {
             self.services.clock.sleep_until(checked + RECHECK).await;
         }
@@ -188,24 +188,32 @@ impl Follower<'_> {
         self.services.plan_now.notify_one();
     }
 
-    /// Asks the streams that were not found who they are. Those that cannot say stay in doubt, and are asked again.
-    async fn check_doubted(&mut self, tracked: Option<&BTreeMap<String, TrackedStream>>) {
+    /// Asks the streams that were not found, or a shard of which was not, who they are. Those that cannot say are asked again.
+    async fn check(&mut self, tracked: Option<&BTreeMap<String, TrackedStream>>) {
         self.checked = Some(self.services.clock.now());
         for stream in self.services.streams.all() {
-            if !stream.is_doubted() {
+            if !stream.begin_to_look() {
                 continue;
             }
             match self.identify(stream.source.as_ref()).await {
-                Ok(identity) if identity == stream.identity => stream.is_confirmed(),
-                Ok(identity) => self.replace(&stream, identity, tracked),
+                Ok(identity) if identity == stream.identity => {
+                    stream.is_confirmed(self.services.clock.now());
+                }
+                Ok(identity) => {
+                    stream.is_not_confirmed(true);
+                    self.replace(&stream, identity, tracked);
+                }
                 Err(error) => {
                     let problem = Causes(&error).to_string();
                     let is_gone = error.kind() == SourceErrorKind::NotFound;
                     let what = match is_gone {
                         true => "the stream is gone; its shards are held",
-                        false => "cannot find out whether the stream is gone; its shards are held",
+                        false => {
+                            "cannot find out whether the stream is gone; what was not found of it is held"
+                        }
                     };
                     self.say(stream.source.address(), problem, what);
+                    stream.is_not_confirmed(is_gone);
                 }
             }
         }
