@@ -253,7 +253,10 @@ fn a_shutdown_takes_no_longer_than_its_timeout_whatever_the_store_does() {
                     false => fleet.drain("a").await,
                 };
                 let took = fleet.now().saturating_since(begun);
-                let limit = if stops_now { 3 * SECOND } else { drain_timeout };
+                let limit = match stops_now {
+                    true => fleet.settings().failover_time,
+                    false => drain_timeout,
+                };
                 assert!(took <= limit, "{link:?}: {took:?} of {limit:?}");
                 let expires = ConsumerEnd::Expires;
                 let ends = report.unwrap().leases;

@@ -221,12 +221,7 @@ impl Running {
         loop {
             match next_step(remaining) {
                 ShutdownStep::Leave => {
-                    tokio::select! {
-                        biased;
-                        () = stop.asked(Stop::Now) => {}
-                        () = clock.sleep_until(times.left) => {}
-                        () = self.leave(is_asked, times) => {}
-                    }
+                    self.leave(stop, is_asked, times).await;
                     remaining.is_candidate = false;
                 }
                 ShutdownStep::Drain => {
@@ -254,11 +249,35 @@ impl Running {
 
     /// Stops being a candidate: nothing is assigned to this worker any more, others may lead, and those that live are asked
     /// to take the leases over.
-    async fn leave(&self, is_asked: bool, times: Timetable) {
+    async fn leave(&self, stop: &StopSignal, is_asked: bool, times: Timetable) {
+        let clock = &self.services.clock;
+        // However urgent it is, the row goes first: what is released while it looks alive is given back to this worker.
+        tokio::select! {
+            biased;
+            () = self.in_a_hurry(stop) => {}
+            () = clock.sleep_until(times.left) => {}
+            () = self.retract() => {}
+        }
+        tokio::select! {
+            biased;
+            () = stop.asked(Stop::Now) => {}
+            () = clock.sleep_until(times.left) => {}
+            () = self.pass_on(is_asked, times) => {}
+        }
+    }
+
+    /// Returns when one request could have been answered since the worker was to stop at once.
+    async fn in_a_hurry(&self, stop: &StopSignal) {
+        stop.asked(Stop::Now).await;
+        let request = self.services.settings.failover_time / 6;
+        self.services.clock.sleep(request).await;
+    }
+
+    /// Gives up the office, and asks those that live to take the leases over.
+    async fn pass_on(&self, is_asked: bool, times: Timetable) {
         let limit = self.services.settings.failover_time / 3;
-        let office_left = self.services.clock.timeout(limit, self.office_left.cancelled());
-        let (office_left, ()) = tokio::join!(office_left, self.retract());
-        if office_left.is_err() {
+        let office_left = self.office_left.cancelled();
+        if self.services.clock.timeout(limit, office_left).await.is_err() {
             tracing::warn!("the leader lock could not be given up; it expires");
         }
         if is_asked {
