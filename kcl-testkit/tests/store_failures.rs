@@ -5,11 +5,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kcl_core::lease::LeaseStore as _;
+use kcl_core::lease::{Lease, LeaseStore as _, StoreErrorKind};
 use kcl_core::lifecycle::ConsumerEnd;
+use kcl_testkit::faults::{Fault, Operation};
+use kcl_testkit::fleet::Fleet;
 use kcl_testkit::simulate;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+fn owned(fleet: &Fleet) -> Vec<Lease> {
+    let leases = fleet.view().leases().into_iter();
+    leases.filter(|lease| lease.owner.is_some()).collect()
+}
 
 #[test]
 fn a_worker_stopped_at_once_is_no_candidate_any_more_before_it_releases_its_leases() {
@@ -41,6 +48,40 @@ fn a_worker_stopped_at_once_is_no_candidate_any_more_before_it_releases_its_leas
                 })
                 .await;
             assert!(took < 2 * SECOND, "seed {seed}: {took:?}");
+        });
+    }
+}
+
+#[test]
+fn a_leaving_worker_tries_to_delete_its_row_until_that_succeeds() {
+    simulate(7, async |fleet| {
+        fleet.start_worker("a", fleet.settings());
+        fleet
+            .wait_until("the worker holds its leases", 60 * SECOND, |view| {
+                view.held("a").len() == 4
+            })
+            .await;
+        let faults = fleet.store_faults("a");
+        faults.once(Operation::ChangeWorker, Fault::Fail(StoreErrorKind::Throttled));
+        faults.once(Operation::ChangeWorker, Fault::LoseReply);
+        assert!(fleet.drain("a").await.unwrap().is_clean());
+        assert_eq!(fleet.store().scan().await.unwrap().workers, []);
+        assert_eq!(owned(&fleet), []);
+    });
+}
+
+#[test]
+fn a_leaving_worker_whose_row_cannot_be_deleted_gives_back_what_it_was_given_meanwhile() {
+    for step in 0..40 {
+        simulate(step, async |fleet| {
+            fleet.start_worker("a", fleet.settings());
+            let faults = fleet.store_faults("a");
+            faults.always(Operation::Change, Fault::DelayReply(SECOND / 3));
+            fleet.sleep(SECOND / 20 * u32::try_from(step).unwrap()).await;
+            faults.always(Operation::ChangeWorker, Fault::Fail(StoreErrorKind::Throttled));
+            let report = fleet.drain("a").await.unwrap();
+            assert!(report.is_clean(), "step {step}: {report:?}");
+            assert_eq!(owned(&fleet), [], "step {step}: {report:?}");
         });
     }
 }

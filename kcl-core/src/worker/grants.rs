@@ -10,7 +10,9 @@ use tracing::Instrument as _;
 
 use crate::consumer::{DrainReason, Ownership, Services, ToProcessor, consume, keep};
 use crate::error::Causes;
-use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError, StoreErrorKind};
+use crate::lease::{
+    Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError, StoreErrorKind, WorkerRow,
+};
 use crate::lifecycle::{ConsumerEnd, ConsumerState};
 use crate::model::LeaseKey;
 use crate::status::LeaseStatus;
@@ -94,7 +96,7 @@ impl Grants {
         }
     }
 
-    /// As a leaving worker, whose own row is deleted: gives back what names this worker and was not taken up yet, and what is
+    /// As a leaving worker, whose own row is deleted or could not be: gives back what names this worker and was not taken up yet, and what is
     /// being handed to it once it is.
     pub(crate) async fn decline(self: &Arc<Self>) {
         let scan = match self.in_time(self.services.store.scan()).await {
@@ -105,7 +107,9 @@ impl Grants {
             }
         };
         let me = &self.services.worker;
-        if scan.workers.iter().any(|row| row.id == *me) {
+        let ours = Some(self.services.lanes.incarnation());
+        let is_another = |row: &WorkerRow| row.id == *me && row.incarnation != ours;
+        if scan.workers.iter().any(is_another) {
             // A newer process has taken the id, and the leases are meant for that one.
             return;
         }

@@ -45,7 +45,7 @@ pub(crate) async fn run(
         tokio::select! {
             biased;
             () = stop.asked(Stop::Drain) => {
-                running.retract().await;
+                running.retract(running.services.settings.failover_time / 6).await;
                 return Ok(ShutdownReport::nothing_held());
             }
             announced = announce(&running.services, &running.membership) => announced?,
@@ -134,9 +134,16 @@ impl Running {
     }
 
     /// Takes the worker's row back, which may or may not have been written yet.
-    async fn retract(&self) {
-        if let Err(error) = self.membership.leave().await {
-            tracing::warn!(error = %Causes(&error), "the worker's row could not be deleted; it goes stale");
+    async fn retract(&self, within: Duration) {
+        let clock = &self.services.clock;
+        let until = clock.now() + within;
+        while let Err(error) = self.membership.leave().await {
+            let next = clock.now() + self.services.settings.failover_time / 20;
+            if next >= until {
+                tracing::warn!(error = %Causes(&error), "the worker's row could not be deleted; it goes stale");
+                return;
+            }
+            clock.sleep_until(next).await;
         }
     }
 
@@ -251,12 +258,14 @@ impl Running {
     /// to take the leases over.
     async fn leave(&self, stop: &StopSignal, is_asked: bool, times: Timetable) {
         let clock = &self.services.clock;
-        // However urgent it is, the row goes first: what is released while it looks alive is given back to this worker.
+        // However urgent it is, the row goes first: what is released while it looks alive is given back to this worker. A row
+        // that was not touched for the failover time does not look alive.
+        let failover = self.services.settings.failover_time;
         tokio::select! {
             biased;
             () = self.in_a_hurry(stop) => {}
             () = clock.sleep_until(times.left) => {}
-            () = self.retract() => {}
+            () = self.retract(failover) => {}
         }
         tokio::select! {
             biased;
