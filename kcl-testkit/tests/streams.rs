@@ -548,3 +548,23 @@ async fn a_stream_created_again_is_recognised_however_lately_it_was_known_to_be_
         "nothing of the new stream was read with the old positions"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_comes_while_others_are_synced_waits_for_no_audit() {
+    let bed = Bed::new();
+    let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 1));
+    put(&ships, 0..10);
+    let slow = FaultyStream::new(trucks, Arc::new(bed.clock));
+    let delay = StreamFault::Delay(2 * SECOND);
+    slow.faults()
+        .add(StreamFaultRule::every(StreamCall::Shards, delay));
+    let faults = slow.faults().clone();
+    let streams = StreamSet::new([TrackedStream::new(slow)]);
+    let _worker = bed.start("a", &streams);
+    while faults.struck(StreamCall::Shards) == 0 {
+        bed.sleep(SECOND / 10).await;
+    }
+    streams.add(TrackedStream::new(ships));
+    bed.sleep(15 * SECOND).await;
+    assert_eq!(bed.processed(), counts([("ships", 10)]));
+}

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::lease::Lease;
 use crate::model::{StreamIdentity, StreamKey};
@@ -128,9 +129,9 @@ impl Streams {
         self.changed.notify_waiters();
     }
 
-    /// Returns at the next change.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
+    /// Returns at the next change after this call, even if that comes before the first poll.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// The stream was not found. Whoever reads it waits until it is known whether it is still the same.

@@ -223,6 +223,8 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
     let mut rounds = 0_u64;
     loop {
         let (tenure, until) = office.until_leading().await;
+        // From here on: a stream may come while the others are synced.
+        let changed = services.streams.changed();
         let (streams, now) = (services.streams.all(), services.clock.now());
         findings.go_on(tenure, now);
         findings.follow(&streams, now);
@@ -263,7 +265,7 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
         }
         tokio::select! {
             biased;
-            () = services.streams.changed() => {}
+            () = changed => {}
             () = services.clock.sleep_until(next) => {}
         }
     }
