@@ -3,13 +3,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kcl_core::lease::{Lease, LeaseStore as _, StoreErrorKind};
+use async_trait::async_trait;
+use kcl_core::lease::{
+    Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
+    Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome,
+};
 use kcl_core::lifecycle::ConsumerEnd;
+use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::worker::Worker;
+use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::faults::{Fault, Operation};
 use kcl_testkit::fleet::Fleet;
-use kcl_testkit::simulate;
+use kcl_testkit::{MemoryStream, simulate};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -84,4 +95,94 @@ fn a_leaving_worker_whose_row_cannot_be_deleted_gives_back_what_it_was_given_mea
             assert_eq!(owned(&fleet), [], "step {step}: {report:?}");
         });
     }
+}
+
+/// A store of the user's with a bug: the first read of a lease panics.
+#[derive(Debug)]
+struct PanicsOnce {
+    inner: MemoryLeaseStore,
+    has_panicked: AtomicBool,
+}
+
+#[async_trait]
+impl LeaseStore for PanicsOnce {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn prepare(&self, preparation: &Preparation) -> Result<(), StoreError> {
+        self.inner.prepare(preparation).await
+    }
+
+    async fn scan(&self) -> Result<Scan, StoreError> {
+        self.inner.scan().await
+    }
+
+    async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        assert!(
+            self.has_panicked.swap(true, Ordering::Relaxed),
+            "a bug of the store's"
+        );
+        self.inner.read(key).await
+    }
+
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError> {
+        self.inner.owned_by(worker).await
+    }
+
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        expect: &Expect,
+        change: &LeaseChange,
+        incarnation: Incarnation,
+    ) -> Result<Outcome, StoreError> {
+        self.inner.change(key, expect, change, incarnation).await
+    }
+
+    async fn change_worker(&self, change: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+        self.inner.change_worker(change).await
+    }
+
+    async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+        self.inner.read_lock().await
+    }
+
+    async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError> {
+        self.inner.change_lock(expect, change).await
+    }
+}
+
+struct Ignores;
+
+#[async_trait]
+impl RecordProcessor for Ignores {
+    async fn process_records(&mut self, _: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_taken_up_although_the_store_panicked_at_the_first_try() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(1)
+        .clock(Arc::new(clock))
+        .build();
+    let worker = Worker::builder("edges")
+        .worker_id("a")
+        .stream(stream)
+        .leases(PanicsOnce {
+            inner: MemoryLeaseStore::new(),
+            has_panicked: AtomicBool::new(false),
+        })
+        .processor(move |_: &ShardContext| Ignores)
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    clock.sleep(10 * SECOND).await;
+    assert_eq!(worker.status().leases.len(), 1);
+    worker.drain();
+    assert!(worker.stopped().await.unwrap().is_clean());
 }

@@ -156,18 +156,14 @@ impl Grants {
     }
 
     fn take_up(self: &Arc<Self>, key: LeaseKey) {
-        self.lock().expected.insert(key.clone());
-        let grants = Arc::clone(self);
-        self.services
-            .scope
-            .spawn(format!("grant {key}"), TaskPolicy::Job, async move {
-                let taken = grants.try_to_take_up(&key).await;
-                grants.lock().expected.remove(&key);
-                grants.changed.notify_waiters();
-                if let Err(error) = taken {
-                    tracing::debug!(lease = %key, error = %Causes(&error), "cannot take the lease up yet");
-                }
-            });
+        let expected = Expected::new(Arc::clone(self), key);
+        let name = format!("grant {}", expected.key);
+        self.services.scope.spawn(name, TaskPolicy::Job, async move {
+            let Expected { grants, key } = &expected;
+            if let Err(error) = grants.try_to_take_up(key).await {
+                tracing::debug!(lease = %key, error = %Causes(&error), "cannot take the lease up yet");
+            }
+        });
     }
 
     async fn try_to_take_up(self: &Arc<Self>, key: &LeaseKey) -> Result<(), StoreError> {
@@ -362,6 +358,26 @@ impl Grants {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lease that a task takes up, for as long as the task lives, however it ends.
+struct Expected {
+    grants: Arc<Grants>,
+    key: LeaseKey,
+}
+
+impl Expected {
+    fn new(grants: Arc<Grants>, key: LeaseKey) -> Self {
+        grants.lock().expected.insert(key.clone());
+        Self { grants, key }
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.grants.lock().expected.remove(&self.key);
+        self.grants.changed.notify_waiters();
     }
 }
 
