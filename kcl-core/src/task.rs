@@ -52,6 +52,8 @@ struct Shared {
 struct State {
     frozen: bool,
     killed: bool,
+    /// The only tasks that may still run, by their name.
+    closed_but_for: Option<String>,
     polls: u64,
     at_poll: Option<(u64, Box<dyn FnOnce() + Send>)>,
     asleep: Vec<Waker>,
@@ -78,7 +80,8 @@ impl TaskScope {
 
     /// Starts a task on the current tokio runtime, inside the current tracing span.
     ///
-    /// In a scope that was [killed](Self::kill) nothing starts and the future is dropped.
+    /// In a scope that was [killed](Self::kill), or whose worker had to drop its last tasks, nothing starts and the future is
+    /// dropped.
     pub fn spawn(
         &self,
         name: impl Into<String>,
@@ -88,7 +91,7 @@ impl TaskScope {
         let name = name.into();
         let id = {
             let mut state = self.shared.lock();
-            if state.killed {
+            if !state.admits(&name) {
                 return;
             }
             state.next_id += 1;
@@ -107,12 +110,17 @@ impl TaskScope {
         };
         #[expect(clippy::disallowed_methods, reason = "the scope is the one place that spawns")]
         let abort = tokio::spawn(task).abort_handle();
+        // The scope may have been killed or closed meanwhile by somebody who could not see the handle.
         let mut state = self.shared.lock();
-        if state.killed {
+        let Some((name, slot)) = state.running.get_mut(&id) else {
+            return;
+        };
+        *slot = Some(abort.clone());
+        let name = name.clone();
+        let is_admitted = state.admits(&name);
+        drop(state);
+        if !is_admitted {
             abort.abort();
-        }
-        if let Some((_, slot)) = state.running.get_mut(&id) {
-            *slot = Some(abort);
         }
     }
 
@@ -142,10 +150,11 @@ impl TaskScope {
             .await;
     }
 
-    /// Drops every task but those with this name.
-    pub(crate) fn abort_all_but(&self, name: &str) {
+    /// Drops every task but those with this name, and starts no others any more.
+    pub(crate) fn close_but_for(&self, name: &str) {
         let handles: Vec<AbortHandle> = {
-            let state = self.shared.lock();
+            let mut state = self.shared.lock();
+            state.closed_but_for = Some(name.to_owned());
             let others = state.running.values().filter(|(task, _)| task != name);
             others.filter_map(|(_, abort)| abort.clone()).collect()
         };
@@ -223,6 +232,14 @@ impl fmt::Debug for TaskScope {
         f.debug_struct("TaskScope")
             .field("running", &self.running())
             .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Whether a task of this name may run.
+    fn admits(&self, name: &str) -> bool {
+        let is_closed = self.closed_but_for.as_ref().is_some_and(|only| only != name);
+        !self.killed && !is_closed
     }
 }
 
@@ -386,5 +403,31 @@ mod tests {
             }
         );
         scope.wait_until_empty().await;
+    }
+
+    /// Starts a task when it is dropped.
+    struct Heir(TaskScope);
+
+    impl Drop for Heir {
+        fn drop(&mut self) {
+            self.0.spawn("heir", TaskPolicy::Job, std::future::pending());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scope_that_closes_lets_no_task_outlive_it_that_another_starts_as_it_is_dropped() {
+        let scope = TaskScope::new();
+        let heir = Heir(scope.clone());
+        scope.spawn("root", TaskPolicy::Job, std::future::pending());
+        scope.spawn("parent", TaskPolicy::Job, async move {
+            let _heir = heir;
+            std::future::pending().await
+        });
+        tokio::task::yield_now().await;
+        scope.close_but_for("root");
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(scope.running(), ["root"]);
     }
 }

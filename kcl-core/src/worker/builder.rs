@@ -159,6 +159,8 @@ impl WorkerBuilder {
     }
 
     /// Where all tasks of the worker live. A test that keeps a clone can freeze the worker or make it vanish.
+    ///
+    /// Give each worker one of its own: one whose tasks do not end in time closes its scope.
     pub fn task_scope(mut self, scope: TaskScope) -> Self {
         self.scope = scope;
         self

@@ -345,7 +345,7 @@ impl Running {
         let time_left = times.ended.saturating_since(clock.now());
         let ended = clock.timeout(time_left.min(times.grace), scope.wait_until_only(TASK));
         if ended.await.is_err() {
-            scope.abort_all_but(TASK);
+            scope.close_but_for(TASK);
             // A task is dropped when it yields. One that blocks its thread does not, and there is no way to stop it.
             if clock.timeout(YIELD, scope.wait_until_only(TASK)).await.is_err() {
                 tracing::error!(tasks = ?scope.running(), "some tasks do not end: do they block their thread?");
