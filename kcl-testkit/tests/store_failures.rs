@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::error::ErrorKind;
 use kcl_core::lease::{
     Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
     Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome,
@@ -15,6 +16,7 @@ use kcl_core::lease::{
 use kcl_core::lifecycle::ConsumerEnd;
 use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::settings::Settings;
 use kcl_core::time::{ClockExt as _, TokioClock};
 use kcl_core::worker::Worker;
 use kcl_lease_memory::MemoryLeaseStore;
@@ -185,4 +187,47 @@ async fn a_lease_is_taken_up_although_the_store_panicked_at_the_first_try() {
     assert_eq!(worker.status().leases.len(), 1);
     worker.drain();
     assert!(worker.stopped().await.unwrap().is_clean());
+}
+
+#[test]
+fn a_worker_that_may_not_write_its_row_says_so_at_once() {
+    for (fault, kind) in [
+        (StoreErrorKind::Denied, ErrorKind::Denied),
+        (StoreErrorKind::Missing, ErrorKind::Mismatch),
+        (StoreErrorKind::Invalid, ErrorKind::Configuration),
+    ] {
+        simulate(8, async |fleet| {
+            fleet.start_worker("a", fleet.settings());
+            fleet
+                .store_faults("a")
+                .always(Operation::ChangeWorker, Fault::Fail(fault));
+            let begun = fleet.now();
+            let error = fleet.stopped("a").await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(
+                error.to_string().contains("cannot write the worker's row"),
+                "{error}"
+            );
+            assert!(fleet.now().saturating_since(begun) < SECOND);
+        });
+    }
+}
+
+#[test]
+fn the_whole_start_takes_no_longer_than_the_start_timeout() {
+    simulate(9, async |fleet| {
+        let settings = Settings {
+            start_timeout: 10 * SECOND,
+            ..fleet.settings()
+        };
+        fleet.start_worker("a", settings);
+        let faults = fleet.store_faults("a");
+        faults.always(Operation::Scan, Fault::DelayReply(4 * SECOND));
+        faults.always(Operation::ChangeWorker, Fault::Fail(StoreErrorKind::Throttled));
+        let begun = fleet.now();
+        let error = fleet.stopped("a").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let took = fleet.now().saturating_since(begun);
+        assert!((5 * SECOND..=10 * SECOND).contains(&took), "{took:?}");
+    });
 }

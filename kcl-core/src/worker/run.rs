@@ -26,7 +26,7 @@ use crate::worker::handle::{Stop, StopSignal, TASK};
 use crate::worker::leadership::serve_fleet;
 use crate::worker::membership::Membership;
 use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};
-use crate::worker::start::{Ground, prepare};
+use crate::worker::start::{Ground, announce, prepare};
 
 /// The life of a worker, from its first question to its report.
 pub(crate) async fn run(
@@ -41,6 +41,7 @@ pub(crate) async fn run(
             () = stop.asked(Stop::Drain) => return Ok(ShutdownReport::nothing_held()),
             ground = prepare(&parts) => ground?,
         };
+        let deadline = ground.deadline;
         let running = Running::new(parts, ground, board.clone());
         tokio::select! {
             biased;
@@ -48,7 +49,7 @@ pub(crate) async fn run(
                 running.retract(running.services.settings.failover_time / 6).await;
                 return Ok(ShutdownReport::nothing_held());
             }
-            announced = announce(&running.services, &running.membership) => announced?,
+            announced = announce(&running.services, &running.membership, deadline) => announced?,
         }
         running.spawn_tasks();
         board.update(|status| status.phase = Phase::Running);
@@ -379,21 +380,6 @@ impl Timetable {
             drained: begun + (whole - grace),
             ended: begun + whole,
             grace,
-        }
-    }
-}
-
-/// Writes the worker's row for the first time; the start fails if that cannot be done in time.
-async fn announce(services: &Services, membership: &Membership) -> Result<(), Error> {
-    let deadline = services.clock.now() + services.settings.start_timeout;
-    loop {
-        match membership.announce().await {
-            Ok(()) => return Ok(()),
-            Err(error) if services.clock.now() >= deadline => {
-                let message = format!("cannot write the worker's row: {}", Causes(&error));
-                return Err(Error::new(ErrorKind::Unavailable, message).with_source(error));
-            }
-            Err(_) => services.clock.sleep(services.settings.failover_time / 20).await,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::consumer::Services;
 use crate::error::{Causes, Error, ErrorKind};
 use crate::lease::{Lease, Preparation, StoreError, StoreErrorKind};
 use crate::model::StreamIdentity;
@@ -14,21 +15,28 @@ use crate::rng::Rng;
 use crate::shard_sync::{Keying, Mismatch, check_identity, check_keyed_by_stream};
 use crate::source::{SourceError, SourceErrorKind, StreamSource};
 use crate::streams::{OpenStream, StreamTracker, Streams};
-use crate::time::{ClockExt as _, Moment};
+use crate::time::{Clock, ClockExt as _, Moment};
 use crate::worker::builder::{Parts, Subject};
 use crate::worker::following::{by_address, open_tracked};
+use crate::worker::membership::Membership;
 
 /// What a worker knows once it may begin.
 pub(crate) struct Ground {
     pub(crate) streams: Arc<Streams>,
+    /// Until when the rest of the start may take.
+    pub(crate) deadline: Moment,
 }
 
 /// Asks source and store. A service that does not answer is asked again until the start's time is up; anything else is an
 /// error at once.
 pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
     let deadline = parts.clock.now() + parts.settings.start_timeout;
-    let attempts = Attempts { parts, deadline };
-    let streams = attempts.find_streams().await?;
+    let attempts = Attempts {
+        clock: parts.clock.as_ref(),
+        rng: parts.rng.child("start"),
+        deadline,
+    };
+    let streams = attempts.find_streams(&parts.subject).await?;
     attempts
         .until_answered("cannot prepare the lease table", || async {
             let preparation = Preparation {
@@ -54,7 +62,24 @@ pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
     }
     Ok(Ground {
         streams: Arc::new(streams),
+        deadline,
     })
+}
+
+/// Writes the worker's row for the first time.
+pub(crate) async fn announce(
+    services: &Services,
+    membership: &Membership,
+    deadline: Moment,
+) -> Result<(), Error> {
+    let attempts = Attempts {
+        clock: services.clock.as_ref(),
+        rng: services.rng.child("announce"),
+        deadline,
+    };
+    attempts
+        .until_answered("cannot write the worker's row", || membership.announce())
+        .await
 }
 
 /// Whether the rows of the table are those of an application that reads what this one reads.
@@ -69,7 +94,8 @@ fn check_leases(leases: &[Lease], subject: &Subject, streams: &Streams) -> Resul
 }
 
 struct Attempts<'a> {
-    parts: &'a Parts,
+    clock: &'a dyn Clock,
+    rng: Rng,
     deadline: Moment,
 }
 
@@ -105,9 +131,9 @@ impl Answer for SourceError {
 }
 
 impl Attempts<'_> {
-    async fn find_streams(&self) -> Result<Streams, Error> {
+    async fn find_streams(&self, subject: &Subject) -> Result<Streams, Error> {
         let streams = Streams::default();
-        match &self.parts.subject {
+        match subject {
             Subject::One(source) => {
                 let identity = self.identify(source.as_ref()).await?;
                 let source = Arc::clone(source);
@@ -157,8 +183,8 @@ impl Attempts<'_> {
         what: &str,
         ask: impl Fn() -> F,
     ) -> Result<T, Error> {
-        let clock = &self.parts.clock;
-        let mut rng: Rng = self.parts.rng.child("start");
+        let clock = self.clock;
+        let mut rng = self.rng.clone();
         let mut tries = 0;
         loop {
             tries += 1;
