@@ -40,7 +40,7 @@ use crate::source::{SourceError, StreamSource};
 #[async_trait]
 pub trait StreamTracker: Send + Sync + fmt::Debug + 'static {
     /// The streams to read now. They are told apart by their [addresses](StreamSource::address); of two with the same one the
-    /// first counts.
+    /// first counts, and of one that is read already only that it is still there: the source first given is kept.
     ///
     /// # Errors
     ///
@@ -124,7 +124,11 @@ impl StreamSet {
         set
     }
 
-    /// Reads this stream too, from now on. A stream with the same [address](StreamSource::address) is replaced.
+    /// Reads this stream too, from now on.
+    ///
+    /// It takes the place of one with the same [address](StreamSource::address), but a worker that reads that one goes on with
+    /// the source it has: only workers that open the stream later use the new one. To make running workers change their source,
+    /// [remove](Self::remove) the stream, give them the time to notice, and add it again.
     pub fn add(&self, stream: TrackedStream) {
         let mut streams = self.lock();
         streams.retain(|other| other.source.address() != stream.source.address());
