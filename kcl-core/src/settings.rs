@@ -60,8 +60,10 @@ pub struct Settings {
     pub stall_tries: u32,
     /// How often a child shard looks whether its parents are finished. 500 ms by default.
     pub parent_poll_interval: Duration,
-    /// How often a worker looks for leases that were assigned to it. 500 ms by default. It bounds how long a lease
-    /// that was given to this worker waits for it.
+    /// How often a worker looks for leases that were assigned to it, at most the failover time. 500 ms by default. It bounds how
+    /// long a lease that was given to this worker waits for it, and is a part of the time in which a fleet answers to a crash: what is
+    /// longer than the default comes on top of the failover time and two seconds, as the
+    /// [status](crate::status::WorkerStatus::failover_bound) says.
     pub discovery_interval: Duration,
     /// How long an owner may take to hand a lease over before it keeps it. 30 s by default, as in the Java KCL.
     pub handoff_timeout: Duration,

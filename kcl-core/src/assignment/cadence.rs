@@ -8,6 +8,12 @@ pub const FASTEST_SCAN: Duration = Duration::from_millis(500);
 /// How often a table that fits one page is scanned at least, however long the failover time.
 pub const SLOWEST_SCAN: Duration = Duration::from_secs(1);
 
+/// What is promised at best beyond the failover time: with the defaults, while the table fits one page.
+pub const QUICKEST_REACTION: Duration = Duration::from_secs(2);
+
+/// What reading a page of the table, giving the lease away and taking it up may take together.
+const CALLS: Duration = Duration::from_millis(500);
+
 /// How often to scan, and how long a crash can go unanswered with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cadence {
@@ -31,15 +37,21 @@ pub struct Cadence {
 /// second: that is the larger part of what coordination costs beside the renewals, and a crash is noticed in time all the same,
 /// since a scan also comes exactly when the first lease can expire.
 ///
+/// What the bound adds to the failover time is what every step may take in turn: the last renewal is seen one scan late, the lease is
+/// found by its next owner one discovery late, and reading and writing take half a second, or a second where there are pages to follow.
+/// It is never said to be less than [`QUICKEST_REACTION`].
+///
 /// ```
 /// use std::time::Duration;
 /// use kcl_core::assignment::cadence::fit;
 ///
-/// let (failover, discovery) = (Duration::from_secs(10), Duration::from_secs(1));
+/// let (failover, discovery) = (Duration::from_secs(10), Duration::from_millis(500));
 /// let small = fit(1, 4, failover, discovery);
 /// assert_eq!((small.scan.as_millis(), small.failover_bound.as_secs()), (1000, 12));
 /// let large = fit(8, 4, failover, discovery);
-/// assert_eq!((large.scan.as_secs(), large.failover_bound.as_secs()), (2, 14));
+/// assert_eq!((large.scan.as_secs(), large.failover_bound.as_secs()), (2, 13));
+/// let found_late = fit(1, 4, failover, Duration::from_secs(5));
+/// assert_eq!(found_late.failover_bound.as_millis(), 16_500);
 /// ```
 #[must_use]
 pub fn fit(pages: u32, pages_per_second: u32, failover: Duration, discovery: Duration) -> Cadence {
@@ -48,11 +60,8 @@ pub fn fit(pages: u32, pages_per_second: u32, failover: Duration, discovery: Dur
     let affordable = Duration::from_nanos(nanos.div_ceil(u64::from(pages_per_second.max(1))));
     let usual = (failover / 10).clamp(FASTEST_SCAN, SLOWEST_SCAN);
     let scan = affordable.max(usual).min(slowest);
-    let reaction = if pages <= 1 {
-        Duration::from_secs(2)
-    } else {
-        scan + discovery + Duration::from_secs(1)
-    };
+    let calls = if pages <= 1 { CALLS } else { CALLS * 2 };
+    let reaction = (scan + discovery + calls).max(QUICKEST_REACTION);
     Cadence {
         scan,
         failover_bound: failover + reaction,
@@ -89,12 +98,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_table_is_scanned_less_often_than_four_times_per_failover_time(
-            pages in 0_u32..5000, budget in 0_u32..100, failover_ms in 100_u64..100_000,
+            pages in 0_u32..5000, budget in 0_u32..100, failover_ms in 100_u64..100_000, discovery_ms in 1_u64..100_000,
         ) {
-            let failover = Duration::from_millis(failover_ms);
-            let cadence = fit(pages, budget, failover, DISCOVERY);
+            let (failover, discovery) = (Duration::from_millis(failover_ms), Duration::from_millis(discovery_ms));
+            let cadence = fit(pages, budget, failover, discovery);
             prop_assert!(cadence.scan <= failover / 4);
-            prop_assert!(cadence.failover_bound > failover + cadence.scan);
+            prop_assert!(cadence.failover_bound > failover + cadence.scan + discovery);
         }
 
         #[test]
@@ -107,6 +116,15 @@ mod tests {
             prop_assert!(fit(largest, budget, failover, DISCOVERY).within_budget);
             prop_assert!(!fit(largest + 1, budget, failover, DISCOVERY).within_budget);
         }
+    }
+
+    #[test]
+    fn a_lease_that_is_found_late_by_its_next_owner_makes_the_bound_longer_for_one_page_too() {
+        let failover = Duration::from_secs(10);
+        let bound = |millis| fit(1, 4, failover, Duration::from_millis(millis)).failover_bound;
+        assert_eq!(bound(100), failover + QUICKEST_REACTION);
+        assert_eq!(bound(500), failover + QUICKEST_REACTION, "the default");
+        assert_eq!(bound(5_000), failover + Duration::from_millis(6_500));
     }
 
     #[test]
