@@ -19,6 +19,11 @@ impl Faults {
         }
     }
 
+    /// Whether the fault is not over yet.
+    pub(crate) fn last(&self) -> bool {
+        self.count > 0
+    }
+
     pub(crate) fn over(&mut self) {
         if self.count > 0 {
             tracing::info!(times = self.count, "over: {}", self.what);

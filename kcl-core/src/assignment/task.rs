@@ -332,7 +332,12 @@ impl Coordinator {
         let cadence = self.cadence().scan;
         // Many leases that expire one after the other, or many events, are no reason to read the table all the time.
         let soonest = now + cadence / 5;
-        let expiry = rounds.observer.next_expiry().map(|expiry| expiry.max(soonest));
+        // After a scan that failed the expiry lies where it lay before, and one more scan is not what it waits for.
+        let next_expiry = rounds
+            .observer
+            .next_expiry()
+            .filter(|_| !rounds.scan_faults.last());
+        let expiry = next_expiry.map(|expiry| expiry.max(soonest));
         let due = expiry.map_or(now + cadence, |expiry| expiry.min(now + cadence));
         let event = async {
             self.context.wake.notified().await;

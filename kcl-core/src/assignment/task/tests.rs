@@ -248,6 +248,27 @@ impl Table {
     }
 }
 
+/// A leader that lives and assigns nothing, with this deputy.
+fn idle_leader(deputy: &str, table: &Arc<Table>, clock: &Arc<dyn Clock>) -> TaskScope {
+    let deputy = WorkerId::new(deputy).unwrap();
+    let lock = move |heartbeat: u32| LeaderLock {
+        owner: WorkerId::new("idle-leader").unwrap(),
+        duration: F,
+        version: format!("heartbeat {heartbeat}"),
+        released: false,
+        deputy: Some(deputy.clone()),
+    };
+    table.rows().lock = Some(lock(0));
+    let (scope, table, clock) = (TaskScope::new(), Arc::clone(table), Arc::clone(clock));
+    scope.spawn("idle leader", TaskPolicy::Vital, async move {
+        for heartbeat in 1.. {
+            clock.sleep(F / 5).await;
+            table.rows().lock = Some(lock(heartbeat));
+        }
+    });
+    scope
+}
+
 fn clock() -> Arc<dyn Clock> {
     Arc::new(TokioClock::new())
 }
@@ -394,4 +415,19 @@ async fn shutting_down_gives_the_lock_up_and_the_deputy_takes_it() {
     assert_eq!(table.rows().lock, None);
     pass(&clock, Duration::from_secs(1)).await;
     assert_eq!(table.rows().lock.as_ref().unwrap().owner, fleet[1].id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_cannot_be_scanned_is_asked_no_more_often_than_one_that_can() {
+    let (table, clock) = (Table::with_leases(1), clock());
+    table.rows().leases[0].owner = Some(WorkerId::new("dead").unwrap());
+    let _leader = idle_leader("deputy", &table, &clock);
+    let _deputy = Worker::start("deputy", &table, &clock);
+    // The lease would expire while the outage lasts.
+    pass(&clock, F - Duration::from_millis(500)).await;
+    *table.scans_fail.lock().unwrap() = true;
+    let before = *table.scans.lock().unwrap();
+    pass(&clock, F).await;
+    let scans = *table.scans.lock().unwrap() - before;
+    assert!((9..=11).contains(&scans), "{scans} scans in ten seconds");
 }
