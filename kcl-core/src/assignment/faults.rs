@@ -19,8 +19,8 @@ impl Faults {
         }
     }
 
-    /// Whether the fault is not over yet.
-    pub(crate) fn last(&self) -> bool {
+    /// Whether the faults are not over yet.
+    pub(crate) fn persist(&self) -> bool {
         self.count > 0
     }
 

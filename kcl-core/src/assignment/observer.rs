@@ -172,11 +172,10 @@ impl Observer {
         self.watch.still_for(key).unwrap_or_default()
     }
 
-    /// Whether a lease has been expired for this long, and nobody has given it away.
-    pub fn is_overdue(&self, grace: Duration) -> bool {
-        let expired = self.rows.values().filter(|lease| !lease.is_ended());
-        let mut owned = expired.filter_map(|lease| Some((&lease.key, lease.actual_owner()?)));
-        owned.any(|(key, owner)| {
+    /// Whether the lease has been expired for this long, and nobody has given it away.
+    pub fn is_overdue(&self, key: &LeaseKey, grace: Duration) -> bool {
+        let owner = self.rows.get(key).and_then(Lease::actual_owner);
+        owner.is_some_and(|owner| {
             let failover = self.roster.failover_of(owner);
             self.watch.is_still_for(key, failover + grace)
         })
@@ -366,11 +365,12 @@ mod tests {
     #[test]
     fn an_expired_lease_that_nobody_gives_away_is_overdue() {
         let mut observer = observer();
+        let key = lease(0, None).key;
         for second in 0..=12 {
-            assert!(!observer.is_overdue(CADENCE * 2), "after {second} s");
+            assert!(!observer.is_overdue(&key, CADENCE * 2), "after {second} s");
             look(&mut observer, second, &[lease(0, Some("a"))], &[]);
         }
-        assert!(observer.is_overdue(CADENCE * 2));
+        assert!(observer.is_overdue(&key, CADENCE * 2));
     }
 
     #[test]

@@ -228,6 +228,23 @@ pub fn plan_placement(snapshot: &Snapshot) -> AssignmentPlan {
     planner.into_plan()
 }
 
+/// Plans one round of a deputy beside a leader that keeps its lock: nothing, unless the placement would give away a lease for which
+/// `is_overdue` holds. Then the leader does not write, and everything available is placed.
+///
+/// What the deputy could not place either is no reason to step in, and to report it is up to the leader.
+#[must_use]
+pub fn plan_overdue(snapshot: &Snapshot, is_overdue: impl Fn(&LeaseKey) -> bool) -> AssignmentPlan {
+    if !snapshot.leases.iter().any(|lease| is_overdue(&lease.key)) {
+        return AssignmentPlan::default();
+    }
+    let moves = plan_placement(snapshot).moves;
+    let is_called = moves.iter().any(|step| is_overdue(&step.key));
+    AssignmentPlan {
+        moves: if is_called { moves } else { Vec::new() },
+        unplaced: Vec::new(),
+    }
+}
+
 /// Plans how a worker that shuts down hands its leases to the others. Touches no lease of anybody else.
 ///
 /// What nobody can take is in [`AssignmentPlan::unplaced`]: the worker releases it.

@@ -14,7 +14,7 @@ use crate::assignment::observer::Observer;
 use crate::assignment::office::{Office, OfficeStep, pick_deputy};
 use crate::assignment::perform::at_most;
 use crate::assignment::plan::{
-    AssignmentPlan, Candidate, Move, Reason, Snapshot, plan_assignment, plan_placement,
+    AssignmentPlan, Candidate, Move, Reason, Snapshot, plan_assignment, plan_overdue, plan_placement,
 };
 use crate::assignment::unplaced::Unplaced;
 use crate::error::Causes;
@@ -22,7 +22,7 @@ use crate::lease::{
     Certainty, LeaderLock, Lease, LeaseStore, LeaseWriter, LockChange, LockExpect, LockOutcome, Outcome,
     StoreError, WorkerChange, WorkerOutcome,
 };
-use crate::model::WorkerId;
+use crate::model::{LeaseKey, WorkerId};
 use crate::rng::Rng;
 use crate::time::{Clock, ClockExt, Moment};
 
@@ -336,7 +336,7 @@ impl Coordinator {
         let next_expiry = rounds
             .observer
             .next_expiry()
-            .filter(|_| !rounds.scan_faults.last());
+            .filter(|_| !rounds.scan_faults.persist());
         let expiry = next_expiry.map(|expiry| expiry.max(soonest));
         let due = expiry.map_or(now + cadence, |expiry| expiry.min(now + cadence));
         let event = async {
@@ -378,7 +378,7 @@ impl Coordinator {
         });
         // Giving away an expired lease needs no office. A leader that lives does it at once; one that only keeps the lock, and
         // cannot write leases, is not waited for.
-        let is_overdue = rounds.observer.is_overdue(cadence.scan / 2);
+        let is_overdue = |key: &LeaseKey| rounds.observer.is_overdue(key, cadence.scan / 2);
         let plan = self.plan(&snapshot, is_overdue);
         if let Some(news) = rounds.unplaced.look(&plan) {
             news.tell();
@@ -453,12 +453,12 @@ impl Coordinator {
         }
     }
 
-    fn plan(&self, snapshot: &Snapshot, is_overdue: bool) -> AssignmentPlan {
+    fn plan(&self, snapshot: &Snapshot, is_overdue: impl Fn(&LeaseKey) -> bool) -> AssignmentPlan {
         match self.role() {
             Role::Leader => plan_assignment(snapshot),
             Role::StandIn => plan_placement(snapshot),
-            Role::Deputy if is_overdue => plan_placement(snapshot),
-            Role::Deputy | Role::Follower => AssignmentPlan::default(),
+            Role::Deputy => plan_overdue(snapshot, is_overdue),
+            Role::Follower => AssignmentPlan::default(),
         }
     }
 

@@ -168,6 +168,16 @@ impl LeaseWriter for Lane {
 
 impl Worker {
     fn start(name: &str, table: &Arc<Table>, clock: &Arc<dyn Clock>) -> Self {
+        Self::start_as(name, table, clock, |context| context)
+    }
+
+    /// Starts a worker that differs from the usual one.
+    fn start_as(
+        name: &str,
+        table: &Arc<Table>,
+        clock: &Arc<dyn Clock>,
+        with: impl FnOnce(CoordinatorContext) -> CoordinatorContext,
+    ) -> Self {
         let worker = Self {
             id: WorkerId::new(name).unwrap(),
             scope: TaskScope::new(),
@@ -192,7 +202,7 @@ impl Worker {
             notices: Arc::<Seen>::clone(&worker.seen),
             reads: Arc::new(|_| true),
         };
-        let coordinator = coordinate(context, worker.shutdown.clone());
+        let coordinator = coordinate(with(context), worker.shutdown.clone());
         worker.scope.spawn("coordinator", TaskPolicy::Vital, coordinator);
 
         let (table, clock, id) = (Arc::clone(table), Arc::clone(clock), worker.id.clone());
@@ -217,8 +227,12 @@ impl Worker {
         });
     }
 
+    fn status(&self) -> CoordinatorStatus {
+        self.seen.status.lock().unwrap().clone().unwrap()
+    }
+
     fn role(&self) -> Role {
-        self.seen.status.lock().unwrap().as_ref().unwrap().role
+        self.status().role
     }
 }
 
@@ -430,4 +444,40 @@ async fn a_table_that_cannot_be_scanned_is_asked_no_more_often_than_one_that_can
     pass(&clock, F).await;
     let scans = *table.scans.lock().unwrap() - before;
     assert!((9..=11).contains(&scans), "{scans} scans in ten seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_lease_of_a_stream_that_is_read_no_more_calls_no_deputy() {
+    let (table, clock) = (Table::with_leases(1), clock());
+    table.rows().leases[0].owner = Some(WorkerId::new("dead").unwrap());
+    let former = table.rows().leases[0].key.clone();
+    let _leader = idle_leader("deputy", &table, &clock);
+    let _deputy = Worker::start_as("deputy", &table, &clock, |context| CoordinatorContext {
+        reads: Arc::new(move |lease| lease.key != former),
+        ..context
+    });
+    pass(&clock, F + Duration::from_secs(2)).await;
+    // The leader's to give away: a deputy does that only when something is overdue.
+    let unowned = Lease::unowned(ShardId::new("new").unwrap(), Position::TrimHorizon);
+    table.rows().leases.push(unowned);
+    pass(&clock, F).await;
+    assert_eq!(table.owners(), counts([("dead", 1), ("nobody", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deputy_leaves_to_the_leader_what_it_could_not_place_either_and_places_what_it_can() {
+    let (table, clock) = (Table::with_leases(2), clock());
+    table.rows().leases[0].owner = Some(WorkerId::new("deputy").unwrap());
+    table.rows().leases[1].owner = Some(WorkerId::new("dead").unwrap());
+    let _leader = idle_leader("deputy", &table, &clock);
+    let deputy = Worker::start_as("deputy", &table, &clock, |context| CoordinatorContext {
+        max_leases: Some(1),
+        ..context
+    });
+    pass(&clock, F + Duration::from_secs(3)).await;
+    assert_eq!(table.owners(), counts([("dead", 1), ("deputy", 1)]));
+    assert_eq!(deputy.status().unplaced, 0, "to say so is up to the leader");
+    let _other = Worker::start("other", &table, &clock);
+    pass(&clock, Duration::from_secs(2)).await;
+    assert_eq!(table.owners(), counts([("deputy", 1), ("other", 1)]));
 }
