@@ -10,6 +10,7 @@ pub mod observer;
 pub mod office;
 pub mod plan;
 
+mod calls;
 mod faults;
 mod perform;
 mod settings;

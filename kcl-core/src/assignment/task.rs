@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assignment::AssignmentSettings;
 use crate::assignment::cadence::{self, Cadence};
+use crate::assignment::calls::{Calls, Patience};
 use crate::assignment::faults::Faults;
 use crate::assignment::observer::Observer;
 use crate::assignment::office::{Office, OfficeStep, pick_deputy};
@@ -118,6 +119,7 @@ pub(crate) async fn coordinate(context: CoordinatorContext, shutdown: Cancellati
 
 struct Coordinator {
     context: CoordinatorContext,
+    calls: Calls,
     poll: Duration,
     state: Mutex<State>,
     /// The lock wants attention before the next poll: another deputy is to be named.
@@ -137,6 +139,7 @@ struct State {
 /// What the scanning half keeps from round to round.
 struct Rounds {
     observer: Observer,
+    patience: Patience,
     failed_in_a_row: u32,
     scan_faults: Faults,
     write_faults: Faults,
@@ -170,6 +173,11 @@ impl Coordinator {
             },
         };
         Self {
+            calls: Calls::new(
+                Arc::clone(&context.store),
+                Arc::clone(&context.clock),
+                context.failover,
+            ),
             context,
             poll,
             state: Mutex::new(state),
@@ -193,7 +201,7 @@ impl Coordinator {
     }
 
     async fn tend_office(&self, shutdown: &CancellationToken) {
-        match self.context.store.read_lock().await {
+        match self.calls.read_lock().await {
             Ok(lock) => {
                 let now = self.now();
                 let mut state = self.state();
@@ -237,8 +245,7 @@ impl Coordinator {
     /// Writes the lock and says whether that certainly worked.
     async fn write_lock(&self, expect: LockExpect, row: LeaderLock) -> bool {
         let outcome = self
-            .context
-            .store
+            .calls
             .change_lock(&expect, &LockChange::Hold(row.clone()))
             .await;
         let mut state = self.state();
@@ -268,7 +275,7 @@ impl Coordinator {
         if !holds_lock {
             return;
         }
-        let lock = self.context.store.read_lock().await;
+        let lock = self.calls.read_lock().await;
         let release = {
             let now = self.now();
             let mut state = self.state();
@@ -278,7 +285,7 @@ impl Coordinator {
             state.office.resign(now + self.context.failover * 2)
         };
         if let Some((expect, change)) = release
-            && let Err(error) = self.context.store.change_lock(&expect, &change).await
+            && let Err(error) = self.calls.change_lock(&expect, &change).await
         {
             tracing::debug!(error = %Causes(&error), "the leader lock could not be given up and will expire");
         }
@@ -319,6 +326,7 @@ impl Coordinator {
         };
         Rounds {
             observer: Observer::new(me, context.failover, self.cadence().scan),
+            patience: Patience::new(context.failover),
             failed_in_a_row: 0,
             scan_faults: Faults::new("the lease table cannot be scanned"),
             write_faults: Faults::new("leases cannot be assigned"),
@@ -352,7 +360,7 @@ impl Coordinator {
     }
 
     async fn round(&self, rounds: &mut Rounds) {
-        let scan = match self.context.store.scan().await {
+        let scan = match self.calls.scan(&mut rounds.patience).await {
             Ok(scan) => scan,
             Err(error) => {
                 rounds.scan_faults.again(&error);
@@ -405,7 +413,7 @@ impl Coordinator {
             return;
         };
         let worker = row.id.clone();
-        match self.context.store.change_worker(&WorkerChange::Bury(row)).await {
+        match self.calls.change_worker(&WorkerChange::Bury(row)).await {
             Ok(WorkerOutcome::Applied) => {
                 tracing::info!(%worker, "the row of a worker that died long ago is deleted")
             }

@@ -14,12 +14,30 @@ use crate::time::{Timestamp, TokioClock};
 
 const F: Duration = Duration::from_secs(10);
 
-/// Just enough of a store: rows behind a mutex, and a switch that makes scans fail.
+/// After how long the row of a worker is deleted that does not touch it.
+const LONG_DEAD: Duration = Duration::from_secs(302);
+
+/// Just enough of a store: rows behind a mutex, and what makes calls fail or hang.
 #[derive(Debug, Default)]
 struct Table {
     rows: Mutex<Scan>,
     scans_fail: Mutex<bool>,
     scans: Mutex<u32>,
+    /// The next call of the kind never returns.
+    hangs: Mutex<Option<Hang>>,
+    /// How long each scan takes.
+    slow: Mutex<Option<(Arc<dyn Clock>, Duration)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hang {
+    LockRead,
+    /// Before the lock is written.
+    LockWrite,
+    /// After the lock is written.
+    LockReply,
+    Scan,
+    WorkerWrite,
 }
 
 impl Table {
@@ -38,6 +56,22 @@ impl Table {
         }
         table.rows().pages = 1;
         Arc::new(table)
+    }
+
+    fn hang_once(&self, what: Hang) {
+        *self.hangs.lock().unwrap() = Some(what);
+    }
+
+    /// Whether there was a call of the kind that was to hang.
+    fn has_hung(&self) -> bool {
+        self.hangs.lock().unwrap().is_none()
+    }
+
+    async fn may_hang(&self, what: Hang) {
+        let hangs = self.hangs.lock().unwrap().take_if(|hang| *hang == what).is_some();
+        if hangs {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn owners(&self) -> BTreeMap<String, usize> {
@@ -65,6 +99,11 @@ impl LeaseStore for Table {
 
     async fn scan(&self) -> Result<Scan, StoreError> {
         *self.scans.lock().unwrap() += 1;
+        self.may_hang(Hang::Scan).await;
+        let slow = self.slow.lock().unwrap().clone();
+        if let Some((clock, time)) = slow {
+            clock.sleep(time).await;
+        }
         if *self.scans_fail.lock().unwrap() {
             return Err(StoreError::definite(StoreErrorKind::Unavailable, "no scan today"));
         }
@@ -98,31 +137,39 @@ impl LeaseStore for Table {
     }
 
     async fn change_worker(&self, _: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+        self.may_hang(Hang::WorkerWrite).await;
         Ok(WorkerOutcome::Refused)
     }
 
     async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+        self.may_hang(Hang::LockRead).await;
         Ok(self.rows().lock.clone())
     }
 
     async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError> {
-        let mut rows = self.rows();
-        let holds = match (expect, &rows.lock) {
-            (LockExpect::Absent, lock) => lock.is_none(),
-            (LockExpect::Version { version, owner }, Some(lock)) => {
-                lock.version == *version && lock.owner == *owner
-            }
-            (LockExpect::Version { .. }, None) => false,
-        };
-        if !holds {
-            return Ok(LockOutcome::Refused);
-        }
-        rows.lock = match change {
-            LockChange::Hold(lock) => Some(lock.clone()),
-            LockChange::Release => None,
-        };
-        Ok(LockOutcome::Applied)
+        self.may_hang(Hang::LockWrite).await;
+        let outcome = write_lock(&mut self.rows().lock, expect, change);
+        self.may_hang(Hang::LockReply).await;
+        Ok(outcome)
     }
+}
+
+fn write_lock(row: &mut Option<LeaderLock>, expect: &LockExpect, change: &LockChange) -> LockOutcome {
+    let holds = match (expect, &*row) {
+        (LockExpect::Absent, lock) => lock.is_none(),
+        (LockExpect::Version { version, owner }, Some(lock)) => {
+            lock.version == *version && lock.owner == *owner
+        }
+        (LockExpect::Version { .. }, None) => false,
+    };
+    if !holds {
+        return LockOutcome::Refused;
+    }
+    *row = match change {
+        LockChange::Hold(lock) => Some(lock.clone()),
+        LockChange::Release => None,
+    };
+    LockOutcome::Applied
 }
 
 /// A worker: a coordinator, and a stand-in for the rest that touches its row and renews its leases.
@@ -480,4 +527,64 @@ async fn a_deputy_leaves_to_the_leader_what_it_could_not_place_either_and_places
     let _other = Worker::start("other", &table, &clock);
     pass(&clock, Duration::from_secs(2)).await;
     assert_eq!(table.owners(), counts([("deputy", 1), ("other", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_the_lock_that_hangs_does_not_cost_the_leader_its_office() {
+    for hang in [Hang::LockRead, Hang::LockWrite, Hang::LockReply] {
+        let (table, clock) = (Table::with_leases(1), clock());
+        let worker = Worker::start("a", &table, &clock);
+        pass(&clock, Duration::from_secs(5)).await;
+        table.hang_once(hang);
+        for _ in 0..20 {
+            pass(&clock, Duration::from_secs(1)).await;
+            let leads_until = worker.status().leads_until;
+            assert!(leads_until.is_some_and(|until| clock.now() < until), "{hang:?}");
+        }
+        assert!(table.has_hung(), "{hang:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_leaves_in_time_while_the_lock_hangs() {
+    for hang in [Hang::LockRead, Hang::LockWrite] {
+        let (table, clock) = (Table::with_leases(1), clock());
+        let worker = Worker::start("a", &table, &clock);
+        pass(&clock, Duration::from_secs(5)).await;
+        table.hang_once(hang);
+        worker.shutdown.cancel();
+        let left = worker.scope.wait_until_only("the rest");
+        clock.timeout(F / 5, left).await.unwrap();
+        assert!(table.has_hung(), "{hang:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_or_a_burial_that_hangs_is_given_up_and_the_next_round_begins() {
+    for (hang, limit) in [(Hang::Scan, F / 4), (Hang::WorkerWrite, F / 6)] {
+        let (table, clock) = (Table::with_leases(0), clock());
+        let worker = Worker::start("a", &table, &clock);
+        // A worker that died long ago, whose row is deleted by the leader.
+        worker.touch(&table);
+        table.rows().workers[1].id = WorkerId::new("dead").unwrap();
+        pass(&clock, LONG_DEAD).await;
+        table.hang_once(hang);
+        worker.wake.notify_one();
+        pass(&clock, Duration::from_secs(1)).await;
+        assert!(table.has_hung(), "{hang:?}");
+        let shard = ShardId::new("new").unwrap();
+        let unowned = Lease::unowned(shard, Position::TrimHorizon);
+        table.rows().leases.push(unowned);
+        pass(&clock, limit + Duration::from_secs(1)).await;
+        assert_eq!(table.owners(), counts([("a", 1)]), "{hang:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_takes_long_to_scan_is_given_the_time() {
+    let (table, clock) = (Table::with_leases(3), clock());
+    *table.slow.lock().unwrap() = Some((Arc::clone(&clock), F / 2));
+    let _worker = Worker::start("a", &table, &clock);
+    pass(&clock, F * 2).await;
+    assert_eq!(table.owners(), counts([("a", 3)]));
 }
