@@ -58,7 +58,7 @@ pub const HASH_KEY_HOLES: &str = "kcl_hash_key_holes";
 pub const STORE_CALLS: &str = "kcl_store_calls_total";
 /// Time until the lease store answered or the worker stopped waiting, by `operation`. Histogram, seconds.
 pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
-/// Pages that scans of the lease store were read in, each a request of its own to the storage. Counter.
+/// Pages that scans of the lease store read, as [`Scan::pages`](crate::lease::Scan::pages) counts them. Counter.
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.

@@ -4,33 +4,48 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease::{Scan, StoreError};
 
 use crate::client::TableClient;
 use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, decode_worker, kind};
 
+/// How much of a table DynamoDB reads for one page of a scan ("Paginating the results", 1 MB).
+const PAGE_BYTES: usize = 1 << 20;
+
 /// Reads everything once.
+///
+/// The pages are counted by what there was to read, so that they do not depend on the number of parts: each that was cut, and what the last
+/// pages of all parts come to together. The cadence of scans follows from them, and a small table must not seem large.
 pub(crate) async fn scan(client: &TableClient, segments: u32) -> Result<Scan, StoreError> {
     let segments = i32::try_from(segments).unwrap_or(i32::MAX).max(1);
     let parts = (0..segments).map(|segment| Box::pin(scan_segment(client, segment, segments)));
     let mut whole = Scan::default();
+    let mut rest = 0;
     for part in all(parts.collect()).await {
-        let part = part?;
+        let (part, last_page) = part?;
         whole.leases.extend(part.leases);
         whole.workers.extend(part.workers);
         whole.undecodable.extend(part.undecodable);
         whole.lock = whole.lock.or(part.lock);
         whole.pages += part.pages;
+        rest += last_page;
     }
+    let rest = u32::try_from(rest.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX);
+    whole.pages = whole.pages.saturating_add(rest).max(1);
     Ok(whole)
 }
 
-async fn scan_segment(client: &TableClient, segment: i32, segments: i32) -> Result<Scan, StoreError> {
+/// Reads one part, counts the pages that were cut, and says how many bytes the last one had.
+async fn scan_segment(
+    client: &TableClient,
+    segment: i32,
+    segments: i32,
+) -> Result<(Scan, usize), StoreError> {
     let mut part = Scan::default();
     let mut start = None;
     loop {
         let page = client.scan_page(segment, segments, start).await?;
-        part.pages += 1;
         for item in &page.items {
             if let Err(error) = sort_in(&mut part, item) {
                 part.undecodable.push(error.of_row(item));
@@ -38,8 +53,36 @@ async fn scan_segment(client: &TableClient, segment: i32, segments: i32) -> Resu
         }
         start = page.next;
         if start.is_none() {
-            return Ok(part);
+            return Ok((part, page.items.iter().map(size).sum()));
         }
+        part.pages += 1;
+    }
+}
+
+/// About how many bytes an item counts for, as "DynamoDB item sizes and formats" says.
+fn size(item: &Item) -> usize {
+    let attributes = item.iter().map(|(name, value)| name.len() + value_size(value));
+    attributes.sum()
+}
+
+fn value_size(value: &AttributeValue) -> usize {
+    match value {
+        AttributeValue::S(text) => text.len(),
+        // Two digits a byte, and one.
+        AttributeValue::N(digits) => digits.len().div_ceil(2) + 1,
+        AttributeValue::B(bytes) => bytes.as_ref().len(),
+        AttributeValue::Ss(texts) => texts.iter().map(String::len).sum(),
+        AttributeValue::Ns(numbers) => numbers.iter().map(|digits| digits.len().div_ceil(2) + 1).sum(),
+        AttributeValue::Bs(many) => many.iter().map(|bytes| bytes.as_ref().len()).sum(),
+        AttributeValue::L(values) => values.iter().map(|value| 1 + value_size(value)).sum::<usize>() + 3,
+        AttributeValue::M(values) => {
+            let values = values.iter();
+            values
+                .map(|(name, value)| 1 + name.len() + value_size(value))
+                .sum::<usize>()
+                + 3
+        }
+        _ => 1,
     }
 }
 
@@ -103,6 +146,21 @@ mod tests {
             sort_in(&mut scan, &broken).unwrap_err().of_row(&broken).key,
             "shardId-1"
         );
+    }
+
+    #[test]
+    fn an_item_is_as_large_as_its_names_and_values() {
+        let nested = [("n".to_owned(), AttributeValue::N("1234567".to_owned()))];
+        let item = Item::from([
+            ("leaseKey".to_owned(), s("shardId-1")),
+            (
+                "parents".to_owned(),
+                AttributeValue::Ss(vec!["a".to_owned(), "bc".to_owned()]),
+            ),
+            ("more".to_owned(), AttributeValue::M(nested.into())),
+            ("flag".to_owned(), AttributeValue::Bool(true)),
+        ]);
+        assert_eq!(size(&item), (8 + 9) + (7 + 3) + (4 + 3 + 1 + 1 + 5) + (4 + 1));
     }
 
     #[tokio::test]

@@ -119,7 +119,8 @@ impl DynamoLeaseStore {
     /// In how many parallel parts the table is scanned, from 1 (the default) to 64; other numbers are brought into that range.
     ///
     /// One part reads about 1 MB per request, some thousand leases. More parts make the scan of a larger table faster, at the same
-    /// cost for full parts and at one request more for each part that is not full.
+    /// cost for full parts and at one request more for each part that is not full. They do not make the table count as larger: how often it
+    /// is scanned follows from how much there is to read.
     #[must_use]
     pub fn scan_segments(mut self, parts: u32) -> Self {
         self.scan_segments = parts.clamp(1, 64);

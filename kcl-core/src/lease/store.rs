@@ -167,7 +167,8 @@ pub struct Scan {
     pub lock: Option<LeaderLock>,
     /// Rows that look like ours and could not be read.
     pub undecodable: Vec<Undecodable>,
-    /// How many pages the storage was read in: what the cadence of scans is fitted to.
+    /// How many pages there were to read, at least 1: what the cadence of scans is fitted to. It says how large the table is; in how
+    /// many parts it was read is no matter.
     pub pages: u32,
 }
 

@@ -50,8 +50,35 @@ async fn a_scan_in_parts_reads_each_part_once() {
         .collect::<Vec<_>>();
     assert_eq!(
         (keys, scan.pages),
-        (vec!["shardId-0", "shardId-1", "shardId-2"], 3)
+        (vec!["shardId-0", "shardId-1", "shardId-2"], 1)
     );
+}
+
+#[tokio::test]
+async fn a_table_has_as_many_pages_as_there_is_to_read_however_many_parts_it_is_scanned_in() {
+    let server = Server::start().await;
+    let store = server.store().scan_segments(16);
+    let empty = |_: &str, _: &Value| ok(json!({ "Items": [] }));
+    let scan = server.while_running(empty, store.scan()).await.unwrap();
+    assert_eq!((scan.pages, server.asked().len()), (1, 16));
+
+    // Two parts take a second page, and in half of the sixteen there are 256 KiB on the last one.
+    let large = |_: &str, input: &Value| {
+        let segment = input["Segment"].as_u64().unwrap();
+        let page = u8::from(!input["ExclusiveStartKey"].is_null());
+        let key = format!("shardId-{segment}-{page}");
+        if segment < 2 && page == 0 {
+            return ok(json!({ "Items": [lease(&key)], "LastEvaluatedKey": { "leaseKey": { "S": key } } }));
+        }
+        let mut row = lease(&key);
+        if segment % 2 == 0 {
+            row["ballast"] = json!({ "S": "x".repeat(256 << 10) });
+        }
+        ok(json!({ "Items": [row] }))
+    };
+    let scan = server.while_running(large, store.scan()).await.unwrap();
+    assert_eq!((scan.pages, scan.leases.len()), (2 + 3, 18));
+    assert_eq!(server.asked().len(), 18);
 }
 
 #[tokio::test]
