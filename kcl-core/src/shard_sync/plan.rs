@@ -76,6 +76,17 @@ impl Keying {
         }
     }
 
+    /// The shard whose lease has this key, if the key can be one of this stream.
+    pub(crate) fn shard(&self, key: &str) -> Option<ShardId> {
+        let shard = match self {
+            Self::SingleStream => Some(key),
+            Self::MultiStream(stream) => key
+                .strip_prefix(stream.as_str())
+                .and_then(|rest| rest.strip_prefix(':')),
+        };
+        shard.and_then(|shard| ShardId::new(shard).ok())
+    }
+
     /// Whether the lease is one of this stream.
     pub fn owns(&self, lease: &Lease) -> bool {
         lease.stream.as_ref() == self.stream()
@@ -208,6 +219,12 @@ pub enum Anomaly {
     /// A lease is not ended and its shard is not listed: retention took its records before they were read.
     ShardGone {
         /// The key of the lease.
+        key: LeaseKey,
+    },
+    /// The shard has a row that cannot be read. It counts as a lease, so that the shard is not read again, and nobody can take it:
+    /// repair or delete the row.
+    UnreadableLease {
+        /// The key of the row.
         key: LeaseKey,
     },
     /// No key can be made for the shard, so that it gets no lease.

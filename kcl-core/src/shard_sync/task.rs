@@ -5,8 +5,10 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::lease::{Expect, Lease, LeaseChange, LeaseStore, LeaseWriter, Outcome, StoreError};
-use crate::model::{HashKeyRange, LeaseKey, StreamIdentity};
+use crate::lease::{
+    Expect, Lease, LeaseChange, LeaseStore, LeaseWriter, Outcome, StoreError, StoreErrorKind,
+};
+use crate::model::{HashKeyRange, LeaseKey, Position, ShardId, StreamIdentity};
 use crate::rng::Rng;
 use crate::shard_sync::{
     Anomaly, CreateReason, Creation, InitialPosition, Keying, ShardGraph, Start, lease_cover, plan_sync,
@@ -38,8 +40,10 @@ pub(crate) struct Tools<'a> {
 /// What a sync is told.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SyncRequest<'a> {
-    /// The leases of this stream, from a scan that was complete before the call. An empty slice makes this the first sync.
+    /// The leases of this stream, from a scan that was complete before the call. Without any row this is the first sync.
     pub(crate) leases: &'a [Lease],
+    /// The shards of this stream whose rows that scan could not read. Nobody knows what the rows say, so each counts as a lease.
+    pub(crate) unreadable: &'a BTreeSet<ShardId>,
     pub(crate) initial: InitialPosition,
     pub(crate) keying: &'a Keying,
     pub(crate) identity: &'a StreamIdentity,
@@ -49,7 +53,7 @@ pub(crate) struct SyncRequest<'a> {
 }
 
 /// What a sync did and saw.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct SyncReport {
     /// How many shards are listed since the start. Zero means that the stream is not ready: sync again.
     pub(crate) listed: usize,
@@ -57,6 +61,8 @@ pub(crate) struct SyncReport {
     pub(crate) created: Vec<(LeaseKey, CreateReason)>,
     /// The leases that somebody else created, or whose children turned out to have leases.
     pub(crate) not_needed: Vec<LeaseKey>,
+    /// The leases that could not be created, and why. The next sync tries again.
+    pub(crate) failed: Vec<(LeaseKey, StoreError)>,
     /// What does not fit together.
     pub(crate) anomalies: Vec<Anomaly>,
     /// The hash keys that no live lease covers after the sync.
@@ -78,11 +84,12 @@ pub(crate) enum SyncError {
 
 /// Makes the lease table follow the shards of the stream, once.
 ///
-/// Leases are created in lineage order, a shard's only once those of its parents are.
+/// Leases are created in lineage order, a shard's only once those of its parents are. One that cannot be created holds up
+/// nothing but its descendants.
 ///
 /// # Errors
 ///
-/// [`SyncError`]; the next sync goes on.
+/// [`SyncError`], when nothing more can be done; the next sync goes on.
 ///
 /// # Cancel safety
 ///
@@ -100,17 +107,34 @@ pub(crate) async fn sync_once(
     } else {
         Timestamp::from_millis(0)
     };
-    let start = Start::settle(request.initial, request.leases, service_time);
+    let mut unreadable = presumed_leases(&request);
+    let start = Start::settle(
+        request.initial,
+        request.leases.iter().chain(&unreadable),
+        service_time,
+    );
     let graph = list_all(&mut tools, &request, start.filter(service_time)).await?;
-    let plan = plan_sync(&graph, request.leases, &start, request.keying, request.identity);
+    // A row of another kind may be among them; it names no shard.
+    unreadable.retain(|lease| graph.contains(&lease.shard));
+    let leases = [request.leases, &unreadable].concat();
+    let plan = plan_sync(&graph, &leases, &start, request.keying, request.identity);
 
     let mut report = SyncReport {
         listed: graph.in_lineage_order().count(),
         anomalies: plan.anomalies,
         ..SyncReport::default()
     };
+    let unreadable = unreadable.into_iter().map(|lease| lease.key);
+    report
+        .anomalies
+        .extend(unreadable.map(|key| Anomaly::UnreadableLease { key }));
+    let mut without_lease: BTreeSet<&ShardId> = BTreeSet::new();
     let mut covering: Vec<Lease> = request.leases.to_vec();
     for batch in batches(&plan.creates) {
+        let (waiting, batch): (Vec<_>, Vec<_>) = batch
+            .iter()
+            .partition(|creation| has_parent_in(&creation.lease, &without_lease));
+        without_lease.extend(waiting.iter().map(|creation| &creation.lease.shard));
         let creates = batch
             .iter()
             .map(|creation| -> BoxFuture<'_, _> {
@@ -119,12 +143,17 @@ pub(crate) async fn sync_once(
             .collect();
         for (creation, is_created) in batch.iter().zip(join_all(creates).await) {
             let key = creation.lease.key.clone();
-            covering.push(creation.lease.clone());
-            if is_created? {
-                report.created.push((key, creation.reason));
-            } else {
-                report.not_needed.push(key);
+            match is_created {
+                Ok(true) => report.created.push((key, creation.reason)),
+                Ok(false) => report.not_needed.push(key),
+                Err(SyncError::Store(error)) => {
+                    report.failed.push((key, error));
+                    without_lease.insert(&creation.lease.shard);
+                    continue;
+                }
+                Err(error @ (SyncError::Source(_) | SyncError::Deadline)) => return Err(error),
             }
+            covering.push(creation.lease.clone());
         }
         if start.is_first_sync() && !report.not_needed.is_empty() {
             report.interrupted = true;
@@ -135,18 +164,27 @@ pub(crate) async fn sync_once(
     Ok(report)
 }
 
+/// A live lease for each row that cannot be read: it keeps its shard and what that came from out of the plan.
+fn presumed_leases(request: &SyncRequest<'_>) -> Vec<Lease> {
+    let presumed = |shard: &ShardId| {
+        let mut lease = Lease::unowned(shard.clone(), Position::TrimHorizon);
+        lease.key = request.keying.key(shard).ok()?;
+        Some(lease)
+    };
+    request.unreadable.iter().filter_map(presumed).collect()
+}
+
+fn has_parent_in(lease: &Lease, shards: &BTreeSet<&ShardId>) -> bool {
+    lease.parents.iter().any(|parent| shards.contains(parent))
+}
+
 /// Cuts the creations into runs that may be made at the same time: none holds a shard and its parent.
 fn batches(creates: &[Creation]) -> Vec<&[Creation]> {
     let mut batches = Vec::new();
     let mut from = 0;
     let mut in_batch = BTreeSet::new();
     for (at, creation) in creates.iter().enumerate() {
-        let follows_a_parent = creation
-            .lease
-            .parents
-            .iter()
-            .any(|parent| in_batch.contains(parent));
-        if follows_a_parent || at - from == CONCURRENT_CREATES {
+        if has_parent_in(&creation.lease, &in_batch) || at - from == CONCURRENT_CREATES {
             batches.extend(creates.get(from..at));
             in_batch.clear();
             from = at;
@@ -192,8 +230,12 @@ async fn has_leased_child(
         let Ok(key) = request.keying.key(&child.id) else {
             continue;
         };
-        if tools.store.read(&key).await?.is_some() {
-            return Ok(true);
+        match tools.store.read(&key).await {
+            Ok(None) => {}
+            Ok(Some(_)) => return Ok(true),
+            // There is a row, whatever it says.
+            Err(error) if error.kind() == StoreErrorKind::Data => return Ok(true),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(false)

@@ -5,10 +5,10 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::lease::{
-    Capabilities, LeaderLock, LockChange, LockExpect, LockOutcome, Preparation, Scan, StoreErrorKind,
-    WorkerChange, WorkerOutcome,
+    Capabilities, LeaderLock, LockChange, LockExpect, LockOutcome, Preparation, Scan, WorkerChange,
+    WorkerOutcome,
 };
-use crate::model::{Incarnation, Position, ShardId, WorkerId};
+use crate::model::{Incarnation, StreamKey, WorkerId};
 use crate::shard_sync::testing::{id, identity, shard};
 use crate::source::{RecordStream, Shard, StartPosition};
 use crate::time::TokioClock;
@@ -57,6 +57,21 @@ struct Table {
     rows: Mutex<BTreeMap<LeaseKey, Lease>>,
     order: Mutex<Vec<LeaseKey>>,
     read_takes: Duration,
+    /// Rows that are there and cannot be read.
+    unreadable: BTreeSet<ShardId>,
+}
+
+impl Table {
+    /// As a lane answers: what stands in the way of the write cannot be read.
+    fn try_to_decode(&self, key: &LeaseKey) -> Result<(), StoreError> {
+        if self.unreadable.iter().any(|shard| shard.as_str() == key.as_str()) {
+            return Err(StoreError::unknown(
+                StoreErrorKind::Data,
+                "the counter is missing",
+            ));
+        }
+        Ok(())
+    }
 }
 
 fn not_part_of_a_sync<T>() -> Result<T, StoreError> {
@@ -85,6 +100,7 @@ impl LeaseStore for Table {
 
     async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
         TokioClock::new().sleep(self.read_takes).await;
+        self.try_to_decode(key)?;
         Ok(self.rows.lock().unwrap().get(key).cloned())
     }
 
@@ -125,6 +141,7 @@ impl LeaseWriter for Table {
         change: LeaseChange,
     ) -> Result<Outcome, StoreError> {
         tokio::task::yield_now().await;
+        self.try_to_decode(key)?;
         let mut rows = self.rows.lock().unwrap();
         let LeaseChange::Create(lease) = change else {
             return not_part_of_a_sync();
@@ -145,10 +162,22 @@ async fn sync(
     scanned: &[Lease],
     initial: InitialPosition,
 ) -> Result<SyncReport, SyncError> {
+    sync_with(stream, table, scanned, &BTreeSet::new(), initial).await
+}
+
+/// The same with a scan that could not read these rows.
+async fn sync_with(
+    stream: &Stream,
+    table: &Table,
+    scanned: &[Lease],
+    unreadable: &BTreeSet<ShardId>,
+    initial: InitialPosition,
+) -> Result<SyncReport, SyncError> {
     let clock = TokioClock::new();
     let mut rng = Rng::from_seed(1);
     let request = SyncRequest {
         leases: scanned,
+        unreadable,
         initial,
         keying: &Keying::SingleStream,
         identity: &identity(),
@@ -249,6 +278,139 @@ async fn a_shard_whose_child_was_leased_since_the_scan_is_not_created_again() {
         .await
         .unwrap();
     assert_eq!((report.created, report.not_needed), (vec![], vec![key(1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_read_keeps_no_other_shard_from_its_lease() {
+    let stream = stream((0..40).map(|n| shard(n, &[], n)).collect());
+    let table = Table {
+        unreadable: BTreeSet::from([id(3)]),
+        ..Table::default()
+    };
+    let scanned = [Lease::unowned(id(7), Position::TrimHorizon)];
+    let initial = InitialPosition::TrimHorizon;
+    let report = sync_with(&stream, &table, &scanned, &table.unreadable, initial)
+        .await
+        .unwrap();
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert_eq!(report.created.len(), 38);
+    assert_eq!(report.anomalies, [Anomaly::UnreadableLease { key: key(3) }]);
+    // Nobody can be given that shard, and this is said.
+    let mut split = HashKeyRange::WHOLE
+        .halves()
+        .map(|(low, high)| [low, high])
+        .unwrap();
+    split.reverse();
+    let halves = (0..2).map(|n| Shard {
+        hash_range: split[n as usize],
+        ..shard(n, &[], n)
+    });
+    let (halves, table) = (
+        self::stream(halves.collect()),
+        Table {
+            unreadable: BTreeSet::from([id(1)]),
+            ..Table::default()
+        },
+    );
+    let report = sync_with(&halves, &table, &[], &table.unreadable, initial)
+        .await
+        .unwrap();
+    assert_eq!(report.holes, [split[1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_shard_with_an_unreadable_row_came_from_is_not_read_again() {
+    // 1 became 2, and 2 became 3. The leases of the first two are cleaned up; they are still listed.
+    let stream = stream(vec![
+        shard(1, &[], 1),
+        shard(2, &[1], 2),
+        shard(3, &[2], 3),
+        shard(4, &[], 1),
+    ]);
+    let scanned = [Lease::unowned(id(4), Position::TrimHorizon)];
+    let table = Table {
+        unreadable: BTreeSet::from([id(3)]),
+        ..Table::default()
+    };
+    let initial = InitialPosition::TrimHorizon;
+    for leases in [&scanned[..], &[]] {
+        let report = sync_with(&stream, &table, leases, &table.unreadable, initial)
+            .await
+            .unwrap();
+        let expected = if leases.is_empty() { vec![key(4)] } else { vec![] };
+        assert_eq!(keys(&table), expected, "{:?}", report.created);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_whose_row_became_unreadable_since_the_scan_keeps_its_parent_from_being_created_again() {
+    let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
+    let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
+    let table = Table {
+        unreadable: BTreeSet::from([id(2)]),
+        ..Table::default()
+    };
+    let report = sync(&stream, &table, &scanned, InitialPosition::TrimHorizon)
+        .await
+        .unwrap();
+    assert_eq!((report.created, report.not_needed), (vec![], vec![key(1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_which_only_an_unreadable_row_is_left_is_not_pinned_anew() {
+    let stream = stream(vec![shard(1, &[], 1), shard(2, &[], 1)]);
+    let table = Table {
+        unreadable: BTreeSet::from([id(1)]),
+        ..Table::default()
+    };
+    let initial = InitialPosition::Latest;
+    sync_with(&stream, &table, &[], &table.unreadable, initial)
+        .await
+        .unwrap();
+    let rows = table.rows.lock().unwrap();
+    assert_eq!(
+        rows.values().map(|row| &row.checkpoint).collect::<Vec<_>>(),
+        [&Position::TrimHorizon]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_cannot_be_created_holds_up_only_what_comes_after_it() {
+    // 1 and 2 became 4; the lease of 2 is ended. 3 is somewhere else.
+    let stream = stream(vec![
+        shard(1, &[], 1),
+        shard(2, &[], 1),
+        shard(3, &[], 1),
+        shard(4, &[1, 2], 2),
+    ]);
+    let scanned = [Lease::unowned(id(2), Position::ShardEnd)];
+    let mut table = Table {
+        unreadable: BTreeSet::from([id(1)]),
+        ..Table::default()
+    };
+    // The scan had not seen that row yet.
+    let report = sync(&stream, &table, &scanned, InitialPosition::TrimHorizon)
+        .await
+        .unwrap();
+    let failed: Vec<_> = report.failed.iter().map(|(key, _)| key.clone()).collect();
+    assert_eq!((failed, keys(&table)), (vec![key(1)], vec![key(3)]));
+    table.unreadable.clear();
+    let scanned = [scanned[0].clone(), Lease::unowned(id(3), Position::TrimHorizon)];
+    let report = sync(&stream, &table, &scanned, InitialPosition::TrimHorizon)
+        .await
+        .unwrap();
+    assert!(report.failed.is_empty());
+    assert_eq!(keys(&table), [key(3), key(1), key(4)]);
+}
+
+#[test]
+fn the_key_of_a_row_tells_the_shard_in_the_stream_that_it_is_of() {
+    let trucks = Keying::MultiStream(StreamKey::new("1:trucks:5").unwrap());
+    assert_eq!(Keying::SingleStream.shard(key(1).as_str()), Some(id(1)));
+    assert_eq!(trucks.shard(trucks.key(&id(1)).unwrap().as_str()), Some(id(1)));
+    assert_eq!(trucks.shard("1:trucks:55:shardId-1"), None);
+    assert_eq!(trucks.shard("worker-1"), None);
+    assert_eq!(Keying::SingleStream.shard(""), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assignment::{CoordinatorContext, CoordinatorStatus, Notices, Reason, Role, at_most, coordinate};
 use crate::consumer::Services;
 use crate::error::Causes;
-use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter, Outcome, StoreError};
+use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter, Outcome, Scan, StoreError};
 use crate::model::{LeaseKey, StreamKey};
 use crate::rng::Rng;
 use crate::shard_sync::{
@@ -232,8 +232,9 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
         let due: Vec<_> = due.collect();
         let mut next = now + AUDIT_INTERVAL;
         match read_leases(services).await {
-            Ok(leases) => {
-                forget_former_streams(services, &mut findings.former, &leases).await;
+            Ok(scan) => {
+                let leases = &scan.leases;
+                forget_former_streams(services, &mut findings.former, leases).await;
                 rounds += 1;
                 let mut syncs: Vec<BoxFuture<'_, _>> = Vec::new();
                 for stream in due {
@@ -243,7 +244,7 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
                         .followed
                         .get(&key)
                         .map_or_else(BTreeSet::new, |followed| followed.suspects.clone());
-                    syncs.push(Box::pin(sync(services, stream, &leases, suspects, rng, until)));
+                    syncs.push(Box::pin(sync(services, stream, &scan, suspects, rng, until)));
                 }
                 // In the order in which they end.
                 for (key, outcome) in at_most(CONCURRENT_SYNCS, syncs).await {
@@ -278,7 +279,7 @@ impl Followed {
                 self.suspects = suspects;
                 self.is_synced = self.is_synced || report.listed > 0 && !report.interrupted;
                 note(services, &mut self.audit, &report);
-                if self.is_synced && !report.interrupted {
+                if self.is_synced && !report.interrupted && report.failed.is_empty() {
                     AUDIT_INTERVAL
                 } else {
                     SYNC_PAUSE
@@ -295,10 +296,9 @@ impl Followed {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn read_leases(services: &Services) -> Result<Vec<Lease>, AnyError> {
+async fn read_leases(services: &Services) -> Result<Scan, AnyError> {
     let limit = services.settings.failover_time / 2;
-    let scan = services.clock.timeout(limit, services.store.scan()).await??;
-    Ok(scan.leases)
+    Ok(services.clock.timeout(limit, services.store.scan()).await??)
 }
 
 /// What a sync and the upkeep after it left.
@@ -310,18 +310,20 @@ struct Synced {
 async fn sync(
     services: &Services,
     stream: &OpenStream,
-    leases: &[Lease],
+    scan: &Scan,
     suspects: BTreeSet<LeaseKey>,
     mut rng: Rng,
     deadline: Moment,
 ) -> (Option<StreamKey>, Result<Synced, SyncError>) {
-    let leases: Vec<_> = leases
-        .iter()
-        .filter(|lease| stream.keying.owns(lease))
-        .cloned()
+    let of_stream = scan.leases.iter().filter(|lease| stream.keying.owns(lease));
+    let leases: Vec<_> = of_stream.cloned().collect();
+    let undecodable = scan.undecodable.iter();
+    let unreadable = undecodable
+        .filter_map(|row| stream.keying.shard(&row.key))
         .collect();
     let request = SyncRequest {
         leases: &leases,
+        unreadable: &unreadable,
         initial: stream
             .initial_position
             .unwrap_or(services.settings.initial_position),
@@ -427,6 +429,9 @@ fn note(services: &Services, audit: &mut Audit, report: &SyncReport) {
         holes: report.holes.clone(),
         overlaps: false,
     };
+    if let Some((lease, error)) = report.failed.first() {
+        tracing::warn!(failed = report.failed.len(), %lease, error = %Causes(error), "leases could not be created, trying on");
+    }
     let verdict = audit.look(&cover);
     let is_certain = matches!(verdict, Verdict::Repair(_));
     services
