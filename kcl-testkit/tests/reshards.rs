@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore as _, Outcome};
+use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore as _, Outcome, StoreErrorKind};
 use kcl_core::model::{Incarnation, LeaseKey, ShardId};
 use kcl_core::settings::Settings;
+use kcl_testkit::faults::{Fault, Happened, Operation, StoreCall};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Simulation};
 use kcl_testkit::memory_stream::Trim;
@@ -90,6 +93,58 @@ fn children_start_within_a_second_of_the_end_of_their_parents_wherever_those_are
     }
     println!("from the parents' end to the first records of their children: {took:?}");
     assert!(took.iter().all(|took| *took <= SECOND), "{took:?}");
+}
+
+#[test]
+fn children_start_within_a_second_though_the_end_of_their_parent_was_stored_at_the_second_try() {
+    let settings = Settings {
+        failover_time: 10 * SECOND,
+        discovery_interval: 10 * SECOND,
+        ..Settings::default()
+    };
+    let simulation = Simulation::new(8).shards(1).settings(settings);
+    simulation.run(async |fleet| {
+        fleet.start_worker("a", fleet.settings());
+        fleet
+            .wait_until("the shard is held", 60 * SECOND, |view| view.held("a").len() == 1)
+            .await;
+        let (faults, created) = (fleet.store_faults("a"), AtomicUsize::new(0));
+        let ends: Arc<Mutex<Vec<Happened>>> = Arc::default();
+        let seen = Arc::clone(&ends);
+        fleet.on_store_event(move |_, event| {
+            let StoreCall::Change { change, .. } = &event.call else {
+                return;
+            };
+            if let LeaseChange::End { .. } = change {
+                seen.lock().unwrap().push(event.happened.clone());
+            }
+            let is_created = matches!(
+                (change, &event.happened),
+                (LeaseChange::Create(_), Happened::Applied(_))
+            );
+            if is_created && created.fetch_add(1, Ordering::Relaxed) == 1 {
+                // Both children are there: what is written next is the end.
+                faults.once(Operation::Change, Fault::Fail(StoreErrorKind::Unavailable));
+            }
+        });
+        fleet.split(&fleet.open_shards()[0]).unwrap();
+        fleet
+            .wait_until("the parent is ended", 20 * SECOND, |view| {
+                view.leases().iter().any(Lease::is_ended)
+            })
+            .await;
+        let took = fleet
+            .wait_until("the children are held", 20 * SECOND, |view| {
+                view.held("a").is_superset(&open(&fleet))
+            })
+            .await;
+        assert!(took <= SECOND, "{took:?}");
+        let ends = ends.lock().unwrap();
+        assert!(
+            matches!(ends[..], [Happened::Nothing, Happened::Applied(_)]),
+            "{ends:?}"
+        );
+    });
 }
 
 #[test]

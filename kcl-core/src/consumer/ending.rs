@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::consumer::ownership::{Ownership, Written};
 use crate::error::Causes;
-use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, StoreError};
+use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError};
 use crate::lifecycle::ConsumerEvent;
-use crate::model::{ShardId, WorkerId};
+use crate::model::{LeaseKey, ShardId, WorkerId};
 use crate::shard_sync::{
     ChildPlan, Family, InvalidShardEnd, ShardGraph, children_from_listing, plan_children,
 };
@@ -73,7 +73,9 @@ async fn try_to_store(own: &Ownership, end: &ShardEnd) -> Result<Step, EndError>
             unlisted: &family.unlisted,
         };
         match plan_children(&row, &end, known, own_children(own))? {
-            ChildPlan::Create { leases, children } => return create_and_end(own, leases, children).await,
+            ChildPlan::Create { leases, children } => {
+                return create_and_end(own, leases, children, family.mine).await;
+            }
             ChildPlan::LookUp => match &listing {
                 Some(graph) => {
                     end = children_from_listing(graph, &row.shard);
@@ -96,6 +98,8 @@ async fn try_to_store(own: &Ownership, end: &ShardEnd) -> Result<Step, EndError>
 struct Relatives {
     leased: BTreeSet<ShardId>,
     unlisted: BTreeSet<ShardId>,
+    /// The children that name this worker already: from an end that did not get further, perhaps.
+    mine: BTreeSet<LeaseKey>,
 }
 
 impl Relatives {
@@ -114,16 +118,15 @@ async fn read_family(own: &Ownership, row: &Lease, end: &ShardEnd) -> Result<Rel
     let mut relatives = Relatives {
         leased: BTreeSet::new(),
         unlisted: BTreeSet::new(),
+        mine: BTreeSet::new(),
     };
     for shard in children.iter().copied().chain(parents).collect::<BTreeSet<_>>() {
-        if own
-            .services
-            .lanes
-            .read(&row.key_of_sibling(shard))
-            .await?
-            .is_some()
-        {
+        let relative = own.services.lanes.read(&row.key_of_sibling(shard)).await?;
+        if let Some(relative) = relative {
             relatives.leased.insert(shard.clone());
+            if children.contains(shard) && names(own, &relative) {
+                relatives.mine.insert(relative.key);
+            }
         } else if !children.contains(shard) {
             relatives.unlisted.insert(shard.clone());
         }
@@ -165,24 +168,33 @@ fn own_children(own: &Ownership) -> impl FnMut(&crate::source::ChildShard) -> Op
     }
 }
 
+fn names(own: &Ownership, row: &Lease) -> bool {
+    row.owner.as_ref() == Some(&own.services.worker)
+}
+
 async fn create_and_end(
     own: &Ownership,
     leases: Vec<Lease>,
     children: BTreeSet<ShardId>,
+    mut mine: BTreeSet<LeaseKey>,
 ) -> Result<Step, EndError> {
     let services = &own.services;
-    let mut mine = Vec::new();
     for lease in leases {
-        if lease.owner.is_some() {
-            mine.push(lease.key.clone());
-        }
         let key = lease.key.clone();
-        // A refusal says that somebody created it already, which is as good.
-        services
+        let outcome = services
             .lanes
             .change(&key, None, Expect::Absent, LeaseChange::Create(Box::new(lease)))
             .await?;
+        // A refusal says that somebody created it already, which is as good.
+        if let Outcome::Applied(row) | Outcome::Refused { current: Some(row) } = outcome
+            && names(own, &row)
+        {
+            mine.insert(key);
+        }
     }
+    let invite = || {
+        mine.into_iter().for_each(|key| services.invitations.invite(key));
+    };
     match own
         .write(LeaseChange::End {
             children: children.clone(),
@@ -191,11 +203,14 @@ async fn create_and_end(
     {
         Written::Applied(row) => {
             tracing::info!(lease = %own.key, from = %services.worker, counter = row.counter, ?children, reason = "shard ended", "lease ended");
-            mine.into_iter().for_each(|key| services.invitations.invite(key));
+            invite();
             services.plan_now.notify_one();
             Ok(Step::Done(ConsumerEvent::EndStored))
         }
-        Written::GivenUp(row) if row.is_ended() => Ok(Step::Done(ConsumerEvent::EndStored)),
+        Written::GivenUp(row) if row.is_ended() => {
+            invite();
+            Ok(Step::Done(ConsumerEvent::EndStored))
+        }
         Written::Lost | Written::GivenUp(_) => Ok(Step::Done(ConsumerEvent::LeaseLost)),
         Written::Failed(error) => Err(error.into()),
     }
