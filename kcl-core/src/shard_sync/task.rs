@@ -76,7 +76,7 @@ pub(crate) struct SyncReport {
 pub(crate) enum SyncError {
     #[error("cannot list the shards")]
     Source(#[from] SourceError),
-    #[error("cannot create a lease")]
+    #[error("cannot read or write a lease")]
     Store(#[from] StoreError),
     #[error("the shards were not synced in time")]
     Deadline,
@@ -318,4 +318,4 @@ async fn join_all<T>(mut futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
 
 #[cfg(test)]
 #[path = "task_tests.rs"]
-mod tests;
+pub(super) mod tests;

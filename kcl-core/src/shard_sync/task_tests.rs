@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::lease::{
     Capabilities, LeaderLock, LockChange, LockExpect, LockOutcome, Preparation, Scan, WorkerChange,
-    WorkerOutcome,
+    WorkerOutcome, apply,
 };
 use crate::model::{Incarnation, StreamKey, WorkerId};
 use crate::shard_sync::testing::{id, identity, shard};
@@ -17,7 +17,7 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// A stream that lists one shard per page and fails as often as it is told to.
 #[derive(Debug, Default)]
-struct Stream {
+pub(crate) struct Stream {
     shards: Vec<Shard>,
     failures: Mutex<Vec<SourceErrorKind>>,
     filters: Mutex<Vec<ShardFilter>>,
@@ -51,14 +51,14 @@ impl StreamSource for Stream {
     }
 }
 
-/// A lease table that can be created in and read from.
+/// A lease table whose leases can be read and changed.
 #[derive(Debug, Default)]
-struct Table {
-    rows: Mutex<BTreeMap<LeaseKey, Lease>>,
-    order: Mutex<Vec<LeaseKey>>,
-    read_takes: Duration,
+pub(crate) struct Table {
+    pub(crate) rows: Mutex<BTreeMap<LeaseKey, Lease>>,
+    pub(crate) order: Mutex<Vec<LeaseKey>>,
+    pub(crate) read_takes: Duration,
     /// Rows that are there and cannot be read.
-    unreadable: BTreeSet<ShardId>,
+    pub(crate) unreadable: BTreeSet<ShardId>,
 }
 
 impl Table {
@@ -143,16 +143,20 @@ impl LeaseWriter for Table {
         tokio::task::yield_now().await;
         self.try_to_decode(key)?;
         let mut rows = self.rows.lock().unwrap();
-        let LeaseChange::Create(lease) = change else {
-            return not_part_of_a_sync();
-        };
         if !expect.holds(rows.get(key)) {
             let current = rows.get(key).cloned().map(Box::new);
             return Ok(Outcome::Refused { current });
         }
-        rows.insert(key.clone(), (*lease).clone());
+        let incarnation = Incarnation::from_random_bytes([1; 16]);
+        let after = match (rows.remove(key), change) {
+            (None, LeaseChange::Create(lease)) => *lease,
+            (None, _) => return Ok(Outcome::Refused { current: None }),
+            (Some(row), LeaseChange::Delete) => return Ok(Outcome::Applied(Box::new(row))),
+            (Some(row), change) => apply(&row, &change, incarnation),
+        };
+        rows.insert(key.clone(), after.clone());
         self.order.lock().unwrap().push(key.clone());
-        Ok(Outcome::Applied(lease))
+        Ok(Outcome::Applied(Box::new(after)))
     }
 }
 
@@ -197,11 +201,11 @@ fn keys(table: &Table) -> Vec<LeaseKey> {
     table.order.lock().unwrap().clone()
 }
 
-fn key(n: u128) -> LeaseKey {
+pub(crate) fn key(n: u128) -> LeaseKey {
     LeaseKey::single_stream(&id(n))
 }
 
-fn stream(shards: Vec<Shard>) -> Stream {
+pub(crate) fn stream(shards: Vec<Shard>) -> Stream {
     Stream {
         shards,
         ..Stream::default()

@@ -1,8 +1,8 @@
 //! Performs the upkeep of a stream's leases: fills in what rows lack, ends what retention took, deletes what nobody needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::lease::{Expect, Lease, LeaseChange, Outcome};
+use crate::lease::{Expect, Lease, LeaseChange, Outcome, StoreError};
 use crate::model::LeaseKey;
 use crate::shard_sync::task::list_all;
 use crate::shard_sync::{DeleteReason, Deletion, ShardGraph, SyncError, SyncRequest, Tools, plan_cleanup};
@@ -25,14 +25,15 @@ pub(crate) fn needs_upkeep(leases: &[Lease], has_gone: bool, deletes: bool) -> b
             .any(|lease| lease.hash_range.is_none() || (deletes && lease.is_ended()))
 }
 
-/// Does what is to be done for the leases of one stream, once.
+/// Does what is to be done for the leases of one stream, once, and adds it to `report` as it is done.
 ///
 /// `suspects` are the unfinished leases whose shards the upkeep before this one did not find; it is brought up to date. One
 /// listing may lag, two in a row that miss a shard mean that it is gone.
 ///
 /// # Errors
 ///
-/// [`SyncError`]; the next upkeep goes on.
+/// The first [`SyncError`]. A lease of which the store says no keeps no other from its upkeep, and what was done before an
+/// error is done: the report tells of it, and the next upkeep goes on.
 ///
 /// # Cancel safety
 ///
@@ -42,35 +43,64 @@ pub(crate) async fn keep_up(
     request: SyncRequest<'_>,
     suspects: &mut BTreeSet<LeaseKey>,
     deletes: bool,
-) -> Result<UpkeepReport, SyncError> {
+    report: &mut UpkeepReport,
+) -> Result<(), SyncError> {
     let graph = list_all(&mut tools, &request, ShardFilter::All).await?;
-    let mut report = UpkeepReport::default();
     if graph.is_empty() {
         // A stream always has a shard: this one is not there, or not yet.
-        return Ok(report);
+        return Ok(());
     }
+    let mut faults = Faults::default();
     for lease in request.leases {
-        describe(&tools, &request, &graph, lease).await?;
+        faults.pass(describe(&tools, &request, &graph, lease).await)?;
     }
-    let gone = |lease: &&Lease| !lease.is_ended() && !graph.contains(&lease.shard);
-    let known = std::mem::take(suspects);
-    for lease in request.leases.iter().filter(gone) {
-        if !known.contains(&lease.key) {
-            suspects.insert(lease.key.clone());
-        } else if end_gone(&tools, &request, &graph, lease).await? {
+    let unfinished = request.leases.iter().filter(|lease| !lease.is_ended());
+    let gone: BTreeMap<&LeaseKey, &Lease> = unfinished
+        .filter(|lease| !graph.contains(&lease.shard))
+        .map(|lease| (&lease.key, lease))
+        .collect();
+    suspects.retain(|key| gone.contains_key(key));
+    for (key, lease) in gone {
+        if suspects.insert(key.clone()) {
+            continue;
+        }
+        if faults.pass(end_gone(&tools, &request, &graph, lease).await)? == Some(true) {
+            suspects.remove(key);
             report.gone.push(lease.clone());
-        } else {
-            suspects.insert(lease.key.clone());
         }
     }
     if deletes {
         for deletion in plan_cleanup(&graph, true, request.leases) {
-            if delete(&tools, &request, &deletion).await? {
+            if faults.pass(delete(&tools, &request, &deletion).await)? == Some(true) {
                 report.deleted.push((deletion.key, deletion.reason));
             }
         }
     }
-    Ok(report)
+    faults.end()
+}
+
+/// What the store would not do for single leases.
+#[derive(Default)]
+struct Faults {
+    first: Option<StoreError>,
+}
+
+impl Faults {
+    /// Lets go on with the next lease after an error of the store, and with nothing after any other.
+    fn pass<T>(&mut self, outcome: Result<T, SyncError>) -> Result<Option<T>, SyncError> {
+        match outcome {
+            Ok(done) => Ok(Some(done)),
+            Err(SyncError::Store(error)) => {
+                self.first.get_or_insert(error);
+                Ok(None)
+            }
+            Err(error @ (SyncError::Source(_) | SyncError::Deadline)) => Err(error),
+        }
+    }
+
+    fn end(self) -> Result<(), SyncError> {
+        self.first.map_or(Ok(()), |error| Err(error.into()))
+    }
 }
 
 /// Fills in the hash keys that a row of the Java KCL may lack.
@@ -153,3 +183,7 @@ fn in_time(tools: &Tools<'_>, request: &SyncRequest<'_>) -> Result<(), SyncError
         Err(SyncError::Deadline)
     }
 }
+
+#[cfg(test)]
+#[path = "upkeep_tests.rs"]
+mod tests;

@@ -353,14 +353,18 @@ async fn sync_and_keep_up(
         .iter()
         .any(|anomaly| matches!(anomaly, Anomaly::ShardGone { .. }));
     if needs_upkeep(request.leases, has_gone, services.settings.cleanup) {
-        let upkeep = keep_up(
+        let mut upkeep = UpkeepReport::default();
+        let kept_up = keep_up(
             tools(services, stream, rng),
             request,
             &mut suspects,
             services.settings.cleanup,
+            &mut upkeep,
         )
-        .await?;
+        .await;
+        // What it did it did once, whatever stopped it then.
         note_upkeep(services, &upkeep);
+        kept_up?;
     } else {
         suspects.clear();
     }
