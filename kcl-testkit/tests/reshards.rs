@@ -10,6 +10,7 @@ use std::time::Duration;
 use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore as _, Outcome, StoreErrorKind};
 use kcl_core::model::{Incarnation, LeaseKey, ShardId};
 use kcl_core::settings::Settings;
+use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faults::{Fault, Happened, Operation, StoreCall};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Simulation};
@@ -250,6 +251,57 @@ fn leases_of_finished_shards_are_deleted_once_their_children_have_begun_and_not_
             assert_eq!(fleet.view().tally().redelivered, 0);
         });
     }
+}
+
+#[test]
+fn shards_that_may_not_be_listed_are_asked_for_ever_less_often() {
+    simulate(9, async |fleet| {
+        three_workers(&fleet).await;
+        for name in MEMBERS {
+            let denied = StreamFault::Fail(SourceErrorKind::Denied);
+            let rule = StreamFaultRule::every(StreamCall::Shards, denied);
+            fleet.source_faults(name).add(rule);
+        }
+        fleet.sleep(600 * SECOND).await;
+        let struck = |name| fleet.source_faults(name).struck(StreamCall::Shards);
+        let calls: u64 = MEMBERS.into_iter().map(struck).sum();
+        assert!((10..=30).contains(&calls), "{calls}");
+    });
+}
+
+#[test]
+fn an_upkeep_that_fails_costs_no_more_than_an_audit_and_is_finished_later() {
+    simulate(10, async |fleet| {
+        three_workers(&fleet).await;
+        let shards = fleet.open_shards();
+        fleet.split(&shards[0]).unwrap();
+        all_held(&fleet).await;
+        fleet.sleep(5 * SECOND).await;
+        // Nothing is deleted without a look at the rows of the children.
+        for name in MEMBERS {
+            let faults = fleet.store_faults(name);
+            faults.always(Operation::Read, Fault::Fail(StoreErrorKind::Unavailable));
+        }
+        fleet.put(400);
+        fleet.settle().await;
+        let listings = || -> u64 {
+            let calls = |name| fleet.source_faults(name).calls(StreamCall::Shards);
+            MEMBERS.into_iter().map(calls).sum()
+        };
+        let before = listings();
+        fleet.sleep(300 * SECOND).await;
+        // Each audit lists the shards for the sync, and again for the upkeep.
+        let calls = listings() - before;
+        assert!((10..=24).contains(&calls), "{calls}");
+        let parent = LeaseKey::single_stream(&shards[0]);
+        assert!(keys(&fleet, Lease::is_ended).contains(&parent));
+        MEMBERS.iter().for_each(|name| fleet.store_faults(name).clear());
+        fleet
+            .wait_until("the parent's lease is deleted", 60 * SECOND, |view| {
+                view.leases().iter().all(|lease| lease.key != parent)
+            })
+            .await;
+    });
 }
 
 #[test]

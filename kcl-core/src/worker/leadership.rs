@@ -28,8 +28,9 @@ use crate::time::{BoxFuture, ClockExt as _, Moment};
 const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 /// How many streams are synced at the same time: each asks for its shards, and the service allows 100 such calls a second.
 const CONCURRENT_SYNCS: usize = 8;
-/// How long to wait before a sync that did not come to its end is made again.
+/// How long to wait before a sync that did not come to its end is made again; for one that fails again and again it doubles.
 const SYNC_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_SYNC_PAUSE: Duration = Duration::from_secs(30);
 
 /// Runs until `leaving` is cancelled, and gives up the office then.
 pub(crate) async fn serve_fleet(services: Arc<Services>, leaving: CancellationToken) {
@@ -192,6 +193,7 @@ impl Findings {
                 audit: Audit::new(2),
                 suspects: BTreeSet::new(),
                 is_synced: false,
+                failures: 0,
                 due: now,
             };
             self.followed
@@ -212,6 +214,8 @@ struct Followed {
     /// Unfinished leases whose shards were not listed lately.
     suspects: BTreeSet<LeaseKey>,
     is_synced: bool,
+    /// How many syncs failed in a row.
+    failures: u32,
     /// When the next sync is due.
     due: Moment,
 }
@@ -275,22 +279,42 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
 impl Followed {
     fn take_in(&mut self, services: &Services, outcome: Result<Synced, SyncError>) {
         let pause = match outcome {
-            Ok(Synced { report, suspects }) => {
+            Ok(Synced {
+                report,
+                suspects,
+                kept_up,
+            }) => {
                 self.suspects = suspects;
                 self.is_synced = self.is_synced || report.listed > 0 && !report.interrupted;
                 note(services, &mut self.audit, &report);
-                if self.is_synced && !report.interrupted && report.failed.is_empty() {
-                    AUDIT_INTERVAL
+                if let Err(error) = kept_up {
+                    tracing::warn!(error = %Causes(&error), "the upkeep of the leases was not finished, trying again at the next audit");
+                }
+                if !report.failed.is_empty() {
+                    self.failed()
                 } else {
-                    SYNC_PAUSE
+                    self.failures = 0;
+                    if self.is_synced && !report.interrupted {
+                        AUDIT_INTERVAL
+                    } else {
+                        SYNC_PAUSE
+                    }
                 }
             }
             Err(error) => {
                 tracing::warn!(error = %Causes(&error), "the shards could not be synced, trying on");
-                SYNC_PAUSE
+                self.failed()
             }
         };
         self.due = services.clock.now() + pause;
+    }
+
+    /// Counts a sync that failed, and says how long to wait before the next: what does not pass by itself, such as a missing
+    /// permission, costs a scan and a listing each time.
+    fn failed(&mut self) -> Duration {
+        let pause = SYNC_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        pause.min(LONGEST_SYNC_PAUSE)
     }
 }
 
@@ -305,6 +329,8 @@ async fn read_leases(services: &Services) -> Result<Scan, AnyError> {
 struct Synced {
     report: SyncReport,
     suspects: BTreeSet<LeaseKey>,
+    /// How the upkeep went. The sync was made, whatever became of that.
+    kept_up: Result<(), SyncError>,
 }
 
 async fn sync(
@@ -332,7 +358,8 @@ async fn sync(
         deadline,
     };
     let outcome = sync_and_keep_up(services, stream, request, suspects, &mut rng).await;
-    if let Err(SyncError::Source(error)) = &outcome
+    let kept_up = outcome.as_ref().map(|synced| &synced.kept_up);
+    if let Err(SyncError::Source(error)) | Ok(Err(SyncError::Source(error))) = kept_up
         && error.kind() == SourceErrorKind::NotFound
     {
         services.streams.doubt(stream);
@@ -352,7 +379,7 @@ async fn sync_and_keep_up(
         .anomalies
         .iter()
         .any(|anomaly| matches!(anomaly, Anomaly::ShardGone { .. }));
-    if needs_upkeep(request.leases, has_gone, services.settings.cleanup) {
+    let kept_up = if needs_upkeep(request.leases, has_gone, services.settings.cleanup) {
         let mut upkeep = UpkeepReport::default();
         let kept_up = keep_up(
             tools(services, stream, rng),
@@ -364,11 +391,16 @@ async fn sync_and_keep_up(
         .await;
         // What it did it did once, whatever stopped it then.
         note_upkeep(services, &upkeep);
-        kept_up?;
+        kept_up
     } else {
         suspects.clear();
-    }
-    Ok(Synced { report, suspects })
+        Ok(())
+    };
+    Ok(Synced {
+        report,
+        suspects,
+        kept_up,
+    })
 }
 
 fn tools<'a>(services: &'a Services, stream: &'a OpenStream, rng: &'a mut Rng) -> Tools<'a> {
@@ -486,6 +518,7 @@ mod tests {
                 audit: Audit::new(2),
                 suspects: BTreeSet::new(),
                 is_synced: true,
+                failures: 0,
                 due: at(looked + 30),
             };
             findings.followed.insert(Some(stream.clone()), followed);
@@ -501,5 +534,23 @@ mod tests {
         assert!(remembers(100, 1, 160));
         assert!(!remembers(100, 1, 161), "nobody looked for too long");
         assert!(!remembers(100, 2, 130), "another may have led meanwhile");
+    }
+
+    #[test]
+    fn a_sync_that_fails_again_and_again_is_made_ever_less_often() {
+        let mut followed = Followed {
+            audit: Audit::new(2),
+            suspects: BTreeSet::new(),
+            is_synced: false,
+            failures: 0,
+            due: at(0),
+        };
+        let pauses: Vec<u128> = (0..9).map(|_| followed.failed().as_millis()).collect();
+        assert_eq!(
+            pauses,
+            [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
+        );
+        followed.failures = u32::MAX;
+        assert_eq!(followed.failed(), LONGEST_SYNC_PAUSE);
     }
 }
