@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::error::ErrorKind;
-use kcl_core::lease::{Lease, LeaseStore as _, StoreErrorKind};
+use kcl_core::lease::{Lease, LeaseChange, LeaseStore as _, StoreErrorKind};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::shard_sync::InitialPosition;
 use kcl_core::source::SourceErrorKind;
 use kcl_core::streams::{StreamSet, TrackedStream};
-use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::task::TaskScope;
+use kcl_core::time::{ClockExt as _, Moment, TokioClock};
 use kcl_core::worker::{Worker, WorkerBuilder, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
-use kcl_testkit::faults::{Fault, FaultyLeaseStore, Operation, StoreFaults};
+use kcl_testkit::faults::{Fault, FaultyLeaseStore, Operation, StoreCall, StoreFaults};
 use kcl_testkit::faulty_stream::{FaultyStream, StreamCall, StreamFault, StreamFaultRule};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -392,6 +393,55 @@ async fn the_leases_of_a_former_stream_are_kept_unless_the_settings_say_for_how_
         bed.sleep(100 * SECOND).await;
         assert_eq!(bed.leases().await.len(), if grace.is_some() { 1 } else { 3 });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_leases_of_a_former_stream_are_forgotten_though_they_name_a_worker_that_died() {
+    let mut bed = Bed::new();
+    bed.settings.forget_streams_after = Some(100 * SECOND);
+    let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 2));
+    let scope = TaskScope::new();
+    let first = bed.builder("a").streams(tracked(&[&trucks, &ships]));
+    let _dead = first.task_scope(scope.clone()).build().unwrap().start();
+    bed.sleep(5 * SECOND).await;
+    scope.kill();
+    let _worker = bed.start("b", &tracked(&[&trucks]));
+    bed.sleep(90 * SECOND).await;
+    assert_eq!(bed.owners("ships").await, owned_by(["a"]));
+    bed.sleep(60 * SECOND).await;
+    assert_eq!(bed.owners("ships").await, BTreeSet::new());
+    assert_eq!(bed.owners("trucks").await, owned_by(["b"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_time_is_over_forgets_no_more_leases() {
+    let mut bed = Bed::new();
+    bed.settings.forget_streams_after = Some(20 * SECOND);
+    let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 30));
+    let streams = tracked(&[&trucks, &ships]);
+    let deletions: Arc<Mutex<Vec<Moment>>> = Arc::default();
+    let (faults, seen) = (StoreFaults::new(), Arc::clone(&deletions));
+    let spoiled = faults.clone();
+    let store = FaultyLeaseStore::new(Arc::new(bed.store.clone()), Arc::new(bed.clock))
+        .with_faults(faults)
+        .with_recorder(move |event| {
+            let change = LeaseChange::Delete;
+            if matches!(&event.call, StoreCall::Change { change: asked, .. } if *asked == change) {
+                // From the first one on they take long, and the lock cannot be kept.
+                spoiled.always(Operation::Change, Fault::DelayReply(SECOND / 2));
+                spoiled.always(Operation::ChangeLock, Fault::Fail(StoreErrorKind::Unavailable));
+                seen.lock().unwrap().push(event.at);
+            }
+        });
+    let worker = bed.builder("a").streams(streams.clone()).leases(store);
+    let _worker = worker.build().unwrap().start();
+    bed.sleep(10 * SECOND).await;
+    streams.remove("ships");
+    bed.sleep(120 * SECOND).await;
+    let deletions = deletions.lock().unwrap();
+    let took = deletions[deletions.len() - 1].saturating_since(deletions[0]);
+    assert!(took <= bed.settings.failover_time, "{took:?}");
+    assert!(deletions.len() < 30, "{}", deletions.len());
 }
 
 #[tokio::test(start_paused = true)]

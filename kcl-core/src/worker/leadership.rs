@@ -125,6 +125,15 @@ impl OfficeNews {
         self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Until when the worker leads, if this tenure is not over.
+    fn leads_until(&self, tenure: u64) -> Option<Moment> {
+        let now = self.services.clock.now();
+        let current = *self.tenure();
+        current
+            .until
+            .filter(|until| current.number == tenure && now < *until)
+    }
+
     /// Which tenure it is, and until when the worker leads.
     async fn until_leading(&self) -> (u64, Moment) {
         loop {
@@ -238,7 +247,7 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
         match read_leases(services).await {
             Ok(scan) => {
                 let leases = &scan.leases;
-                forget_former_streams(services, &mut findings.former, leases).await;
+                forget_former_streams(services, office, &mut findings, leases).await;
                 rounds += 1;
                 let mut syncs: Vec<BoxFuture<'_, _>> = Vec::new();
                 for stream in due {
@@ -431,13 +440,23 @@ fn note_upkeep(services: &Services, upkeep: &UpkeepReport) {
 }
 
 /// Deletes the leases of streams that nobody has read for as long as the settings say.
-async fn forget_former_streams(services: &Services, former: &mut FormerStreams, leases: &[Lease]) {
+async fn forget_former_streams(
+    services: &Services,
+    office: &OfficeNews,
+    findings: &mut Findings,
+    leases: &[Lease],
+) {
     let Some(grace) = services.settings.forget_streams_after else {
         return;
     };
+    // A lease that stands still for less may have an owner that lives.
+    let grace = grace.max(services.settings.failover_time);
     let now = services.clock.now();
     let reads = |lease: &Lease| services.streams.reads(lease);
-    for lease in former.look(now, leases, reads, grace) {
+    for lease in findings.former.look(now, leases, reads, grace) {
+        if office.leads_until(findings.tenure).is_none() {
+            return;
+        }
         let expect = Expect::Version(lease.version());
         let outcome = services
             .lanes
