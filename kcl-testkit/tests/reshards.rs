@@ -212,6 +212,26 @@ fn a_stream_of_a_thousand_shards_starts_in_seconds_and_follows_a_reshard() {
 }
 
 #[test]
+fn a_table_that_takes_most_of_a_short_failover_time_to_scan_is_synced_all_the_same() {
+    let settings = Settings {
+        failover_time: SECOND,
+        ..Settings::default()
+    };
+    let simulation = Simulation::new(11).settings(settings);
+    simulation.run(async |fleet| {
+        for name in MEMBERS {
+            fleet.start_worker(name, fleet.settings());
+            let slow = Fault::DelayReply(SECOND * 4 / 5);
+            fleet.store_faults(name).always(Operation::Scan, slow);
+        }
+        let took = all_held(&fleet).await;
+        println!("held after {took:?}");
+        fleet.put(100);
+        fleet.settle().await;
+    });
+}
+
+#[test]
 fn leases_of_finished_shards_are_deleted_once_their_children_have_begun_and_not_before() {
     for cleanup in [true, false] {
         let settings = Settings {

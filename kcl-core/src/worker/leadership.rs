@@ -22,6 +22,7 @@ use crate::shard_sync::{
 use crate::source::SourceErrorKind;
 use crate::streams::{FormerStreams, OpenStream};
 use crate::time::{BoxFuture, ClockExt as _, Moment};
+use crate::worker::scan_limit::ScanLimit;
 
 /// How often the leader compares the lease table with the stream's shards. Children come from the end of their parents, so
 /// this finds only what went wrong, or a shard whose lease somebody deleted.
@@ -31,7 +32,6 @@ const CONCURRENT_SYNCS: usize = 8;
 /// How long to wait before a sync that did not come to its end is made again; for one that fails again and again it doubles.
 const SYNC_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_SYNC_PAUSE: Duration = Duration::from_secs(30);
-
 /// Runs until `leaving` is cancelled, and gives up the office then.
 pub(crate) async fn serve_fleet(services: Arc<Services>, leaving: CancellationToken) {
     let office = Arc::new(OfficeNews {
@@ -233,9 +233,10 @@ struct Followed {
 async fn follow_shards(services: &Services, office: &OfficeNews) {
     let rng = services.rng.child("shard sync");
     let mut findings = Findings::default();
+    let mut limit = ScanLimit::new(services.settings.failover_time);
     let mut rounds = 0_u64;
     loop {
-        let (tenure, until) = office.until_leading().await;
+        let (tenure, _) = office.until_leading().await;
         // From here on: a stream may come while the others are synced.
         let changed = services.streams.changed();
         let (streams, now) = (services.streams.all(), services.clock.now());
@@ -244,10 +245,13 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
         let due = streams.iter().filter(|stream| findings.is_due(stream, now));
         let due: Vec<_> = due.collect();
         let mut next = now + AUDIT_INTERVAL;
-        match read_leases(services).await {
+        match read_leases(services, &mut limit).await {
             Ok(scan) => {
-                let leases = &scan.leases;
-                forget_former_streams(services, office, &mut findings, leases).await;
+                let scanned = services.clock.now();
+                // The scan is good for as long as nobody else can have led since it began, and it may have taken long.
+                let Some(until) = office.leads_until(tenure) else {
+                    continue;
+                };
                 rounds += 1;
                 let mut syncs: Vec<BoxFuture<'_, _>> = Vec::new();
                 for stream in due {
@@ -265,6 +269,7 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
                         followed.take_in(services, outcome);
                     }
                 }
+                forget_former_streams(services, office, &mut findings, &scan, scanned).await;
                 findings.looked = Some(services.clock.now());
                 next = findings
                     .followed
@@ -329,9 +334,20 @@ impl Followed {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn read_leases(services: &Services) -> Result<Scan, AnyError> {
-    let limit = services.settings.failover_time / 2;
-    Ok(services.clock.timeout(limit, services.store.scan()).await??)
+async fn read_leases(services: &Services, limit: &mut ScanLimit) -> Result<Scan, AnyError> {
+    let clock = &services.clock;
+    let began = clock.now();
+    match clock.timeout(limit.get(), services.store.scan()).await {
+        Ok(scan) => {
+            let scan = scan?;
+            limit.took(clock.now().saturating_since(began));
+            Ok(scan)
+        }
+        Err(elapsed) => {
+            limit.was_not_enough();
+            Err(elapsed.into())
+        }
+    }
 }
 
 /// What a sync and the upkeep after it left.
@@ -444,16 +460,16 @@ async fn forget_former_streams(
     services: &Services,
     office: &OfficeNews,
     findings: &mut Findings,
-    leases: &[Lease],
+    scan: &Scan,
+    scanned: Moment,
 ) {
     let Some(grace) = services.settings.forget_streams_after else {
         return;
     };
     // A lease that stands still for less may have an owner that lives.
     let grace = grace.max(services.settings.failover_time);
-    let now = services.clock.now();
     let reads = |lease: &Lease| services.streams.reads(lease);
-    for lease in findings.former.look(now, leases, reads, grace) {
+    for lease in findings.former.look(scanned, &scan.leases, reads, grace) {
         if office.leads_until(findings.tenure).is_none() {
             return;
         }

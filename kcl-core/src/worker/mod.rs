@@ -9,6 +9,7 @@ mod handle;
 mod leadership;
 mod membership;
 mod run;
+mod scan_limit;
 mod shutdown;
 #[cfg(feature = "signal")]
 mod signal;
