@@ -71,7 +71,7 @@ async fn a_table_has_as_many_pages_as_there_is_to_read_however_many_parts_it_is_
             return ok(json!({ "Items": [lease(&key)], "LastEvaluatedKey": { "leaseKey": { "S": key } } }));
         }
         let mut row = lease(&key);
-        if segment % 2 == 0 {
+        if segment.is_multiple_of(2) {
             row["ballast"] = json!({ "S": "x".repeat(256 << 10) });
         }
         ok(json!({ "Items": [row] }))
