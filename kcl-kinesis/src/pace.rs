@@ -1,11 +1,14 @@
-//! How fast a shard is polled: settings, and one pure function.
+//! How fast a shard is polled: settings, a pure function, and the share of the limits that other applications leave.
 
 use std::time::Duration;
+
+use kcl_core::time::Moment;
 
 /// How a shard is polled. Plain data; values out of range are replaced by the nearest in range.
 ///
 /// The limits are those of [Kinesis Data Streams](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html) for one shard,
-/// shared by all applications that poll it. With three such applications, give each a third.
+/// shared by all applications that poll it. They need not be divided by hand: a read that Kinesis refuses because of the others halves the
+/// pace of the shard, down to a tenth of these limits, and the pace then grows again by a fiftieth of them each second.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,6 +29,11 @@ pub struct PollingSettings {
     pub reads_per_second: u32,
     /// The most bytes read from a shard per second, on average. At least 1. 2 MiB by default, the limit of Kinesis.
     pub bytes_per_second: u64,
+    /// How old records may grow before they are read. At most an hour. `None` by default: they are read as soon as the limits allow.
+    ///
+    /// With a target, a shard that is up to date is read in fewer and larger portions: the next read begins after half of the time that
+    /// is left until the target. A shard that lags behind the target is read as fast as without one.
+    pub lag_target: Option<Duration>,
     /// In what form records are asked for. CBOR by default.
     pub format: RecordFormat,
 }
@@ -51,6 +59,7 @@ impl Default for PollingSettings {
             request_deadline: Duration::from_secs(10),
             reads_per_second: 5,
             bytes_per_second: 2 * 1024 * 1024,
+            lag_target: None,
             format: RecordFormat::default(),
         }
     }
@@ -60,6 +69,8 @@ impl Default for PollingSettings {
 const SHORTEST_IDLE_INTERVAL: Duration = Duration::from_millis(200);
 /// Below this the deadline would cut off healthy calls.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(100);
+/// Above this a shard would rather be read by a job that runs once in a while.
+const LONGEST_LAG: Duration = Duration::from_secs(60 * 60);
 
 impl PollingSettings {
     /// The settings with every value in its range.
@@ -69,6 +80,7 @@ impl PollingSettings {
             request_deadline: self.request_deadline.max(SHORTEST_DEADLINE),
             reads_per_second: self.reads_per_second.max(1),
             bytes_per_second: self.bytes_per_second.max(1),
+            lag_target: self.lag_target.map(|target| target.min(LONGEST_LAG)),
             format: self.format,
         }
     }
@@ -89,18 +101,96 @@ impl Read {
     }
 }
 
-/// How long from the start of a read to the start of the next.
+/// The pace of one shard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    settings: PollingSettings,
+    share: Share,
+}
+
+impl Pace {
+    pub(crate) fn new(settings: PollingSettings) -> Self {
+        Self {
+            settings: settings.in_range(),
+            share: Share::default(),
+        }
+    }
+
+    /// How long from the start of this read to the start of the next.
+    pub(crate) fn wait_after(&self, read: Read, now: Moment) -> Duration {
+        wait_after(read, &self.settings, self.share.at(now))
+    }
+
+    /// The service refused a read, since it was one too many for the shard.
+    pub(crate) fn throttled(&mut self, now: Moment) {
+        self.share = self.share.halved(now);
+    }
+
+    /// How long while nothing is there to read.
+    pub(crate) fn idle(&self) -> Duration {
+        self.settings.idle_interval
+    }
+}
+
+/// The part of a shard's limits that this reader uses, in thousandths.
+///
+/// What others read is not known, only that there was too much of it. So the part is halved then, and grows slowly: readers that all do
+/// so come to equal parts, whatever they begin with ("additive increase, multiplicative decrease").
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    /// What it was last cut to, and when.
+    cut: Option<(u32, Moment)>,
+}
+
+const WHOLE: u32 = 1000;
+/// One read in two seconds at the limits of Kinesis: rarer, and it would take long to notice that the others have gone.
+const SMALLEST: u32 = WHOLE / 10;
+/// Growth each second: half a minute from half to whole.
+const GROWTH: u32 = WHOLE / 50;
+
+impl Share {
+    fn at(self, now: Moment) -> u32 {
+        let Some((cut_to, when)) = self.cut else {
+            return WHOLE;
+        };
+        let millis = u32::try_from(now.saturating_since(when).as_millis()).unwrap_or(u32::MAX);
+        let grown = millis.saturating_mul(GROWTH) / 1000;
+        cut_to.saturating_add(grown).min(WHOLE)
+    }
+
+    fn halved(self, now: Moment) -> Self {
+        let half = (self.at(now) / 2).max(SMALLEST);
+        Self {
+            cut: Some((half, now)),
+        }
+    }
+}
+
+/// How long from the start of a read to the start of the next, for a reader with this share of the limits, in thousandths.
 ///
 /// Never faster than either limit: a read of 10 MiB is paid for with five seconds, in which Kinesis would refuse anyway.
-pub(crate) fn wait_after(read: Read, settings: &PollingSettings) -> Duration {
-    let settings = settings.in_range();
+fn wait_after(read: Read, settings: &PollingSettings, share: u32) -> Duration {
     let per_read = Duration::from_secs(1) / settings.reads_per_second;
     let pace = per_read.max(time_for(read.bytes, settings.bytes_per_second));
-    if read.caught_up() {
-        pace.max(settings.idle_interval)
+    let pace = pace.saturating_mul(WHOLE) / share.clamp(1, WHOLE);
+    let idle = if read.caught_up() {
+        settings.idle_interval
     } else {
-        pace
-    }
+        Duration::ZERO
+    };
+    pace.max(idle).max(until_lagging(read, settings) / 2)
+}
+
+/// How much time is left until the oldest record that was not read is as old as it may grow.
+fn until_lagging(read: Read, settings: &PollingSettings) -> Duration {
+    let behind = match read.behind {
+        Some(behind) => behind,
+        None if read.caught_up() => Duration::ZERO,
+        // The service does not tell, and there was something.
+        None => return Duration::ZERO,
+    };
+    let target = settings.lag_target.unwrap_or_default();
+    target.saturating_sub(behind)
 }
 
 fn time_for(bytes: u64, per_second: u64) -> Duration {
@@ -139,7 +229,7 @@ mod tests {
             ("the largest answer", read(10, 10 * MIB, Some(60_000)), 5000),
         ];
         for (case, read, millis) in rows {
-            let wait = wait_after(read, &PollingSettings::default());
+            let wait = wait_after(read, &PollingSettings::default(), WHOLE);
             assert_eq!(wait, Duration::from_millis(millis), "{case}");
         }
     }
@@ -157,18 +247,121 @@ mod tests {
         assert_eq!(mended.idle_interval, Duration::from_millis(200));
         assert_eq!(mended.request_deadline, Duration::from_millis(100));
         assert_eq!((mended.reads_per_second, mended.bytes_per_second), (1, 1));
-        assert_eq!(wait_after(read(1, 2, None), &broken), Duration::from_secs(2));
+        let pace = Pace::new(broken);
+        assert_eq!(
+            pace.wait_after(read(1, 2, None), Moment::ZERO),
+            Duration::from_secs(2)
+        );
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_refusal_halves_the_share_down_to_a_tenth_and_time_brings_it_back() {
+        let mut share = Share::default();
+        let mut seen = Vec::new();
+        for _ in 0..5 {
+            share = share.halved(at(0));
+            seen.push(share.at(at(0)));
+        }
+        assert_eq!(seen, [500, 250, 125, 100, 100]);
+        assert_eq!(share.at(at(1000)), 120);
+        assert_eq!(share.at(at(45_000)), 1000);
+        assert_eq!(share.at(at(u64::from(u32::MAX) * 3)), 1000);
+    }
+
+    #[test]
+    fn a_shard_that_is_up_to_date_is_read_as_rarely_as_the_target_allows() {
+        let settings = PollingSettings {
+            lag_target: Some(Duration::from_secs(60)),
+            ..PollingSettings::default()
+        };
+        let rows = [
+            ("idle", read(0, 0, Some(0)), 30_000),
+            ("idle, and the service does not tell", read(0, 0, None), 30_000),
+            ("the last records", read(5, 100, Some(0)), 30_000),
+            ("half a minute behind", read(5, 100, Some(30_000)), 15_000),
+            ("far behind", read(5, 100, Some(600_000)), 200),
+            ("records, and the service does not tell", read(5, 100, None), 200),
+        ];
+        for (case, read, millis) in rows {
+            let wait = wait_after(read, &settings, WHOLE);
+            assert_eq!(wait, Duration::from_millis(millis), "{case}");
+        }
+    }
+
+    /// Readers of one shard that answers five reads in each second and refuses the others, for ten minutes from this moment on: for
+    /// each the reads that were answered in the last five minutes, and how many were refused.
+    fn readers(count: usize) -> (Vec<u32>, u32) {
+        const ALLOWED: u32 = 5;
+        let behind = read(10, 100, Some(60_000));
+        let mut paces = vec![Pace::new(PollingSettings::default()); count];
+        let mut next: Vec<u64> = (0..count as u64).map(|number| number * 37).collect();
+        let (mut answered, mut refused) = (vec![0; count], 0);
+        let (mut second, mut used) = (0, 0);
+        loop {
+            let (reader, now) = (0..count)
+                .map(|reader| (reader, next[reader]))
+                .min_by_key(|(_, now)| *now)
+                .unwrap();
+            if now >= 600_000 {
+                return (answered, refused);
+            }
+            if now / 1000 > second {
+                (second, used) = (now / 1000, 0);
+            }
+            let counts = now >= 300_000;
+            if used < ALLOWED {
+                used += 1;
+                answered[reader] += u32::from(counts);
+                let wait = paces[reader].wait_after(behind, at(now));
+                next[reader] = now + wait.as_millis() as u64;
+            } else {
+                refused += u32::from(counts);
+                paces[reader].throttled(at(now));
+                next[reader] = now + 200;
+            }
+        }
+    }
+
+    #[test]
+    fn applications_that_read_the_same_shard_share_it_with_few_refusals() {
+        let (alone, refused) = readers(1);
+        assert_eq!((alone[0], refused), (1500, 0));
+        for count in 2..=5 {
+            let (answered, refused) = readers(count);
+            let all: u32 = answered.iter().sum();
+            assert!(
+                all >= 1000,
+                "{count}: two thirds of what the shard gives, {answered:?}"
+            );
+            let fair = all / count as u32;
+            for got in &answered {
+                assert!(
+                    (fair * 2 / 3..=fair * 3 / 2).contains(got),
+                    "{count}: {answered:?}"
+                );
+            }
+            assert!(refused * 5 <= all, "{count}: {refused} refused, {all} answered");
+        }
     }
 
     fn any_settings() -> impl Strategy<Value = PollingSettings> {
-        (0_u64..5000, 1_u32..=50, 1_u64..=20 * MIB).prop_map(|(idle, reads_per_second, bytes_per_second)| {
-            PollingSettings {
-                idle_interval: Duration::from_millis(idle),
-                reads_per_second,
-                bytes_per_second,
-                ..PollingSettings::default()
-            }
-        })
+        let lag_target = proptest::option::of((0_u64..200_000).prop_map(Duration::from_millis));
+        (0_u64..5000, 1_u32..=50, 1_u64..=20 * MIB, lag_target).prop_map(
+            |(idle, reads_per_second, bytes_per_second, lag_target)| {
+                let settings = PollingSettings {
+                    idle_interval: Duration::from_millis(idle),
+                    reads_per_second,
+                    bytes_per_second,
+                    lag_target,
+                    ..PollingSettings::default()
+                };
+                settings.in_range()
+            },
+        )
     }
 
     fn any_read() -> impl Strategy<Value = Read> {
@@ -186,7 +379,7 @@ mod tests {
             settings in any_settings(),
             reads in proptest::collection::vec(any_read(), 1..50),
         ) {
-            let spent: Duration = reads.iter().map(|read| wait_after(*read, &settings)).sum();
+            let spent: Duration = reads.iter().map(|read| wait_after(*read, &settings, WHOLE)).sum();
             let bytes: u64 = reads.iter().map(|read| read.bytes).sum();
             // Each wait is cut to whole nanoseconds.
             let seconds = spent.as_secs_f64() + 1e-6;
@@ -196,16 +389,35 @@ mod tests {
 
         #[test]
         fn only_an_empty_read_at_the_tip_waits_the_idle_interval(settings in any_settings(), read in any_read()) {
-            let hurried = PollingSettings { idle_interval: Duration::ZERO, ..settings };
-            let patient = PollingSettings { idle_interval: Duration::from_secs(60), ..settings };
-            let differs = wait_after(read, &hurried) != wait_after(read, &patient);
+            let hurried = PollingSettings { idle_interval: Duration::ZERO, lag_target: None, ..settings };
+            let patient = PollingSettings { idle_interval: Duration::from_secs(60), ..hurried };
+            let differs = wait_after(read, &hurried, WHOLE) != wait_after(read, &patient, WHOLE);
             prop_assert_eq!(differs, read.caught_up());
         }
 
         #[test]
         fn more_bytes_never_mean_a_shorter_wait(settings in any_settings(), read in any_read(), more in 0..10 * MIB) {
             let larger = Read { bytes: read.bytes + more, ..read };
-            prop_assert!(wait_after(larger, &settings) >= wait_after(read, &settings));
+            prop_assert!(wait_after(larger, &settings, WHOLE) >= wait_after(read, &settings, WHOLE));
+        }
+
+        #[test]
+        fn a_smaller_share_never_means_a_shorter_wait(
+            settings in any_settings(), read in any_read(), share in SMALLEST..=WHOLE, less in 0_u32..WHOLE,
+        ) {
+            let smaller = share.saturating_sub(less).max(SMALLEST);
+            prop_assert!(wait_after(read, &settings, smaller) >= wait_after(read, &settings, share));
+        }
+
+        #[test]
+        fn no_record_grows_older_than_the_target_because_of_it(settings in any_settings(), read in any_read()) {
+            let at_once = PollingSettings { lag_target: None, ..settings };
+            let (patient, hurried) = (wait_after(read, &settings, WHOLE), wait_after(read, &at_once, WHOLE));
+            prop_assert!(patient >= hurried);
+            if patient > hurried {
+                let age = read.behind.unwrap_or_default() + patient;
+                prop_assert!(age <= settings.lag_target.unwrap_or_default());
+            }
         }
     }
 }

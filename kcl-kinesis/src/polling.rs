@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::model::{Record, SequenceNumber, ShardId};
-use kcl_core::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, StartPosition};
+use kcl_core::source::{
+    Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind, StartPosition,
+};
 use kcl_core::time::{Moment, Timestamp};
 
 use crate::calls::Calls;
 use crate::convert::Answer;
 use crate::errors::{EXPIRED_ITERATOR, Failure, INVALID_ARGUMENT};
-use crate::pace::{Read, wait_after};
+use crate::pace::{Pace, Read};
 
 /// An iterator older than this is not used again. Kinesis takes it for five minutes.
 const ITERATOR_AGE: Duration = Duration::from_secs(4 * 60);
@@ -35,6 +37,7 @@ pub(crate) struct PollingStream {
     start: StartPosition,
     delivered: Option<SequenceNumber>,
     iterator: Option<ShardIterator>,
+    pace: Pace,
     end: Option<ShardEnd>,
 }
 
@@ -49,6 +52,7 @@ impl PollingStream {
         let (token, made) = calls.iterator(&shard, &start).await?;
         Ok(Self {
             start: fixed(start, made),
+            pace: Pace::new(calls.polling),
             calls,
             shard,
             delivered: None,
@@ -128,7 +132,7 @@ impl PollingStream {
             bytes: answer.body_bytes,
             behind: read.behind,
             end: self.end.clone(),
-            wait: wait_after(read, &self.calls.polling),
+            wait: self.pace.wait_after(read, self.calls.clock.now()),
         }
     }
 }
@@ -139,13 +143,20 @@ impl RecordStream for PollingStream {
         if let Some(end) = &self.end {
             return Ok(Fetch {
                 end: Some(end.clone()),
-                wait: self.calls.polling.idle_interval,
+                wait: self.pace.idle(),
                 ..Fetch::default()
             });
         }
         let asked = self.calls.clock.now();
-        let answer = self.read(limit).await?;
-        Ok(self.take_in(answer, asked))
+        match self.read(limit).await {
+            Ok(answer) => Ok(self.take_in(answer, asked)),
+            Err(error) => {
+                if error.kind() == SourceErrorKind::Throttled {
+                    self.pace.throttled(self.calls.clock.now());
+                }
+                Err(error)
+            }
+        }
     }
 }
 

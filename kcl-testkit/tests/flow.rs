@@ -15,6 +15,7 @@ use kcl_core::time::{ClockExt as _, TokioClock};
 use kcl_core::worker::{Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
+use kcl_testkit::memory_stream::Pace;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -125,4 +126,35 @@ async fn the_shards_of_a_stream_share_its_rate() {
     assert_eq!(count.load(Ordering::Relaxed), 5000);
     worker.drain();
     worker.stopped().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_read_every_few_minutes_is_not_taken_for_stuck() {
+    let (stream, worker, count, clock) = start(2);
+    clock.sleep(5 * SECOND).await;
+    let tokens = |worker: &WorkerHandle| -> Vec<_> {
+        worker.status().leases.values().map(|lease| lease.token).collect()
+    };
+    let before = tokens(&worker);
+    stream.set_pace(Pace {
+        idle: 300 * SECOND,
+        ..Pace::default()
+    });
+    for _ in 0..6 {
+        put(&stream, 10);
+        clock.sleep(600 * SECOND).await;
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 60);
+    assert_eq!(tokens(&worker), before);
+    let status = worker.status();
+    let reason = |(reason, _)| reason == WaitReason::RateLimit;
+    assert!(
+        status
+            .leases
+            .values()
+            .all(|lease| lease.waiting.is_some_and(reason)),
+        "{status:?}"
+    );
+    worker.drain();
+    assert!(worker.stopped().await.unwrap().is_clean());
 }

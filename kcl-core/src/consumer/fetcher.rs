@@ -97,7 +97,7 @@ impl Fetcher {
                             return;
                         }
                     }
-                    self.own.services.clock.sleep_until(next).await;
+                    keep_pace(&self.own, next).await;
                 }
                 Err(error) => {
                     drop(room);
@@ -309,6 +309,18 @@ async fn hold_while(own: &Ownership, is_open: impl Fn(&OpenStream) -> bool) {
     }
 }
 
+/// Waits for the next read as the source asks to. What takes long is a slower pace that somebody asked for, and no stall.
+async fn keep_pace(own: &Ownership, next: Moment) {
+    let clock = &own.services.clock;
+    if next.saturating_since(clock.now()) <= COMMON_PACE {
+        clock.sleep_until(next).await;
+        return;
+    }
+    own.fetcher_waits(WaitReason::RateLimit);
+    clock.sleep_until(next).await;
+    own.fetcher_goes_on();
+}
+
 /// Waits for a part of the worker's budget of bytes, as large as a batch may be and is likely to be.
 async fn room_for(own: &Ownership, account: &Account, appetite: Appetite) -> Held {
     let services = &own.services;
@@ -340,5 +352,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// How long a source is kept ready although nobody reads it: shorter than what an unread subscription does to others that share its
 /// connection, longer than most batches take.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(5);
+/// The pace that no one needs to be told of: that of an idle shard, and of one that is read at the limits of Kinesis.
+const COMMON_PACE: Duration = Duration::from_secs(5);
 /// The longest pause between two tries: a service that comes back is noticed within seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -1,11 +1,12 @@
-//! The services fail for everybody. No lease moves, however long that lasts, and everything goes on when it is over.
+//! The services fail for everybody. Nothing comes twice, however long that lasts, and everything goes on when it is over.
 
 use std::time::Duration;
 
+use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faults::Link;
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
-use kcl_testkit::fleet::{Fleet, Simulation};
+use kcl_testkit::fleet::Simulation;
 use kcl_testkit::simulate;
 
 use crate::support::{SECOND, balanced, each_store, start};
@@ -14,49 +15,59 @@ const MEMBERS: [&str; 3] = ["a", "b", "c"];
 /// From less than a renewal to longer than any timeout there is.
 const LENGTHS: [u64; 5] = [1, 5, 100, 1000, 2 * 3600];
 
-/// Runs a fleet under load through bad times of every length, and asks that no lease moved and nothing came twice.
-fn moves_no_lease(what: &str, spoil: impl Fn(&Fleet), mend: impl Fn(&Fleet)) {
-    for seconds in LENGTHS {
-        Simulation::new(seconds).shards(6).run(async |fleet| {
-            start(&fleet, &MEMBERS).await;
-            fleet.produce(SECOND / 10, 10);
-            fleet.sleep(2 * SECOND).await;
-            let tokens = || MEMBERS.map(|name| fleet.view().tokens(name));
-            let before = tokens();
-            spoil(&fleet);
-            fleet.sleep(Duration::from_secs(seconds.min(60))).await;
-            // Nobody reads a hundred thousand records in vain.
-            fleet.stop_producing();
-            fleet.sleep(Duration::from_secs(seconds.saturating_sub(60))).await;
-            mend(&fleet);
-            fleet.produce(SECOND / 10, 10);
-            fleet.sleep(10 * SECOND).await;
-            fleet.stop_producing();
-            fleet.settle().await;
-            assert_eq!(tokens(), before, "{what} for {seconds} s");
-            assert_eq!(fleet.view().tally().redelivered, 0, "{what} for {seconds} s");
-            // And whatever happens next is answered as ever.
-            fleet.kill("c");
-            fleet.put(60);
-            fleet.settle().await;
-        });
-    }
+/// Runs a fleet under load while its stream fails like this for so many seconds. Nothing comes twice, and everything goes on after it.
+/// Says how often a lease changed hands.
+fn moves_while_the_stream_fails(kind: SourceErrorKind, seconds: u64) -> usize {
+    Simulation::new(seconds).shards(6).run(async |fleet| {
+        start(&fleet, &MEMBERS).await;
+        fleet.produce(SECOND / 10, 10);
+        fleet.sleep(2 * SECOND).await;
+        let before = fleet.view().moves().len();
+        for name in MEMBERS {
+            for call in [StreamCall::Open, StreamCall::Next, StreamCall::Shards] {
+                let rule = StreamFaultRule::every(call, StreamFault::Fail(kind));
+                fleet.source_faults(name).add(rule);
+            }
+        }
+        fleet.sleep(Duration::from_secs(seconds.min(60))).await;
+        // Nobody reads a hundred thousand records in vain.
+        fleet.stop_producing();
+        fleet.sleep(Duration::from_secs(seconds.saturating_sub(60))).await;
+        MEMBERS.iter().for_each(|name| fleet.source_faults(name).clear());
+        fleet.produce(SECOND / 10, 10);
+        fleet.sleep(10 * SECOND).await;
+        fleet.stop_producing();
+        fleet.settle().await;
+        let moves = fleet.view().moves().len() - before;
+        assert_eq!(fleet.view().tally().redelivered, 0, "{kind:?} for {seconds} s");
+        // And whatever happens next is answered as ever.
+        fleet.kill("c");
+        fleet.put(60);
+        fleet.settle().await;
+        moves
+    })
 }
 
 #[test]
-fn an_outage_of_the_stream_moves_no_lease_however_long_it_lasts() {
-    for kind in [SourceErrorKind::Unavailable, SourceErrorKind::Throttled] {
-        moves_no_lease(
-            &format!("{kind:?}"),
-            |fleet| {
-                for name in MEMBERS {
-                    for call in [StreamCall::Open, StreamCall::Next, StreamCall::Shards] {
-                        let rule = StreamFaultRule::every(call, StreamFault::Fail(kind));
-                        fleet.source_faults(name).add(rule);
-                    }
-                }
-            },
-            |fleet| MEMBERS.iter().for_each(|name| fleet.source_faults(name).clear()),
+fn throttling_of_the_stream_moves_no_lease_however_long_it_lasts() {
+    for seconds in LENGTHS {
+        let moves = moves_while_the_stream_fails(SourceErrorKind::Throttled, seconds);
+        assert_eq!(moves, 0, "{seconds} s");
+    }
+}
+
+/// Whoever cannot reach the stream for that long leaves its shards to others, since nobody can tell a stream that is out from a way to
+/// it that is. While everybody fails they go round, slowly: each time a lease is given up, and perhaps once more for the balance.
+#[test]
+fn a_lease_is_given_up_at_most_once_in_four_minutes_while_nobody_reaches_the_stream() {
+    let settings = Settings::default();
+    let patience = settings.stall_timeout.as_secs() * u64::from(settings.stall_tries + 1);
+    for seconds in LENGTHS {
+        let moves = moves_while_the_stream_fails(SourceErrorKind::Unavailable, seconds);
+        let most = usize::try_from(seconds / patience).unwrap() * 6 * 2;
+        assert!(
+            moves <= most,
+            "{seconds} s: {moves} moves of 6 leases, {most} at most"
         );
     }
 }

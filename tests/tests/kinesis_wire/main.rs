@@ -9,6 +9,7 @@
 
 mod black_holes;
 mod served;
+mod sharing;
 mod subscribing;
 mod suite;
 mod worker;
