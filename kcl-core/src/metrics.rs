@@ -29,8 +29,21 @@ pub const BATCH_FAILURES: &str = "kcl_batch_failures_total";
 pub const SHARDS_ON_HOLD: &str = "kcl_shards_on_hold";
 /// Fetches, by `outcome` (`records`, `empty`, `throttled`, `failed`). Counter.
 pub const FETCHES: &str = "kcl_fetches_total";
-/// How far the last fetch of any shard was behind the newest record. Histogram, seconds.
+/// How far the reading is behind the newest record, of the shard that is furthest behind. It grows while a shard cannot be read, and stays
+/// near zero where there is nothing new. Gauge, seconds.
 pub const BEHIND_SECONDS: &str = "kcl_behind_latest_seconds";
+/// How old the oldest record may be that is not processed, of all shards of the worker. It grows while a shard is stuck or paused, and
+/// stays near zero where everything is processed. Gauge, seconds.
+pub const FRESHNESS_SECONDS: &str = "kcl_freshness_seconds";
+/// Shards that wait, by `reason`, which is a [`WaitReason`](crate::lifecycle::WaitReason). Gauge.
+pub const SHARDS_WAITING: &str = "kcl_shards_waiting";
+/// How long a shard has waited, of those that wait for this `reason` now: the longest wait, zero where none waits. Gauge, seconds.
+pub const WAIT_SECONDS: &str = "kcl_wait_seconds";
+/// Shards with which something is wrong, by `concern`, which is a [`Concern`](crate::status::Concern). Gauge.
+pub const SHARDS_OF_CONCERN: &str = "kcl_shards_of_concern";
+/// Panics of the worker's tasks, by `task`: in your components, or in this library. What follows each is in
+/// [`TaskPolicy`](crate::task::TaskPolicy). Panics of a processor are not among them, but in [`BATCH_FAILURES`]. Counter.
+pub const TASK_PANICS: &str = "kcl_task_panics_total";
 /// User records in aggregates that do not belong to the shard, by what became of them (`delivered`, `withheld`). Counter.
 pub const OUTSIDE_SHARD: &str = "kcl_records_outside_shard_total";
 /// Bytes of the worker's budget that fetched records take. Gauge.
@@ -62,7 +75,7 @@ pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 24] = [
+pub const ALL: [(&str, &str); 29] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -73,7 +86,12 @@ pub const ALL: [(&str, &str); 24] = [
     (BATCH_FAILURES, "counter"),
     (SHARDS_ON_HOLD, "gauge"),
     (FETCHES, "counter"),
-    (BEHIND_SECONDS, "histogram"),
+    (BEHIND_SECONDS, "gauge"),
+    (FRESHNESS_SECONDS, "gauge"),
+    (SHARDS_WAITING, "gauge"),
+    (WAIT_SECONDS, "gauge"),
+    (SHARDS_OF_CONCERN, "gauge"),
+    (TASK_PANICS, "counter"),
     (OUTSIDE_SHARD, "counter"),
     (BYTES_HELD, "gauge"),
     (STARVED, "counter"),
@@ -104,6 +122,45 @@ const VERBS: [&str; 11] = [
     "delete",
 ];
 
+/// What shards can be counted as waiting for, in the order of [`WaitReason::ALL`](crate::lifecycle::WaitReason::ALL).
+const WAITS: [&str; 9] = [
+    "parents",
+    "initialize",
+    "callback",
+    "hold",
+    "rate_limit",
+    "paused",
+    "byte_budget",
+    "draining",
+    "suspended",
+];
+
+/// The concerns that shards can be counted under, in the order of [`Concern::ALL`](crate::status::Concern::ALL).
+const CONCERNS: [&str; 7] = [
+    "suspended",
+    "stalled",
+    "slow_callback",
+    "failing",
+    "unreachable",
+    "starved",
+    "end_not_stored",
+];
+
+/// The kinds of tasks whose panics are counted. A task is named by its kind, and by its lease where it has one.
+const TASKS: [&str; 11] = [
+    "worker",
+    "membership",
+    "discovery",
+    "streams",
+    "coordinator",
+    "health",
+    "grant",
+    "keeper",
+    "consumer",
+    "fetcher",
+    "lane",
+];
+
 /// The registered handles of one worker. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -122,7 +179,12 @@ struct Handles {
     batch_panics: Counter,
     on_hold: Gauge,
     fetches: [Counter; 4],
-    behind: Histogram,
+    behind: Gauge,
+    freshness: Gauge,
+    /// How many shards wait, and the longest wait.
+    waits: [(Gauge, Gauge); WAITS.len()],
+    concerns: [Gauge; CONCERNS.len()],
+    panics: [Counter; TASKS.len()],
     outside: [Counter; 2],
     bytes_held: Gauge,
     starved: Counter,
@@ -216,7 +278,7 @@ impl Metrics {
         };
         let handles = Handles {
             lease_changes: VERBS.into_iter().map(changes).collect(),
-            leases_held: registry.gauge(LEASES_HELD),
+            leases_held: registry.gauge(LEASES_HELD, &[]),
             leases_lost: registry.counter(LEASES_LOST, &[]),
             leases_suspended: registry.counter(LEASES_SUSPENDED, &[]),
             records: registry.counter(RECORDS_PROCESSED, &[]),
@@ -224,21 +286,31 @@ impl Metrics {
             process_seconds: registry.histogram(PROCESS_SECONDS, &[]),
             batch_errors: registry.counter(BATCH_FAILURES, &[("kind", "error")]),
             batch_panics: registry.counter(BATCH_FAILURES, &[("kind", "panic")]),
-            on_hold: registry.gauge(SHARDS_ON_HOLD),
+            on_hold: registry.gauge(SHARDS_ON_HOLD, &[]),
             fetches: ["records", "empty", "throttled", "failed"]
                 .map(|outcome| registry.counter(FETCHES, &[("outcome", outcome)])),
-            behind: registry.histogram(BEHIND_SECONDS, &[]),
+            behind: registry.gauge(BEHIND_SECONDS, &[]),
+            freshness: registry.gauge(FRESHNESS_SECONDS, &[]),
+            waits: WAITS.map(|reason| {
+                let labels = [("reason", reason)];
+                (
+                    registry.gauge(SHARDS_WAITING, &labels),
+                    registry.gauge(WAIT_SECONDS, &labels),
+                )
+            }),
+            concerns: CONCERNS.map(|concern| registry.gauge(SHARDS_OF_CONCERN, &[("concern", concern)])),
+            panics: TASKS.map(|task| registry.counter(TASK_PANICS, &[("task", task)])),
             outside: ["delivered", "withheld"]
                 .map(|outcome| registry.counter(OUTSIDE_SHARD, &[("outcome", outcome)])),
-            bytes_held: registry.gauge(BYTES_HELD),
+            bytes_held: registry.gauge(BYTES_HELD, &[]),
             starved: registry.counter(STARVED, &[]),
             stalls: registry.counter(STALLS, &[]),
-            leader: registry.gauge(LEADER),
+            leader: registry.gauge(LEADER, &[]),
             assignments: registry.counter(ASSIGNMENTS, &[]),
-            unplaced: registry.gauge(LEASES_UNPLACED),
+            unplaced: registry.gauge(LEASES_UNPLACED, &[]),
             deleted: registry.counter(LEASES_DELETED, &[]),
             gone: registry.counter(SHARDS_GONE, &[]),
-            holes: registry.gauge(HASH_KEY_HOLES),
+            holes: registry.gauge(HASH_KEY_HOLES, &[]),
             store: StoreOperation::ALL.map(|operation| StoreHandles {
                 calls: StoreOutcome::ALL.map(|outcome| {
                     registry.counter(STORE_CALLS, &[("operation", operation), ("outcome", outcome)])
@@ -306,7 +378,7 @@ impl Metrics {
         self.handles.on_hold.decrement(1);
     }
 
-    pub(crate) fn fetched(&self, outcome: FetchOutcome, behind: Option<Duration>) {
+    pub(crate) fn fetched(&self, outcome: FetchOutcome) {
         let [records, empty, throttled, failed] = &self.handles.fetches;
         match outcome {
             FetchOutcome::Records => records,
@@ -315,8 +387,35 @@ impl Metrics {
             FetchOutcome::Failed => failed,
         }
         .increment(1);
-        if let Some(behind) = behind {
-            self.handles.behind.record(behind.as_secs_f64());
+    }
+
+    /// Of the shard that is furthest behind, in reading and in processing.
+    pub(crate) fn lateness(&self, behind: Duration, freshness: Duration) {
+        self.handles.behind.set(behind.as_secs_f64());
+        self.handles.freshness.set(freshness.as_secs_f64());
+    }
+
+    /// For the reason at this place of their list, how many shards wait for it, and the longest wait.
+    pub(crate) fn waiting(&self, reason: usize, shards: u32, longest: Duration) {
+        if let Some((count, age)) = self.handles.waits.get(reason) {
+            count.set(f64::from(shards));
+            age.set(longest.as_secs_f64());
+        }
+    }
+
+    /// For the concern at this place of their list, how many shards have it.
+    pub(crate) fn of_concern(&self, concern: usize, shards: u32) {
+        if let Some(count) = self.handles.concerns.get(concern) {
+            count.set(f64::from(shards));
+        }
+    }
+
+    /// A task of this name panicked.
+    pub(crate) fn task_panicked(&self, name: &str) {
+        let kind = name.split(' ').next();
+        let index = TASKS.iter().position(|task| Some(*task) == kind);
+        if let Some(counter) = index.and_then(|index| self.handles.panics.get(index)) {
+            counter.increment(1);
         }
     }
 
@@ -410,8 +509,8 @@ impl Registry<'_> {
         self.recorder.register_counter(&self.key(name, labels), &METADATA)
     }
 
-    fn gauge(&self, name: &'static str) -> Gauge {
-        self.recorder.register_gauge(&self.key(name, &[]), &METADATA)
+    fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
+        self.recorder.register_gauge(&self.key(name, labels), &METADATA)
     }
 
     fn histogram(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Histogram {
@@ -433,6 +532,15 @@ mod tests {
     fn every_name_is_listed_once() {
         let names: BTreeSet<_> = ALL.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn every_wait_and_every_concern_has_its_label() {
+        let label = |name: String| name.replace(' ', "_");
+        let waits = crate::lifecycle::WaitReason::ALL.map(|reason| label(reason.to_string()));
+        assert_eq!(waits, WAITS);
+        let concerns = crate::status::Concern::ALL.map(|concern| label(concern.to_string()));
+        assert_eq!(concerns, CONCERNS);
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// How often a consumer is opened again without a step in between before its lease is released. At least 1; 3 by default.
     pub stall_tries: u32,
+    /// How long a call of your code may take before the worker warns of it: in the log, ever less often while the call goes on, in the
+    /// status as a [concern](crate::status::Concern::SlowCallback), and in the metrics. 60 s by default. The lease is kept however long it takes.
+    pub slow_callback: Duration,
     /// How often a child shard looks whether its parents are finished. 500 ms by default.
     pub parent_poll_interval: Duration,
     /// How often a worker looks for leases that were assigned to it, at most the failover time. 500 ms by default. It bounds how
@@ -138,6 +141,7 @@ impl Default for Settings {
             memory_budget: 256,
             stall_timeout: Duration::from_secs(60),
             stall_tries: 3,
+            slow_callback: Duration::from_secs(60),
             parent_poll_interval: Duration::from_millis(500),
             discovery_interval: Duration::from_millis(500),
             handoff_timeout: Duration::from_secs(30),
@@ -193,6 +197,10 @@ impl Settings {
                 "stall_timeout must be at least failover_time: a consumer is given time to reopen before its lease goes",
             ),
             (self.stall_tries == 0, "stall_tries must be at least 1"),
+            (
+                self.slow_callback.is_zero(),
+                "slow_callback must be above zero: every call takes some time",
+            ),
             (
                 self.parent_poll_interval.is_zero(),
                 "parent_poll_interval must be above zero: it is a read of the lease table",

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -21,7 +21,8 @@ use tracing::Instrument as _;
 pub enum TaskPolicy {
     /// The task runs as long as the worker. A panic in it ends the worker, whose leases then pass to others.
     Vital,
-    /// The task does one job, and whoever asked for it sees how it ended. A panic in it is only reported.
+    /// The task does one job, and whoever asked for it sees how it ended. A panic in it is reported, and the job is begun again: a fetcher
+    /// is replaced, a write is tried once more, a lease whose keeper or consumer broke is taken up anew.
     Job,
 }
 
@@ -60,7 +61,14 @@ struct State {
     next_id: u64,
     running: BTreeMap<u64, (String, Option<AbortHandle>)>,
     failures: Vec<TaskFailure>,
+    /// Whoever is told of every panic.
+    listener: Option<PanicListener>,
+    /// The tasks that are to panic.
+    cursed: Vec<String>,
 }
+
+/// Is told the name of a task that panicked.
+type PanicListener = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A vital task panicked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -209,6 +217,17 @@ impl TaskScope {
         handles.iter().for_each(AbortHandle::abort);
     }
 
+    /// Makes the next poll of a task with this name panic instead, as a bug in it would. A name without the lease at its end stands for
+    /// the tasks of all leases, of which one panics. For tests.
+    pub fn panic_in(&self, task: impl Into<String>) {
+        self.shared.lock().cursed.push(task.into());
+    }
+
+    /// Tells somebody the name of every task that panics.
+    pub(crate) fn on_panic(&self, listener: impl Fn(&str) + Send + Sync + 'static) {
+        self.shared.lock().listener = Some(Arc::new(listener));
+    }
+
     /// How often tasks of the scope were polled so far.
     pub fn polls(&self) -> u64 {
         self.shared.lock().polls
@@ -243,6 +262,18 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether the task of this name is to panic now.
+    fn lifts_curse(&mut self, name: &str) -> bool {
+        let fits = |cursed: &String| {
+            let rest = name.strip_prefix(cursed.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        let found = self.cursed.iter().position(fits);
+        found.map(|index| self.cursed.remove(index)).is_some()
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -261,6 +292,10 @@ impl Entry {
     fn panicked(&self, payload: &(dyn Any + Send)) {
         let message = panic_message(payload);
         tracing::error!(task = %self.name, message, "a task panicked");
+        let listener = self.shared.lock().listener.clone();
+        if let Some(tell) = listener {
+            tell(&self.name);
+        }
         if self.policy == TaskPolicy::Vital {
             let failure = TaskFailure {
                 task: self.name.clone(),
@@ -296,7 +331,7 @@ impl Future for Guarded {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let then = {
+        let (then, is_cursed) = {
             let mut state = self.entry.shared.lock();
             if state.killed {
                 return Poll::Pending;
@@ -307,14 +342,22 @@ impl Future for Guarded {
             }
             state.polls += 1;
             let now = state.polls;
-            state.at_poll.take_if(|(due, _)| *due < now)
+            let then = state.at_poll.take_if(|(due, _)| *due < now);
+            let is_cursed = then.is_none() && state.lifts_curse(&self.entry.name);
+            (then, is_cursed)
         };
         if let Some((_, then)) = then {
             then();
             // It may have frozen or killed the scope.
             return self.poll(cx);
         }
-        match catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx))) {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if is_cursed {
+                resume_unwind(Box::new("made to panic"));
+            }
+            self.future.as_mut().poll(cx)
+        }));
+        match polled {
             Ok(poll) => poll,
             Err(payload) => {
                 self.entry.panicked(payload.as_ref());
@@ -322,6 +365,19 @@ impl Future for Guarded {
             }
         }
     }
+}
+
+/// Polls the future to its end, or to its panic and what that says.
+pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        match polled {
+            Ok(poll) => poll.map(Ok),
+            Err(payload) => Poll::Ready(Err(panic_message(payload.as_ref()))),
+        }
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub enum StreamFault {
     Hang,
     /// The call reaches the source this much later.
     Delay(Duration),
+    /// The call panics, as a bug of the source's would.
+    Panic,
 }
 
 /// Which calls a fault strikes.
@@ -178,7 +180,8 @@ enum Reply {
 }
 
 impl Link {
-    /// The way to the source. It may end in an error, or never.
+    /// The way to the source. It may end in an error, in a panic, or never.
+    #[expect(clippy::panic, reason = "this is what a test asked for")]
     async fn cross(&self, call: StreamCall, shard: Option<&ShardId>) -> Result<Reply, SourceError> {
         match self.faults.strike(call, shard) {
             None => Ok(Reply::Arrives),
@@ -186,6 +189,7 @@ impl Link {
             Some(StreamFault::Fail(kind)) => {
                 Err(SourceError::new(kind, format!("{call:?} was made to fail")))
             }
+            Some(StreamFault::Panic) => panic!("{call:?} was made to panic"),
             Some(StreamFault::Hang) => std::future::pending().await,
             Some(StreamFault::Delay(delay)) => {
                 self.clock.sleep(delay).await;

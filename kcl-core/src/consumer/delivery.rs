@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::Poll;
 
 use async_trait::async_trait;
 
@@ -11,7 +10,7 @@ use crate::processor::{
     FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
     StartFrom,
 };
-use crate::task::panic_message;
+use crate::task::{caught, panic_message};
 use crate::time::BoxFuture;
 
 /// How a call of the user's code failed.
@@ -56,11 +55,12 @@ impl ToProcessor {
     fn make(&mut self) -> Result<&mut Box<dyn RecordProcessor>, CallFailure> {
         if self.processor.is_none() {
             let made = std::panic::catch_unwind(AssertUnwindSafe(|| self.factory.create(&self.context)));
-            self.processor = Some(made.map_err(|payload| CallFailure::panicked(payload.as_ref()))?);
+            self.processor =
+                Some(made.map_err(|payload| CallFailure::panicked(panic_message(payload.as_ref())))?);
         }
         self.processor
             .as_mut()
-            .ok_or_else(|| CallFailure::panicked(&"no processor was made"))
+            .ok_or_else(|| CallFailure::panicked("no processor was made"))
     }
 
     /// Calls the processor; a panic, wherever in the call, costs the processor and nothing else.
@@ -78,33 +78,20 @@ impl ToProcessor {
         let outcome = caught(async { run(processor.as_mut(), &context).await }).await;
         match outcome {
             Ok(result) => result.map_err(CallFailure::from),
-            Err(failure) => {
+            Err(message) => {
                 self.processor = None;
-                Err(failure)
+                Err(CallFailure::panicked(message))
             }
         }
     }
 }
 
-/// Polls the future to its end or its panic.
-async fn caught<F: Future>(future: F) -> Result<F::Output, CallFailure> {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(
-        |cx| match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(payload) => Poll::Ready(Err(CallFailure::panicked(payload.as_ref()))),
-        },
-    )
-    .await
-}
-
 impl CallFailure {
-    fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
+    fn panicked(message: impl Into<String>) -> Self {
         Self {
             kind: FailureKind::Panic,
             position: None,
-            message: panic_message(payload),
+            message: message.into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::consumer::ownership::Ownership;
 use crate::consumer::start::Start;
 use crate::consumer::unpack::{Unpacked, Unreadable, unpack};
 use crate::error::Causes;
-use crate::lifecycle::WaitReason;
+use crate::lifecycle::{Answer, Backlog, WaitReason};
 use crate::metrics::FetchOutcome;
 use crate::model::{Record, RecordPosition};
 use crate::processor::backoff;
@@ -34,6 +34,7 @@ pub(crate) struct Fetched {
 pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiver<Fetched> {
     let ahead = usize::try_from(own.services.settings.prefetch_batches).unwrap_or(1);
     let (sender, receiver) = mpsc::channel(ahead.max(1));
+    own.progress.fetcher_begins();
     let fetcher = Fetcher {
         rng: own.services.rng.child("fetch").child(own.key.as_str()),
         own: Arc::clone(own),
@@ -44,6 +45,7 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
         account: own.services.budget.open(&own.key),
         appetite: Appetite::new(),
         saw_outside: false,
+        number: own.with_backlog(Backlog::begin_fetching),
     };
     own.services
         .scope
@@ -68,6 +70,8 @@ struct Fetcher {
     account: Account,
     appetite: Appetite,
     saw_outside: bool,
+    /// By which the backlog knows it from those before.
+    number: u64,
 }
 
 impl Fetcher {
@@ -144,11 +148,11 @@ impl Fetcher {
             mut end,
             ..
         } = fetch;
+        let now = services.clock.now();
+        let span = span(&records);
         let fetched = records.len();
         let size = records.iter().map(Record::size).sum();
-        services
-            .brakes
-            .took(&own.scopes, fetched, size, services.clock.now());
+        services.brakes.took(&own.scopes, fetched, size, now);
         let how = services.settings.aggregation;
         let Unpacked {
             mut records,
@@ -163,10 +167,12 @@ impl Fetcher {
         }
         let bytes = Appetite::of(records.len(), bytes);
         self.appetite.learn(fetched, bytes);
+        let mut is_part = false;
         if records.is_empty() {
             room.set(0);
         } else if !room.settle(bytes) && self.keep_what_fits(&mut records, &mut room) {
             (end, unreadable) = (None, None);
+            is_part = true;
         }
         if let Some(last) = records.last() {
             self.done = Some(last.position().detached());
@@ -176,11 +182,18 @@ impl Fetcher {
         } else {
             FetchOutcome::Records
         };
-        services.metrics.fetched(outcome, behind);
-        services.board.update_lease(&own.key, |status| {
-            status.behind = behind;
-            status.trouble = None;
-        });
+        services.metrics.fetched(outcome);
+        services
+            .board
+            .update_lease(&own.key, |status| status.trouble = None);
+        let answer = Answer {
+            came: now,
+            behind: behind.unwrap_or_default(),
+            span,
+            brings: !records.is_empty(),
+            is_whole: !is_part && unreadable.is_none(),
+        };
+        own.with_backlog(|backlog| backlog.fetched(self.number, answer));
         let is_news = !records.is_empty() || end.is_some() || unreadable.is_some();
         is_news.then_some(Fetched {
             records: Records::held(records, room),
@@ -236,7 +249,7 @@ impl Fetcher {
         } else {
             FetchOutcome::Failed
         };
-        services.metrics.fetched(outcome, None);
+        services.metrics.fetched(outcome);
         services
             .board
             .update_lease(&self.own.key, |status| status.trouble = Some(error.kind()));
@@ -277,6 +290,14 @@ impl Fetcher {
             hold_while(&self.own, OpenStream::is_asked_for).await;
         }
     }
+}
+
+/// The time from the first record to the last, by the service's own clock.
+fn span(records: &[Record]) -> Duration {
+    let arrived = |record: Option<&Record>| record.and_then(Record::arrived);
+    let ends = arrived(records.first()).zip(arrived(records.last()));
+    let millis = ends.map(|(first, last)| last.as_millis().saturating_sub(first.as_millis()));
+    Duration::from_millis(millis.and_then(|millis| u64::try_from(millis).ok()).unwrap_or(0))
 }
 
 /// Waits for this. A source that would wait along for long is told to let go of what it keeps.

@@ -191,6 +191,10 @@ impl Keeper<'_> {
         let activity = self.own.progress.activity();
         let ProofOfLife::Stalled { idle } = proof_of_life(&activity, now, services.settings.stall_timeout)
         else {
+            if self.stalls > 0 && self.steps_at_stall != Some(activity.steps) {
+                self.stalls = 0;
+                self.show_stalls();
+            }
             return true;
         };
         // Told already, and the consumer has not got round to it: a lease that nobody works for is not renewed.
@@ -204,6 +208,7 @@ impl Keeper<'_> {
         };
         self.steps_at_stall = Some(activity.steps);
         services.metrics.stalled();
+        self.show_stalls();
         if self.stalls > services.settings.stall_tries {
             tracing::error!(lease = %self.own.key, ?idle, "no progress even after reopening: giving the lease up");
             self.own.control.drain(DrainReason::Stalled);
@@ -212,6 +217,14 @@ impl Keeper<'_> {
             self.own.control.reopen();
         }
         false
+    }
+
+    fn show_stalls(&self) {
+        let stalls = self.stalls;
+        let services = &self.own.services;
+        services
+            .board
+            .update_lease(&self.own.key, |status| status.stalls = stalls);
     }
 }
 

@@ -10,6 +10,7 @@ mod ending;
 mod fetcher;
 mod invitations;
 mod keeper;
+mod leaving;
 mod meter;
 mod ownership;
 mod shard_consumer;

@@ -17,7 +17,7 @@ use crate::lease::{
     Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError,
     StoreErrorKind,
 };
-use crate::lifecycle::{Progress, WaitReason};
+use crate::lifecycle::{Backlog, Behind, Progress, WaitReason};
 use crate::metrics::Metrics;
 use crate::model::{ApplicationName, LeaseKey, Position, RecordPosition, StreamIdentity, WorkerId};
 use crate::processor::{
@@ -68,6 +68,7 @@ pub(crate) struct Ownership {
     /// Whether a callback of the user's runs: a handoff may be declined only then.
     pub(crate) in_callback: AtomicBool,
     state: Mutex<State>,
+    backlog: Mutex<Backlog>,
 }
 
 struct State {
@@ -162,6 +163,7 @@ impl Ownership {
                 tracker: Tracker::default(),
                 meter,
             }),
+            backlog: Mutex::new(Backlog::new(now)),
             services,
         })
     }
@@ -269,8 +271,25 @@ impl Ownership {
 
     /// Shows what the consumer waits for to whoever watches.
     pub(crate) fn show_waiting(&self) {
-        let waiting = self.progress.activity().waiting;
+        // Read while nobody else writes the status: of two who change something, the last to show it shows both.
+        let waiting = || self.progress.activity().waiting;
         self.services.board.update_waiting(&self.key, waiting);
+    }
+
+    /// Changes what is known of the backlog, and shows how far behind the shard is.
+    pub(crate) fn with_backlog<T>(&self, change: impl FnOnce(&mut Backlog) -> T) -> T {
+        let outcome = change(&mut self.backlog.lock().unwrap_or_else(PoisonError::into_inner));
+        // Read while nobody else writes the status: of two who change something, the last to show it shows both.
+        self.services.board.update_lease(&self.key, |status| {
+            (status.behind, status.freshness) = self.lateness();
+        });
+        outcome
+    }
+
+    /// How far behind the shard is, in reading and in processing.
+    pub(crate) fn lateness(&self) -> (Behind, Behind) {
+        let backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        (backlog.unread(), backlog.unfinished())
     }
 
     /// The records of the batch are kept no longer than the user's code keeps them.
@@ -287,6 +306,7 @@ impl Ownership {
     /// Forgets what was delivered: a new processor begins at the stored checkpoint.
     pub(crate) fn forget_delivered(&self) {
         self.lock().tracker = Tracker::default();
+        self.with_backlog(Backlog::forget);
     }
 
     /// Takes in that so many bytes of payload were processed.

@@ -9,17 +9,16 @@ use crate::consumer::control::Interrupt;
 use crate::consumer::delivery::{CallFailure, Delivery};
 use crate::consumer::ending::store_end;
 use crate::consumer::fetcher::{Fetched, start_fetching};
-use crate::consumer::ownership::{Ownership, Written};
+use crate::consumer::leaving::give_up;
+use crate::consumer::ownership::Ownership;
 use crate::consumer::start::{Start, start_of};
 use crate::consumer::unpack::Unreadable;
 use crate::error::Causes;
 use crate::lease::hold::HoldVerdict;
-use crate::lease::{Lease, LeaseChange};
-use crate::lifecycle::{ConsumerEnd, ConsumerEvent, ConsumerState, WaitReason, transition};
-use crate::model::Position;
-use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom};
+use crate::lifecycle::{Backlog, ConsumerEnd, ConsumerEvent, ConsumerState, WaitReason, transition};
+use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom, backoff, decide};
 use crate::settings::Checkpointing;
-use crate::source::ShardEnd;
+use crate::source::{ShardEnd, SourceErrorKind};
 use crate::time::ClockExt as _;
 
 /// Runs the life of one consumer, from its first state to its end.
@@ -33,6 +32,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         unreadable: None,
         end: None,
         failures: 0,
+        broken_fetchers: 0,
         failures_of_initialize: 0,
         pause: Duration::ZERO,
         batches: 0,
@@ -57,6 +57,8 @@ struct ShardConsumer {
     end: Option<ShardEnd>,
     /// How often the user's code has failed without a batch finished in between.
     failures: u32,
+    /// How many fetchers have broken in a row.
+    broken_fetchers: u32,
     /// How often `initialize` has failed in a row. Counted for itself: that a new processor begins well says nothing about
     /// the batch at which the one before it panicked.
     failures_of_initialize: u32,
@@ -131,13 +133,10 @@ impl ShardConsumer {
     }
 
     async fn initialize(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Initialize);
-        let pause = std::mem::take(&mut self.pause);
-        if !pause.is_zero()
-            && let Some(event) = self.pause_for(pause).await
-        {
+        if let Some(event) = self.pause_after_failure().await {
             return event;
         }
+        self.waits(WaitReason::Initialize);
         let called = tokio::select! {
             biased;
             interrupt = self.own.control.interrupted() => Err(interrupt),
@@ -210,11 +209,13 @@ impl ShardConsumer {
                     end,
                     unreadable,
                 }) => {
+                    self.broken_fetchers = 0;
                     self.end = end;
                     self.unreadable = unreadable;
                     if records.is_empty() {
                         continue;
                     }
+                    own.with_backlog(Backlog::taken);
                     let records = Arc::new(records);
                     let id = own.deliver(Arc::clone(&records));
                     return Ok((id, RecordBatch::new(records, behind, own)));
@@ -222,7 +223,12 @@ impl ShardConsumer {
                 // The fetcher broke: begin again where the last delivered record ended.
                 None => {
                     self.fetched = None;
-                    if let Some(event) = self.pause_for(FETCHER_PAUSE).await {
+                    self.broken_fetchers = self.broken_fetchers.saturating_add(1);
+                    own.services.board.update_lease(&own.key, |status| {
+                        status.trouble = Some(SourceErrorKind::Unavailable);
+                    });
+                    let pause = backoff(FETCHER_PAUSE, LONGEST_FETCHER_PAUSE, self.broken_fetchers);
+                    if let Some(event) = self.pause_for(pause).await {
                         return Err(event);
                     }
                 }
@@ -326,6 +332,7 @@ impl ShardConsumer {
             Checkpointing::Manual => self.own.release_batch(id),
         }
         self.failures = 0;
+        self.own.with_backlog(Backlog::finished);
         let records = batch.len() as u64;
         self.own.processed(batch.payload_bytes());
         services
@@ -377,12 +384,13 @@ impl ShardConsumer {
         if attempt.is_power_of_two() {
             tracing::warn!(lease = %self.own.key, call, attempt, panicked, at, error = message, "the processor failed; the shard is held");
         }
-        let Decision::Retry { after } = services.policy.decide(&Failure {
+        let failure = Failure {
             attempt,
             kind,
             position,
             records,
-        });
+        };
+        let Decision::Retry { after } = decide(services.policy.as_ref(), &failure);
         self.pause = after;
         self.show_failures();
         if panicked {
@@ -408,13 +416,10 @@ impl ShardConsumer {
     }
 
     async fn end_shard(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Callback);
-        let pause = std::mem::take(&mut self.pause);
-        if !pause.is_zero()
-            && let Some(event) = self.pause_for(pause).await
-        {
+        if let Some(event) = self.pause_after_failure().await {
             return event;
         }
+        self.waits(WaitReason::Callback);
         // With manual checkpoints the user's code may still be busy with records it was given; that it returns from
         // this call is its word that it is not.
         let ended = {
@@ -472,72 +477,7 @@ impl ShardConsumer {
             biased;
             // The worker waits no longer.
             () = own.control.finished() => ConsumerEvent::Aborted,
-            event = self.give_up() => event,
-        }
-    }
-
-    async fn give_up(&mut self) -> ConsumerEvent {
-        let (clock, failover) = (
-            Arc::clone(&self.own.services.clock),
-            self.own.services.settings.failover_time,
-        );
-        let until = clock.now() + failover;
-        loop {
-            match self.try_to_leave().await {
-                Ok(event) => return event,
-                Err(error) if clock.now() >= until => {
-                    tracing::warn!(lease = %self.own.key, error = %Causes(&error), "cannot give the lease up; it expires");
-                    return ConsumerEvent::Aborted;
-                }
-                Err(_) => clock.sleep(failover / 50).await,
-            }
-        }
-    }
-
-    async fn try_to_leave(&mut self) -> Result<ConsumerEvent, crate::lease::StoreError> {
-        let me = &self.own.services.worker;
-        if let Some(position) = self.own.unstored() {
-            match self
-                .own
-                .write(LeaseChange::Checkpoint {
-                    position: Position::Record(position),
-                    throughput: self.own.throughput(),
-                })
-                .await
-            {
-                Written::Applied(_) => {}
-                Written::GivenUp(row) => return Ok(Self::given_up(&row)),
-                Written::Lost => return Ok(ConsumerEvent::LeaseLost),
-                Written::Failed(error) => return Err(error),
-            }
-        }
-        // A handoff that began unnoticed shows in the refusal of the release and is adopted there: a release during a
-        // handoff leaves the next owner in place, so both ways end alike.
-        let row = self.own.row();
-        let change = match row.is_in_handoff() {
-            true => LeaseChange::CompleteHandoff,
-            false => LeaseChange::Release,
-        };
-        match self.own.write(change).await {
-            Written::Applied(row) => {
-                let to = row.owner.as_ref().map(ToString::to_string);
-                tracing::info!(lease = %self.own.key, from = %me, to, counter = row.counter, reason = "drained", "lease given up");
-                Ok(Self::given_up(&row))
-            }
-            Written::GivenUp(row) => Ok(Self::given_up(&row)),
-            Written::Lost => Ok(ConsumerEvent::LeaseLost),
-            Written::Failed(error) => Err(error),
-        }
-    }
-
-    /// How the lease was given up, as the row shows it.
-    fn given_up(row: &Lease) -> ConsumerEvent {
-        if row.is_ended() {
-            ConsumerEvent::EndStored
-        } else if row.owner.is_some() {
-            ConsumerEvent::HandedOver
-        } else {
-            ConsumerEvent::Released
+            event = give_up(&own) => event,
         }
     }
 
@@ -554,6 +494,16 @@ impl ShardConsumer {
                 }
             },
         }
+    }
+
+    /// Waits as long as the policy said, if a call has failed before.
+    async fn pause_after_failure(&mut self) -> Option<ConsumerEvent> {
+        let pause = std::mem::take(&mut self.pause);
+        if pause.is_zero() {
+            return None;
+        }
+        self.waits(WaitReason::Hold);
+        self.pause_for(pause).await
     }
 
     /// Sleeps, unless something else is to be done.
@@ -610,5 +560,6 @@ impl ShardConsumer {
     }
 }
 
-/// How long to wait before a fetcher that broke is replaced.
+/// How long to wait before a fetcher that broke is replaced: longer each time until something was fetched.
 const FETCHER_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_FETCHER_PAUSE: Duration = Duration::from_secs(5);

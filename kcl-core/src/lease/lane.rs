@@ -129,7 +129,7 @@ impl LeaseWriter for Lanes {
         answer.await.unwrap_or_else(|_| {
             Err(StoreError::unknown(
                 StoreErrorKind::Unavailable,
-                "the write was abandoned while the worker stopped",
+                "the write was abandoned: it panicked, or the worker stopped",
             ))
         })
     }

@@ -12,7 +12,7 @@ use crate::time::Moment;
 pub enum WaitReason {
     /// The parents of the shard are not finished.
     Parents,
-    /// `initialize` runs, or is about to be repeated.
+    /// `initialize` runs.
     Initialize,
     /// Another of the user's callbacks runs.
     Callback,
@@ -28,6 +28,21 @@ pub enum WaitReason {
     Draining,
     /// The lease could not be renewed in time.
     Suspended,
+}
+
+impl WaitReason {
+    /// Every reason.
+    pub const ALL: [Self; 9] = [
+        Self::Parents,
+        Self::Initialize,
+        Self::Callback,
+        Self::Hold,
+        Self::RateLimit,
+        Self::Paused,
+        Self::ByteBudget,
+        Self::Draining,
+        Self::Suspended,
+    ];
 }
 
 impl fmt::Display for WaitReason {
@@ -131,6 +146,11 @@ impl Progress {
         let mut known = self.lock();
         known.last_step = now;
         known.consumer = None;
+    }
+
+    /// The fetcher is another one, which waits for nothing yet.
+    pub(crate) fn fetcher_begins(&self) {
+        self.lock().fetcher = None;
     }
 
     /// The consumer begins anew at the source, which is no step but deserves its time.

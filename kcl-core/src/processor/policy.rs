@@ -1,10 +1,12 @@
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 
 use crate::model::RecordPosition;
 use crate::processor::Severity;
+use crate::task::panic_message;
 
 /// A failed call of the user's code, or records that could not even be offered to it, as a policy sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +86,15 @@ impl ErrorPolicy for RetryForever {
             after: backoff(self.first, self.longest, failure.attempt),
         }
     }
+}
+
+/// What the policy decides. One that panics is as if it was not set: the failure that it was asked about is not made worse.
+pub(crate) fn decide(policy: &dyn ErrorPolicy, failure: &Failure) -> Decision {
+    catch_unwind(AssertUnwindSafe(|| policy.decide(failure))).unwrap_or_else(|payload| {
+        let message = panic_message(payload.as_ref());
+        tracing::error!(message, "the error policy panicked; the default decides");
+        RetryForever::default().decide(failure)
+    })
 }
 
 /// The pause before the attempt after this many failures: doubles from `first`, up to `longest`.

@@ -282,6 +282,7 @@ impl Grants {
 
     fn show(&self, own: &Ownership) {
         let row = own.row();
+        let (behind, freshness) = own.lateness();
         let status = LeaseStatus {
             state: ConsumerState::AwaitingParents,
             waiting: None,
@@ -289,9 +290,12 @@ impl Grants {
             checkpoint: row.checkpoint,
             processed: None,
             records: 0,
-            behind: None,
+            behind,
+            freshness,
             trouble: None,
             failures: 0,
+            stalls: 0,
+            concern: None,
         };
         self.services.board.update(|board| {
             board.leases.insert(own.key.clone(), status);

@@ -6,8 +6,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::error::{Error, ErrorKind};
 use crate::flow::{Brakes, Flow};
-use crate::status::{StatusBoard, WorkerStatus};
-use crate::task::TaskPolicy;
+use crate::status::{Patience, Phase, StatusBoard, WorkerStatus};
+use crate::task::{TaskPolicy, TaskScope, caught};
 use crate::worker::builder::Worker;
 use crate::worker::run::run;
 use crate::worker::shutdown::ShutdownReport;
@@ -92,13 +92,48 @@ impl StopSignal {
     }
 }
 
+/// The life of the task that leads all others of its worker. However it ends, somebody is told, and nothing goes on without it: a lease
+/// that is renewed by a worker which nobody can stop is the worst of both worlds.
+struct Life {
+    scope: TaskScope,
+    board: StatusBoard,
+    report: Option<oneshot::Sender<Result<ShutdownReport, Error>>>,
+}
+
+impl Life {
+    fn end(&mut self, outcome: Result<ShutdownReport, Error>) {
+        if let Some(report) = self.report.take() {
+            // Nobody may be waiting for the report any more.
+            let _ = report.send(outcome);
+        }
+    }
+
+    /// Drops every other task: the leases expire, and others take them over.
+    fn break_off(&mut self, why: &str) {
+        self.scope.close_but_for(TASK);
+        self.board.update(|status| status.phase = Phase::Stopped);
+        let message = format!("the worker broke, and its leases expire: {why}");
+        self.end(Err(Error::new(ErrorKind::Internal, message)));
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        if self.report.is_some() && !self.scope.is_killed() {
+            self.break_off("its first task was dropped");
+        }
+    }
+}
+
 impl Worker {
     /// Starts the worker on the current tokio runtime.
     ///
     /// The handle is there at once; whether the worker could start shows in [`WorkerHandle::stopped`] and its status.
     pub fn start(self) -> WorkerHandle {
         let (report, ended) = oneshot::channel();
-        let board = StatusBoard::new(self.parts.worker.clone());
+        let clock = Arc::clone(&self.parts.clock);
+        let patience = Patience::of(&self.parts.settings);
+        let board = StatusBoard::new(self.parts.worker.clone(), clock, patience);
         let stop = Arc::new(StopSignal::new());
         let handle = WorkerHandle {
             board: board.clone(),
@@ -106,11 +141,23 @@ impl Worker {
             brakes: Arc::clone(&self.parts.brakes),
             ended,
         };
-        let scope = self.parts.scope.clone();
+        let (scope, metrics) = (self.parts.scope.clone(), self.parts.metrics.clone());
+        let counted = metrics.clone();
+        scope.on_panic(move |task| counted.task_panicked(task));
+        let mut life = Life {
+            scope: scope.clone(),
+            board: board.clone(),
+            report: Some(report),
+        };
         scope.spawn(TASK, TaskPolicy::Job, async move {
-            let outcome = run(self.parts, board, &stop).await;
-            // Nobody may be waiting for the report any more.
-            let _ = report.send(outcome);
+            match Box::pin(caught(run(self.parts, board, &stop))).await {
+                Ok(outcome) => life.end(outcome),
+                Err(message) => {
+                    metrics.task_panicked(TASK);
+                    tracing::error!(message, "the worker panicked");
+                    life.break_off(&message);
+                }
+            }
         });
         handle
     }
@@ -171,7 +218,8 @@ impl WorkerHandle {
         self.board.read()
     }
 
-    /// Returns the first status for which the predicate holds, the present one included.
+    /// Returns the first status for which the predicate holds, the present one included. It is asked again when something happens, or
+    /// becomes a [concern](crate::status::Concern); that an age has grown is no event.
     ///
     /// # Cancel safety
     ///

@@ -6,6 +6,7 @@ mod fatal;
 mod following;
 mod grants;
 mod handle;
+mod health;
 mod leadership;
 mod membership;
 mod run;

@@ -15,7 +15,7 @@ use crate::lifecycle::ConsumerEnd;
 use crate::model::Incarnation;
 use crate::settings::Settings;
 use crate::status::{Phase, StatusBoard};
-use crate::task::TaskPolicy;
+use crate::task::{TaskPolicy, caught};
 use crate::time::{ClockExt as _, Moment};
 use crate::worker::builder::{Parts, Subject};
 use crate::worker::departure::hand_over_all;
@@ -23,6 +23,7 @@ use crate::worker::fatal::Fatal;
 use crate::worker::following::follow_streams;
 use crate::worker::grants::Grants;
 use crate::worker::handle::{Stop, StopSignal, TASK};
+use crate::worker::health::watch_health;
 use crate::worker::leadership::serve_fleet;
 use crate::worker::membership::Membership;
 use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};
@@ -84,6 +85,8 @@ struct Running {
     leaving: CancellationToken,
     /// Fires when the coordinator has given up its office.
     office_left: CancellationToken,
+    /// Ends what watches to the last.
+    ending: CancellationToken,
     subject: Subject,
     fatal: Arc<Fatal>,
 }
@@ -129,6 +132,7 @@ impl Running {
             grants,
             leaving,
             office_left: CancellationToken::new(),
+            ending: CancellationToken::new(),
             subject: parts.subject,
             fatal: Arc::default(),
         }
@@ -169,6 +173,8 @@ impl Running {
                     () = followed => {}
                 }
             });
+        let health = watch_health(Arc::clone(&self.services), self.ending.clone());
+        self.services.scope.spawn("health", TaskPolicy::Vital, health);
         let (services, leaving) = (Arc::clone(&self.services), self.leaving.clone());
         let office_left = self.office_left.clone().drop_guard();
         self.services
@@ -266,13 +272,13 @@ impl Running {
             biased;
             () = self.in_a_hurry(stop) => {}
             () = clock.sleep_until(times.left) => {}
-            () = self.retract(failover) => {}
+            () = self.guarded("retract", self.retract(failover)) => {}
         }
         tokio::select! {
             biased;
             () = stop.asked(Stop::Now) => {}
             () = clock.sleep_until(times.left) => {}
-            () = self.pass_on(is_asked, times) => {}
+            () = self.guarded("pass on", self.pass_on(is_asked, times)) => {}
         }
     }
 
@@ -309,7 +315,7 @@ impl Running {
             self.grants.empty().await;
             if is_asked {
                 // The leader may have planned with a scan from before this worker left.
-                self.grants.decline().await;
+                self.guarded("decline", self.grants.decline()).await;
                 self.grants.empty().await;
             }
         };
@@ -318,6 +324,18 @@ impl Running {
             () = given_up => {}
             () = stop.asked(Stop::Now) => {}
             () = self.services.clock.sleep_until(times.drained) => {}
+        }
+    }
+
+    /// Takes a part of the shutdown that calls components of the user's. Whatever breaks in it, the rest is not given up for that.
+    async fn guarded(&self, what: &'static str, part: impl Future<Output = ()> + Send) {
+        if let Err(message) = caught(part).await {
+            tracing::error!(
+                what,
+                message,
+                "a part of the shutdown panicked; the shutdown goes on"
+            );
+            self.services.metrics.task_panicked(TASK);
         }
     }
 
@@ -339,6 +357,7 @@ impl Running {
 
     /// Renews nothing any more, whatever still runs, and lets no task outlive the worker.
     async fn end_tasks(&self, times: Timetable) {
+        self.ending.cancel();
         for own in self.grants.held() {
             own.control.finish();
         }

@@ -18,6 +18,8 @@ pub enum Fault {
     DelayRequest(Duration),
     /// The caller gets the answer this much later.
     DelayReply(Duration),
+    /// The call panics in its caller before it reaches the storage, as a bug of the store's would.
+    Panic,
 }
 
 /// The state of the connection between one client and the storage.
@@ -70,6 +72,7 @@ pub(super) struct Verdict {
     pub(super) lose_reply: bool,
     pub(super) delay_request: Duration,
     pub(super) delay_reply: Duration,
+    pub(super) panics: bool,
 }
 
 impl StoreFaults {
@@ -142,6 +145,7 @@ impl Verdict {
             Fault::LoseReply => self.lose_reply = true,
             Fault::DelayRequest(delay) => self.delay_request += delay,
             Fault::DelayReply(delay) => self.delay_reply += delay,
+            Fault::Panic => self.panics = true,
         }
     }
 

@@ -88,6 +88,7 @@ impl FaultyLeaseStore {
         run: impl FnOnce(Arc<dyn LeaseStore>) -> BoxFuture<'static, Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let verdict = self.faults.begin(call.operation());
+        assert!(!verdict.panics, "{:?} was made to panic", call.operation());
         let reply_lost = verdict.lose_reply || verdict.link == Link::RepliesLost;
         let record = self.record(call, reply_lost);
         if let Some(error) = self.keep_back(verdict).await {

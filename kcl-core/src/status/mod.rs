@@ -1,0 +1,208 @@
+//! What a worker is doing, as a snapshot that tests, health checks and people read alike.
+
+mod health;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+pub use health::Concern;
+pub(crate) use health::{Patience, Survey};
+
+use crate::lifecycle::{Behind, ConsumerState, WaitReason};
+use crate::model::{LeaseKey, Position, RecordPosition, WorkerId};
+use crate::processor::FencingToken;
+use crate::source::SourceErrorKind;
+use crate::time::{Clock, Moment};
+
+/// A snapshot of a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerStatus {
+    /// The worker.
+    pub worker: WorkerId,
+    /// When the snapshot was taken, by the worker's clock: what the ages in it are counted to.
+    pub at: Moment,
+    /// What the worker as a whole is doing.
+    pub phase: Phase,
+    /// Whether it is the leader.
+    pub is_leader: bool,
+    /// The leases it holds.
+    pub leases: BTreeMap<LeaseKey, LeaseStatus>,
+    /// How long the fleet may take to notice that a worker died and to go on in its place, as far as this worker can tell:
+    /// known to the leader once it has read the lease table.
+    pub failover_bound: Option<Duration>,
+    /// As leader: the leases that no worker has, and why is in the log.
+    pub unplaced: usize,
+}
+
+impl WorkerStatus {
+    /// Whether nothing needs anybody's attention: the worker has not stopped, and nothing is wrong with any of its shards.
+    ///
+    /// For dashboards and alarms. It is no reason to restart the worker: what it waits for is as slow after a restart.
+    pub fn is_healthy(&self) -> bool {
+        self.phase != Phase::Stopped && self.leases.values().all(|lease| lease.concern.is_none())
+    }
+}
+
+/// What a worker as a whole is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Looks whether stream and store are there.
+    Starting,
+    /// Consumes.
+    Running,
+    /// Gives its leases up.
+    Draining,
+    /// Has stopped.
+    Stopped,
+}
+
+/// A snapshot of one lease that a worker holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeaseStatus {
+    /// What its consumer is doing.
+    pub state: ConsumerState,
+    /// What the consumer waits for, and since when by the worker's clock.
+    pub waiting: Option<(WaitReason, Moment)>,
+    /// The token of this ownership.
+    pub token: FencingToken,
+    /// The stored checkpoint.
+    pub checkpoint: Position,
+    /// The last record whose batch the processor has finished.
+    pub processed: Option<RecordPosition>,
+    /// How many records the processor has finished in this ownership.
+    pub records: u64,
+    /// How far behind the newest record of the shard the reading is. Where a source does not tell, each answer counts as all there was.
+    pub behind: Behind,
+    /// How old the oldest record may be that the processor has not finished: the freshness of its data. No clocks of two hosts are compared
+    /// for it: a record counts as old as the answer of the source before the one that brought it. Where everything is finished it is as old as
+    /// the last answer.
+    pub freshness: Behind,
+    /// Why the shard could not be read the last time it was tried; `None` when it could.
+    pub trouble: Option<SourceErrorKind>,
+    /// How often the processor has failed in a row.
+    pub failures: u32,
+    /// How often in a row the shard was opened anew because its consumer made no progress.
+    pub stalls: u32,
+    /// What is wrong with the shard, if anything is.
+    pub concern: Option<Concern>,
+}
+
+impl LeaseStatus {
+    /// How long the consumer has waited for what it waits for now, given the [moment of the snapshot](WorkerStatus::at).
+    pub fn waited(&self, at: Moment) -> Option<(WaitReason, Duration)> {
+        let (reason, since) = self.waiting?;
+        Some((reason, at.saturating_since(since)))
+    }
+}
+
+/// Where the parts of a worker write what they do. Clones write to the same board.
+#[derive(Debug, Clone)]
+pub(crate) struct StatusBoard {
+    sender: watch::Sender<WorkerStatus>,
+    clock: Arc<dyn Clock>,
+    patience: Patience,
+}
+
+impl StatusBoard {
+    pub(crate) fn new(worker: WorkerId, clock: Arc<dyn Clock>, patience: Patience) -> Self {
+        let status = WorkerStatus {
+            worker,
+            at: clock.now(),
+            phase: Phase::Starting,
+            is_leader: false,
+            leases: BTreeMap::new(),
+            failover_bound: None,
+            unplaced: 0,
+        };
+        Self {
+            sender: watch::Sender::new(status),
+            clock,
+            patience,
+        }
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut WorkerStatus)) {
+        self.sender.send_modify(|status| {
+            status.at = self.clock.now();
+            change(status);
+        });
+    }
+
+    pub(crate) fn update_lease(&self, key: &LeaseKey, change: impl FnOnce(&mut LeaseStatus)) {
+        self.with_lease(key, |lease| {
+            change(lease);
+            true
+        });
+    }
+
+    /// What a consumer waits for; watchers are woken only by news.
+    pub(crate) fn update_waiting(
+        &self,
+        key: &LeaseKey,
+        waiting: impl FnOnce() -> Option<(WaitReason, Moment)>,
+    ) {
+        self.with_lease(key, |lease| {
+            let waiting = waiting();
+            std::mem::replace(&mut lease.waiting, waiting) != waiting
+        });
+    }
+
+    /// Changes the status of a lease, and says whether that is news.
+    fn with_lease(&self, key: &LeaseKey, change: impl FnOnce(&mut LeaseStatus) -> bool) {
+        let now = self.clock.now();
+        self.sender.send_if_modified(|status| {
+            let Some(lease) = status.leases.get_mut(key) else {
+                return false;
+            };
+            let is_news = change(lease) | lease.judge(now, self.patience);
+            status.at = now;
+            is_news
+        });
+    }
+
+    /// What the coordinator says about the office; watchers are woken only by news.
+    pub(crate) fn update_office(&self, leads: bool, bound: Option<Duration>, unplaced: usize) {
+        self.sender.send_if_modified(|status| {
+            let new = (leads, bound, unplaced);
+            let is_news = (status.is_leader, status.failover_bound, status.unplaced) != new;
+            (status.is_leader, status.failover_bound, status.unplaced) = new;
+            is_news
+        });
+    }
+
+    /// Looks how old everything has become; watchers are woken only when something becomes a concern or ceases to be one.
+    pub(crate) fn survey(&self) -> Survey {
+        let now = self.clock.now();
+        let mut survey = Survey::default();
+        self.sender.send_if_modified(|status| {
+            status.at = now;
+            let leases = status.leases.iter_mut();
+            leases.fold(false, |is_news, (key, lease)| {
+                let has_changed = lease.judge(now, self.patience);
+                survey.add(key, lease, now);
+                is_news | has_changed
+            })
+        });
+        survey
+    }
+
+    pub(crate) fn read(&self) -> WorkerStatus {
+        let mut status = self.sender.borrow().clone();
+        status.at = self.clock.now();
+        for lease in status.leases.values_mut() {
+            lease.judge(status.at, self.patience);
+        }
+        status
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.sender.borrow().leases.len()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<WorkerStatus> {
+        self.sender.subscribe()
+    }
+}

@@ -1,0 +1,100 @@
+//! Looks at all shards of the worker together: what they wait for, how late they are, and which callback does not return.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::consumer::Services;
+use crate::lifecycle::WaitReason;
+use crate::metrics::Metrics;
+use crate::model::LeaseKey;
+use crate::status::{Concern, Survey};
+use crate::time::ClockExt as _;
+
+/// How often the ages are looked at: what reads metrics seldom does so more often.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Measures and warns until `stopped` is cancelled.
+pub(crate) async fn watch_health(services: Arc<Services>, stopped: CancellationToken) {
+    let gauges = Gauges(services.metrics.clone());
+    let mut warnings = Warnings::default();
+    loop {
+        let survey = services.board.survey();
+        gauges.show(&survey);
+        warn(&mut warnings, &survey, services.settings.slow_callback);
+        tokio::select! {
+            biased;
+            () = stopped.cancelled() => return,
+            () = services.clock.sleep(INTERVAL) => {}
+        }
+    }
+}
+
+fn warn(warnings: &mut Warnings, survey: &Survey, patience: Duration) {
+    warnings.0.retain(|lease, _| survey.slow.contains_key(lease));
+    for (lease, slow) in &survey.slow {
+        if warnings.is_due(lease, slow.age, patience) {
+            tracing::warn!(%lease, call = slow.call, running = ?slow.age, "a callback has not returned; its lease is kept");
+        }
+    }
+}
+
+/// The age at which each slow callback was warned of last.
+#[derive(Debug, Default)]
+struct Warnings(BTreeMap<LeaseKey, Duration>);
+
+impl Warnings {
+    /// Whether a callback of this age is to be warned of: when it becomes slow, and each time that its age has doubled.
+    fn is_due(&mut self, lease: &LeaseKey, age: Duration, patience: Duration) -> bool {
+        // Younger than before: another callback.
+        let said = self.0.get(lease).filter(|said| **said <= age);
+        let is_due = age >= said.map_or(patience, |said| said.saturating_mul(2));
+        if is_due {
+            self.0.insert(lease.clone(), age);
+        }
+        is_due
+    }
+}
+
+/// The gauges of a worker that runs. They are zero once it does not.
+struct Gauges(Metrics);
+
+impl Gauges {
+    fn show(&self, survey: &Survey) {
+        for (index, reason) in WaitReason::ALL.iter().enumerate() {
+            let (shards, longest) = survey.waits.get(reason).copied().unwrap_or_default();
+            self.0.waiting(index, shards, longest);
+        }
+        for (index, concern) in Concern::ALL.iter().enumerate() {
+            let shards = survey.concerns.get(concern).copied().unwrap_or(0);
+            self.0.of_concern(index, shards);
+        }
+        self.0.lateness(survey.behind, survey.freshness);
+    }
+}
+
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        self.show(&Survey::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ShardId;
+
+    #[test]
+    fn a_callback_that_does_not_return_is_warned_of_ever_less_often() {
+        let shard = ShardId::new("shardId-000000000000").unwrap();
+        let lease = LeaseKey::single_stream(&shard);
+        let mut warnings = Warnings::default();
+        let mut due = |age| warnings.is_due(&lease, Duration::from_secs(age), Duration::from_secs(60));
+        let said: Vec<u64> = (0..3600).filter(|age| due(*age)).collect();
+        assert_eq!(said, [60, 120, 240, 480, 960, 1920]);
+        let again: Vec<u64> = (0..200).filter(|age| due(*age)).collect();
+        assert_eq!(again, [60, 120], "the next one is another");
+    }
+}

@@ -1,0 +1,92 @@
+//! A callback that takes long: no stall, but said.
+
+use std::sync::{Arc, Mutex};
+
+use kcl_core::metrics::{SHARDS_OF_CONCERN, STALLS, WAIT_SECONDS};
+use kcl_core::status::Concern;
+use kcl_testkit::processors::Misbehaviour;
+use tracing::field::{Field, Visit};
+use tracing::{Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+use crate::bench::{Bench, SECOND};
+
+/// The messages of all warnings.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() == Level::WARN {
+            let mut message = Message(String::new());
+            event.record(&mut message);
+            self.0.lock().unwrap().push(message.0);
+        }
+    }
+}
+
+impl Log {
+    fn warnings_of_callbacks(&self) -> usize {
+        let log = self.0.lock().unwrap();
+        let of_callbacks = |line: &&String| line.contains("callback has not returned");
+        log.iter().filter(of_callbacks).count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_never_returns_keeps_its_lease_and_is_said_ever_less_often() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+    let bench = Bench::running(2).await;
+    let token = bench.lease().token;
+    bench.journal.misbehave(Misbehaviour::Hang);
+    bench.put(20);
+    bench.sleep(58 * SECOND).await;
+    assert!(bench.worker.status().is_healthy());
+    assert_eq!(log.warnings_of_callbacks(), 0);
+
+    let red = bench.worker.wait_for(|status| !status.is_healthy()).await;
+    let concerns: Vec<_> = red.leases.values().filter_map(|lease| lease.concern).collect();
+    assert_eq!(concerns, [Concern::SlowCallback]);
+    bench.sleep(2 * SECOND).await;
+    assert_eq!(log.warnings_of_callbacks(), 1);
+    assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "slow_callback"), 1.0);
+
+    bench.sleep(24 * 3600 * SECOND).await;
+    // Doubling from a minute to a day.
+    assert_eq!(log.warnings_of_callbacks(), 11);
+    let age = bench.meters.of(WAIT_SECONDS, "callback");
+    assert!((86_400.0..86_600.0).contains(&age), "{age}");
+    assert_eq!(bench.meters.read(STALLS), 0.0);
+    assert_eq!(bench.worker.status().leases.len(), 2);
+    assert_eq!(bench.lease().token, token, "the same ownership");
+    bench.worker.stop_now();
+    bench.worker.stopped().await.unwrap();
+    assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "slow_callback"), 0.0);
+    assert_eq!(bench.meters.of(WAIT_SECONDS, "callback"), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_returns_in_the_end_is_no_concern_any_more() {
+    let bench = Bench::running(1).await;
+    bench.journal.misbehave(Misbehaviour::TakeTime(600 * SECOND));
+    bench.put(1);
+    bench.worker.wait_for(|status| !status.is_healthy()).await;
+    bench.worker.wait_for(|status| status.is_healthy()).await;
+    assert_eq!(bench.all_is_processed().await, 0);
+    bench.sleep(2 * SECOND).await;
+    assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "slow_callback"), 0.0);
+    assert_eq!(bench.meters.of(WAIT_SECONDS, "callback"), 0.0);
+    bench.stops_cleanly().await;
+}
