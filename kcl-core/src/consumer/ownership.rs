@@ -74,7 +74,8 @@ pub(crate) struct Ownership {
 struct State {
     row: Lease,
     belief: Belief,
-    suspended: bool,
+    /// Since when no batch may start, if none may.
+    suspended: Option<Moment>,
     /// Whether a write that gives the lease up was sent.
     giving_up: bool,
     /// When the first write was sent whose outcome is not known: what shows as applied later may be that one.
@@ -156,7 +157,7 @@ impl Ownership {
             state: Mutex::new(State {
                 row,
                 belief,
-                suspended: false,
+                suspended: None,
                 giving_up: false,
                 unresolved: None,
                 stored_at: now,
@@ -194,8 +195,10 @@ impl Ownership {
         let now = self.services.clock.now();
         let mut state = self.lock();
         let verdict = judge_hold(state.belief, now, self.services.settings.failover_time);
-        if verdict == HoldVerdict::Suspended && !state.suspended {
-            state.suspended = true;
+        if verdict == HoldVerdict::Suspended && state.suspended.is_none() {
+            state.suspended = Some(now);
+            drop(state);
+            self.show_suspended();
             self.services.metrics.lease_suspended();
             tracing::warn!(lease = %self.key, "the lease could not be renewed in time: no batch starts until it is");
         }
@@ -290,6 +293,13 @@ impl Ownership {
     pub(crate) fn lateness(&self) -> (Behind, Behind) {
         let backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         (backlog.unread(), backlog.unfinished())
+    }
+
+    fn show_suspended(&self) {
+        let suspended = || self.lock().suspended;
+        self.services
+            .board
+            .update_lease(&self.key, |status| status.suspended = suspended());
     }
 
     /// The records of the batch are kept no longer than the user's code keeps them.
@@ -431,10 +441,12 @@ impl Ownership {
         if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = change {
             state.stored_at = sent;
         }
-        if std::mem::take(&mut state.suspended) {
+        let was_suspended = state.suspended.take().is_some();
+        drop(state);
+        if was_suspended {
+            self.show_suspended();
             tracing::info!(lease = %self.key, "the lease is renewed again");
         }
-        drop(state);
         self.services
             .board
             .update_lease(&self.key, |status| status.checkpoint = row.checkpoint.clone());

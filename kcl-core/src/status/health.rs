@@ -88,7 +88,7 @@ impl LeaseStatus {
         let is_unreachable = |kind: SourceErrorKind| kind != SourceErrorKind::Throttled;
         // The most urgent of those that hold.
         let holds = |concern: &Concern| match concern {
-            Concern::Suspended => waits_for(WaitReason::Suspended, Duration::ZERO),
+            Concern::Suspended => self.suspended.is_some(),
             Concern::Stalled => self.stalls > 0,
             Concern::SlowCallback => call.is_some_and(|(_, age)| age >= patience.callback),
             Concern::Failing => self.failures > 0,
@@ -180,6 +180,7 @@ mod tests {
             state: ConsumerState::Running,
             waiting: None,
             token: FencingToken::new(1),
+            suspended: None,
             checkpoint: Position::TrimHorizon,
             processed: None,
             records: 0,
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(concern(&lease, 100), Some(Concern::Failing));
         lease.stalls = 1;
         assert_eq!(concern(&lease, 100), Some(Concern::Stalled));
-        lease.waiting = Some((WaitReason::Suspended, at(100)));
+        lease.suspended = Some(at(100));
         assert_eq!(concern(&lease, 100), Some(Concern::Suspended));
     }
 

@@ -68,6 +68,8 @@ pub struct LeaseStatus {
     pub waiting: Option<(WaitReason, Moment)>,
     /// The token of this ownership.
     pub token: FencingToken,
+    /// Since when the lease could not be renewed in time, if it could not: no batch starts until it is renewed.
+    pub suspended: Option<Moment>,
     /// The stored checkpoint.
     pub checkpoint: Position,
     /// The last record whose batch the processor has finished.

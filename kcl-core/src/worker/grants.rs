@@ -287,6 +287,7 @@ impl Grants {
             state: ConsumerState::AwaitingParents,
             waiting: None,
             token: own.token(),
+            suspended: None,
             checkpoint: row.checkpoint,
             processed: None,
             records: 0,

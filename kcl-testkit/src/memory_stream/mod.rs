@@ -262,6 +262,12 @@ impl MemoryStream {
         self.state().reminted
     }
 
+    /// How long an iterator is good for.
+    #[must_use]
+    pub fn iterator_lifetime(&self) -> Duration {
+        self.state().iterator_lifetime
+    }
+
     /// The records that retention has left in a shard, oldest first.
     #[must_use]
     pub fn records(&self, shard: &ShardId) -> Vec<Record> {

@@ -11,6 +11,7 @@
 )]
 
 mod cases;
+mod disturbed;
 mod reading;
 
 use std::error::Error;
@@ -23,6 +24,7 @@ use kcl_core::source::{Shard, StreamSource};
 use kcl_core::time::Clock;
 
 pub use cases::*;
+pub use disturbed::*;
 
 use crate::memory_stream::MemoryStream;
 
@@ -31,6 +33,20 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Why a fixture could not do what a case asked for.
 pub type FixtureError = Box<dyn Error + Send + Sync>;
+
+/// What a service does to readers now and then. A reader gets over it by itself, or with errors after which it may simply be asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Disturbance {
+    /// The next calls are throttled.
+    Throttle,
+    /// The iterators that readers have are good no more.
+    Expiry,
+    /// An answer stops half-way, or nothing comes any more on a connection that stays open.
+    Silence,
+    /// Another reader takes the first shard, and for a while whoever wants it back is refused: `ResourceInUseException` of enhanced fan-out.
+    Takeover,
+}
 
 /// A new stream with two open shards and no records, and the means to write to it.
 #[async_trait]
@@ -45,6 +61,18 @@ pub trait SourceFixture: Send + Sync {
     /// ends the older.
     fn shares_shards(&self) -> bool {
         true
+    }
+
+    /// Disturbs every reader. Says whether there is such a disturbance with this source: if not, a case about it proves nothing, and
+    /// prints that.
+    async fn disturb(&self, disturbance: Disturbance) -> bool {
+        let _ = disturbance;
+        false
+    }
+
+    /// How long an iterator or a subscription lives, where cases can wait for several such times.
+    fn lifetime(&self) -> Option<Duration> {
+        None
     }
 
     /// Puts a record into the open shard of this hash key.
@@ -83,6 +111,19 @@ impl SourceFixture for MemoryStream {
 
     fn clock(&self) -> &dyn Clock {
         Self::clock(self)
+    }
+
+    async fn disturb(&self, disturbance: Disturbance) -> bool {
+        match disturbance {
+            Disturbance::Throttle => self.set_reads_per_second(Some(1)),
+            Disturbance::Expiry => self.expire_iterators(),
+            Disturbance::Silence | Disturbance::Takeover => return false,
+        }
+        true
+    }
+
+    fn lifetime(&self) -> Option<Duration> {
+        Some(self.iterator_lifetime())
     }
 
     async fn put(
@@ -149,6 +190,13 @@ macro_rules! stream_source_suite {
             the_open_filter_leaves_closed_shards_out
             the_identity_stays_the_same
             an_unknown_shard_is_not_found
+            a_throttled_reader_goes_on_where_it_was
+            a_reader_whose_iterator_expired_goes_on_where_it_was
+            latest_stays_where_it_was_though_its_iterator_expired
+            a_half_open_answer_is_given_up_and_nothing_is_lost
+            a_reader_whose_shard_is_in_use_waits_and_goes_on_where_it_was
+            a_reader_goes_on_exactly_after_a_long_pause
+            a_reader_outlives_what_it_reads_by
         }
     };
     (@cases [$stamp:ident!] $($case:ident)*) => { $stamp! { $($case)* } };
@@ -170,7 +218,8 @@ mod tests {
     #[test]
     fn the_macro_names_every_case() {
         let list = include_str!("mod.rs").split("@cases").nth(1).unwrap();
-        let cases = include_str!("cases.rs").split("pub async fn ").skip(1);
+        let files = [include_str!("cases.rs"), include_str!("disturbed.rs")];
+        let cases = files.iter().flat_map(|file| file.split("pub async fn ").skip(1));
         let names: Vec<_> = cases.filter_map(|text| text.split('(').next()).collect();
         assert!(names.len() > 10);
         for name in names {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kcl_core::model::{LeaseKey, ShardId};
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::clock::{Skew, SkewedClock};
@@ -35,11 +36,9 @@ fn a_handler_of_half_an_hour_keeps_its_lease_and_the_shard_goes_on_exactly_after
                 fleet.sleep(30 * SECOND).await;
                 let before = ["a", "b", "c"].map(|name| fleet.view().tokens(name));
                 let (key, _) = before[0].first_key_value().unwrap();
-                let shard = fleet.open_shards().into_iter();
-                let shard = shard
-                    .filter(|shard| key.as_str().ends_with(shard.as_str()))
-                    .next_back();
-                journal.misbehave_on(shard.unwrap(), Misbehaviour::TakeTime(1800 * SECOND));
+                let is_held = |shard: &ShardId| LeaseKey::single_stream(shard) == *key;
+                let shard = fleet.open_shards().into_iter().find(is_held).unwrap();
+                journal.misbehave_on(shard.clone(), Misbehaviour::TakeTime(1800 * SECOND));
                 fleet.sleep(60 * SECOND).await;
                 assert_eq!(journal.still_to_come(), 0, "it has begun");
 
@@ -49,7 +48,7 @@ fn a_handler_of_half_an_hour_keeps_its_lease_and_the_shard_goes_on_exactly_after
                 for call in [StreamCall::Next, StreamCall::Open] {
                     fleet
                         .source_faults("a")
-                        .add(StreamFaultRule::next(1, call, expired));
+                        .add(StreamFaultRule::next(1, call, expired).on_shard(shard.clone()));
                 }
                 let status = fleet.view().status("a").unwrap();
                 assert!(!status.is_healthy(), "it says so");
@@ -59,6 +58,10 @@ fn a_handler_of_half_an_hour_keeps_its_lease_and_the_shard_goes_on_exactly_after
 
                 let after = ["a", "b", "c"].map(|name| fleet.view().tokens(name));
                 assert_eq!(after, before, "no lease has moved, and none was begun anew");
+                assert!(fleet.stream().reminted_iterators() > 0, "an iterator expired");
+                let struck =
+                    [StreamCall::Next, StreamCall::Open].map(|call| fleet.source_faults("a").struck(call));
+                assert_eq!(struck[0], 1, "the next read failed");
                 let tally = fleet.view().tally();
                 assert_eq!(tally.redelivered, 0, "each record came once: {tally:?}");
                 assert!(fleet.view().status("a").unwrap().is_healthy());

@@ -168,7 +168,7 @@ async fn a_shard_that_names_nothing_it_waits_for_is_opened_anew_and_is_a_concern
     bench.all_is_processed().await;
     bench
         .source
-        .add(StreamFaultRule::next(2, StreamCall::Next, StreamFault::Hang));
+        .add(StreamFaultRule::next(3, StreamCall::Next, StreamFault::Hang));
     bench.put(5);
     let stall = Settings::default().stall_timeout;
     bench.sleep(stall - 2 * SECOND).await;

@@ -8,6 +8,7 @@
 )]
 
 mod black_holes;
+mod pauses;
 mod served;
 mod sharing;
 mod subscribing;

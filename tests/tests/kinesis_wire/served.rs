@@ -11,8 +11,8 @@ use kcl_core::source::{Fetch, FetchLimit, RecordStream, Shard, SourceError, Star
 use kcl_core::time::{Clock, ClockExt as _, TokioClock};
 use kcl_kinesis::{FanOut, KinesisStream, PollingSettings, RecordFormat};
 use kcl_testkit::MemoryStream;
-use kcl_testkit::source_suite::{FixtureError, SourceFixture};
-use kcl_testkit::wire::{WireOptions, WireServer};
+use kcl_testkit::source_suite::{Disturbance, FixtureError, SourceFixture};
+use kcl_testkit::wire::{Fault, FaultRule, Operation, WireOptions, WireServer};
 
 pub(crate) const NAME: &str = "trucks";
 /// Real time after which a test gives up.
@@ -32,6 +32,7 @@ pub(crate) struct Served {
     pub(crate) source: KinesisStream,
     pub(crate) clock: TokioClock,
     read: Read,
+    options: WireOptions,
 }
 
 /// A configuration that reaches the server.
@@ -45,20 +46,28 @@ pub(crate) fn aws(server: &WireServer) -> SdkConfig {
         .build()
 }
 
+fn fan_out(options: &WireOptions) -> FanOut {
+    FanOut::consumer("suite")
+        .spacing(options.resubscribe_after)
+        .silence(options.heartbeat * 8)
+}
+
 impl Served {
     pub(crate) async fn new(shards: u32, options: WireOptions, read: Read) -> Self {
         let stream = MemoryStream::builder(NAME).shards(shards).build();
-        let spacing = options.resubscribe_after;
-        let server = WireServer::start([stream.clone()], options).await.unwrap();
+        let server = WireServer::start([stream.clone()], options.clone())
+            .await
+            .unwrap();
         let source = KinesisStream::new(&aws(&server), NAME);
         let polling = |format| PollingSettings {
             format,
+            request_deadline: Duration::from_secs(3),
             ..PollingSettings::default()
         };
         let source = match read {
             Read::Cbor => source.with_polling(polling(RecordFormat::Cbor)),
             Read::Json => source.with_polling(polling(RecordFormat::Json)),
-            Read::FanOut => source.with_fan_out(FanOut::consumer("suite").spacing(spacing)),
+            Read::FanOut => source.with_fan_out(fan_out(&options)),
         };
         Self {
             server,
@@ -66,7 +75,20 @@ impl Served {
             source,
             clock: TokioClock::new(),
             read,
+            options,
         }
+    }
+
+    /// Another worker reads the first shard as the same consumer, for a moment.
+    async fn take_over(&self) {
+        // Not sooner after the last subscription than the service allows.
+        self.clock.sleep(self.options.resubscribe_after).await;
+        let other = KinesisStream::new(&aws(&self.server), NAME).with_fan_out(fan_out(&self.options));
+        let mut taken = other
+            .open(&self.shard(), StartPosition::TrimHorizon)
+            .await
+            .unwrap();
+        taken.next(FetchLimit { records: 1 }).await.unwrap();
     }
 
     pub(crate) fn shard(&self) -> ShardId {
@@ -118,6 +140,31 @@ impl SourceFixture for Served {
 
     fn shares_shards(&self) -> bool {
         self.read != Read::FanOut
+    }
+
+    async fn disturb(&self, disturbance: Disturbance) -> bool {
+        let (faults, polls) = (self.server.faults(), self.read != Read::FanOut);
+        let rule = |fault, operation| FaultRule::new(fault).on(operation).times(2);
+        match (disturbance, polls) {
+            (Disturbance::Throttle, true) => faults.inject(rule(Fault::Throttle, Operation::GetRecords)),
+            (Disturbance::Throttle, false) => {
+                faults.inject(rule(Fault::Throttle, Operation::SubscribeToShard));
+                self.server.reset_connections();
+            }
+            (Disturbance::Expiry, true) => self.stream.expire_iterators(),
+            (Disturbance::Silence, true) => faults.inject(rule(Fault::HalfOpen, Operation::GetRecords)),
+            (Disturbance::Silence, false) => self.server.silence_subscriptions(),
+            (Disturbance::Takeover, false) => self.take_over().await,
+            _ => return false,
+        }
+        true
+    }
+
+    fn lifetime(&self) -> Option<Duration> {
+        Some(match self.read {
+            Read::FanOut => self.options.subscription_lifetime,
+            Read::Cbor | Read::Json => self.options.iterator_lifetime,
+        })
     }
 
     async fn put(

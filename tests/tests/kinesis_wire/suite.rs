@@ -7,10 +7,13 @@ use kcl_testkit::wire::{WireLimits, WireOptions};
 
 use crate::served::{Read, Served};
 
-/// The cases open a shard again and again, which is what the limits of subscriptions are against.
+/// The cases open a shard again and again, which is what the limits of subscriptions are against, and wait for several lives of iterators and
+/// subscriptions.
 fn options() -> WireOptions {
     WireOptions {
-        resubscribe_after: Duration::ZERO,
+        resubscribe_after: Duration::from_millis(300),
+        iterator_lifetime: Duration::from_secs(2),
+        subscription_lifetime: Duration::from_secs(2),
         heartbeat: Duration::from_millis(300),
         limits: WireLimits {
             calls_per_second: BTreeMap::new(),
