@@ -1,17 +1,20 @@
 //! Connections on which nothing comes: a worker notices within its deadline, says so, and reads on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::metrics::FETCHES;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::source::SourceErrorKind;
+use kcl_core::status::Concern;
 use kcl_core::time::{Clock as _, ClockExt as _};
 use kcl_core::worker::{Worker, WorkerHandle};
 use kcl_kinesis::{FanOut, KinesisStream, PollingSettings};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::wire::{Fault, FaultRule, Operation, WireOptions};
+use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 use crate::served::{NAME, PATIENCE, Read, Served, aws};
 
@@ -28,21 +31,67 @@ impl RecordProcessor for Counts {
     }
 }
 
-/// A worker that has read one record.
-async fn reading(served: &Served, source: KinesisStream) -> (WorkerHandle, Arc<AtomicUsize>) {
+/// How many fetches have failed.
+#[derive(Clone, Default)]
+struct FailedFetches(Arc<AtomicU64>);
+
+impl CounterFn for FailedFetches {
+    fn increment(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+    fn absolute(&self, _: u64) {}
+}
+
+impl Recorder for FailedFetches {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        let is_failed = key.labels().any(|label| label.value() == "failed");
+        match key.name() {
+            FETCHES if is_failed => Counter::from_arc(Arc::new(self.clone())),
+            _ => Counter::noop(),
+        }
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// A worker that has read one record, and what it has seen.
+struct Reading {
+    worker: WorkerHandle,
+    count: Arc<AtomicUsize>,
+    failed: FailedFetches,
+}
+
+async fn reading(served: &Served, source: KinesisStream) -> Reading {
     let count = Arc::<AtomicUsize>::default();
+    let failed = FailedFetches::default();
     let counted = Arc::clone(&count);
     let worker = Worker::builder("suite")
         .worker_id("a")
         .stream(source)
         .leases(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Counts(Arc::clone(&counted)))
+        .metrics_recorder(Arc::new(failed.clone()))
         .build()
         .unwrap()
         .start();
     served.put("first");
     counted_up_to(served, &count, 1).await;
-    (worker, count)
+    assert_eq!(failed.0.load(Ordering::Relaxed), 0);
+    Reading {
+        worker,
+        count,
+        failed,
+    }
 }
 
 async fn counted_up_to(served: &Served, count: &AtomicUsize, records: usize) {
@@ -59,7 +108,12 @@ async fn counted_up_to(served: &Served, count: &AtomicUsize, records: usize) {
 }
 
 /// From the fault to the next record, with the worker in trouble in between.
-async fn recovers(served: &Served, worker: WorkerHandle, count: &AtomicUsize, within: Duration) {
+async fn recovers(served: &Served, reading: Reading, within: Duration) {
+    let Reading {
+        worker,
+        count,
+        failed,
+    } = reading;
     let begun = served.clock.now();
     served.put("second");
     let red = worker.wait_for(|status| status.leases.values().any(|lease| lease.trouble.is_some()));
@@ -68,12 +122,19 @@ async fn recovers(served: &Served, worker: WorkerHandle, count: &AtomicUsize, wi
         .timeout(PATIENCE, red)
         .await
         .expect("the status shows the trouble");
-    let trouble = red.leases.values().next().unwrap().trouble;
-    assert_eq!(trouble, Some(SourceErrorKind::Unavailable));
-    counted_up_to(served, count, 2).await;
+    let lease = red.leases.values().next().unwrap();
+    let said = (lease.trouble, lease.concern, red.is_healthy());
+    let unreachable = (
+        Some(SourceErrorKind::Unavailable),
+        Some(Concern::Unreachable),
+        false,
+    );
+    assert_eq!(said, unreachable);
+    assert!(failed.0.load(Ordering::Relaxed) > 0, "and so do the metrics");
+    counted_up_to(served, &count, 2).await;
     let took = served.clock.now().saturating_since(begun);
     assert!(took <= within, "{took:?}");
-    let green = worker.wait_for(|status| status.leases.values().all(|lease| lease.trouble.is_none()));
+    let green = worker.wait_for(|status| status.is_healthy());
     served
         .clock
         .timeout(PATIENCE, green)
@@ -90,10 +151,10 @@ async fn polling_recovers_from(fault: Fault) {
         ..PollingSettings::default()
     };
     let source = served.source.clone().with_polling(settings);
-    let (worker, count) = reading(&served, source).await;
+    let reading = reading(&served, source).await;
     let rule = FaultRule::new(fault).on(Operation::GetRecords).times(1);
     served.server.faults().inject(rule);
-    recovers(&served, worker, &count, DEADLINE + SECOND).await;
+    recovers(&served, reading, DEADLINE + SECOND).await;
 }
 
 #[tokio::test]
@@ -133,16 +194,16 @@ async fn by_fan_out() -> (Served, KinesisStream) {
 #[tokio::test]
 async fn a_subscription_that_falls_silent_is_opened_anew_in_time() {
     let (served, source) = by_fan_out().await;
-    let (worker, count) = reading(&served, source).await;
+    let reading = reading(&served, source).await;
     served.server.silence_subscriptions();
     // And a second of pause after an error, with its jitter.
-    recovers(&served, worker, &count, DEADLINE + 2 * SECOND + SECOND).await;
+    recovers(&served, reading, DEADLINE + 2 * SECOND + SECOND).await;
 }
 
 #[tokio::test]
 async fn a_subscription_whose_connection_is_reset_is_opened_anew_at_once() {
     let (served, source) = by_fan_out().await;
-    let (worker, count) = reading(&served, source).await;
+    let reading = reading(&served, source).await;
     served.server.reset_connections();
-    recovers(&served, worker, &count, 2 * SECOND + SECOND).await;
+    recovers(&served, reading, 2 * SECOND + SECOND).await;
 }
