@@ -14,6 +14,7 @@ use kcl_core::metrics::{BYTES_HELD, STARVED};
 use kcl_core::model::{Record, ShardId};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
+use kcl_core::status::Concern;
 use kcl_core::time::{ClockExt as _, TokioClock};
 use kcl_core::worker::{Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
@@ -314,6 +315,7 @@ async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
     let (reason, since) = lease.waiting.unwrap();
     assert_eq!(reason, WaitReason::ByteBudget);
     assert!(since.saturating_since(kcl_core::time::Moment::ZERO) < 60 * SECOND);
+    assert_eq!(lease.concern, Some(Concern::Starved));
     assert_eq!(meters.starved.load(Ordering::Relaxed), 1);
     assert!(meters.most.load(Ordering::Relaxed) <= BUDGET);
     // It stays the owner, and the other shard does not suffer.

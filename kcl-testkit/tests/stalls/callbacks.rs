@@ -1,9 +1,18 @@
 //! A callback that takes long: no stall, but said.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+
+use kcl_core::lifecycle::WaitReason;
 use kcl_core::metrics::{SHARDS_OF_CONCERN, STALLS, WAIT_SECONDS};
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
 use kcl_core::status::Concern;
+use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::worker::Worker;
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_testkit::MemoryStream;
 use kcl_testkit::processors::Misbehaviour;
 use tracing::field::{Field, Visit};
 use tracing::{Level, Subscriber};
@@ -11,6 +20,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 use crate::bench::{Bench, SECOND};
+use crate::meters::Meters;
 
 thread_local! {
     /// The messages of all warnings on this thread, which is that of one test.
@@ -90,4 +100,55 @@ async fn a_callback_that_returns_in_the_end_is_no_concern_any_more() {
     assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "slow_callback"), 0.0);
     assert_eq!(bench.meters.of(WAIT_SECONDS, "callback"), 0.0);
     bench.stops_cleanly().await;
+}
+
+/// Takes an hour to begin.
+struct SlowStart(TokioClock);
+
+#[async_trait]
+impl RecordProcessor for SlowStart {
+    async fn initialize(&mut self, _: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        self.0.sleep(3600 * SECOND).await;
+        Ok(StartFrom::Checkpoint)
+    }
+
+    async fn process_records(&mut self, _: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_initialize_that_takes_an_hour_keeps_its_lease_and_shows_its_age() {
+    let (clock, meters) = (TokioClock::new(), Meters::default());
+    let stream = MemoryStream::builder("trucks")
+        .shards(1)
+        .clock(Arc::new(clock))
+        .build();
+    let worker = Worker::builder("stalls")
+        .worker_id("a")
+        .stream(stream)
+        .leases(MemoryLeaseStore::new())
+        .processor(move |_: &ShardContext| SlowStart(clock))
+        .metrics_recorder(Arc::new(meters.clone()))
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    worker.wait_for(|status| !status.leases.is_empty()).await;
+    clock.sleep(3000 * SECOND).await;
+    let status = worker.status();
+    let lease = status.leases.values().next().unwrap();
+    let (reason, age) = lease.waited(status.at).unwrap();
+    assert_eq!((reason, age.as_secs()), (WaitReason::Initialize, 3000));
+    assert_eq!(lease.concern, Some(Concern::SlowCallback));
+    let measured = meters.of(WAIT_SECONDS, "initialize");
+    assert!((2999.0..=3000.0).contains(&measured), "{measured}");
+    assert_eq!(meters.read(STALLS), 0.0);
+    let token = lease.token;
+    clock.sleep(700 * SECOND).await;
+    let status = worker.status();
+    assert!(status.is_healthy());
+    assert_eq!(status.leases.values().next().unwrap().token, token);
+    worker.drain();
+    assert!(worker.stopped().await.unwrap().is_clean());
 }

@@ -384,10 +384,21 @@ async fn a_panic_of_the_users_code_costs_its_processor_and_nothing_else() {
         Where::Drop,
     ] {
         let (stream, worker, trap, clock) = trapped(at);
+        let tokens = || {
+            worker
+                .status()
+                .leases
+                .values()
+                .map(|lease| lease.token)
+                .collect::<Vec<_>>()
+        };
+        worker.wait_for(|status| !status.leases.is_empty()).await;
+        let before = tokens();
         for n in 0..10 {
             stream.put(format!("truck-{n}"), "x").unwrap();
         }
         clock.sleep(20 * SECOND).await;
+        assert_eq!(tokens(), before, "{at:?} costs no lease");
         let shard = stream.shards_snapshot()[0].shard.id.clone();
         stream.split(&shard).unwrap();
         let children = worker.wait_for(|status| status.leases.len() == 2);
