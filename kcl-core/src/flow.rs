@@ -1,6 +1,7 @@
 //! How fast shards are read, as whoever runs the worker wishes: pauses and rates, for a shard, a stream or the whole worker.
 //!
-//! A paused shard keeps its lease: what must not be read must not be read by another worker either. Whoever wants that stops the worker.
+//! A paused shard keeps its lease, and no other worker reads it because of the pause. It may still be moved for the balance when workers
+//! come, and the worker that it is moved to knows of no pause: to stop reading everywhere, pause every worker.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -112,6 +113,13 @@ impl Brakes {
         rates.map(NonZeroU32::get).min()
     }
 
+    /// The most bytes that one fetch is to bring in these scopes: no more than a second's worth.
+    pub(crate) fn most_bytes(&self, of: &[Scope]) -> Option<u64> {
+        let scopes = self.lock();
+        let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.kib);
+        rates.map(|kib| u64::from(kib.get()) * 1024).min()
+    }
+
     /// So much was read at `now`.
     pub(crate) fn took(&self, of: &[Scope], records: usize, bytes: usize, now: Moment) {
         let mut scopes = self.lock();
@@ -183,7 +191,7 @@ impl Flow {
     }
 
     /// Reads no faster than this in this scope; `None` ends the limit. Where several scopes limit a shard, all of them do.
-    /// A batch holds at most what may be read in a second. Status shows the wait as [`RateLimit`](crate::lifecycle::WaitReason::RateLimit).
+    /// A batch holds at most what may be read in a second, by the size of the records so far, and one record in any case. Status shows the wait as [`RateLimit`](crate::lifecycle::WaitReason::RateLimit).
     pub fn limit(&self, scope: Scope, rate: Option<Rate>) {
         self.brakes.limit(scope, rate);
     }

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -157,4 +157,51 @@ async fn a_source_that_is_read_every_few_minutes_is_not_taken_for_stuck() {
     );
     worker.drain();
     assert!(worker.stopped().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_bytes_bounds_each_batch_too() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(1)
+        .clock(Arc::new(clock))
+        .build();
+    let sizes = Arc::<Mutex<Vec<usize>>>::default();
+    let noted = Arc::clone(&sizes);
+    let worker = Worker::builder("flow")
+        .worker_id("a")
+        .stream(stream.clone())
+        .leases(MemoryLeaseStore::new())
+        .processor(move |_: &ShardContext| Sizes(Arc::clone(&noted)))
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    let kib = NonZeroU32::new(100);
+    worker.flow().limit(
+        Scope::Worker,
+        Some(Rate {
+            kib,
+            ..Rate::default()
+        }),
+    );
+    for _ in 0..1000 {
+        stream.put("truck", vec![0; 1024]).unwrap();
+    }
+    clock.sleep(60 * SECOND).await;
+    let sizes = sizes.lock().unwrap().clone();
+    assert_eq!(sizes.iter().sum::<usize>(), 1000);
+    assert!(sizes.iter().all(|size| *size <= 100), "{sizes:?}");
+    worker.drain();
+    assert!(worker.stopped().await.unwrap().is_clean());
+}
+
+struct Sizes(Arc<Mutex<Vec<usize>>>);
+
+#[async_trait]
+impl RecordProcessor for Sizes {
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.0.lock().unwrap().push(batch.len());
+        Ok(())
+    }
 }

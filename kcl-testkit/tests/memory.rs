@@ -326,3 +326,45 @@ async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
     worker.stop_now();
     worker.stopped().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn records_larger_than_the_part_of_a_shard_wait_for_room_and_come_once() {
+    let payload = Bytes::from(vec![0; 1024 * KIB]);
+    let bench = bench(40, |stream, key| {
+        for _ in 0..3 {
+            stream.put_with_hash_key("truck", key, payload.clone()).unwrap();
+        }
+    });
+    bench.clock.sleep(120 * SECOND).await;
+    assert!(bench.most() <= BUDGET, "{} were held", bench.most());
+    bench.gate.add_permits(100_000);
+    bench.all_is_seen().await;
+    assert!(bench.most() <= BUDGET, "{} were held", bench.most());
+    bench.worker.drain();
+    assert!(bench.worker.stopped().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_begins_however_small_its_part_is_while_others_hold_all_that_is_lent() {
+    let large = Bytes::from(vec![0; 1024 * KIB]);
+    // More shards than half the budget has parts of 64 KiB: ten of them large and held up, the others small.
+    let bench = bench(400, |stream, key| {
+        let is_large = key < u128::MAX / 40;
+        for _ in 0..if is_large { 10 } else { 1 } {
+            let payload = if is_large {
+                large.clone()
+            } else {
+                Bytes::from_static(b"small")
+            };
+            stream.put_with_hash_key("truck", key, payload).unwrap();
+        }
+    });
+    bench.clock.sleep(600 * SECOND).await;
+    let begun = bench.seen.lock().unwrap().len();
+    assert!(begun >= 390, "{begun} of 400 shards were begun");
+    assert!(bench.most() <= BUDGET, "{} were held", bench.most());
+    bench.gate.add_permits(100_000);
+    bench.all_is_seen().await;
+    bench.worker.drain();
+    assert!(bench.worker.stopped().await.unwrap().is_clean());
+}

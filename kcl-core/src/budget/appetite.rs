@@ -24,18 +24,23 @@ impl Appetite {
 
     /// The room that this many records would fill, as far as one answer can.
     pub(crate) fn want(&self, records: u32) -> u64 {
-        let bytes = u64::from(records).saturating_mul(self.least());
+        let bytes = u64::from(records).saturating_mul(self.per_record());
         bytes.min(LARGEST_ANSWER + u64::from(records) * RECORD)
     }
 
-    /// The room for one record.
+    /// The room for one record; as long as none was seen, any.
     pub(crate) fn least(&self) -> u64 {
+        self.per_record.unwrap_or(RECORD)
+    }
+
+    /// What a record is taken for.
+    fn per_record(&self) -> u64 {
         self.per_record.unwrap_or(UNSEEN_RECORD)
     }
 
     /// How many records to ask for with this room.
     pub(crate) fn records_for(&self, bytes: u64, most: u32) -> u32 {
-        let records = bytes / self.least().max(1);
+        let records = bytes / self.per_record().max(1);
         u32::try_from(records).unwrap_or(u32::MAX).clamp(1, most.max(1))
     }
 
@@ -60,7 +65,8 @@ mod tests {
     #[test]
     fn a_larger_record_is_believed_at_once_and_a_smaller_one_by_halves() {
         let mut appetite = Appetite::new();
-        assert_eq!(appetite.least(), UNSEEN_RECORD);
+        // Even the smallest part of a budget is enough to begin with.
+        assert_eq!((appetite.least(), appetite.want(4)), (RECORD, 4 * UNSEEN_RECORD));
         appetite.learn(10, 10_240);
         assert_eq!(appetite.least(), 1024);
         appetite.learn(1, 1 << 20);

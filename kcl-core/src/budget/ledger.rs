@@ -76,7 +76,8 @@ impl Ledger {
     /// What the shard is given of what it wants, or a place among those who wait.
     ///
     /// Only who waits longest is lent anything, and of what can be lent never more than a quarter beyond what it needs: the next ones
-    /// shall not have to wait for a batch to be finished.
+    /// shall not have to wait for a batch to be finished. Who holds nothing is lent a single record all the same, as long as nobody is
+    /// assured of that room.
     pub(super) fn grant(
         &mut self,
         shard: &LeaseKey,
@@ -94,6 +95,12 @@ impl Ledger {
         let (want, least) = (want.max(least), least.min(self.limit / 2));
         let common = if is_first { self.lendable() } else { 0 };
         let needed = least.saturating_sub(own);
+        // Who holds nothing waits for nobody, where a single record can be lent without touching what others are assured of.
+        let common = if held == 0 && needed > common && needed <= self.unassured() {
+            needed
+        } else {
+            common
+        };
         let lent = want.saturating_sub(own).min(common).min((common / 4).max(needed));
         let granted = (want.min(own) + lent).min(self.limit.saturating_sub(self.held));
         // Whatever the parts say, a worker that holds nothing must be able to read something.
@@ -171,6 +178,12 @@ impl Ledger {
         (self.limit / 2).saturating_sub(self.lent)
     }
 
+    /// What no shard that is there is assured of, and none was lent.
+    fn unassured(&self) -> u64 {
+        let assured = self.assured().saturating_mul(self.open);
+        self.limit.saturating_sub(assured).saturating_sub(self.lent)
+    }
+
     /// After the assured parts have changed.
     fn recount(&mut self) {
         let assured = self.assured();
@@ -221,6 +234,19 @@ mod tests {
         let mut ledger = Ledger::new(1000);
         (0..1000).for_each(|n| ledger.open(&key(n)));
         assert_eq!(ledger.grant(&key(0), 9000, 9000, &mut None), Some(500));
+    }
+
+    #[test]
+    fn a_single_large_record_is_lent_past_those_who_wait_for_more() {
+        let mut ledger = Ledger::new(4 * 1024 * 1024);
+        (0..2).for_each(|n| ledger.open(&key(n)));
+        let large = 500 * 1024;
+        while ledger.grant(&key(0), large, large, &mut None).is_some() {}
+        let mut place = None;
+        assert_eq!(ledger.grant(&key(0), large, large, &mut place), None);
+        assert_eq!(ledger.grant(&key(1), large, large, &mut None), Some(large));
+        // But not twice: it holds something now.
+        assert_eq!(ledger.grant(&key(1), large, large, &mut None), None);
     }
 
     #[derive(Debug, Clone)]

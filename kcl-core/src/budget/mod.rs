@@ -231,6 +231,10 @@ mod tests {
         let accounts: Vec<_> = (0..5).map(|n| budget.open(&key(n))).collect();
         // 100 assured for each, 500 to lend.
         let mut first = accounts[0].reserve(600, 600).await;
+        let _parts = (
+            accounts[1].reserve(100, 100).await,
+            accounts[2].reserve(100, 100).await,
+        );
         let second = accounts[1].reserve(300, 300);
         let third = accounts[2].reserve(200, 200);
         let mut second = std::pin::pin!(second);
@@ -240,7 +244,7 @@ mod tests {
         // What is assured is there all the same.
         assert_eq!(accounts[3].reserve(100, 50).await.bytes(), 100);
         // Enough for the third, whose turn it is not.
-        first.set(450);
+        first.set(350);
         assert!(!is_ready(third.as_mut()));
         drop(first);
         assert!(is_ready(second.as_mut()));

@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 use crate::budget::{Account, Appetite, Held, Records};
 use crate::consumer::ownership::Ownership;
 use crate::consumer::start::Start;
-use crate::consumer::unpack::{Unpacked, Unreadable, unpack};
+use crate::consumer::unpack::{Misplaced, Unpacked, Unreadable, unpack};
 use crate::error::Causes;
 use crate::lifecycle::{Answer, Backlog, WaitReason};
 use crate::metrics::FetchOutcome;
 use crate::model::{Record, RecordPosition};
 use crate::processor::backoff;
 use crate::rng::Rng;
-use crate::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind};
+use crate::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind, StartPosition};
 use crate::streams::OpenStream;
 use crate::task::TaskPolicy;
 use crate::time::{Clock, ClockExt as _, Moment};
@@ -82,12 +82,18 @@ impl Fetcher {
             let Ok(place) = patiently(&*clock, &mut self.stream, sender.reserve()).await else {
                 return;
             };
+            let own = &self.own;
             let room = async {
-                until_known(&self.own).await;
-                let own = &self.own;
-                own.until_free(true, |reason| own.fetcher_waits(reason)).await;
-                own.fetcher_goes_on();
-                room_for(&self.own, &self.account, self.appetite).await
+                loop {
+                    until_known(own).await;
+                    own.until_free(true, |reason| own.fetcher_waits(reason)).await;
+                    own.fetcher_goes_on();
+                    let room = room_for(own, &self.account, self.appetite).await;
+                    // It may have been paused while it waited for room.
+                    if own.is_free() {
+                        return room;
+                    }
+                }
             };
             let room = patiently(&*clock, &mut self.stream, room).await;
             let begun = self.own.services.clock.now();
@@ -116,7 +122,8 @@ impl Fetcher {
         let services = &self.own.services;
         let most = services.brakes.most(&self.own.scopes).unwrap_or(u32::MAX);
         let most = most.min(services.settings.max_batch_records);
-        let records = self.appetite.records_for(room, most);
+        let bytes = services.brakes.most_bytes(&self.own.scopes).unwrap_or(u64::MAX);
+        let records = self.appetite.records_for(room.min(bytes), most);
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -151,29 +158,40 @@ impl Fetcher {
         let now = services.clock.now();
         let span = span(&records);
         let fetched = records.len();
-        let size = records.iter().map(Record::size).sum();
-        services.brakes.took(&own.scopes, fetched, size, now);
+        let mut size = records.iter().map(Record::size).sum();
+        if let (StartPosition::Latest, Some(first)) = (&self.start.position, records.first()) {
+            own.begun_at(first.sequence_number());
+        }
         let how = services.settings.aggregation;
         let Unpacked {
             mut records,
             mut unreadable,
-            outside,
-            withheld,
+            mut misplaced,
         } = unpack(records, how, own.row().hash_range, self.done.as_ref());
-        self.report_outside(outside, withheld);
         // Nothing is read beyond a record that cannot be read.
         if unreadable.is_some() {
             end = None;
         }
-        let bytes = Appetite::of(records.len(), bytes);
+        let (mut taken, bytes) = (fetched, Appetite::of(records.len(), bytes));
+        let asked = self.appetite.least();
         self.appetite.learn(fetched, bytes);
         let mut is_part = false;
         if records.is_empty() {
             room.set(0);
-        } else if !room.settle(bytes) && self.keep_what_fits(&mut records, &mut room) {
+        } else if !room.settle(bytes) && self.keep_what_fits(&mut records, &mut room, asked) {
             (end, unreadable) = (None, None);
             is_part = true;
+            // The others are read again, and counted then.
+            let last = records.last().map(Record::sequence_number);
+            misplaced.retain(|aggregate| last.is_some_and(|last| aggregate.sequence <= *last));
+            taken = records
+                .iter()
+                .filter(|record| record.position().sub_sequence == 0)
+                .count();
+            size = records.iter().map(Record::size).sum();
         }
+        services.brakes.took(&own.scopes, taken, size, now);
+        self.report_misplaced(&misplaced);
         if let Some(last) = records.last() {
             self.done = Some(last.position().detached());
         }
@@ -204,19 +222,28 @@ impl Fetcher {
     }
 
     /// Copies the records for which there is room, which frees the rest of the answer. Says whether there are others, which are read again.
-    fn keep_what_fits(&mut self, records: &mut Vec<Record>, room: &mut Held) -> bool {
+    ///
+    /// `asked` is the room for one record that was asked for. One that takes no more than that is kept in any case: there will never be
+    /// more room for it.
+    fn keep_what_fits(&mut self, records: &mut Vec<Record>, room: &mut Held, asked: u64) -> bool {
         let mut kept = 0;
         let fits = |record: &&Record| {
-            let with_it = kept + Appetite::of(1, record.size());
-            let fits = kept == 0 || with_it <= room.bytes();
+            let size = Appetite::of(1, record.size());
+            let fits = kept + size <= room.bytes() || (kept == 0 && size <= asked);
             if fits {
-                kept = with_it;
+                kept += size;
             }
             fits
         };
         let fitting: Vec<_> = records.iter().take_while(fits).map(Record::detached).collect();
         let is_part = fitting.len() < records.len();
-        if is_part && let Some(last) = fitting.last() {
+        if let (None, Some(first)) = (fitting.last(), records.first()) {
+            // Read again once there is room for it.
+            self.appetite.learn(1, Appetite::of(1, first.size()));
+            self.start.position = StartPosition::AtSequence(first.sequence_number().detached());
+            self.start.done.clone_from(&self.done);
+            self.stream = None;
+        } else if is_part && let Some(last) = fitting.last() {
             self.start = Start::after(last.position().clone());
             self.stream = None;
         }
@@ -226,10 +253,12 @@ impl Fetcher {
     }
 
     /// Says once that user records do not belong to the shard, and counts them all.
-    fn report_outside(&mut self, outside: usize, withheld: usize) {
-        if outside == 0 {
+    fn report_misplaced(&mut self, aggregates: &[Misplaced]) {
+        if aggregates.is_empty() {
             return;
         }
+        let outside = aggregates.iter().map(|aggregate| aggregate.outside).sum();
+        let withheld = aggregates.iter().map(|aggregate| aggregate.withheld).sum();
         let services = &self.own.services;
         services.metrics.outside_shard(outside, withheld);
         if !std::mem::replace(&mut self.saw_outside, true) {

@@ -19,7 +19,9 @@ use crate::lease::{
 };
 use crate::lifecycle::{Backlog, Behind, Progress, WaitReason};
 use crate::metrics::Metrics;
-use crate::model::{ApplicationName, LeaseKey, Position, RecordPosition, StreamIdentity, WorkerId};
+use crate::model::{
+    ApplicationName, LeaseKey, Position, RecordPosition, SequenceNumber, StreamIdentity, WorkerId,
+};
 use crate::processor::{
     CheckpointError, CheckpointSink, ErrorPolicy, FencingToken, RecordProcessorFactory, ShardContext,
 };
@@ -82,6 +84,8 @@ struct State {
     unresolved: Option<Moment>,
     stored_at: Moment,
     tracker: Tracker,
+    /// Where reading began that was to begin at the newest record.
+    begun_at: Option<SequenceNumber>,
     meter: Meter,
 }
 
@@ -162,6 +166,7 @@ impl Ownership {
                 unresolved: None,
                 stored_at: now,
                 tracker: Tracker::default(),
+                begun_at: None,
                 meter,
             }),
             backlog: Mutex::new(Backlog::new(now)),
@@ -220,6 +225,16 @@ impl Ownership {
         self.lock().tracker.last_delivered().cloned()
     }
 
+    /// The first record that came when the shard was opened at its newest.
+    pub(crate) fn begun_at(&self, first: &SequenceNumber) {
+        self.lock().begun_at.get_or_insert_with(|| first.detached());
+    }
+
+    /// Where the shard was begun, if it was opened at its newest record and has brought some: to open it so again would skip them.
+    pub(crate) fn begun(&self) -> Option<SequenceNumber> {
+        self.lock().begun_at.clone()
+    }
+
     /// Takes in a batch that is about to be handed to the processor.
     pub(crate) fn deliver(&self, records: Arc<Records>) -> BatchId {
         self.lock().tracker.deliver(records)
@@ -229,6 +244,12 @@ impl Ownership {
     pub(crate) fn finish_batch(&self, batch: BatchId) {
         self.lock().tracker.finish_batch(batch);
         self.dirty.notify_one();
+    }
+
+    /// Whether reading is neither paused nor ahead of its rate.
+    pub(crate) fn is_free(&self) -> bool {
+        let services = &self.services;
+        services.brakes.hold(&self.scopes, services.clock.now()).is_none()
     }
 
     /// Waits until reading is neither paused nor ahead of its rate. `shown` says what is waited for; nothing is said where there is no wait.

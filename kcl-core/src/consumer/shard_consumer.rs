@@ -18,7 +18,7 @@ use crate::lease::hold::HoldVerdict;
 use crate::lifecycle::{Backlog, ConsumerEnd, ConsumerEvent, ConsumerState, WaitReason, transition};
 use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom, backoff, decide};
 use crate::settings::Checkpointing;
-use crate::source::{ShardEnd, SourceErrorKind};
+use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
 use crate::time::ClockExt as _;
 
 /// Runs the life of one consumer, from its first state to its end.
@@ -250,17 +250,16 @@ impl ShardConsumer {
 
     /// Where to read on: after what was delivered in this ownership, or where the ownership begins.
     fn start(&self) -> Start {
-        match self.own.last_delivered() {
-            Some(last) => Start::after(last),
-            None => start_of(
-                &self.own.row(),
-                &self.wish,
-                self.own
-                    .stream
-                    .initial_position
-                    .unwrap_or(self.own.services.settings.initial_position),
-            ),
+        if let Some(last) = self.own.last_delivered() {
+            return Start::after(last);
         }
+        let configured = self.own.services.settings.initial_position;
+        let configured = self.own.stream.initial_position.unwrap_or(configured);
+        let mut start = start_of(&self.own.row(), &self.wish, configured);
+        if let (StartPosition::Latest, Some(begun)) = (&start.position, self.own.begun()) {
+            start.position = StartPosition::AtSequence(begun);
+        }
+        start
     }
 
     /// Waits while the shard is paused, and then until the lease is live.

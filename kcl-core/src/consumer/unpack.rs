@@ -1,8 +1,8 @@
 //! Aggregated records become the user records in them.
 
-use kcl_aggregation::{Aggregate, OutsideShard, UserRecord, seems_aggregated};
+use kcl_aggregation::{OutsideShard, UserRecord, seems_aggregated};
 
-use crate::model::{HashKeyRange, Record, RecordPosition};
+use crate::model::{HashKeyRange, Record, RecordPosition, SequenceNumber};
 use crate::settings::Aggregation;
 
 /// Records as the user's code sees them.
@@ -11,7 +11,15 @@ pub(crate) struct Unpacked {
     pub(crate) records: Vec<Record>,
     /// Where it went no further, if it did not.
     pub(crate) unreadable: Option<Unreadable>,
-    /// How many user records did not belong to the shard, and how many of an aggregate were left out for that.
+    /// The aggregates with user records that do not belong to the shard.
+    pub(crate) misplaced: Vec<Misplaced>,
+}
+
+/// An aggregate with user records that do not belong to the shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Misplaced {
+    pub(crate) sequence: SequenceNumber,
+    /// How many do not, and how many of the aggregate were left out for that.
     pub(crate) outside: usize,
     pub(crate) withheld: usize,
 }
@@ -67,20 +75,25 @@ impl Unpacked {
             position: position.detached(),
             why,
         };
-        let aggregate = kcl_aggregation::unpack(record.data())
-            .map_err(|error| at(record.position(), error.to_string()))?;
+        let within = done.filter(|done| &done.sequence == record.sequence_number());
+        let aggregate = match kcl_aggregation::unpack(record.data()) {
+            Ok(aggregate) => aggregate,
+            // Whoever got past it, with another setting or another library, is not stopped at it again.
+            Err(_) if within.is_some() => return Ok(()),
+            Err(error) => return Err(at(record.position(), error.to_string())),
+        };
         let Some(aggregate) = aggregate else {
             if done.is_none_or(|done| done < record.position()) {
                 self.records.push(record);
             }
             return Ok(());
         };
-        // Counted when it is met first, not again when reading goes on inside of it.
-        let is_new = done.is_none_or(|done| &done.sequence != record.sequence_number());
         let policy = match how {
             Aggregation::Deliver | Aggregation::Raw => OutsideShard::Deliver,
             Aggregation::Filter => OutsideShard::FilterAggregate,
             Aggregation::FilterRecords => OutsideShard::FilterRecords,
+            // What was begun is gone on with: somebody decided about it already.
+            Aggregation::Fail if within.is_some() => OutsideShard::Deliver,
             Aggregation::Fail => OutsideShard::Fail,
         };
         let admitted = match shard {
@@ -90,13 +103,23 @@ impl Unpacked {
                 .map(Some)?,
             None => None,
         };
-        if let Some(admitted) = admitted.as_ref().filter(|_| is_new) {
-            self.outside += admitted.outside();
-            self.withheld += admitted.withheld();
+        // Counted when it is met first, not again when reading goes on inside of it.
+        if let Some(admitted) = admitted.as_ref().filter(|_| within.is_none()) {
+            let (outside, withheld) = (admitted.outside(), admitted.withheld());
+            if outside > 0 {
+                let sequence = record.sequence_number().detached();
+                self.misplaced.push(Misplaced {
+                    sequence,
+                    outside,
+                    withheld,
+                });
+            }
         }
-        let users = match &admitted {
-            Some(admitted) => admitted.records(),
-            None => Aggregate::records(&aggregate),
+        let users = match (&admitted, within) {
+            (Some(admitted), None) => admitted.records(),
+            (Some(admitted), Some(done)) => admitted.records_after(done.sub_sequence),
+            (None, None) => aggregate.records(),
+            (None, Some(done)) => aggregate.records_after(done.sub_sequence),
         };
         for user in users {
             let user = user.map_err(|error| {
@@ -106,10 +129,7 @@ impl Unpacked {
                 };
                 at(&position, error.to_string())
             })?;
-            let user = of_user(&record, user);
-            if done.is_none_or(|done| done < user.position()) {
-                self.records.push(user);
-            }
+            self.records.push(of_user(&record, user));
         }
         Ok(())
     }
@@ -136,7 +156,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::SequenceNumber;
 
     fn plain(number: u128) -> Record {
         Record::new(SequenceNumber::from(number), format!("plain {number}"))
@@ -168,6 +187,13 @@ mod tests {
             sequence: SequenceNumber::from(number),
             sub_sequence,
         }
+    }
+
+    fn misplaced(unpacked: &Unpacked) -> (usize, usize) {
+        let all = unpacked.misplaced.iter();
+        all.fold((0, 0), |(outside, withheld), one| {
+            (outside + one.outside, withheld + one.withheld)
+        })
     }
 
     fn places(unpacked: &Unpacked) -> Vec<String> {
@@ -206,7 +232,7 @@ mod tests {
         for (how, expected, withheld) in rows {
             let unpacked = unpack(records(), how, low_half(), None);
             assert_eq!(places(&unpacked), expected, "{how:?}");
-            assert_eq!((unpacked.outside, unpacked.withheld), (1, withheld), "{how:?}");
+            assert_eq!(misplaced(&unpacked), (1, withheld), "{how:?}");
             assert_eq!(unpacked.unreadable, None);
         }
         let failed = unpack(records(), Aggregation::Fail, low_half(), None);
@@ -223,7 +249,7 @@ mod tests {
     fn what_is_outside_is_counted_once_though_reading_goes_on_inside() {
         let records = vec![aggregate(1, &[5, 15, 16])];
         let rest = unpack(records, Aggregation::Deliver, low_half(), Some(&at(1, 0)));
-        assert_eq!((places(&rest).len(), rest.outside), (2, 0));
+        assert_eq!((places(&rest).len(), misplaced(&rest)), (2, (0, 0)));
     }
 
     #[test]
@@ -234,6 +260,18 @@ mod tests {
         assert_eq!(unpacked.unreadable.unwrap().position, at(2, 0));
         let raw = unpack(records(), Aggregation::Raw, low_half(), None);
         assert_eq!(raw.records.len(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_read_stops_nobody_who_is_past_it() {
+        let records = || vec![corrupt(2), plain(3)];
+        // As left by a worker that took it raw, or by the Java KCL.
+        let past = unpack(records(), Aggregation::Deliver, low_half(), Some(&at(2, 0)));
+        assert_eq!((places(&past), past.unreadable), (vec!["3".to_owned()], None));
+        let mixed = || vec![aggregate(1, &[5, 15, 6])];
+        let begun = unpack(mixed(), Aggregation::Fail, low_half(), Some(&at(1, 0)));
+        assert_eq!(places(&begun), ["1/1", "1/2"]);
+        assert_eq!(begun.unreadable, None);
     }
 
     proptest! {
