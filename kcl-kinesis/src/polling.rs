@@ -130,6 +130,7 @@ impl PollingStream {
         Fetch {
             records,
             bytes: answer.body_bytes,
+            kept: 0,
             behind: read.behind,
             end: self.end.clone(),
             wait: self.pace.wait_after(read, self.calls.clock.now()),

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,9 +11,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kcl_core::lifecycle::WaitReason;
 use kcl_core::metrics::{BYTES_HELD, STARVED};
-use kcl_core::model::{Record, ShardId};
+use kcl_core::model::{Record, ShardId, StreamIdentity};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
+use kcl_core::source::{
+    Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition,
+    StreamSource,
+};
 use kcl_core::status::Concern;
 use kcl_core::time::{ClockExt as _, TokioClock};
 use kcl_core::worker::{Worker, WorkerHandle};
@@ -367,4 +371,110 @@ async fn a_shard_begins_however_small_its_part_is_while_others_hold_all_that_is_
     bench.all_is_seen().await;
     bench.worker.drain();
     assert!(bench.worker.stopped().await.unwrap().is_clean());
+}
+
+/// A source that says of every answer that it keeps so much beside it, until it is told to let go.
+#[derive(Debug, Clone)]
+struct Keeps {
+    stream: MemoryStream,
+    bytes: usize,
+    told: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct KeepsRecords {
+    inner: Box<dyn RecordStream>,
+    keeps: Keeps,
+}
+
+#[async_trait]
+impl StreamSource for Keeps {
+    fn name(&self) -> &str {
+        self.stream.name()
+    }
+
+    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
+        self.stream.identity().await
+    }
+
+    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
+        self.stream.shards(filter, page).await
+    }
+
+    async fn open(
+        &self,
+        shard: &ShardId,
+        start: StartPosition,
+    ) -> Result<Box<dyn RecordStream>, SourceError> {
+        Ok(Box::new(KeepsRecords {
+            inner: self.stream.open(shard, start).await?,
+            keeps: self.clone(),
+        }))
+    }
+}
+
+#[async_trait]
+impl RecordStream for KeepsRecords {
+    async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
+        let mut fetch = self.inner.next(limit).await?;
+        fetch.kept = if fetch.records.is_empty() {
+            0
+        } else {
+            self.keeps.bytes
+        };
+        Ok(fetch)
+    }
+
+    fn pause(&mut self) {
+        self.keeps.told.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_source_keeps_beside_an_answer_counts_and_is_let_go_of_where_there_is_no_room() {
+    let few = 4 * 1024 * KIB;
+    for (bytes, is_told) in [(few, 0), (BUDGET as usize, 1)] {
+        let (meters, seen, gate) = (Meters::default(), Seen::default(), Arc::new(Semaphore::new(10)));
+        let clock = TokioClock::new();
+        let stream = MemoryStream::builder("trucks").clock(Arc::new(clock)).build();
+        for _ in 0..5 {
+            stream.put("truck", "somewhere").unwrap();
+        }
+        let keeps = Keeps {
+            stream: stream.clone(),
+            bytes,
+            told: Arc::default(),
+        };
+        let (told, noted, open) = (Arc::clone(&keeps.told), Arc::clone(&seen), Arc::clone(&gate));
+        let worker = Worker::builder("memory")
+            .worker_id("a")
+            .stream(keeps)
+            .leases(MemoryLeaseStore::new())
+            .processor(move |_: &ShardContext| Gated {
+                seen: Arc::clone(&noted),
+                gate: Arc::clone(&open),
+            })
+            .settings(Settings {
+                memory_budget: 32,
+                ..Settings::default()
+            })
+            .metrics_recorder(Arc::new(meters.clone()))
+            .clock(Arc::new(clock))
+            .build()
+            .unwrap()
+            .start();
+        let bench = Bench {
+            stream,
+            worker,
+            meters,
+            clock,
+            seen,
+            gate,
+        };
+        bench.all_is_seen().await;
+        assert_eq!(told.load(Ordering::Relaxed), is_told, "{bytes} bytes");
+        assert!((few as u64..=BUDGET).contains(&bench.most()), "{}", bench.most());
+        bench.worker.drain();
+        assert!(bench.worker.stopped().await.unwrap().is_clean());
+    }
 }

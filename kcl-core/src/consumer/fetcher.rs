@@ -151,6 +151,7 @@ impl Fetcher {
         let Fetch {
             records,
             bytes,
+            kept,
             behind,
             mut end,
             ..
@@ -178,7 +179,7 @@ impl Fetcher {
         let mut is_part = false;
         if records.is_empty() {
             room.set(0);
-        } else if !room.settle(bytes) && self.keep_what_fits(&mut records, &mut room, asked) {
+        } else if !self.settle(&mut room, bytes, kept) && self.keep_what_fits(&mut records, &mut room, asked) {
             (end, unreadable) = (None, None);
             is_part = true;
             // The others are read again, and counted then.
@@ -219,6 +220,20 @@ impl Fetcher {
             end,
             unreadable,
         })
+    }
+
+    /// Makes the room what the answer takes, with what the source keeps of it. If there is none for that, the source lets go of it, and reads it
+    /// again. Says whether there is room for the records at least.
+    fn settle(&mut self, room: &mut Held, bytes: u64, kept: usize) -> bool {
+        if kept > 0 {
+            if room.settle(bytes.saturating_add(kept as u64)) {
+                return true;
+            }
+            if let Some(stream) = &mut self.stream {
+                stream.pause();
+            }
+        }
+        room.settle(bytes)
     }
 
     /// Copies the records for which there is room, which frees the rest of the answer. Says whether there are others, which are read again.

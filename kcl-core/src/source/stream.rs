@@ -72,7 +72,8 @@ pub trait RecordStream: Send + fmt::Debug {
     /// Dropping the future loses no record: the next call goes on from where the last successful one ended.
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError>;
 
-    /// Lets go of what costs something while nobody reads, such as a subscription: the reader is held up for longer than a moment.
+    /// Lets go of what costs something while nobody reads, such as a subscription, or records that came along beyond the limit of a fetch:
+    /// the reader is held up for longer than a moment, or there is no room for them.
     ///
     /// The next fetch goes on from where the last successful one ended.
     fn pause(&mut self) {}
@@ -148,6 +149,9 @@ pub struct Fetch {
     pub records: Vec<Record>,
     /// How much memory the records keep, in bytes: that of the whole answer where they are slices of it.
     pub bytes: usize,
+    /// How much memory the source keeps beside that for the fetches to come, in bytes: of records that came along beyond the limit.
+    /// None after [`pause`](RecordStream::pause).
+    pub kept: usize,
     /// How far behind the newest record of the shard this fetch is, where the source tells.
     pub behind: Option<Duration>,
     /// Set with the last fetch of a closed shard: there will be no more.

@@ -465,6 +465,7 @@ impl State {
             behind: Some(reading.behind),
             end: reading.end,
             wait,
+            ..Fetch::default()
         };
         Ok((fetch, self.mint(reading.next, now)))
     }
