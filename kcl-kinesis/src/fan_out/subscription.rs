@@ -31,6 +31,14 @@ struct Subscription {
     _line: LineUser,
 }
 
+/// What an event brought beyond the limit of the fetch.
+#[derive(Debug)]
+struct Rest {
+    fetch: Fetch,
+    /// The last record before it, which was handed on.
+    after: SequenceNumber,
+}
+
 /// One open shard. What counts is `continuation`, or `start` before there was one; a subscription is only the way to go on.
 #[derive(Debug)]
 pub(crate) struct SubscriptionStream {
@@ -44,8 +52,7 @@ pub(crate) struct SubscriptionStream {
     continuation: Option<SequenceNumber>,
     delivered: Option<SequenceNumber>,
     subscription: Option<Subscription>,
-    /// What an event brought beyond the limit of the fetch.
-    rest: Option<Fetch>,
+    rest: Option<Rest>,
     end: Option<ShardEnd>,
 }
 
@@ -192,7 +199,7 @@ impl SubscriptionStream {
             bytes: body_bytes,
             behind,
             end: ended.then_some(ShardEnd { children }),
-            wait: Duration::ZERO,
+            ..Fetch::default()
         })
     }
 
@@ -200,20 +207,35 @@ impl SubscriptionStream {
     fn part(&mut self, mut fetch: Fetch, limit: FetchLimit) -> Fetch {
         let most = usize::try_from(limit.records.max(1)).unwrap_or(usize::MAX);
         if fetch.records.len() > most {
-            let rest = fetch.records.split_off(most);
-            let bytes: usize = rest.iter().map(Record::size).sum();
-            fetch.bytes = fetch.bytes.saturating_sub(bytes);
-            self.rest = Some(Fetch {
-                records: rest,
-                bytes,
-                end: fetch.end.take(),
-                ..fetch
-            });
+            let records = fetch.records.split_off(most);
+            if let Some(last) = fetch.records.last() {
+                let bytes = records.iter().map(Record::size).sum();
+                fetch.bytes = fetch.bytes.saturating_sub(bytes);
+                fetch.kept = bytes + records.len() * size_of::<Record>();
+                self.rest = Some(Rest {
+                    after: last.sequence_number().detached(),
+                    fetch: Fetch {
+                        records,
+                        bytes,
+                        kept: 0,
+                        end: fetch.end.take(),
+                        ..fetch
+                    },
+                });
+            }
         } else if let Some(end) = &fetch.end {
             self.end = Some(end.clone());
             self.close(Ended::InOrder);
         }
         fetch
+    }
+
+    /// Gives back what was taken in and not handed on: it is read again.
+    fn forget_rest(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            self.delivered = Some(rest.after.clone());
+            self.continuation = Some(rest.after);
+        }
     }
 }
 
@@ -221,7 +243,7 @@ impl SubscriptionStream {
 impl RecordStream for SubscriptionStream {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
         if let Some(rest) = self.rest.take() {
-            return Ok(self.part(rest, limit));
+            return Ok(self.part(rest.fetch, limit));
         }
         if let Some(end) = &self.end {
             return Ok(Fetch {
@@ -254,8 +276,125 @@ impl RecordStream for SubscriptionStream {
     }
 
     fn pause(&mut self) {
+        self.forget_rest();
         if self.subscription.is_some() {
             self.close(Ended::InOrder);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kinesis::config::BehaviorVersion;
+    use aws_sdk_kinesis::primitives::Blob;
+    use aws_sdk_kinesis::types::{ChildShard, HashKeyRange};
+    use aws_sdk_kinesis::{Client, Config, types};
+    use kcl_core::time::TokioClock;
+
+    use super::*;
+    use crate::fan_out::{FanOut, Lines};
+
+    /// A reader that has no subscription yet.
+    fn reader() -> SubscriptionStream {
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .build();
+        let client = Client::from_conf(config.clone());
+        let reader = FanOutReader::new(FanOut::consumer("test"), Lines::new(config));
+        SubscriptionStream {
+            calls: Calls::new(&client, "orders".to_owned(), Arc::new(TokioClock::new())),
+            reader: Arc::new(reader),
+            shard: ShardId::new("shardId-000000000001").unwrap(),
+            rng: Rng::from_seed(1),
+            start: StartPosition::TrimHorizon,
+            continuation: None,
+            delivered: None,
+            subscription: None,
+            rest: None,
+            end: None,
+        }
+    }
+
+    /// An event with records of these numbers, ten bytes each.
+    fn event(
+        numbers: std::ops::RangeInclusive<u32>,
+        continuation: &str,
+        children: Option<Vec<ChildShard>>,
+    ) -> SubscribeToShardEvent {
+        let record = |number: u32| {
+            let record = types::Record::builder().sequence_number(number.to_string());
+            record.data(Blob::new([0; 10])).partition_key("").build().unwrap()
+        };
+        SubscribeToShardEvent::builder()
+            .set_records(Some(numbers.map(record).collect()))
+            .continuation_sequence_number(continuation)
+            .millis_behind_latest(0)
+            .set_child_shards(children)
+            .build()
+            .unwrap()
+    }
+
+    fn child() -> ChildShard {
+        let range = HashKeyRange::builder()
+            .starting_hash_key("0")
+            .ending_hash_key("9");
+        ChildShard::builder()
+            .shard_id("shardId-000000000002")
+            .parent_shards("shardId-000000000001")
+            .hash_key_range(range.build().unwrap())
+            .build()
+            .unwrap()
+    }
+
+    fn numbers(fetch: &Fetch) -> Vec<u32> {
+        let number = |record: &Record| record.sequence_number().as_str().parse().unwrap();
+        fetch.records.iter().map(number).collect()
+    }
+
+    const ONE: FetchLimit = FetchLimit { records: 1 };
+
+    #[tokio::test]
+    async fn what_came_beyond_the_limit_is_charged_with_each_part() {
+        let mut reader = reader();
+        let fetch = reader.take_in(event(1..=3, "7", None)).unwrap();
+        let whole = fetch.bytes;
+        let mut fetch = reader.part(fetch, ONE);
+        for number in 1..=3 {
+            assert_eq!((numbers(&fetch), fetch.bytes), (vec![number], 10));
+            let left = 3 - number as usize;
+            assert_eq!(fetch.kept, left * (10 + size_of::<Record>()));
+            assert!(fetch.bytes + fetch.kept >= whole - 10 * (number as usize - 1));
+            if left > 0 {
+                fetch = reader.next(ONE).await.unwrap();
+            }
+        }
+        assert!(reader.rest.is_none());
+        assert_eq!(reader.continuation, Some("7".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_pause_lets_go_of_what_came_beyond_the_limit_and_goes_on_after_the_last_record_handed_on() {
+        let mut reader = reader();
+        let fetch = reader.take_in(event(1..=9, "", Some(vec![child()]))).unwrap();
+        assert_eq!(numbers(&reader.part(fetch, ONE)), [1]);
+        let second = reader.next(FetchLimit { records: 3 }).await.unwrap();
+        assert_eq!((numbers(&second), second.end), (vec![2, 3, 4], None));
+        reader.pause();
+        assert!(reader.rest.is_none());
+        assert_eq!(reader.continuation, Some("4".parse().unwrap()));
+        // A new subscription brings what was given back, and not what was handed on.
+        let again = reader.take_in(event(4..=9, "", Some(vec![child()]))).unwrap();
+        assert_eq!(numbers(&again), [5, 6, 7, 8, 9]);
+        assert_eq!(again.end.unwrap().children.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pause_without_a_rest_keeps_the_place_behind_the_last_record() {
+        let mut reader = reader();
+        let fetch = reader.take_in(event(1..=2, "7", None)).unwrap();
+        assert_eq!(numbers(&reader.part(fetch, FetchLimit { records: 2 })), [1, 2]);
+        reader.pause();
+        assert_eq!(reader.continuation, Some("7".parse().unwrap()));
+        assert_eq!(reader.delivered, Some("2".parse().unwrap()));
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use kcl_core::model::ShardId;
-use kcl_core::source::{SourceErrorKind, StartPosition, StreamSource as _};
+use kcl_core::source::{FetchLimit, SourceErrorKind, StartPosition, StreamSource as _};
 use kcl_core::time::{Clock as _, ClockExt as _};
 use kcl_kinesis::{FanOut, KinesisStream};
-use kcl_testkit::wire::{Fault, FaultRule, Operation, WireOptions};
+use kcl_testkit::wire::{Fault, FaultRule, Operation, WireLimits, WireOptions};
 
 use crate::served::{NAME, Read, Served, aws, next, payloads};
 
@@ -130,6 +130,34 @@ async fn a_reader_that_pauses_gives_its_subscription_up_and_misses_nothing() {
         read.extend(payloads(&mut reader).await);
     }
     assert_eq!(read, ["2", "3"]);
+}
+
+#[tokio::test]
+async fn a_reader_that_pauses_within_an_event_gets_the_rest_of_it_exactly_once() {
+    let options = WireOptions {
+        resubscribe_after: Duration::from_millis(100),
+        limits: WireLimits::none(),
+        ..WireOptions::default()
+    };
+    let served = Served::new(1, options, Read::FanOut).await;
+    let numbers: Vec<_> = (0..9).map(|number: u32| number.to_string()).collect();
+    numbers.iter().for_each(|number| served.put(number));
+    let mut reader = served.open(StartPosition::TrimHorizon).await;
+    let mut seen = Vec::new();
+    while seen.len() < numbers.len() {
+        let fetch = reader.next(FetchLimit { records: 1 }).await.unwrap();
+        for record in &fetch.records {
+            seen.push(String::from_utf8(record.data().to_vec()).unwrap());
+        }
+        // Within the event, and behind it.
+        if [1, 4, 9].contains(&seen.len()) {
+            reader.pause();
+        }
+    }
+    assert_eq!(seen, numbers);
+    assert_eq!(served.server.requests().count(Operation::SubscribeToShard), 3);
+    served.put("more");
+    assert_eq!(payloads(&mut reader).await, ["more"]);
 }
 
 #[tokio::test]
