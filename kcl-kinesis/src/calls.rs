@@ -18,7 +18,7 @@ use aws_sdk_kinesis::types::{
 };
 use aws_sdk_kinesis::{Client, Config};
 use kcl_core::model::ShardId;
-use kcl_core::source::{FetchLimit, ShardFilter, StartPosition};
+use kcl_core::source::{FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
 use kcl_core::time::{Clock, ClockExt as _, Timestamp};
 
 use crate::cbor::{self, Body, KinesisCbor, NOT_CBOR};
@@ -393,11 +393,13 @@ impl Calls {
     }
 }
 
-/// Whether a failure may mean that the server does not speak CBOR.
+/// Whether a failure may mean that the server does not speak CBOR. That it is busy, or refuses the reader, says nothing about that: a
+/// balancer in front of the service says so in HTML.
 fn refuses_cbor(failure: &Failure) -> bool {
-    [NOT_CBOR, SERIALIZATION, UNKNOWN_OPERATION]
-        .into_iter()
-        .any(|code| failure.has_code(code))
+    failure.error.kind() == SourceErrorKind::Invalid
+        && [NOT_CBOR, SERIALIZATION, UNKNOWN_OPERATION]
+            .into_iter()
+            .any(|code| failure.has_code(code))
 }
 
 fn sdk_filter(filter: ShardFilter) -> Option<types::ShardFilter> {

@@ -4,6 +4,7 @@ use kcl_core::source::{RecordStream, SourceErrorKind, StartPosition, StreamSourc
 use kcl_kinesis::{PollingSettings, RecordFormat};
 use serde_json::json;
 
+use crate::encoding::CBOR;
 use crate::server::{Answer, Server, error, iterator, next, numbers, ok, records, shard};
 
 async fn open(server: &Server, format: RecordFormat) -> Box<dyn RecordStream> {
@@ -99,20 +100,23 @@ async fn a_server_without_cbor_is_asked_in_json_from_then_on() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_something_in_between_does_not_change_the_format() {
-    let gateway = Answer::Reply {
-        status: 503,
-        body: "<html>busy</html>".to_owned(),
-        dated: true,
-    };
-    let server = Server::with([iterator("i0"), gateway.clone()]).that_refuses_cbor(gateway.clone());
-    let mut reader = open(&server, RecordFormat::Cbor).await;
-    let failure = next(&mut reader).await.unwrap_err();
-    assert_eq!(failure.kind(), SourceErrorKind::Unavailable, "{failure}");
-    server.then([gateway]);
-    server.operations();
-    next(&mut reader).await.unwrap_err();
-    // Asked in CBOR again, and in JSON again.
-    assert_eq!(server.operations().len(), 2);
+    for (status, kind) in [
+        (503, SourceErrorKind::Unavailable),
+        (502, SourceErrorKind::Unavailable),
+        (429, SourceErrorKind::Throttled),
+        (403, SourceErrorKind::Denied),
+    ] {
+        let server = Server::with([iterator("i0"), Answer::Page(status), records(&[1], "i1")]);
+        let mut reader = open(&server, RecordFormat::Cbor).await;
+        let failure = next(&mut reader).await.unwrap_err();
+        assert_eq!(failure.kind(), kind, "{failure}");
+        assert_eq!(numbers(&mut reader).await, ["1"]);
+        assert_eq!(
+            server.operations(),
+            ["GetShardIterator", "GetRecords", "GetRecords"]
+        );
+        assert_eq!(server.content_types()[1..], [CBOR, CBOR], "{status}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,8 @@ pub(crate) enum Answer {
         body: String,
         dated: bool,
     },
+    /// What stands in front of the service answers, in HTML.
+    Page(u16),
     /// The connection stays open and nothing comes.
     Silence,
 }
@@ -91,6 +93,7 @@ pub(crate) type Asked = (String, Value);
 pub(crate) struct Server {
     script: Arc<Mutex<VecDeque<Answer>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
+    content_types: Arc<Mutex<Vec<String>>>,
     /// What it answers to a request in CBOR, if it does not speak it.
     refusal: Option<Answer>,
 }
@@ -130,6 +133,11 @@ impl Server {
     /// What was asked since the last call.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *lock(&self.asked))
+    }
+
+    /// The content types of what was asked since the last call.
+    pub(crate) fn content_types(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.content_types))
     }
 
     /// The operations asked since the last call.
@@ -182,7 +190,9 @@ impl HttpConnector for Server {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-        let in_cbor = request.headers().get("content-type") == Some(encoding::CBOR);
+        let content_type = request.headers().get("content-type").unwrap_or_default();
+        let in_cbor = content_type == encoding::CBOR;
+        lock(&self.content_types).push(content_type.to_owned());
         let body = request.body().bytes().unwrap();
         let input = if in_cbor {
             encoding::from_cbor(body)
@@ -209,6 +219,12 @@ impl HttpConnector for Server {
                     if dated {
                         response.headers_mut().insert("date", DATE);
                     }
+                    Ok(response)
+                }
+                Answer::Page(status) => {
+                    let status = StatusCode::try_from(status).unwrap();
+                    let mut response = HttpResponse::new(status, SdkBody::from("<html>busy</html>"));
+                    response.headers_mut().insert("content-type", "text/html");
                     Ok(response)
                 }
                 Answer::Silence => std::future::pending().await,
