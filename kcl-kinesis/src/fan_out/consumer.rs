@@ -59,18 +59,19 @@ impl FanOutReader {
 async fn ready_consumer(calls: &Calls, name: &str, register: bool) -> Result<String, SourceError> {
     let stream = calls.stream_arn().await?;
     let patience = calls.clock.now() + calls.polling.request_deadline;
-    let mut found = match find(calls, &stream, name).await? {
-        Some(found) => found,
-        None if register => registered(calls, &stream, name).await?,
-        None => {
-            let message = format!(
-                "the stream {} has no consumer named {name}; register it, or let the workers do so with FanOut::consumer",
-                calls.stream_name()
-            );
-            return Err(SourceError::new(SourceErrorKind::Invalid, message));
-        }
-    };
     loop {
+        let found = match find(calls, &stream, name).await? {
+            Some(found) => found,
+            // It was never there, or it was being deleted.
+            None if register => registered(calls, &stream, name).await?,
+            None => {
+                let message = format!(
+                    "the stream {} has no consumer named {name}; register it, or let the workers do so with FanOut::consumer",
+                    calls.stream_name()
+                );
+                return Err(SourceError::new(SourceErrorKind::Invalid, message));
+            }
+        };
         if found.status == ConsumerStatus::Active {
             return Ok(found.arn);
         }
@@ -83,11 +84,6 @@ async fn ready_consumer(calls: &Calls, name: &str, register: bool) -> Result<Str
             return Err(SourceError::new(SourceErrorKind::Unavailable, message));
         }
         calls.clock.sleep(LOOK).await;
-        found = match find(calls, &stream, name).await? {
-            Some(found) => found,
-            // It was being deleted.
-            None => registered(calls, &stream, name).await?,
-        };
     }
 }
 

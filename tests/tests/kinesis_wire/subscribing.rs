@@ -235,6 +235,34 @@ async fn a_consumer_that_is_gone_is_registered_again() {
 }
 
 #[tokio::test]
+async fn a_consumer_of_somebody_else_that_is_being_deleted_is_not_registered_again() {
+    let options = WireOptions {
+        consumer_transition: Duration::from_millis(1500),
+        ..WireOptions::default()
+    };
+    let served = Served::new(1, options, Read::FanOut).await;
+    served.open(StartPosition::TrimHorizon).await;
+    let registered = || served.server.requests().count(Operation::RegisterStreamConsumer);
+    assert_eq!(registered(), 1);
+    served.source.deregister_consumer().await.unwrap();
+    let looks = || served.server.requests().count(Operation::DescribeStreamConsumer);
+    let before = looks();
+    let theirs = FanOut::registered_consumer("suite");
+    let source = KinesisStream::new(&aws(&served.server), NAME).with_fan_out(theirs);
+    let refused = source
+        .open(&served.shard(), StartPosition::TrimHorizon)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), SourceErrorKind::Invalid, "{refused}");
+    assert!(
+        refused.to_string().contains("no consumer named suite"),
+        "{refused}"
+    );
+    assert!(looks() >= before + 2, "it was there at the first look");
+    assert_eq!(registered(), 1);
+}
+
+#[tokio::test]
 async fn many_unread_subscriptions_do_not_hold_up_requests() {
     let served = Served::new(20, WireOptions::default(), Read::FanOut).await;
     let payload = "x".repeat(500_000);
