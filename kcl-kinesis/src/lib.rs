@@ -36,6 +36,7 @@ mod errors;
 mod fan_out;
 mod pace;
 mod polling;
+mod share;
 mod stream;
 
 pub use aws_sdk_kinesis;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kcl_core::time::Moment;
 
+use crate::share::{Share, WHOLE};
+
 /// How a shard is polled. Plain data; values out of range are replaced by the nearest in range.
 ///
 /// The limits are those of [Kinesis Data Streams](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html) for one shard,
@@ -109,10 +111,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new(settings: PollingSettings) -> Self {
+    /// The pace of a reader that begins with this share of the shard.
+    pub(crate) fn new(settings: PollingSettings, share: Share) -> Self {
         Self {
             settings: settings.in_range(),
-            share: Share::default(),
+            share,
         }
     }
 
@@ -121,48 +124,15 @@ impl Pace {
         wait_after(read, &self.settings, self.share.at(now))
     }
 
-    /// The service refused a read, since it was one too many for the shard.
-    pub(crate) fn throttled(&mut self, now: Moment) {
+    /// The service refused a read, since it was one too many for the shard. Returns the share that is left.
+    pub(crate) fn throttled(&mut self, now: Moment) -> Share {
         self.share = self.share.halved(now);
+        self.share
     }
 
     /// How long while nothing is there to read.
     pub(crate) fn idle(&self) -> Duration {
         self.settings.idle_interval
-    }
-}
-
-/// The part of a shard's limits that this reader uses, in thousandths.
-///
-/// What others read is not known, only that there was too much of it. So the part is halved then, and grows slowly: readers that all do
-/// so come to equal parts, whatever they begin with ("additive increase, multiplicative decrease").
-#[derive(Debug, Clone, Copy, Default)]
-struct Share {
-    /// What it was last cut to, and when.
-    cut: Option<(u32, Moment)>,
-}
-
-const WHOLE: u32 = 1000;
-/// One read in two seconds at the limits of Kinesis: rarer, and it would take long to notice that the others have gone.
-const SMALLEST: u32 = WHOLE / 10;
-/// Growth each second: half a minute from half to whole.
-const GROWTH: u32 = WHOLE / 50;
-
-impl Share {
-    fn at(self, now: Moment) -> u32 {
-        let Some((cut_to, when)) = self.cut else {
-            return WHOLE;
-        };
-        let millis = u32::try_from(now.saturating_since(when).as_millis()).unwrap_or(u32::MAX);
-        let grown = millis.saturating_mul(GROWTH) / 1000;
-        cut_to.saturating_add(grown).min(WHOLE)
-    }
-
-    fn halved(self, now: Moment) -> Self {
-        let half = (self.at(now) / 2).max(SMALLEST);
-        Self {
-            cut: Some((half, now)),
-        }
     }
 }
 
@@ -201,6 +171,7 @@ fn time_for(bytes: u64, per_second: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::SMALLEST;
     use proptest::prelude::*;
 
     const MIB: u64 = 1024 * 1024;
@@ -247,7 +218,7 @@ mod tests {
         assert_eq!(mended.idle_interval, Duration::from_millis(200));
         assert_eq!(mended.request_deadline, Duration::from_millis(100));
         assert_eq!((mended.reads_per_second, mended.bytes_per_second), (1, 1));
-        let pace = Pace::new(broken);
+        let pace = Pace::new(broken, Share::default());
         assert_eq!(
             pace.wait_after(read(1, 2, None), Moment::ZERO),
             Duration::from_secs(2)
@@ -256,20 +227,6 @@ mod tests {
 
     fn at(millis: u64) -> Moment {
         Moment::ZERO + Duration::from_millis(millis)
-    }
-
-    #[test]
-    fn a_refusal_halves_the_share_down_to_a_tenth_and_time_brings_it_back() {
-        let mut share = Share::default();
-        let mut seen = Vec::new();
-        for _ in 0..5 {
-            share = share.halved(at(0));
-            seen.push(share.at(at(0)));
-        }
-        assert_eq!(seen, [500, 250, 125, 100, 100]);
-        assert_eq!(share.at(at(1000)), 120);
-        assert_eq!(share.at(at(45_000)), 1000);
-        assert_eq!(share.at(at(u64::from(u32::MAX) * 3)), 1000);
     }
 
     #[test]
@@ -297,7 +254,7 @@ mod tests {
     fn readers(count: usize) -> (Vec<u32>, u32) {
         const ALLOWED: u32 = 5;
         let behind = read(10, 100, Some(60_000));
-        let mut paces = vec![Pace::new(PollingSettings::default()); count];
+        let mut paces = vec![Pace::new(PollingSettings::default(), Share::default()); count];
         let mut next: Vec<u64> = (0..count as u64).map(|number| number * 37).collect();
         let (mut answered, mut refused) = (vec![0; count], 0);
         let (mut second, mut used) = (0, 0);

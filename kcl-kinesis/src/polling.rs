@@ -1,5 +1,6 @@
 //! One shard, polled with GetRecords.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use crate::calls::Calls;
 use crate::convert::Answer;
 use crate::errors::{EXPIRED_ITERATOR, Failure, INVALID_ARGUMENT};
 use crate::pace::{Pace, Read};
+use crate::share::Shares;
 
 /// An iterator older than this is not used again. Kinesis takes it for five minutes.
 const ITERATOR_AGE: Duration = Duration::from_secs(4 * 60);
@@ -38,6 +40,7 @@ pub(crate) struct PollingStream {
     delivered: Option<SequenceNumber>,
     iterator: Option<ShardIterator>,
     pace: Pace,
+    shares: Arc<Shares>,
     end: Option<ShardEnd>,
 }
 
@@ -45,6 +48,7 @@ impl PollingStream {
     /// Opens a shard. LATEST is resolved here: to an iterator, and to the service's time in case that is never used.
     pub(crate) async fn open(
         calls: Calls,
+        shares: Arc<Shares>,
         shard: ShardId,
         start: StartPosition,
     ) -> Result<Self, SourceError> {
@@ -52,7 +56,8 @@ impl PollingStream {
         let (token, made) = calls.iterator(&shard, &start).await?;
         Ok(Self {
             start: fixed(start, made),
-            pace: Pace::new(calls.polling),
+            pace: Pace::new(calls.polling, shares.of(&shard)),
+            shares,
             calls,
             shard,
             delivered: None,
@@ -153,7 +158,9 @@ impl RecordStream for PollingStream {
             Ok(answer) => Ok(self.take_in(answer, asked)),
             Err(error) => {
                 if error.kind() == SourceErrorKind::Throttled {
-                    self.pace.throttled(self.calls.clock.now());
+                    let now = self.calls.clock.now();
+                    let share = self.pace.throttled(now);
+                    self.shares.keep(&self.shard, share, now);
                 }
                 Err(error)
             }

@@ -19,6 +19,7 @@ use crate::errors::RESOURCE_NOT_FOUND;
 use crate::fan_out::{Consumer, FanOut, FanOutReader, Lines, SubscriptionStream};
 use crate::pace::PollingSettings;
 use crate::polling::PollingStream;
+use crate::share::Shares;
 
 /// A stream of Kinesis Data Streams, read by polling or by [enhanced fan-out](Self::with_fan_out).
 ///
@@ -40,6 +41,8 @@ use crate::polling::PollingStream;
 #[derive(Clone)]
 pub struct KinesisStream {
     calls: Calls,
+    /// What is left of the shards' limits where others poll them, too.
+    shares: Arc<Shares>,
     /// How it is read by enhanced fan-out, if it is.
     fan_out: Option<Arc<FanOutReader>>,
 }
@@ -64,6 +67,7 @@ impl KinesisStream {
         let clock = Arc::new(TokioClock::new());
         Self {
             calls: Calls::new(client, name_or_arn.into(), clock),
+            shares: Arc::default(),
             fan_out: None,
         }
     }
@@ -72,6 +76,8 @@ impl KinesisStream {
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.calls.clock = clock;
+        // The moments of another clock mean nothing to this one.
+        self.shares = Arc::default();
         self
     }
 
@@ -177,7 +183,10 @@ impl StreamSource for KinesisStream {
     ) -> Result<Box<dyn RecordStream>, SourceError> {
         let (calls, shard) = (self.calls.clone(), shard.clone());
         Ok(match &self.fan_out {
-            None => Box::new(PollingStream::open(calls, shard, start).await?),
+            None => {
+                let shares = Arc::clone(&self.shares);
+                Box::new(PollingStream::open(calls, shares, shard, start).await?)
+            }
             Some(reader) => {
                 Box::new(SubscriptionStream::open(calls, Arc::clone(reader), shard, start).await?)
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kcl_core::source::{FetchLimit, SourceErrorKind, StartPosition, StreamSource as _};
 use kcl_core::time::{ClockExt as _, Timestamp, TokioClock};
+use kcl_kinesis::KinesisStream;
 use serde_json::json;
 
 use crate::server::{
@@ -255,6 +256,28 @@ async fn a_fetch_says_how_far_behind_it_is_and_how_long_to_wait() {
     assert_eq!(fetch.wait.as_millis(), 1500);
     assert_eq!(next(&mut reader).await.unwrap().wait, Duration::from_millis(200));
     assert_eq!(next(&mut reader).await.unwrap().wait, Duration::from_millis(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_opened_again_is_read_at_the_share_that_was_left_of_it() {
+    let server = Server::with([
+        iterator("i0"),
+        error(400, "ProvisionedThroughputExceededException"),
+        iterator("j0"),
+        records(&[1], "j1"),
+        iterator("k0"),
+        records(&[2], "k1"),
+    ]);
+    let stream = server.stream();
+    let open =
+        async |source: &KinesisStream| source.open(&shard(), StartPosition::TrimHorizon).await.unwrap();
+    next(&mut open(&stream).await).await.unwrap_err();
+    // Half of the five reads a second that the shard answers.
+    let fetch = next(&mut open(&stream.clone()).await).await.unwrap();
+    assert_eq!(fetch.wait, Duration::from_millis(400));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    let fetch = next(&mut open(&stream).await).await.unwrap();
+    assert_eq!(fetch.wait, Duration::from_millis(200));
 }
 
 #[tokio::test(start_paused = true)]
