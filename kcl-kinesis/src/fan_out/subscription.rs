@@ -178,7 +178,8 @@ impl SubscriptionStream {
             body_bytes,
             ..
         } = answer;
-        let ended = !children.is_empty();
+        // Children beside a place to go on would be news of a closed shard that has more to read.
+        let ended = continuation.is_none() && !children.is_empty();
         if continuation.is_none() && !ended {
             let message = format!(
                 "an event of {} of the stream {} has neither a place to go on nor children",
@@ -386,6 +387,28 @@ mod tests {
         let again = reader.take_in(event(4..=9, "", Some(vec![child()]))).unwrap();
         assert_eq!(numbers(&again), [5, 6, 7, 8, 9]);
         assert_eq!(again.end.unwrap().children.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn children_end_the_shard_only_where_there_is_no_place_to_go_on() {
+        let rows = [
+            ("7", Some(vec![child()]), false),
+            ("7", Some(Vec::new()), false),
+            ("7", None, false),
+            ("", Some(vec![child()]), true),
+        ];
+        for (continuation, children, ends) in rows {
+            let mut reader = reader();
+            let fetch = reader.take_in(event(1..=2, continuation, children)).unwrap();
+            let fetch = reader.part(fetch, FetchLimit { records: 2 });
+            assert_eq!((fetch.end.is_some(), reader.end.is_some()), (ends, ends));
+        }
+        for children in [None, Some(Vec::new())] {
+            let mut reader = reader();
+            let failed = reader.take_in(event(1..=2, "", children)).unwrap_err();
+            assert_eq!(failed.kind(), SourceErrorKind::Invalid, "{failed}");
+            assert_eq!((reader.delivered, reader.continuation), (None, None));
+        }
     }
 
     #[tokio::test]
