@@ -95,9 +95,14 @@ const CODES: &[(&str, SourceErrorKind, &str)] = &[
 ];
 
 const NO_STREAM: &str = "create it, or correct the name, the region or the account of the credentials";
+/// Of the actions that name a consumer instead of a stream.
+const NO_CONSUMER: &str = "register the consumer, or correct its name or ARN; or the shard is gone";
 const GRANT: &str = "grant the action on the stream to the role of this worker";
 const CREDENTIALS: &str = "check the access key and the session token";
 const SIGNATURE: &str = "check the secret access key and this host's clock";
+
+/// The actions for which what is not there is most likely the consumer.
+const CONSUMER_ACTIONS: [&str; 2] = ["kinesis:SubscribeToShard", "kinesis:DescribeStreamConsumer"];
 
 /// The meaning of an error code that came with this HTTP status, and what to do. A code that is not listed is judged by the status.
 pub(crate) fn meaning(code: Option<&str>, status: u16) -> (SourceErrorKind, &'static str) {
@@ -231,7 +236,10 @@ impl Request<'_> {
     }
 
     fn service_error(&self, error: &impl ProvideErrorMetadata, status: u16) -> Failure {
-        let (kind, advice) = meaning(error.code(), status);
+        let (kind, advice) = match meaning(error.code(), status) {
+            (NotFound, _) if CONSUMER_ACTIONS.contains(&self.action) => (NotFound, NO_CONSUMER),
+            meaning => meaning,
+        };
         let mut message = match error.code() {
             Some(code) => format!("{self}: {code}"),
             None => format!("{self}: HTTP status {status}"),

@@ -263,6 +263,36 @@ async fn a_consumer_of_somebody_else_that_is_being_deleted_is_not_registered_aga
 }
 
 #[tokio::test]
+async fn a_given_consumer_that_is_unknown_or_gone_is_not_taken_for_a_missing_stream() {
+    let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
+    let arn = served.stream.identity().await.unwrap().arn;
+    let given = FanOut::consumer_arn(format!("{arn}/consumer/nobody:1700000000"));
+    let source = KinesisStream::new(&aws(&served.server), NAME).with_fan_out(given);
+    let unknown = source
+        .open(&served.shard(), StartPosition::TrimHorizon)
+        .await
+        .unwrap_err();
+
+    let mut reader = served.open(StartPosition::TrimHorizon).await;
+    served.put("1");
+    assert_eq!(payloads(&mut reader).await, ["1"]);
+    served.source.deregister_consumer().await.unwrap();
+    let gone = loop {
+        if let Err(error) = next(&mut reader).await {
+            break error;
+        }
+    };
+    for error in [unknown, gone] {
+        assert_eq!(error.kind(), SourceErrorKind::NotFound, "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains("register the consumer") && !said.contains("create it"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn many_unread_subscriptions_do_not_hold_up_requests() {
     let served = Served::new(20, WireOptions::default(), Read::FanOut).await;
     let payload = "x".repeat(500_000);
