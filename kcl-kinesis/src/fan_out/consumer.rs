@@ -1,11 +1,12 @@
 //! The consumer as which a stream is read: found, or registered by the worker that comes first.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::ConsumerStatus;
+use kcl_core::rng::Rng;
 use kcl_core::source::{SourceError, SourceErrorKind};
-use kcl_core::time::ClockExt as _;
+use kcl_core::time::{ClockExt as _, Moment};
 use tokio::sync::OnceCell;
 
 use crate::calls::{Calls, Registered};
@@ -17,6 +18,9 @@ use crate::fan_out::{Consumer, FanOut};
 /// How often to look whether a new consumer is ready.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// The shortest time from a failed look for the consumer to the next, before jitter.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// What all subscriptions of a stream share.
 #[derive(Debug)]
 pub(crate) struct FanOutReader {
@@ -25,6 +29,15 @@ pub(crate) struct FanOutReader {
     pub(crate) turns: Turns,
     /// The consumer's ARN, once it is known. One task asks, and the others wait for it.
     known: Mutex<Arc<OnceCell<String>>>,
+    /// The last look was in vain: all shards are told so until it is time for another.
+    failed: Mutex<Option<Failed>>,
+}
+
+#[derive(Debug)]
+struct Failed {
+    kind: SourceErrorKind,
+    message: String,
+    until: Moment,
 }
 
 impl FanOutReader {
@@ -34,25 +47,55 @@ impl FanOutReader {
             settings,
             lines,
             known: Mutex::default(),
+            failed: Mutex::default(),
         }
     }
 
     /// The ARN of the consumer, which is registered and ready.
-    pub(crate) async fn consumer_arn(&self, calls: &Calls) -> Result<String, SourceError> {
+    pub(crate) async fn consumer_arn(&self, calls: &Calls, rng: &mut Rng) -> Result<String, SourceError> {
         match &self.settings.consumer {
             Consumer::Given { arn } => Ok(arn.clone()),
             Consumer::Named { name, register } => {
-                let known = Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner));
-                let arn = known.get_or_try_init(|| ready_consumer(calls, name, *register));
+                let known = Arc::clone(&lock(&self.known));
+                let arn = known.get_or_try_init(|| self.look(calls, name, *register, rng));
                 arn.await.cloned()
             }
         }
     }
 
-    /// The consumer may be gone: it is looked for again.
-    pub(crate) fn doubt_consumer(&self) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    /// Looks for the consumer, unless that failed a moment ago. Of the shards that wait one after another each would otherwise ask again.
+    async fn look(
+        &self,
+        calls: &Calls,
+        name: &str,
+        register: bool,
+        rng: &mut Rng,
+    ) -> Result<String, SourceError> {
+        if let Some(failed) = &*lock(&self.failed)
+            && calls.clock.now() < failed.until
+        {
+            return Err(SourceError::new(failed.kind, failed.message.clone()));
+        }
+        let found = ready_consumer(calls, name, register).await;
+        *lock(&self.failed) = found.as_ref().err().map(|error| Failed {
+            kind: error.kind(),
+            message: error.to_string(),
+            until: calls.clock.now() + PAUSE + Duration::from_millis(rng.below(1000)),
+        });
+        found
     }
+
+    /// The consumer with this ARN may be gone: it is looked for again, unless another shard had that done already.
+    pub(crate) fn doubt_consumer(&self, arn: &str) {
+        let mut known = lock(&self.known);
+        if known.get().is_some_and(|known| known == arn) {
+            *known = Arc::default();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Finds the consumer, or registers it, and waits until it is ready, for as long as one request may take.

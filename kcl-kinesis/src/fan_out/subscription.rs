@@ -46,6 +46,8 @@ pub(crate) struct SubscriptionStream {
     reader: Arc<FanOutReader>,
     shard: ShardId,
     rng: Rng,
+    /// As which it was last subscribed; empty before the first time.
+    consumer: String,
     /// Where to begin as long as no event came. Never LATEST, which would be another place each time.
     start: StartPosition,
     /// Where the last event ended, which advances without records, too.
@@ -70,6 +72,7 @@ impl SubscriptionStream {
             calls,
             reader,
             shard,
+            consumer: String::new(),
             start,
             continuation: None,
             delivered: None,
@@ -86,7 +89,8 @@ impl SubscriptionStream {
     async fn subscribe(&mut self) -> Result<Timestamp, SourceError> {
         let turn = self.reader.turns.next(&self.shard);
         self.calls.clock.sleep_until(turn).await;
-        let consumer = self.reader.consumer_arn(&self.calls).await?;
+        let consumer = self.reader.consumer_arn(&self.calls, &mut self.rng).await?;
+        self.consumer.clone_from(&consumer);
         let start = match &self.continuation {
             Some(continuation) => StartPosition::AfterSequence(continuation.clone()),
             None => self.start.clone(),
@@ -163,7 +167,7 @@ impl SubscriptionStream {
         self.close(if in_use { Ended::InUse } else { Ended::Failed });
         if failure.has_code(RESOURCE_NOT_FOUND) {
             // The stream, the shard or the consumer: only the consumer is remembered.
-            self.reader.doubt_consumer();
+            self.reader.doubt_consumer(&self.consumer);
         }
         failure.into()
     }
@@ -307,6 +311,7 @@ mod tests {
             reader: Arc::new(reader),
             shard: ShardId::new("shardId-000000000001").unwrap(),
             rng: Rng::from_seed(1),
+            consumer: String::new(),
             start: StartPosition::TrimHorizon,
             continuation: None,
             delivered: None,

@@ -293,6 +293,48 @@ async fn a_given_consumer_that_is_unknown_or_gone_is_not_taken_for_a_missing_str
 }
 
 #[tokio::test]
+async fn a_consumer_that_cannot_be_found_is_not_looked_for_by_every_shard() {
+    const SHARDS: u32 = 50;
+    let served = Served::new(SHARDS, WireOptions::default(), Read::FanOut).await;
+    let looks = || served.server.requests().count(Operation::DescribeStreamConsumer);
+    let rule = FaultRule::new(Fault::InternalFailure).on(Operation::DescribeStreamConsumer);
+    served.server.faults().inject(rule);
+    let open_all = async || {
+        let mut opening = tokio::task::JoinSet::new();
+        for n in 0..SHARDS {
+            let source = served.source.clone();
+            let shard = ShardId::new(format!("shardId-{n:012}")).unwrap();
+            opening.spawn(async move { source.open(&shard, StartPosition::TrimHorizon).await });
+        }
+        opening.join_all().await
+    };
+    for opened in open_all().await {
+        let failed = opened.unwrap_err();
+        assert_eq!(failed.kind(), SourceErrorKind::Unavailable, "{failed}");
+        assert!(
+            failed.to_string().contains("InternalFailureException"),
+            "{failed}"
+        );
+    }
+    assert_eq!(looks(), 1);
+
+    // All are told of the next look as well, and of one that succeeds.
+    served.clock.sleep(Duration::from_secs(2)).await;
+    assert!(open_all().await.iter().all(Result::is_err));
+    assert_eq!(looks(), 2);
+    served.server.faults().clear();
+    served.clock.sleep(Duration::from_secs(2)).await;
+    let opened = open_all().await;
+    assert!(opened.iter().all(Result::is_ok), "{opened:?}");
+    // It was registered then, and looked at until it was ready.
+    assert!(looks() <= 6, "{}", looks());
+    assert_eq!(
+        served.server.requests().count(Operation::RegisterStreamConsumer),
+        1
+    );
+}
+
+#[tokio::test]
 async fn many_unread_subscriptions_do_not_hold_up_requests() {
     let served = Served::new(20, WireOptions::default(), Read::FanOut).await;
     let payload = "x".repeat(500_000);
