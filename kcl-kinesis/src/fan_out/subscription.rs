@@ -1,5 +1,6 @@
 //! One shard, read by enhanced fan-out: a row of subscriptions, each from where the one before ended.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,6 @@ use crate::fan_out::timing::Ended;
 use crate::polling::fixed;
 
 /// An open subscription.
-#[derive(Debug)]
 struct Subscription {
     events: Events,
     /// When it is replaced.
@@ -29,6 +29,16 @@ struct Subscription {
     /// Whether it has brought anything.
     spoke: bool,
     _line: LineUser,
+}
+
+/// Without the events, which show what they have received and not taken apart yet, payloads included.
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("until", &self.until)
+            .field("spoke", &self.spoke)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an event brought beyond the limit of the fetch.

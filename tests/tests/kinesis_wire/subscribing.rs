@@ -26,6 +26,18 @@ async fn a_record_is_pushed_at_once() {
     assert_eq!(served.server.requests().count(Operation::SubscribeToShard), 1);
 }
 
+/// The events of the SDK show what they have received and not taken apart yet.
+#[tokio::test]
+async fn a_subscription_shows_nothing_of_what_it_receives() {
+    let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
+    let reader = served.open(StartPosition::TrimHorizon).await;
+    let shown = format!("{reader:?}");
+    assert!(
+        shown.contains("Subscription {") && !shown.contains("buffer"),
+        "{shown}"
+    );
+}
+
 #[tokio::test]
 async fn reading_goes_on_where_a_subscription_ended_after_its_time() {
     let options = WireOptions {
