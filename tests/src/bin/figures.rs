@@ -1,31 +1,93 @@
 //! Measures the figures that the README carries: `cargo run --release -p kcl-tests --bin figures -- coordination`,
-//! or `-- cost`, which needs no servers.
+//! or another of its commands, which need no servers.
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
 use kcl_tests::bed::TestBed;
-use kcl_tests::figures::{coordination, cost};
+use kcl_tests::figures::reading::clients::{Reading, read};
+use kcl_tests::figures::reading::stock::{Stock, serve};
+use kcl_tests::figures::reading::{self, Plan};
+use kcl_tests::figures::standing::{Standing, stand, stand_on_many};
+use kcl_tests::figures::verdict::Verdicts;
+use kcl_tests::figures::{bounds, coordination, cost};
+
+/// Measures the figures that the README carries.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    figures: Figures,
+    /// Fail if a figure is not what it should be.
+    #[arg(long, global = true)]
+    check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Figures {
+    /// Cold start, failover, latency: on servers of Kinesis and DynamoDB.
+    Coordination,
+    /// Calls and money of an idle fleet, counted in virtual time.
+    Cost,
+    /// CPU time of reading, beside the SDK in a loop.
+    Reading(Plan),
+    /// What an idle worker costs.
+    Idle,
+    /// Memory with stalled code, and with many idle shards.
+    Memory,
+    /// Serves records. For the other commands, in a process of its own.
+    #[command(hide = true)]
+    Serve(Stock),
+    /// Reads records. For the other commands, in a process of its own.
+    #[command(hide = true)]
+    Read(Reading),
+    /// Stands still. For the other commands, in a process of its own.
+    #[command(hide = true)]
+    Stand(Standing),
+    /// Stands still on many shards in memory. For the other commands, in a process of its own.
+    #[command(hide = true)]
+    Many {
+        /// How many.
+        #[arg(long)]
+        shards: u32,
+    },
+}
 
 fn main() -> ExitCode {
-    let asked: Vec<String> = std::env::args().skip(1).collect();
-    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    let arguments = Arguments::parse();
     if cfg!(debug_assertions) {
         eprintln!("figures: this is a debug build; add --release for figures that mean something");
     }
-    match asked[..] {
-        ["coordination"] => measure_coordination(),
-        ["cost"] => {
-            println!("{}", cost::measure());
-            ExitCode::SUCCESS
-        }
-        _ => {
-            eprintln!("usage: figures coordination | cost");
-            ExitCode::from(2)
+    let mut verdicts = Verdicts::default();
+    match arguments.figures {
+        Figures::Coordination => return run(measure_coordination()),
+        Figures::Cost => println!("{}", cost::measure()),
+        Figures::Reading(plan) => run(async {
+            reading::measure(&plan, &mut verdicts).await;
+            bounds::idle(&mut verdicts).await;
+        }),
+        Figures::Idle => run(bounds::idle(&mut verdicts)),
+        Figures::Memory => run(bounds::memory(&mut verdicts)),
+        Figures::Serve(stock) => run(serve(stock)),
+        Figures::Read(reading) => run(read(reading)),
+        Figures::Stand(standing) => run(stand(standing)),
+        Figures::Many { shards } => run(stand_on_many(shards)),
+    }
+    match verdicts.missed {
+        0 => ExitCode::SUCCESS,
+        _ if !arguments.check => ExitCode::SUCCESS,
+        missed => {
+            eprintln!("figures: {missed} figures are not what they should be");
+            ExitCode::FAILURE
         }
     }
 }
 
-#[tokio::main]
+/// On a runtime as most programs have it.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Runtime::new().expect("there are threads for a runtime");
+    runtime.block_on(future)
+}
+
 async fn measure_coordination() -> ExitCode {
     match TestBed::get().await {
         Ok(bed) => {

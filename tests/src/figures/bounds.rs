@@ -1,0 +1,86 @@
+//! What a worker may take at most while it stands still.
+
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use super::reading::stock::{Body, Stock};
+use super::standing::{Idle, Many, idle as idle_worker, many, stalled};
+use super::verdict::Verdicts;
+
+const IDLE_SHARDS: u32 = 64;
+const SETTLE: Duration = Duration::from_secs(10);
+const IDLE_FOR: Duration = Duration::from_secs(30);
+const STALLED_SHARDS: u32 = 500;
+const STALLED_FOR: Duration = Duration::from_secs(30);
+/// The default of the settings, in MiB.
+const MEMORY_BUDGET: f64 = 256.0;
+/// What may come on top, in MiB.
+const BESIDE_BUDGET: f64 = 64.0;
+const MANY_SHARDS: u32 = 10_000;
+
+/// Ten MB or nearly, in small records and in the largest that a producer usually writes.
+const STALLED_BODIES: [Body; 2] = [
+    Body {
+        records: 10_000,
+        bytes: 1024,
+    },
+    Body {
+        records: 10,
+        bytes: 1024 * 1024,
+    },
+];
+
+fn most_threads() -> f64 {
+    available_parallelism().map_or(0.0, |cores| cores.get() as f64) + 4.0
+}
+
+/// Measures an idle worker, and prints.
+pub async fn idle(verdicts: &mut Verdicts) {
+    eprintln!("figures: an idle worker");
+    let Idle { cost, cpu_share } = idle_worker(IDLE_SHARDS, SETTLE, IDLE_FOR).await;
+    println!();
+    println!("| idle worker, {IDLE_SHARDS} shards | measured | target |");
+    println!("|---|---:|---|");
+    let cpu = 100.0 * cpu_share;
+    println!("| CPU | {cpu:.1} % | ≤ 1.5 %: {} |", verdicts.at_most(cpu, 1.5));
+    println!(
+        "| memory | {:.0} MiB | ≤ 30 MiB: {} |",
+        cost.resident_mib,
+        verdicts.at_most(cost.resident_mib, 30.0)
+    );
+    threads(cost.threads, verdicts);
+}
+
+/// Measures the memory of stalled and of idle shards, and prints.
+pub async fn memory(verdicts: &mut Verdicts) {
+    println!("| memory | measured | target |");
+    println!("|---|---:|---|");
+    for body in STALLED_BODIES {
+        eprintln!("figures: {STALLED_SHARDS} stalled shards of {body}");
+        let stock = Stock {
+            shards: STALLED_SHARDS,
+            body,
+            answers: 1,
+            limits: false,
+        };
+        let peak = stalled(stock, STALLED_FOR).await.peak_mib;
+        let bound = MEMORY_BUDGET + BESIDE_BUDGET;
+        println!(
+            "| {STALLED_SHARDS} shards of {} × {} B, code stalled, budget {MEMORY_BUDGET} MiB | {peak:.0} MiB at the peak | ≤ {bound} MiB: {} |",
+            body.records,
+            body.bytes,
+            verdicts.at_most(peak, bound),
+        );
+    }
+    eprintln!("figures: {MANY_SHARDS} idle shards");
+    let Many { before, after } = many(MANY_SHARDS).await;
+    let per_shard = (after.resident_mib - before.resident_mib) * 1024.0 / f64::from(MANY_SHARDS);
+    println!("| {MANY_SHARDS} idle shards in memory, of each | {per_shard:.1} KiB | |");
+    threads(after.threads, verdicts);
+}
+
+fn threads(threads: u64, verdicts: &mut Verdicts) {
+    let most = most_threads();
+    let verdict = verdicts.at_most(threads as f64, most);
+    println!("| threads | {threads} | ≤ {most}: {verdict} |");
+}

@@ -1,0 +1,182 @@
+//! The server, and what there is to read on it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
+use bytes::Bytes;
+use kcl_testkit::MemoryStream;
+use kcl_testkit::wire::{WireOptions, WireServer};
+
+use crate::figures::child::{Child, tell, until_alone};
+
+/// The stream on the server.
+pub const STREAM: &str = "figures";
+
+/// Building up the largest stock takes less than this.
+const STOCKED_WITHIN: Duration = Duration::from_secs(300);
+
+/// The records of one answer: how many, and the bytes of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Body {
+    /// Records in an answer.
+    pub records: u32,
+    /// Payload of a record, in bytes.
+    pub bytes: u32,
+}
+
+impl Body {
+    /// The payload of an answer.
+    pub fn payload(self) -> u64 {
+        u64::from(self.records) * u64::from(self.bytes)
+    }
+}
+
+/// As in `1000x1024`.
+impl FromStr for Body {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (records, bytes) = text.split_once('x').ok_or("expected RECORDSxBYTES")?;
+        let number = |text: &str| text.parse().map_err(|_| format!("not a number: {text}"));
+        Ok(Self {
+            records: number(records)?,
+            bytes: number(bytes)?,
+        })
+    }
+}
+
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.records, self.bytes)
+    }
+}
+
+/// What there is to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
+pub struct Stock {
+    /// Shards of the stream.
+    #[arg(long, default_value_t = 64)]
+    pub shards: u32,
+    /// What one answer of GetRecords holds.
+    #[arg(long, default_value_t = Body { records: 1000, bytes: 1024 })]
+    pub body: Body,
+    /// How many such answers each shard has.
+    #[arg(long, default_value_t = 0)]
+    pub answers: u32,
+    /// Throttle as Kinesis does.
+    #[arg(long)]
+    pub limits: bool,
+}
+
+impl Stock {
+    /// A stream without a record, throttled as by Kinesis.
+    pub fn empty(shards: u32) -> Self {
+        Self {
+            shards,
+            body: Body { records: 1, bytes: 1 },
+            answers: 0,
+            limits: true,
+        }
+    }
+}
+
+/// A server in a process of its own.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Where it answers.
+    pub endpoint: String,
+}
+
+impl Server {
+    /// Starts a server that has this in stock.
+    pub async fn start(stock: Stock) -> Self {
+        let Stock {
+            shards,
+            body,
+            answers,
+            limits,
+        } = stock;
+        let mut arguments = vec![
+            "serve".to_owned(),
+            format!("--shards={shards}"),
+            format!("--body={body}"),
+            format!("--answers={answers}"),
+        ];
+        arguments.extend(limits.then(|| "--limits".to_owned()));
+        let mut child = Child::start(arguments);
+        let endpoint = child.tells(STOCKED_WITHIN).await;
+        Self { child, endpoint }
+    }
+
+    /// Ends it.
+    pub async fn end(self) {
+        self.child.end().await;
+    }
+}
+
+/// Serves the stock until the process that started this one is gone.
+pub async fn serve(stock: Stock) {
+    let options = match stock.limits {
+        true => WireOptions::default(),
+        false => WireOptions::unlimited(),
+    };
+    let server = WireServer::start([stocked(stock)], options).await;
+    let server = server.expect("there is a free port");
+    tell(&server.endpoint());
+    until_alone().await;
+}
+
+/// A stream with the records. All of them share the memory of one payload.
+fn stocked(stock: Stock) -> MemoryStream {
+    let stream = MemoryStream::builder(STREAM).shards(stock.shards).build();
+    let payload: Bytes = (0..stock.body.bytes).map(|byte| (byte * 31 + 7) as u8).collect();
+    let width = u128::MAX / u128::from(stock.shards);
+    for number in 0..stock.answers * stock.body.records {
+        let key = bytestring::ByteString::from(format!("truck-{:05}", number % 10_000));
+        for shard in 0..stock.shards {
+            let hash_key = width * u128::from(shard) + width / 2;
+            stream
+                .put_with_hash_key(key.clone(), hash_key, payload.clone())
+                .expect("the stream takes records");
+        }
+    }
+    stream
+}
+
+/// A configuration that reaches the server.
+pub fn aws(endpoint: &str) -> SdkConfig {
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .endpoint_url(endpoint)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_has_as_many_answers_as_asked_for() {
+        let stock = Stock {
+            shards: 3,
+            body: "10x100".parse().unwrap(),
+            answers: 2,
+            limits: false,
+        };
+        let stream = stocked(stock);
+        let shards = stream.snapshot();
+        assert_eq!(
+            shards.iter().map(|shard| shard.records_kept).collect::<Vec<_>>(),
+            [20; 3]
+        );
+        assert_eq!(stock.body.payload(), 1000);
+        assert_eq!(stock.body.to_string(), "10x100");
+    }
+}

@@ -1,0 +1,198 @@
+//! Workers that stand still, in processes of their own: because there is nothing to read, or because their code does not return.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
+use kcl_core::source::StreamSource;
+use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_kinesis::{KinesisStream, PollingSettings};
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_testkit::MemoryStream;
+use kcl_testkit::memory_stream::Pace;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::child::{Child, tell};
+use super::process::{Cost, own_cost};
+use super::reading::stock::{STREAM, Server, Stock, aws};
+
+/// No worker needs longer to start.
+const STARTED_WITHIN: Duration = Duration::from_secs(120);
+/// And no measurement takes longer than this.
+const LIFETIME: Duration = Duration::from_secs(600);
+
+/// A worker on a server.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct Standing {
+    /// Where the server answers.
+    #[arg(long)]
+    pub endpoint: String,
+    /// Shards of the stream.
+    #[arg(long)]
+    pub shards: u32,
+    /// Take a batch of each shard and never return, instead of waiting for one.
+    #[arg(long)]
+    pub stalled: bool,
+}
+
+/// Every lease taken, and every shard waiting for records; what a while of that costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Idle {
+    /// At the end.
+    pub cost: Cost,
+    /// CPU time as a part of the time that passed.
+    pub cpu_share: f64,
+}
+
+/// A worker with nothing to read, once it has settled, for this long.
+pub async fn idle(shards: u32, settle: Duration, over: Duration) -> Idle {
+    let (server, worker) = start(shards, false, Stock::empty(shards)).await;
+    let clock = TokioClock::new();
+    clock.sleep(settle).await;
+    let before = cost(&worker);
+    clock.sleep(over).await;
+    let after = cost(&worker);
+    worker.end().await;
+    server.end().await;
+    Idle {
+        cost: after,
+        cpu_share: (after.cpu_seconds - before.cpu_seconds) / over.as_secs_f64(),
+    }
+}
+
+/// A worker whose code has taken a batch of every shard and does not return, after this long.
+pub async fn stalled(stock: Stock, over: Duration) -> Cost {
+    let (server, worker) = start(stock.shards, true, stock).await;
+    TokioClock::new().sleep(over).await;
+    let cost = cost(&worker);
+    worker.end().await;
+    server.end().await;
+    cost
+}
+
+async fn start(shards: u32, stalled: bool, stock: Stock) -> (Server, Child) {
+    let server = Server::start(stock).await;
+    let mut arguments = vec![
+        "stand".to_owned(),
+        format!("--endpoint={}", server.endpoint),
+        format!("--shards={shards}"),
+    ];
+    arguments.extend(stalled.then(|| "--stalled".to_owned()));
+    let mut worker = Child::start(arguments);
+    let started: u32 = worker.tells(STARTED_WITHIN).await;
+    assert_eq!(started, shards);
+    (server, worker)
+}
+
+fn cost(worker: &Child) -> Cost {
+    super::process::cost(worker.id()).expect("the worker runs")
+}
+
+/// Runs the worker until it is killed; tells when all its shards stand.
+pub async fn stand(standing: Standing) {
+    let polling = PollingSettings {
+        reads_per_second: 1000,
+        bytes_per_second: u64::MAX,
+        ..PollingSettings::default()
+    };
+    let mut stream = KinesisStream::new(&aws(&standing.endpoint), STREAM);
+    if standing.stalled {
+        stream = stream.with_polling(polling);
+    }
+    let begun = Begun::default();
+    let worker = start_worker(stream, &begun, standing.stalled);
+    begun.wait_for(standing.shards).await;
+    tell(&standing.shards);
+    TokioClock::new().sleep(LIFETIME).await;
+    drop(worker);
+}
+
+/// What many idle shards take, stream and leases in the same process.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Many {
+    /// When there was a stream and no worker.
+    pub before: Cost,
+    /// With the worker on all shards.
+    pub after: Cost,
+}
+
+/// Measures a worker on so many idle shards in memory, in a process of its own.
+pub async fn many(shards: u32) -> Many {
+    let mut worker = Child::start(["many".to_owned(), format!("--shards={shards}")]);
+    let many = worker.tells(STARTED_WITHIN + SETTLE).await;
+    worker.end().await;
+    many
+}
+
+/// How long many shards are left alone before they are measured.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// Runs the worker on many shards, and tells what it takes.
+pub async fn stand_on_many(shards: u32) {
+    let stream = MemoryStream::builder(STREAM).shards(shards).build();
+    stream.set_pace(Pace {
+        idle: Duration::from_secs(1),
+        ..Pace::default()
+    });
+    let before = own_cost();
+    let begun = Begun::default();
+    let worker = start_worker(stream, &begun, false);
+    begun.wait_for(shards).await;
+    TokioClock::new().sleep(SETTLE).await;
+    let after = own_cost();
+    tell(&Many { before, after });
+    drop(worker);
+}
+
+/// How many shards have begun.
+#[derive(Debug, Clone, Default)]
+struct Begun(Arc<watch::Sender<u32>>);
+
+impl Begun {
+    fn add(&self) {
+        self.0.send_modify(|begun| *begun += 1);
+    }
+
+    async fn wait_for(&self, shards: u32) {
+        let mut begun = self.0.subscribe();
+        let all = begun.wait_for(|begun| *begun >= shards);
+        let all = TokioClock::new().timeout(STARTED_WITHIN, all).await;
+        let _ = all.expect("all shards begin in time");
+    }
+}
+
+struct Still {
+    begun: Begun,
+    stalled: bool,
+}
+
+#[async_trait]
+impl RecordProcessor for Still {
+    async fn initialize(&mut self, _: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        if !self.stalled {
+            self.begun.add();
+        }
+        Ok(StartFrom::Checkpoint)
+    }
+
+    async fn process_records(&mut self, _batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.begun.add();
+        std::future::pending().await
+    }
+}
+
+fn start_worker(stream: impl StreamSource, begun: &Begun, stalled: bool) -> WorkerHandle {
+    let begun = begun.clone();
+    let worker = Worker::builder("figures")
+        .stream(stream)
+        .leases(MemoryLeaseStore::new())
+        .processor(move |_: &ShardContext| Still {
+            begun: begun.clone(),
+            stalled,
+        })
+        .build();
+    worker.expect("the worker is complete").start()
+}
