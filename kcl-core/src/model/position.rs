@@ -15,6 +15,7 @@ pub struct RecordPosition {
 
 impl RecordPosition {
     /// The position of a plain record.
+    #[inline]
     pub fn plain(sequence: SequenceNumber) -> Self {
         Self {
             sequence,

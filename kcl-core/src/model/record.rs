@@ -21,6 +21,7 @@ pub struct Record {
 
 impl Record {
     /// A plain record without partition key, hash key or arrival time.
+    #[inline]
     pub fn new(sequence: SequenceNumber, data: impl Into<Bytes>) -> Self {
         Self {
             position: RecordPosition::plain(sequence),
@@ -33,6 +34,7 @@ impl Record {
 
     /// The record with this partition key.
     #[must_use]
+    #[inline]
     pub fn with_partition_key(mut self, key: impl Into<ByteString>) -> Self {
         self.partition_key = Some(key.into());
         self
@@ -54,6 +56,7 @@ impl Record {
 
     /// The record with the time at which the service received it.
     #[must_use]
+    #[inline]
     pub fn with_arrival(mut self, arrived: Timestamp) -> Self {
         self.arrived = Some(arrived);
         self
@@ -85,12 +88,14 @@ impl Record {
     }
 
     /// The payload.
+    #[inline]
     pub fn data(&self) -> &Bytes {
         &self.data
     }
 
     /// The bytes of payload and partition key, which is what Kinesis counts against its
     /// [limits](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html).
+    #[inline]
     pub fn size(&self) -> usize {
         self.data.len() + self.partition_key.as_ref().map_or(0, |key| key.len())
     }
