@@ -17,14 +17,17 @@ use aws_sdk_kinesis::types::{
     SubscribeToShardEventStream,
 };
 use aws_sdk_kinesis::{Client, Config};
+use bytes::Bytes;
 use kcl_core::model::ShardId;
 use kcl_core::source::{FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
 use kcl_core::time::{Clock, ClockExt as _, Timestamp};
 
-use crate::cbor::{self, Body, KinesisCbor, NOT_CBOR};
-use crate::convert::{self, Answer};
+use crate::body::Body;
+use crate::cbor::{self, KinesisCbor, NOT_CBOR};
+use crate::convert::Answer;
 use crate::date::AnswerDate;
 use crate::errors::{Failure, Request, SERIALIZATION, UNKNOWN_OPERATION};
+use crate::json;
 use crate::pace::{PollingSettings, RecordFormat};
 
 /// The most records that one GetRecords may ask for.
@@ -272,13 +275,11 @@ impl Calls {
             .shard_iterator(iterator)
             .set_stream_arn(self.target.arn())
             .limit(most);
-        let body = Body::default();
+        let body = Body::cbor();
         let call = call.customize().interceptor(body.clone());
-        self.answer(request, call.send()).await?;
-        match body.bytes().await {
-            Some(body) => cbor::decode(&body).map_err(|error| Failure { code: None, error }),
-            None => Err(request.not_cbor()),
-        }
+        let body = self.body(request, call.send(), &body).await?;
+        let body = body.ok_or_else(|| request.not_cbor())?;
+        cbor::decode(&body).map_err(|error| Failure { code: None, error })
     }
 
     async fn records_in_json(
@@ -293,8 +294,31 @@ impl Calls {
             .shard_iterator(iterator)
             .set_stream_arn(self.target.arn())
             .limit(most);
-        let answer = self.answer(request, call.send()).await?;
-        convert::answer(answer).map_err(|error| Failure { code: None, error })
+        let body = Body::json();
+        let call = call.customize().interceptor(body.clone());
+        let body = self.body(request, call.send(), &body).await?;
+        let body = body.ok_or_else(|| request.incomplete("body in JSON"))?;
+        json::decode(&body).map_err(|error| Failure { code: None, error })
+    }
+
+    /// Waits for the answer and its body, as long as the deadline allows for both.
+    async fn body<T, E>(
+        &self,
+        request: Request<'_>,
+        call: impl Future<Output = Result<T, SdkError<E>>> + Send,
+        body: &Body,
+    ) -> Result<Option<Bytes>, Failure>
+    where
+        T: Send,
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let deadline = self.polling.request_deadline;
+        let whole = async {
+            call.await.map_err(|error| request.failed(error))?;
+            body.whole().await.map_err(|error| request.cut_off(error))
+        };
+        let whole = self.clock.timeout(deadline, Box::pin(whole)).await;
+        whole.unwrap_or_else(|_| Err(request.no_answer(deadline)))
     }
 }
 

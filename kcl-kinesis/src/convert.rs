@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::types;
 use bytes::Bytes;
 use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity};
@@ -13,7 +12,7 @@ use kcl_core::time::Timestamp;
 type Result<T> = std::result::Result<T, SourceError>;
 
 /// The answer makes no sense.
-fn senseless(what: &str) -> SourceError {
+pub(crate) fn senseless(what: &str) -> SourceError {
     SourceError::new(SourceErrorKind::Invalid, format!("Kinesis answered with {what}"))
 }
 
@@ -41,19 +40,6 @@ impl Answer {
         let millis = self.behind_millis?;
         Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
     }
-}
-
-pub(crate) fn answer(answer: GetRecordsOutput) -> Result<Answer> {
-    let records = answer.records.into_iter().map(record);
-    let records = records.collect::<Result<Vec<_>>>()?;
-    let children = answer.child_shards.into_iter().flatten().map(child);
-    Ok(Answer {
-        next: answer.next_shard_iterator,
-        behind_millis: answer.millis_behind_latest,
-        children: children.collect::<Result<_>>()?,
-        body_bytes: records.iter().map(Record::size).sum(),
-        records,
-    })
 }
 
 /// An event of a subscription, and where to go on after it, which at the end of a shard is nowhere.

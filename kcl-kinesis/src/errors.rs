@@ -167,6 +167,15 @@ impl Request<'_> {
         }
     }
 
+    /// The answer began and did not end.
+    pub(crate) fn cut_off(&self, error: impl StdError) -> Failure {
+        let message = format!("{self}: the answer was cut off: {}", whole_story(&error));
+        Failure {
+            code: None,
+            error: SourceError::new(Unavailable, message),
+        }
+    }
+
     /// The service answered with less than it promises.
     pub(crate) fn incomplete(&self, what: &str) -> Failure {
         Failure {

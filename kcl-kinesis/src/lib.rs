@@ -28,12 +28,14 @@
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod body;
 mod calls;
 mod cbor;
 mod convert;
 mod date;
 mod errors;
 mod fan_out;
+mod json;
 mod pace;
 mod polling;
 mod share;

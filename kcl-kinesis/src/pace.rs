@@ -51,7 +51,7 @@ pub enum RecordFormat {
     /// All records of an answer share its memory: [detach](kcl_core::model::Record::detached) a record that is kept for long.
     #[default]
     Cbor,
-    /// JSON, which every server of the protocol speaks. Each payload has memory of its own.
+    /// JSON, which every server of the protocol speaks. Here, too, all records of an answer share their memory.
     Json,
 }
 

@@ -5,8 +5,9 @@ use crate::model::Record;
 /// The most that one answer of Kinesis holds, from the
 /// [API reference](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html).
 const LARGEST_ANSWER: u64 = 10 * 1024 * 1024;
-/// What a record is taken for as long as none was seen: large, so that the first fetch of many shards at once stays small.
-const UNSEEN_RECORD: u64 = 64 * 1024;
+/// What a record is taken for as long as none of any shard was seen: as large as producers usually make them at most. Many shards begin at
+/// once, and what all of them ask for together must fit, whatever it is.
+const UNSEEN_RECORD: u64 = 1024 * 1024;
 /// What a record takes beside its body.
 const RECORD: u64 = size_of::<Record>() as u64;
 
@@ -15,16 +16,31 @@ const RECORD: u64 = size_of::<Record>() as u64;
 pub(crate) struct Appetite {
     /// What a record takes, once one was seen.
     per_record: Option<u64>,
+    /// What a record of another shard took.
+    elsewhere: Option<u64>,
 }
 
 impl Appetite {
     pub(crate) fn new() -> Self {
-        Self { per_record: None }
+        Self {
+            per_record: None,
+            elsewhere: None,
+        }
+    }
+
+    /// Takes in what a record of another shard took, which is believed until one of this shard was seen.
+    pub(crate) fn hear(&mut self, elsewhere: Option<u64>) {
+        self.elsewhere = elsewhere;
+    }
+
+    /// What a record takes, if one was seen.
+    pub(crate) fn seen(&self) -> Option<u64> {
+        self.per_record
     }
 
     /// The room that this many records would fill, as far as one answer can.
     pub(crate) fn want(&self, records: u32) -> u64 {
-        let bytes = u64::from(records).saturating_mul(self.per_record());
+        let bytes = u64::from(records).saturating_mul(self.expected());
         bytes.min(LARGEST_ANSWER + u64::from(records) * RECORD)
     }
 
@@ -34,19 +50,21 @@ impl Appetite {
     }
 
     /// What a record is taken for.
-    fn per_record(&self) -> u64 {
-        self.per_record.unwrap_or(UNSEEN_RECORD)
+    fn expected(&self) -> u64 {
+        self.per_record.or(self.elsewhere).unwrap_or(UNSEEN_RECORD)
     }
 
     /// How many records to ask for with this room.
     pub(crate) fn records_for(&self, bytes: u64, most: u32) -> u32 {
-        let records = bytes / self.per_record().max(1);
+        let records = bytes / self.expected().max(1);
         u32::try_from(records).unwrap_or(u32::MAX).clamp(1, most.max(1))
     }
 
-    /// What an answer takes: the memory that its records keep, and the records themselves.
+    /// What an answer takes: the memory that its records keep, the records themselves, and an eighth of that memory beside. Connections
+    /// keep buffers as large as what they read, and room for records is made before it is known how many there are.
     pub(crate) fn of(records: usize, body: usize) -> u64 {
-        (records as u64) * RECORD + body as u64
+        let body = body as u64;
+        (records as u64) * RECORD + body + body / 8
     }
 
     /// Takes in what a fetch brought. Larger records are believed at once, smaller ones by halves.
@@ -76,6 +94,16 @@ mod tests {
         let before = appetite;
         appetite.learn(0, 0);
         assert_eq!(appetite, before);
+    }
+
+    #[test]
+    fn another_shards_records_are_believed_until_one_was_seen() {
+        let mut appetite = Appetite::new();
+        appetite.hear(Some(500));
+        assert_eq!((appetite.want(3), appetite.seen()), (1500, None));
+        appetite.learn(1, 2000);
+        appetite.hear(Some(500));
+        assert_eq!((appetite.want(3), appetite.seen()), (6000, Some(2000)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod ledger;
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::Gauge;
@@ -24,6 +25,8 @@ pub(crate) struct ByteBudget {
     ledger: Mutex<Ledger>,
     changed: Notify,
     gauge: Gauge,
+    /// What a record took where one was seen last; zero before.
+    per_record: AtomicU64,
 }
 
 impl ByteBudget {
@@ -33,6 +36,7 @@ impl ByteBudget {
             ledger: Mutex::new(Ledger::new(limit)),
             changed: Notify::new(),
             gauge,
+            per_record: AtomicU64::new(0),
         })
     }
 
@@ -87,6 +91,17 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    /// What a record took in the shard where one was seen last.
+    pub(crate) fn per_record_elsewhere(&self) -> Option<u64> {
+        let per_record = self.budget.per_record.load(Ordering::Relaxed);
+        (per_record > 0).then_some(per_record)
+    }
+
+    /// Tells the other shards what a record takes in this one.
+    pub(crate) fn tell_per_record(&self, per_record: u64) {
+        self.budget.per_record.store(per_record, Ordering::Relaxed);
+    }
+
     /// Waits for room: up to `want` bytes, and at least `least`.
     ///
     /// Whoever came first is served first, but for what is assured: that is there at once.

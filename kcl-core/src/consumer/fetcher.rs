@@ -88,6 +88,7 @@ impl Fetcher {
                     until_known(own).await;
                     own.until_free(true, |reason| own.fetcher_waits(reason)).await;
                     own.fetcher_goes_on();
+                    self.appetite.hear(self.account.per_record_elsewhere());
                     let room = room_for(own, &self.account, self.appetite).await;
                     // It may have been paused while it waited for room.
                     if own.is_free() {
@@ -176,6 +177,9 @@ impl Fetcher {
         let (mut taken, bytes) = (fetched, Appetite::of(records.len(), bytes));
         let asked = self.appetite.least();
         self.appetite.learn(fetched, bytes);
+        if let Some(per_record) = self.appetite.seen() {
+            self.account.tell_per_record(per_record);
+        }
         let mut is_part = false;
         if records.is_empty() {
             room.set(0);

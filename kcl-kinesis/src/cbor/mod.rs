@@ -8,4 +8,4 @@ mod decode;
 mod protocol;
 
 pub(crate) use decode::decode;
-pub(crate) use protocol::{Body, KinesisCbor, NOT_CBOR};
+pub(crate) use protocol::{KinesisCbor, NOT_CBOR};

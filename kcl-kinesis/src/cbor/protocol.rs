@@ -1,10 +1,6 @@
 //! The protocol: awsJson1_1 in every respect but the encoding of the bodies.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use aws_sdk_kinesis::config::interceptors::BeforeSerializationInterceptorContextRef;
-use aws_sdk_kinesis::config::{ConfigBag, Intercept};
-use aws_sdk_kinesis::error::BoxError;
+use aws_sdk_kinesis::config::ConfigBag;
 use aws_smithy_cbor::codec::{CborCodec, CborCodecSettings};
 use aws_smithy_cbor::protocol::RpcV2CborProtocol;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
@@ -13,12 +9,8 @@ use aws_smithy_schema::http_protocol::HttpRpcProtocol;
 use aws_smithy_schema::protocol::ClientProtocolInner;
 use aws_smithy_schema::serde::{SerdeError, SerializableStruct, ShapeDeserializer};
 use aws_smithy_schema::{Schema, ShapeId, shape_id};
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
-use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use aws_smithy_types::endpoint::Endpoint;
 use aws_smithy_types::error::metadata::{Builder as ErrorMetadataBuilder, ErrorMetadata};
-use bytes::Bytes;
 
 /// What Kinesis calls its CBOR.
 const CONTENT_TYPE: &str = "application/x-amz-cbor-1.1";
@@ -30,7 +22,7 @@ const NOTHING: &[u8] = &[0xa0];
 /// The error code, made up here, of an answer that is not in CBOR: the server does not speak it, or something in between answered.
 pub(crate) const NOT_CBOR: &str = "AnswerIsNotCbor";
 
-/// Requests in CBOR; answers are left as they came, in the [`Body`] of the call.
+/// Requests in CBOR; answers are for whoever made the call to read, from the [`Body`](crate::body::Body) of the call.
 #[derive(Debug)]
 pub(crate) struct KinesisCbor {
     requests: HttpRpcProtocol<CborCodec>,
@@ -72,19 +64,14 @@ impl ClientProtocolInner for KinesisCbor {
         Ok(request)
     }
 
-    /// Leaves the answer to whoever made the call, and tells the SDK of an empty one.
+    /// Whoever made the call has the body, or it is none in CBOR.
     fn deserialize_response<'a>(
         &self,
-        response: &'a Response,
+        _: &'a Response,
         _: &Schema<'_>,
-        cfg: &'a ConfigBag,
+        _: &'a ConfigBag,
     ) -> Result<Box<dyn ShapeDeserializer + 'a>, SerdeError> {
         use aws_smithy_schema::codec::Codec as _;
-        if let Some(body) = cfg.load::<Body>()
-            && response.status().is_success()
-        {
-            body.keep(response);
-        }
         Ok(Box::new(self.requests.codec().create_deserializer(NOTHING)))
     }
 
@@ -113,53 +100,4 @@ impl ClientProtocolInner for KinesisCbor {
 fn is_cbor(response: &Response) -> bool {
     let said = response.headers().get("content-type").unwrap_or_default();
     said.contains("cbor")
-}
-
-/// Where the protocol leaves the body of a successful answer. Every call has its own.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Body(Arc<Mutex<Option<Kept>>>);
-
-#[derive(Debug)]
-struct Kept {
-    body: Option<SdkBody>,
-    cbor: bool,
-}
-
-impl Body {
-    fn keep(&self, response: &Response) {
-        let kept = Kept {
-            body: response.body().try_clone(),
-            cbor: is_cbor(response),
-        };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
-    }
-
-    /// The body as it came, without a copy. `None` when the answer was not in CBOR.
-    pub(crate) async fn bytes(&self) -> Option<Bytes> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let body = kept.body.filter(|_| kept.cbor)?;
-        // The SDK has read the body already, into one piece, which this hands out.
-        let collected = ByteStream::new(body).collect().await.ok()?;
-        Some(collected.into_bytes())
-    }
-}
-
-impl Storable for Body {
-    type Storer = StoreReplace<Self>;
-}
-
-impl Intercept for Body {
-    fn name(&self) -> &'static str {
-        "Body"
-    }
-
-    fn read_before_serialization(
-        &self,
-        _: &BeforeSerializationInterceptorContextRef<'_>,
-        _: &aws_sdk_kinesis::config::RuntimeComponents,
-        cfg: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        cfg.interceptor_state().store_put(self.clone());
-        Ok(())
-    }
 }

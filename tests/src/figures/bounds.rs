@@ -14,8 +14,8 @@ const STALLED_SHARDS: u32 = 500;
 const STALLED_FOR: Duration = Duration::from_secs(30);
 /// The default of the settings, in MiB.
 const MEMORY_BUDGET: f64 = 256.0;
-/// What may come on top, in MiB.
-const BESIDE_BUDGET: f64 = 64.0;
+/// What may come on top, in MiB: 64 MB.
+const BESIDE_BUDGET: f64 = 61.0;
 const MANY_SHARDS: u32 = 10_000;
 
 /// Ten MB or nearly, in small records and in the largest that a producer usually writes.

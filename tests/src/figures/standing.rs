@@ -63,7 +63,7 @@ pub async fn idle(shards: u32, settle: Duration, over: Duration) -> Idle {
     }
 }
 
-/// A worker whose code has taken a batch of every shard and does not return, after this long.
+/// A worker whose code does not return, this long after it took its first batch.
 pub async fn stalled(stock: Stock, over: Duration) -> Cost {
     let (server, worker) = start(stock.shards, true, stock).await;
     TokioClock::new().sleep(over).await;
@@ -82,8 +82,7 @@ async fn start(shards: u32, stalled: bool, stock: Stock) -> (Server, Child) {
     ];
     arguments.extend(stalled.then(|| "--stalled".to_owned()));
     let mut worker = Child::start(arguments);
-    let started: u32 = worker.tells(STARTED_WITHIN).await;
-    assert_eq!(started, shards);
+    let _: u32 = worker.tells(STARTED_WITHIN).await;
     (server, worker)
 }
 
@@ -91,7 +90,7 @@ fn cost(worker: &Child) -> Cost {
     super::process::cost(worker.id()).expect("the worker runs")
 }
 
-/// Runs the worker until it is killed; tells when all its shards stand.
+/// Runs the worker until it is killed; tells when all its shards are idle, or the first one is stalled.
 pub async fn stand(standing: Standing) {
     let polling = PollingSettings {
         reads_per_second: 1000,
@@ -104,8 +103,10 @@ pub async fn stand(standing: Standing) {
     }
     let begun = Begun::default();
     let worker = start_worker(stream, &begun, standing.stalled);
-    begun.wait_for(standing.shards).await;
-    tell(&standing.shards);
+    // There may be room for a batch of some shards only.
+    let enough = if standing.stalled { 1 } else { standing.shards };
+    begun.wait_for(enough).await;
+    tell(&enough);
     TokioClock::new().sleep(LIFETIME).await;
     drop(worker);
 }

@@ -1,0 +1,217 @@
+//! The answer of GetRecords in JSON. Its records share one piece of memory, in which there is nothing else.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId};
+use kcl_core::source::{ChildShard, SourceError};
+use kcl_core::time::Timestamp;
+use serde::Deserialize;
+
+use crate::convert::{Answer, senseless, unreadable};
+
+/// A text, where it lies unless something in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Said<'a> {
+    #[serde(borrow)]
+    records: Option<Vec<SaidRecord<'a>>>,
+    next_shard_iterator: Option<String>,
+    millis_behind_latest: Option<i64>,
+    #[serde(borrow)]
+    child_shards: Option<Vec<SaidChild<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SaidRecord<'a> {
+    #[serde(borrow)]
+    sequence_number: Text<'a>,
+    #[serde(borrow)]
+    data: Text<'a>,
+    #[serde(borrow)]
+    partition_key: Option<Text<'a>>,
+    /// In seconds.
+    approximate_arrival_timestamp: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SaidChild<'a> {
+    #[serde(borrow)]
+    shard_id: Text<'a>,
+    #[serde(borrow)]
+    parent_shards: Vec<Text<'a>>,
+    #[serde(borrow)]
+    hash_key_range: SaidRange<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SaidRange<'a> {
+    #[serde(borrow)]
+    starting_hash_key: Text<'a>,
+    #[serde(borrow)]
+    ending_hash_key: Text<'a>,
+}
+
+/// Reads the body of an answer. Members that nobody here knows are passed over.
+pub(crate) fn decode(body: &Bytes) -> Result<Answer, SourceError> {
+    let said: Said = serde_json::from_slice(body)
+        .map_err(|error| unreadable("a body that is not what GetRecords answers", error))?;
+    let said_records = said.records.unwrap_or_default();
+    let mut memory = Memory(BytesMut::zeroed(said_records.iter().map(SaidRecord::room).sum()));
+    let body_bytes = memory.0.len();
+    let records = said_records.into_iter().map(|record| record.kept_in(&mut memory));
+    let children = said.child_shards.into_iter().flatten().map(SaidChild::child);
+    Ok(Answer {
+        records: records.collect::<Result<_, _>>()?,
+        next: said.next_shard_iterator,
+        behind_millis: said.millis_behind_latest,
+        children: children.collect::<Result<_, _>>()?,
+        body_bytes,
+    })
+}
+
+/// What is left of the memory of the answer.
+struct Memory(BytesMut);
+
+impl Memory {
+    /// Keeps what `write` leaves at the beginning of so much room, and as much of it as it says.
+    fn keep<E>(
+        &mut self,
+        room: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<Bytes, E> {
+        let mut kept = self.0.split_to(room.min(self.0.len()));
+        let length = write(&mut kept)?;
+        kept.truncate(length);
+        Ok(kept.freeze())
+    }
+
+    fn text(&mut self, text: &str) -> Result<ByteString, SourceError> {
+        let copy = |room: &mut [u8]| {
+            room.copy_from_slice(text.as_bytes());
+            Ok::<_, SourceError>(text.len())
+        };
+        let kept = self.keep(text.len(), copy)?;
+        ByteString::try_from(kept).map_err(|error| unreadable("text that is not UTF-8", error))
+    }
+}
+
+/// How many bytes this much base64 may stand for.
+fn decoded_room(base64: &str) -> usize {
+    base64.len().div_ceil(4) * 3
+}
+
+impl SaidRecord<'_> {
+    fn room(&self) -> usize {
+        let key = self.partition_key.as_ref().map_or(0, |key| key.0.len());
+        self.sequence_number.0.len() + key + decoded_room(&self.data.0)
+    }
+
+    fn kept_in(self, memory: &mut Memory) -> Result<Record, SourceError> {
+        let sequence = SequenceNumber::new(memory.text(&self.sequence_number.0)?)
+            .map_err(|error| unreadable("a sequence number that is none", error))?;
+        let data = memory
+            .keep(decoded_room(&self.data.0), |room| {
+                STANDARD.decode_slice(self.data.0.as_bytes(), room)
+            })
+            .map_err(|_| senseless("data that is not base64"))?;
+        let mut record = Record::new(sequence, data);
+        if let Some(key) = self.partition_key {
+            record = record.with_partition_key(memory.text(&key.0)?);
+        }
+        if let Some(seconds) = self.approximate_arrival_timestamp {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "what is out of range becomes the nearest in range"
+            )]
+            let millis = (seconds * 1000.0).round() as i64;
+            record = record.with_arrival(Timestamp::from_millis(millis));
+        }
+        Ok(record)
+    }
+}
+
+impl SaidChild<'_> {
+    fn child(self) -> Result<ChildShard, SourceError> {
+        let id = |text: &Text<'_>| {
+            ShardId::new(&*text.0).map_err(|error| unreadable("a shard id that is none", error))
+        };
+        let SaidRange {
+            starting_hash_key,
+            ending_hash_key,
+        } = self.hash_key_range;
+        Ok(ChildShard {
+            id: id(&self.shard_id)?,
+            parents: self.parent_shards.iter().map(id).collect::<Result<_, _>>()?,
+            hash_range: HashKeyRange::parse(&starting_hash_key.0, &ending_hash_key.0)
+                .map_err(|error| unreadable("hash keys that are none", error))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = r#"{"Records":[
+        {"SequenceNumber":"42","Data":"cGF5bG9hZA==","PartitionKey":"truck \"7\"","ApproximateArrivalTimestamp":1700000000.123,"EncryptionType":"NONE"},
+        {"SequenceNumber":"43","Data":"","PartitionKey":null}],
+        "NextShardIterator":"next","MillisBehindLatest":5,
+        "ChildShards":[{"ShardId":"shardId-000000000001","ParentShards":["shardId-000000000000"],"HashKeyRange":{"StartingHashKey":"0","EndingHashKey":"9"}}]}"#;
+
+    #[test]
+    fn everything_that_the_service_says_is_understood() {
+        let answer = decode(&Bytes::from_static(BODY.as_bytes())).unwrap();
+        let [first, second] = &answer.records[..] else {
+            panic!("two records")
+        };
+        assert_eq!(
+            (&first.data()[..], first.partition_key()),
+            (&b"payload"[..], Some("truck \"7\""))
+        );
+        assert_eq!(first.arrived(), Some(Timestamp::from_millis(1_700_000_000_123)));
+        assert_eq!(
+            (second.size(), second.partition_key(), second.arrived()),
+            (0, None, None)
+        );
+        assert_eq!(second.sequence_number(), &SequenceNumber::from(43));
+        assert_eq!(
+            (answer.next.as_deref(), answer.behind_millis),
+            (Some("next"), Some(5))
+        );
+        assert_eq!(answer.children[0].id.as_str(), "shardId-000000000001");
+    }
+
+    #[test]
+    fn the_records_count_for_the_memory_that_they_share() {
+        let answer = decode(&Bytes::from_static(BODY.as_bytes())).unwrap();
+        let size: usize = answer.records.iter().map(Record::size).sum();
+        assert!(
+            (size..BODY.len() / 2).contains(&answer.body_bytes),
+            "{}",
+            answer.body_bytes
+        );
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_an_error() {
+        for length in 0..BODY.len() {
+            assert!(decode(&Bytes::from(&BODY[..length])).is_err(), "{length} bytes");
+        }
+        for broken in [
+            BODY.replace("cGF5bG9hZA==", "cGF5bG9hZ"),
+            BODY.replace("\"42\"", "\"SHARD_END\""),
+        ] {
+            assert!(decode(&Bytes::from(broken)).is_err());
+        }
+    }
+}
