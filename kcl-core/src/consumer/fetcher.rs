@@ -183,7 +183,8 @@ impl Fetcher {
         let mut is_part = false;
         if records.is_empty() {
             room.set(0);
-        } else if !self.settle(&mut room, bytes, kept) && self.keep_what_fits(&mut records, &mut room, asked) {
+        } else if !self.settle(&mut room, bytes, kept) && self.keep_what_fits(&mut records, &mut room, asked)
+        {
             (end, unreadable) = (None, None);
             is_part = true;
             // The others are read again, and counted then.
