@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use kcl_core::model::ShardId;
 use kcl_core::source::{FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
 use kcl_core::time::{Clock, ClockExt as _, Timestamp};
+use tokio::sync::Semaphore;
 
 use crate::body::Body;
 use crate::cbor::{self, KinesisCbor, NOT_CBOR};
@@ -75,6 +77,12 @@ impl Target {
     }
 }
 
+/// How many calls for records are under way at once, as a rule. Each has a connection, and a connection that has brought an answer keeps a
+/// buffer of some hundred KiB for the next one.
+const UNDER_WAY: usize = 64;
+/// How long a call for records waits for one of the others to end. They may hang, so it goes all the same then.
+const TURN: Duration = Duration::from_secs(1);
+
 /// One stream behind the SDK.
 #[derive(Clone)]
 pub(crate) struct Calls {
@@ -84,6 +92,8 @@ pub(crate) struct Calls {
     reader: Client,
     /// The server was found to speak nothing but JSON.
     only_json: Arc<AtomicBool>,
+    /// The calls for records that may be under way at once, as a rule.
+    turns: Arc<Semaphore>,
     target: Target,
     region: String,
     pub(crate) clock: Arc<dyn Clock>,
@@ -117,6 +127,7 @@ impl Calls {
             region: region.map_or_else(|| "no region".to_owned(), ToString::to_string),
             reader: Client::from_conf(reader),
             only_json: Arc::default(),
+            turns: Arc::new(Semaphore::new(UNDER_WAY)),
             sdk: Client::from_conf(config),
             target: Target::new(name_or_arn),
             clock,
@@ -246,6 +257,7 @@ impl Calls {
         iterator: &str,
         limit: FetchLimit,
     ) -> Result<Answer, Failure> {
+        let _turn = self.clock.timeout(TURN, self.turns.acquire()).await;
         let request = self.request("kinesis:GetRecords", Some(shard));
         let most = i32::try_from(limit.records.clamp(1, MAX_RECORDS)).unwrap_or(i32::MAX);
         if self.polling.format == RecordFormat::Json || self.only_json.load(Ordering::Relaxed) {

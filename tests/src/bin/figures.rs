@@ -83,6 +83,7 @@ fn main() -> ExitCode {
 }
 
 /// On a runtime as most programs have it.
+#[expect(clippy::expect_used, reason = "without threads nothing can be measured")]
 fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Runtime::new().expect("there are threads for a runtime");
     runtime.block_on(future)

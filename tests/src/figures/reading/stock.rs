@@ -171,7 +171,7 @@ mod tests {
             limits: false,
         };
         let stream = stocked(stock);
-        let shards = stream.snapshot();
+        let shards = stream.shards_snapshot();
         assert_eq!(
             shards.iter().map(|shard| shard.records_kept).collect::<Vec<_>>(),
             [20; 3]
