@@ -19,7 +19,7 @@ const LARGEST_EXPECTED: u64 = 16 * 1024 * 1024;
 /// piece, half of the processor time of reading. Here each piece is copied when it comes, and its memory serves for the next.
 #[derive(Debug, Clone)]
 pub(crate) struct Body {
-    /// A part of the content type that the answer must have.
+    /// A part of the content type that the answer must have; empty where that does not matter.
     kind: &'static str,
     /// What the SDK takes for an answer without members.
     empty: &'static [u8],
@@ -32,9 +32,9 @@ impl Body {
         Self::new("cbor", &[0xa0])
     }
 
-    /// For a call that is answered in JSON.
+    /// For a call that is answered in JSON, of which not every server says that it is.
     pub(crate) fn json() -> Self {
-        Self::new("json", b"{}")
+        Self::new("", b"{}")
     }
 
     fn new(kind: &'static str, empty: &'static [u8]) -> Self {
