@@ -433,7 +433,7 @@ impl RecordStream for KeepsRecords {
 #[tokio::test(start_paused = true)]
 async fn what_a_source_keeps_beside_an_answer_counts_and_is_let_go_of_where_there_is_no_room() {
     let few = 4 * 1024 * KIB;
-    for (bytes, is_told) in [(few, 0), (BUDGET as usize, 1)] {
+    for (bytes, is_told) in [(few, false), (BUDGET as usize, true)] {
         let (meters, seen, gate) = (Meters::default(), Seen::default(), Arc::new(Semaphore::new(10)));
         let clock = TokioClock::new();
         let stream = MemoryStream::builder("trucks").clock(Arc::new(clock)).build();
@@ -472,7 +472,7 @@ async fn what_a_source_keeps_beside_an_answer_counts_and_is_let_go_of_where_ther
             gate,
         };
         bench.all_is_seen().await;
-        assert_eq!(told.load(Ordering::Relaxed), is_told, "{bytes} bytes");
+        assert_eq!(told.load(Ordering::Relaxed) > 0, is_told, "{bytes} bytes");
         assert!((few as u64..=BUDGET).contains(&bench.most()), "{}", bench.most());
         bench.worker.drain();
         assert!(bench.worker.stopped().await.unwrap().is_clean());
