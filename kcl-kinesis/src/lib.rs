@@ -7,7 +7,7 @@
 //! - **Iterators.** A shard iterator lives five minutes and is a mere cache: it is obtained when it is needed, again when it grows old or is
 //!   refused, and always from the last record that was delivered. LATEST is resolved once, when a shard is opened.
 //! - **Pace.** Kinesis allows five reads and 2 MiB per second and shard, shared by all who poll it. A reader that is behind reads on at that pace;
-//!   one that has caught up reads every 300 ms. [`PollingSettings`] says otherwise.
+//!   one that has caught up reads every 300 ms, and every second once nothing has come for half a minute. [`PollingSettings`] says otherwise.
 //! - **Subscriptions.** With [`FanOut`] the service pushes records over a subscription of up to five minutes. It is replaced before that, opened
 //!   anew when it breaks or falls silent, and never sooner than the service allows; where it goes on is the place that its last
 //!   event named. A reader that is held up for long gives it up, so that others on the connection do not suffer.
@@ -35,6 +35,8 @@ mod convert;
 mod date;
 mod errors;
 mod fan_out;
+#[doc(hidden)]
+pub mod fuzzing;
 mod json;
 mod pace;
 mod polling;

@@ -24,6 +24,12 @@ pub struct PollingSettings {
     /// How long from one read to the next while there is nothing new. At least 200 ms. 300 ms by default: a new record waits 150 ms
     /// on average, and a third of the reads that Kinesis allows is left to others.
     pub idle_interval: Duration,
+    /// How long from one read to the next of a shard that has been quiet for long. At least `idle_interval`, which makes all idle shards
+    /// alike. 1 s by default (the Java KCL reads every idle shard each 1.5 s): most of what an idle worker costs is such reads.
+    ///
+    /// The time between two reads grows from the one to the other as a thirtieth of the time for which nothing came: with the defaults
+    /// from 9 s of quiet on, up to 30 s. The first record ends it.
+    pub quiet_interval: Duration,
     /// How long one call may take before it counts as unanswered. At least 100 ms. 10 s by default: a full answer of 10 MiB has that
     /// long to arrive, and a dead connection is given up well before a consumer counts as stalled.
     pub request_deadline: Duration,
@@ -59,6 +65,7 @@ impl Default for PollingSettings {
     fn default() -> Self {
         Self {
             idle_interval: Duration::from_millis(300),
+            quiet_interval: Duration::from_secs(1),
             request_deadline: Duration::from_secs(10),
             reads_per_second: 5,
             bytes_per_second: 2 * 1024 * 1024,
@@ -70,6 +77,8 @@ impl Default for PollingSettings {
 
 /// Below this an idle shard would be read more often than Kinesis allows.
 const SHORTEST_IDLE_INTERVAL: Duration = Duration::from_millis(200);
+/// What part of the time for which nothing came passes until the next read.
+const PART_OF_QUIET: u32 = 30;
 /// Below this the deadline would cut off healthy calls.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(100);
 /// Above this a shard would rather be read by a job that runs once in a while.
@@ -78,8 +87,10 @@ const LONGEST_LAG: Duration = Duration::from_secs(60 * 60);
 impl PollingSettings {
     /// The settings with every value in its range.
     pub(crate) fn in_range(self) -> Self {
+        let idle_interval = self.idle_interval.max(SHORTEST_IDLE_INTERVAL);
         Self {
-            idle_interval: self.idle_interval.max(SHORTEST_IDLE_INTERVAL),
+            idle_interval,
+            quiet_interval: self.quiet_interval.max(idle_interval),
             request_deadline: self.request_deadline.max(SHORTEST_DEADLINE),
             reads_per_second: self.reads_per_second.max(1),
             bytes_per_second: self.bytes_per_second.max(1),
@@ -109,6 +120,8 @@ impl Read {
 pub(crate) struct Pace {
     settings: PollingSettings,
     share: Share,
+    /// Since when nothing has come.
+    quiet_since: Option<Moment>,
 }
 
 impl Pace {
@@ -117,12 +130,16 @@ impl Pace {
         Self {
             settings: settings.in_range(),
             share,
+            quiet_since: None,
         }
     }
 
     /// How long from the start of this read to the start of the next.
-    pub(crate) fn wait_after(&self, read: Read, now: Moment) -> Duration {
-        wait_after(read, &self.settings, self.share.at(now))
+    pub(crate) fn wait_after(&mut self, read: Read, now: Moment) -> Duration {
+        let since = read.caught_up().then(|| self.quiet_since.unwrap_or(now));
+        self.quiet_since = since;
+        let quiet = since.map_or(Duration::ZERO, |since| now.saturating_since(since));
+        wait_after(read, quiet, &self.settings, self.share.at(now))
     }
 
     /// The service refused a read, since it was one too many for the shard. Returns the share that is left.
@@ -137,15 +154,16 @@ impl Pace {
     }
 }
 
-/// How long from the start of a read to the start of the next, for a reader with this share of the limits, in thousandths.
+/// How long from the start of a read to the start of the next, for a reader with this share of the limits, in thousandths, for whom
+/// nothing has come for so long.
 ///
 /// Never faster than either limit: a read of 10 MiB is paid for with five seconds, in which Kinesis would refuse anyway.
-fn wait_after(read: Read, settings: &PollingSettings, share: u32) -> Duration {
+fn wait_after(read: Read, quiet: Duration, settings: &PollingSettings, share: u32) -> Duration {
     let per_read = Duration::from_secs(1) / settings.reads_per_second;
     let pace = per_read.max(time_for(read.bytes, settings.bytes_per_second));
     let pace = pace.saturating_mul(WHOLE) / share.clamp(1, WHOLE);
     let idle = if read.caught_up() {
-        settings.idle_interval
+        (quiet / PART_OF_QUIET).clamp(settings.idle_interval, settings.quiet_interval)
     } else {
         Duration::ZERO
     };
@@ -176,6 +194,7 @@ mod tests {
     use proptest::prelude::*;
 
     const MIB: u64 = 1024 * 1024;
+    const LONG: Duration = Duration::from_secs(60);
 
     fn read(records: usize, bytes: u64, behind_millis: Option<u64>) -> Read {
         Read {
@@ -201,7 +220,7 @@ mod tests {
             ("the largest answer", read(10, 10 * MIB, Some(60_000)), 5000),
         ];
         for (case, read, millis) in rows {
-            let wait = wait_after(read, &PollingSettings::default(), WHOLE);
+            let wait = wait_after(read, Duration::ZERO, &PollingSettings::default(), WHOLE);
             assert_eq!(wait, Duration::from_millis(millis), "{case}");
         }
     }
@@ -219,11 +238,31 @@ mod tests {
         assert_eq!(mended.idle_interval, Duration::from_millis(200));
         assert_eq!(mended.request_deadline, Duration::from_millis(100));
         assert_eq!((mended.reads_per_second, mended.bytes_per_second), (1, 1));
-        let pace = Pace::new(broken, Share::default());
+        let mut pace = Pace::new(broken, Share::default());
         assert_eq!(
             pace.wait_after(read(1, 2, None), Moment::ZERO),
             Duration::from_secs(2)
         );
+    }
+
+    #[test]
+    fn the_longer_nothing_comes_the_rarer_a_shard_is_read_up_to_a_limit() {
+        let mut pace = Pace::new(PollingSettings::default(), Share::default());
+        let nothing = read(0, 0, Some(0));
+        let rows = [
+            (1_000, nothing, 300),
+            (10_000, nothing, 300),
+            (16_000, nothing, 500),
+            (31_000, nothing, 1000),
+            (3_600_000, nothing, 1000),
+            (3_601_000, read(1, 10, Some(0)), 200),
+            (3_602_000, nothing, 300),
+            (3_617_000, nothing, 500),
+        ];
+        for (now, read, millis) in rows {
+            let wait = pace.wait_after(read, at(now));
+            assert_eq!(wait, Duration::from_millis(millis), "at {now}");
+        }
     }
 
     fn at(millis: u64) -> Moment {
@@ -245,7 +284,7 @@ mod tests {
             ("records, and the service does not tell", read(5, 100, None), 200),
         ];
         for (case, read, millis) in rows {
-            let wait = wait_after(read, &settings, WHOLE);
+            let wait = wait_after(read, Duration::ZERO, &settings, WHOLE);
             assert_eq!(wait, Duration::from_millis(millis), "{case}");
         }
     }
@@ -337,7 +376,7 @@ mod tests {
             settings in any_settings(),
             reads in proptest::collection::vec(any_read(), 1..50),
         ) {
-            let spent: Duration = reads.iter().map(|read| wait_after(*read, &settings, WHOLE)).sum();
+            let spent: Duration = reads.iter().map(|read| wait_after(*read, Duration::ZERO, &settings, WHOLE)).sum();
             let bytes: u64 = reads.iter().map(|read| read.bytes).sum();
             // Each wait is cut to whole nanoseconds.
             let seconds = spent.as_secs_f64() + 1e-6;
@@ -347,16 +386,18 @@ mod tests {
 
         #[test]
         fn only_an_empty_read_at_the_tip_waits_the_idle_interval(settings in any_settings(), read in any_read()) {
-            let hurried = PollingSettings { idle_interval: Duration::ZERO, lag_target: None, ..settings };
-            let patient = PollingSettings { idle_interval: Duration::from_secs(60), ..hurried };
-            let differs = wait_after(read, &hurried, WHOLE) != wait_after(read, &patient, WHOLE);
+            let hurried = PollingSettings { idle_interval: Duration::ZERO, quiet_interval: LONG, lag_target: None, ..settings };
+            let patient = PollingSettings { idle_interval: LONG, ..hurried };
+            let wait = |settings| wait_after(read, Duration::ZERO, settings, WHOLE);
+            let differs = wait(&hurried) != wait(&patient);
             prop_assert_eq!(differs, read.caught_up());
         }
 
         #[test]
         fn more_bytes_never_mean_a_shorter_wait(settings in any_settings(), read in any_read(), more in 0..10 * MIB) {
             let larger = Read { bytes: read.bytes + more, ..read };
-            prop_assert!(wait_after(larger, &settings, WHOLE) >= wait_after(read, &settings, WHOLE));
+            let wait = |read| wait_after(read, Duration::ZERO, &settings, WHOLE);
+            prop_assert!(wait(larger) >= wait(read));
         }
 
         #[test]
@@ -364,13 +405,15 @@ mod tests {
             settings in any_settings(), read in any_read(), share in SMALLEST..=WHOLE, less in 0_u32..WHOLE,
         ) {
             let smaller = share.saturating_sub(less).max(SMALLEST);
-            prop_assert!(wait_after(read, &settings, smaller) >= wait_after(read, &settings, share));
+            let wait = |share| wait_after(read, Duration::ZERO, &settings, share);
+            prop_assert!(wait(smaller) >= wait(share));
         }
 
         #[test]
         fn no_record_grows_older_than_the_target_because_of_it(settings in any_settings(), read in any_read()) {
             let at_once = PollingSettings { lag_target: None, ..settings };
-            let (patient, hurried) = (wait_after(read, &settings, WHOLE), wait_after(read, &at_once, WHOLE));
+            let wait = |settings| wait_after(read, Duration::ZERO, settings, WHOLE);
+            let (patient, hurried) = (wait(&settings), wait(&at_once));
             prop_assert!(patient >= hurried);
             if patient > hurried {
                 let age = read.behind.unwrap_or_default() + patient;

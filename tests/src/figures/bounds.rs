@@ -8,7 +8,8 @@ use super::standing::{Idle, Many, idle as idle_worker, many, stalled};
 use super::verdict::Verdicts;
 
 const IDLE_SHARDS: u32 = 64;
-const SETTLE: Duration = Duration::from_secs(10);
+/// By then the shards are quiet.
+const SETTLE: Duration = Duration::from_secs(35);
 const IDLE_FOR: Duration = Duration::from_secs(30);
 const STALLED_SHARDS: u32 = 500;
 const STALLED_FOR: Duration = Duration::from_secs(30);

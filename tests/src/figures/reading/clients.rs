@@ -180,7 +180,7 @@ impl RecordProcessor for Counting {
     }
 }
 
-/// A worker with the defaults, but for the pace: it reads as fast as the loop.
+/// A worker with the defaults, but for the pace: it reads as fast as the loop, and has room for answers that are as large.
 fn start_worker(reading: &Reading, window: &Arc<Window>, format: RecordFormat) -> WorkerHandle {
     let polling = PollingSettings {
         reads_per_second: reading.pace.unwrap_or(1_000_000),
@@ -190,6 +190,7 @@ fn start_worker(reading: &Reading, window: &Arc<Window>, format: RecordFormat) -
     };
     let settings = Settings {
         max_batch_records: reading.stock.body.records,
+        memory_budget: 1024,
         ..Settings::default()
     };
     let (window, records) = (Arc::clone(window), reading.records_per_shard());

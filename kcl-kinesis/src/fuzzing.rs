@@ -1,0 +1,44 @@
+//! What the fuzz target of the answers calls. No part of the crate's interface.
+
+use bytes::Bytes;
+use kcl_core::model::{Record, ShardId};
+
+use crate::convert::Answer;
+use crate::{cbor, json};
+
+/// What an answer of GetRecords says.
+#[derive(Debug, PartialEq)]
+pub struct Said {
+    /// Its records.
+    pub records: Vec<Record>,
+    /// The iterator to go on with.
+    pub next: Option<String>,
+    /// How far behind the reader is, in milliseconds.
+    pub behind_millis: Option<i64>,
+    /// The shards that come after this one.
+    pub children: Vec<ShardId>,
+    /// What the records are charged for.
+    pub body_bytes: usize,
+}
+
+/// What is understood of a body in CBOR.
+pub fn from_cbor(body: &Bytes) -> Option<Said> {
+    cbor::decode(body).ok().map(Said::from)
+}
+
+/// What is understood of a body in JSON.
+pub fn from_json(body: &Bytes) -> Option<Said> {
+    json::decode(body).ok().map(Said::from)
+}
+
+impl From<Answer> for Said {
+    fn from(answer: Answer) -> Self {
+        Self {
+            records: answer.records,
+            next: answer.next,
+            behind_millis: answer.behind_millis,
+            children: answer.children.into_iter().map(|child| child.id).collect(),
+            body_bytes: answer.body_bytes,
+        }
+    }
+}
