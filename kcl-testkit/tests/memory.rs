@@ -120,6 +120,15 @@ struct Bench {
 
 /// A worker that reads a stream of so many shards, filled by `fill`, with its gate closed.
 fn bench(shards: u32, fill: impl Fn(&MemoryStream, u128)) -> Bench {
+    bench_with(shards, fill, MemoryStream::clone)
+}
+
+/// As [`bench`], through another source that has the records of the stream.
+fn bench_with<S: StreamSource>(
+    shards: u32,
+    fill: impl Fn(&MemoryStream, u128),
+    source: impl FnOnce(&MemoryStream) -> S,
+) -> Bench {
     let clock = TokioClock::new();
     let stream = MemoryStream::builder("trucks")
         .shards(shards)
@@ -132,7 +141,7 @@ fn bench(shards: u32, fill: impl Fn(&MemoryStream, u128)) -> Bench {
     let (noted, closed) = (Arc::clone(&seen), Arc::clone(&gate));
     let worker = Worker::builder("memory")
         .worker_id("a")
-        .stream(stream.clone())
+        .stream(source(&stream))
         .leases(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Gated {
             seen: Arc::clone(&noted),
@@ -434,43 +443,18 @@ impl RecordStream for KeepsRecords {
 async fn what_a_source_keeps_beside_an_answer_counts_and_is_let_go_of_where_there_is_no_room() {
     let few = 4 * 1024 * KIB;
     for (bytes, is_told) in [(few, false), (BUDGET as usize, true)] {
-        let (meters, seen, gate) = (Meters::default(), Seen::default(), Arc::new(Semaphore::new(10)));
-        let clock = TokioClock::new();
-        let stream = MemoryStream::builder("trucks").clock(Arc::new(clock)).build();
-        for _ in 0..5 {
-            stream.put("truck", "somewhere").unwrap();
-        }
-        let keeps = Keeps {
+        let told = Arc::<AtomicUsize>::default();
+        let put_five = |stream: &MemoryStream, key| {
+            for _ in 0..5 {
+                stream.put_with_hash_key("truck", key, "somewhere").unwrap();
+            }
+        };
+        let bench = bench_with(1, put_five, |stream| Keeps {
             stream: stream.clone(),
             bytes,
-            told: Arc::default(),
-        };
-        let (told, noted, open) = (Arc::clone(&keeps.told), Arc::clone(&seen), Arc::clone(&gate));
-        let worker = Worker::builder("memory")
-            .worker_id("a")
-            .stream(keeps)
-            .leases(MemoryLeaseStore::new())
-            .processor(move |_: &ShardContext| Gated {
-                seen: Arc::clone(&noted),
-                gate: Arc::clone(&open),
-            })
-            .settings(Settings {
-                memory_budget: 32,
-                ..Settings::default()
-            })
-            .metrics_recorder(Arc::new(meters.clone()))
-            .clock(Arc::new(clock))
-            .build()
-            .unwrap()
-            .start();
-        let bench = Bench {
-            stream,
-            worker,
-            meters,
-            clock,
-            seen,
-            gate,
-        };
+            told: Arc::clone(&told),
+        });
+        bench.gate.add_permits(10);
         bench.all_is_seen().await;
         assert_eq!(told.load(Ordering::Relaxed) > 0, is_told, "{bytes} bytes");
         assert!((few as u64..=BUDGET).contains(&bench.most()), "{}", bench.most());

@@ -38,8 +38,8 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
     let fetcher = Fetcher {
         rng: own.services.rng.child("fetch").child(own.key.as_str()),
         own: Arc::clone(own),
-        done: start.done.clone(),
-        start,
+        position: start.position,
+        done: start.done,
         stream: None,
         failures: 0,
         account: own.services.budget.open(&own.key),
@@ -59,10 +59,24 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
     receiver
 }
 
+/// What is handed on of one answer.
+struct Portion {
+    records: Vec<Record>,
+    end: Option<ShardEnd>,
+    unreadable: Option<Unreadable>,
+    misplaced: Vec<Misplaced>,
+    /// How many records of the stream that was, and their bytes.
+    taken: usize,
+    size: usize,
+    /// Whether there was no room for all.
+    is_part: bool,
+}
+
 struct Fetcher {
     own: Arc<Ownership>,
     rng: Rng,
-    start: Start,
+    /// Where to open the shard when there is no stream.
+    position: StartPosition,
     stream: Option<Box<dyn RecordStream>>,
     /// Records up to and including this one were handed on, or are done.
     done: Option<RecordPosition>,
@@ -130,7 +144,7 @@ impl Fetcher {
             None => {
                 let source = &self.own.stream.source;
                 source
-                    .open(self.own.context.shard(), self.start.position.clone())
+                    .open(self.own.context.shard(), self.position.clone())
                     .await?
             }
         };
@@ -144,60 +158,25 @@ impl Fetcher {
     fn take_in(&mut self, fetch: Fetch, mut room: Held) -> Option<Fetched> {
         let own = Arc::clone(&self.own);
         let services = &own.services;
-        own.progress.step(services.clock.now());
-        if self.failures > 0 {
-            tracing::info!(lease = %own.key, failures = self.failures, "the shard can be read again");
-            self.failures = 0;
-        }
-        let Fetch {
-            records,
-            bytes,
-            kept,
-            behind,
-            mut end,
-            ..
-        } = fetch;
         let now = services.clock.now();
-        let span = span(&records);
-        let fetched = records.len();
-        let mut size = records.iter().map(Record::size).sum();
-        if let (StartPosition::Latest, Some(first)) = (&self.start.position, records.first()) {
+        own.progress.step(now);
+        self.end_failures();
+        if let (StartPosition::Latest, Some(first)) = (&self.position, fetch.records.first()) {
             own.begun_at(first.sequence_number());
         }
-        let how = services.settings.aggregation;
-        let Unpacked {
-            mut records,
-            mut unreadable,
-            mut misplaced,
-        } = unpack(records, how, own.row().hash_range, self.done.as_ref());
-        // Nothing is read beyond a record that cannot be read.
-        if unreadable.is_some() {
-            end = None;
-        }
-        let (mut taken, bytes) = (fetched, Appetite::of(records.len(), bytes));
-        let asked = self.appetite.least();
-        self.appetite.learn(fetched, bytes);
-        if let Some(per_record) = self.appetite.seen() {
-            self.account.tell_per_record(per_record);
-        }
-        let mut is_part = false;
-        if records.is_empty() {
-            room.set(0);
-        } else if !self.settle(&mut room, bytes, kept) && self.keep_what_fits(&mut records, &mut room, asked)
-        {
-            (end, unreadable) = (None, None);
-            is_part = true;
-            // The others are read again, and counted then.
-            let last = records.last().map(Record::sequence_number);
-            misplaced.retain(|aggregate| last.is_some_and(|last| aggregate.sequence <= *last));
-            taken = records
-                .iter()
-                .filter(|record| record.position().sub_sequence == 0)
-                .count();
-            size = records.iter().map(Record::size).sum();
-        }
-        services.brakes.took(&own.scopes, taken, size, now);
-        self.report_misplaced(&misplaced);
+        let (behind, span) = (fetch.behind, span(&fetch.records));
+        let portion = self.unpack(fetch, &mut room);
+        services
+            .brakes
+            .took(&own.scopes, portion.taken, portion.size, now);
+        self.report_misplaced(&portion.misplaced);
+        let Portion {
+            records,
+            end,
+            unreadable,
+            is_part,
+            ..
+        } = portion;
         if let Some(last) = records.last() {
             self.done = Some(last.position().detached());
         }
@@ -207,9 +186,6 @@ impl Fetcher {
             FetchOutcome::Records
         };
         services.metrics.fetched(outcome);
-        services
-            .board
-            .update_lease(&own.key, |status| status.trouble = None);
         let answer = Answer {
             came: now,
             behind: behind.unwrap_or_default(),
@@ -225,6 +201,62 @@ impl Fetcher {
             end,
             unreadable,
         })
+    }
+
+    /// Unpacks an answer, and makes the room what the records take that are handed on: all of them if there is room for all.
+    fn unpack(&mut self, fetch: Fetch, room: &mut Held) -> Portion {
+        let (taken, size) = (fetch.records.len(), total_size(&fetch.records));
+        let how = self.own.services.settings.aggregation;
+        let range = self.own.row().hash_range;
+        let Unpacked {
+            mut records,
+            unreadable,
+            mut misplaced,
+        } = unpack(fetch.records, how, range, self.done.as_ref());
+        let bytes = Appetite::of(records.len(), fetch.bytes);
+        let asked = self.appetite.least();
+        self.appetite.learn(taken, bytes);
+        if let Some(per_record) = self.appetite.seen() {
+            self.account.tell_per_record(per_record);
+        }
+        if records.is_empty() {
+            room.set(0);
+        } else if !self.settle(room, bytes, fetch.kept) && self.keep_what_fits(&mut records, room, asked) {
+            // The others are read again, and counted then.
+            let last = records.last().map(Record::sequence_number);
+            misplaced.retain(|aggregate| last.is_some_and(|last| aggregate.sequence <= *last));
+            let whole = |record: &&Record| record.position().sub_sequence == 0;
+            return Portion {
+                taken: records.iter().filter(whole).count(),
+                size: total_size(&records),
+                records,
+                misplaced,
+                end: None,
+                unreadable: None,
+                is_part: true,
+            };
+        }
+        Portion {
+            taken,
+            size,
+            records,
+            misplaced,
+            // Nothing is read beyond a record that cannot be read.
+            end: fetch.end.filter(|_| unreadable.is_none()),
+            unreadable,
+            is_part: false,
+        }
+    }
+
+    /// The shard was read.
+    fn end_failures(&mut self) {
+        let own = &self.own;
+        if self.failures > 0 {
+            tracing::info!(lease = %own.key, failures = self.failures, "the shard can be read again");
+            self.failures = 0;
+        }
+        let board = &own.services.board;
+        board.update_lease(&own.key, |status| status.trouble = None);
     }
 
     /// Makes the room what the answer takes, with what the source keeps of it. If there is none for that, the source lets go of it, and reads it
@@ -260,11 +292,10 @@ impl Fetcher {
         if let (None, Some(first)) = (fitting.last(), records.first()) {
             // Read again once there is room for it.
             self.appetite.learn(1, Appetite::of(1, first.size()));
-            self.start.position = StartPosition::AtSequence(first.sequence_number().detached());
-            self.start.done.clone_from(&self.done);
+            self.position = StartPosition::AtSequence(first.sequence_number().detached());
             self.stream = None;
         } else if is_part && let Some(last) = fitting.last() {
-            self.start = Start::after(last.position().clone());
+            self.position = StartPosition::AtSequence(last.sequence_number().clone());
             self.stream = None;
         }
         room.set(kept);
@@ -339,6 +370,10 @@ impl Fetcher {
             hold_while(&self.own, OpenStream::is_asked_for).await;
         }
     }
+}
+
+fn total_size(records: &[Record]) -> usize {
+    records.iter().map(Record::size).sum()
 }
 
 /// The time from the first record to the last, by the service's own clock.
