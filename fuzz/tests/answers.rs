@@ -1,0 +1,82 @@
+//! No body of an answer makes a panic, and what is understood of it is understood the same in the other format.
+//!
+//! `cargo test` replays the committed inputs and tries some more; CONTRIBUTING.md says how to search for longer.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests: a panic is how they report"
+)]
+
+mod corpus;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use kcl_core::model::Record;
+use kcl_kinesis::fuzzing::{Said, from_cbor, from_json};
+use serde_json::{Value, json};
+
+/// Farther from 1970 than this, in milliseconds, seconds as a fraction are not exact.
+const EXACT: i64 = 1 << 43;
+
+#[test]
+fn any_answer_is_refused_or_understood_in_both_formats() {
+    bolero::check!().for_each(check);
+}
+
+#[test]
+fn the_committed_inputs_pass() {
+    corpus::replay("any_answer_is_refused_or_understood_in_both_formats", check);
+}
+
+fn check(input: &[u8]) {
+    let body = Bytes::copy_from_slice(input);
+    if let Some(said) = from_cbor(&body) {
+        assert_eq!(said.body_bytes, body.len());
+        check_again_in_json(&said);
+    }
+    if let Some(said) = from_json(&body) {
+        let whole: Value = serde_json::from_slice(&body).expect("what is understood is JSON");
+        let records = whole.get("Records").and_then(Value::as_array);
+        assert_eq!(said.records.len(), records.map_or(0, Vec::len));
+        assert!(said.records.iter().map(Record::size).sum::<usize>() <= said.body_bytes);
+        check_again_in_json(&said);
+    }
+}
+
+/// Writes what was understood, and reads it again.
+fn check_again_in_json(said: &Said) {
+    let record = |record: &Record| {
+        let mut written = json!({
+            "SequenceNumber": record.sequence_number().as_str(),
+            "Data": STANDARD.encode(record.data()),
+        });
+        if let Some(key) = record.partition_key() {
+            written["PartitionKey"] = key.into();
+        }
+        if let Some(arrived) = record.arrived() {
+            written["ApproximateArrivalTimestamp"] = (arrived.as_millis() as f64 / 1000.0).into();
+        }
+        written
+    };
+    let written = json!({
+        "Records": said.records.iter().map(record).collect::<Vec<_>>(),
+        "NextShardIterator": said.next,
+        "MillisBehindLatest": said.behind_millis,
+    });
+    let again = from_json(&Bytes::from(written.to_string())).expect("what is written is understood");
+    assert_eq!(
+        (&again.next, again.behind_millis),
+        (&said.next, said.behind_millis)
+    );
+    assert_eq!(again.records.len(), said.records.len());
+    for (again, record) in again.records.iter().zip(&said.records) {
+        assert_eq!(again.position(), record.position());
+        assert_eq!(again.data(), record.data());
+        assert_eq!(again.partition_key(), record.partition_key());
+        let is_exact = |record: &Record| record.arrived().filter(|time| time.as_millis().abs() < EXACT);
+        assert_eq!(is_exact(again), is_exact(record));
+    }
+}
