@@ -12,7 +12,7 @@ use crate::consumer::invitations::Invitations;
 use crate::consumer::meter::Meter;
 use crate::flow::{Brakes, Held as HeldBack, Scope};
 use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
-use crate::lease::resolve::{Resolution, resolve};
+use crate::lease::resolve::{Refusal, judge_refusal};
 use crate::lease::{
     Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError,
     StoreErrorKind,
@@ -375,29 +375,34 @@ impl Ownership {
                     self.applied(&row, &change, since);
                     return Written::Applied(row);
                 }
-                Ok(Outcome::Refused { current: Some(row) })
-                    if self.may_adopt(&before, &row, &expect, &change) =>
-                {
-                    self.learn(&mut self.lock(), *row);
-                }
-                // Another task's write of the same ownership was answered while this one waited for its turn.
-                Ok(Outcome::Refused { .. }) if self.row().version() != before.version() => {
-                    let row = self.row();
-                    if change.stores_no_more_than(&row) {
-                        return Written::Applied(Box::new(row));
-                    }
-                }
-                Ok(Outcome::Refused { current: Some(row) }) if self.gave_up(&before, &row) => {
-                    let mut state = self.lock();
-                    state.belief.refused = true;
-                    self.learn(&mut state, (*row).clone());
-                    drop(state);
-                    self.context.believe_until(Moment::ZERO);
-                    return Written::GivenUp(row);
-                }
                 Ok(Outcome::Refused { current }) => {
-                    self.lost(current.as_deref());
-                    return Written::Lost;
+                    let refusal = current
+                        .as_deref()
+                        .map_or(Refusal::Lost, |row| self.judge(row, &before, &expect, &change));
+                    match (refusal, current) {
+                        (Refusal::Adopt, Some(row)) => {
+                            self.learn(&mut self.lock(), *row);
+                        }
+                        // Another task's write of the same ownership was answered while this one waited for its turn.
+                        _ if self.row().version() != before.version() => {
+                            let row = self.row();
+                            if change.stores_no_more_than(&row) {
+                                return Written::Applied(Box::new(row));
+                            }
+                        }
+                        (Refusal::GaveUp, Some(row)) => {
+                            let mut state = self.lock();
+                            state.belief.refused = true;
+                            self.learn(&mut state, (*row).clone());
+                            drop(state);
+                            self.context.believe_until(Moment::ZERO);
+                            return Written::GivenUp(row);
+                        }
+                        (_, current) => {
+                            self.lost(current.as_deref());
+                            return Written::Lost;
+                        }
+                    }
                 }
                 Err(error) => {
                     if error.certainty() == Certainty::Definite && since == sent {
@@ -423,27 +428,18 @@ impl Ownership {
         is_news
     }
 
-    fn may_adopt(&self, before: &Lease, row: &Lease, expect: &Expect, change: &LeaseChange) -> bool {
-        let me = Some(&self.services.worker);
-        let handoff_begun = row.counter == before.counter
-            && row.stamp == before.stamp
-            && !before.is_in_handoff()
-            && row.checkpoint_owner.as_ref() == me;
+    fn judge(&self, row: &Lease, before: &Lease, expect: &Expect, change: &LeaseChange) -> Refusal {
         let incarnation = self.services.lanes.incarnation();
-        let own_earlier =
-            resolve(Some(row), Some(before), expect, change, incarnation) == Resolution::OwnEarlierWrite;
-        (handoff_begun || own_earlier) && row.actual_owner() == me
-    }
-
-    /// Whether the refused write came one step after this owner's own end, release or transfer, whose reply nobody waited for.
-    fn gave_up(&self, before: &Lease, row: &Lease) -> bool {
-        let is_own_next_step = row.counter == before.counter + 1
-            && row.stamp.is_some_and(|stamp| {
-                stamp.counter == row.counter && stamp.incarnation == self.services.lanes.incarnation()
-            });
-        // The leader may be this very process: what it took away, or ended, was not given up.
-        let next = before.owner.as_ref().filter(|_| before.is_in_handoff());
-        is_own_next_step && self.lock().giving_up && !row.is_in_handoff() && row.owner.as_ref() == next
+        let giving_up = self.lock().giving_up;
+        judge_refusal(
+            row,
+            before,
+            expect,
+            change,
+            &self.services.worker,
+            incarnation,
+            giving_up,
+        )
     }
 
     fn applied(&self, row: &Lease, change: &LeaseChange, sent: Moment) {

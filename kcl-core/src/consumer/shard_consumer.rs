@@ -14,6 +14,7 @@ use crate::consumer::ownership::Ownership;
 use crate::consumer::start::{Start, start_of};
 use crate::consumer::unpack::Unreadable;
 use crate::error::Causes;
+use crate::lease::Lease;
 use crate::lease::hold::HoldVerdict;
 use crate::lifecycle::{Backlog, ConsumerEnd, ConsumerEvent, ConsumerState, WaitReason, transition};
 use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom, backoff, decide};
@@ -112,9 +113,8 @@ impl ShardConsumer {
             let key = row.key_of_sibling(parent);
             loop {
                 match self.own.services.lanes.read(&key).await {
-                    Ok(None) => break,
-                    Ok(Some(lease)) if lease.is_ended() => break,
-                    Ok(Some(_)) => {}
+                    Ok(row) if Lease::is_finished(row.as_ref()) => break,
+                    Ok(_) => {}
                     Err(error) => {
                         tracing::debug!(lease = %key, error = %Causes(&error), "cannot read the parent's row")
                     }

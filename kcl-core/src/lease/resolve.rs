@@ -1,7 +1,7 @@
 //! What a strong read tells about a write whose outcome is not known.
 
 use crate::lease::{Expect, Lease, LeaseChange, apply};
-use crate::model::Incarnation;
+use crate::model::{Incarnation, WorkerId};
 
 /// What became of a write whose reply was lost, as far as the row shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,52 @@ pub fn resolve(
         Some(before) if is_one_own_step_ahead(row, before, incarnation) => Resolution::OwnEarlierWrite,
         _ => Resolution::Refused,
     }
+}
+
+/// What a refusal means to the owner whose write was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The lease is still its own: only a handoff was begun, or an earlier write of its own landed late.
+    /// Adopt the row and make the change again.
+    Adopt,
+    /// An earlier write of its own, whose reply it did not wait for, gave the lease up.
+    GaveUp,
+    /// Somebody else has the lease.
+    Lost,
+}
+
+/// Judges the refusal of an owner's write by the row that the store shows.
+///
+/// `before` is the row on which the owner based its expectation, `me` the owner. `giving_up` says whether the owner has sent
+/// a write that gives the lease up: without one, a row that is one step ahead and not its own was taken away.
+pub fn judge_refusal(
+    row: &Lease,
+    before: &Lease,
+    expect: &Expect,
+    change: &LeaseChange,
+    me: &WorkerId,
+    incarnation: Incarnation,
+    giving_up: bool,
+) -> Refusal {
+    let handoff_begun = row.counter == before.counter
+        && row.stamp == before.stamp
+        && !before.is_in_handoff()
+        && row.checkpoint_owner.as_ref() == Some(me);
+    let own_earlier =
+        || resolve(Some(row), Some(before), expect, change, incarnation) == Resolution::OwnEarlierWrite;
+    if row.actual_owner() == Some(me) && (handoff_begun || own_earlier()) {
+        return Refusal::Adopt;
+    }
+    // The leader may be this very process: what it took away, or ended, was not given up.
+    let next = before.owner.as_ref().filter(|_| before.is_in_handoff());
+    if giving_up
+        && is_next_step_of(row, before, incarnation)
+        && !row.is_in_handoff()
+        && row.owner.as_ref() == next
+    {
+        return Refusal::GaveUp;
+    }
+    Refusal::Lost
 }
 
 /// Whether the row shows the effect of this very change by this incarnation.
@@ -94,9 +140,13 @@ fn is_handoff_on_top(row: &Lease, before: &Lease, after: &Lease) -> bool {
 }
 
 fn is_one_own_step_ahead(row: &Lease, before: &Lease, incarnation: Incarnation) -> bool {
+    is_next_step_of(row, before, incarnation) && row.actual_owner() == before.actual_owner()
+}
+
+/// Whether the counter was moved once since `before`, by this incarnation.
+fn is_next_step_of(row: &Lease, before: &Lease, incarnation: Incarnation) -> bool {
     row.counter == before.counter + 1
         && row
             .stamp
             .is_some_and(|stamp| stamp.incarnation == incarnation && stamp.counter == row.counter)
-        && row.actual_owner() == before.actual_owner()
 }

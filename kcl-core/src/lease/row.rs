@@ -138,6 +138,11 @@ impl Lease {
         self.checkpoint.is_shard_end()
     }
 
+    /// Whether the shard of this row is finished. One without a row is: it was cleaned up, or its records are gone.
+    pub fn is_finished(row: Option<&Self>) -> bool {
+        row.is_none_or(Self::is_ended)
+    }
+
     /// Whether the counter was written last by somebody who knows no stamps.
     pub fn is_written_by_foreigner(&self) -> bool {
         self.stamp.is_none_or(|stamp| stamp.counter != self.counter)
