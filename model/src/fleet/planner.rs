@@ -1,0 +1,218 @@
+//! The workers that scan the table: each with its own observer, as if it alone led.
+
+use kcl_core::assignment::observer::Observer;
+use kcl_core::assignment::plan::{Candidate, Hold, plan_assignment};
+use kcl_core::invariant::{Observation, Written};
+use kcl_core::lease::{Expect, Lease, LeaseChange, Outcome, Scan, WorkerRow};
+use kcl_core::shard_sync::plan_cleanup;
+use kcl_core::time::Timestamp;
+
+use super::{Fleet, Planned, PlannedStep, Planner, Row, Seen, State};
+use crate::broken::Broken;
+use crate::cast::{FAILOVER, TICK, at};
+use crate::store;
+
+impl Fleet {
+    pub(super) fn new_planner(&self, worker: usize) -> Option<Planner> {
+        let me = Candidate {
+            id: self.cast.workers[worker].clone(),
+            max_leases: None,
+            max_throughput: None,
+            leaving: false,
+            proven: true,
+        };
+        let plans = worker >= usize::from(self.config.workers - self.config.planners);
+        plans.then(|| Planner::new(Observer::new(me, FAILOVER, TICK)))
+    }
+
+    /// The rows of the workers. One that leaves has deleted its own.
+    fn worker_rows(&self, state: &State) -> Vec<WorkerRow> {
+        let workers = state
+            .workers
+            .iter()
+            .enumerate()
+            .filter(|(_, worker)| !worker.leaving);
+        workers
+            .map(|(n, worker)| WorkerRow {
+                id: self.cast.workers[n].clone(),
+                incarnation: Some(self.cast.incarnation(n, worker.run)),
+                touches: u64::from(worker.touches),
+                failover: Some(FAILOVER),
+                max_leases: None,
+                max_throughput: None,
+                updated: Timestamp::from_millis(0),
+            })
+            .collect()
+    }
+
+    pub(super) fn scan(&self, state: &mut State, worker: usize) {
+        let now = state.now;
+        let leases: Vec<Lease> = state.rows.iter().flatten().map(|row| (**row).clone()).collect();
+        let scan = Scan {
+            leases: leases.clone(),
+            workers: self.worker_rows(state),
+            pages: 1,
+            ..Scan::default()
+        };
+        let Some(planner) = &mut state.workers[worker].planner else {
+            return;
+        };
+        planner.scanned = Some(now);
+        planner.learn(|observer| observer.look(at(now), scan));
+        let mut snapshot = planner.observer.snapshot(1);
+        if self.is_broken(Broken::ExpiryWithoutObservation) {
+            let held = snapshot
+                .leases
+                .iter_mut()
+                .filter(|lease| lease.hold == Hold::Held);
+            held.for_each(|lease| lease.hold = Hold::Expired);
+        }
+        let mut pending = Vec::new();
+        for step in plan_assignment(&snapshot).moves {
+            let before = planner
+                .observer
+                .row(&step.key)
+                .expect("a lease of the scan")
+                .clone();
+            let to = self.cast.worker(&step.to);
+            let planned = match step.change {
+                LeaseChange::Assign { .. } => PlannedStep::Assign(to),
+                LeaseChange::BeginHandoff { .. } if state.left.handoffs == 0 => continue,
+                LeaseChange::BeginHandoff { .. } => PlannedStep::BeginHandoff(to),
+                change => panic!("a plan with a {}", change.verb()),
+            };
+            let planned = Planned {
+                shard: self.cast.shard(&step.key),
+                step: planned,
+                before: Row::new(before),
+            };
+            assert_eq!(
+                self.spell_planned(&planned),
+                (step.expect, step.change),
+                "the condition is the plan's"
+            );
+            pending.push(planned);
+        }
+        if self.config.cleanup {
+            pending.extend(self.cleanup(&leases));
+        }
+        let planner = state.workers[worker]
+            .planner
+            .as_mut()
+            .expect("it has just looked");
+        planner.pending = pending;
+        let plans = state.workers.iter().filter(|worker| {
+            worker
+                .planner
+                .as_ref()
+                .is_some_and(|planner| !planner.pending.is_empty())
+        });
+        if plans.count() > 1 {
+            state.saw(Seen::TwoPlans);
+        }
+    }
+
+    fn cleanup(&self, leases: &[Lease]) -> Vec<Planned> {
+        let planned = |lease: &Lease| Planned {
+            shard: self.cast.shard(&lease.key),
+            step: PlannedStep::Delete,
+            before: Row::new(lease.clone()),
+        };
+        if self.is_broken(Broken::DeletesTooEarly) {
+            return leases
+                .iter()
+                .filter(|lease| lease.is_ended())
+                .map(planned)
+                .collect();
+        }
+        let deletions = plan_cleanup(&self.cast.graph, true, leases);
+        let row = |key: &kcl_core::model::LeaseKey| leases.iter().find(|lease| lease.key == *key);
+        deletions
+            .iter()
+            .filter_map(|deletion| row(&deletion.key).map(planned))
+            .collect()
+    }
+
+    fn spell_planned(&self, planned: &Planned) -> (Expect, LeaseChange) {
+        let before = &planned.before;
+        let version = Expect::Version(before.version());
+        let id = |worker: usize| self.cast.workers[worker].clone();
+        match planned.step {
+            PlannedStep::Assign(to) => (version, LeaseChange::Assign { to: id(to) }),
+            PlannedStep::BeginHandoff(to) => {
+                let owners = Expect::Owners {
+                    owner: before.owner.clone(),
+                    checkpoint_owner: before.checkpoint_owner.clone(),
+                };
+                (owners, LeaseChange::BeginHandoff { to: id(to) })
+            }
+            PlannedStep::Delete => (version, LeaseChange::Delete),
+        }
+    }
+
+    pub(super) fn perform(&self, state: &mut State, worker: usize) {
+        let run = state.workers[worker].run;
+        let Some(planner) = &mut state.workers[worker].planner else {
+            return;
+        };
+        let planned = planner.pending.remove(0);
+        if planned.step == PlannedStep::Delete && !self.witnesses_confirm(state, &planned) {
+            return;
+        }
+        if let PlannedStep::BeginHandoff(_) = planned.step {
+            match state.left.handoffs.checked_sub(1) {
+                Some(left) => state.left.handoffs = left,
+                None => return,
+            }
+        }
+        let (expect, change) = self.spell_planned(&planned);
+        let incarnation = self.cast.incarnation(worker, run);
+        let key = &self.cast.shards[planned.shard].key;
+        let row = state.row(planned.shard).map(|row| &*row.0);
+        let Outcome::Applied(after) = store::change(row, key, &expect, &change, incarnation) else {
+            return state.saw(Seen::Fenced);
+        };
+        if planned.step == PlannedStep::Delete {
+            state.rows[planned.shard] = None;
+            state.saw(Seen::Deleted);
+        } else {
+            state.rows[planned.shard] = Some(Row::new((*after).clone()));
+            let planner = state.workers[worker]
+                .planner
+                .as_mut()
+                .expect("it has just planned");
+            planner.learn(|observer| observer.wrote(planned.before.version(), (*after).clone()));
+        }
+        state.observe(&Observation::Written(Box::new(Written {
+            process: self.cast.process(worker, run),
+            worker: self.cast.workers[worker].clone(),
+            failover: FAILOVER,
+            key: key.clone(),
+            expect,
+            change,
+            incarnation,
+            after: *after,
+            now: at(state.now),
+        })));
+    }
+
+    /// Reads again the rows that a deletion rests on.
+    fn witnesses_confirm(&self, state: &State, planned: &Planned) -> bool {
+        if self.is_broken(Broken::DeletesTooEarly) {
+            return true;
+        }
+        let leases: Vec<Lease> = state.rows.iter().flatten().map(|row| (**row).clone()).collect();
+        let key = &planned.before.key;
+        let deletions = plan_cleanup(&self.cast.graph, true, &leases);
+        let witnesses = deletions
+            .iter()
+            .find(|deletion| deletion.key == *key)
+            .map(|deletion| &deletion.witnesses);
+        witnesses.is_some_and(|witnesses| {
+            witnesses.iter().all(|witness| {
+                let row = state.row(self.cast.shard(&witness.key));
+                witness.is_confirmed_by(row.map(|row| &**row))
+            })
+        })
+    }
+}
