@@ -31,8 +31,8 @@ pub enum Broken {
     NoParentWait,
     /// The end of a shard is stored before its children have leases.
     EndBeforeChildren,
-    /// Leases are deleted as soon as they are ended, whatever became of the children.
-    DeletesTooEarly,
+    /// Leases are deleted that have no owner, finished or not.
+    DeletesWhatIsUnowned,
     /// A leader believes to lead for as long as it lives.
     LeadsForEver,
     /// The lock is taken without watching it.

@@ -21,4 +21,6 @@ pub mod broken;
 pub mod cast;
 pub mod check;
 pub mod fleet;
+pub mod offices;
 mod store;
+pub mod worlds;

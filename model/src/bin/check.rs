@@ -1,35 +1,33 @@
-//! Checks the large worlds.
+//! Checks the large worlds, or those whose names hold one of the given words.
+//!
+//! ```sh
+//! cargo run --release -p kcl-model --bin check -- [WORD...]
+//! ```
 
 use std::process::ExitCode;
 
-use kcl_model::cast::Lineage;
-use kcl_model::check::check;
-use kcl_model::fleet::{Budget, Config, Fleet};
+use kcl_model::check::{Report, check};
+use kcl_model::fleet::Fleet;
+use kcl_model::offices::Offices;
+use kcl_model::worlds;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().collect();
-    let n = |i: usize| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(0);
-    let config = Config {
-        name: "try",
-        workers: 2,
-        planners: n(1),
-        lineage: Lineage::Open(n(2)),
-        records: n(3),
-        owner: None,
-        cleanup: false,
-        window: n(4),
-        calm: 9,
-        faults: Budget {
-            crashes: n(5),
-            restarts: n(6),
-            freezes: n(7),
-            lost: n(8),
-            late: n(9),
-            leaves: n(10),
-            handoffs: n(11),
-        },
-        broken: None,
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let is_wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
+    let mut all_hold = true;
+    let mut tell = |report: Report| {
+        println!("{report}");
+        all_hold &= report.holds();
     };
-    println!("{}", check(config.name, Fleet::new(config)));
-    ExitCode::SUCCESS
+    for config in worlds::small().into_iter().chain(worlds::large()) {
+        if is_wanted(config.name) {
+            tell(check(config.name, Fleet::new(config)));
+        }
+    }
+    for config in worlds::small_offices().into_iter().chain(worlds::large_offices()) {
+        if is_wanted(config.name) {
+            tell(check(config.name, Offices::new(config)));
+        }
+    }
+    if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -18,13 +18,13 @@ mod write;
 use std::sync::Arc;
 
 use kcl_core::invariant::{Checker, Observation};
-use kcl_core::model::Position;
 use stateright::{Model, Property};
 
 use crate::broken::Broken;
 use crate::cast::{Cast, FAILOVER, Lineage, at};
 
 pub use consumer::Step;
+pub(crate) use state::fingerprint;
 pub use state::{
     At, Budget, Call, Change, Ghost, Life, Own, Planned, PlannedStep, Planner, Request, Row, Seen, Slot,
     State, Worker, Write,
@@ -407,7 +407,3 @@ pub(crate) fn until(renewed: u8) -> kcl_core::time::Moment {
     belief.until(FAILOVER)
 }
 
-/// Whether anything of the shard is stored.
-pub(crate) fn has_begun(checkpoint: &Position) -> bool {
-    !checkpoint.is_initial()
-}

@@ -118,7 +118,7 @@ impl Fleet {
             step: PlannedStep::Delete,
             before: Row::new(lease.clone()),
         };
-        if self.is_broken(Broken::DeletesTooEarly) {
+        if self.is_broken(Broken::DeletesWhatIsUnowned) {
             return leases
                 .iter()
                 .filter(|lease| lease.is_ended())
@@ -198,7 +198,7 @@ impl Fleet {
 
     /// Reads again the rows that a deletion rests on.
     fn witnesses_confirm(&self, state: &State, planned: &Planned) -> bool {
-        if self.is_broken(Broken::DeletesTooEarly) {
+        if self.is_broken(Broken::DeletesWhatIsUnowned) {
             return true;
         }
         let leases: Vec<Lease> = state.rows.iter().flatten().map(|row| (**row).clone()).collect();

@@ -1,0 +1,291 @@
+//! One worker of the model, with the core's views of the lock and of the table.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use kcl_core::assignment::observer::Observer;
+use kcl_core::assignment::office::{Office, OfficeStep, pick_deputy};
+use kcl_core::assignment::plan::{Candidate, plan_assignment, plan_overdue, plan_placement};
+use kcl_core::lease::{Lease, LockExpect, LockOutcome, Outcome, Scan, WorkerRow};
+use kcl_core::model::WorkerId;
+use kcl_core::rng::Rng;
+use kcl_core::time::{Moment, Timestamp};
+
+use super::{FAILOVER, Fate, Offices, State, poll};
+use crate::broken::Broken;
+use crate::cast::{TICK, at};
+use crate::fleet::{Row, fingerprint};
+use crate::store;
+
+/// One worker.
+#[derive(Clone)]
+pub struct Clerk {
+    pub(super) life: Life,
+    /// Since when it does not run.
+    pub(super) out_since: Option<u8>,
+    pub(super) touches: u8,
+    pub(super) looked: Option<u8>,
+    pub(super) scanned: Option<u8>,
+    pub(super) office: Viewed<Office>,
+    /// What it knows of the table, for as long as it is its part to scan.
+    observer: Option<Viewed<Observer>>,
+    deputy: Option<WorkerId>,
+    /// How many versions of the lock it has made.
+    versions: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Life {
+    Up,
+    Frozen,
+    Down,
+}
+
+/// What a worker does for the fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    StandIn,
+    Deputy,
+    Follower,
+}
+
+/// A view of the core's, told apart by all that it shows of itself.
+#[derive(Clone)]
+pub struct Viewed<T> {
+    value: Arc<T>,
+    print: u64,
+}
+
+impl<T: Clone + fmt::Debug> Viewed<T> {
+    fn new(value: T) -> Self {
+        let print = fingerprint(&value);
+        Self { value: Arc::new(value), print }
+    }
+
+    fn learn<R>(&mut self, how: impl FnOnce(&mut T) -> R) -> R {
+        let learnt = how(Arc::make_mut(&mut self.value));
+        self.print = fingerprint(&self.value);
+        learnt
+    }
+}
+
+impl Clerk {
+    pub(super) fn new(me: &WorkerId) -> Self {
+        Self {
+            life: Life::Up,
+            out_since: None,
+            touches: 0,
+            looked: None,
+            scanned: None,
+            office: Viewed::new(Office::new(me.clone(), FAILOVER, poll())),
+            observer: None,
+            deputy: None,
+            versions: 0,
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.life == Life::Up
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.life == Life::Frozen
+    }
+
+    pub(super) fn goes(&mut self, life: Life, now: u8) {
+        self.life = life;
+        self.out_since = Some(now);
+    }
+
+    pub(super) fn thaws(&mut self) {
+        self.life = Life::Up;
+        self.out_since = None;
+    }
+
+    pub(super) fn leads(&self, now: Moment) -> bool {
+        self.office.value.leads(now)
+    }
+
+    fn parts(&self) -> impl PartialEq + Hash + '_ {
+        let views = (self.office.print, self.observer.as_ref().map(|observer| observer.print));
+        let duties = (self.touches, self.looked, self.scanned, self.versions);
+        (self.life, self.out_since, views, duties, &self.deputy)
+    }
+}
+
+impl PartialEq for Clerk {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Hash for Clerk {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.parts().hash(hasher);
+    }
+}
+
+impl fmt::Debug for Clerk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clerk")
+            .field("life", &self.life)
+            .field("leads_until", &self.office.value.leads_until())
+            .field("is_deputy", &self.office.value.is_deputy())
+            .field("scanned", &self.scanned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Offices {
+    pub(super) fn role(&self, state: &State, n: usize) -> Role {
+        let office = &state.clerks[n].office.value;
+        if self.leads(state, n) {
+            Role::Leader
+        } else if self.is_broken(Broken::NoDeputy) {
+            Role::Follower
+        } else if office.stands_in() {
+            Role::StandIn
+        } else if office.is_deputy() {
+            Role::Deputy
+        } else {
+            Role::Follower
+        }
+    }
+
+    pub(super) fn leads(&self, state: &State, n: usize) -> bool {
+        let clerk = &state.clerks[n];
+        if self.is_broken(Broken::LeadsForEver) {
+            return clerk.office.value.leads_until().is_some();
+        }
+        clerk.leads(at(state.now))
+    }
+
+    /// Looks at the lock, and does what the office asks for.
+    pub(super) fn looks(&self, state: &mut State, n: usize, fate: Fate) {
+        let now = at(state.now);
+        let lock = state.lock.clone();
+        let clerk = &mut state.clerks[n];
+        clerk.looked = Some(state.now);
+        clerk.versions += 1;
+        let seed = u64::from(clerk.versions) * 16 + n as u64;
+        let deputy = clerk.deputy.clone();
+        let step = clerk.office.learn(|office| {
+            office.look(now, lock);
+            let mut step = office.step(now, deputy.as_ref(), &mut Rng::from_seed(seed));
+            if self.is_broken(Broken::TakesTheLockAtOnce)
+                && step == OfficeStep::Follow
+                && let Some(lock) = office.lock().cloned()
+            {
+                let version = format!("stolen at {now:?} by {n}");
+                let owner = self.cast.workers[n].clone();
+                let expect = LockExpect::Version { version: lock.version.clone(), owner: lock.owner.clone() };
+                step = OfficeStep::Take {
+                    expect,
+                    row: kcl_core::lease::LeaderLock { owner, version, ..lock },
+                };
+            }
+            match &step {
+                OfficeStep::Heartbeat { row, .. } | OfficeStep::Take { row, .. } => office.sending(now, row),
+                OfficeStep::Resign => {
+                    office.resign(now);
+                }
+                OfficeStep::Lead | OfficeStep::Follow => {}
+            }
+            step
+        });
+        let (OfficeStep::Heartbeat { expect, row } | OfficeStep::Take { expect, row }) = step else { return };
+        match fate {
+            Fate::Prompt => {
+                let outcome = self.write_lock(state, &expect, &row);
+                state.clerks[n].office.learn(|office| match outcome {
+                    LockOutcome::Applied => office.written(row),
+                    LockOutcome::Refused => office.refused(&row.version),
+                });
+            }
+            Fate::LostReply => {
+                state.left.lost -= 1;
+                self.write_lock(state, &expect, &row);
+            }
+            Fate::Hangs => {
+                state.left.late -= 1;
+                state.network.push((expect, row));
+            }
+        }
+    }
+
+    /// One round of the half that scans: looks, chooses the deputy, plans and performs.
+    pub(super) fn scans(&self, state: &mut State, n: usize) {
+        state.clerks[n].scanned = Some(state.now);
+        let role = self.role(state, n);
+        if role == Role::Follower {
+            state.clerks[n].observer = None;
+            state.clerks[n].deputy = None;
+            return;
+        }
+        let scan = Scan {
+            leases: state.rows.iter().map(|row| (**row).clone()).collect(),
+            workers: self.worker_rows(state),
+            pages: 1,
+            ..Scan::default()
+        };
+        let me = &self.cast.workers[n];
+        let now = at(state.now);
+        let clerk = &mut state.clerks[n];
+        let observer = clerk.observer.get_or_insert_with(|| {
+            let me = Candidate {
+                id: me.clone(),
+                max_leases: None,
+                max_throughput: None,
+                leaving: false,
+                proven: true,
+            };
+            Viewed::new(Observer::new(me, FAILOVER, TICK))
+        });
+        observer.learn(|observer| observer.look(now, scan));
+        let view = Arc::clone(&observer.value);
+        let mut candidates = view.candidates();
+        let leader = clerk.office.value.lock().map(|lock| lock.owner.clone());
+        candidates.retain(|candidate| Some(&candidate.id) != leader.as_ref());
+        clerk.deputy = pick_deputy(&candidates, me, clerk.deputy.as_ref());
+
+        let snapshot = view.snapshot(1);
+        let plan = match role {
+            Role::Leader => plan_assignment(&snapshot),
+            Role::StandIn => plan_placement(&snapshot),
+            Role::Deputy => plan_overdue(&snapshot, |key| view.is_overdue(key, TICK / 2)),
+            Role::Follower => return,
+        };
+        for step in plan.moves {
+            let shard = self.cast.shard(&step.key);
+            let row = &state.rows[shard];
+            let incarnation = self.cast.incarnation(n, 0);
+            let outcome = store::change(Some(&**row), &step.key, &step.expect, &step.change, incarnation);
+            if let Outcome::Applied(after) = outcome {
+                state.rows[shard] = Row::new((*after).clone());
+                state.seen.reassigned = true;
+                state.seen.stood_in |= role == Role::StandIn;
+                let before = view.row(&step.key).map(Lease::version);
+                if let (Some(observer), Some(before)) = (&mut state.clerks[n].observer, before) {
+                    observer.learn(|observer| observer.wrote(before, *after));
+                }
+            }
+        }
+    }
+
+    fn worker_rows(&self, state: &State) -> Vec<WorkerRow> {
+        let clerks = state.clerks.iter().enumerate();
+        clerks
+            .map(|(n, clerk)| WorkerRow {
+                id: self.cast.workers[n].clone(),
+                incarnation: Some(self.cast.incarnation(n, 0)),
+                touches: u64::from(clerk.touches),
+                failover: Some(FAILOVER),
+                max_leases: None,
+                max_throughput: None,
+                updated: Timestamp::from_millis(0),
+            })
+            .collect()
+    }
+}

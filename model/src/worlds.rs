@@ -1,0 +1,221 @@
+//! The worlds that are checked: how large each is, and what may go wrong in it.
+
+use crate::cast::Lineage;
+use crate::fleet::{Budget, Config};
+use crate::offices;
+
+const NO_FAULTS: Budget =
+    Budget { crashes: 0, restarts: 0, freezes: 0, lost: 0, late: 0, leaves: 0, handoffs: 0 };
+
+const BASE: Config = Config {
+    name: "",
+    workers: 2,
+    planners: 1,
+    lineage: Lineage::Open(1),
+    records: 1,
+    owner: None,
+    cleanup: false,
+    window: 3,
+    calm: 9,
+    faults: NO_FAULTS,
+    broken: None,
+};
+
+/// Worlds that take seconds together.
+pub fn small() -> Vec<Config> {
+    vec![
+        Config {
+            name: "a crash",
+            lineage: Lineage::Open(2),
+            faults: Budget { crashes: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a pause",
+            owner: Some(0),
+            window: 6,
+            records: 2,
+            faults: Budget { freezes: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a crash of one of two leaders",
+            planners: 2,
+            window: 2,
+            faults: Budget { crashes: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a process starts again while a write of its own hangs",
+            owner: Some(0),
+            window: 4,
+            faults: Budget { crashes: 1, restarts: 1, late: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a handoff",
+            lineage: Lineage::Open(2),
+            owner: Some(0),
+            window: 4,
+            faults: Budget { handoffs: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a split, and a crash",
+            lineage: Lineage::Split,
+            owner: Some(0),
+            window: 3,
+            cleanup: true,
+            faults: Budget { crashes: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a merge, and a lost reply",
+            lineage: Lineage::Merge,
+            window: 2,
+            cleanup: true,
+            faults: Budget { lost: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a worker leaves, and a reply is lost",
+            lineage: Lineage::Open(2),
+            faults: Budget { leaves: 1, lost: 1, ..NO_FAULTS },
+            ..BASE
+        },
+    ]
+}
+
+/// Worlds that take minutes.
+pub fn large() -> Vec<Config> {
+    vec![
+        Config {
+            name: "three workers, a crash and a restart",
+            workers: 3,
+            lineage: Lineage::Open(3),
+            window: 2,
+            faults: Budget { crashes: 1, restarts: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a pause and a late write",
+            owner: Some(0),
+            window: 6,
+            records: 2,
+            faults: Budget { freezes: 1, late: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "three workers, two leases, a crash and a pause",
+            workers: 3,
+            owner: Some(0),
+            window: 5,
+            faults: Budget { crashes: 1, freezes: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a handoff, a crash and a lost reply",
+            lineage: Lineage::Open(2),
+            owner: Some(0),
+            window: 4,
+            faults: Budget { handoffs: 1, crashes: 1, lost: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a handoff, a pause and a late write",
+            lineage: Lineage::Open(2),
+            owner: Some(0),
+            window: 5,
+            faults: Budget { handoffs: 1, freezes: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "two leaders, a split, a crash",
+            planners: 2,
+            lineage: Lineage::Split,
+            owner: Some(0),
+            window: 3,
+            faults: Budget { crashes: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "a split and a merge, a crash, cleanup",
+            lineage: Lineage::SplitAndMerge,
+            owner: Some(0),
+            window: 3,
+            cleanup: true,
+            faults: Budget { crashes: 1, ..NO_FAULTS },
+            ..BASE
+        },
+        Config {
+            name: "three workers, a split and a merge, a lost reply",
+            workers: 3,
+            lineage: Lineage::SplitAndMerge,
+            owner: Some(0),
+            window: 3,
+            faults: Budget { lost: 1, handoffs: 1, ..NO_FAULTS },
+            ..BASE
+        },
+    ]
+}
+
+const OFFICES: offices::Config = offices::Config {
+    name: "",
+    workers: 2,
+    quiet: 3,
+    window: 3,
+    calm: 20,
+    faults: offices::Budget { crashes: 0, freezes: 0, lost: 0, late: 0 },
+    broken: None,
+};
+
+/// Worlds of the offices that take seconds together.
+pub fn small_offices() -> Vec<offices::Config> {
+    vec![
+        offices::Config {
+            name: "two workers, one dies",
+            faults: offices::Budget { crashes: 1, ..OFFICES.faults },
+            ..OFFICES
+        },
+        offices::Config {
+            name: "three workers, one dies",
+            workers: 3,
+            window: 2,
+            faults: offices::Budget { crashes: 1, ..OFFICES.faults },
+            ..OFFICES
+        },
+        offices::Config {
+            name: "two workers, one stands still",
+            window: 8,
+            faults: offices::Budget { freezes: 1, ..OFFICES.faults },
+            ..OFFICES
+        },
+    ]
+}
+
+/// Worlds of the offices that take minutes.
+pub fn large_offices() -> Vec<offices::Config> {
+    vec![
+        offices::Config {
+            name: "three workers, two die",
+            workers: 3,
+            window: 3,
+            faults: offices::Budget { crashes: 2, ..OFFICES.faults },
+            ..OFFICES
+        },
+        offices::Config {
+            name: "three workers, one dies, a heartbeat hangs and a reply is lost",
+            workers: 3,
+            window: 2,
+            faults: offices::Budget { crashes: 1, lost: 1, late: 1, ..OFFICES.faults },
+            ..OFFICES
+        },
+        offices::Config {
+            name: "three workers, one dies and one stands still",
+            workers: 3,
+            window: 3,
+            faults: offices::Budget { crashes: 1, freezes: 1, ..OFFICES.faults },
+            ..OFFICES
+        },
+    ]
+}
