@@ -85,7 +85,14 @@ impl State {
     fn parts(&self) -> impl PartialEq + Hash + '_ {
         let text = |lock: &LeaderLock| (lock.owner.clone(), lock.version.clone(), lock.deputy.clone());
         let network: Vec<_> = self.network.iter().map(|(_, lock)| text(lock)).collect();
-        (self.now, self.lock.as_ref().map(text), &self.rows, &self.clerks, network, self.left)
+        (
+            self.now,
+            self.lock.as_ref().map(text),
+            &self.rows,
+            &self.clerks,
+            network,
+            self.left,
+        )
     }
 }
 
@@ -204,21 +211,32 @@ impl Offices {
         let change = LockChange::Hold(row.clone());
         let (outcome, lock) = store::change_lock(state.lock.as_ref(), expect, &change);
         state.lock = lock;
-        state.seen.succeeded |= outcome == LockOutcome::Applied && former.is_some_and(|former| former != row.owner);
+        state.seen.succeeded |=
+            outcome == LockOutcome::Applied && former.is_some_and(|former| former != row.owner);
         outcome
     }
 
     /// Time goes on. Whoever runs touches its row and renews what is its own.
     fn tick(&self, state: &mut State) {
         state.now += 1;
-        for (n, clerk) in state.clerks.iter_mut().enumerate().filter(|(_, clerk)| clerk.is_up()) {
+        for (n, clerk) in state
+            .clerks
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, clerk)| clerk.is_up())
+        {
             clerk.touches += 1;
             for row in &mut state.rows {
                 if row.owner.as_ref() == Some(&self.cast.workers[n]) {
-                    let renew = LeaseChange::Renew { throughput: None, identity: None };
+                    let renew = LeaseChange::Renew {
+                        throughput: None,
+                        identity: None,
+                    };
                     let expect = Expect::Version(row.version());
                     let incarnation = self.cast.incarnation(n, 0);
-                    if let Outcome::Applied(after) = store::change(Some(&**row), &row.key, &expect, &renew, incarnation) {
+                    if let Outcome::Applied(after) =
+                        store::change(Some(&**row), &row.key, &expect, &renew, incarnation)
+                    {
                         *row = Row::new(*after);
                     }
                 }
@@ -305,7 +323,11 @@ impl Model for Offices {
 /// and deputy die together it is twice F, and as much again, and the lock's patience.
 pub(crate) fn bound(out_of_office: u8) -> u8 {
     let reaction = 3;
-    if out_of_office <= 1 { FAILOVER_TICKS + reaction } else { 2 * (FAILOVER_TICKS + reaction) }
+    if out_of_office <= 1 {
+        FAILOVER_TICKS + reaction
+    } else {
+        2 * (FAILOVER_TICKS + reaction)
+    }
 }
 
 pub(crate) fn poll() -> Duration {

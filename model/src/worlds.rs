@@ -4,8 +4,16 @@ use crate::cast::Lineage;
 use crate::fleet::{Budget, Config};
 use crate::offices;
 
-const NO_FAULTS: Budget =
-    Budget { crashes: 0, restarts: 0, freezes: 0, lost: 0, late: 0, leaves: 0, handoffs: 0 };
+const NO_FAULTS: Budget = Budget {
+    crashes: 0,
+    restarts: 0,
+    freezes: 0,
+    cuts: 0,
+    lost: 0,
+    late: 0,
+    leaves: 0,
+    handoffs: 0,
+};
 
 const BASE: Config = Config {
     name: "",
@@ -27,7 +35,10 @@ pub fn small() -> Vec<Config> {
         Config {
             name: "a crash",
             lineage: Lineage::Open(2),
-            faults: Budget { crashes: 1, ..NO_FAULTS },
+            faults: Budget {
+                crashes: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
@@ -35,21 +46,39 @@ pub fn small() -> Vec<Config> {
             owner: Some(0),
             window: 6,
             records: 2,
-            faults: Budget { freezes: 1, ..NO_FAULTS },
+            faults: Budget {
+                freezes: 1,
+                ..NO_FAULTS
+            },
+            ..BASE
+        },
+        Config {
+            name: "an owner is cut off",
+            owner: Some(0),
+            window: 5,
+            faults: Budget { cuts: 1, ..NO_FAULTS },
             ..BASE
         },
         Config {
             name: "a crash of one of two leaders",
             planners: 2,
             window: 2,
-            faults: Budget { crashes: 1, ..NO_FAULTS },
+            faults: Budget {
+                crashes: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
             name: "a process starts again while a write of its own hangs",
             owner: Some(0),
-            window: 4,
-            faults: Budget { crashes: 1, restarts: 1, late: 1, ..NO_FAULTS },
+            window: 3,
+            faults: Budget {
+                crashes: 1,
+                restarts: 1,
+                late: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
@@ -57,16 +86,22 @@ pub fn small() -> Vec<Config> {
             lineage: Lineage::Open(2),
             owner: Some(0),
             window: 4,
-            faults: Budget { handoffs: 1, ..NO_FAULTS },
+            faults: Budget {
+                handoffs: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
             name: "a split, and a crash",
             lineage: Lineage::Split,
             owner: Some(0),
-            window: 3,
+            window: 2,
             cleanup: true,
-            faults: Budget { crashes: 1, ..NO_FAULTS },
+            faults: Budget {
+                crashes: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
@@ -79,8 +114,12 @@ pub fn small() -> Vec<Config> {
         },
         Config {
             name: "a worker leaves, and a reply is lost",
-            lineage: Lineage::Open(2),
-            faults: Budget { leaves: 1, lost: 1, ..NO_FAULTS },
+            owner: Some(0),
+            faults: Budget {
+                leaves: 1,
+                lost: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
     ]
@@ -94,7 +133,11 @@ pub fn large() -> Vec<Config> {
             workers: 3,
             lineage: Lineage::Open(3),
             window: 2,
-            faults: Budget { crashes: 1, restarts: 1, ..NO_FAULTS },
+            faults: Budget {
+                crashes: 1,
+                restarts: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
@@ -102,15 +145,36 @@ pub fn large() -> Vec<Config> {
             owner: Some(0),
             window: 6,
             records: 2,
-            faults: Budget { freezes: 1, late: 1, ..NO_FAULTS },
+            faults: Budget {
+                freezes: 1,
+                late: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
-            name: "three workers, two leases, a crash and a pause",
+            name: "an owner is cut off while a write hangs and a reply is lost",
+            owner: Some(0),
+            window: 5,
+            records: 2,
+            faults: Budget {
+                cuts: 1,
+                lost: 1,
+                late: 1,
+                ..NO_FAULTS
+            },
+            ..BASE
+        },
+        Config {
+            name: "three workers, a crash and a pause",
             workers: 3,
             owner: Some(0),
             window: 5,
-            faults: Budget { crashes: 1, freezes: 1, ..NO_FAULTS },
+            faults: Budget {
+                crashes: 1,
+                freezes: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
@@ -118,15 +182,24 @@ pub fn large() -> Vec<Config> {
             lineage: Lineage::Open(2),
             owner: Some(0),
             window: 4,
-            faults: Budget { handoffs: 1, crashes: 1, lost: 1, ..NO_FAULTS },
+            faults: Budget {
+                handoffs: 1,
+                crashes: 1,
+                lost: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
-            name: "a handoff, a pause and a late write",
+            name: "a handoff and a pause",
             lineage: Lineage::Open(2),
             owner: Some(0),
-            window: 5,
-            faults: Budget { handoffs: 1, freezes: 1, ..NO_FAULTS },
+            window: 3,
+            faults: Budget {
+                handoffs: 1,
+                freezes: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
@@ -135,7 +208,10 @@ pub fn large() -> Vec<Config> {
             lineage: Lineage::Split,
             owner: Some(0),
             window: 3,
-            faults: Budget { crashes: 1, ..NO_FAULTS },
+            faults: Budget {
+                crashes: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
@@ -144,7 +220,10 @@ pub fn large() -> Vec<Config> {
             owner: Some(0),
             window: 3,
             cleanup: true,
-            faults: Budget { crashes: 1, ..NO_FAULTS },
+            faults: Budget {
+                crashes: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
         Config {
@@ -153,7 +232,11 @@ pub fn large() -> Vec<Config> {
             lineage: Lineage::SplitAndMerge,
             owner: Some(0),
             window: 3,
-            faults: Budget { lost: 1, handoffs: 1, ..NO_FAULTS },
+            faults: Budget {
+                lost: 1,
+                handoffs: 1,
+                ..NO_FAULTS
+            },
             ..BASE
         },
     ]
@@ -165,7 +248,12 @@ const OFFICES: offices::Config = offices::Config {
     quiet: 3,
     window: 3,
     calm: 20,
-    faults: offices::Budget { crashes: 0, freezes: 0, lost: 0, late: 0 },
+    faults: offices::Budget {
+        crashes: 0,
+        freezes: 0,
+        lost: 0,
+        late: 0,
+    },
     broken: None,
 };
 
@@ -173,21 +261,30 @@ const OFFICES: offices::Config = offices::Config {
 pub fn small_offices() -> Vec<offices::Config> {
     vec![
         offices::Config {
-            name: "two workers, one dies",
-            faults: offices::Budget { crashes: 1, ..OFFICES.faults },
+            name: "offices of two, one dies",
+            faults: offices::Budget {
+                crashes: 1,
+                ..OFFICES.faults
+            },
             ..OFFICES
         },
         offices::Config {
-            name: "three workers, one dies",
+            name: "offices of three, one dies",
             workers: 3,
             window: 2,
-            faults: offices::Budget { crashes: 1, ..OFFICES.faults },
+            faults: offices::Budget {
+                crashes: 1,
+                ..OFFICES.faults
+            },
             ..OFFICES
         },
         offices::Config {
-            name: "two workers, one stands still",
+            name: "offices of two, one stands still",
             window: 8,
-            faults: offices::Budget { freezes: 1, ..OFFICES.faults },
+            faults: offices::Budget {
+                freezes: 1,
+                ..OFFICES.faults
+            },
             ..OFFICES
         },
     ]
@@ -197,24 +294,36 @@ pub fn small_offices() -> Vec<offices::Config> {
 pub fn large_offices() -> Vec<offices::Config> {
     vec![
         offices::Config {
-            name: "three workers, two die",
+            name: "offices of three, two die",
             workers: 3,
             window: 3,
-            faults: offices::Budget { crashes: 2, ..OFFICES.faults },
+            faults: offices::Budget {
+                crashes: 2,
+                ..OFFICES.faults
+            },
             ..OFFICES
         },
         offices::Config {
-            name: "three workers, one dies, a heartbeat hangs and a reply is lost",
+            name: "offices of three, one dies, a heartbeat hangs, a reply is lost",
             workers: 3,
             window: 2,
-            faults: offices::Budget { crashes: 1, lost: 1, late: 1, ..OFFICES.faults },
+            faults: offices::Budget {
+                crashes: 1,
+                lost: 1,
+                late: 1,
+                ..OFFICES.faults
+            },
             ..OFFICES
         },
         offices::Config {
-            name: "three workers, one dies and one stands still",
+            name: "offices of three, one dies, one stands still",
             workers: 3,
             window: 3,
-            faults: offices::Budget { crashes: 1, freezes: 1, ..OFFICES.faults },
+            faults: offices::Budget {
+                crashes: 1,
+                freezes: 1,
+                ..OFFICES.faults
+            },
             ..OFFICES
         },
     ]

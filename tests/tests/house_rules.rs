@@ -30,6 +30,7 @@ const WITHOUT_AWS: &[&str] = &[
     "kcl-aggregation",
     "kcl-lease-memory",
     "kcl-testkit",
+    "kcl-model",
     "kcl-examples",
 ];
 
@@ -44,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "kcl-testkit",
         &["kcl-core", "kcl-lease-memory", "kcl-aggregation"],
     ),
+    ("kcl-model", &["kcl-core", "kcl-lease-memory"]),
 ];
 
 /// What an SDK crate may be built with. Its default features compile the second HTTP stack.

@@ -29,5 +29,9 @@ fn main() -> ExitCode {
             tell(check(config.name, Offices::new(config)));
         }
     }
-    if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if all_hold {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -43,6 +43,13 @@ pub enum Step {
 }
 
 impl Step {
+    fn needs_no_store(self) -> bool {
+        matches!(
+            self,
+            Self::Start(_) | Self::Finish(_) | Self::Drain(_) | Self::Exhaust(_)
+        )
+    }
+
     /// Whether it is a write of the worker's own, which may fare badly.
     pub(super) fn writes(self) -> bool {
         matches!(
@@ -73,6 +80,9 @@ impl Fleet {
             } else if planner.scanned != Some(state.now) {
                 steps.push((Step::Scan, true));
             }
+        }
+        if known.cut_off {
+            steps.retain(|(step, _)| step.needs_no_store());
         }
         steps
     }

@@ -96,6 +96,9 @@ pub enum Action {
     /// It stands still; perhaps between the decision to start a batch of this shard and the start.
     Freezes(usize, Option<usize>),
     Thaws(usize),
+    /// It runs on, and cannot reach the store.
+    IsCutOff(usize),
+    IsBack(usize),
     Leaves(usize),
 }
 
@@ -133,6 +136,7 @@ impl Fleet {
         let worker = |n: usize| Worker {
             run: 0,
             life: Life::Up,
+            cut_off: false,
             leaving: false,
             touches: 0,
             slots: vec![Slot::default(); shards],
@@ -185,7 +189,8 @@ impl Fleet {
                 .flat_map(|slot| &slot.call)
                 .any(|call| match call.at {
                     At::Network => call.sent < state.now,
-                    At::Unknown | At::Replied { .. } => true,
+                    At::Unknown => !worker.cut_off,
+                    At::Replied { .. } => true,
                 })
         };
         let up = state
@@ -200,7 +205,7 @@ impl Fleet {
     fn tick(state: &mut State) {
         state.now += 1;
         for worker in &mut state.workers {
-            if worker.life == Life::Up && !worker.leaving {
+            if worker.life == Life::Up && !worker.cut_off && !worker.leaving {
                 worker.touches += 1;
             }
         }
@@ -230,6 +235,7 @@ impl Fleet {
             actions.extend(worker.slots.iter().enumerate().filter_map(|(slot, known)| {
                 Some(match known.call.as_ref()?.at {
                     At::Network => Action::TimesOut(n, slot),
+                    At::Unknown if worker.cut_off => return None,
                     At::Unknown => Action::Resolves(n, slot),
                     At::Replied { .. } => Action::Receives(n, slot),
                 })
@@ -258,6 +264,7 @@ impl Fleet {
                 let gone = &mut state.workers[worker];
                 gone.life = Life::Down;
                 gone.slots = vec![Slot::default(); gone.slots.len()];
+                gone.cut_off = false;
                 gone.cleared = None;
                 gone.planner = None;
             }
@@ -287,6 +294,11 @@ impl Fleet {
                     self.start_batch(state, worker, slot, since);
                 }
             }
+            Action::IsCutOff(worker) => {
+                state.left.cuts -= 1;
+                state.workers[worker].cut_off = true;
+            }
+            Action::IsBack(worker) => state.workers[worker].cut_off = false,
             Action::Leaves(worker) => {
                 state.left.leaves -= 1;
                 state.workers[worker].leaving = true;
@@ -309,6 +321,11 @@ impl Fleet {
                     actions.push(Action::Freezes(n, None));
                     let clear = (0..worker.slots.len()).filter(|slot| self.may_start(state, n, *slot));
                     actions.extend(clear.map(|slot| Action::Freezes(n, Some(slot))));
+                }
+                if worker.cut_off {
+                    actions.push(Action::IsBack(n));
+                } else if left.cuts > 0 && !is_spared {
+                    actions.push(Action::IsCutOff(n));
                 }
                 if left.leaves > 0 && !worker.leaving && !is_spared {
                     actions.push(Action::Leaves(n));
@@ -347,6 +364,7 @@ impl Model for Fleet {
                 match known.call.as_ref().map(|call| &call.at) {
                     None => {}
                     Some(At::Network) => actions.push(Action::TimesOut(n, slot)),
+                    Some(At::Unknown) if worker.cut_off => {}
                     Some(At::Unknown) => actions.push(Action::Resolves(n, slot)),
                     Some(At::Replied { .. }) => actions.push(Action::Receives(n, slot)),
                 }
@@ -406,4 +424,3 @@ pub(crate) fn until(renewed: u8) -> kcl_core::time::Moment {
     };
     belief.until(FAILOVER)
 }
-

@@ -67,7 +67,11 @@ impl Fleet {
                 .filter(|lease| lease.hold == Hold::Held);
             held.for_each(|lease| lease.hold = Hold::Expired);
         }
-        let mut pending = Vec::new();
+        let mut pending = if self.config.cleanup {
+            self.cleanup(&leases)
+        } else {
+            Vec::new()
+        };
         for step in plan_assignment(&snapshot).moves {
             let before = planner
                 .observer
@@ -92,9 +96,6 @@ impl Fleet {
                 "the condition is the plan's"
             );
             pending.push(planned);
-        }
-        if self.config.cleanup {
-            pending.extend(self.cleanup(&leases));
         }
         let planner = state.workers[worker]
             .planner
@@ -121,7 +122,7 @@ impl Fleet {
         if self.is_broken(Broken::DeletesWhatIsUnowned) {
             return leases
                 .iter()
-                .filter(|lease| lease.is_ended())
+                .filter(|lease| lease.owner.is_none())
                 .map(planned)
                 .collect();
         }

@@ -25,6 +25,9 @@ macro_rules! reachable {
     };
 }
 
+/// The ticks that it takes at least until a lease expires, its next owner has begun, and the former one wakes up.
+const EXPIRY_SEEN: u8 = 4;
+
 pub(super) fn of(config: &Config) -> Vec<Property<Fleet>> {
     let mut properties = invariants![
         CheckpointNotAhead,
@@ -57,14 +60,14 @@ pub(super) fn of(config: &Config) -> Vec<Property<Fleet>> {
         }),
     ]);
     let faults = &config.faults;
-    let crashes_or_pauses = faults.crashes + faults.freezes > 0;
+    let crashes_or_pauses = faults.crashes + faults.freezes + faults.cuts > 0;
     let planned = |possible: bool, property: Property<Fleet>| possible.then_some(property);
     properties.extend(
         [
             planned(
                 crashes_or_pauses && config.planners > 0,
                 reachable!(
-                    "a lease is taken over from a worker that crashed or stands still",
+                    "a lease is taken over from a worker that crashed, stands still or is cut off",
                     Failover
                 ),
             ),
@@ -89,8 +92,15 @@ pub(super) fn of(config: &Config) -> Vec<Property<Fleet>> {
                 reachable!("a write of a former owner is refused", Fenced),
             ),
             planned(
-                faults.freezes > 0,
+                faults.freezes > 0 && config.window > EXPIRY_SEEN,
                 reachable!("a paused owner overlaps with its successor", Overlap),
+            ),
+            planned(
+                faults.cuts > 0,
+                reachable!(
+                    "an owner that was suspended goes on under the same token",
+                    Resumed
+                ),
             ),
             planned(
                 faults.lost > 0,
@@ -133,7 +143,7 @@ fn has_children(config: &Config) -> bool {
 /// Whether anything happened after which a record may come again.
 fn is_disturbed(fleet: &Fleet, state: &State) -> bool {
     let (all, left) = (&fleet.config.faults, &state.left);
-    (left.crashes, left.freezes, left.late) != (all.crashes, all.freezes, all.late)
+    (left.crashes, left.freezes, left.cuts, left.late) != (all.crashes, all.freezes, all.cuts, all.late)
 }
 
 fn is_at_rest(fleet: &Fleet, state: &State) -> bool {

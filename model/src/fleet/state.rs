@@ -130,6 +130,8 @@ pub struct Worker {
     /// How often it was started again.
     pub run: u8,
     pub life: Life,
+    /// Whether it runs and cannot reach the store.
+    pub cut_off: bool,
     /// Whether it has taken its row out of the table and gives up what it has.
     pub leaving: bool,
     /// The counter in its own row.
@@ -326,6 +328,8 @@ pub struct Budget {
     pub restarts: u8,
     /// Processes that stand still, anywhere, for as long as they like.
     pub freezes: u8,
+    /// Workers that run on and cannot reach the store, for as long as it takes.
+    pub cuts: u8,
     /// Writes that are made and whose reply is lost.
     pub lost: u8,
     /// Writes that hang in the network, longer than their caller waits, and may be made at any later time.

@@ -106,7 +106,8 @@ impl Fleet {
                     let before = state.ghost.granted[write.shard];
                     state.ghost.granted[write.shard] = Some((after.counter, worker, run));
                     if before.is_some_and(|(_, former, _)| {
-                        former != worker && state.workers[former].life != Life::Up
+                        former != worker
+                            && (state.workers[former].life != Life::Up || state.workers[former].cut_off)
                     }) {
                         state.saw(Seen::Failover);
                     }
@@ -148,6 +149,8 @@ impl Fleet {
             .as_mut()
             .filter(|call| call.at == At::Network && call.write == write);
         match waiting {
+            // It waits in vain, and reads the row when it can.
+            Some(_) if sender.cut_off => {}
             Some(call) if sender.life == Life::Frozen => call.at = At::Replied { applied, row },
             Some(call) => {
                 let sent = call.sent;

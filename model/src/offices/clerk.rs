@@ -36,7 +36,7 @@ pub struct Clerk {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Life {
+pub(super) enum Life {
     Up,
     Frozen,
     Down,
@@ -44,7 +44,7 @@ pub enum Life {
 
 /// What a worker does for the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     Leader,
     StandIn,
     Deputy,
@@ -53,7 +53,7 @@ pub enum Role {
 
 /// A view of the core's, told apart by all that it shows of itself.
 #[derive(Clone)]
-pub struct Viewed<T> {
+pub(super) struct Viewed<T> {
     value: Arc<T>,
     print: u64,
 }
@@ -61,7 +61,10 @@ pub struct Viewed<T> {
 impl<T: Clone + fmt::Debug> Viewed<T> {
     fn new(value: T) -> Self {
         let print = fingerprint(&value);
-        Self { value: Arc::new(value), print }
+        Self {
+            value: Arc::new(value),
+            print,
+        }
     }
 
     fn learn<R>(&mut self, how: impl FnOnce(&mut T) -> R) -> R {
@@ -109,7 +112,10 @@ impl Clerk {
     }
 
     fn parts(&self) -> impl PartialEq + Hash + '_ {
-        let views = (self.office.print, self.observer.as_ref().map(|observer| observer.print));
+        let views = (
+            self.office.print,
+            self.observer.as_ref().map(|observer| observer.print),
+        );
         let duties = (self.touches, self.looked, self.scanned, self.versions);
         (self.life, self.out_since, views, duties, &self.deputy)
     }
@@ -180,10 +186,17 @@ impl Offices {
             {
                 let version = format!("stolen at {now:?} by {n}");
                 let owner = self.cast.workers[n].clone();
-                let expect = LockExpect::Version { version: lock.version.clone(), owner: lock.owner.clone() };
+                let expect = LockExpect::Version {
+                    version: lock.version.clone(),
+                    owner: lock.owner.clone(),
+                };
                 step = OfficeStep::Take {
                     expect,
-                    row: kcl_core::lease::LeaderLock { owner, version, ..lock },
+                    row: kcl_core::lease::LeaderLock {
+                        owner,
+                        version,
+                        ..lock
+                    },
                 };
             }
             match &step {
@@ -195,7 +208,9 @@ impl Offices {
             }
             step
         });
-        let (OfficeStep::Heartbeat { expect, row } | OfficeStep::Take { expect, row }) = step else { return };
+        let (OfficeStep::Heartbeat { expect, row } | OfficeStep::Take { expect, row }) = step else {
+            return;
+        };
         match fate {
             Fate::Prompt => {
                 let outcome = self.write_lock(state, &expect, &row);

@@ -6,34 +6,59 @@ use super::{Config, Offices, State, bound};
 
 pub(super) fn of(config: &Config) -> Vec<Property<Offices>> {
     let mut properties = vec![
-        Property::always("of those who run, one at most believes to lead", |model: &Offices, state: &State| {
-            let running = state.clerks.iter().enumerate().filter(|(_, clerk)| clerk.is_up());
-            running.filter(|(n, _)| model.leads(state, *n)).count() <= 1
-        }),
-        Property::always("no lease is without a live owner for longer than the bound, whoever is gone", |model: &Offices, state: &State| {
-            let gone = state.clerks.iter().filter(|clerk| clerk.out_since.is_some()).count();
-            let bound = bound(u8::try_from(gone).unwrap_or(u8::MAX));
-            state.rows.iter().all(|row| {
-                let owner = row.owner.as_ref().map(|owner| &state.clerks[model.cast.worker(owner)]);
-                let out_since = owner.and_then(|owner| owner.out_since);
-                out_since.is_none_or(|since| state.now <= since + bound)
-            })
-        }),
-        Property::always("in the end one leads, and every lease has a live owner", |model: &Offices, state: &State| {
-            let is_owned = |row: &crate::fleet::Row| {
-                row.actual_owner().is_some_and(|owner| state.clerks[model.cast.worker(owner)].is_up())
-            };
-            let leaders = (0..state.clerks.len()).filter(|n| state.clerks[*n].is_up() && model.leads(state, *n));
-            !model.is_over(state) || (leaders.count() == 1 && state.rows.iter().all(is_owned))
-        }),
+        Property::always(
+            "of those who run, one at most believes to lead",
+            |model: &Offices, state: &State| {
+                let running = state.clerks.iter().enumerate().filter(|(_, clerk)| clerk.is_up());
+                running.filter(|(n, _)| model.leads(state, *n)).count() <= 1
+            },
+        ),
+        Property::always(
+            "no lease is without a live owner for longer than the bound, whoever is gone",
+            |model: &Offices, state: &State| {
+                let gone = state
+                    .clerks
+                    .iter()
+                    .filter(|clerk| clerk.out_since.is_some())
+                    .count();
+                let bound = bound(u8::try_from(gone).unwrap_or(u8::MAX));
+                state.rows.iter().all(|row| {
+                    let owner = row
+                        .owner
+                        .as_ref()
+                        .map(|owner| &state.clerks[model.cast.worker(owner)]);
+                    let out_since = owner.and_then(|owner| owner.out_since);
+                    out_since.is_none_or(|since| state.now <= since + bound)
+                })
+            },
+        ),
+        Property::always(
+            "in the end one leads, and every lease has a live owner",
+            |model: &Offices, state: &State| {
+                let is_owned = |row: &crate::fleet::Row| {
+                    row.actual_owner()
+                        .is_some_and(|owner| state.clerks[model.cast.worker(owner)].is_up())
+                };
+                let leaders =
+                    (0..state.clerks.len()).filter(|n| state.clerks[*n].is_up() && model.leads(state, *n));
+                !model.is_over(state) || (leaders.count() == 1 && state.rows.iter().all(is_owned))
+            },
+        ),
     ];
     if config.faults.crashes + config.faults.freezes > 0 {
         properties.extend([
-            Property::sometimes("the deputy gives a lease away while the leader is silent", |_: &Offices, state: &State| {
-                state.seen.stood_in
-            }),
-            Property::sometimes("another worker takes the leader's office", |_: &Offices, state: &State| state.seen.succeeded),
-            Property::sometimes("a lease is given to another worker", |_: &Offices, state: &State| state.seen.reassigned),
+            Property::sometimes(
+                "the deputy gives a lease away while the leader is silent",
+                |_: &Offices, state: &State| state.seen.stood_in,
+            ),
+            Property::sometimes(
+                "another worker takes the leader's office",
+                |_: &Offices, state: &State| state.seen.succeeded,
+            ),
+            Property::sometimes(
+                "a lease is given to another worker",
+                |_: &Offices, state: &State| state.seen.reassigned,
+            ),
         ]);
     }
     properties
