@@ -69,6 +69,8 @@ pub struct State {
     /// Writes of the lock that may yet be made.
     pub network: Vec<(LockExpect, LeaderLock)>,
     pub left: Budget,
+    /// When a worker last crashed or began to stand still.
+    pub last_fault: u8,
     /// What has happened on the way here; not a part of the state.
     pub seen: Seen,
 }
@@ -91,7 +93,7 @@ impl State {
             &self.rows,
             &self.clerks,
             network,
-            self.left,
+            (self.left, self.last_fault),
         )
     }
 }
@@ -196,10 +198,12 @@ impl Offices {
             }
             Action::Crashes(n) => {
                 state.left.crashes -= 1;
+                state.last_fault = state.now;
                 state.clerks[n].goes(clerk::Life::Down, state.now);
             }
             Action::Freezes(n) => {
                 state.left.freezes -= 1;
+                state.last_fault = state.now;
                 state.clerks[n].goes(clerk::Life::Frozen, state.now);
             }
             Action::Thaws(n) => state.clerks[n].thaws(),
@@ -263,6 +267,7 @@ impl Model for Offices {
             clerks: (0..workers).map(|n| Clerk::new(&self.cast.workers[n])).collect(),
             network: Vec::new(),
             left: self.config.faults,
+            last_fault: 0,
             seen: Seen::default(),
         }]
     }
@@ -318,18 +323,18 @@ impl Model for Offices {
     }
 }
 
-/// The bound of a failover in ticks, from the last renewal to the next owner's name in the row: F, two scans (the last renewal is
-/// seen one scan late, and the expiry one scan late), and what the abstraction adds, one tick in which the crash lies. When leader
-/// and deputy die together it is twice F, and as much again, and the lock's patience.
-pub(crate) fn bound(out_of_office: u8) -> u8 {
-    let reaction = 3;
-    if out_of_office <= 1 {
-        FAILOVER_TICKS + reaction
-    } else {
-        2 * (FAILOVER_TICKS + reaction)
+/// The bound of a failover in ticks: from the moment in which the last of so many was gone to a live owner's name in the row.
+///
+/// F and one scan, whoever is gone, the leader included. When both leader and deputy are, nobody watches the leases until
+/// somebody has taken the lock: that takes more than F, and two looks of patience with the deputy that the lock names. Another F
+/// and a scan pass from there. Neither bound holds if it is one tick less.
+pub(crate) fn bound(gone: u8) -> u8 {
+    let (look, scan, patience) = (1, 1, 2);
+    match gone {
+        0 | 1 => FAILOVER_TICKS + scan,
+        _ => FAILOVER_TICKS + look + patience + FAILOVER_TICKS + scan,
     }
 }
 
-pub(crate) fn poll() -> Duration {
-    TICK
-}
+/// How often a worker means to read the lock.
+pub(crate) const POLL: Duration = TICK;

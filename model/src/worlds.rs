@@ -271,7 +271,7 @@ pub fn small_offices() -> Vec<offices::Config> {
         offices::Config {
             name: "offices of three, one dies",
             workers: 3,
-            window: 2,
+            window: 3,
             faults: offices::Budget {
                 crashes: 1,
                 ..OFFICES.faults
@@ -296,7 +296,7 @@ pub fn large_offices() -> Vec<offices::Config> {
         offices::Config {
             name: "offices of three, two die",
             workers: 3,
-            window: 3,
+            window: 8,
             faults: offices::Budget {
                 crashes: 2,
                 ..OFFICES.faults
@@ -306,7 +306,7 @@ pub fn large_offices() -> Vec<offices::Config> {
         offices::Config {
             name: "offices of three, one dies, a heartbeat hangs, a reply is lost",
             workers: 3,
-            window: 2,
+            window: 4,
             faults: offices::Budget {
                 crashes: 1,
                 lost: 1,
@@ -318,7 +318,7 @@ pub fn large_offices() -> Vec<offices::Config> {
         offices::Config {
             name: "offices of three, one dies, one stands still",
             workers: 3,
-            window: 3,
+            window: 4,
             faults: offices::Budget {
                 crashes: 1,
                 freezes: 1,

@@ -12,7 +12,7 @@ use kcl_core::model::WorkerId;
 use kcl_core::rng::Rng;
 use kcl_core::time::{Moment, Timestamp};
 
-use super::{FAILOVER, Fate, Offices, State, poll};
+use super::{FAILOVER, Fate, Offices, POLL, State};
 use crate::broken::Broken;
 use crate::cast::{TICK, at};
 use crate::fleet::{Row, fingerprint};
@@ -82,7 +82,7 @@ impl Clerk {
             touches: 0,
             looked: None,
             scanned: None,
-            office: Viewed::new(Office::new(me.clone(), FAILOVER, poll())),
+            office: Viewed::new(Office::new(me.clone(), FAILOVER, POLL)),
             observer: None,
             deputy: None,
             versions: 0,

@@ -16,19 +16,15 @@ pub(super) fn of(config: &Config) -> Vec<Property<Offices>> {
         Property::always(
             "no lease is without a live owner for longer than the bound, whoever is gone",
             |model: &Offices, state: &State| {
-                let gone = state
-                    .clerks
-                    .iter()
-                    .filter(|clerk| clerk.out_since.is_some())
-                    .count();
-                let bound = bound(u8::try_from(gone).unwrap_or(u8::MAX));
+                let (all, left) = (&model.config.faults, &state.left);
+                let end = state.last_fault + bound(all.crashes + all.freezes - left.crashes - left.freezes);
                 state.rows.iter().all(|row| {
                     let owner = row
                         .owner
                         .as_ref()
                         .map(|owner| &state.clerks[model.cast.worker(owner)]);
-                    let out_since = owner.and_then(|owner| owner.out_since);
-                    out_since.is_none_or(|since| state.now <= since + bound)
+                    let is_gone = owner.is_some_and(|owner| owner.out_since.is_some());
+                    !is_gone || state.now <= end
                 })
             },
         ),
