@@ -203,6 +203,16 @@ pub fn large() -> Vec<Config> {
             ..BASE
         },
         Config {
+            name: "two leaders, a pause",
+            planners: 2,
+            window: 4,
+            faults: Budget {
+                freezes: 1,
+                ..NO_FAULTS
+            },
+            ..BASE
+        },
+        Config {
             name: "two leaders, a split, a crash",
             planners: 2,
             lineage: Lineage::Split,

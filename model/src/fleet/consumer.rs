@@ -333,15 +333,12 @@ impl Fleet {
         own.started = None;
         state.ghost.finished[slot] |= 1 << own.done;
         own.done += 1;
-        let (is_lost, is_late) = (own.refused, at(now) >= super::until(own.renewed));
+        let is_lost = own.refused;
         state.observe(&Observation::BatchFinished {
             process: self.cast.process(worker, run),
             shard: self.cast.shards[slot].key.clone(),
             at: at(now),
         });
-        if is_late {
-            state.saw(Seen::Suspended);
-        }
         if is_lost {
             self.follow(state, worker, slot, &[ConsumerEvent::CallReturned]);
             state.workers[worker].slots[slot].own = None;

@@ -122,7 +122,7 @@ pub(super) fn of(config: &Config) -> Vec<Property<Fleet>> {
             planned(
                 has_children(config),
                 Property::sometimes(
-                    "the last shard is processed by two workers or one",
+                    "the last shard of the lineage is processed",
                     |fleet: &Fleet, state: &State| {
                         let last = fleet.cast.shards.len() - 1;
                         state.ghost.granted[last].is_some() && state.ghost.finished[last] != 0

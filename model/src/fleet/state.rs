@@ -369,7 +369,6 @@ pub enum Seen {
     Fenced = 1 << 3,
     LostReplyApplied = 1 << 4,
     LandedLate = 1 << 5,
-    Suspended = 1 << 6,
     Resumed = 1 << 7,
     Overlap = 1 << 8,
     Adopted = 1 << 9,
@@ -377,5 +376,4 @@ pub enum Seen {
     Deleted = 1 << 11,
     Released = 1 << 12,
     TwoPlans = 1 << 13,
-    GaveUp = 1 << 14,
 }

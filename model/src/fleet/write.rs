@@ -331,7 +331,6 @@ impl Fleet {
                 state.saw(Seen::Adopted);
             }
             (Refusal::GaveUp, Some(row)) => {
-                state.saw(Seen::GaveUp);
                 self.given_up(state, worker, slot, &row);
             }
             (Refusal::Lost | Refusal::Adopt | Refusal::GaveUp, _) => self.lose(state, worker, slot),
