@@ -194,7 +194,7 @@ pub fn large() -> Vec<Config> {
             name: "a handoff and a pause",
             lineage: Lineage::Open(2),
             owner: Some(0),
-            window: 3,
+            window: 4,
             faults: Budget {
                 handoffs: 1,
                 freezes: 1,
@@ -205,7 +205,7 @@ pub fn large() -> Vec<Config> {
         Config {
             name: "two leaders, a pause",
             planners: 2,
-            window: 4,
+            window: 6,
             faults: Budget {
                 freezes: 1,
                 ..NO_FAULTS
