@@ -194,7 +194,7 @@ pub fn large() -> Vec<Config> {
             name: "a handoff and a pause",
             lineage: Lineage::Open(2),
             owner: Some(0),
-            window: 4,
+            window: 3,
             faults: Budget {
                 handoffs: 1,
                 freezes: 1,
