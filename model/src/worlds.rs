@@ -241,12 +241,8 @@ pub fn large() -> Vec<Config> {
             workers: 3,
             lineage: Lineage::SplitAndMerge,
             owner: Some(0),
-            window: 3,
-            faults: Budget {
-                lost: 1,
-                handoffs: 1,
-                ..NO_FAULTS
-            },
+            window: 2,
+            faults: Budget { lost: 1, ..NO_FAULTS },
             ..BASE
         },
     ]
