@@ -327,7 +327,7 @@ impl Model for Offices {
 ///
 /// F and one scan, whoever is gone, the leader included. When both leader and deputy are, nobody watches the leases until
 /// somebody has taken the lock: that takes more than F, and two looks of patience with the deputy that the lock names. Another F
-/// and a scan pass from there. Neither bound holds if it is one tick less.
+/// and a scan pass from there. The bound for both does not hold if it is one tick less.
 pub(crate) fn bound(gone: u8) -> u8 {
     let (look, scan, patience) = (1, 1, 2);
     match gone {
