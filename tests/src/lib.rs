@@ -11,6 +11,7 @@ pub mod bed;
 pub mod figures;
 pub mod fleet;
 pub mod judge;
+pub mod simulation;
 pub mod wait;
 
 /// The README's example, compiled: no published crate has all that it uses.

@@ -41,6 +41,11 @@ impl View<'_> {
         self.fleet.status(name)
     }
 
+    /// The living members by name, and what each says of itself.
+    pub fn living(&self) -> BTreeMap<String, WorkerStatus> {
+        self.fleet.living()
+    }
+
     /// The leases that the member holds; none when it does not live.
     pub fn held(&self, name: &str) -> BTreeSet<LeaseKey> {
         let status = self.fleet.living().remove(name);

@@ -1,0 +1,316 @@
+//! Lets a story happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kcl_core::model::ShardId;
+use kcl_core::rng::Rng;
+use kcl_core::time::Moment;
+use kcl_testkit::clock::Skew;
+use kcl_testkit::faults::{Fault, FaultRates, Link, Operation};
+use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
+use kcl_testkit::fleet::{Fleet, Member};
+use kcl_testkit::memory_stream::Trim;
+
+use super::account::Account;
+use super::moods::Moods;
+use super::story::{Story, Stroke, Turn};
+
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+/// The longest time that a request to the lease store is on its way.
+const LATENCY: Duration = Duration::from_millis(3);
+/// More would make a story long rather than hard.
+const MOST_SHARDS: usize = 16;
+
+pub(super) struct Performer {
+    fleet: Fleet,
+    rng: Rng,
+    /// How many members there may be.
+    members: usize,
+    bad_times: Arc<AtomicBool>,
+    alive: BTreeSet<&'static str>,
+    /// How often each name was started.
+    runs: BTreeMap<&'static str, u32>,
+    /// What passes by itself, and when.
+    passing: Vec<(Moment, Passing)>,
+    account: Account,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passing {
+    Frozen(&'static str),
+    Cut(&'static str),
+}
+
+impl Performer {
+    pub(super) fn new(fleet: Fleet, story: &Story) -> Self {
+        Self {
+            fleet,
+            rng: Rng::from_seed(story.seed).child("performer"),
+            members: story.members,
+            bad_times: Arc::new(AtomicBool::new(true)),
+            alive: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            passing: Vec::new(),
+            account: Account::one_seed(),
+        }
+    }
+
+    pub(super) fn begin(&mut self) {
+        for name in NAMES.into_iter().take(self.members.min(3)) {
+            self.start(name);
+        }
+        self.fleet.produce(Duration::from_millis(500), 12);
+    }
+
+    /// Waits for the turn, ends what has passed meanwhile, and strikes.
+    pub(super) async fn perform(&mut self, turn: Turn) {
+        let at = self.fleet.now() + turn.after;
+        loop {
+            self.passing.sort_by_key(|(until, _)| *until);
+            let Some((until, passing)) = self.passing.first().copied().filter(|(until, _)| *until <= at)
+            else {
+                break;
+            };
+            self.sleep_until(until).await;
+            self.passing.remove(0);
+            self.pass(passing);
+        }
+        self.sleep_until(at).await;
+        if self.strike(turn.stroke).await {
+            self.account.struck(&turn.stroke);
+        }
+    }
+
+    async fn sleep_until(&self, moment: Moment) {
+        let left = moment.saturating_since(self.fleet.now());
+        self.fleet.sleep(left).await;
+    }
+
+    fn pass(&self, passing: Passing) {
+        match passing {
+            Passing::Frozen(name) => self.fleet.thaw(name),
+            Passing::Cut(name) => self.mend(name),
+        }
+    }
+
+    /// Ends all bad times, and tells what has happened in them.
+    pub(super) fn heal(mut self) -> Account {
+        self.bad_times.store(false, Ordering::Relaxed);
+        for (_, passing) in std::mem::take(&mut self.passing) {
+            self.pass(passing);
+        }
+        for name in self.alive.clone() {
+            self.mend(name);
+        }
+        for name in NAMES.into_iter().take(2) {
+            if !self.alive.contains(name) {
+                self.start(name);
+            }
+        }
+        self.account
+    }
+
+    fn start(&mut self, name: &'static str) {
+        let skew = Skew {
+            // A day either way, and five in a hundred.
+            wall_offset_millis: self.up_to(172_800_000) - 86_400_000,
+            rate_ppm: i32::try_from(self.up_to(100_000)).unwrap() - 50_000,
+            uptime: Duration::from_secs(self.rng.below(1_000_000)),
+        };
+        let moods = Moods {
+            fleet: self.fleet.clone(),
+            rng: self.rng.child(name),
+            bad_times: Arc::clone(&self.bad_times),
+        };
+        self.fleet.start(Member::named(name).skew(skew).processor(moods));
+        self.alive.insert(name);
+        *self.runs.entry(name).or_default() += 1;
+    }
+
+    fn up_to(&mut self, most: u64) -> i64 {
+        i64::try_from(self.rng.below(most + 1)).unwrap()
+    }
+
+    fn one_of<T: Clone>(&mut self, choice: &[T]) -> Option<T> {
+        let index = self.rng.below(choice.len() as u64);
+        choice.get(usize::try_from(index).unwrap()).cloned()
+    }
+
+    /// A member that lives and does not stand still.
+    fn somebody(&mut self) -> Option<&'static str> {
+        let awake: Vec<_> = self
+            .alive
+            .iter()
+            .copied()
+            .filter(|name| !self.is_frozen(name))
+            .collect();
+        self.one_of(&awake)
+    }
+
+    fn is_frozen(&self, name: &str) -> bool {
+        let frozen =
+            |(_, passing): &(Moment, Passing)| matches!(passing, Passing::Frozen(frozen) if *frozen == name);
+        self.passing.iter().any(frozen)
+    }
+
+    /// Whether that could happen.
+    async fn strike(&mut self, stroke: Stroke) -> bool {
+        let Some(name) = self.somebody() else {
+            return self.start_somebody();
+        };
+        let fleet = self.fleet.clone();
+        match stroke {
+            Stroke::Start => return self.start_somebody(),
+            Stroke::Kill => self.kill(name),
+            Stroke::Restart => {
+                self.kill(name);
+                self.start(name);
+            }
+            Stroke::Freeze(time) => {
+                fleet.freeze(name);
+                self.until(time, Passing::Frozen(name));
+            }
+            Stroke::Drain => return self.drain(name).await,
+            Stroke::Deploy => {
+                for name in self.alive.clone() {
+                    if !self.is_frozen(name) && self.drain(name).await {
+                        self.start(name);
+                    }
+                }
+            }
+            Stroke::Split => return self.split(),
+            Stroke::Merge => return self.merge(),
+            Stroke::Trim(kept) => fleet.trim(&Trim::KeepLast(kept)),
+            Stroke::Link(link, time) => {
+                fleet.store_faults(name).set_link(link);
+                self.until(time, Passing::Cut(name));
+            }
+            Stroke::Partition(time) => {
+                fleet.store_faults(name).set_link(Link::RequestsLost);
+                for call in [StreamCall::Next, StreamCall::Open, StreamCall::Shards] {
+                    let lost = StreamFaultRule::every(call, StreamFault::Hang);
+                    fleet.source_faults(name).add(lost);
+                }
+                self.until(time, Passing::Cut(name));
+            }
+            Stroke::Outage(time) => self.everybody(time, |fleet, name| {
+                fleet.store_faults(name).set_link(Link::Refusing);
+            }),
+            Stroke::Throttle(time) => {
+                let rng = self.rng.child("throttle");
+                let rates = FaultRates {
+                    throttled_one_in: 3,
+                    delay_up_to: LATENCY,
+                    ..FaultRates::default()
+                };
+                self.everybody(time, |fleet, name| {
+                    fleet.store_faults(name).at_random(rng.child(name), rates);
+                });
+            }
+            Stroke::LoseReply => fleet.store_faults(name).once(Operation::Change, Fault::LoseReply),
+            Stroke::DelayRequest(late) => {
+                let fault = Fault::DelayRequest(late);
+                fleet.store_faults(name).once(Operation::Change, fault);
+            }
+            Stroke::DelayReply(late) => {
+                let fault = Fault::DelayReply(late);
+                fleet.store_faults(name).once(Operation::Scan, fault);
+            }
+            Stroke::SourceFails(kind, times) => self.next_reads(name, times, StreamFault::Fail(kind)),
+            Stroke::SourceHangs => self.next_reads(name, 2, StreamFault::Hang),
+            Stroke::SourceLosesReplies => self.next_reads(name, 3, StreamFault::LoseReply),
+            Stroke::SourceIsSlow(late) => self.next_reads(name, 3, StreamFault::Delay(late)),
+        }
+        true
+    }
+
+    fn until(&mut self, time: Duration, passing: Passing) {
+        self.passing.push((self.fleet.now() + time, passing));
+    }
+
+    fn everybody(&mut self, time: Duration, spoil: impl Fn(&Fleet, &str)) {
+        for name in self.alive.clone() {
+            spoil(&self.fleet, name);
+            self.until(time, Passing::Cut(name));
+        }
+    }
+
+    fn next_reads(&self, name: &str, times: u32, fault: StreamFault) {
+        let rule = StreamFaultRule::next(times, StreamCall::Next, fault);
+        self.fleet.source_faults(name).add(rule);
+    }
+
+    fn start_somebody(&mut self) -> bool {
+        let missing = NAMES
+            .into_iter()
+            .take(self.members)
+            .find(|name| !self.alive.contains(name));
+        missing.is_some_and(|name| {
+            self.start(name);
+            true
+        })
+    }
+
+    fn kill(&mut self, name: &'static str) {
+        self.fleet.kill(name);
+        let process = match self.runs.get(name) {
+            Some(run) if *run > 1 => format!("{name}#{run}"),
+            _ => name.to_owned(),
+        };
+        self.account.killed(process, self.fleet.now());
+        self.gone(name);
+    }
+
+    fn gone(&mut self, name: &'static str) {
+        self.alive.remove(name);
+        self.passing.retain(
+            |(_, passing)| !matches!(passing, Passing::Frozen(who) | Passing::Cut(who) if *who == name),
+        );
+    }
+
+    /// Whether somebody else is there to go on.
+    async fn drain(&mut self, name: &'static str) -> bool {
+        if self.alive.len() < 2 {
+            return false;
+        }
+        self.mend(name);
+        self.gone(name);
+        // A shard whose end cannot be stored yet, since its co-parent has no lease, is given up when the time is up.
+        let report = self.fleet.drain(name).await.unwrap();
+        let settings = self.fleet.settings();
+        let most = settings.drain_timeout + settings.failover_time;
+        assert!(report.took <= most, "{report:?}");
+        true
+    }
+
+    fn split(&mut self) -> bool {
+        let shards = self.fleet.open_shards();
+        let shard = self.one_of(&shards).filter(|_| shards.len() < MOST_SHARDS);
+        shard.is_some_and(|shard| self.fleet.split(&shard).is_ok())
+    }
+
+    /// Whether any two shards are neighbours.
+    fn merge(&mut self) -> bool {
+        let shards = self.fleet.open_shards();
+        let Some(first) = self.one_of(&shards) else {
+            return false;
+        };
+        let merges = |second: &ShardId| self.fleet.merge(&first, second).is_ok();
+        shards.iter().filter(|shard| **shard != first).any(merges)
+    }
+
+    /// All that is left is that a request to the lease store takes its time.
+    fn mend(&self, name: &str) {
+        let store = self.fleet.store_faults(name);
+        store.clear();
+        let usual = FaultRates {
+            delay_up_to: LATENCY,
+            ..FaultRates::default()
+        };
+        store.at_random(self.rng.child(name), usual);
+        self.fleet.source_faults(name).clear();
+    }
+}

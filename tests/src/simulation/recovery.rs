@@ -1,0 +1,94 @@
+//! What must become of a fleet once nothing goes wrong any more: I10, I12 and I13.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kcl_core::lease::Lease;
+use kcl_core::model::WorkerId;
+use kcl_core::shard_sync::cover;
+use kcl_testkit::fleet::{Fleet, View};
+
+use super::account::Account;
+
+/// How long the balance is watched once it is there.
+const QUIET: Duration = Duration::from_secs(40);
+
+/// Waits until the fleet is whole again, and checks that it stays so.
+///
+/// # Panics
+///
+/// When it is not in time, leases do not cover the stream, or the balance does not settle.
+pub(super) async fn recover(fleet: &Fleet, account: &mut Account) {
+    let settings = fleet.settings();
+    // Whoever has to be missed, then a leader to be missed, then one that looks and gives away.
+    let bound = settings.failover_time * 3 + Duration::from_secs(10);
+    let owned = fleet
+        .wait_until("every lease has a living owner (I12)", bound, all_are_held)
+        .await;
+    account.recovered(owned);
+    fleet.sleep(Duration::from_secs(5)).await;
+    fleet.stop_producing();
+    fleet.settle().await;
+
+    let (before, least) = (fleet.view().moves().len(), least_moves(&fleet.view()));
+    fleet
+        .wait_until("the balance settles (I13)", Duration::from_secs(120), |view| {
+            least_moves(view) == 0 && !view.leases().iter().any(Lease::is_in_handoff)
+        })
+        .await;
+    let moves = fleet.view().moves().len() - before;
+    assert!(
+        moves <= 2 * least,
+        "{moves} moves where {least} were needed (I13)"
+    );
+    account.balanced(moves, least);
+    fleet.sleep(QUIET).await;
+    let after = fleet.view().moves().len() - before - moves;
+    assert_eq!(after, 0, "moves after the balance was there (I13)");
+
+    check_lineage(&fleet.view());
+    let tally = fleet.view().tally();
+    assert_eq!(tally.finished + tally.trimmed_unfinished, tally.put, "(I1)");
+}
+
+/// Whether each lease that is not ended is held by the living member that its row names.
+fn all_are_held(view: &View<'_>) -> bool {
+    let living: BTreeMap<WorkerId, _> = view
+        .living()
+        .into_values()
+        .map(|status| (status.worker, status.leases))
+        .collect();
+    let is_held = |lease: &Lease| {
+        let owner = lease.actual_owner().and_then(|owner| living.get(owner));
+        owner.is_some_and(|held| held.contains_key(&lease.key))
+    };
+    view.leases()
+        .iter()
+        .filter(|lease| !lease.is_ended())
+        .all(is_held)
+}
+
+/// Every open shard has a lease that is not ended, and these cover all hash keys once (I10).
+fn check_lineage(view: &View<'_>) {
+    let leases = view.leases();
+    let open = leases.iter().filter(|lease| !lease.is_ended());
+    let cover = cover(open.filter_map(|lease| lease.hash_range));
+    assert!(
+        cover.is_whole(),
+        "the leases do not cover the stream: {cover:?} (I10)"
+    );
+}
+
+/// How many leases must move at least until no living worker has two more than another.
+fn least_moves(view: &View<'_>) -> usize {
+    let living = view.living().into_values();
+    let mut counts: Vec<usize> = living.map(|status| status.leases.len()).collect();
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    let all: usize = counts.iter().sum();
+    let (share, more) = (all / counts.len(), all % counts.len());
+    let target = |place| if place < more { share + 1 } else { share };
+    let too_many = counts.iter().enumerate();
+    too_many
+        .map(|(place, count)| count.saturating_sub(target(place)))
+        .sum()
+}

@@ -1,0 +1,238 @@
+//! What befalls a fleet, and when: a function of the seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use kcl_core::rng::Rng;
+use kcl_core::source::SourceErrorKind;
+use kcl_testkit::faults::Link;
+
+/// Something that happens to the fleet, or to one member of it whom the performer picks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stroke {
+    /// A process ends without a word.
+    Kill,
+    /// A process ends without a word, and another with the same worker id starts at once.
+    Restart,
+    /// A process that is not there starts.
+    Start,
+    /// A process stands still for so long.
+    Freeze(Duration),
+    /// A worker is asked to leave, and leaves.
+    Drain,
+    /// One worker after the other leaves and comes again, as in a deploy.
+    Deploy,
+    /// A shard is split.
+    Split,
+    /// Two shards are merged.
+    Merge,
+    /// Retention takes all but the last so many records of each shard.
+    Trim(usize),
+    /// A worker's way to the lease store, for so long.
+    Link(Link, Duration),
+    /// A worker reaches neither the lease store nor the stream, for so long.
+    Partition(Duration),
+    /// Nobody reaches the lease store, for so long.
+    Outage(Duration),
+    /// The lease store refuses every third call of everybody as too many, for so long.
+    Throttle(Duration),
+    /// The reply to a worker's next change of a lease is lost.
+    LoseReply,
+    /// A worker's next change of a lease arrives so much later.
+    DelayRequest(Duration),
+    /// A worker's next scan is answered so much later: what it plans with is old.
+    DelayReply(Duration),
+    /// The stream fails a worker so many times like this.
+    SourceFails(SourceErrorKind, u32),
+    /// The stream never answers a worker's next reads.
+    SourceHangs,
+    /// The stream's next answers to a worker are lost.
+    SourceLosesReplies,
+    /// The stream answers a worker's next reads so much later.
+    SourceIsSlow(Duration),
+}
+
+/// A stroke, and how long after the one before it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// The pause before it.
+    pub after: Duration,
+    /// What happens.
+    pub stroke: Stroke,
+}
+
+/// What befalls a fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Story {
+    /// Where all of it follows from.
+    pub seed: u64,
+    /// How many workers there may be at once: 3 to 6.
+    pub members: usize,
+    /// How many shards the stream begins with: 4 to 12.
+    pub shards: u32,
+    /// What happens.
+    pub script: Vec<Turn>,
+}
+
+/// How long bad times last at least.
+const BAD_TIMES: Duration = Duration::from_secs(240);
+/// The longest pause between two strokes.
+const LONGEST_PAUSE: u64 = 10_000;
+
+impl Story {
+    /// The story of this seed. In each somebody crashes or freezes, a shard is split, and more than five other things go wrong.
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Rng::from_seed(seed).child("story");
+        let members = 3 + pick(&mut rng, 4);
+        let shards = 4 + u32::try_from(rng.below(9)).unwrap();
+        let mut script = Vec::new();
+        let mut total = Duration::ZERO;
+        while total < BAD_TIMES {
+            let after = Duration::from_millis(rng.below(LONGEST_PAUSE));
+            total += after;
+            // What no story does without comes third and sixth.
+            let stroke = match script.len() {
+                3 => violence(&mut rng),
+                6 => Stroke::Split,
+                _ => any_stroke(&mut rng),
+            };
+            script.push(Turn { after, stroke });
+        }
+        Self {
+            seed,
+            members,
+            shards,
+            script,
+        }
+    }
+}
+
+fn pick(rng: &mut Rng, count: u64) -> usize {
+    usize::try_from(rng.below(count)).unwrap()
+}
+
+fn millis(rng: &mut Rng, most: u64) -> Duration {
+    Duration::from_millis(rng.below(most))
+}
+
+fn violence(rng: &mut Rng) -> Stroke {
+    match rng.below(4) {
+        0 | 1 => Stroke::Kill,
+        2 => Stroke::Restart,
+        // Up to twice the failover time and more.
+        _ => Stroke::Freeze(millis(rng, 12_000)),
+    }
+}
+
+fn any_stroke(rng: &mut Rng) -> Stroke {
+    match rng.below(24) {
+        0..=2 => violence(rng),
+        3..=5 => Stroke::Start,
+        6 => Stroke::Drain,
+        7 if rng.one_in(3) => Stroke::Deploy,
+        7 => Stroke::Start,
+        8 | 9 => Stroke::Split,
+        10 | 11 => Stroke::Merge,
+        12 => Stroke::Trim(20 + pick(rng, 200)),
+        13 => {
+            let links = [Link::Refusing, Link::RequestsLost, Link::RepliesLost];
+            Stroke::Link(links[pick(rng, 3)], millis(rng, 15_000))
+        }
+        14 => Stroke::Partition(millis(rng, 15_000)),
+        15 if rng.one_in(3) => Stroke::Outage(millis(rng, 20_000)),
+        15 => Stroke::Throttle(millis(rng, 20_000)),
+        16 | 17 => Stroke::LoseReply,
+        18 => Stroke::DelayRequest(millis(rng, 10_000)),
+        19 => Stroke::DelayReply(millis(rng, 10_000)),
+        20 => {
+            let kinds = [SourceErrorKind::Unavailable, SourceErrorKind::Throttled];
+            let times = 1 + u32::try_from(rng.below(50)).unwrap();
+            Stroke::SourceFails(kinds[pick(rng, 2)], times)
+        }
+        21 => Stroke::SourceHangs,
+        22 => Stroke::SourceLosesReplies,
+        _ => Stroke::SourceIsSlow(millis(rng, 8000)),
+    }
+}
+
+impl Stroke {
+    /// What it is, for counting.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Restart => "restart",
+            Self::Start => "start",
+            Self::Freeze(_) => "freeze",
+            Self::Drain => "drain",
+            Self::Deploy => "deploy",
+            Self::Split => "split",
+            Self::Merge => "merge",
+            Self::Trim(_) => "retention",
+            Self::Link(Link::Refusing, _) => "store refuses one worker",
+            Self::Link(Link::RequestsLost, _) => "requests to the store lost",
+            Self::Link(..) => "replies of the store lost",
+            Self::Partition(_) => "partition of one worker",
+            Self::Outage(_) => "outage of the store",
+            Self::Throttle(_) => "store throttles",
+            Self::LoseReply => "reply lost after success",
+            Self::DelayRequest(_) => "late write",
+            Self::DelayReply(_) => "stale scan",
+            Self::SourceFails(SourceErrorKind::Throttled, _) => "stream throttles",
+            Self::SourceFails(..) => "stream fails",
+            Self::SourceHangs => "stream hangs",
+            Self::SourceLosesReplies => "reply of the stream lost",
+            Self::SourceIsSlow(_) => "stream is slow",
+        }
+    }
+
+    /// Whether a worker ends or stands still without being asked.
+    pub fn is_violent(&self) -> bool {
+        matches!(self, Self::Kill | Self::Restart | Self::Freeze(_))
+    }
+
+    /// Whether the shards of the stream change.
+    pub fn reshards(&self) -> bool {
+        matches!(self, Self::Split | Self::Merge)
+    }
+
+    /// Whether something goes wrong, and is not just operated.
+    pub fn is_fault(&self) -> bool {
+        !self.reshards() && !matches!(self, Self::Start | Self::Drain | Self::Deploy)
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "seed {}: up to {} workers, {} shards",
+            self.seed, self.members, self.shards
+        )?;
+        let mut at = Duration::ZERO;
+        for turn in &self.script {
+            at += turn.after;
+            writeln!(f, "{:>9.3} s  {:?}", at.as_secs_f64(), turn.stroke)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_story_follows_from_its_seed_and_has_what_every_story_needs() {
+        for seed in 0..500 {
+            let story = Story::of(seed);
+            assert_eq!(story, Story::of(seed));
+            assert!((3..=6).contains(&story.members) && (4..=12).contains(&story.shards));
+            let strokes = || story.script.iter().map(|turn| turn.stroke);
+            assert!(strokes().any(|stroke| stroke.is_violent()), "{story}");
+            assert!(strokes().any(|stroke| stroke.reshards()), "{story}");
+            assert!(strokes().filter(Stroke::is_fault).count() >= 5, "{story}");
+            assert!(story.script.iter().map(|turn| turn.after).sum::<Duration>() >= BAD_TIMES);
+        }
+        assert_ne!(Story::of(1).script, Story::of(2).script);
+    }
+}
