@@ -29,12 +29,13 @@ mod trace;
 mod view;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kcl_core::error::Error;
-use kcl_core::invariant::{Observation, Process};
+use kcl_core::invariant::{Observation, Process, Violation};
 use kcl_core::lease::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
 use kcl_core::model::{Incarnation, LeaseKey, ShardId, WorkerId};
 use kcl_core::rng::Rng;
@@ -499,7 +500,6 @@ impl Fleet {
     /// # Panics
     ///
     /// When it does not hold within the limit.
-    #[expect(clippy::panic, reason = "a simulation fails as tests do")]
     pub async fn wait_until(
         &self,
         what: &str,
@@ -520,26 +520,29 @@ impl Fleet {
                 () = changed => {}
                 () = self.shared.clock.sleep_until(deadline.min(now + TICK)) => {}
             }
-            if let Some(violation) = self.oracle().violation() {
-                panic!("{violation}");
-            }
         }
     }
 
-    /// Waits until the fleet is at rest: see [`View::is_settled`]. Returns how long that took.
+    /// Waits until the fleet is at rest: see [`View::is_settled`]. Returns how long that took. A record that was lost breaks an
+    /// invariant then, which ends the simulation.
     ///
     /// # Panics
     ///
-    /// When that takes more than five minutes of virtual time, or a record was lost.
-    #[expect(clippy::panic, reason = "a simulation fails as tests do")]
+    /// When that takes more than five minutes of virtual time.
     pub async fn settle(&self) -> Duration {
         let took = self
             .wait_until("the fleet settles", SETTLE, |view| view.is_settled())
             .await;
         if let Err(violation) = self.oracle().ask(|checker| checker.at_rest()) {
-            panic!("{violation}");
+            self.fail(violation).await;
         }
         took
+    }
+
+    /// Ends the simulation, since this invariant is broken. It never returns: the scenario goes no further.
+    pub async fn fail(&self, violation: Violation) -> Infallible {
+        self.oracle().break_off(violation);
+        std::future::pending().await
     }
 
     /// The last events, for a person to read.

@@ -71,6 +71,12 @@ impl Oracle {
         self.shared.changed.notify_waiters();
     }
 
+    /// Takes this violation for the first one, unless there was one before.
+    pub(super) fn break_off(&self, violation: Violation) {
+        self.lock().violation.get_or_insert(violation);
+        self.shared.changed.notify_waiters();
+    }
+
     /// Adds a line to the trace.
     pub(super) fn note(&self, event: &dyn fmt::Display) {
         let at = self.now();

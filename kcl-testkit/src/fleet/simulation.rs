@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use kcl_core::invariant::Violation;
 use kcl_core::settings::Settings;
 use kcl_core::task::TaskScope;
 
@@ -61,7 +62,7 @@ impl Simulation {
         self
     }
 
-    /// How many of the last events are kept, and printed when the scenario fails. 60 when nothing is said.
+    /// How many of the last events are kept, and printed when the scenario fails. 60 when nothing is said; with 0 nothing is printed.
     #[must_use]
     pub fn trace_lines(mut self, count: usize) -> Self {
         self.trace_lines = count;
@@ -73,8 +74,25 @@ impl Simulation {
     /// # Panics
     ///
     /// When the scenario panics, an invariant is broken, or the system cannot make a runtime.
-    #[expect(clippy::expect_used, clippy::panic, reason = "a simulation fails as tests do")]
+    #[expect(clippy::panic, reason = "a simulation fails as tests do")]
     pub fn run<T>(self, scenario: impl AsyncFnOnce(Fleet) -> T) -> T {
+        match self.attempt(scenario) {
+            Ok(outcome) => outcome,
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+
+    /// As [`run`](Self::run), for whoever wants to know which invariant was broken.
+    ///
+    /// # Errors
+    ///
+    /// The first invariant that was broken. The scenario ended there.
+    ///
+    /// # Panics
+    ///
+    /// When the scenario panics, or the system cannot make a runtime.
+    #[expect(clippy::expect_used, reason = "a simulation fails as tests do")]
+    pub fn attempt<T>(self, scenario: impl AsyncFnOnce(Fleet) -> T) -> Result<T, Violation> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -82,41 +100,49 @@ impl Simulation {
             .expect("a runtime for the simulation");
         runtime.block_on(async {
             let fleet = Fleet::new(self);
-            let end = End(fleet.clone());
+            let mut end = End {
+                fleet: fleet.clone(),
+                well: false,
+            };
             let outcome = tokio::select! {
                 biased;
-                violation = fleet.oracle().violated() => panic!("{violation}"),
-                outcome = scenario(fleet.clone()) => outcome,
+                violation = fleet.oracle().violated() => Err(violation),
+                outcome = scenario(fleet.clone()) => Ok(outcome),
             };
-            if let Some(violation) = fleet.oracle().violation() {
-                panic!("{violation}");
-            }
-            drop(end);
+            let outcome = match fleet.oracle().violation() {
+                Some(violation) => Err(violation),
+                None => outcome,
+            };
+            end.well = outcome.is_ok();
             outcome
         })
     }
 }
 
 /// The end of a scenario: nobody works any more, and if it failed, the reader learns how to repeat it.
-struct End(Fleet);
+struct End {
+    fleet: Fleet,
+    well: bool,
+}
 
 impl Drop for End {
     fn drop(&mut self) {
+        let fleet = &self.fleet;
         // It may hold the fleet.
-        self.0.oracle().listen(None);
-        if std::thread::panicking() {
-            let trace = self.0.trace().join("\n");
-            let (seed, state) = (self.0.shared.seed, self.0.view().describe());
+        fleet.oracle().listen(None);
+        let trace = fleet.trace();
+        if !self.well && !trace.is_empty() {
+            let (seed, state) = (fleet.shared.seed, fleet.view().describe());
+            let trace = trace.join("\n");
             eprintln!("the last events of the simulation with the seed {seed}:\n{trace}\n{state}");
         }
-        let members: Vec<_> = self
-            .0
+        let members: Vec<_> = fleet
             .lock()
             .members
             .values()
             .map(|member| member.scope.clone())
             .collect();
         members.iter().for_each(TaskScope::kill);
-        self.0.shared.services.kill();
+        fleet.shared.services.kill();
     }
 }

@@ -1,35 +1,80 @@
 //! Lets whole fleets live through everything that can go wrong, in virtual time:
-//! `cargo run --release -p kcl-tests --bin simulate -- --seeds 1000`, from the seed `--seed S` on, which is 0 when nothing is said;
-//! or the one story of a seed with everything that happens in it, `-- --seed 42 --trace`.
+//! `cargo run --release -p kcl-tests --bin simulate -- --seeds 1000`, or the one story of a seed with everything that happens in
+//! it, `-- --seed 42 --trace`.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use kcl_tests::simulation::{Story, run_and, run_seeds};
+use clap::Parser;
+use kcl_tests::simulation::{Story, outcome_of, run_seeds};
 
-const USAGE: &str = "usage: simulate [--seeds N] [--seed S] [--trace]";
-/// How many events of one that fails are shown.
+/// How many events of a story that fails are shown.
 const LINES: usize = 60;
 
+/// Lets whole fleets live through everything that can go wrong, in virtual time.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many stories. 1000, or one when a seed is given.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed. 0 when nothing is said.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Tell the one story of the seed, with everything that happens in it.
+    #[arg(long, requires = "seed", conflicts_with = "seeds")]
+    trace: bool,
+    /// How many threads. One per core when nothing is said.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Go on with other seeds after a failure.
+    #[arg(long)]
+    keep_going: bool,
+}
+
 fn main() -> ExitCode {
-    let Some(Asked { first, count, trace }) = asked(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    if trace {
+    let arguments = Arguments::parse();
+    let first = arguments.seed.unwrap_or(0);
+    if arguments.trace {
         return tell(first);
     }
+    let count = arguments.seeds.unwrap_or(arguments.seed.map_or(1000, |_| 1));
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = arguments.threads.unwrap_or_else(cores);
     let begun = now();
-    let (account, failures) = run_seeds(first..first + count, threads, LINES);
+    let seeds = first..first.saturating_add(count);
+    let (account, failures) = run_seeds(seeds, threads, LINES, arguments.keep_going);
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
     println!("{account}");
-    let pace = account.simulated / 3600.0 / minutes;
-    println!("{minutes:.1} real minutes on {threads} threads, {pace:.1} simulated hours a minute");
+    println!(
+        "{minutes:.1} real minutes on {threads} threads: {:.1} simulated hours a minute, {:.1} seeds a second and thread",
+        account.simulated / 3600.0 / minutes,
+        account.seeds as f64 / minutes / 60.0 / threads as f64
+    );
     for failure in &failures {
         println!("FAILED {failure}");
     }
     ExitCode::from(u8::from(!failures.is_empty()))
+}
+
+/// Tells one story from its beginning to its end.
+fn tell(seed: u64) -> ExitCode {
+    let story = Story::of(seed);
+    println!("{story}");
+    let outcome = outcome_of(&story, usize::MAX, |fleet| {
+        for event in fleet.trace() {
+            println!("{event}");
+        }
+    });
+    match outcome {
+        Ok(account) => {
+            println!("{account}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("FAILED {failure}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[expect(
@@ -38,30 +83,4 @@ fn main() -> ExitCode {
 )]
 fn now() -> Instant {
     Instant::now()
-}
-
-struct Asked {
-    first: u64,
-    count: u64,
-    trace: bool,
-}
-
-fn asked(mut words: impl Iterator<Item = String>) -> Option<Asked> {
-    let (mut first, mut count, mut trace) = (None, None, false);
-    while let Some(word) = words.next() {
-        let mut number = || words.next()?.parse::<u64>().ok();
-        match word.as_str() {
-            "--seed" => first = Some(number()?),
-            "--seeds" => count = Some(number()?),
-            "--trace" => trace = true,
-            _ => return None,
-        }
-    }
-    // One seed alone is one story.
-    let count = count.unwrap_or(if first.is_some() { 1 } else { 1000 });
-    Some(Asked {
-        first: first.unwrap_or(0),
-        count,
-        trace,
-    })
 }

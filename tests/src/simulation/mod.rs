@@ -1,23 +1,26 @@
 //! Whole fleets under everything that can go wrong, in virtual time: the same seed gives the same run, event by event.
 //!
-//! A [`Story`] says what happens and when, and follows from the seed alone. [`run`] lets it happen to a fleet of real workers, whose
+//! A [`Story`] says what happens and when, and follows from the seed alone. [`outcome`] lets it happen to a fleet of real workers, whose
 //! every step is checked against the [invariants](kcl_core::invariant), then heals everything and asks that the fleet is whole again
 //! in bounded time. [`Account`] is what was seen meanwhile, and adds up over seeds.
 
 mod account;
+mod failure;
 mod moods;
 mod performer;
 mod recovery;
 mod seeds;
 mod story;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use kcl_core::settings::Settings;
 use kcl_testkit::fleet::{Fleet, Simulation};
 
 pub use account::{Account, Spread};
-pub use seeds::{Failure, run_seeds};
+pub use failure::Failure;
+pub use seeds::run_seeds;
 pub use story::{Story, Stroke, Turn};
 
 /// The settings of every worker: short enough that all limits are met within a story.
@@ -32,36 +35,43 @@ fn settings() -> Settings {
     }
 }
 
-/// Lets the story of this seed happen, and tells what was seen. A run that fails prints its last `trace_lines` events.
+/// Lets the story of this seed happen on the calling thread, and tells what was seen. It prints nothing but what a panic does.
 ///
-/// # Panics
+/// # Errors
 ///
 /// When an invariant is broken, or the fleet is not whole again in time.
-pub fn run(seed: u64, trace_lines: usize) -> Account {
-    run_and(seed, trace_lines, |_| {})
+pub fn outcome(seed: u64) -> Result<Account, Failure> {
+    outcome_of(&Story::of(seed), 0, |_| {})
 }
 
-/// As [`run`], and then something more with the fleet.
+/// As [`outcome`], for any story. One that fails prints its last `trace_lines` events, and what is left of the fleet; one that
+/// ends well goes on with `then`.
 ///
-/// # Panics
+/// # Errors
 ///
-/// As [`run`].
-pub fn run_and(seed: u64, trace_lines: usize, then: impl FnOnce(&Fleet)) -> Account {
-    let story = Story::of(seed);
-    Simulation::new(seed)
-        .settings(settings())
-        .shards(story.shards)
-        .trace_lines(trace_lines)
-        .run(async |fleet| {
-            let mut performer = performer::Performer::new(fleet.clone(), &story);
-            performer.begin();
-            for turn in &story.script {
-                performer.perform(*turn).await;
-            }
-            let mut account = performer.heal();
-            recovery::recover(&fleet, &mut account).await;
-            account.close(&fleet);
-            then(&fleet);
-            account
-        })
+/// As [`outcome`].
+pub fn outcome_of(story: &Story, trace_lines: usize, then: impl FnOnce(&Fleet)) -> Result<Account, Failure> {
+    let run = || {
+        Simulation::new(story.seed)
+            .settings(settings())
+            .shards(story.shards)
+            .trace_lines(trace_lines)
+            .attempt(async |fleet| {
+                let mut performer = performer::Performer::new(fleet.clone(), story);
+                performer.begin();
+                for turn in &story.script {
+                    performer.perform(*turn).await;
+                }
+                let mut account = performer.heal();
+                recovery::recover(&fleet, &mut account).await;
+                account.close(&fleet);
+                then(&fleet);
+                account
+            })
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(account)) => Ok(account),
+        Ok(Err(violation)) => Err(Failure::of_violation(story.seed, &violation)),
+        Err(panic) => Err(Failure::of_panic(story.seed, panic.as_ref())),
+    }
 }
