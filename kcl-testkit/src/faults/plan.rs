@@ -2,7 +2,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kcl_core::lease::StoreErrorKind;
+use kcl_core::lease::{Scan, StoreErrorKind};
+use kcl_core::model::{LeaseKey, WorkerId};
 use kcl_core::rng::Rng;
 
 use super::{Operation, StoreCounts};
@@ -58,10 +59,18 @@ pub struct StoreFaults {
 #[derive(Debug, Default)]
 struct Plan {
     link: Link,
+    stale: Option<Stale>,
     once: BTreeMap<Operation, VecDeque<Fault>>,
     always: BTreeMap<Operation, Fault>,
     random: Option<(Rng, FaultRates)>,
     counts: StoreCounts,
+}
+
+/// The answers that are repeated.
+#[derive(Debug, Default)]
+struct Stale {
+    scan: Option<Scan>,
+    owned: BTreeMap<WorkerId, Option<Vec<LeaseKey>>>,
 }
 
 /// What is to go wrong with the call that begins now.
@@ -99,6 +108,32 @@ impl StoreFaults {
     /// Sets the state of the connection.
     pub fn set_link(&self, link: Link) {
         self.lock().link = link;
+    }
+
+    /// Time stands still for what may lag behind: from now on each scan, and each look-up of the leases of a worker, is answered with
+    /// what the first one shows, until [`clear`](Self::clear). Reads of single rows, which must not lag, show the truth.
+    pub fn show_old_rows(&self) {
+        self.lock().stale.get_or_insert_default();
+    }
+
+    /// What a scan shows that has read this.
+    pub(super) fn seen_scan(&self, fresh: Scan) -> Scan {
+        match &mut self.lock().stale {
+            Some(stale) => stale.scan.get_or_insert(fresh).clone(),
+            None => fresh,
+        }
+    }
+
+    /// What a look-up shows that has found this.
+    pub(super) fn seen_owned(
+        &self,
+        worker: &WorkerId,
+        fresh: Option<Vec<LeaseKey>>,
+    ) -> Option<Vec<LeaseKey>> {
+        match &mut self.lock().stale {
+            Some(stale) => stale.owned.entry(worker.clone()).or_insert(fresh).clone(),
+            None => fresh,
+        }
     }
 
     /// From now on nothing goes wrong. What was counted stays.

@@ -213,10 +213,10 @@ impl LeaseStore for FaultyLeaseStore {
     }
 
     async fn scan(&self) -> Result<Scan, StoreError> {
-        self.call(StoreCall::Scan, answered, |inner| {
+        let scan = self.call(StoreCall::Scan, answered, |inner| {
             Box::pin(async move { inner.scan().await })
-        })
-        .await
+        });
+        Ok(self.faults.seen_scan(scan.await?))
     }
 
     async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
@@ -228,11 +228,11 @@ impl LeaseStore for FaultyLeaseStore {
     }
 
     async fn owned_by(&self, worker: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError> {
-        let worker = worker.clone();
-        self.call(StoreCall::OwnedBy(worker.clone()), answered, |inner| {
-            Box::pin(async move { inner.owned_by(&worker).await })
-        })
-        .await
+        let asked = worker.clone();
+        let owned = self.call(StoreCall::OwnedBy(worker.clone()), answered, |inner| {
+            Box::pin(async move { inner.owned_by(&asked).await })
+        });
+        Ok(self.faults.seen_owned(worker, owned.await?))
     }
 
     async fn change(

@@ -1,11 +1,12 @@
 //! Who had which lease and which shard, one after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kcl_core::invariant::{Observation, Process};
 use kcl_core::lease::LeaseChange;
 use kcl_core::model::{LeaseKey, WorkerId};
+use kcl_core::processor::FencingToken;
 use kcl_core::time::Moment;
 
 /// One change of a lease's owner, according to the table. A lease that comes back to the worker that had it has not moved.
@@ -43,8 +44,29 @@ impl Handover {
     }
 }
 
+/// An owner that still did something with a shard when the next had begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlap {
+    /// The shard.
+    pub shard: LeaseKey,
+    /// The run of the member that was late; from a member's second run on with its number.
+    pub late: String,
+    /// Whether that run was ever frozen.
+    pub paused: bool,
+    /// Whether it began a batch so late, and did not only finish one that was under way.
+    pub began: bool,
+    /// How long after the next owner's first batch the last of it was.
+    pub time: Duration,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct History {
+    paused: BTreeSet<Process>,
+    /// The largest token under which a batch was begun, and when the first one was.
+    newest: BTreeMap<LeaseKey, (FencingToken, Moment)>,
+    /// Under which token each process began its last batch of each shard.
+    working: BTreeMap<(LeaseKey, Process), FencingToken>,
+    overlaps: BTreeMap<(LeaseKey, Process, FencingToken), Overlap>,
     /// Who did the last thing with a batch of each shard, and when.
     busy: BTreeMap<LeaseKey, (Process, Moment)>,
     owners: BTreeMap<LeaseKey, WorkerId>,
@@ -55,9 +77,27 @@ pub(super) struct History {
 impl History {
     pub(super) fn observe(&mut self, observation: &Observation, now: Moment) {
         match observation {
-            Observation::BatchStarted { process, shard, .. } => self.started(process, shard, now),
+            Observation::BatchStarted {
+                process,
+                shard,
+                token,
+                ..
+            } => {
+                self.started(process, shard, now);
+                let newest = self.newest.entry(shard.clone()).or_insert((*token, now));
+                if newest.0 < *token {
+                    *newest = (*token, now);
+                }
+                self.working
+                    .insert((shard.clone(), Process::clone(process)), *token);
+                self.overlap(process, shard, now, true);
+            }
+            Observation::Paused { process } => {
+                self.paused.insert(Process::clone(process));
+            }
             Observation::BatchFinished { process, shard, .. }
             | Observation::BatchFailed { process, shard, .. } => {
+                self.overlap(process, shard, now, false);
                 if let Some((busy, last)) = self.busy.get_mut(shard)
                     && busy == process
                 {
@@ -73,8 +113,7 @@ impl History {
             | Observation::ShardOpened { .. }
             | Observation::Put { .. }
             | Observation::Trimmed { .. }
-            | Observation::Started { .. }
-            | Observation::Paused { .. } => {}
+            | Observation::Started { .. } => {}
         }
     }
 
@@ -95,6 +134,32 @@ impl History {
                 first: now,
             });
         }
+    }
+
+    /// Takes note if the process works on the shard under a token that is no longer the newest.
+    fn overlap(&mut self, process: &Process, shard: &LeaseKey, now: Moment, began: bool) {
+        let place = (shard.clone(), Process::clone(process));
+        let (Some(token), Some((newest, since))) = (self.working.get(&place), self.newest.get(shard)) else {
+            return;
+        };
+        if token >= newest {
+            return;
+        }
+        let paused = self.paused.contains(process);
+        let known = self.overlaps.entry((place.0, place.1, *token));
+        let overlap = known.or_insert_with(|| Overlap {
+            shard: shard.clone(),
+            late: process.to_string(),
+            paused,
+            began,
+            time: Duration::ZERO,
+        });
+        overlap.began |= began;
+        overlap.time = overlap.time.max(now.saturating_since(*since));
+    }
+
+    pub(super) fn overlaps(&self) -> Vec<Overlap> {
+        self.overlaps.values().cloned().collect()
     }
 
     fn owned(&mut self, lease: &LeaseKey, owner: &WorkerId, now: Moment) {

@@ -26,6 +26,7 @@ mod member;
 mod oracle;
 mod simulation;
 mod trace;
+mod traffic;
 mod view;
 
 use std::collections::BTreeMap;
@@ -37,17 +38,16 @@ use std::time::Duration;
 use kcl_core::error::Error;
 use kcl_core::invariant::{Observation, Process, Violation};
 use kcl_core::lease::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
-use kcl_core::model::{Incarnation, LeaseKey, ShardId, WorkerId};
+use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
 use kcl_core::rng::Rng;
 use kcl_core::settings::{Checkpointing, Settings};
-use kcl_core::shard_sync::InitialPosition;
 use kcl_core::status::WorkerStatus;
-use kcl_core::task::{TaskPolicy, TaskScope};
+use kcl_core::task::TaskScope;
 use kcl_core::time::{Clock, ClockExt as _, Moment};
 use kcl_core::worker::{ShutdownReport, Worker};
 use kcl_lease_memory::MemoryLeaseStore;
 
-pub use history::{Handover, LeaseMove};
+pub use history::{Handover, LeaseMove, Overlap};
 pub use member::Member;
 pub use simulation::{Simulation, simulate};
 pub use view::View;
@@ -56,7 +56,6 @@ use crate::MemoryStream;
 use crate::clock::{SIMULATION_START, Skew, SkewedClock};
 use crate::faults::{FaultRates, FaultyLeaseStore, StoreEvent, StoreFaults};
 use crate::faulty_stream::{FaultyStream, StreamFaults};
-use crate::memory_stream::{ReshardError, Trim};
 use member::Running;
 use oracle::{Oracle, OracleFactory, Witness};
 
@@ -378,114 +377,6 @@ impl Fleet {
         let incarnation = Incarnation::from_random_bytes(shared.rng.child("outside").bytes());
         let outcome = connection.change(key, &expect, &change, incarnation).await?;
         Ok(matches!(outcome, Outcome::Applied(_)))
-    }
-
-    // --------------------------------------------------------------- stream
-
-    /// Puts records with partition keys drawn from a hundred.
-    pub fn put(&self, records: u64) {
-        let wanted = self.wants_records();
-        for _ in 0..records {
-            let (number, key) = {
-                let mut state = self.lock();
-                state.put += 1;
-                let key = state.keys.as_mut().map_or(0, |keys| keys.below(100));
-                (state.put, key)
-            };
-            let put = self.shared.stream.put(format!("truck-{key}"), number.to_string());
-            if let Ok((shard, sequence)) = put
-                && wanted
-            {
-                self.shared.oracle.observe(&Observation::Put {
-                    shard: LeaseKey::single_stream(&shard),
-                    position: kcl_core::model::RecordPosition::plain(sequence),
-                });
-            }
-        }
-    }
-
-    /// Whether records put now are ones that the application wants: a fleet that begins at LATEST wants none before it begins.
-    fn wants_records(&self) -> bool {
-        self.shared.settings.initial_position != InitialPosition::Latest || !self.lock().members.is_empty()
-    }
-
-    /// Puts this many records each time that `every` has passed, until [`stop_producing`](Self::stop_producing).
-    pub fn produce(&self, every: Duration, records: u64) {
-        let fleet = self.clone();
-        let turn = {
-            let mut state = self.lock();
-            state.producing += 1;
-            state.producing
-        };
-        self.shared
-            .services
-            .spawn("producer", TaskPolicy::Job, async move {
-                while fleet.lock().producing == turn {
-                    fleet.put(records);
-                    fleet.sleep(every).await;
-                }
-            });
-    }
-
-    /// Ends what [`produce`](Self::produce) began.
-    pub fn stop_producing(&self) {
-        self.lock().producing += 1;
-    }
-
-    /// Splits a shard in the middle.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`MemoryStream::split`].
-    pub fn split(&self, shard: &ShardId) -> Result<[ShardId; 2], ReshardError> {
-        let children = self.shared.stream.split(shard)?;
-        self.shared.oracle.note(&format_args!("{shard} is split"));
-        self.observe_shards();
-        Ok(children)
-    }
-
-    /// Merges two adjacent shards.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`MemoryStream::merge`].
-    pub fn merge(&self, a: &ShardId, b: &ShardId) -> Result<ShardId, ReshardError> {
-        let child = self.shared.stream.merge(a, b)?;
-        self.shared.oracle.note(&format_args!("{a} and {b} are merged"));
-        self.observe_shards();
-        Ok(child)
-    }
-
-    /// Takes old records away, as the end of their retention would.
-    pub fn trim(&self, trim: &Trim) {
-        self.shared.stream.trim(trim);
-        for snapshot in self.shared.stream.shards_snapshot() {
-            let shard = &snapshot.shard.id;
-            let oldest = self.shared.stream.records(shard).into_iter().next();
-            self.shared.oracle.observe(&Observation::Trimmed {
-                shard: LeaseKey::single_stream(shard),
-                oldest: oldest.map(|record| record.position().clone()),
-            });
-        }
-    }
-
-    /// The shards that take records now.
-    pub fn open_shards(&self) -> Vec<ShardId> {
-        let shards = self.shared.stream.shards_snapshot().into_iter();
-        shards
-            .filter(|shard| !shard.shard.closed && !shard.forgotten)
-            .map(|shard| shard.shard.id)
-            .collect()
-    }
-
-    fn observe_shards(&self) {
-        for snapshot in self.shared.stream.shards_snapshot() {
-            let parents = snapshot.shard.parents.iter().map(LeaseKey::single_stream);
-            self.shared.oracle.observe(&Observation::ShardOpened {
-                shard: LeaseKey::single_stream(&snapshot.shard.id),
-                parents: parents.collect(),
-            });
-        }
     }
 
     // ---------------------------------------------------------------- watch

@@ -7,7 +7,7 @@ use kcl_core::processor::FencingToken;
 use kcl_core::status::WorkerStatus;
 
 use super::Fleet;
-use super::history::{Handover, LeaseMove};
+use super::history::{Handover, History, LeaseMove, Overlap};
 
 /// What can be seen of a fleet at one moment, from outside and at once.
 #[derive(Debug)]
@@ -76,10 +76,22 @@ impl View<'_> {
         self.fleet.oracle().recall(|history| history.handovers.clone())
     }
 
-    /// The living member that leads.
+    /// Every owner so far that still did something with a shard when the next had begun.
+    pub fn overlaps(&self) -> Vec<Overlap> {
+        self.fleet.oracle().recall(History::overlaps)
+    }
+
+    /// The living member that leads; the first of them while two believe so.
     pub fn leader(&self) -> Option<String> {
-        let mut living = self.fleet.living().into_iter();
-        living.find(|(_, status)| status.is_leader).map(|(name, _)| name)
+        self.leaders().into_iter().next()
+    }
+
+    /// The living members that believe to lead. One that was replaced without knowing, since it was frozen or cut off, believes so
+    /// for a while.
+    pub fn leaders(&self) -> Vec<String> {
+        let living = self.fleet.living().into_iter();
+        let leaders = living.filter(|(_, status)| status.is_leader);
+        leaders.map(|(name, _)| name).collect()
     }
 
     /// The state of the table and of the living members, for a person to read.

@@ -38,19 +38,35 @@ pub struct Account {
     pub trimmed: u64,
     /// How often something that happened was checked against every invariant that it could break.
     pub evaluations: u64,
-    /// The longest time in each story in which a former owner still worked on a batch while the next had started its own, in seconds.
-    pub overlaps: Spread,
-    /// From the kill of a process to the next owner's first batch of a shard that it was busy with, in seconds.
+    /// Changes of the process that was busy with a shard.
+    pub handovers: u64,
+    /// Batches that a process began after the next owner had, though it was never paused. None may be.
+    pub late_starts: u64,
+    /// How long a process that was never paused still worked on a batch after the next owner had begun one: a call of the user's code
+    /// that took longer than the lease could be renewed. In seconds, without those handovers where there was no such time.
+    pub late_batches: Spread,
+    /// The same of processes that had been paused.
+    pub late_after_pause: Spread,
+    /// From the kill of a process to the first batch, at another one, of a shard that it was busy with: in failover times.
     pub failovers: Spread,
     /// From the end of bad times until every lease had a living owner, in seconds.
     pub recoveries: Spread,
-    /// Moves for the sake of balance after bad times.
+    /// How often somebody got hold of the leader's lock while another believed to lead.
+    pub two_leaders: u64,
+    /// Moves for the sake of balance when a worker joined after bad times.
     pub balance_moves: u64,
     /// As many would have been enough.
     pub least_moves: u64,
     /// Tells two runs apart that did not go the same way.
     pub trace_hash: u64,
-    killed: Vec<(String, Moment)>,
+    killed: Vec<Kill>,
+}
+
+#[derive(Debug, Clone)]
+struct Kill {
+    name: &'static str,
+    process: String,
+    at: Moment,
 }
 
 /// Values, and how they spread.
@@ -64,10 +80,24 @@ impl Spread {
 
     /// The value that so large a part of all values does not exceed; 0 where there is none.
     pub fn quantile(&self, part: f64) -> f64 {
+        self.quantile_among(self.0.len() as u64, part)
+    }
+
+    /// The same of so many values, of which those that are not here are 0.
+    pub fn quantile_among(&self, all: u64, part: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        let place = (sorted.len() as f64 * part).ceil() as usize;
-        sorted.get(place.max(1) - 1).copied().unwrap_or(0.0)
+        let zeros = all.saturating_sub(sorted.len() as u64) as usize;
+        let place = (all as f64 * part).ceil() as usize;
+        match place.checked_sub(zeros + 1) {
+            Some(place) => sorted.get(place).copied().unwrap_or(0.0),
+            None => 0.0,
+        }
+    }
+
+    /// The largest value; 0 where there is none.
+    pub fn max(&self) -> f64 {
+        self.0.iter().copied().fold(0.0, f64::max)
     }
 
     /// How many there are.
@@ -78,17 +108,6 @@ impl Spread {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (half, most, max) = (self.quantile(0.5), self.quantile(0.99), self.quantile(1.0));
-        write!(
-            f,
-            "p50 {half:.2} s, p99 {most:.2} s, max {max:.2} s of {}",
-            self.len()
-        )
     }
 }
 
@@ -107,8 +126,8 @@ impl Account {
         self.faults += u64::from(stroke.is_fault());
     }
 
-    pub(super) fn killed(&mut self, process: String, at: Moment) {
-        self.killed.push((process, at));
+    pub(super) fn killed(&mut self, name: &'static str, process: String, at: Moment) {
+        self.killed.push(Kill { name, process, at });
     }
 
     pub(super) fn recovered(&mut self, took: Duration) {
@@ -129,12 +148,23 @@ impl Account {
         (self.put, self.delivered) = (tally.put, tally.delivered);
         (self.redelivered, self.trimmed) = (tally.redelivered, tally.trimmed_unfinished);
         self.evaluations = tally.observations;
-        self.overlaps.add(tally.longest_overlap);
         self.trace_hash = fleet.trace_hash();
-        for handover in view.handovers() {
-            let killed = self.killed.iter().find(|(process, _)| *process == handover.from);
-            if let Some((_, at)) = killed {
-                self.failovers.add(handover.first.saturating_since(*at));
+        for overlap in view.overlaps() {
+            match overlap.paused {
+                true => self.late_after_pause.add(overlap.time),
+                false => self.late_batches.add(overlap.time),
+            }
+            self.late_starts += u64::from(overlap.began && !overlap.paused);
+        }
+        let failover = fleet.settings().failover_time.as_secs_f64();
+        let handovers = view.handovers();
+        self.handovers = handovers.len() as u64;
+        for handover in handovers {
+            let killed = self.killed.iter().find(|kill| kill.process == handover.from);
+            // One that comes again under its name has its leases at once.
+            if let Some(kill) = killed.filter(|kill| handover.to.split('#').next() != Some(kill.name)) {
+                let took = handover.first.saturating_since(kill.at);
+                self.failovers.0.push(took.as_secs_f64() / failover);
             }
         }
     }
@@ -156,7 +186,11 @@ impl Account {
         self.redelivered += other.redelivered;
         self.trimmed += other.trimmed;
         self.evaluations += other.evaluations;
-        self.overlaps.0.extend(other.overlaps.0);
+        self.handovers += other.handovers;
+        self.late_starts += other.late_starts;
+        self.late_batches.0.extend(other.late_batches.0);
+        self.late_after_pause.0.extend(other.late_after_pause.0);
+        self.two_leaders += other.two_leaders;
         self.failovers.0.extend(other.failovers.0);
         self.recoveries.0.extend(other.recoveries.0);
         self.balance_moves += other.balance_moves;
@@ -206,12 +240,49 @@ impl fmt::Display for Account {
             self.trimmed,
             self.evaluations
         )?;
-        writeln!(f, "longest overlap of a story: {}", self.overlaps)?;
-        writeln!(f, "failover after a kill: {}", self.failovers)?;
-        writeln!(f, "every lease owned after bad times: {}", self.recoveries)?;
+        writeln!(
+            f,
+            "two leaders at once: {} times ({:.2} per seed)",
+            self.two_leaders,
+            each(self.two_leaders)
+        )?;
+        writeln!(
+            f,
+            "{} handovers; begun by a former owner that was never paused: {} batches",
+            self.handovers, self.late_starts
+        )?;
+        for (who, late) in [
+            ("a call that outlived the lease", &self.late_batches),
+            ("a pause", &self.late_after_pause),
+        ] {
+            writeln!(
+                f,
+                "overlap through {who}: {} handovers, p99 of all {:.2} s, max {:.2} s",
+                late.len(),
+                late.quantile_among(self.handovers, 0.99),
+                late.max()
+            )?;
+        }
+        let spread = |spread: &Spread, unit: &str| {
+            let (half, most, max) = (spread.quantile(0.5), spread.quantile(0.99), spread.max());
+            format!(
+                "p50 {half:.2}, p99 {most:.2}, max {max:.2} {unit} of {}",
+                spread.len()
+            )
+        };
+        writeln!(
+            f,
+            "from a kill to the first batch elsewhere: {}",
+            spread(&self.failovers, "failover times")
+        )?;
+        writeln!(
+            f,
+            "every lease owned after bad times: {}",
+            spread(&self.recoveries, "s")
+        )?;
         write!(
             f,
-            "moves for balance after bad times: {}, at least {} were needed",
+            "moves for balance when a worker joined: {}, at least {} were needed",
             self.balance_moves, self.least_moves
         )
     }

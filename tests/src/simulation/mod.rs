@@ -5,6 +5,7 @@
 //! in bounded time. [`Account`] is what was seen meanwhile, and adds up over seeds.
 
 mod account;
+mod conditions;
 mod failure;
 mod moods;
 mod performer;
@@ -13,27 +14,13 @@ mod seeds;
 mod story;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
-use kcl_core::settings::Settings;
 use kcl_testkit::fleet::{Fleet, Simulation};
 
 pub use account::{Account, Spread};
 pub use failure::Failure;
 pub use seeds::run_seeds;
 pub use story::{Story, Stroke, Turn};
-
-/// The settings of every worker: short enough that all limits are met within a story.
-fn settings() -> Settings {
-    Settings {
-        failover_time: Duration::from_secs(4),
-        stall_timeout: Duration::from_secs(5),
-        stall_tries: 2,
-        handoff_timeout: Duration::from_secs(6),
-        drain_timeout: Duration::from_secs(8),
-        ..Settings::default()
-    }
-}
 
 /// Lets the story of this seed happen on the calling thread, and tells what was seen. It prints nothing but what a panic does.
 ///
@@ -53,7 +40,7 @@ pub fn outcome(seed: u64) -> Result<Account, Failure> {
 pub fn outcome_of(story: &Story, trace_lines: usize, then: impl FnOnce(&Fleet)) -> Result<Account, Failure> {
     let run = || {
         Simulation::new(story.seed)
-            .settings(settings())
+            .settings(story.settings.clone())
             .shards(story.shards)
             .trace_lines(trace_lines)
             .attempt(async |fleet| {
@@ -62,8 +49,8 @@ pub fn outcome_of(story: &Story, trace_lines: usize, then: impl FnOnce(&Fleet)) 
                 for turn in &story.script {
                     performer.perform(*turn).await;
                 }
-                let mut account = performer.heal();
-                recovery::recover(&fleet, &mut account).await;
+                let (mut account, newcomer) = performer.heal();
+                recovery::recover(&fleet, story, newcomer, &mut account).await;
                 account.close(&fleet);
                 then(&fleet);
                 account

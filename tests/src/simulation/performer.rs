@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use kcl_aggregation::Aggregator;
+use kcl_core::lease::StoreErrorKind;
 use kcl_core::model::ShardId;
 use kcl_core::rng::Rng;
 use kcl_core::time::Moment;
 use kcl_testkit::clock::Skew;
-use kcl_testkit::faults::{Fault, FaultRates, Link, Operation};
+use kcl_testkit::faults::{Fault, FaultRates, Happened, Link, Operation, StoreCall};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Member};
 use kcl_testkit::memory_stream::Trim;
@@ -19,8 +21,14 @@ use super::moods::Moods;
 use super::story::{Story, Stroke, Turn};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+/// Who joins when all is well.
+const NEWCOMER: &str = "newcomer";
 /// The longest time that a request to the lease store is on its way.
 const LATENCY: Duration = Duration::from_millis(3);
+/// How often records are put.
+const PERIOD: Duration = Duration::from_millis(500);
+/// How many at a time.
+const RECORDS: u64 = 12;
 /// More would make a story long rather than hard.
 const MOST_SHARDS: usize = 16;
 
@@ -29,6 +37,8 @@ pub(super) struct Performer {
     rng: Rng,
     /// How many members there may be.
     members: usize,
+    packed: Option<u64>,
+    leaders: Arc<Leaders>,
     bad_times: Arc<AtomicBool>,
     alive: BTreeSet<&'static str>,
     /// How often each name was started.
@@ -50,6 +60,8 @@ impl Performer {
             fleet,
             rng: Rng::from_seed(story.seed).child("performer"),
             members: story.members,
+            packed: story.packed,
+            leaders: Arc::default(),
             bad_times: Arc::new(AtomicBool::new(true)),
             alive: BTreeSet::new(),
             runs: BTreeMap::new(),
@@ -59,10 +71,34 @@ impl Performer {
     }
 
     pub(super) fn begin(&mut self) {
-        for name in NAMES.into_iter().take(self.members.min(3)) {
+        for name in NAMES.into_iter().take(self.members) {
             self.start(name);
         }
-        self.fleet.produce(Duration::from_millis(500), 12);
+        self.watch_leaders();
+        match self.packed {
+            None => self.fleet.produce(PERIOD, RECORDS),
+            Some(packed) => {
+                let mut rng = self.rng.child("packer");
+                self.fleet.produce_with(PERIOD, move |fleet| {
+                    for _ in 0..RECORDS / packed {
+                        put_packed(fleet, packed, &mut rng);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Counts how often somebody held the lock while another still believed to lead.
+    fn watch_leaders(&self) {
+        let (fleet, leaders) = (self.fleet.clone(), Arc::clone(&self.leaders));
+        self.fleet.on_store_event(move |_, event| {
+            if let StoreCall::ChangeLock { .. } = event.call
+                && matches!(event.happened, Happened::Applied(_))
+            {
+                let now = fleet.view().leaders().len();
+                leaders.saw(now);
+            }
+        });
     }
 
     /// Waits for the turn, ends what has passed meanwhile, and strikes.
@@ -89,15 +125,15 @@ impl Performer {
         self.fleet.sleep(left).await;
     }
 
-    fn pass(&self, passing: Passing) {
+    fn pass(&mut self, passing: Passing) {
         match passing {
             Passing::Frozen(name) => self.fleet.thaw(name),
             Passing::Cut(name) => self.mend(name),
         }
     }
 
-    /// Ends all bad times, and tells what has happened in them.
-    pub(super) fn heal(mut self) -> Account {
+    /// Ends all bad times: everybody is there and well. Tells what has happened in them, and who could join yet.
+    pub(super) fn heal(mut self) -> (Account, impl FnOnce()) {
         self.bad_times.store(false, Ordering::Relaxed);
         for (_, passing) in std::mem::take(&mut self.passing) {
             self.pass(passing);
@@ -105,12 +141,15 @@ impl Performer {
         for name in self.alive.clone() {
             self.mend(name);
         }
-        for name in NAMES.into_iter().take(2) {
+        for name in NAMES.into_iter().take(self.members) {
             if !self.alive.contains(name) {
                 self.start(name);
             }
         }
-        self.account
+        let mut account = std::mem::replace(&mut self.account, Account::one_seed());
+        account.two_leaders = self.leaders.episodes.load(Ordering::Relaxed);
+        let newcomer = move || self.start(NEWCOMER);
+        (account, newcomer)
     }
 
     fn start(&mut self, name: &'static str) {
@@ -122,12 +161,16 @@ impl Performer {
         };
         let moods = Moods {
             fleet: self.fleet.clone(),
-            rng: self.rng.child(name),
+            rng: self.fresh_rng(),
             bad_times: Arc::clone(&self.bad_times),
         };
         self.fleet.start(Member::named(name).skew(skew).processor(moods));
         self.alive.insert(name);
         *self.runs.entry(name).or_default() += 1;
+    }
+
+    fn fresh_rng(&mut self) -> Rng {
+        Rng::from_seed(self.rng.bits())
     }
 
     fn up_to(&mut self, most: u64) -> i64 {
@@ -148,6 +191,14 @@ impl Performer {
             .filter(|name| !self.is_frozen(name))
             .collect();
         self.one_of(&awake)
+    }
+
+    /// The one that leads, if it does not stand still.
+    fn leader(&self) -> Option<&'static str> {
+        let leaders = self.fleet.view().leaders();
+        let leads =
+            |name: &&'static str| leaders.iter().any(|leader| leader == name) && !self.is_frozen(name);
+        self.alive.iter().copied().find(leads)
     }
 
     fn is_frozen(&self, name: &str) -> bool {
@@ -173,6 +224,27 @@ impl Performer {
                 fleet.freeze(name);
                 self.until(time, Passing::Frozen(name));
             }
+            Stroke::FreezeLeader(time) => {
+                let leader = self.leader().unwrap_or(name);
+                fleet.freeze(leader);
+                self.until(time, Passing::Frozen(leader));
+            }
+            Stroke::SilentLock(time) => {
+                let Some(leader) = self.leader() else { return false };
+                for operation in [Operation::ReadLock, Operation::ChangeLock] {
+                    let fault = Fault::Fail(StoreErrorKind::Unavailable);
+                    fleet.store_faults(leader).always(operation, fault);
+                }
+                self.until(time, Passing::Cut(leader));
+            }
+            Stroke::StaleReads(time) => {
+                let name = self.leader().unwrap_or(name);
+                fleet.store_faults(name).show_old_rows();
+                self.until(time, Passing::Cut(name));
+            }
+            Stroke::StaleIndex(time) => self.everybody(time, |fleet, name| {
+                fleet.store_faults(name).show_old_rows();
+            }),
             Stroke::Drain => return self.drain(name).await,
             Stroke::Deploy => {
                 for name in self.alive.clone() {
@@ -200,7 +272,7 @@ impl Performer {
                 fleet.store_faults(name).set_link(Link::Refusing);
             }),
             Stroke::Throttle(time) => {
-                let rng = self.rng.child("throttle");
+                let rng = self.fresh_rng();
                 let rates = FaultRates {
                     throttled_one_in: 3,
                     delay_up_to: LATENCY,
@@ -260,7 +332,7 @@ impl Performer {
             Some(run) if *run > 1 => format!("{name}#{run}"),
             _ => name.to_owned(),
         };
-        self.account.killed(process, self.fleet.now());
+        self.account.killed(name, process, self.fleet.now());
         self.gone(name);
     }
 
@@ -303,14 +375,44 @@ impl Performer {
     }
 
     /// All that is left is that a request to the lease store takes its time.
-    fn mend(&self, name: &str) {
+    fn mend(&mut self, name: &str) {
         let store = self.fleet.store_faults(name);
         store.clear();
         let usual = FaultRates {
             delay_up_to: LATENCY,
             ..FaultRates::default()
         };
-        store.at_random(self.rng.child(name), usual);
+        store.at_random(self.fresh_rng(), usual);
         self.fleet.source_faults(name).clear();
     }
+}
+
+/// How often two members believed to lead at once.
+#[derive(Debug, Default)]
+struct Leaders {
+    now: AtomicUsize,
+    episodes: AtomicU64,
+}
+
+impl Leaders {
+    fn saw(&self, leaders: usize) {
+        let before = self.now.swap(leaders, Ordering::Relaxed);
+        if before < 2 && leaders >= 2 {
+            self.episodes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Puts one record with so many others in it. Not all of their keys are those of its shard, as when a producer does not know the shards
+/// of today.
+fn put_packed(fleet: &Fleet, packed: u64, rng: &mut Rng) {
+    let mut aggregator = Aggregator::new();
+    let mut key = String::new();
+    for _ in 0..packed {
+        key = format!("truck-{}", rng.below(100));
+        let number = rng.below(1000).to_string();
+        aggregator.add(&key, None, number.as_bytes()).unwrap();
+    }
+    let record = aggregator.finish().unwrap();
+    fleet.put_packed(&key, record.data, packed);
 }

@@ -4,8 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use kcl_core::rng::Rng;
+use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faults::Link;
+
+use super::conditions;
 
 /// Something that happens to the fleet, or to one member of it whom the performer picks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,14 @@ pub enum Stroke {
     Start,
     /// A process stands still for so long.
     Freeze(Duration),
+    /// The process that leads stands still for so long, and then goes on with what it was about to do.
+    FreezeLeader(Duration),
+    /// The process that leads hears nothing of the lock that makes it the leader, for so long.
+    SilentLock(Duration),
+    /// Scans and look-ups show a worker, the leader if it can be, nothing newer than now, for so long.
+    StaleReads(Duration),
+    /// They show nobody anything newer than now, for so long.
+    StaleIndex(Duration),
     /// A worker is asked to leave, and leaves.
     Drain,
     /// One worker after the other leaves and comes again, as in a deploy.
@@ -62,7 +73,7 @@ pub struct Turn {
 }
 
 /// What befalls a fleet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Story {
     /// Where all of it follows from.
     pub seed: u64,
@@ -70,12 +81,16 @@ pub struct Story {
     pub members: usize,
     /// How many shards the stream begins with: 4 to 12.
     pub shards: u32,
+    /// How every worker behaves.
+    pub settings: Settings,
+    /// How many records the producer packs into one, where it packs.
+    pub packed: Option<u64>,
     /// What happens.
     pub script: Vec<Turn>,
 }
 
 /// How long bad times last at least.
-const BAD_TIMES: Duration = Duration::from_secs(240);
+const BAD_TIMES: Duration = Duration::from_secs(250);
 /// The longest pause between two strokes.
 const LONGEST_PAUSE: u64 = 10_000;
 
@@ -85,6 +100,8 @@ impl Story {
         let mut rng = Rng::from_seed(seed).child("story");
         let members = 3 + pick(&mut rng, 4);
         let shards = 4 + u32::try_from(rng.below(9)).unwrap();
+        let settings = conditions::settings(&mut rng);
+        let packed = rng.one_in(4).then(|| 2 + rng.below(5));
         let mut script = Vec::new();
         let mut total = Duration::ZERO;
         while total < BAD_TIMES {
@@ -102,6 +119,8 @@ impl Story {
             seed,
             members,
             shards,
+            settings,
+            packed,
             script,
         }
     }
@@ -120,12 +139,13 @@ fn violence(rng: &mut Rng) -> Stroke {
         0 | 1 => Stroke::Kill,
         2 => Stroke::Restart,
         // Up to twice the failover time and more.
-        _ => Stroke::Freeze(millis(rng, 12_000)),
+        _ if rng.one_in(2) => Stroke::Freeze(millis(rng, 20_000)),
+        _ => Stroke::FreezeLeader(millis(rng, 20_000)),
     }
 }
 
 fn any_stroke(rng: &mut Rng) -> Stroke {
-    match rng.below(24) {
+    match rng.below(27) {
         0..=2 => violence(rng),
         3..=5 => Stroke::Start,
         6 => Stroke::Drain,
@@ -151,6 +171,10 @@ fn any_stroke(rng: &mut Rng) -> Stroke {
         }
         21 => Stroke::SourceHangs,
         22 => Stroke::SourceLosesReplies,
+        23 => Stroke::StaleReads(millis(rng, 20_000)),
+        24 if rng.one_in(2) => Stroke::StaleIndex(millis(rng, 15_000)),
+        24 => Stroke::SilentLock(millis(rng, 20_000)),
+        25 => Stroke::FreezeLeader(millis(rng, 20_000)),
         _ => Stroke::SourceIsSlow(millis(rng, 8000)),
     }
 }
@@ -163,6 +187,10 @@ impl Stroke {
             Self::Restart => "restart",
             Self::Start => "start",
             Self::Freeze(_) => "freeze",
+            Self::FreezeLeader(_) => "freeze of the leader",
+            Self::SilentLock(_) => "leader cut off from its lock",
+            Self::StaleReads(_) => "stale reads",
+            Self::StaleIndex(_) => "stale index",
             Self::Drain => "drain",
             Self::Deploy => "deploy",
             Self::Split => "split",
@@ -176,7 +204,7 @@ impl Stroke {
             Self::Throttle(_) => "store throttles",
             Self::LoseReply => "reply lost after success",
             Self::DelayRequest(_) => "late write",
-            Self::DelayReply(_) => "stale scan",
+            Self::DelayReply(_) => "late answer to a scan",
             Self::SourceFails(SourceErrorKind::Throttled, _) => "stream throttles",
             Self::SourceFails(..) => "stream fails",
             Self::SourceHangs => "stream hangs",
@@ -187,7 +215,10 @@ impl Stroke {
 
     /// Whether a worker ends or stands still without being asked.
     pub fn is_violent(&self) -> bool {
-        matches!(self, Self::Kill | Self::Restart | Self::Freeze(_))
+        matches!(
+            self,
+            Self::Kill | Self::Restart | Self::Freeze(_) | Self::FreezeLeader(_)
+        )
     }
 
     /// Whether the shards of the stream change.
@@ -205,9 +236,13 @@ impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: up to {} workers, {} shards",
-            self.seed, self.members, self.shards
+            "seed {}: up to {} workers, {} shards, records packed by {}",
+            self.seed,
+            self.members,
+            self.shards,
+            self.packed.unwrap_or(1)
         )?;
+        writeln!(f, "{:#?}", self.settings)?;
         let mut at = Duration::ZERO;
         for turn in &self.script {
             at += turn.after;
@@ -231,6 +266,7 @@ mod tests {
             assert!(strokes().any(|stroke| stroke.is_violent()), "{story}");
             assert!(strokes().any(|stroke| stroke.reshards()), "{story}");
             assert!(strokes().filter(Stroke::is_fault).count() >= 5, "{story}");
+            assert_eq!(story.settings.validate(), Ok(()));
             assert!(story.script.iter().map(|turn| turn.after).sum::<Duration>() >= BAD_TIMES);
         }
         assert_ne!(Story::of(1).script, Story::of(2).script);

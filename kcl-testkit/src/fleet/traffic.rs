@@ -1,0 +1,146 @@
+//! What happens to the stream: records are put and taken away, shards are split and merged.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kcl_core::invariant::Observation;
+use kcl_core::model::{LeaseKey, RecordPosition, ShardId};
+use kcl_core::shard_sync::InitialPosition;
+use kcl_core::task::TaskPolicy;
+
+use super::Fleet;
+use crate::memory_stream::{ReshardError, Trim};
+
+impl Fleet {
+    /// Puts records with partition keys drawn from a hundred.
+    pub fn put(&self, records: u64) {
+        let wanted = self.wants_records();
+        for _ in 0..records {
+            let (number, key) = {
+                let mut state = self.lock();
+                state.put += 1;
+                let key = state.keys.as_mut().map_or(0, |keys| keys.below(100));
+                (state.put, key)
+            };
+            let put = self.shared.stream.put(format!("truck-{key}"), number.to_string());
+            if let Ok((shard, sequence)) = put
+                && wanted
+            {
+                self.observe_put(&shard, RecordPosition::plain(sequence));
+            }
+        }
+    }
+
+    /// Puts one record that holds several others, packed as the Kinesis Producer Library does: `packed` of them.
+    pub fn put_packed(&self, partition_key: &str, data: Bytes, packed: u64) {
+        let wanted = self.wants_records();
+        if let Ok((shard, sequence)) = self.shared.stream.put(partition_key, data)
+            && wanted
+        {
+            for sub_sequence in 0..packed {
+                let sequence = sequence.clone();
+                self.observe_put(
+                    &shard,
+                    RecordPosition {
+                        sequence,
+                        sub_sequence,
+                    },
+                );
+            }
+        }
+    }
+
+    fn observe_put(&self, shard: &ShardId, position: RecordPosition) {
+        let shard = LeaseKey::single_stream(shard);
+        self.oracle().observe(&Observation::Put { shard, position });
+    }
+
+    /// Whether records put now are ones that the application wants: a fleet that begins at LATEST wants none before it begins.
+    fn wants_records(&self) -> bool {
+        self.shared.settings.initial_position != InitialPosition::Latest || !self.lock().members.is_empty()
+    }
+
+    /// Puts this many records each time that `every` has passed, until [`stop_producing`](Self::stop_producing).
+    pub fn produce(&self, every: Duration, records: u64) {
+        self.produce_with(every, move |fleet| fleet.put(records));
+    }
+
+    /// Does this each time that `every` has passed, until [`stop_producing`](Self::stop_producing).
+    pub fn produce_with(&self, every: Duration, mut put: impl FnMut(&Self) + Send + 'static) {
+        let fleet = self.clone();
+        let turn = {
+            let mut state = self.lock();
+            state.producing += 1;
+            state.producing
+        };
+        self.shared
+            .services
+            .spawn("producer", TaskPolicy::Job, async move {
+                while fleet.lock().producing == turn {
+                    put(&fleet);
+                    fleet.sleep(every).await;
+                }
+            });
+    }
+
+    /// Ends what [`produce`](Self::produce) or [`produce_with`](Self::produce_with) began.
+    pub fn stop_producing(&self) {
+        self.lock().producing += 1;
+    }
+
+    /// Splits a shard in the middle.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MemoryStream::split`].
+    pub fn split(&self, shard: &ShardId) -> Result<[ShardId; 2], ReshardError> {
+        let children = self.shared.stream.split(shard)?;
+        self.shared.oracle.note(&format_args!("{shard} is split"));
+        self.observe_shards();
+        Ok(children)
+    }
+
+    /// Merges two adjacent shards.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MemoryStream::merge`].
+    pub fn merge(&self, a: &ShardId, b: &ShardId) -> Result<ShardId, ReshardError> {
+        let child = self.shared.stream.merge(a, b)?;
+        self.shared.oracle.note(&format_args!("{a} and {b} are merged"));
+        self.observe_shards();
+        Ok(child)
+    }
+
+    /// Takes old records away, as the end of their retention would.
+    pub fn trim(&self, trim: &Trim) {
+        self.shared.stream.trim(trim);
+        for snapshot in self.shared.stream.shards_snapshot() {
+            let shard = &snapshot.shard.id;
+            let oldest = self.shared.stream.records(shard).into_iter().next();
+            self.shared.oracle.observe(&Observation::Trimmed {
+                shard: LeaseKey::single_stream(shard),
+                oldest: oldest.map(|record| record.position().clone()),
+            });
+        }
+    }
+
+    /// The shards that take records now.
+    pub fn open_shards(&self) -> Vec<ShardId> {
+        let shards = self.shared.stream.shards_snapshot().into_iter();
+        shards
+            .filter(|shard| !shard.shard.closed && !shard.forgotten)
+            .map(|shard| shard.shard.id)
+            .collect()
+    }
+
+    pub(super) fn observe_shards(&self) {
+        for snapshot in self.shared.stream.shards_snapshot() {
+            let parents = snapshot.shard.parents.iter().map(LeaseKey::single_stream);
+            self.shared.oracle.observe(&Observation::ShardOpened {
+                shard: LeaseKey::single_stream(&snapshot.shard.id),
+                parents: parents.collect(),
+            });
+        }
+    }
+}
