@@ -101,6 +101,7 @@ impl Fleet {
             .shards(simulation.shards)
             .clock(Arc::new(clock))
             .service_time(SIMULATION_START)
+            .pace(simulation.pace)
             .build();
         let rng = Rng::from_seed(simulation.seed);
         let state = State {

@@ -5,6 +5,7 @@ use kcl_core::settings::Settings;
 use kcl_core::task::TaskScope;
 
 use super::Fleet;
+use crate::memory_stream::Pace;
 
 /// Runs a scenario with a fleet over a stream of four shards, and the defaults of [`Simulation`].
 ///
@@ -22,6 +23,7 @@ pub struct Simulation {
     pub(super) shards: u32,
     pub(super) settings: Settings,
     pub(super) latency: Duration,
+    pub(super) pace: Pace,
     pub(super) trace_lines: usize,
 }
 
@@ -37,6 +39,7 @@ impl Simulation {
                 ..Settings::default()
             },
             latency: Duration::from_millis(3),
+            pace: Pace::default(),
             trace_lines: 60,
         }
     }
@@ -59,6 +62,13 @@ impl Simulation {
     #[must_use]
     pub fn latency(mut self, longest: Duration) -> Self {
         self.latency = longest;
+        self
+    }
+
+    /// How often readers ask the stream for records.
+    #[must_use]
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
         self
     }
 

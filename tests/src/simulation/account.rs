@@ -160,7 +160,7 @@ impl Account {
         let handovers = view.handovers();
         self.handovers = handovers.len() as u64;
         for handover in handovers {
-            let killed = self.killed.iter().find(|kill| kill.process == handover.from);
+            let killed = self.killed.iter().find(|kill| kill.process == handover.from && kill.at <= handover.first);
             // One that comes again under its name has its leases at once.
             if let Some(kill) = killed.filter(|kill| handover.to.split('#').next() != Some(kill.name)) {
                 let took = handover.first.saturating_since(kill.at);

@@ -14,13 +14,21 @@ mod seeds;
 mod story;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use kcl_testkit::fleet::{Fleet, Simulation};
+use kcl_testkit::memory_stream::Pace;
 
 pub use account::{Account, Spread};
 pub use failure::Failure;
 pub use seeds::run_seeds;
 pub use story::{Story, Stroke, Turn};
+
+/// A reader that has read everything asks again after a second, as the Java KCL does.
+const PACE: Pace = Pace {
+    behind: Duration::ZERO,
+    idle: Duration::from_secs(1),
+};
 
 /// Lets the story of this seed happen on the calling thread, and tells what was seen. It prints nothing but what a panic does.
 ///
@@ -42,6 +50,7 @@ pub fn outcome_of(story: &Story, trace_lines: usize, then: impl FnOnce(&Fleet)) 
         Simulation::new(story.seed)
             .settings(story.settings.clone())
             .shards(story.shards)
+            .pace(PACE)
             .trace_lines(trace_lines)
             .attempt(async |fleet| {
                 let mut performer = performer::Performer::new(fleet.clone(), story);
