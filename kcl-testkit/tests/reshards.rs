@@ -351,7 +351,7 @@ fn a_shard_that_retention_took_before_it_was_read_is_ended_and_its_children_go_o
             .sequence
             .clone();
         fleet.trim(&Trim::Through(shards[0].clone(), last));
-        assert_eq!(fleet.stream().forget_closed_shards(), [shards[0].clone()]);
+        assert_eq!(fleet.forget_closed_shards(), [shards[0].clone()]);
         MEMBERS.iter().for_each(|name| fleet.source_faults(name).clear());
         fleet
             .wait_until("the lease of the lost shard is ended", 200 * SECOND, |view| {

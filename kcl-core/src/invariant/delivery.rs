@@ -13,6 +13,8 @@ use crate::time::Moment;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shard {
     pub(super) parents: Vec<LeaseKey>,
+    /// Whether the stream does not list the shard any more.
+    pub(super) forgotten: bool,
     /// Every record that was put and that retention has left.
     kept: BTreeSet<RecordPosition>,
     unfinished: BTreeSet<RecordPosition>,

@@ -3,128 +3,41 @@
 //! The [catalogue](Invariant) is written once, here. A [`Checker`] is told every [`Observation`] in the order in which things
 //! happened and finds the first one that breaks an invariant. It knows no runtime: a simulation, a test on real servers and
 //! a model checker feed the same checker.
+//!
+//! What is about a span of time is a function of its own, of what an observer has counted in it: [`check_cover`] and [`Lineage`] (I10),
+//! [`check_owned`] (I12), [`check_balance`], [`check_band`], [`check_moves`] and [`check_rest`] (I13), [`check_led`] (I14). So is what is
+//! about a single row or record: [`check_attributes`] and [`check_counted`] (I15). A worker checks of itself what it can see: see
+//! [`INVARIANT_VIOLATIONS`](crate::metrics::INVARIANT_VIOLATIONS).
 
+mod catalogue;
+mod compatible;
 mod delivery;
+mod lineage;
+mod lock;
+mod recovery;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lease::{Expect, Lease, LeaseChange};
+use crate::lease::{Expect, LeaderLock, Lease, LeaseChange, LockChange, LockExpect};
 use crate::model::{Incarnation, LeaseKey, RecordPosition, WorkerId};
 use crate::processor::FencingToken;
 use crate::time::Moment;
 
+pub use catalogue::{Invariant, Violation};
+pub use compatible::{check_attributes, check_counted};
+pub use lineage::{Lineage, check_cover};
+pub use recovery::{
+    Held, check_balance, check_band, check_led, check_moves, check_owned, check_rest, least_moves,
+    led_within, owned_within,
+};
+
 use delivery::Shard;
+use lineage::Family;
+use lock::Lock;
 use table::Table;
-
-/// What must hold at every moment, whatever crashes, hangs or is late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Invariant {
-    /// I1.
-    NoRecordLost,
-    /// I2.
-    CheckpointNotAhead,
-    /// I3.
-    CheckpointRises,
-    /// I4.
-    SingleWriter,
-    /// I5.
-    TokenRises,
-    /// I6.
-    NoStartAfterDeadline,
-    /// I7.
-    NoOverlap,
-    /// I8.
-    InOrder,
-    /// I9.
-    ParentsFirst,
-}
-
-impl Invariant {
-    /// Every invariant, in the order of the ids.
-    pub const ALL: [Self; 9] = [
-        Self::NoRecordLost,
-        Self::CheckpointNotAhead,
-        Self::CheckpointRises,
-        Self::SingleWriter,
-        Self::TokenRises,
-        Self::NoStartAfterDeadline,
-        Self::NoOverlap,
-        Self::InOrder,
-        Self::ParentsFirst,
-    ];
-
-    /// The short id, `I1` to `I9`.
-    pub fn id(self) -> &'static str {
-        match self {
-            Self::NoRecordLost => "I1",
-            Self::CheckpointNotAhead => "I2",
-            Self::CheckpointRises => "I3",
-            Self::SingleWriter => "I4",
-            Self::TokenRises => "I5",
-            Self::NoStartAfterDeadline => "I6",
-            Self::NoOverlap => "I7",
-            Self::InOrder => "I8",
-            Self::ParentsFirst => "I9",
-        }
-    }
-
-    /// What must hold.
-    pub fn statement(self) -> &'static str {
-        match self {
-            Self::NoRecordLost => "every record put is processed, or was taken away by retention",
-            Self::CheckpointNotAhead => "a stored checkpoint never passes unfinished work",
-            Self::CheckpointRises => "the checkpoint of a shard never falls, whoever writes it",
-            Self::SingleWriter => {
-                "every accepted change is based on the last accepted one, and none comes from a former owner"
-            }
-            Self::TokenRises => "every ownership of a shard has a larger fencing token, and keeps it",
-            Self::NoStartAfterDeadline => {
-                "no batch starts after the deadline that the worker's own clock sets it"
-            }
-            Self::NoOverlap => "two workers never both start batches of one shard while both run unpaused",
-            Self::InOrder => {
-                "an ownership starts at or before the checkpoint, and takes every record in order"
-            }
-            Self::ParentsFirst => {
-                "no record of a child shard is delivered before all its parents are finished"
-            }
-        }
-    }
-}
-
-impl fmt::Display for Invariant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.id(), self.statement())
-    }
-}
-
-/// An invariant was broken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{invariant} is broken: {message}")]
-pub struct Violation {
-    /// The invariant.
-    pub invariant: Invariant,
-    /// What was seen, and what should have been.
-    pub message: String,
-}
-
-impl Invariant {
-    fn broken<T>(self, message: impl Into<String>) -> Result<T, Violation> {
-        Err(Violation {
-            invariant: self,
-            message: message.into(),
-        })
-    }
-
-    /// Nothing if `holds`, the violation if not.
-    fn check(self, holds: bool, message: impl FnOnce() -> String) -> Result<(), Violation> {
-        if holds { Ok(()) } else { self.broken(message()) }
-    }
-}
 
 /// One run of one worker process, told apart from every other even where two share a worker id.
 pub type Process = Arc<str>;
@@ -140,6 +53,11 @@ pub enum Observation {
         shard: LeaseKey,
         /// The shards that it came from.
         parents: Vec<LeaseKey>,
+    },
+    /// The stream does not list the shard any more: retention took all of it.
+    ShardForgotten {
+        /// The shard.
+        shard: LeaseKey,
     },
     /// A record was put that the application wants: not one before its initial position.
     Put {
@@ -157,6 +75,22 @@ pub enum Observation {
     },
     /// A lease row was changed: the store accepted the change.
     Written(Box<Written>),
+    /// Somebody took a lease row away who is no worker and keeps no rules, such as an operator by hand.
+    Removed {
+        /// The row.
+        key: LeaseKey,
+    },
+    /// The leader lock was changed: the store accepted the change.
+    LockWritten {
+        /// By this process.
+        process: Process,
+        /// What had to hold.
+        expect: LockExpect,
+        /// The change.
+        change: LockChange,
+        /// The true time, the same for every process.
+        at: Moment,
+    },
     /// A processor was made for an ownership: the first time, or again after a panic.
     Started {
         /// By this process.
@@ -250,9 +184,11 @@ pub struct Tally {
     pub longest_overlap: Duration,
     /// How often an observation was checked.
     pub observations: u64,
+    /// How often the leader lock went to another process than the one that had it.
+    pub leader_changes: u64,
 }
 
-/// Checks I1 to I9, one observation at a time.
+/// Checks I1 to I9, I11 and who holds the leader lock (I14), one observation at a time.
 ///
 /// ```
 /// use kcl_core::invariant::{Checker, Invariant, Observation};
@@ -271,6 +207,7 @@ pub struct Tally {
 #[derive(Debug, Clone, Default)]
 pub struct Checker {
     table: Table,
+    lock: Lock,
     shards: BTreeMap<LeaseKey, Shard>,
     paused: BTreeSet<Process>,
     workers: BTreeMap<Process, WorkerId>,
@@ -290,6 +227,10 @@ impl Checker {
                 self.shard(shard).parents.clone_from(parents);
                 Ok(())
             }
+            Observation::ShardForgotten { shard } => {
+                self.shard(shard).forgotten = true;
+                Ok(())
+            }
             Observation::Put { shard, position } => {
                 self.tally.put += 1;
                 self.shard(shard).put(position);
@@ -300,6 +241,20 @@ impl Checker {
                 Ok(())
             }
             Observation::Written(written) => self.written(written),
+            Observation::Removed { key } => {
+                self.table.remove(key);
+                Ok(())
+            }
+            Observation::LockWritten {
+                process,
+                expect,
+                change,
+                at,
+            } => {
+                let changes_hands = self.lock.written(process, expect, change, *at)?;
+                self.tally.leader_changes += u64::from(changes_hands);
+                Ok(())
+            }
             Observation::Started {
                 process,
                 shard,
@@ -338,11 +293,11 @@ impl Checker {
         }
     }
 
-    /// Checks what must hold once nothing is left to do: I1.
+    /// Checks what must hold once nothing is left to do: I1, and what I10 says of the leases then.
     ///
     /// # Errors
     ///
-    /// The first record that was lost.
+    /// The first record that was lost, or the hash keys that are not covered once.
     pub fn at_rest(&self) -> Result<(), Violation> {
         for (key, shard) in &self.shards {
             let lost = shard.unfinished();
@@ -350,7 +305,18 @@ impl Checker {
                 format!("the record {} of {key} was never processed", text(lost))
             })?;
         }
-        Ok(())
+        // A fleet that never began to read a stream has no leases.
+        match self.rows().next() {
+            Some(_) => check_cover(self.rows()),
+            None => Ok(()),
+        }
+    }
+
+    /// The shards that should have a lease by now and have none, for [`Lineage`]: they are there, nobody has read them, and their
+    /// parents are finished.
+    pub fn lacking(&self) -> impl Iterator<Item = &LeaseKey> {
+        let family = self.family();
+        self.shards.keys().filter(move |shard| family.lacks(shard))
     }
 
     /// The first record of each shard that is not finished yet.
@@ -370,9 +336,21 @@ impl Checker {
         self.table.rows()
     }
 
+    /// The leader lock as the last accepted change left it; nothing when it was given up.
+    pub fn lock(&self) -> Option<&LeaderLock> {
+        self.lock.row()
+    }
+
     /// What was counted so far.
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    fn family(&self) -> Family<'_> {
+        Family {
+            shards: &self.shards,
+            table: &self.table,
+        }
     }
 
     fn shard(&mut self, key: &LeaseKey) -> &mut Shard {
@@ -391,6 +369,9 @@ impl Checker {
         if !self.workers.contains_key(&written.process) {
             self.workers
                 .insert(Arc::clone(&written.process), written.worker.clone());
+        }
+        if written.change == LeaseChange::Delete {
+            self.family().check_deletion(written)?;
         }
         self.table.written(written)?;
         if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = written.change {
@@ -429,5 +410,7 @@ fn text(position: Option<&RecordPosition>) -> String {
     position.map_or_else(|| "none".to_owned(), ToString::to_string)
 }
 
+#[cfg(test)]
+mod lineage_tests;
 #[cfg(test)]
 mod tests;

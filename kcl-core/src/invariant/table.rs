@@ -40,6 +40,26 @@ impl Table {
         self.histories.get(key)?.row.as_ref()
     }
 
+    /// The last checkpoint that was ever stored, of a row that may be gone.
+    pub(super) fn checkpoint(&self, key: &LeaseKey) -> Option<&Position> {
+        self.histories.get(key)?.checkpoint.as_ref()
+    }
+
+    pub(super) fn has_ended(&self, key: &LeaseKey) -> bool {
+        self.checkpoint(key).is_some_and(Position::is_shard_end)
+    }
+
+    /// Somebody who knows of no rules took the row away. What it said is forgotten with it.
+    pub(super) fn remove(&mut self, key: &LeaseKey) {
+        if let Some(history) = self.histories.get_mut(key) {
+            let grants = std::mem::take(&mut history.grants);
+            *history = History {
+                grants,
+                ..History::default()
+            };
+        }
+    }
+
     pub(super) fn rows(&self) -> impl Iterator<Item = &Lease> {
         self.histories.values().filter_map(|history| history.row.as_ref())
     }

@@ -6,6 +6,12 @@
 //!
 //! Nothing here decides who reads a shard.
 
+use std::time::Duration;
+
+/// How often the leader compares the lease table with the stream's shards. Children come from the end of their parents, so
+/// this finds only what went wrong, or a shard whose lease somebody deleted.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(30);
+
 mod audit;
 mod cleanup;
 mod graph;

@@ -110,7 +110,10 @@ impl History {
                 }
             }
             Observation::Written(_)
+            | Observation::Removed { .. }
+            | Observation::LockWritten { .. }
             | Observation::ShardOpened { .. }
+            | Observation::ShardForgotten { .. }
             | Observation::Put { .. }
             | Observation::Trimmed { .. }
             | Observation::Started { .. } => {}

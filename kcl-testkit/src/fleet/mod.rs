@@ -131,7 +131,7 @@ impl Fleet {
         self.shared.settings.clone()
     }
 
-    /// The stream that the fleet consumes. Records and resharding go through the fleet, which tells the oracle.
+    /// The stream that the fleet consumes. Records, resharding and retention go through the fleet, which tells the oracle.
     pub fn stream(&self) -> &MemoryStream {
         &self.shared.stream
     }
@@ -353,7 +353,7 @@ impl Fleet {
     }
 
     /// Changes a lease row from outside of the fleet, as an operator or a foreign program would, and returns whether the
-    /// expectation held. The oracle sees it.
+    /// expectation held. The oracle sees it, and expects of a row taken away so that its shard is leased again from the beginning.
     ///
     /// # Errors
     ///
@@ -374,7 +374,7 @@ impl Fleet {
             clock: shared.clock,
         };
         let connection = FaultyLeaseStore::new(Arc::new(shared.store.clone()), Arc::new(shared.clock))
-            .with_recorder(move |event| foreigner.store_event(event));
+            .with_recorder(move |event| foreigner.foreign_event(event));
         let incarnation = Incarnation::from_random_bytes(shared.rng.child("outside").bytes());
         let outcome = connection.change(key, &expect, &change, incarnation).await?;
         Ok(matches!(outcome, Outcome::Applied(_)))

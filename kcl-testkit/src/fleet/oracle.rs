@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::invariant::{Checker, Observation, Process, Violation, Written};
+use kcl_core::lease::LeaseChange;
 use kcl_core::model::{LeaseKey, WorkerId};
 use kcl_core::processor::{
     ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
@@ -160,8 +161,39 @@ impl Witness {
         self.oracle.tell(&self.process, event);
     }
 
+    /// As [`store_event`](Self::store_event), for somebody who is no worker and keeps no rules.
+    pub(super) fn foreign_event(&self, event: &StoreEvent) {
+        match (&event.call, &event.happened) {
+            (
+                StoreCall::Change {
+                    key,
+                    change: LeaseChange::Delete,
+                    ..
+                },
+                Happened::Applied(_),
+            ) => {
+                self.oracle
+                    .note(&format_args!("{:<8} removes the row of {key}", self.process));
+                let key = key.clone();
+                self.oracle.observe(&Observation::Removed { key });
+                self.oracle.tell(&self.process, event);
+            }
+            _ => self.store_event(event),
+        }
+    }
+
     fn take_in(&self, event: &StoreEvent) {
         let process = &self.process;
+        if let (StoreCall::ChangeLock { expect, change }, Happened::Applied(_)) =
+            (&event.call, &event.happened)
+        {
+            self.oracle.observe(&Observation::LockWritten {
+                process: Arc::clone(process),
+                expect: expect.clone(),
+                change: change.clone(),
+                at: event.at,
+            });
+        }
         let StoreCall::Change {
             key,
             expect,

@@ -125,6 +125,18 @@ impl Fleet {
         }
     }
 
+    /// Lets the stream list the closed shards no more of which retention has left nothing, and returns them.
+    pub fn forget_closed_shards(&self) -> Vec<ShardId> {
+        let forgotten = self.shared.stream.forget_closed_shards();
+        for shard in &forgotten {
+            self.shared.oracle.note(&format_args!("{shard} is forgotten"));
+            self.shared.oracle.observe(&Observation::ShardForgotten {
+                shard: LeaseKey::single_stream(shard),
+            });
+        }
+        forgotten
+    }
+
     /// The shards that take records now.
     pub fn open_shards(&self) -> Vec<ShardId> {
         let shards = self.shared.stream.shards_snapshot().into_iter();

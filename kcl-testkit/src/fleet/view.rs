@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use kcl_core::invariant::Tally;
-use kcl_core::lease::Lease;
+#[cfg(doc)]
+use kcl_core::invariant::Checker;
+use kcl_core::invariant::{Held, Tally};
+use kcl_core::lease::{LeaderLock, Lease};
 use kcl_core::model::{LeaseKey, ShardId, WorkerId};
 use kcl_core::processor::FencingToken;
 use kcl_core::status::WorkerStatus;
@@ -50,6 +52,26 @@ impl View<'_> {
     pub fn held(&self, name: &str) -> BTreeSet<LeaseKey> {
         let status = self.fleet.living().remove(name);
         status.map_or_else(BTreeSet::new, |status| status.leases.into_keys().collect())
+    }
+
+    /// The leases that each living member holds, by the id of its worker.
+    pub fn holders(&self) -> Held {
+        let living = self.fleet.living().into_values();
+        living
+            .map(|status| (status.worker, status.leases.into_keys().collect()))
+            .collect()
+    }
+
+    /// The shards that should have a lease by now and have none, as [`Checker::lacking`] tells.
+    pub fn lacking(&self) -> Vec<LeaseKey> {
+        self.fleet
+            .oracle()
+            .ask(|checker| checker.lacking().cloned().collect())
+    }
+
+    /// The leader lock, as the last accepted change left it.
+    pub fn lock(&self) -> Option<LeaderLock> {
+        self.fleet.oracle().ask(|checker| checker.lock().cloned())
     }
 
     /// The tokens under which the member holds its leases.

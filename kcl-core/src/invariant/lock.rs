@@ -1,0 +1,161 @@
+//! Who holds the leader lock: what I14 says of every moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::invariant::{Invariant, Process, Violation};
+use crate::lease::{LeaderLock, LockChange, LockExpect};
+use crate::time::Moment;
+
+/// The lock as the accepted changes made it; `None` until one was seen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lock {
+    seen: Option<Seen>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    /// Nothing when it was given up.
+    row: Option<LeaderLock>,
+    /// Who wrote it last.
+    process: Process,
+    /// When, by the true time.
+    at: Moment,
+}
+
+impl Lock {
+    pub(super) fn row(&self) -> Option<&LeaderLock> {
+        self.seen.as_ref()?.row.as_ref()
+    }
+
+    /// Takes in a change that the store accepted, and says whether the lock went to another process.
+    pub(super) fn written(
+        &mut self,
+        process: &Process,
+        expect: &LockExpect,
+        change: &LockChange,
+        at: Moment,
+    ) -> Result<bool, Violation> {
+        let mut changes_hands = false;
+        if let Some(seen) = &self.seen {
+            seen.check_base(process, expect)?;
+            changes_hands = seen.process != *process;
+            if changes_hands {
+                seen.check_patience(process, at)?;
+            }
+        }
+        let row = match change {
+            LockChange::Hold(row) if !row.released => Some(row.clone()),
+            LockChange::Hold(_) | LockChange::Release => None,
+        };
+        self.seen = Some(Seen {
+            row,
+            process: Arc::clone(process),
+            at,
+        });
+        Ok(changes_hands)
+    }
+}
+
+impl Seen {
+    /// Every version has one holder: whoever writes the next one must have seen the last.
+    fn check_base(&self, process: &Process, expect: &LockExpect) -> Result<(), Violation> {
+        let holds = match (expect, &self.row) {
+            (LockExpect::Version { version, owner }, Some(row)) => {
+                *version == row.version && *owner == row.owner
+            }
+            (LockExpect::Absent, Some(_)) => false,
+            // Some stores delete a lock that is given up, and some mark it.
+            (LockExpect::Absent | LockExpect::Version { .. }, None) => true,
+        };
+        Invariant::LeaderHarmless.check(holds, || {
+            let row = &self.row;
+            format!("{process} wrote the leader lock expecting {expect:?}, but it is {row:?}")
+        })
+    }
+
+    /// Who keeps the lock is not overthrown: it stood still for its whole duration by the clock of the process that takes it, which may
+    /// run 5 % too fast.
+    fn check_patience(&self, process: &Process, at: Moment) -> Result<(), Violation> {
+        let duration = self.row.as_ref().map_or(Duration::ZERO, |row| row.duration);
+        let stood_still = at.saturating_since(self.at);
+        Invariant::LeaderHarmless.check(stood_still >= duration - duration / 20, || {
+            format!(
+                "{process} took the leader lock from {}, which kept it {stood_still:?} ago for {duration:?}",
+                self.process
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DURATION: Duration = Duration::from_secs(10);
+
+    fn row(owner: &str, version: &str) -> LeaderLock {
+        LeaderLock {
+            owner: owner.parse().unwrap(),
+            duration: DURATION,
+            version: version.to_owned(),
+            released: false,
+            deputy: None,
+        }
+    }
+
+    fn seen(owner: &str, version: &str) -> LockExpect {
+        LockExpect::Version {
+            version: version.to_owned(),
+            owner: owner.parse().unwrap(),
+        }
+    }
+
+    fn hold(owner: &str, version: &str) -> LockChange {
+        LockChange::Hold(row(owner, version))
+    }
+
+    /// What becomes of each change in turn: by whom, when, expecting what, and which.
+    fn story(changes: &[(&str, u64, LockExpect, LockChange)]) -> Vec<Result<bool, Invariant>> {
+        let mut lock = Lock::default();
+        let outcome = |(process, second, expect, change): &(&str, u64, LockExpect, LockChange)| {
+            let at = Moment::from_origin(Duration::from_secs(*second));
+            lock.written(&Process::from(*process), expect, change, at)
+                .map_err(|violation| violation.invariant)
+        };
+        changes.iter().map(outcome).collect()
+    }
+
+    #[test]
+    fn a_lock_that_stood_still_for_its_duration_or_was_given_up_may_be_taken() {
+        let taken = story(&[
+            ("a", 0, LockExpect::Absent, hold("a", "1")),
+            ("a", 2, seen("a", "1"), hold("a", "2")),
+            ("b", 12, seen("a", "2"), hold("b", "3")),
+            ("b", 13, seen("b", "3"), LockChange::Release),
+            ("a", 13, LockExpect::Absent, hold("a", "4")),
+        ]);
+        assert_eq!(taken, [Ok(false), Ok(false), Ok(true), Ok(false), Ok(true)]);
+    }
+
+    #[test]
+    fn a_lock_is_not_taken_by_one_who_has_not_seen_its_version() {
+        let blind = [LockExpect::Absent, seen("a", "0"), seen("b", "1")];
+        for expect in blind {
+            let taken = story(&[
+                ("a", 0, LockExpect::Absent, hold("a", "1")),
+                ("b", 60, expect, hold("b", "2")),
+            ]);
+            assert_eq!(taken[1], Err(Invariant::LeaderHarmless));
+        }
+    }
+
+    #[test]
+    fn a_lock_is_not_taken_from_one_who_keeps_it() {
+        let taken = story(&[
+            ("a", 0, LockExpect::Absent, hold("a", "1")),
+            ("b", 9, seen("a", "1"), hold("b", "2")),
+        ]);
+        assert_eq!(taken[1], Err(Invariant::LeaderHarmless));
+    }
+}
