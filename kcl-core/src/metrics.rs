@@ -64,6 +64,9 @@ pub const LEASES_DELETED: &str = "kcl_leases_deleted_total";
 pub const SHARDS_GONE: &str = "kcl_shards_gone_total";
 /// Ranges of hash keys that no lease covers, as the leader has seen more than once. Gauge.
 pub const HASH_KEY_HOLES: &str = "kcl_hash_key_holes";
+/// Moments at which the worker itself saw one of the [invariants](crate::invariant::Invariant) broken, by `invariant`, its id. Any is a bug:
+/// of this library, of the lease store, or of whoever else writes to the table. Counter.
+pub const INVARIANT_VIOLATIONS: &str = "kcl_invariant_violations_total";
 
 /// Calls of the lease store, by `operation` (`prepare`, `scan`, `read`, `owned_by`, `change`, `change_worker`, `read_lock`,
 /// `change_lock`) and `outcome`: `done`; `refused`, where the expectation did not hold; `throttled`; `failed`, where it did
@@ -75,7 +78,7 @@ pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 29] = [
+pub const ALL: [(&str, &str); 30] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -102,6 +105,7 @@ pub const ALL: [(&str, &str); 29] = [
     (LEASES_DELETED, "counter"),
     (SHARDS_GONE, "counter"),
     (HASH_KEY_HOLES, "gauge"),
+    (INVARIANT_VIOLATIONS, "counter"),
     (STORE_CALLS, "counter"),
     (STORE_SECONDS, "histogram"),
     (STORE_PAGES, "counter"),
@@ -144,6 +148,11 @@ const CONCERNS: [&str; 7] = [
     "unreachable",
     "starved",
     "end_not_stored",
+];
+
+/// The ids of the invariants, in the order of [`Invariant::ALL`](crate::invariant::Invariant::ALL).
+const INVARIANTS: [&str; 15] = [
+    "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13", "I14", "I15",
 ];
 
 /// The kinds of tasks whose panics are counted. A task is named by its kind, and by its lease where it has one.
@@ -195,6 +204,7 @@ struct Handles {
     deleted: Counter,
     gone: Counter,
     holes: Gauge,
+    violations: [Counter; INVARIANTS.len()],
     store: [StoreHandles; StoreOperation::ALL.len()],
     store_pages: Counter,
 }
@@ -311,6 +321,7 @@ impl Metrics {
             deleted: registry.counter(LEASES_DELETED, &[]),
             gone: registry.counter(SHARDS_GONE, &[]),
             holes: registry.gauge(HASH_KEY_HOLES, &[]),
+            violations: INVARIANTS.map(|id| registry.counter(INVARIANT_VIOLATIONS, &[("invariant", id)])),
             store: StoreOperation::ALL.map(|operation| StoreHandles {
                 calls: StoreOutcome::ALL.map(|outcome| {
                     registry.counter(STORE_CALLS, &[("operation", operation), ("outcome", outcome)])
@@ -466,6 +477,13 @@ impl Metrics {
             .set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     }
 
+    /// The invariant at this place of their list was seen to be broken.
+    pub(crate) fn invariant_broken(&self, invariant: usize) {
+        if let Some(counter) = self.handles.violations.get(invariant) {
+            counter.increment(1);
+        }
+    }
+
     pub(crate) fn store_call(&self, operation: StoreOperation, outcome: StoreOutcome, took: Duration) {
         let Some(handles) = self.handles.store.get(operation as usize) else {
             return;
@@ -535,12 +553,16 @@ mod tests {
     }
 
     #[test]
-    fn every_wait_and_every_concern_has_its_label() {
+    fn every_wait_every_concern_and_every_invariant_has_its_label() {
         let label = |name: String| name.replace(' ', "_");
         let waits = crate::lifecycle::WaitReason::ALL.map(|reason| label(reason.to_string()));
         assert_eq!(waits, WAITS);
         let concerns = crate::status::Concern::ALL.map(|concern| label(concern.to_string()));
         assert_eq!(concerns, CONCERNS);
+        assert_eq!(
+            crate::invariant::Invariant::ALL.map(|invariant| invariant.id()),
+            INVARIANTS
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::consumer::control::Control;
 use crate::consumer::invitations::Invitations;
 use crate::consumer::meter::Meter;
 use crate::flow::{Brakes, Held as HeldBack, Scope};
+use crate::invariant::{Invariant, Violation};
 use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
 use crate::lease::resolve::{Refusal, judge_refusal};
 use crate::lease::{
@@ -20,7 +21,7 @@ use crate::lease::{
 use crate::lifecycle::{Backlog, Behind, Progress, WaitReason};
 use crate::metrics::Metrics;
 use crate::model::{
-    ApplicationName, LeaseKey, Position, RecordPosition, SequenceNumber, StreamIdentity, WorkerId,
+    ApplicationName, LeaseKey, Position, Record, RecordPosition, SequenceNumber, StreamIdentity, WorkerId,
 };
 use crate::processor::{
     CheckpointError, CheckpointSink, ErrorPolicy, FencingToken, RecordProcessorFactory, ShardContext,
@@ -52,6 +53,20 @@ pub(crate) struct Services {
     pub(crate) brakes: Arc<Brakes>,
     /// Set when leases may have become available.
     pub(crate) plan_now: Arc<Notify>,
+}
+
+impl Services {
+    /// Makes known what this worker has seen of itself that must never be. It goes on: each write is conditioned all the same.
+    pub(crate) fn report(&self, seen: Result<(), Violation>) {
+        if let Err(violation) = seen {
+            self.metrics.invariant_broken(violation.invariant.place());
+            tracing::error!(
+                invariant = violation.invariant.id(),
+                seen = violation.message,
+                "an invariant is broken: this is a bug"
+            );
+        }
+    }
 }
 
 /// One ownership of one lease: from the renewal that began it until it is lost or given up.
@@ -237,7 +252,33 @@ impl Ownership {
 
     /// Takes in a batch that is about to be handed to the processor.
     pub(crate) fn deliver(&self, records: Arc<Records>) -> BatchId {
-        self.lock().tracker.deliver(records)
+        let mut state = self.lock();
+        let last = state.tracker.last_delivered();
+        let goes_back = records
+            .first()
+            .map(Record::position)
+            .filter(|first| last.is_some_and(|last| *first <= last));
+        let in_order = Invariant::InOrder.check(goes_back.is_none(), || {
+            format!("{} brings {goes_back:?} after {last:?}", self.key)
+        });
+        self.services.report(in_order);
+        state.tracker.deliver(records)
+    }
+
+    /// A batch is about to be handed to the processor: nobody else may have been given the lease by now.
+    pub(crate) fn check_start(&self) {
+        let (now, (renewed, _)) = (self.services.clock.now(), self.written());
+        // Somebody who gave the lease up, or was told that it is lost, stamps nothing; the margin is for the way from the decision here.
+        let in_time = Invariant::NoStartAfterDeadline.check(
+            now < renewed + self.services.settings.failover_time,
+            || {
+                format!(
+                    "a batch of {} starts at {now:?}, and the lease was renewed at {renewed:?}",
+                    self.key
+                )
+            },
+        );
+        self.services.report(in_time);
     }
 
     /// Every record of the batch is finished.
@@ -445,6 +486,11 @@ impl Ownership {
     fn applied(&self, row: &Lease, change: &LeaseChange, sent: Moment) {
         let mut state = self.lock();
         state.belief.renewed = state.belief.renewed.max(sent);
+        let (from, to) = (&state.row.checkpoint, &row.checkpoint);
+        let rises = Invariant::CheckpointRises.check(from <= to || state.row.counter >= row.counter, || {
+            format!("the checkpoint of {} goes from {from} to {to}", self.key)
+        });
+        self.services.report(rises);
         if !self.learn(&mut state, row.clone()) {
             return;
         }

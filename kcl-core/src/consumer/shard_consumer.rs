@@ -295,6 +295,7 @@ impl ShardConsumer {
 
     /// Offers one batch; `None` when it is finished and the next may come.
     async fn offer(&mut self, id: BatchId, batch: RecordBatch) -> Option<ConsumerEvent> {
+        self.own.check_start();
         self.waits(WaitReason::Callback);
         let begun = self.now();
         self.batches += 1;

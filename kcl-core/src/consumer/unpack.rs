@@ -1,7 +1,8 @@
 //! Aggregated records become the user records in them.
 
-use kcl_aggregation::{OutsideShard, UserRecord, seems_aggregated};
+use kcl_aggregation::{Admitted, OutsideShard, UserRecord, seems_aggregated};
 
+use crate::invariant::check_counted;
 use crate::model::{HashKeyRange, Record, RecordPosition, SequenceNumber};
 use crate::settings::Aggregation;
 
@@ -121,6 +122,7 @@ impl Unpacked {
             (None, None) => aggregate.records(),
             (None, Some(done)) => aggregate.records_after(done.sub_sequence),
         };
+        let before = self.records.len();
         for user in users {
             let user = user.map_err(|error| {
                 let position = RecordPosition {
@@ -130,6 +132,11 @@ impl Unpacked {
                 at(&position, error.to_string())
             })?;
             self.records.push(of_user(&record, user));
+        }
+        if within.is_none() {
+            let withheld = || admitted.as_ref().map_or(0, Admitted::withheld);
+            let delivered = self.records.len() - before;
+            debug_assert_eq!(check_counted(aggregate.len(), delivered, withheld()), Ok(()));
         }
         Ok(())
     }

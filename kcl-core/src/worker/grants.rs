@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use crate::consumer::{DrainReason, Ownership, Services, ToProcessor, consume, keep};
 use crate::error::Causes;
+use crate::invariant::Invariant;
 use crate::lease::{
     Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError, StoreErrorKind, WorkerRow,
 };
@@ -214,6 +215,11 @@ impl Grants {
         {
             Outcome::Applied(granted) if self.leaving.is_cancelled() => self.give_back(&granted).await,
             Outcome::Applied(granted) => {
+                let rises = Invariant::TokenRises.check(row.counter < granted.counter, || {
+                    let (key, from, to) = (&row.key, row.counter, granted.counter);
+                    format!("{key} was taken up with the token {to} after {from}")
+                });
+                self.services.report(rises);
                 self.begin(stream, *granted, sent);
                 Ok(())
             }

@@ -12,21 +12,19 @@ use tokio_util::sync::CancellationToken;
 use crate::assignment::{CoordinatorContext, CoordinatorStatus, Notices, Reason, Role, at_most, coordinate};
 use crate::consumer::Services;
 use crate::error::Causes;
+use crate::invariant::Invariant;
 use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter, Outcome, Scan, StoreError};
 use crate::model::{LeaseKey, StreamKey};
 use crate::rng::Rng;
 use crate::shard_sync::{
-    Anomaly, Audit, Cover, SyncError, SyncReport, SyncRequest, Tools, UpkeepReport, Verdict, keep_up,
-    needs_upkeep, sync_once,
+    Anomaly, Audit, Cover, SYNC_INTERVAL, SyncError, SyncReport, SyncRequest, Tools, UpkeepReport, Verdict,
+    keep_up, needs_upkeep, sync_once,
 };
 use crate::source::SourceErrorKind;
 use crate::streams::{FormerStreams, OpenStream};
 use crate::time::{BoxFuture, ClockExt as _, Moment};
 use crate::worker::scan_limit::ScanLimit;
 
-/// How often the leader compares the lease table with the stream's shards. Children come from the end of their parents, so
-/// this finds only what went wrong, or a shard whose lease somebody deleted.
-const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 /// How many streams are synced at the same time: each asks for its shards, and the service allows 100 such calls a second.
 const CONCURRENT_SYNCS: usize = 8;
 /// How long to wait before a sync that did not come to its end is made again; for one that fails again and again it doubles.
@@ -181,7 +179,7 @@ struct Findings {
 impl Findings {
     /// Forgets what this look cannot go on from.
     fn go_on(&mut self, tenure: u64, now: Moment) {
-        let is_old = |looked| now.saturating_since(looked) > 2 * AUDIT_INTERVAL;
+        let is_old = |looked| now.saturating_since(looked) > 2 * SYNC_INTERVAL;
         if tenure != self.tenure || self.looked.is_some_and(is_old) {
             *self = Self {
                 tenure,
@@ -244,7 +242,7 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
         findings.follow(&streams, now);
         let due = streams.iter().filter(|stream| findings.is_due(stream, now));
         let due: Vec<_> = due.collect();
-        let mut next = now + AUDIT_INTERVAL;
+        let mut next = now + SYNC_INTERVAL;
         match read_leases(services, &mut limit).await {
             Ok(scan) => {
                 let scanned = services.clock.now();
@@ -309,7 +307,7 @@ impl Followed {
                 } else {
                     self.failures = 0;
                     if self.is_synced && !report.interrupted {
-                        AUDIT_INTERVAL
+                        SYNC_INTERVAL
                     } else {
                         SYNC_PAUSE
                     }
@@ -509,6 +507,9 @@ fn note(services: &Services, audit: &mut Audit, report: &SyncReport) {
         .metrics
         .holes(if is_certain { cover.holes.len() } else { 0 });
     if let Verdict::Repair(hole) = verdict {
+        services
+            .metrics
+            .invariant_broken(Invariant::LineageComplete.place());
         tracing::error!(%hole, "no lease covers these hash keys, and no listed shard can be leased for them");
     }
     for anomaly in &report.anomalies {
