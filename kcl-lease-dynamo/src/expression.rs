@@ -406,4 +406,6 @@ impl Draft {
 }
 
 #[cfg(test)]
+mod rewriting;
+#[cfg(test)]
 mod tests;

@@ -65,6 +65,42 @@ fn items(dump: &Value, table: &str) -> Vec<Item> {
     table.as_array().into_iter().flatten().map(item).collect()
 }
 
+/// Every state in which the recorded history has seen a lease, in order.
+fn lease_states() -> Vec<Item> {
+    let history = fs::read_to_string(golden("java-kcl-3.1.3/history.jsonl")).unwrap();
+    let changes = history
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut rows = BTreeMap::<String, Item>::new();
+    let mut states = Vec::new();
+    for change in changes.filter(|change| change["table"] == LEASE_TABLE) {
+        let row = rows
+            .entry(change["key"].as_str().unwrap().to_owned())
+            .or_default();
+        for (name, value) in change["changed"].as_object().unwrap() {
+            if value.is_null() {
+                row.remove(name);
+            } else {
+                put(row, name, attribute(value));
+            }
+        }
+        if change["op"] == "delete" {
+            assert!(row.is_empty());
+        } else {
+            states.push(row.clone());
+        }
+    }
+    states
+}
+
+/// Every lease row of the dumps, and of the recorded history.
+pub(crate) fn lease_rows() -> Vec<Item> {
+    let dumped = dumps().into_values();
+    let mut rows: Vec<Item> = dumped.flat_map(|dump| items(&dump, LEASE_TABLE)).collect();
+    rows.extend(lease_states());
+    rows
+}
+
 /// Rows of the three-table layout with their key under the name that the one-table layout uses.
 fn rekeyed(mut rows: Vec<Item>, key: &str) -> Vec<Item> {
     for row in &mut rows {
@@ -143,28 +179,8 @@ fn every_dumped_lease_survives_the_codec_and_the_dumps_show_the_known_story() {
 
 #[test]
 fn every_state_of_every_lease_in_the_recorded_history_survives_the_codec() {
-    let history = fs::read_to_string(golden("java-kcl-3.1.3/history.jsonl")).unwrap();
-    let changes = history
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let mut rows = BTreeMap::<String, Item>::new();
-    let (mut states, mut handoffs) = (0, Vec::new());
-    for change in changes.filter(|change| change["table"] == LEASE_TABLE) {
-        let row = rows
-            .entry(change["key"].as_str().unwrap().to_owned())
-            .or_default();
-        for (name, value) in change["changed"].as_object().unwrap() {
-            if value.is_null() {
-                row.remove(name);
-            } else {
-                put(row, name, attribute(value));
-            }
-        }
-        if change["op"] == "delete" {
-            assert!(row.is_empty());
-            continue;
-        }
-        states += 1;
+    let (states, mut handoffs) = (lease_states(), Vec::new());
+    for row in &states {
         let lease = decoded_and_encoded_again(row);
         if let Some(from) = &lease.checkpoint_owner {
             handoffs.push((
@@ -180,7 +196,7 @@ fn every_state_of_every_lease_in_the_recorded_history_survives_the_codec() {
         handoffs,
         [(expected.0.into(), expected.1.into(), expected.2.into())]
     );
-    assert_eq!(states, 1077);
+    assert_eq!(states.len(), 1077);
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(crate) use worker::{decode_worker, worker_attributes};
 #[cfg(test)]
 mod exact;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 #[cfg(test)]
 mod tests;
 

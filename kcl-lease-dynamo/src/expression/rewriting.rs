@@ -1,0 +1,143 @@
+//! Rows that the Java KCL wrote keep what we do not know when we change them, and become what `apply` says.
+
+use kcl_core::invariant::{Invariant, check_attributes};
+use kcl_core::lease::apply;
+use kcl_core::model::Position;
+use kcl_core::time::Timestamp;
+
+use super::*;
+use crate::codec::decode_lease;
+use crate::codec::golden::lease_rows;
+
+/// What a change of a lease may write. Everything else in a row is somebody else's, or stays as it was created.
+const OURS: [&str; 18] = [
+    attr::OWNER,
+    attr::CHECKPOINT_OWNER,
+    attr::COUNTER,
+    attr::OWNER_SWITCHES,
+    attr::CHECKPOINT,
+    attr::SUB_SEQUENCE,
+    attr::PENDING,
+    attr::PENDING_SUB_SEQUENCE,
+    attr::PENDING_STATE,
+    attr::CHILDREN,
+    attr::HASH_START,
+    attr::HASH_END,
+    attr::THROUGHPUT,
+    attr::STAMP_INCARNATION,
+    attr::STAMP_COUNTER,
+    attr::HANDOFF_INCARNATION,
+    attr::STREAM_ARN,
+    attr::STREAM_NAME,
+];
+
+fn is_ours(name: &str) -> bool {
+    OURS.contains(&name) || name == attr::STREAM_CREATED
+}
+
+fn me() -> Incarnation {
+    Incarnation::from_random_bytes([1; 16])
+}
+
+/// The row after an update, as DynamoDB makes it: what the expression names, and nothing else.
+fn updated(row: &Item, write: &Write) -> Item {
+    let Action::Update(expression) = &write.action else {
+        panic!("{:?} is no update", write.action);
+    };
+    let mut after = row.clone();
+    let mut keyword = "";
+    for word in expression.split_inclusive([',', ' ']) {
+        let word = word.trim_matches([',', ' ']);
+        if let Some(name) = write.names.get(word) {
+            let value = || write.values[&word.replace('#', ":")].clone();
+            match keyword {
+                "SET" => drop(after.insert(name.clone(), value())),
+                "REMOVE" => drop(after.remove(name)),
+                "ADD" => {
+                    let number = |item: &Item| item.get(name)?.as_n().ok()?.parse::<u64>().ok();
+                    let sum = number(&after).unwrap_or(0) + value().as_n().unwrap().parse::<u64>().unwrap();
+                    after.insert(name.clone(), n(sum));
+                }
+                other => panic!("{name} under {other:?}"),
+            }
+        } else if matches!(word, "SET" | "REMOVE" | "ADD") {
+            keyword = word;
+        }
+    }
+    after
+}
+
+/// Each change that could be made of the lease.
+fn changes(version: &Version) -> Vec<(Expect, LeaseChange)> {
+    let identity = StreamIdentity {
+        name: "trucks".into(),
+        arn: "arn".into(),
+        created: Timestamp::from_millis(5),
+    };
+    let children: BTreeSet<ShardId> = ["shardId-8".parse().unwrap()].into();
+    let renew = LeaseChange::Renew {
+        throughput: Some(1.5),
+        identity: Some(identity),
+    };
+    let checkpoint = LeaseChange::Checkpoint {
+        position: Position::parse("49680416556756428880067349872691", 3).unwrap(),
+        throughput: None,
+    };
+    let describe = LeaseChange::Describe {
+        children: Some(children.clone()),
+        hash_range: Some(HashKeyRange::WHOLE),
+    };
+    let to: WorkerId = "somebody-else".parse().unwrap();
+    let owners = Expect::Owners {
+        owner: version.owner.clone(),
+        checkpoint_owner: version.checkpoint_owner.clone(),
+    };
+    let at_version = [
+        renew,
+        checkpoint,
+        LeaseChange::Assign { to: to.clone() },
+        LeaseChange::CompleteHandoff,
+        LeaseChange::CancelHandoff,
+        LeaseChange::Release,
+        LeaseChange::End { children },
+    ];
+    let at_version = at_version.map(|change| (Expect::Version(version.clone()), change));
+    let others = [
+        (Expect::Present, describe),
+        (owners, LeaseChange::BeginHandoff { to }),
+    ];
+    let all = at_version.into_iter().chain(others);
+    all.filter(|(expect, change)| change.fits(expect)).collect()
+}
+
+#[test]
+fn every_change_of_a_row_that_java_wrote_keeps_what_is_not_ours_and_does_what_apply_says() {
+    let mut verbs = BTreeSet::new();
+    for mut row in lease_rows() {
+        row.insert("ofTheFuture".to_owned(), s("kept"));
+        row.insert("rsOfTheFuture".to_owned(), n(7));
+        let lease = decode_lease(&row).unwrap();
+        for (expect, change) in changes(&lease.version()) {
+            let write = lease_write(lease.key.as_str(), &expect, &change, me()).unwrap();
+            let after = updated(&row, &write);
+            let (verb, key) = (change.verb(), &lease.key);
+            assert_eq!(check_attributes(&row, &after, is_ours), Ok(()), "{verb} of {key}");
+            assert_eq!(
+                decode_lease(&after).unwrap(),
+                apply(&lease, &change, me()),
+                "{verb} of {key}"
+            );
+            verbs.insert(verb);
+        }
+    }
+    assert_eq!(verbs.len(), 9, "{verbs:?}");
+}
+
+#[test]
+fn a_store_that_puts_whole_rows_is_found_to_lose_what_it_does_not_know() {
+    let mut row = lease_rows().remove(0);
+    row.insert("ofTheFuture".to_owned(), s("kept"));
+    let rewritten = creation_item(&decode_lease(&row).unwrap());
+    let violation = check_attributes(&row, &rewritten, is_ours).unwrap_err();
+    assert_eq!(violation.invariant, Invariant::Compatible);
+}
