@@ -78,6 +78,8 @@ pub mod lease;
 pub mod lifecycle;
 pub mod metrics;
 pub mod model;
+#[doc(hidden)]
+pub mod mutant;
 pub mod processor;
 pub mod rng;
 pub mod settings;

@@ -7,6 +7,7 @@ use kcl_core::lease::{
     StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow, apply,
 };
 use kcl_core::model::{ApplicationName, Incarnation, LeaseKey, WorkerId};
+use kcl_core::mutant::{self, Mutant};
 
 /// Everything that is stored. Every method is one atomic step: it runs under the store's lock.
 #[derive(Debug, Default)]
@@ -46,7 +47,7 @@ impl Storage {
     ) -> Result<Outcome, StoreError> {
         check(key, expect, change)?;
         let row = self.leases.get(key);
-        if !expect.holds(row) {
+        if !expect.holds(row) && !is_blind_to(change) {
             let current = row.cloned().map(Box::new);
             return Ok(Outcome::Refused { current });
         }
@@ -104,6 +105,7 @@ impl Storage {
             }
             (LockExpect::Absent, Some(_)) | (LockExpect::Version { .. }, None) => false,
         };
+        let holds = holds || mutant::active(Mutant::LockWithoutCondition);
         match (change, expect) {
             (LockChange::Release, LockExpect::Absent) => {
                 Err(invalid("a lock that is absent cannot be released"))
@@ -119,6 +121,14 @@ impl Storage {
             }
         }
     }
+}
+
+/// Whether a deliberate bug makes the change without its condition.
+fn is_blind_to(change: &LeaseChange) -> bool {
+    let assigns = matches!(change, LeaseChange::Assign { .. });
+    let checkpoints = matches!(change, LeaseChange::Checkpoint { .. });
+    assigns && mutant::active(Mutant::AssignmentWithoutCondition)
+        || checkpoints && mutant::active(Mutant::CheckpointWithoutCondition)
 }
 
 /// Refuses what no caller can mean, before the row is looked at.

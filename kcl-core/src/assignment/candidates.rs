@@ -132,6 +132,17 @@ impl Roster {
         self.rows.get(worker).and_then(|seen| seen.row.incarnation)
     }
 
+    /// Whether the wall time in the worker's row is a failover time behind the newest of all: proof of nothing, and asked only by a
+    /// deliberate bug.
+    pub(crate) fn has_old_time(&self, worker: &WorkerId) -> bool {
+        let newest = self.rows.values().map(|seen| seen.row.updated.as_millis()).max();
+        let written = self.rows.get(worker).map(|seen| seen.row.updated.as_millis());
+        let patience = i64::try_from(self.failover_of(worker).as_millis()).unwrap_or(i64::MAX);
+        newest
+            .zip(written)
+            .is_some_and(|(newest, written)| newest - written > patience)
+    }
+
     /// The rows of workers that died long ago: after [`BURIAL`] failover times, and [`SHORTEST_BURIAL`] at least.
     ///
     /// A worker deletes its own row when it stops. One that crashed leaves it, and with ids that change from start to start

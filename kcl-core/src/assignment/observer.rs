@@ -8,6 +8,7 @@ use crate::assignment::plan::{Candidate, Hold, LeaseView, Snapshot};
 use crate::lease::observe::Watch;
 use crate::lease::{Lease, Scan, Version, WorkerRow};
 use crate::model::{LeaseKey, ShardId, StreamKey, WorkerId};
+use crate::mutant::{self, Mutant};
 use crate::time::Moment;
 
 /// For how many failover times a worker does not get a lease back that it let expire or gave up.
@@ -205,16 +206,20 @@ impl Observer {
     }
 
     fn hold(&self, lease: &Lease) -> Hold {
-        match lease.actual_owner() {
-            None => Hold::Unowned,
-            Some(owner)
-                if self
-                    .watch
-                    .is_still_for(&lease.key, self.roster.failover_of(owner)) =>
-            {
-                Hold::Expired
+        let Some(owner) = lease.actual_owner() else {
+            return Hold::Unowned;
+        };
+        let patience = match () {
+            () if mutant::active(Mutant::NothingExpires) => Duration::MAX,
+            () if mutant::active(Mutant::ExpiryTooEarly) => self.roster.failover_of(owner) / 4,
+            () if mutant::active(Mutant::ExpiryByWallClock) && self.roster.has_old_time(owner) => {
+                Duration::ZERO
             }
-            Some(_) => Hold::Held,
+            () => self.roster.failover_of(owner),
+        };
+        match self.watch.is_still_for(&lease.key, patience) {
+            true => Hold::Expired,
+            false => Hold::Held,
         }
     }
 

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::model::{
     ApplicationName, LeaseKey, Position, Record, RecordPosition, SequenceNumber, StreamIdentity, WorkerId,
 };
+use crate::mutant::{self, Mutant};
 use crate::processor::{
     CheckpointError, CheckpointSink, ErrorPolicy, FencingToken, RecordProcessorFactory, ShardContext,
 };
@@ -144,7 +145,8 @@ impl Ownership {
     ) -> Arc<Self> {
         let now = services.clock.now();
         let meter = Meter::new(row.throughput, services.settings.failover_time, now);
-        let token = FencingToken::new(row.counter);
+        let early = u64::from(mutant::active(Mutant::TokenNotRaised));
+        let token = FencingToken::new(row.counter - early);
         let context = ShardContext::of_lease(
             services.application.clone(),
             services.worker.clone(),
@@ -228,11 +230,11 @@ impl Ownership {
     /// The position that is finished and not stored yet.
     pub(crate) fn unstored(&self) -> Option<RecordPosition> {
         let state = self.lock();
-        state
-            .tracker
-            .finished()
-            .filter(|finished| !state.row.checkpoint.covers(finished))
-            .cloned()
+        let done = match mutant::active(Mutant::CheckpointBeforeFinish) {
+            true => state.tracker.last_delivered(),
+            false => state.tracker.finished(),
+        };
+        done.filter(|done| !state.row.checkpoint.covers(done)).cloned()
     }
 
     /// The last record that was handed to the processor in this ownership.
@@ -439,6 +441,10 @@ impl Ownership {
                             self.context.believe_until(Moment::ZERO);
                             return Written::GivenUp(row);
                         }
+                        _ if mutant::active(Mutant::RefusalIsSuccess) => {
+                            self.applied(&before, &change, sent);
+                            return Written::Applied(Box::new(before));
+                        }
                         (_, current) => {
                             self.lost(current.as_deref());
                             return Written::Lost;
@@ -485,6 +491,10 @@ impl Ownership {
 
     fn applied(&self, row: &Lease, change: &LeaseChange, sent: Moment) {
         let mut state = self.lock();
+        let sent = match mutant::active(Mutant::DeadlineFromReply) {
+            true => self.services.clock.now(),
+            false => sent,
+        };
         state.belief.renewed = state.belief.renewed.max(sent);
         let (from, to) = (&state.row.checkpoint, &row.checkpoint);
         let rises = Invariant::CheckpointRises.check(from <= to || state.row.counter >= row.counter, || {

@@ -17,6 +17,7 @@ use crate::error::Causes;
 use crate::lease::Lease;
 use crate::lease::hold::HoldVerdict;
 use crate::lifecycle::{Backlog, ConsumerEnd, ConsumerEvent, ConsumerState, WaitReason, transition};
+use crate::mutant::{self, Mutant};
 use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom, backoff, decide};
 use crate::settings::Checkpointing;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
@@ -109,7 +110,12 @@ impl ShardConsumer {
     /// A child begins when each of its parents is finished: ended, or gone from the table because it was finished long ago.
     async fn await_parents(&mut self) -> ConsumerEvent {
         let row = self.own.row();
-        for parent in &row.parents {
+        let needed = match () {
+            () if mutant::active(Mutant::NoParentWait) => 0,
+            () if mutant::active(Mutant::OneParentIsEnough) => 1,
+            () => row.parents.len(),
+        };
+        for parent in row.parents.iter().take(needed) {
             let key = row.key_of_sibling(parent);
             loop {
                 match self.own.services.lanes.read(&key).await {
@@ -212,7 +218,8 @@ impl ShardConsumer {
                     self.broken_fetchers = 0;
                     self.end = end;
                     self.unreadable = unreadable;
-                    if records.is_empty() {
+                    let is_last = self.end.is_some() && mutant::active(Mutant::EndBeforeLastRecords);
+                    if records.is_empty() || is_last {
                         continue;
                     }
                     own.with_backlog(Backlog::taken);
@@ -314,6 +321,10 @@ impl ShardConsumer {
                 self.finished(id, &batch, self.now().saturating_since(begun));
                 None
             }
+            Err(_) if mutant::active(Mutant::BatchDroppedOnError) => {
+                self.finished(id, &batch, Duration::ZERO);
+                None
+            }
             Err(failure) => {
                 let rest = self.after_failure(&batch, &failure);
                 self.failures = self.failures.saturating_add(1);
@@ -353,7 +364,8 @@ impl ShardConsumer {
                 .binary_search_by(|record| record.position().cmp(failed))
                 .ok()
         });
-        let index = index.unwrap_or(0);
+        let skipped = usize::from(mutant::active(Mutant::SkipOnError));
+        let index = (index.unwrap_or(0) + skipped).min(batch.len());
         if self.own.services.settings.checkpointing == Checkpointing::Automatic
             && let Some(last_good) = index.checked_sub(1).and_then(|index| batch.get(index))
         {
@@ -395,7 +407,9 @@ impl ShardConsumer {
         self.show_failures();
         if panicked {
             // The new processor begins at the stored checkpoint; what this one was given counts as not delivered.
-            self.own.forget_delivered();
+            if !mutant::active(Mutant::BatchDroppedOnPanic) {
+                self.own.forget_delivered();
+            }
             self.waiting = None;
             self.fetched = None;
             self.unreadable = None;

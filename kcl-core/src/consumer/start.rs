@@ -2,6 +2,7 @@
 
 use crate::lease::Lease;
 use crate::model::{Position, RecordPosition};
+use crate::mutant::{self, Mutant};
 use crate::processor::StartFrom;
 use crate::shard_sync::InitialPosition;
 use crate::source::StartPosition;
@@ -20,7 +21,7 @@ impl Start {
     pub(crate) fn after(done: RecordPosition) -> Self {
         Self {
             position: StartPosition::AtSequence(done.sequence.clone()),
-            done: Some(done),
+            done: (!mutant::active(Mutant::ResumeAtCheckpoint)).then_some(done),
         }
     }
 }

@@ -4,6 +4,7 @@ use kcl_aggregation::{Admitted, OutsideShard, UserRecord, seems_aggregated};
 
 use crate::invariant::check_counted;
 use crate::model::{HashKeyRange, Record, RecordPosition, SequenceNumber};
+use crate::mutant::{self, Mutant};
 use crate::settings::Aggregation;
 
 /// Records as the user's code sees them.
@@ -44,7 +45,8 @@ pub(crate) fn unpack(
     if records.iter().all(is_plain) {
         if let Some(done) = done {
             let first_new = records.partition_point(|record| record.position() <= done);
-            records.drain(..first_new);
+            let too_many = usize::from(first_new > 0 && mutant::active(Mutant::ResumeTooLate));
+            records.drain(..(first_new + too_many).min(records.len()));
         }
         return Unpacked {
             records,

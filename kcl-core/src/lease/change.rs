@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::lease::{Lease, Version, WriteStamp};
 use crate::model::{HashKeyRange, Incarnation, Position, ShardId, StreamIdentity, WorkerId};
+use crate::mutant::{self, Mutant};
 
 /// What must hold of the row at the moment of the write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,7 +228,9 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
         }
         LeaseChange::Delete => {}
     }
-    if change.moves_counter() {
+    let is_uncounted =
+        matches!(change, LeaseChange::Renew { .. }) && mutant::active(Mutant::RenewalWithoutCount);
+    if change.moves_counter() && !is_uncounted {
         new.counter += 1;
         new.stamp = Some(WriteStamp {
             incarnation,

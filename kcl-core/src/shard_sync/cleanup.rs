@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lease::Lease;
 use crate::model::{LeaseKey, Position, ShardId};
+use crate::mutant::{self, Mutant};
 use crate::shard_sync::ShardGraph;
 
 /// A lease that can go, if the rows that this rests on are as they were.
@@ -167,7 +168,9 @@ fn witness(lease: &Lease, has_begun: bool) -> Witness {
 /// Every sentinel is a start: LATEST too, which this library opens at a pinned time.
 fn has_begun(lease: &Lease) -> bool {
     match &lease.checkpoint {
-        Position::TrimHorizon | Position::Latest | Position::AtTimestamp => false,
+        Position::TrimHorizon | Position::Latest | Position::AtTimestamp => {
+            mutant::active(Mutant::CleanupTooEarly)
+        }
         Position::Record(_) | Position::ShardEnd => true,
     }
 }

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lease::Lease;
 use crate::model::{HashKeyRange, InvalidName, LeaseKey, Position, ShardId, StreamIdentity, StreamKey};
+use crate::mutant::{self, Mutant};
 use crate::shard_sync::{Cover, ShardGraph, cover};
 use crate::source::{Shard, ShardFilter};
 use crate::time::Timestamp;
@@ -278,6 +279,9 @@ pub fn plan_sync(
             || shard.parents.iter().any(|parent| {
                 *parent != shard.id && !graph.contains(parent) && by_shard.contains_key(parent)
             });
+        if has_leased_parent && mutant::active(Mutant::ForgottenChild) {
+            continue;
+        }
         let reason = match (start.is_first_sync(), has_leased_parent) {
             (true, _) => CreateReason::FirstSync,
             (false, true) => CreateReason::ChildWithoutLease,
@@ -311,7 +315,7 @@ fn judge<'a>(graph: &'a ShardGraph, leases: &BTreeMap<&ShardId, &Lease>) -> BTre
         let state = match leases.get(&shard.id) {
             Some(lease) if lease.is_ended() => State::Done,
             Some(_) => State::Live,
-            None if is_vouched => State::Done,
+            None if is_vouched && !mutant::active(Mutant::FinishedShardLeasedAgain) => State::Done,
             None => State::Unleased,
         };
         if state != State::Unleased {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::lease::Lease;
 use crate::model::{HashKeyRange, Position, ShardId, WorkerId};
+use crate::mutant::{self, Mutant};
 use crate::shard_sync::{Keying, ShardGraph, uncovered};
 use crate::source::{ChildShard, ShardEnd};
 
@@ -95,7 +96,9 @@ pub fn plan_children(
     if !awaited.is_empty() {
         return Ok(ChildPlan::AwaitParents(awaited));
     }
+    let forgotten = usize::from(mutant::active(Mutant::ForgottenChild));
     let leases = missing()
+        .skip(forgotten)
         .map(|child| new_child(parent, child, owner(child)))
         .collect::<Result<_, _>>()?;
     Ok(ChildPlan::Create {
@@ -133,7 +136,11 @@ fn new_child(parent: &Lease, child: &ChildShard, owner: Option<WorkerId>) -> Res
         None => Keying::SingleStream,
         Some(stream) => Keying::MultiStream(stream.clone()),
     };
-    let mut lease = Lease::unowned(child.id.clone(), Position::TrimHorizon);
+    let start = match mutant::active(Mutant::ChildAtLatest) {
+        true => Position::Latest,
+        false => Position::TrimHorizon,
+    };
+    let mut lease = Lease::unowned(child.id.clone(), start);
     lease.key = keying.key(&child.id).map_err(|_| InvalidShardEnd::NoKey {
         parent: parent.shard.clone(),
         child: child.id.clone(),

@@ -16,6 +16,7 @@ use crate::lease::{
 };
 use crate::lifecycle::{ConsumerEnd, ConsumerState};
 use crate::model::LeaseKey;
+use crate::mutant::{self, Mutant};
 use crate::status::LeaseStatus;
 use crate::streams::OpenStream;
 use crate::task::TaskPolicy;
@@ -178,7 +179,7 @@ impl Grants {
             if row.owner.as_ref() != Some(me) && row.checkpoint_owner.as_ref() != Some(me) {
                 return Ok(());
             }
-            if row.actual_owner() == Some(me) {
+            if row.actual_owner() == Some(me) || mutant::active(Mutant::NoHandoffWait) {
                 return self.renew_first(row).await;
             }
             drop(permit);

@@ -12,6 +12,7 @@ use crate::assignment::plan::Reason;
 use crate::assignment::plan::load::{Load, Rank, Stock, Weight};
 use crate::assignment::plan::state::Planner;
 use crate::assignment::settings::Strategy;
+use crate::mutant::{self, Mutant};
 
 impl Planner<'_> {
     /// Moves live leases from the most to the least loaded workers, as far as the cap allows. Says whether it moved any.
@@ -269,7 +270,8 @@ impl<'a> Balance<'a> {
         let stock = self.stock(from);
         let lightest = stock.lightest()?;
         for &((load, ..), to) in &self.readers {
-            let below = most.saturating_sub(load).saturating_sub(margin);
+            let as_good = u64::from(mutant::active(Mutant::MovesWithoutEnd));
+            let below = most.saturating_sub(load).saturating_sub(margin) + as_good;
             if lightest >= below {
                 break;
             }
