@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::model::LeaseKey;
+use crate::monitor::Monitor;
 use crate::time::Moment;
 
 /// What a pause or a rate is for.
@@ -66,10 +67,7 @@ pub(crate) enum Held {
 
 /// The pauses and rates of one worker.
 #[derive(Debug, Default)]
-pub(crate) struct Brakes {
-    scopes: Mutex<BTreeMap<Scope, Brake>>,
-    changed: Notify,
-}
+pub(crate) struct Brakes(Monitor<BTreeMap<Scope, Brake>>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Brake {
@@ -97,61 +95,61 @@ impl Brakes {
 
     /// What keeps a shard in these scopes from being read, if anything does.
     pub(crate) fn hold(&self, of: &[Scope], now: Moment) -> Option<Held> {
-        let scopes = self.lock();
-        let mut brakes = of.iter().filter_map(|scope| scopes.get(scope));
-        if brakes.clone().any(|brake| brake.paused) {
-            return Some(Held::Paused);
-        }
-        let until = brakes.by_ref().filter_map(|brake| brake.enough_until).max();
-        until.filter(|until| now < *until).map(Held::Until)
+        self.0.look(|scopes| {
+            let brakes = of.iter().filter_map(|scope| scopes.get(scope));
+            if brakes.clone().any(|brake| brake.paused) {
+                return Some(Held::Paused);
+            }
+            let until = brakes.filter_map(|brake| brake.enough_until).max();
+            until.filter(|until| now < *until).map(Held::Until)
+        })
     }
 
     /// The most records that one fetch may bring in these scopes: no more than a second's worth.
     pub(crate) fn most(&self, of: &[Scope]) -> Option<u32> {
-        let scopes = self.lock();
-        let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.records);
-        rates.map(NonZeroU32::get).min()
+        self.0.look(|scopes| {
+            let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.records);
+            rates.map(NonZeroU32::get).min()
+        })
     }
 
     /// The most bytes that one fetch is to bring in these scopes: no more than a second's worth.
     pub(crate) fn most_bytes(&self, of: &[Scope]) -> Option<u64> {
-        let scopes = self.lock();
-        let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.kib);
-        rates.map(|kib| u64::from(kib.get()) * 1024).min()
+        self.0.look(|scopes| {
+            let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.kib);
+            rates.map(|kib| u64::from(kib.get()) * 1024).min()
+        })
     }
 
     /// So much was read at `now`.
     pub(crate) fn took(&self, of: &[Scope], records: usize, bytes: usize, now: Moment) {
-        let mut scopes = self.lock();
-        for scope in of {
-            if let Some(brake) = scopes.get_mut(scope)
-                && let Some(rate) = brake.rate
-            {
-                let from = brake.enough_until.map_or(now, |until| until.max(now));
-                brake.enough_until = Some(from + rate.time_for(records, bytes));
+        // Who is held up by this waits for a moment, and looks again then.
+        self.0.change_unseen(|scopes| {
+            for scope in of {
+                if let Some(brake) = scopes.get_mut(scope)
+                    && let Some(rate) = brake.rate
+                {
+                    let from = brake.enough_until.map_or(now, |until| until.max(now));
+                    brake.enough_until = Some(from + rate.time_for(records, bytes));
+                }
             }
-        }
+        });
     }
 
-    /// Returns when something was changed after `changed` was asked for the first time.
-    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
-        self.changed.notified()
+    /// Returns at the next change of a pause or a rate after this call, even if that comes before the first poll.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.0.next_change()
     }
 
     fn change(&self, scope: Scope, change: impl FnOnce(&mut Brake)) {
-        let mut scopes = self.lock();
-        let brake = scopes.entry(scope.clone()).or_default();
-        change(brake);
-        // What holds nothing is not remembered.
-        if !brake.paused && brake.rate.is_none() {
-            scopes.remove(&scope);
-        }
-        drop(scopes);
-        self.changed.notify_waiters();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Scope, Brake>> {
-        self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.change(|scopes| {
+            let brake = scopes.entry(scope.clone()).or_default();
+            change(brake);
+            // What holds nothing is not remembered.
+            if !brake.paused && brake.rate.is_none() {
+                scopes.remove(&scope);
+            }
+        });
     }
 }
 
@@ -229,7 +227,7 @@ mod tests {
         assert_eq!(brakes.hold(&scopes(0), at(0)), Some(Held::Paused));
         brakes.resume(stream);
         assert_eq!(brakes.hold(&scopes(0), at(0)), None);
-        assert!(brakes.lock().is_empty());
+        assert!(brakes.0.look(BTreeMap::is_empty));
     }
 
     #[test]

@@ -78,6 +78,7 @@ pub mod lease;
 pub mod lifecycle;
 pub mod metrics;
 pub mod model;
+mod monitor;
 #[doc(hidden)]
 pub mod mutant;
 pub mod processor;

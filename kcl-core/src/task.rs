@@ -9,12 +9,13 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tracing::Instrument as _;
+
+use crate::monitor::Monitor;
 
 /// What the end of a task means to its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +41,8 @@ pub enum TaskPolicy {
 /// ```
 #[derive(Clone, Default)]
 pub struct TaskScope {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Notify,
+    /// Somebody may wait for the ends of tasks and for failures, and for nothing else in it.
+    state: Arc<Monitor<State>>,
 }
 
 #[derive(Default)]
@@ -56,7 +52,7 @@ struct State {
     /// The only tasks that may still run, by their name.
     closed_but_for: Option<String>,
     polls: u64,
-    at_poll: Option<(u64, Box<dyn FnOnce() + Send>)>,
+    at_poll: Option<(u64, AtPoll)>,
     asleep: Vec<Waker>,
     next_id: u64,
     running: BTreeMap<u64, (String, Option<AbortHandle>)>,
@@ -66,6 +62,9 @@ struct State {
     /// The tasks that are to panic.
     cursed: Vec<String>,
 }
+
+/// What a test does right before a poll.
+type AtPoll = Box<dyn FnOnce() + Send>;
 
 /// Is told the name of a task that panicked.
 type PanicListener = Arc<dyn Fn(&str) + Send + Sync>;
@@ -97,20 +96,13 @@ impl TaskScope {
         future: impl Future<Output = ()> + Send + 'static,
     ) {
         let name = name.into();
-        let id = {
-            let mut state = self.shared.lock();
-            if !state.admits(&name) {
-                return;
-            }
-            state.next_id += 1;
-            let id = state.next_id;
-            state.running.insert(id, (name.clone(), None));
-            id
+        let Some(id) = self.state.change_unseen(|state| state.admit(&name)) else {
+            return;
         };
         let task = Guarded {
             future: Box::pin(future.in_current_span()),
             entry: Entry {
-                shared: Arc::clone(&self.shared),
+                state: Arc::clone(&self.state),
                 id,
                 name,
                 policy,
@@ -119,14 +111,7 @@ impl TaskScope {
         #[expect(clippy::disallowed_methods, reason = "the scope is the one place that spawns")]
         let abort = tokio::spawn(task).abort_handle();
         // The scope may have been killed or closed meanwhile by somebody who could not see the handle.
-        let mut state = self.shared.lock();
-        let Some((name, slot)) = state.running.get_mut(&id) else {
-            return;
-        };
-        *slot = Some(abort.clone());
-        let name = name.clone();
-        let is_admitted = state.admits(&name);
-        drop(state);
+        let is_admitted = self.state.change_unseen(|state| state.note_handle(id, &abort));
         if !is_admitted {
             abort.abort();
         }
@@ -134,12 +119,8 @@ impl TaskScope {
 
     /// The names of the tasks that have not ended, in the order of their start.
     pub fn running(&self) -> Vec<String> {
-        self.shared
-            .lock()
-            .running
-            .values()
-            .map(|(name, _)| name.clone())
-            .collect()
+        self.state
+            .look(|state| state.running.values().map(|(name, _)| name.clone()).collect())
     }
 
     /// Returns once no task is left.
@@ -148,24 +129,24 @@ impl TaskScope {
     ///
     /// Dropping the future has no effect.
     pub async fn wait_until_empty(&self) {
-        self.wait_for(|state| state.running.is_empty().then_some(()))
+        self.state
+            .wait_for(|state| state.running.is_empty().then_some(()))
             .await;
     }
 
     /// Returns once no task but those with this name is left.
     pub(crate) async fn wait_until_only(&self, name: &str) {
-        self.wait_for(|state| state.running.values().all(|(task, _)| task == name).then_some(()))
-            .await;
+        let is_last = |state: &State| state.running.values().all(|(task, _)| task == name);
+        self.state.wait_for(|state| is_last(state).then_some(())).await;
     }
 
     /// Drops every task but those with this name, and starts no others any more.
     pub(crate) fn close_but_for(&self, name: &str) {
-        let handles: Vec<AbortHandle> = {
-            let mut state = self.shared.lock();
+        let handles: Vec<AbortHandle> = self.state.change_unseen(|state| {
             state.closed_but_for = Some(name.to_owned());
             let others = state.running.values().filter(|(task, _)| task != name);
             others.filter_map(|(_, abort)| abort.clone()).collect()
-        };
+        });
         handles.iter().for_each(AbortHandle::abort);
     }
 
@@ -175,74 +156,61 @@ impl TaskScope {
     ///
     /// Dropping the future has no effect.
     pub async fn failed(&self) -> TaskFailure {
-        self.wait_for(|state| state.failures.first().cloned()).await
-    }
-
-    async fn wait_for<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
-        loop {
-            let changed = self.shared.changed.notified();
-            if let Some(found) = look(&self.shared.lock()) {
-                return found;
-            }
-            changed.await;
-        }
+        self.state.wait_for(|state| state.failures.first().cloned()).await
     }
 
     /// Stops polling every task while time goes on: what a machine that hangs looks like. For tests.
     pub fn freeze(&self) {
-        self.shared.lock().frozen = true;
+        self.state.change_unseen(|state| state.frozen = true);
     }
 
     /// Polls the tasks of a frozen scope again.
     pub fn thaw(&self) {
-        let asleep = {
-            let mut state = self.shared.lock();
+        let asleep = self.state.change_unseen(|state| {
             state.frozen = false;
             std::mem::take(&mut state.asleep)
-        };
+        });
         asleep.into_iter().for_each(Waker::wake);
     }
 
     /// Makes every task vanish, as `kill -9` would: nothing of them is polled again. For tests, and for stopping at once.
     pub fn kill(&self) {
-        let handles: Vec<AbortHandle> = {
-            let mut state = self.shared.lock();
+        let handles: Vec<AbortHandle> = self.state.change_unseen(|state| {
             state.killed = true;
-            state
-                .running
-                .values()
-                .filter_map(|(_, abort)| abort.clone())
-                .collect()
-        };
+            let running = state.running.values();
+            running.filter_map(|(_, abort)| abort.clone()).collect()
+        });
         handles.iter().for_each(AbortHandle::abort);
     }
 
     /// Makes the next poll of a task with this name panic instead, as a bug in it would. A name without the lease at its end stands for
     /// the tasks of all leases, of which one panics. For tests.
     pub fn panic_in(&self, task: impl Into<String>) {
-        self.shared.lock().cursed.push(task.into());
+        let task = task.into();
+        self.state.change_unseen(|state| state.cursed.push(task));
     }
 
     /// Tells somebody the name of every task that panics.
     pub(crate) fn on_panic(&self, listener: impl Fn(&str) + Send + Sync + 'static) {
-        self.shared.lock().listener = Some(Arc::new(listener));
+        let listener: PanicListener = Arc::new(listener);
+        self.state.change_unseen(|state| state.listener = Some(listener));
     }
 
     /// How often tasks of the scope were polled so far.
     pub fn polls(&self) -> u64 {
-        self.shared.lock().polls
+        self.state.look(|state| state.polls)
     }
 
     /// Calls `then` right before a task is polled once `polls` more polls have happened. For tests that do something to a
     /// worker at every single point of its life; a second call replaces the first.
     pub fn after_polls(&self, polls: u64, then: impl FnOnce() + Send + 'static) {
-        let mut state = self.shared.lock();
-        state.at_poll = Some((state.polls + polls, Box::new(then)));
+        self.state
+            .change_unseen(|state| state.at_poll = Some((state.polls + polls, Box::new(then))));
     }
 
     /// Whether [`kill`](Self::kill) was called.
     pub fn is_killed(&self) -> bool {
-        self.shared.lock().killed
+        self.state.look(|state| state.killed)
     }
 }
 
@@ -260,9 +228,44 @@ impl State {
         let is_closed = self.closed_but_for.as_ref().is_some_and(|only| only != name);
         !self.killed && !is_closed
     }
-}
 
-impl State {
+    /// Gives a task of this name its place, if it may run.
+    fn admit(&mut self, name: &str) -> Option<u64> {
+        if !self.admits(name) {
+            return None;
+        }
+        self.next_id += 1;
+        self.running.insert(self.next_id, (name.to_owned(), None));
+        Some(self.next_id)
+    }
+
+    /// Notes how the task is aborted, unless it has ended. Says whether it may go on.
+    fn note_handle(&mut self, id: u64, abort: &AbortHandle) -> bool {
+        let Some((name, slot)) = self.running.get_mut(&id) else {
+            return true;
+        };
+        *slot = Some(abort.clone());
+        let name = name.clone();
+        self.admits(&name)
+    }
+
+    /// Counts a poll of the task of this name, unless there is none now. Returns what is to be done right before it, and whether the
+    /// task is to panic instead.
+    fn turn(&mut self, name: &str, cx: &Context<'_>) -> Option<(Option<AtPoll>, bool)> {
+        if self.killed {
+            return None;
+        }
+        if self.frozen {
+            self.asleep.push(cx.waker().clone());
+            return None;
+        }
+        self.polls += 1;
+        let now = self.polls;
+        let then = self.at_poll.take_if(|(due, _)| *due < now);
+        let is_cursed = then.is_none() && self.lifts_curse(name);
+        Some((then.map(|(_, then)| then), is_cursed))
+    }
+
     /// Whether the task of this name is to panic now.
     fn lifts_curse(&mut self, name: &str) -> bool {
         let fits = |cursed: &String| {
@@ -274,15 +277,9 @@ impl State {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A task's place in the list of its scope; leaves it when dropped.
 struct Entry {
-    shared: Arc<Shared>,
+    state: Arc<Monitor<State>>,
     id: u64,
     name: String,
     policy: TaskPolicy,
@@ -292,7 +289,7 @@ impl Entry {
     fn panicked(&self, payload: &(dyn Any + Send)) {
         let message = panic_message(payload);
         tracing::error!(task = %self.name, message, "a task panicked");
-        let listener = self.shared.lock().listener.clone();
+        let listener = self.state.look(|state| state.listener.clone());
         if let Some(tell) = listener {
             tell(&self.name);
         }
@@ -301,16 +298,14 @@ impl Entry {
                 task: self.name.clone(),
                 message,
             };
-            self.shared.lock().failures.push(failure);
-            self.shared.changed.notify_waiters();
+            self.state.change(|state| state.failures.push(failure));
         }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.shared.lock().running.remove(&self.id);
-        self.shared.changed.notify_waiters();
+        self.state.change(|state| state.running.remove(&self.id));
     }
 }
 
@@ -331,22 +326,14 @@ impl Future for Guarded {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let (then, is_cursed) = {
-            let mut state = self.entry.shared.lock();
-            if state.killed {
-                return Poll::Pending;
-            }
-            if state.frozen {
-                state.asleep.push(cx.waker().clone());
-                return Poll::Pending;
-            }
-            state.polls += 1;
-            let now = state.polls;
-            let then = state.at_poll.take_if(|(due, _)| *due < now);
-            let is_cursed = then.is_none() && state.lifts_curse(&self.entry.name);
-            (then, is_cursed)
+        let turn = self
+            .entry
+            .state
+            .change_unseen(|state| state.turn(&self.entry.name, cx));
+        let Some((then, is_cursed)) = turn else {
+            return Poll::Pending;
         };
-        if let Some((_, then)) = then {
+        if let Some(then) = then {
             then();
             // It may have frozen or killed the scope.
             return self.poll(cx);

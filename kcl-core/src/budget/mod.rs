@@ -9,21 +9,20 @@ mod ledger;
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::Gauge;
-use tokio::sync::Notify;
 
 pub(crate) use appetite::Appetite;
 use ledger::{Ledger, Ticket};
 
 use crate::model::{LeaseKey, Record};
+use crate::monitor::Monitor;
 
 /// The budget of one worker.
 pub(crate) struct ByteBudget {
-    ledger: Mutex<Ledger>,
-    changed: Notify,
+    ledger: Monitor<Ledger>,
     gauge: Gauge,
     /// What a record took where one was seen last; zero before.
     per_record: AtomicU64,
@@ -33,8 +32,7 @@ impl ByteBudget {
     /// A budget of so many bytes, which shows in the gauge how many are held.
     pub(crate) fn new(limit: u64, gauge: Gauge) -> Arc<Self> {
         Arc::new(Self {
-            ledger: Mutex::new(Ledger::new(limit)),
-            changed: Notify::new(),
+            ledger: Monitor::new(Ledger::new(limit)),
             gauge,
             per_record: AtomicU64::new(0),
         })
@@ -42,8 +40,8 @@ impl ByteBudget {
 
     /// An account for a shard that is being read. Its part is assured until the account is dropped.
     pub(crate) fn open(self: &Arc<Self>, shard: &LeaseKey) -> Account {
-        self.lock().open(shard);
-        // The parts of the others have become smaller, which frees nothing.
+        // The parts of the others become smaller, which frees nothing.
+        self.ledger.change_unseen(|ledger| ledger.open(shard));
         Account {
             budget: Arc::clone(self),
             shard: shard.clone(),
@@ -52,28 +50,22 @@ impl ByteBudget {
 
     /// How many bytes are held, and by which shards the most of them, at most `top` of these.
     pub(crate) fn holders(&self, top: usize) -> (u64, Vec<(LeaseKey, u64)>) {
-        let ledger = self.lock();
-        (ledger.held(), ledger.holders(top))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the ledger, and shows what is held now.
-    fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
-        let mut ledger = self.lock();
-        let outcome = change(&mut ledger);
-        // Far from 2^53, up to which every whole number is exact.
-        #[expect(clippy::cast_precision_loss, reason = "a metric")]
-        self.gauge.set(ledger.held() as f64);
-        outcome
+        self.ledger.look(|ledger| (ledger.held(), ledger.holders(top)))
     }
 
     /// Changes the ledger in a way that may let somebody else have something.
     fn free(&self, change: impl FnOnce(&mut Ledger)) {
-        self.change(change);
-        self.changed.notify_waiters();
+        self.ledger.change(|ledger| {
+            change(ledger);
+            self.show(ledger);
+        });
+    }
+
+    /// Shows what is held now. Called while nobody else changes it: of two who do, the last to show it shows both.
+    fn show(&self, ledger: &Ledger) {
+        // Far from 2^53, up to which every whole number is exact.
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        self.gauge.set(ledger.held() as f64);
     }
 }
 
@@ -110,20 +102,15 @@ impl Account {
             account: self,
             ticket: None,
         };
-        loop {
-            let changed = self.budget.changed.notified();
-            let ticket = &mut place.ticket;
-            let granted = self
-                .budget
-                .change(|ledger| ledger.grant(&self.shard, want, least, ticket));
-            if let Some(bytes) = granted {
-                return Held {
-                    budget: Arc::clone(&self.budget),
-                    shard: self.shard.clone(),
-                    bytes,
-                };
-            }
-            changed.await;
+        let attempt = |ledger: &mut Ledger| {
+            let granted = ledger.grant(&self.shard, want, least, &mut place.ticket);
+            self.budget.show(ledger);
+            granted
+        };
+        Held {
+            bytes: self.budget.ledger.wait_to(attempt).await,
+            budget: Arc::clone(&self.budget),
+            shard: self.shard.clone(),
         }
     }
 }
@@ -164,7 +151,11 @@ impl Held {
     pub(crate) fn settle(&mut self, bytes: u64) -> bool {
         if bytes > self.bytes {
             let more = bytes - self.bytes;
-            self.bytes += self.budget.change(|ledger| ledger.grow(&self.shard, more));
+            self.bytes += self.budget.ledger.change_unseen(|ledger| {
+                let grown = ledger.grow(&self.shard, more);
+                self.budget.show(ledger);
+                grown
+            });
             return self.bytes == bytes;
         }
         self.set(bytes);

@@ -1,8 +1,6 @@
 //! How the rest of the worker tells a consumer what it must do next.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
+use crate::monitor::Monitor;
 
 /// Why a lease is to be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +17,7 @@ pub(crate) enum DrainReason {
 
 /// What a consumer is told. Later and stronger wishes replace earlier ones: abort, lost, drain, reopen.
 #[derive(Debug, Default)]
-pub(crate) struct Control {
-    wishes: Mutex<Wishes>,
-    changed: Notify,
-}
+pub(crate) struct Control(Monitor<Wishes>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Wishes {
@@ -45,17 +40,17 @@ pub(crate) enum Interrupt {
 impl Control {
     /// Everything that runs is to be dropped: the time is up.
     pub(crate) fn abort(&self) {
-        self.change(|wishes| wishes.abort = true);
+        self.0.change(|wishes| wishes.abort = true);
     }
 
     /// The lease is lost.
     pub(crate) fn lose(&self) {
-        self.change(|wishes| wishes.lost = true);
+        self.0.change(|wishes| wishes.lost = true);
     }
 
     /// The lease is to be given up.
     pub(crate) fn drain(&self, reason: DrainReason) {
-        self.change(|wishes| {
+        self.0.change(|wishes| {
             if wishes.drain.is_none_or(|old| old == DrainReason::Handoff) {
                 wishes.drain = Some(reason);
             }
@@ -64,7 +59,7 @@ impl Control {
 
     /// The handoff is off: the consumer goes on, unless it must give the lease up for another reason.
     pub(crate) fn withdraw_handoff(&self) {
-        self.change(|wishes| {
+        self.0.change(|wishes| {
             if wishes.drain == Some(DrainReason::Handoff) {
                 wishes.drain = None;
             }
@@ -73,52 +68,43 @@ impl Control {
 
     /// The consumer must begin again at the source.
     pub(crate) fn reopen(&self) {
-        self.change(|wishes| wishes.reopen = true);
+        self.0.change(|wishes| wishes.reopen = true);
     }
 
     /// The consumer has taken up the wish to reopen.
     pub(crate) fn reopened(&self) {
-        self.change(|wishes| wishes.reopen = false);
+        self.0.change(|wishes| wishes.reopen = false);
     }
 
     /// The consumer is done.
     pub(crate) fn finish(&self) {
-        self.change(|wishes| wishes.done = true);
+        self.0.change(|wishes| wishes.done = true);
     }
 
     pub(crate) fn drain_reason(&self) -> Option<DrainReason> {
-        self.lock().drain
+        self.0.look(|wishes| wishes.drain)
     }
 
     /// What interrupts the consumer now, if anything does.
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
-        let wishes = *self.lock();
-        if wishes.abort {
-            Some(Interrupt::Abort)
-        } else if wishes.lost {
-            Some(Interrupt::Lost)
-        } else if wishes.drain.is_some() {
-            Some(Interrupt::Drain)
-        } else if wishes.reopen {
-            Some(Interrupt::Reopen)
-        } else {
-            None
-        }
+        self.0.look(Wishes::interrupt)
     }
 
     /// Returns once something interrupts the consumer.
     pub(crate) async fn interrupted(&self) -> Interrupt {
-        self.wait(|_| self.interrupt()).await
+        self.0.wait_for(Wishes::interrupt).await
     }
 
     /// Returns once everything that runs is to be dropped.
     pub(crate) async fn aborted(&self) {
-        self.wait(|wishes| wishes.abort.then_some(())).await;
+        self.0.wait_for(|wishes| wishes.abort.then_some(())).await;
     }
 
     /// Returns once the lease is to be given up.
     pub(crate) async fn draining(&self) {
-        self.wait(|wishes| wishes.drain.is_some().then_some(())).await;
+        self.0
+            .wait_for(|wishes| wishes.drain.is_some().then_some(()))
+            .await;
     }
 
     /// Returns once the lease is lost or everything that runs is to be dropped.
@@ -128,32 +114,28 @@ impl Control {
             (false, true) => Some(Interrupt::Lost),
             (false, false) => None,
         };
-        self.wait(verdict).await
+        self.0.wait_for(verdict).await
     }
 
     /// Returns once the consumer is done.
     pub(crate) async fn finished(&self) {
-        self.wait(|wishes| wishes.done.then_some(())).await;
+        self.0.wait_for(|wishes| wishes.done.then_some(())).await;
     }
+}
 
-    async fn wait<T>(&self, look: impl Fn(&Wishes) -> Option<T>) -> T {
-        loop {
-            let changed = self.changed.notified();
-            let wishes = *self.lock();
-            if let Some(found) = look(&wishes) {
-                return found;
-            }
-            changed.await;
+impl Wishes {
+    fn interrupt(&self) -> Option<Interrupt> {
+        if self.abort {
+            Some(Interrupt::Abort)
+        } else if self.lost {
+            Some(Interrupt::Lost)
+        } else if self.drain.is_some() {
+            Some(Interrupt::Drain)
+        } else if self.reopen {
+            Some(Interrupt::Reopen)
+        } else {
+            None
         }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Wishes)) {
-        change(&mut self.lock());
-        self.changed.notify_waiters();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Wishes> {
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::futures::Notified;
 
 use crate::lease::Lease;
 use crate::model::{StreamIdentity, StreamKey};
+use crate::monitor::Monitor;
 use crate::shard_sync::{InitialPosition, Keying};
 use crate::source::StreamSource;
 use crate::time::Moment;
@@ -96,42 +97,41 @@ impl OpenStream {
 /// The streams that this worker reads now.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    open: Mutex<BTreeMap<Option<StreamKey>, Arc<OpenStream>>>,
+    open: Monitor<BTreeMap<Option<StreamKey>, Arc<OpenStream>>>,
+    /// Somebody wants to know about one of them. Only one task waits for that, and a doubt that it has not seen yet is kept for it.
     doubt: Notify,
-    changed: Notify,
 }
 
 impl Streams {
     /// The stream of this lease, if this worker reads it.
     pub(crate) fn of(&self, lease: &Lease) -> Option<Arc<OpenStream>> {
-        self.lock().get(&lease.stream).cloned()
+        self.open.look(|open| open.get(&lease.stream).cloned())
     }
 
     /// Whether this worker reads the stream of the lease.
     pub(crate) fn reads(&self, lease: &Lease) -> bool {
-        self.lock().contains_key(&lease.stream)
+        self.open.look(|open| open.contains_key(&lease.stream))
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<OpenStream>> {
-        self.lock().values().cloned().collect()
+        self.open.look(|open| open.values().cloned().collect())
     }
 
     /// Reads this stream from now on.
     pub(crate) fn open(&self, stream: OpenStream) {
         let key = stream.keying.stream().cloned();
-        self.lock().insert(key, Arc::new(stream));
-        self.changed.notify_waiters();
+        self.open.change(|open| open.insert(key, Arc::new(stream)));
     }
 
     /// Reads the stream no more.
     pub(crate) fn close(&self, stream: &OpenStream) {
-        self.lock().remove(&stream.keying.stream().cloned());
-        self.changed.notify_waiters();
+        self.open
+            .change(|open| open.remove(&stream.keying.stream().cloned()));
     }
 
     /// Returns at the next change after this call, even if that comes before the first poll.
     pub(crate) fn changed(&self) -> Notified<'_> {
-        self.changed.notified()
+        self.open.next_change()
     }
 
     /// The stream was not found. Whoever reads it waits until it is known whether it is still the same.
@@ -160,14 +160,13 @@ impl Streams {
     pub(crate) async fn asked(&self) {
         loop {
             let doubt = self.doubt.notified();
-            if self.lock().values().any(|stream| stream.is_asked_for()) {
+            if self
+                .open
+                .look(|open| open.values().any(|stream| stream.is_asked_for()))
+            {
                 return;
             }
             doubt.await;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<StreamKey>, Arc<OpenStream>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,10 @@
 //! Takes up the leases that name this worker. Being named is an invitation: ownership begins with the worker's own first renewal.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -21,6 +21,7 @@ use crate::status::LeaseStatus;
 use crate::streams::OpenStream;
 use crate::task::TaskPolicy;
 use crate::time::{ClockExt as _, Moment};
+use crate::worker::holdings::Holdings;
 use crate::worker::membership::{Membership, Standing};
 
 /// How often the next owner of a lease looks whether it was handed over.
@@ -34,17 +35,7 @@ pub(crate) struct Grants {
     membership: Arc<Membership>,
     leaving: CancellationToken,
     permits: Arc<Semaphore>,
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    held: BTreeMap<LeaseKey, Arc<Ownership>>,
-    /// Leases that a task is taking up or waiting for.
-    expected: BTreeSet<LeaseKey>,
-    /// How the leases ended that the worker had when it began to leave.
-    ends: BTreeMap<LeaseKey, ConsumerEnd>,
+    holdings: Arc<Holdings<Arc<Ownership>>>,
 }
 
 impl Grants {
@@ -59,8 +50,7 @@ impl Grants {
             membership,
             leaving,
             permits,
-            state: Mutex::default(),
-            changed: Notify::new(),
+            holdings: Holdings::new(),
         })
     }
 
@@ -80,7 +70,7 @@ impl Grants {
                     }
                 }
             }
-            let new = self.not_known(keys);
+            let new = self.holdings.not_known(keys);
             if !new.is_empty() {
                 // Of two processes with one id the older must not take back what the newer has taken up.
                 match self.membership.confirm().await {
@@ -119,7 +109,7 @@ impl Grants {
             .leases
             .into_iter()
             .filter(|lease| lease.owner.as_ref() == Some(me));
-        let new = self.not_known(mine.map(|lease| lease.key).collect());
+        let new = self.holdings.not_known(mine.map(|lease| lease.key).collect());
         new.into_iter().for_each(|key| self.take_up(key));
     }
 
@@ -150,18 +140,12 @@ impl Grants {
         })
     }
 
-    /// Those keys that are neither held nor being taken up.
-    fn not_known(&self, keys: BTreeSet<LeaseKey>) -> Vec<LeaseKey> {
-        let state = self.lock();
-        let is_new = |key: &LeaseKey| !state.held.contains_key(key) && !state.expected.contains(key);
-        keys.into_iter().filter(is_new).collect()
-    }
-
     fn take_up(self: &Arc<Self>, key: LeaseKey) {
-        let expected = Expected::new(Arc::clone(self), key);
-        let name = format!("grant {}", expected.key);
+        let grants = Arc::clone(self);
+        let expected = self.holdings.expect(key);
+        let name = format!("grant {}", expected.key());
         self.services.scope.spawn(name, TaskPolicy::Job, async move {
-            let Expected { grants, key } = &expected;
+            let key = expected.key();
             if let Err(error) = grants.try_to_take_up(key).await {
                 tracing::debug!(lease = %key, error = %Causes(&error), "cannot take the lease up yet");
             }
@@ -238,7 +222,7 @@ impl Grants {
             .await?;
         if let Outcome::Applied(row) = outcome {
             tracing::info!(lease = %row.key, from = %self.services.worker, counter = row.counter, reason = "leaving", "lease given back");
-            self.lock().ends.insert(row.key.clone(), ConsumerEnd::Released);
+            self.holdings.gave_back(row.key.clone());
         }
         Ok(())
     }
@@ -249,7 +233,7 @@ impl Grants {
         let key = row.key.clone();
         let own = Ownership::begin(Arc::clone(&services), stream, row, renewed);
         self.show(&own);
-        self.lock().held.insert(key.clone(), Arc::clone(&own));
+        self.holdings.hold(key.clone(), Arc::clone(&own));
         if self.leaving.is_cancelled() {
             // Whoever drains what is held may have looked already.
             own.control.drain(DrainReason::Shutdown);
@@ -313,20 +297,15 @@ impl Grants {
     fn ended(&self, own: &Ownership, end: ConsumerEnd) {
         own.control.finish();
         own.context.cancelled().cancel();
-        {
-            let mut state = self.lock();
-            state.held.remove(&own.key);
-            if self.leaving.is_cancelled() {
-                state.ends.insert(own.key.clone(), end);
-            }
-        }
         self.services.metrics.lease_left();
         self.services.board.update(|board| {
             board.leases.remove(&own.key);
         });
         tracing::info!(lease = %own.key, token = %own.token(), %end, "consumer ended");
+        // At last, when everything that shows the lease is as it is to stay: whoever waits for this goes on, and the lease may be taken up anew.
+        let end = self.leaving.is_cancelled().then_some(end);
+        self.holdings.end(&own.key, end);
         self.services.plan_now.notify_one();
-        self.changed.notify_waiters();
     }
 
     /// Gives up what belongs to streams that are read no more.
@@ -340,56 +319,22 @@ impl Grants {
 
     /// What the worker holds now.
     pub(crate) fn held(&self) -> Vec<Arc<Ownership>> {
-        self.lock().held.values().cloned().collect()
+        self.holdings.held()
     }
 
     /// How many leases the worker holds or is about to take up or give back.
     pub(crate) fn unfinished(&self) -> usize {
-        let state = self.lock();
-        state.held.len() + state.expected.len()
+        self.holdings.unfinished()
     }
 
     /// How what the worker had when it began to leave has ended.
     pub(crate) fn take_ends(&self) -> BTreeMap<LeaseKey, ConsumerEnd> {
-        std::mem::take(&mut self.lock().ends)
+        self.holdings.take_ends()
     }
 
     /// Returns once the worker holds no lease and takes none up.
     pub(crate) async fn empty(&self) {
-        loop {
-            let changed = self.changed.notified();
-            {
-                let state = self.lock();
-                if state.held.is_empty() && state.expected.is_empty() {
-                    return;
-                }
-            }
-            changed.await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A lease that a task takes up, for as long as the task lives, however it ends.
-struct Expected {
-    grants: Arc<Grants>,
-    key: LeaseKey,
-}
-
-impl Expected {
-    fn new(grants: Arc<Grants>, key: LeaseKey) -> Self {
-        grants.lock().expected.insert(key.clone());
-        Self { grants, key }
-    }
-}
-
-impl Drop for Expected {
-    fn drop(&mut self) {
-        self.grants.lock().expected.remove(&self.key);
-        self.grants.changed.notify_waiters();
+        self.holdings.empty().await;
     }
 }
 

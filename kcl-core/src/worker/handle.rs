@@ -1,11 +1,12 @@
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind};
 use crate::flow::{Brakes, Flow};
+use crate::monitor::Monitor;
 use crate::status::{Patience, Phase, StatusBoard, WorkerStatus};
 use crate::task::{TaskPolicy, TaskScope, caught};
 use crate::worker::builder::Worker;
@@ -56,39 +57,20 @@ pub(crate) enum Stop {
 
 /// Tells a worker to stop. A wish to stop at once outranks one to drain.
 #[derive(Debug)]
-pub(crate) struct StopSignal {
-    wish: Mutex<Stop>,
-    changed: Notify,
-}
+pub(crate) struct StopSignal(Monitor<Stop>);
 
 impl StopSignal {
     pub(crate) fn new() -> Self {
-        Self {
-            wish: Mutex::new(Stop::Never),
-            changed: Notify::new(),
-        }
+        Self(Monitor::new(Stop::Never))
     }
 
     fn ask(&self, stop: Stop) {
-        let mut wish = self.lock();
-        *wish = (*wish).max(stop);
-        drop(wish);
-        self.changed.notify_waiters();
+        self.0.change(|wish| *wish = (*wish).max(stop));
     }
 
     /// Returns once the worker is to stop this urgently, or more so.
     pub(crate) async fn asked(&self, at_least: Stop) {
-        loop {
-            let changed = self.changed.notified();
-            if *self.lock() >= at_least {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Stop> {
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.wait_for(|wish| (*wish >= at_least).then_some(())).await;
     }
 }
 

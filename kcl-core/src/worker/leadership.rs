@@ -2,11 +2,10 @@
 //! and tells what it knows of that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::{CoordinatorContext, CoordinatorStatus, Notices, Reason, Role, at_most, coordinate};
@@ -15,6 +14,7 @@ use crate::error::Causes;
 use crate::invariant::Invariant;
 use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter, Outcome, Scan, StoreError};
 use crate::model::{LeaseKey, StreamKey};
+use crate::monitor::Monitor;
 use crate::rng::Rng;
 use crate::shard_sync::{
     Anomaly, Audit, Cover, SYNC_INTERVAL, SyncError, SyncReport, SyncRequest, Tools, UpkeepReport, Verdict,
@@ -34,8 +34,7 @@ const LONGEST_SYNC_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) async fn serve_fleet(services: Arc<Services>, leaving: CancellationToken) {
     let office = Arc::new(OfficeNews {
         services: Arc::clone(&services),
-        changed: Notify::new(),
-        tenure: Mutex::default(),
+        tenure: Monitor::default(),
     });
     let context = CoordinatorContext {
         store: Arc::clone(&services.store),
@@ -94,8 +93,7 @@ impl LeaseWriter for Inviting {
 /// What the coordinator tells the rest of the worker.
 struct OfficeNews {
     services: Arc<Services>,
-    changed: Notify,
-    tenure: Mutex<Tenure>,
+    tenure: Monitor<Tenure>,
 }
 
 /// A time in which this worker leads without a break, if it does.
@@ -119,14 +117,10 @@ impl Tenure {
 }
 
 impl OfficeNews {
-    fn tenure(&self) -> MutexGuard<'_, Tenure> {
-        self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Until when the worker leads, if this tenure is not over.
     fn leads_until(&self, tenure: u64) -> Option<Moment> {
         let now = self.services.clock.now();
-        let current = *self.tenure();
+        let current = self.tenure.look(|tenure| *tenure);
         current
             .until
             .filter(|until| current.number == tenure && now < *until)
@@ -134,14 +128,11 @@ impl OfficeNews {
 
     /// Which tenure it is, and until when the worker leads.
     async fn until_leading(&self) -> (u64, Moment) {
-        loop {
-            let changed = self.changed.notified();
-            let Tenure { number, until } = *self.tenure();
-            match until {
-                Some(until) if self.services.clock.now() < until => return (number, until),
-                _ => changed.await,
-            }
-        }
+        let leading = |tenure: &Tenure| {
+            let until = tenure.until.filter(|until| self.services.clock.now() < *until)?;
+            Some((tenure.number, until))
+        };
+        self.tenure.wait_for(leading).await
     }
 }
 
@@ -149,8 +140,8 @@ impl Notices for OfficeNews {
     fn coordinating(&self, status: &CoordinatorStatus) {
         let leads = status.role == Role::Leader;
         let now = self.services.clock.now();
-        self.tenure().extend(now, status.leads_until);
-        self.changed.notify_waiters();
+        self.tenure
+            .change(|tenure| tenure.extend(now, status.leads_until));
         self.services.metrics.leads(leads);
         self.services.metrics.unplaced(status.unplaced);
         let bound = status.last_scan.map(|_| status.cadence.failover_bound);

@@ -7,6 +7,7 @@ mod following;
 mod grants;
 mod handle;
 mod health;
+mod holdings;
 mod leadership;
 mod membership;
 mod run;
