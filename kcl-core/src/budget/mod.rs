@@ -222,6 +222,8 @@ mod tests {
 
     use super::*;
     use crate::model::ShardId;
+    use crate::monitor::explored::{explore_some, fails, give_up_at_once, run_all};
+    use crate::time::BoxFuture;
 
     fn key(number: u32) -> LeaseKey {
         LeaseKey::single_stream(&ShardId::new(format!("shardId-{number:012}")).unwrap())
@@ -269,6 +271,66 @@ mod tests {
         drop(first);
         drop(accounts);
         assert_eq!(budget.holders(3), (0, Vec::new()));
+    }
+
+    /// Leaves the others in the belief that it still waits.
+    struct LeavesUnseen<'a>(Place<'a>);
+
+    impl Drop for LeavesUnseen<'_> {
+        fn drop(&mut self) {
+            if let Some(ticket) = self.0.ticket.take() {
+                let ledger = &self.0.account.budget.ledger;
+                ledger.change_unseen(|ledger| ledger.leave(ticket));
+            }
+        }
+    }
+
+    impl Account {
+        async fn wait_and_leave_unseen(&self, want: u64) {
+            let (account, ticket) = (self, None);
+            let mut place = LeavesUnseen(Place { account, ticket });
+            let attempt = |ledger: &mut Ledger| {
+                let ticket = &mut place.0.ticket;
+                ledger.grant(&self.shard, want, want, ticket).map(drop)
+            };
+            give_up_at_once(self.budget.ledger.wait_to(attempt)).await;
+        }
+    }
+
+    /// Three want so much that only one can have it at a time; one of them gives up if it must wait.
+    fn three_want_the_same(leaves_unseen: bool) {
+        let budget = ByteBudget::new(1000, Gauge::noop());
+        // Open to the end: a part that becomes free would wake those who wait.
+        let accounts: Vec<_> = (0..3).map(|n| Arc::new(budget.open(&key(n)))).collect();
+        let take = |n: usize| -> BoxFuture<'static, ()> {
+            let (account, budget) = (Arc::clone(&accounts[n]), Arc::clone(&budget));
+            Box::pin(async move {
+                let held = match n {
+                    0 if leaves_unseen => return account.wait_and_leave_unseen(500).await,
+                    0 => give_up_at_once(account.reserve(500, 500)).await,
+                    _ => Some(account.reserve(500, 500).await),
+                };
+                if let Some(mut held) = held {
+                    assert_eq!(budget.holders(3).0, 500);
+                    held.set(400);
+                }
+            })
+        };
+        run_all(vec![take(0), take(1), take(2)]);
+        assert_eq!(budget.holders(3), (0, Vec::new()));
+        // Nobody stands in the way of who comes next.
+        let next = shuttle::future::block_on(give_up_at_once(accounts[0].reserve(500, 500)));
+        assert!(next.is_some());
+    }
+
+    #[test]
+    fn in_no_order_of_steps_is_room_left_to_which_nobody_was_woken() {
+        explore_some(5000, || three_want_the_same(false));
+    }
+
+    #[test]
+    fn who_leaves_the_queue_unseen_is_found_to_leave_the_next_one_waiting() {
+        assert!(fails("deadlock", || three_want_the_same(true)));
     }
 
     #[tokio::test]

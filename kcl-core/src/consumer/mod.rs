@@ -4,7 +4,7 @@
 //! The fetcher reads ahead. The keeper renews the lease, as long as the consumer proves that it lives, and stores checkpoints.
 //! They meet in the ownership, which knows the row, the holder's own deadline, and what is finished.
 
-mod control;
+pub(crate) mod control;
 mod delivery;
 mod ending;
 mod fetcher;

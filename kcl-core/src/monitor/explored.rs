@@ -124,10 +124,10 @@ fn run(scheduler: impl Scheduler + 'static, scenario: impl Fn() + Send + Sync + 
     Runner::new(scheduler, config).run(scenario)
 }
 
-/// What a failed exploration says.
-pub(crate) fn failure(explore: impl FnOnce() -> usize + UnwindSafe) -> Option<String> {
-    let outcome = std::panic::catch_unwind(explore);
-    outcome.err().map(|payload| crate::task::panic_message(&*payload))
+/// Whether the exploration of a scenario fails, and says so in these words.
+pub(crate) fn fails(says: &str, scenario: impl Fn() + Send + Sync + UnwindSafe + 'static) -> bool {
+    let outcome = std::panic::catch_unwind(|| explore_some(5000, scenario));
+    outcome.is_err_and(|payload| crate::task::panic_message(&*payload).contains(says))
 }
 
 /// Runs these futures as tasks, in any order, until all have ended.

@@ -26,3 +26,33 @@ impl Fatal {
         self.0.wait_to(|reason| reason.error.take()).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::monitor::explored::{explore_some, give_up_at_once, run_all};
+    use crate::time::BoxFuture;
+
+    #[test]
+    fn of_two_reasons_one_is_given_out_and_once_in_any_order_of_steps() {
+        explore_some(2000, || {
+            let fatal = Arc::new(Fatal::default());
+            let raise = |message: &'static str| -> BoxFuture<'static, ()> {
+                let fatal = Arc::clone(&fatal);
+                Box::pin(async move { fatal.raise(Error::new(ErrorKind::Mismatch, message)) })
+            };
+            let told = Arc::clone(&fatal);
+            run_all(vec![
+                raise("first"),
+                raise("second"),
+                Box::pin(async move { drop(told.raised().await) }),
+            ]);
+            fatal.raise(Error::new(ErrorKind::Mismatch, "third"));
+            let again = shuttle::future::block_on(give_up_at_once(fatal.raised()));
+            assert!(again.is_none());
+        });
+    }
+}

@@ -1,6 +1,6 @@
 //! Takes up the leases that name this worker. Being named is an invitation: ownership begins with the worker's own first renewal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -303,8 +303,8 @@ impl Grants {
         });
         tracing::info!(lease = %own.key, token = %own.token(), %end, "consumer ended");
         // At last, when everything that shows the lease is as it is to stay: whoever waits for this goes on, and the lease may be taken up anew.
-        let end = self.leaving.is_cancelled().then_some(end);
-        self.holdings.end(&own.key, end);
+        let matters = || self.leaving.is_cancelled();
+        self.holdings.end(&own.key, end, matters);
         self.services.plan_now.notify_one();
     }
 

@@ -51,13 +51,14 @@ impl<T: Clone> Holdings<T> {
         self.0.change_unseen(|state| state.held.insert(key, held));
     }
 
-    /// The consumer of a lease is done. How that ended is kept for whoever asks, if it matters.
-    pub(super) fn end(&self, key: &LeaseKey, end: Option<ConsumerEnd>) {
+    /// The consumer of a lease is done. How that ended is kept for whoever asks, if it matters: that is found out in the moment in which
+    /// the lease goes, so of what is held when it begins to matter no end is missing.
+    pub(super) fn end(&self, key: &LeaseKey, end: ConsumerEnd, matters: impl FnOnce() -> bool) {
         self.0.change(|state| {
-            state.held.remove(key);
-            if let Some(end) = end {
+            if matters() {
                 state.ends.insert(key.clone(), end);
             }
+            state.held.remove(key)
         });
     }
 
@@ -104,5 +105,133 @@ impl<T> Expected<T> {
 impl<T> Drop for Expected<T> {
     fn drop(&mut self) {
         self.holdings.0.change(|state| state.expected.remove(&self.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::consumer::DrainReason;
+    use crate::consumer::control::Control;
+    use crate::model::ShardId;
+    use crate::monitor::explored::{Crossroads, explore_some, fails, run_all};
+    use crate::time::BoxFuture;
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mistake {
+        None,
+        /// The lease is expected no more before it is held.
+        LeavesGap,
+        /// Whether the end matters is found out before the lease goes.
+        AsksEarly,
+        /// Whoever begins to consume does not look whether the worker leaves meanwhile.
+        LooksAway,
+    }
+
+    struct Lease {
+        key: LeaseKey,
+        control: Control,
+        is_done: AtomicBool,
+    }
+
+    /// What a worker and a lease that it takes up do, as in `Grants`.
+    #[derive(Clone)]
+    struct Fixture {
+        holdings: Arc<Holdings<Arc<Lease>>>,
+        leaving: CancellationToken,
+        crossroads: Arc<Crossroads>,
+        mistake: Mistake,
+    }
+
+    impl Fixture {
+        fn is_leaving(&self) -> bool {
+            self.crossroads.pass();
+            self.leaving.is_cancelled()
+        }
+
+        /// Takes the lease up, consumes it until it is drained or by itself is done, and lets it go.
+        fn take_up(&self, lease: &Arc<Lease>, ends_by_itself: bool) -> BoxFuture<'static, ()> {
+            let (fixture, lease) = (self.clone(), Arc::clone(lease));
+            let mut expected = Some(self.holdings.expect(lease.key.clone()));
+            Box::pin(async move {
+                if fixture.mistake == Mistake::LeavesGap {
+                    expected = None;
+                }
+                fixture.holdings.hold(lease.key.clone(), Arc::clone(&lease));
+                if fixture.mistake != Mistake::LooksAway && fixture.is_leaving() {
+                    lease.control.drain(DrainReason::Shutdown);
+                }
+                drop(expected);
+                if !ends_by_itself {
+                    lease.control.draining().await;
+                }
+                lease.is_done.store(true, Ordering::SeqCst);
+                let early = fixture.mistake == Mistake::AsksEarly && fixture.is_leaving();
+                let matters = || match fixture.mistake {
+                    Mistake::AsksEarly => early,
+                    Mistake::None | Mistake::LeavesGap | Mistake::LooksAway => fixture.is_leaving(),
+                };
+                fixture.holdings.end(&lease.key, ConsumerEnd::Released, matters);
+            })
+        }
+
+        /// Leaves: drains what is held, and waits until nothing is.
+        fn leave(&self, leases: Vec<Arc<Lease>>) -> BoxFuture<'static, ()> {
+            let fixture = self.clone();
+            Box::pin(async move {
+                fixture.crossroads.pass();
+                fixture.leaving.cancel();
+                let held = fixture.holdings.held();
+                for lease in fixture.holdings.held() {
+                    lease.control.drain(DrainReason::Shutdown);
+                }
+                fixture.holdings.empty().await;
+                let is_done = |lease: &Arc<Lease>| lease.is_done.load(Ordering::SeqCst);
+                assert!(leases.iter().all(is_done), "left too early");
+                let ends = fixture.holdings.take_ends();
+                let is_known = |lease: &Arc<Lease>| ends.contains_key(&lease.key);
+                assert!(held.iter().all(is_known), "an end is missing");
+            })
+        }
+    }
+
+    fn a_worker_leaves(mistake: Mistake) {
+        let fixture = Fixture {
+            holdings: Holdings::new(),
+            leaving: CancellationToken::new(),
+            crossroads: Arc::default(),
+            mistake,
+        };
+        let lease = |n: u32| {
+            let shard = ShardId::new(format!("shardId-{n:012}")).unwrap();
+            Arc::new(Lease {
+                key: LeaseKey::single_stream(&shard),
+                control: Control::default(),
+                is_done: AtomicBool::new(false),
+            })
+        };
+        let (drained, done) = (lease(0), lease(1));
+        run_all(vec![
+            fixture.take_up(&drained, false),
+            fixture.take_up(&done, true),
+            fixture.leave(vec![drained, done]),
+        ]);
+        assert_eq!(fixture.holdings.unfinished(), 0);
+    }
+
+    #[test]
+    fn a_worker_that_leaves_misses_no_lease_that_it_takes_up_meanwhile_in_any_order_of_steps() {
+        explore_some(5000, || a_worker_leaves(Mistake::None));
+    }
+
+    #[test]
+    fn mistakes_in_how_a_lease_is_taken_up_or_let_go_are_found() {
+        assert!(fails("left too early", || a_worker_leaves(Mistake::LeavesGap)));
+        assert!(fails("an end is missing", || a_worker_leaves(Mistake::AsksEarly)));
+        assert!(fails("deadlock", || a_worker_leaves(Mistake::LooksAway)));
     }
 }
