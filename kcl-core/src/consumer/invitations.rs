@@ -9,6 +9,7 @@ use crate::model::LeaseKey;
 #[derive(Debug, Default)]
 pub(crate) struct Invitations {
     keys: Mutex<BTreeSet<LeaseKey>>,
+    /// Only discovery waits for it, and finds what arrived while it was busy.
     arrived: Notify,
 }
 

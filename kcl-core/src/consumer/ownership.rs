@@ -52,7 +52,8 @@ pub(crate) struct Services {
     pub(crate) invitations: Arc<Invitations>,
     pub(crate) budget: Arc<ByteBudget>,
     pub(crate) brakes: Arc<Brakes>,
-    /// Set when leases may have become available.
+    /// Set when leases may have become available. Only the planner waits for it, and one that plans just now finds it set when it is done:
+    /// it keeps one event, and more are not needed to plan once more.
     pub(crate) plan_now: Arc<Notify>,
 }
 
@@ -81,7 +82,7 @@ pub(crate) struct Ownership {
     pub(crate) scopes: Vec<Scope>,
     pub(crate) control: Control,
     pub(crate) progress: Progress,
-    /// Set when there may be something to store.
+    /// Set when there may be something to store. Only the keeper waits for it, and one that stores just now finds it set when it is done.
     pub(crate) dirty: Notify,
     /// Whether a callback of the user's runs: a handoff may be declined only then.
     pub(crate) in_callback: AtomicBool,

@@ -127,7 +127,11 @@ fn run(scheduler: impl Scheduler + 'static, scenario: impl Fn() + Send + Sync + 
 /// Whether the exploration of a scenario fails, and says so in these words.
 pub(crate) fn fails(says: &str, scenario: impl Fn() + Send + Sync + UnwindSafe + 'static) -> bool {
     let outcome = std::panic::catch_unwind(|| explore_some(5000, scenario));
-    outcome.is_err_and(|payload| crate::task::panic_message(&*payload).contains(says))
+    outcome.is_err_and(|payload| {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        text.is_some_and(|text| text.contains(says))
+    })
 }
 
 /// Runs these futures as tasks, in any order, until all have ended.
