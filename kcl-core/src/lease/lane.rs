@@ -171,8 +171,11 @@ impl Shared {
     /// Drops a lane that nobody waits in, so that the map does not grow with every shard there ever was.
     fn forget_idle_turn(&self, key: &LeaseKey, turn: Arc<Semaphore>) {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // One reference is ours, one the map's.
-        if Arc::strong_count(&turn) == 2 {
+        // One reference is ours, one the map's. Ours goes while nobody else counts: of two who are done at the same time the later one
+        // must find itself alone.
+        let is_idle = Arc::strong_count(&turn) == 2;
+        drop(turn);
+        if is_idle {
             turns.remove(key);
         }
     }
