@@ -122,10 +122,8 @@ struct Coordinator {
     calls: Calls,
     poll: Duration,
     state: Mutex<State>,
-    /// The lock wants attention before the next poll: another deputy is to be named. Only the half that keeps the office waits for it, and
-    /// finds it set when it was busy.
+    /// The lock wants attention before the next poll: another deputy is to be named. One waiter, for whom it is kept; so also below.
     tend: Notify,
-    /// Likewise for the half that assigns.
     role_changed: Notify,
 }
 
