@@ -236,3 +236,15 @@ async fn a_history_keeps_the_latest_events() {
         .collect();
     assert_eq!(kept, [Operation::Scan, Operation::ReadLock]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn old_rows_are_shown_by_what_may_lag_behind_and_by_nothing_else() {
+    let bench = bench();
+    bench.faults.show_old_rows();
+    assert_eq!(bench.store.scan().await.unwrap().leases, []);
+    create(&bench.store).await.unwrap();
+    assert_eq!(bench.store.scan().await.unwrap().leases, []);
+    assert_eq!(bench.store.read(&lease().key).await.unwrap(), Some(lease()));
+    bench.faults.clear();
+    assert_eq!(bench.store.scan().await.unwrap().leases, [lease()]);
+}

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::error::ErrorKind;
+use kcl_core::invariant::Invariant;
 use kcl_core::lease::{Expect, LeaseChange, LeaseStore as _, Outcome};
 use kcl_core::lifecycle::WaitReason;
 use kcl_core::model::LeaseKey;
@@ -597,4 +598,24 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn a_scenario_in_which_an_invariant_is_broken_ends_there_and_tells_which() {
+    let simulation = Simulation::new(1).trace_lines(0);
+    let outcome: Result<(), _> = simulation.attempt(async |fleet| {
+        fleet.start_worker("a", fleet.settings());
+        fleet.settle().await;
+        // Somebody takes a lease from its owner, which is the owner's to give.
+        let lease = fleet.view().leases().swap_remove(0);
+        let seen = Expect::Version(lease.version());
+        fleet
+            .change_lease(&lease.key, seen, LeaseChange::Release)
+            .await
+            .unwrap();
+        fleet.sleep(SECOND).await;
+        unreachable!("the scenario goes no further");
+    });
+    let violation = outcome.unwrap_err();
+    assert_eq!(violation.invariant, Invariant::SingleWriter);
 }

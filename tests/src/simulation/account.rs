@@ -16,6 +16,8 @@ pub struct Account {
     pub seeds: u64,
     /// Their time, in seconds.
     pub simulated: f64,
+    /// The time of the shortest.
+    pub shortest: f64,
     /// What befell the fleets, by kind.
     pub strokes: BTreeMap<&'static str, u64>,
     /// Processes that ended or stood still without being asked.
@@ -112,10 +114,18 @@ impl Spread {
 }
 
 impl Account {
+    /// Before the first story.
+    pub fn none() -> Self {
+        Self {
+            shortest: f64::INFINITY,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn one_seed() -> Self {
         Self {
             seeds: 1,
-            ..Self::default()
+            ..Self::none()
         }
     }
 
@@ -143,6 +153,7 @@ impl Account {
     pub(super) fn close(&mut self, fleet: &Fleet) {
         let (view, tally) = (fleet.view(), fleet.view().tally());
         self.simulated = fleet.now().since_origin().as_secs_f64();
+        self.shortest = self.simulated;
         self.moves = view.moves().len() as u64;
         self.ownerships = tally.ownerships;
         (self.put, self.delivered) = (tally.put, tally.delivered);
@@ -160,7 +171,10 @@ impl Account {
         let handovers = view.handovers();
         self.handovers = handovers.len() as u64;
         for handover in handovers {
-            let killed = self.killed.iter().find(|kill| kill.process == handover.from && kill.at <= handover.first);
+            let killed = self
+                .killed
+                .iter()
+                .find(|kill| kill.process == handover.from && kill.at <= handover.first);
             // One that comes again under its name has its leases at once.
             if let Some(kill) = killed.filter(|kill| handover.to.split('#').next() != Some(kill.name)) {
                 let took = handover.first.saturating_since(kill.at);
@@ -173,6 +187,7 @@ impl Account {
     pub fn add(&mut self, other: Self) {
         self.seeds += other.seeds;
         self.simulated += other.simulated;
+        self.shortest = self.shortest.min(other.shortest);
         for (kind, count) in other.strokes {
             *self.strokes.entry(kind).or_default() += count;
         }
@@ -210,10 +225,11 @@ impl fmt::Display for Account {
         let each = |total| self.per_seed(total);
         writeln!(
             f,
-            "{} seeds, {:.1} simulated hours ({:.0} s each), trace {:016x}",
+            "{} seeds, {:.1} simulated hours ({:.0} s each, at least {:.0} s), trace {:016x}",
             self.seeds,
             self.simulated / 3600.0,
             self.simulated / self.seeds.max(1) as f64,
+            self.shortest,
             self.trace_hash
         )?;
         writeln!(

@@ -28,7 +28,7 @@ const LATENCY: Duration = Duration::from_millis(3);
 /// How often records are put.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How many at a time.
-const RECORDS: u64 = 12;
+const RECORDS: u64 = 6;
 /// More would make a story long rather than hard.
 const MOST_SHARDS: usize = 16;
 

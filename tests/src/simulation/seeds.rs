@@ -12,7 +12,7 @@ pub fn run_seeds(
     go_on: bool,
 ) -> (Account, Vec<Failure>) {
     let next = AtomicU64::new(seeds.start);
-    let all = Mutex::new((Account::default(), Vec::new()));
+    let all = Mutex::new((Account::none(), Vec::new()));
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! What befalls a fleet, and when: a function of the seed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -138,7 +139,8 @@ fn violence(rng: &mut Rng) -> Stroke {
     match rng.below(4) {
         0 | 1 => Stroke::Kill,
         2 => Stroke::Restart,
-        // Up to twice the failover time and more.
+        // Up to twice the failover time and more, and sometimes until everybody has forgotten it.
+        _ if rng.one_in(8) => Stroke::Freeze(millis(rng, 120_000)),
         _ if rng.one_in(2) => Stroke::Freeze(millis(rng, 20_000)),
         _ => Stroke::FreezeLeader(millis(rng, 20_000)),
     }
@@ -166,7 +168,7 @@ fn any_stroke(rng: &mut Rng) -> Stroke {
         19 => Stroke::DelayReply(millis(rng, 10_000)),
         20 => {
             let kinds = [SourceErrorKind::Unavailable, SourceErrorKind::Throttled];
-            let times = 1 + u32::try_from(rng.below(50)).unwrap();
+            let times = 1 + u32::try_from(rng.below(200)).unwrap();
             Stroke::SourceFails(kinds[pick(rng, 2)], times)
         }
         21 => Stroke::SourceHangs,
@@ -180,6 +182,13 @@ fn any_stroke(rng: &mut Rng) -> Stroke {
 }
 
 impl Stroke {
+    /// Everything that can happen, by the name that it is counted under.
+    pub fn kinds() -> BTreeSet<&'static str> {
+        let stories = (0..200).map(Story::of);
+        let strokes = stories.flat_map(|story| story.script.into_iter().map(|turn| turn.stroke.kind()));
+        strokes.collect()
+    }
+
     /// What it is, for counting.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,0 +1,75 @@
+//! A thousand stories of whole fleets, on all cores.
+//!
+//! `KCL_TEST_SEEDS=5000` lets more of them happen; `KCL_TEST_SEED=42` only that one; `KCL_TEST_TRACE=1000` shows the last thousand
+//! events of one that fails.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use kcl_tests::simulation::{Account, Stroke, outcome, run_seeds};
+
+/// The first seed. Long runs of the program `simulate` begin at 0; this one adds to them.
+const FIRST: u64 = 1_000_000_000;
+const STORIES: u64 = 1000;
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn whatever_befalls_a_fleet_every_invariant_holds_and_it_recovers() {
+    let seeds = match setting("KCL_TEST_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => FIRST..FIRST + setting("KCL_TEST_SEEDS").unwrap_or(STORIES),
+    };
+    let lines = setting("KCL_TEST_TRACE").map_or(60, |lines| usize::try_from(lines).unwrap());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (account, failures) = run_seeds(seeds.clone(), cores, lines, false);
+    eprintln!("seeds {seeds:?}\n{account}");
+    for failure in &failures {
+        eprintln!("FAILED {failure}");
+    }
+    assert!(failures.is_empty(), "{} stories failed", failures.len());
+    if seeds.end - seeds.start >= 100 {
+        were_hard_enough(&account);
+    }
+}
+
+/// What makes a run of many stories worth something.
+fn were_hard_enough(account: &Account) {
+    assert!(account.shortest >= 300.0, "a story of {} s", account.shortest);
+    for (what, total, least) in [
+        ("crashes and freezes", account.violent, 1.0),
+        ("splits and merges", account.reshards, 1.0),
+        ("faults", account.faults, 5.0),
+        ("changes of owner", account.moves, 10.0),
+        ("moments with two leaders", account.two_leaders, 0.5),
+        ("records", account.put, 1000.0),
+    ] {
+        let each = account.per_seed(total);
+        assert!(
+            each >= least,
+            "{each} {what} in an average story, and not {least}"
+        );
+    }
+    assert_eq!(account.late_starts, 0, "I7");
+    for kind in Stroke::kinds() {
+        assert!(account.strokes.contains_key(kind), "nobody met: {kind}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_story_event_by_event_and_another_seed_another() {
+    let hash = |seed| outcome(seed).unwrap().trace_hash;
+    let seeds = FIRST..FIRST + 5;
+    let first: Vec<_> = seeds.clone().map(hash).collect();
+    // The second time on threads of their own: nothing may hang on which one it is, or on what ran before.
+    let again: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = seeds.map(|seed| scope.spawn(move || hash(seed))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(first, again);
+    let mut different = first.clone();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), first.len());
+}
