@@ -49,7 +49,10 @@ pub struct Account {
     pub late_batches: Spread,
     /// The same of processes that had been paused.
     pub late_after_pause: Spread,
-    /// From the kill of a process to the first batch, at another one, of a shard that it was busy with: in failover times.
+    /// From a kill until every lease had a living owner, where nothing else was wrong: in failover times.
+    pub clean_failovers: Spread,
+    /// From the kill of a process to the first batch, at another one, of a shard that it was busy with, whatever else went wrong
+    /// meanwhile: in failover times.
     pub failovers: Spread,
     /// From the end of bad times until every lease had a living owner, in seconds.
     pub recoveries: Spread,
@@ -144,6 +147,12 @@ impl Account {
         self.recoveries.add(took);
     }
 
+    pub(super) fn failed_over(&mut self, took: Duration, failover: Duration) {
+        self.clean_failovers
+            .0
+            .push(took.as_secs_f64() / failover.as_secs_f64());
+    }
+
     pub(super) fn balanced(&mut self, moves: usize, least: usize) {
         self.balance_moves += moves as u64;
         self.least_moves += least as u64;
@@ -206,6 +215,7 @@ impl Account {
         self.late_batches.0.extend(other.late_batches.0);
         self.late_after_pause.0.extend(other.late_after_pause.0);
         self.two_leaders += other.two_leaders;
+        self.clean_failovers.0.extend(other.clean_failovers.0);
         self.failovers.0.extend(other.failovers.0);
         self.recoveries.0.extend(other.recoveries.0);
         self.balance_moves += other.balance_moves;
@@ -288,7 +298,12 @@ impl fmt::Display for Account {
         };
         writeln!(
             f,
-            "from a kill to the first batch elsewhere: {}",
+            "failover after a kill, with nothing else wrong: {}",
+            spread(&self.clean_failovers, "failover times")
+        )?;
+        writeln!(
+            f,
+            "from a kill to the first batch elsewhere, whatever else went wrong: {}",
             spread(&self.failovers, "failover times")
         )?;
         writeln!(

@@ -43,9 +43,37 @@ pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), a
         assert!(moves <= least, "{moves} moves where {least} were needed (I13)");
         account.balanced(moves, least);
     }
+    account.failed_over(
+        lose_one(fleet, story.seed, by_count).await,
+        settings.failover_time,
+    );
     check_lineage(&fleet.view());
     let tally = fleet.view().tally();
     assert_eq!(tally.finished + tally.trimmed_unfinished, tally.put, "(I1)");
+}
+
+/// Kills one worker, the leader as likely as any, while nothing else is wrong; tells how long its leases were without an owner.
+async fn lose_one(fleet: &Fleet, seed: u64, by_count: bool) -> Duration {
+    let names: Vec<_> = fleet.view().living().into_keys().collect();
+    let settings = fleet.settings();
+    fleet.kill(&names[usize::try_from(seed).unwrap_or(0) % names.len()]);
+    fleet.put(60);
+    // A clock may be five percent slow. What discovery takes beyond its default comes on top.
+    let discovery = settings
+        .discovery_interval
+        .saturating_sub(Duration::from_millis(500));
+    let missed = settings.failover_time * 106 / 100;
+    let mut bound = missed + Duration::from_secs(2) + discovery;
+    // Loads that have shifted may send a lease to the one that died before anybody can know that it did: then the new owner must be missed
+    // once more, from the handover on. By count nothing is on its way, since there was balance.
+    if !by_count {
+        bound += missed + settings.handoff_timeout;
+    }
+    let took = fleet
+        .wait_until("what a worker had has another owner (I12)", bound, all_are_held)
+        .await;
+    fleet.settle().await;
+    took
 }
 
 /// Waits until there is balance and nothing moves, and tells how many moves there were until then.
