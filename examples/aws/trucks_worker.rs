@@ -156,7 +156,7 @@ struct TruckTracker {
 #[async_trait]
 impl RecordProcessor for TruckTracker {
     async fn initialize(&mut self, shard: &ShardContext) -> Result<StartFrom, ProcessorError> {
-        self.journal.event(shard, "initialized")?;
+        self.journal.began(shard)?;
         Ok(StartFrom::Checkpoint)
     }
 
@@ -206,6 +206,13 @@ impl Journal {
 
     fn event(&self, shard: &ShardContext, event: &str) -> std::io::Result<()> {
         self.append(&self.line(shard, event).to_string())
+    }
+
+    /// With the token that tells this ownership of the shard from every other.
+    fn began(&self, shard: &ShardContext) -> std::io::Result<()> {
+        let mut line = self.line(shard, "initialized");
+        line["token"] = json!(shard.fencing_token().as_u64());
+        self.append(&line.to_string())
     }
 
     fn records(&self, shard: &ShardContext, batch: &RecordBatch) -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! What the cross-crate suites share: a [test bed](bed) of Kinesis and DynamoDB servers, [fleets](fleet) of processes, and [waiting](wait) for conditions.
+//! What the cross-crate suites share: a [test bed](bed) of Kinesis and DynamoDB servers, [fleets](fleet) of processes, [chaos](chaos) for them, and [waiting](wait) for conditions.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +8,7 @@
 )]
 
 pub mod bed;
+pub mod chaos;
 pub mod figures;
 pub mod fleet;
 pub mod judge;

@@ -103,6 +103,11 @@ impl TestBed {
         config(&self.servers.first_dynamo().endpoint)
     }
 
+    /// The endpoint of the DynamoDB of [`dynamo_config`](Self::dynamo_config).
+    pub fn dynamo_endpoint(&self) -> &str {
+        &self.servers.first_dynamo().endpoint
+    }
+
     /// What serves [`dynamo_config`](Self::dynamo_config), for reports.
     pub fn dynamo_name(&self) -> &str {
         &self.servers.first_dynamo().name

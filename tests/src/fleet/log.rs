@@ -1,5 +1,6 @@
 //! The logs of producer and workers: one JSON object per line.
 
+use kcl_core::model::{RecordPosition, SequenceNumber};
 use serde_json::Value;
 
 /// A sequence number as logged, in numeric order: digits without leading zeros, so longer is larger.
@@ -18,6 +19,15 @@ impl Sequence {
             digits: text.len(),
             text,
             sub,
+        }
+    }
+
+    /// The same as the core has it.
+    pub fn position(&self) -> RecordPosition {
+        let sequence = SequenceNumber::new(self.text.clone()).expect("a stream gives out sequence numbers");
+        RecordPosition {
+            sequence,
+            sub_sequence: self.sub,
         }
     }
 }
@@ -75,6 +85,24 @@ pub struct Put {
 /// The first whole line that is not an entry.
 pub fn worker_log(text: &str) -> Result<Vec<Entry>, String> {
     lines(text, entry)
+}
+
+/// Reads the tokens of the ownerships in a worker's log, in the order of their beginnings.
+///
+/// # Errors
+///
+/// The first whole line that says of a beginning no token.
+pub fn tokens(text: &str) -> Result<Vec<u64>, String> {
+    let token = |line: &Value| {
+        let begins = line.get("event")?.as_str()? == "initialized";
+        if begins {
+            line.get("token")?.as_u64().map(Some)
+        } else {
+            Some(None)
+        }
+    };
+    let tokens = lines(text, token)?;
+    Ok(tokens.into_iter().flatten().collect())
 }
 
 /// Reads a producer's log; its last line may be torn, too.
@@ -144,6 +172,13 @@ mod tests {
         };
         assert_eq!(worker_log(log), Ok(vec![expected]));
         assert_eq!(worker_log("{\"t\":2,\"wor"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn each_beginning_has_a_token() {
+        let log = "{\"event\":\"initialized\",\"token\":7}\n{\"event\":\"record\"}\n{\"event\":\"initialized\",\"token\":9}\n";
+        assert_eq!(tokens(log), Ok(vec![7, 9]));
+        assert!(tokens("{\"event\":\"initialized\"}\n").is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::log::{Entry, Put, producer_log, worker_log};
+use super::log::{Entry, Put, producer_log, tokens, worker_log};
 use crate::bed::TestBed;
 use crate::wait::eventually;
 
@@ -87,6 +87,17 @@ impl Scene {
 
     /// Starts a program that logs into a file of this name; what it prints goes to another beside it.
     pub fn start(&self, program: &Path, name: &str, arguments: &[&str]) -> Process {
+        self.start_in(program, name, arguments, &[])
+    }
+
+    /// The same with variables of its own in its environment.
+    pub fn start_in(
+        &self,
+        program: &Path,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Process {
         let log = self.folder.join(format!("{name}.jsonl"));
         let output = self.folder.join(format!("{name}.out"));
         let printed = File::create(&output).expect("the folder is writable");
@@ -95,6 +106,7 @@ impl Scene {
         for name in &self.hidden {
             command.env_remove(name);
         }
+        command.envs(environment.iter().copied());
         let child = command
             .args(arguments)
             .arg("--log")
@@ -138,6 +150,11 @@ impl Process {
         self.child.id()
     }
 
+    /// The tokens of the ownerships that a worker has begun, in the order of their beginnings in [`entries`](Self::entries).
+    pub fn tokens(&self) -> Vec<u64> {
+        tokens(&self.text()).unwrap_or_else(|problem| panic!("{}: {problem}", self.log.display()))
+    }
+
     /// What a worker has logged until now.
     pub fn entries(&self) -> Vec<Entry> {
         worker_log(&self.text()).unwrap_or_else(|problem| panic!("{}: {problem}", self.log.display()))
@@ -156,14 +173,33 @@ impl Process {
 
     /// Asks it to end, as an orchestrator does: SIGTERM.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Lets it stand still, as a host does that is suspended: SIGSTOP.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on: SIGCONT.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let status = Command::new("kill")
-            .args(["-TERM", &self.id().to_string()])
+            .args([&format!("-{signal}"), &self.id().to_string()])
             .status();
         assert!(
             status.is_ok_and(|status| status.success()),
             "{} could not be signalled",
             self.name
         );
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the process is ours")
     }
 
     /// Waits until it has ended by itself.
@@ -183,8 +219,7 @@ impl Process {
     ///
     /// How it ended and what it printed last.
     pub fn check_alive(&mut self) -> Result<(), String> {
-        let ended = self.child.try_wait().expect("the process is ours");
-        ended.map_or(Ok(()), |status| {
+        self.status().map_or(Ok(()), |status| {
             Err(format!("{} ended ({status}):{}", self.name, self.printed()))
         })
     }
