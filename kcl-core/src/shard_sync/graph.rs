@@ -1,17 +1,19 @@
 //! The shards of a stream and how they came from each other, and which hash keys a set of them covers.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{HashKeyRange, ShardId};
+use crate::model::{HashKeyRange, SequenceNumber, ShardId};
 use crate::source::Shard;
 
 /// The listed shards of one stream, linked to their parents and children as far as those are listed too.
 ///
 /// The order of the listing does not matter. A parent that is not listed is trimmed, which is no error.
-/// A shard comes after its parents in **lineage order**: by first sequence number, then by id. A link that contradicts this
-/// order (a shard that is its own parent, a cycle) is ignored and told by [`ignored_links`](Self::ignored_links),
-/// so that every walk along the links ends.
+/// A shard comes after its parents in **lineage order**, and otherwise by first sequence number, then by id. A link that would close a circle
+/// (a shard that is its own parent, or its own ancestor) is ignored and told by [`ignored_links`](Self::ignored_links), so that every walk
+/// along the links ends.
+///
+/// Sequence numbers alone would not do: kinesis-mock lists a merged shard with the first sequence number of one of its parents, which may be
+/// below that of the other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ShardGraph {
     shards: BTreeMap<ShardId, Shard>,
@@ -36,21 +38,50 @@ impl ShardGraph {
         }
         let mut graph = Self::default();
         let mut in_order: Vec<&Shard> = shards.values().collect();
-        in_order.sort_by(|a, b| lineage_order(a, b));
-        graph.lineage = in_order.iter().map(|shard| shard.id.clone()).collect();
-        for shard in shards.values() {
-            for parent in &shard.parents {
-                match shards.get(parent) {
-                    None => {}
-                    Some(parent) if lineage_order(parent, shard).is_lt() => graph.link(parent, shard),
-                    Some(parent) => {
-                        graph.ignored.insert((shard.id.clone(), parent.id.clone()));
-                    }
-                }
+        in_order.sort_by_key(|shard| age(shard));
+        let links = in_order.iter().flat_map(|child| {
+            let listed = child.parents.iter().filter_map(|parent| shards.get(parent));
+            listed.map(move |parent| (parent, *child))
+        });
+        // Links from the older to the younger close no circle among themselves; each of the others may.
+        let (forward, backward): (Vec<_>, Vec<_>) =
+            links.partition(|(parent, child)| age(parent) < age(child));
+        for (parent, child) in forward {
+            graph.link(parent, child);
+        }
+        for (parent, child) in backward {
+            if parent.id == child.id || graph.ancestors(&parent.id).contains(&child.id) {
+                graph.ignored.insert((child.id.clone(), parent.id.clone()));
+            } else {
+                graph.link(parent, child);
             }
         }
+        graph.lineage = graph.lineage_of(&shards);
         graph.shards = shards;
         graph
+    }
+
+    /// Every shard after all its parents, and of those that may be next the oldest first.
+    fn lineage_of(&self, shards: &BTreeMap<ShardId, Shard>) -> Vec<ShardId> {
+        let parents = |shard: &Shard| self.parents.get(&shard.id).map_or(0, BTreeSet::len);
+        let mut missing: BTreeMap<&ShardId, usize> =
+            shards.values().map(|shard| (&shard.id, parents(shard))).collect();
+        let roots = shards.values().filter(|shard| parents(shard) == 0);
+        let mut next: BTreeSet<_> = roots.map(age).collect();
+        let mut lineage = Vec::with_capacity(shards.len());
+        while let Some((_, shard)) = next.pop_first() {
+            for child in self.children.get(shard).into_iter().flatten() {
+                let Some(missing) = missing.get_mut(child) else {
+                    continue;
+                };
+                *missing -= 1;
+                if *missing == 0 {
+                    next.extend(shards.get(child).map(age));
+                }
+            }
+            lineage.push(shard.clone());
+        }
+        lineage
     }
 
     fn link(&mut self, parent: &Shard, child: &Shard) {
@@ -114,14 +145,15 @@ impl ShardGraph {
         self.lineage.iter().filter_map(|id| self.shards.get(id))
     }
 
-    /// The links from a child to a parent that were ignored because the parent does not come before the child.
+    /// The links from a child to a parent that were ignored because the child comes before the parent by other links, or is it.
     pub fn ignored_links(&self) -> impl Iterator<Item = (&ShardId, &ShardId)> {
         self.ignored.iter().map(|(child, parent)| (child, parent))
     }
 }
 
-fn lineage_order(a: &Shard, b: &Shard) -> Ordering {
-    (&a.starting_sequence, &a.id).cmp(&(&b.starting_sequence, &b.id))
+/// What shards are ordered by where no link says more.
+fn age(shard: &Shard) -> (&SequenceNumber, &ShardId) {
+    (&shard.starting_sequence, &shard.id)
 }
 
 /// Picks one of two entries for the same shard, whichever came first.
@@ -231,6 +263,22 @@ mod tests {
         assert_eq!(ignored, [(&id(1), &id(1)), (&id(1), &id(2))]);
     }
 
+    /// As kinesis-mock lists a merge: with the starting sequence number of one of the parents, below that of the other.
+    #[test]
+    fn a_child_with_a_lower_sequence_number_than_a_parent_comes_after_it_all_the_same() {
+        let graph = ShardGraph::new([
+            shard(4, &[], 10),
+            shard(5, &[], 11),
+            shard(6, &[4, 5], 10),
+            shard(7, &[6], 10),
+        ]);
+        assert_eq!(graph.ancestors(&id(6)), BTreeSet::from([id(4), id(5)]));
+        assert_eq!(graph.children(&id(5)).count(), 1);
+        assert_eq!(graph.ignored_links().count(), 0);
+        let order: Vec<_> = graph.in_lineage_order().map(|shard| shard.id.clone()).collect();
+        assert_eq!(order, [id(4), id(5), id(6), id(7)]);
+    }
+
     #[test]
     fn a_shard_listed_twice_counts_once_and_is_closed_if_either_says_so() {
         let open = shard(1, &[], 10);
@@ -285,8 +333,15 @@ mod tests {
             links in proptest::collection::vec((0_u128..8, proptest::collection::vec(0_u128..8, 0..3), 0_u128..4), 0..12),
         ) {
             let graph = ShardGraph::new(links.iter().map(|(n, parents, seq)| shard(*n, parents, *seq)));
+            let mut seen = BTreeSet::new();
             for shard in graph.in_lineage_order() {
                 prop_assert!(!graph.ancestors(&shard.id).contains(&shard.id));
+                prop_assert!(graph.ancestors(&shard.id).is_subset(&seen));
+                seen.insert(shard.id.clone());
+            }
+            prop_assert_eq!(seen.len(), graph.shards.len());
+            for (child, parent) in graph.ignored_links() {
+                prop_assert!(child == parent || graph.ancestors(parent).contains(child), "{} names {}", child, parent);
             }
         }
 

@@ -203,7 +203,7 @@ pub enum CreateReason {
 /// Something in the listing or the table that does not fit together. Nothing is skipped because of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Anomaly {
-    /// A shard names a parent that does not come before it; the link is ignored.
+    /// A shard names a parent that came from it, or itself; the link is ignored.
     IgnoredParentLink {
         /// The shard.
         child: ShardId,

@@ -194,6 +194,24 @@ fn a_leased_shard_that_the_listing_does_not_show_yet_vouches_for_its_parents() {
     assert!(created(&plan(&[shard(1, &[], 10)], &[child], InitialPosition::Latest)).is_empty());
 }
 
+/// As kinesis-mock lists a merge: with the starting sequence number of one of the parents, below that of the other.
+#[test]
+fn a_merged_shard_with_a_parents_sequence_number_vouches_for_both_after_their_cleanup() {
+    let mut child = shard(6, &[4, 5], 10);
+    child.closed = false;
+    let shards = [shard(4, &[], 10), shard(5, &[], 11), child];
+    let mut leases = [4, 5].map(|n| lease(n, Position::ShardEnd)).to_vec();
+    leases
+        .iter_mut()
+        .for_each(|parent| parent.children = [id(6)].into());
+    let done = RecordPosition::plain(SequenceNumber::from(20));
+    leases.push(lease(6, Position::Record(done)));
+    let deleted = plan_cleanup(&ShardGraph::new(shards.clone()), true, &leases);
+    assert_eq!(deleted.len(), 2);
+    let plan = plan(&shards, &leases[2..], InitialPosition::TrimHorizon);
+    assert_eq!(plan, SyncPlan::default(), "what was read is not read again");
+}
+
 #[test]
 fn an_open_parent_and_a_link_in_a_circle_are_told_and_skip_nothing() {
     let mut open = shard(1, &[1], 10);
