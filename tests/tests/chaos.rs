@@ -16,11 +16,11 @@ use kcl_tests::chaos::round::round;
 
 const SHAPE: Shape = Shape {
     places: 4,
-    shards: 4,
+    shards: 6,
     rate: 100,
     failover: Duration::from_secs(3),
     chaos: Duration::from_secs(20),
-    disturbances: 7,
+    disturbances: 12,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

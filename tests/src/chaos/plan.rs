@@ -198,6 +198,7 @@ impl Kind {
                 ];
                 let fault = pick(&faults, rng);
                 let one_in = pick(&[1, 1, 2, 4], rng);
+                let one_in = if fault == Fault::Partition { 1 } else { one_in };
                 disturbed(Disturbance { fault, one_in }, shape, rng)
             }
         }
