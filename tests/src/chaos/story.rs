@@ -89,8 +89,8 @@ pub fn ownerships(logs: &[Vec<Entry>], tokens: &[Vec<u64>]) -> Vec<Ownership> {
     all
 }
 
-/// Checks what is to hold when all is over: that no record is lost (I1), that checkpoints did not fall from one ownership to the next (I3),
-/// that tokens rise (I5), and that each ownership starts at or before its checkpoint and takes every record in order (I8).
+/// Checks what is to hold when all is over: that no record is lost (I1), that tokens rise (I5), that each ownership starts at or before its
+/// checkpoint and takes every record in order (I8), and that no child overtakes its parents (I9).
 ///
 /// # Errors
 ///
@@ -168,31 +168,24 @@ impl Teller {
         let mut lease = Lease::unowned(id, checkpoint.unwrap_or(Position::TrimHorizon));
         let worker = WorkerId::new(&own.worker).expect("a worker's own id");
         (lease.owner, lease.counter) = (Some(worker.clone()), own.token);
-        let write = |change: LeaseChange, expect: Expect| {
-            let written = Written {
-                process: process.clone(),
-                worker: worker.clone(),
-                // Nothing is known here of the clock by which a worker believes in its lease.
-                failover: Duration::from_secs(1_000_000),
-                key: shard.clone(),
-                expect,
-                change,
-                incarnation: incarnation(own.log),
-                after: lease.clone(),
-                now: self.now,
-            };
-            Observation::Written(Box::new(written))
+        let renewed = Written {
+            process: process.clone(),
+            worker,
+            // Nothing is known here of the clock by which a worker believes in its lease.
+            failover: Duration::from_secs(1_000_000),
+            key: shard.clone(),
+            expect: Expect::Version(lease.version()),
+            change: LeaseChange::Renew {
+                throughput: None,
+                identity: None,
+            },
+            incarnation: incarnation(own.log),
+            after: lease,
+            now: self.now,
         };
-        let renew = LeaseChange::Renew {
-            throughput: None,
-            identity: None,
-        };
-        let renewed = write(renew, Expect::Version(lease.version()));
-        // The teller knows the row when an ownership begins and not what becomes of it, so it takes it away again.
-        let forgotten = write(LeaseChange::Delete, Expect::Version(lease.version()));
         let at = self.now;
         if !same {
-            self.see(&renewed)?;
+            self.see(&Observation::Written(Box::new(renewed)))?;
         }
         self.see(&Observation::Started {
             process: process.clone(),
@@ -215,7 +208,8 @@ impl Teller {
                 at,
             })?;
         }
-        if same { Ok(()) } else { self.see(&forgotten) }
+        // The teller knows the row when an ownership begins and not what becomes of it, so it takes it away again.
+        self.see(&Observation::Removed { key: shard })
     }
 }
 
