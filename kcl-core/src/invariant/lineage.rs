@@ -114,8 +114,8 @@ impl<'a> Family<'a> {
         let is_there = self.shards.get(key).is_some_and(|shard| !shard.forgotten);
         let parents = self.shards.get(key).map_or(&[][..], |shard| &shard.parents);
         is_there
-            && !self.is_passed(key)
             && self.table.row(key).is_none()
+            && !self.is_passed(key)
             && parents.iter().all(|parent| self.is_finished(parent))
     }
 

@@ -36,11 +36,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kcl_core::error::Error;
-use kcl_core::invariant::{Observation, Process, Violation};
+use kcl_core::invariant::{Lineage, Observation, Process, Violation};
 use kcl_core::lease::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
 use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
 use kcl_core::rng::Rng;
 use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::shard_sync::SYNC_INTERVAL;
 use kcl_core::status::WorkerStatus;
 use kcl_core::task::TaskScope;
 use kcl_core::time::{Clock, ClockExt as _, Moment};
@@ -392,21 +393,32 @@ impl Fleet {
     /// # Panics
     ///
     /// When it does not hold within the limit.
+    #[expect(clippy::panic, reason = "a simulation fails as tests do")]
     pub async fn wait_until(
         &self,
         what: &str,
         limit: Duration,
-        mut holds: impl FnMut(&View<'_>) -> bool,
+        holds: impl FnMut(&View<'_>) -> bool,
     ) -> Duration {
+        match self.wait_for(limit, holds).await {
+            Some(took) => took,
+            None => panic!("not within {limit:?}: {what}"),
+        }
+    }
+
+    /// As [`wait_until`](Self::wait_until); nothing when the condition does not hold within the limit.
+    async fn wait_for(&self, limit: Duration, mut holds: impl FnMut(&View<'_>) -> bool) -> Option<Duration> {
         let begun = self.now();
         let deadline = begun + limit;
         loop {
             let changed = self.oracle().changed();
             if holds(&self.view()) {
-                return self.now().saturating_since(begun);
+                return Some(self.now().saturating_since(begun));
             }
             let now = self.now();
-            assert!(now < deadline, "not within {limit:?}: {what}");
+            if now >= deadline {
+                return None;
+            }
             tokio::select! {
                 biased;
                 () = changed => {}
@@ -415,20 +427,26 @@ impl Fleet {
         }
     }
 
-    /// Waits until the fleet is at rest: see [`View::is_settled`]. Returns how long that took. A record that was lost breaks an
-    /// invariant then, which ends the simulation.
+    /// Waits until the fleet is at rest: see [`View::is_settled`]. Returns how long that took. A shard that lacks its lease for too
+    /// long meanwhile breaks an invariant, and so does a record that was lost, which ends the simulation.
     ///
     /// # Panics
     ///
     /// When that takes more than five minutes of virtual time.
+    #[expect(clippy::panic, reason = "a simulation fails as tests do")]
     pub async fn settle(&self) -> Duration {
+        let (mut lineage, mut followed) = (Lineage::new(SYNC_INTERVAL), Ok(()));
         let took = self
-            .wait_until("the fleet settles", SETTLE, |view| view.is_settled())
+            .wait_for(SETTLE, |view| {
+                followed = lineage.look(self.now(), &view.lacking());
+                followed.is_err() || view.is_settled()
+            })
             .await;
-        if let Err(violation) = self.oracle().ask(|checker| checker.at_rest()) {
+        let at_rest = || self.oracle().ask(|checker| checker.at_rest());
+        if let Err(violation) = followed.and_then(|()| at_rest()) {
             self.fail(violation).await;
         }
-        took
+        took.unwrap_or_else(|| panic!("not within {SETTLE:?}: the fleet settles"))
     }
 
     /// Ends the simulation, since this invariant is broken. It never returns: the scenario goes no further.
