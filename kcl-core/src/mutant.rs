@@ -26,6 +26,8 @@ pub enum Mutant {
     TokenNotRaised,
     /// What is delivered is stored, finished or not.
     CheckpointBeforeFinish,
+    /// What the processor failed at is never tried again.
+    NoRetry,
     /// The record at which the processor failed is left out.
     SkipOnError,
     /// A batch in which the processor failed counts as finished.
@@ -66,7 +68,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every bug there is.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -77,6 +79,7 @@ impl Mutant {
         Self::DeadlineFromReply,
         Self::TokenNotRaised,
         Self::CheckpointBeforeFinish,
+        Self::NoRetry,
         Self::SkipOnError,
         Self::BatchDroppedOnError,
         Self::BatchDroppedOnPanic,

@@ -116,6 +116,43 @@ fn arrows_between_the_packages_point_one_way() {
 }
 
 #[test]
+fn deliberate_bugs_are_in_no_release() {
+    const FEATURE: &str = "mutants";
+    let packages = packages();
+    let mut users = Vec::new();
+    for package in &packages {
+        let name = text(&package["name"]);
+        let features = package["features"].as_object().expect("features");
+        for (feature, enables) in features {
+            let enables = array(enables).iter().map(text);
+            let is_mutant = |enabled: &str| enabled.split('/').next_back() == Some(FEATURE);
+            let culprits: Vec<_> = enables.filter(|enabled| is_mutant(enabled)).collect();
+            assert!(culprits.is_empty(), "{feature} of {name} enables {culprits:?}");
+        }
+        for dependency in array(&package["dependencies"]) {
+            if array(&dependency["features"])
+                .iter()
+                .any(|feature| text(feature) == FEATURE)
+            {
+                users.push(name);
+            }
+            assert_ne!(text(&dependency["name"]), "kcl-mutants", "{name}");
+        }
+    }
+    assert_eq!(users, ["kcl-mutants"]);
+    let user = packages.iter().find(|package| package["name"] == users[0]);
+    // An empty list of registries: it is published nowhere.
+    assert!(array(&user.expect("it is there")["publish"]).is_empty());
+    let core = packages.iter().find(|package| package["name"] == "kcl-core");
+    let features = &core.expect("it is there")["features"];
+    assert_eq!(
+        array(&features[FEATURE]),
+        [] as [Value; 0],
+        "the feature has another name by now"
+    );
+}
+
+#[test]
 fn sdk_crates_are_built_with_lean_features() {
     let mut seen = 0;
     for package in packages() {

@@ -422,7 +422,10 @@ impl ShardConsumer {
 
     async fn hold(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Hold);
-        let pause = std::mem::take(&mut self.pause);
+        let pause = match mutant::active(Mutant::NoRetry) {
+            true => Duration::from_secs(1 << 30),
+            false => std::mem::take(&mut self.pause),
+        };
         match self.pause_for(pause).await {
             Some(ConsumerEvent::ReopenRequested) | None => ConsumerEvent::RetryDue,
             Some(event) => event,

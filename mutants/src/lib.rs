@@ -1,0 +1,31 @@
+//! The test of the tests: deliberate bugs, each made at the one decision that it breaks, and the invariants that find it.
+//!
+//! [`hunt`] lets whole fleets with a bug live through [stories](kcl_tests::simulation) until something is found broken. A bug that is
+//! not found by one of the invariants named in the [`table`] is a hole in what checks them.
+
+mod table;
+
+use kcl_core::invariant::Invariant;
+use kcl_core::mutant::{self, Mutant};
+use kcl_tests::simulation::{Failure, outcome};
+
+pub use table::table;
+
+/// So many stories are told before a bug counts as not found.
+pub const MOST_SEEDS: u64 = 1000;
+
+/// A bug, and what should be found broken because of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The bug.
+    pub mutant: Mutant,
+    /// Any of these may be the first to be seen.
+    pub breaks: &'static [Invariant],
+    /// What it does to an application.
+    pub harm: &'static str,
+}
+
+/// The first story in which something is found, of those before [`MOST_SEEDS`]. It is told on the calling thread.
+pub fn hunt(bug: Mutant) -> Option<Failure> {
+    (0..MOST_SEEDS).find_map(|seed| mutant::with(bug, || outcome(seed)).err())
+}
