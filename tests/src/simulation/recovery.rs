@@ -1,17 +1,20 @@
-//! What must become of a fleet once nothing goes wrong any more: I10, I12 and I13.
+//! What must become of a fleet once nothing goes wrong any more: I10, I12, I13 and what I14 says of that time.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kcl_core::assignment::Strategy;
+use kcl_core::invariant::{
+    Violation, check_cover, check_led, check_moves, check_owned, check_rest, least_moves, led_within,
+    owned_within,
+};
 use kcl_core::lease::Lease;
-use kcl_core::model::WorkerId;
-use kcl_core::shard_sync::cover;
 use kcl_testkit::fleet::{Fleet, View};
 
 use super::account::Account;
 use super::story::Story;
 
+/// How long calls that were lost in bad times may yet be waited for.
+const LAST_CALLS: Duration = Duration::from_secs(5);
 /// How long nothing may move once there is balance.
 const QUIET: Duration = Duration::from_secs(25);
 /// How long a fleet may take until it is in balance.
@@ -24,11 +27,18 @@ const BALANCE: Duration = Duration::from_secs(120);
 /// When it is not in time, leases do not cover the stream, or the balance does not settle.
 pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), account: &mut Account) {
     let settings = fleet.settings();
-    // Whoever has to be missed, then a leader to be missed, then one that looks and gives away.
-    let bound = settings.failover_time * 3 + Duration::from_secs(10);
-    let owned = fleet
-        .wait_until("every lease has a living owner (I12)", bound, all_are_held)
+    let led = fleet
+        .wait_until(
+            "somebody living leads (I14)",
+            led_within(&settings) + LAST_CALLS,
+            somebody_leads,
+        )
         .await;
+    let left = owned_within(&settings).saturating_sub(led);
+    let owned = led
+        + fleet
+            .wait_until("every lease has a living owner (I12)", left, all_are_held)
+            .await;
     account.recovered(owned);
     fleet.sleep(Duration::from_secs(5)).await;
     fleet.stop_producing();
@@ -37,17 +47,17 @@ pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), a
     balance(fleet, by_count).await;
     let before = fleet.view().moves().len();
     join();
-    let least = least_moves(&fleet.view());
+    let least = needed_moves(&fleet.view());
     let moves = balance(fleet, by_count).await - before;
     if by_count {
-        assert!(moves <= least, "{moves} moves where {least} were needed (I13)");
+        ask(fleet, check_moves(moves, least)).await;
         account.balanced(moves, least);
     }
     account.failed_over(
         lose_one(fleet, story.seed, by_count).await,
         settings.failover_time,
     );
-    check_lineage(&fleet.view());
+    ask(fleet, check_cover(&fleet.view().leases())).await;
     let tally = fleet.view().tally();
     assert_eq!(tally.finished + tally.trimmed_unfinished, tally.put, "(I1)");
 }
@@ -79,7 +89,7 @@ async fn lose_one(fleet: &Fleet, seed: u64, by_count: bool) -> Duration {
 /// Waits until there is balance and nothing moves, and tells how many moves there were until then.
 async fn balance(fleet: &Fleet, by_count: bool) -> usize {
     let is_even = |view: &View<'_>| {
-        (!by_count || least_moves(view) == 0) && !view.leases().iter().any(Lease::is_in_handoff)
+        (!by_count || needed_moves(view) == 0) && !view.leases().iter().any(Lease::is_in_handoff)
     };
     let begun = fleet.now();
     loop {
@@ -93,54 +103,32 @@ async fn balance(fleet: &Fleet, by_count: bool) -> usize {
             return moves;
         }
         // What is even by count is so at once; loads are measured, and seen to be other than they were thought.
-        assert!(
-            !by_count,
-            "{} moves after the balance was there (I13)",
-            after - moves
-        );
-        let took = fleet.now().saturating_since(begun);
-        assert!(took < 2 * BALANCE, "moves without an end (I13)");
+        if by_count || fleet.now().saturating_since(begun) > 2 * BALANCE {
+            ask(fleet, check_rest(after - moves, QUIET)).await;
+        }
     }
 }
 
 /// Whether each lease that is not ended is held by the living member that its row names.
 fn all_are_held(view: &View<'_>) -> bool {
-    let living: BTreeMap<WorkerId, _> = view
-        .living()
-        .into_values()
-        .map(|status| (status.worker, status.leases))
-        .collect();
-    let is_held = |lease: &Lease| {
-        let owner = lease.actual_owner().and_then(|owner| living.get(owner));
-        owner.is_some_and(|held| held.contains_key(&lease.key))
-    };
-    view.leases()
-        .iter()
-        .filter(|lease| !lease.is_ended())
-        .all(is_held)
+    check_owned(&view.leases(), &view.holders()).is_ok()
 }
 
-/// Every open shard has a lease that is not ended, and these cover all hash keys once (I10).
-fn check_lineage(view: &View<'_>) {
-    let leases = view.leases();
-    let open = leases.iter().filter(|lease| !lease.is_ended());
-    let cover = cover(open.filter_map(|lease| lease.hash_range));
-    assert!(
-        cover.is_whole(),
-        "the leases do not cover the stream: {cover:?} (I10)"
-    );
+/// Whether the leader lock is held by somebody who lives.
+fn somebody_leads(view: &View<'_>) -> bool {
+    let living = view.holders().into_keys().collect();
+    check_led(view.lock().as_ref(), &living).is_ok()
 }
 
-/// How many leases must move at least until no living worker has two more than another.
-fn least_moves(view: &View<'_>) -> usize {
-    let living = view.living().into_values();
-    let mut counts: Vec<usize> = living.map(|status| status.leases.len()).collect();
-    counts.sort_unstable_by(|a, b| b.cmp(a));
-    let all: usize = counts.iter().sum();
-    let (share, more) = (all / counts.len(), all % counts.len());
-    let target = |place| if place < more { share + 1 } else { share };
-    let too_many = counts.iter().enumerate();
-    too_many
-        .map(|(place, count)| count.saturating_sub(target(place)))
-        .sum()
+/// How many leases must move at least.
+fn needed_moves(view: &View<'_>) -> usize {
+    let counts: Vec<_> = view.holders().into_values().map(|leases| leases.len()).collect();
+    least_moves(&counts)
+}
+
+/// Goes on if that holds, and ends the simulation if not.
+async fn ask(fleet: &Fleet, checked: Result<(), Violation>) {
+    if let Err(violation) = checked {
+        fleet.fail(violation).await;
+    }
 }
