@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kcl_core::invariant::Invariant;
 use kcl_core::mutant::Mutant;
 use kcl_mutants::{Entry, MOST_SEEDS, hunt, table};
-use kcl_tests::simulation::Failure;
+use kcl_tests::simulation::{Failure, outcome};
 
 #[test]
 fn every_bug_stands_in_the_table_once() {
@@ -61,6 +61,15 @@ fn every_bug_is_found_by_an_invariant_that_it_breaks() {
         [&Invariant::Compatible],
         "no bug breaks them"
     );
+}
+
+/// The stories themselves are innocent.
+#[test]
+fn without_a_bug_the_same_stories_end_well() {
+    for seed in 0..5 {
+        let outcome = outcome(seed);
+        assert!(outcome.is_ok(), "{:?}", outcome.err());
+    }
 }
 
 /// What became of one bug.
