@@ -92,7 +92,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`MemoryStream::split`].
+    /// Those of [`MemoryStream::split`](crate::MemoryStream::split).
     pub fn split(&self, shard: &ShardId) -> Result<[ShardId; 2], ReshardError> {
         let children = self.shared.stream.split(shard)?;
         self.shared.oracle.note(&format_args!("{shard} is split"));
@@ -104,7 +104,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`MemoryStream::merge`].
+    /// Those of [`MemoryStream::merge`](crate::MemoryStream::merge).
     pub fn merge(&self, a: &ShardId, b: &ShardId) -> Result<ShardId, ReshardError> {
         let child = self.shared.stream.merge(a, b)?;
         self.shared.oracle.note(&format_args!("{a} and {b} are merged"));
