@@ -231,3 +231,32 @@ fn the_whole_start_takes_no_longer_than_the_start_timeout() {
         assert!((5 * SECOND..=10 * SECOND).contains(&took), "{took:?}");
     });
 }
+
+/// A write is still on its way when it is tried again, and the second try is refused as one too many: nobody knows about the first yet.
+#[test]
+fn a_late_write_that_was_throttled_when_it_was_tried_again_counts_from_its_first_try() {
+    for throttled in 1..=12 {
+        simulate(throttled, async |fleet| {
+            fleet.start_worker("a", fleet.settings());
+            fleet.produce(Duration::from_millis(200), 1);
+            fleet
+                .wait_until("the worker holds its leases", 60 * SECOND, |view| {
+                    view.held("a").len() == 4
+                })
+                .await;
+            fleet.sleep(5 * SECOND).await;
+            let faults = fleet.store_faults("a");
+            let attempt = fleet.settings().failover_time / 6;
+            for _ in 0..4 {
+                faults.once(Operation::Change, Fault::DelayRequest(attempt * 3 / 2));
+            }
+            for _ in 0..4 * throttled {
+                faults.once(Operation::Change, Fault::Fail(StoreErrorKind::Throttled));
+            }
+            // The oracle compares what the worker believes with what the store has accepted (I6).
+            fleet.sleep(30 * SECOND).await;
+            fleet.stop_producing();
+            fleet.settle().await;
+        });
+    }
+}

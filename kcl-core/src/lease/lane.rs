@@ -182,14 +182,20 @@ impl Shared {
 
     async fn until_known(&self, write: &Write) -> Result<Outcome, StoreError> {
         let give_up = self.clock.now() + self.limits.resolve;
+        // Of an earlier attempt it is not known whether it will still land.
+        let mut in_doubt = false;
         loop {
             let unknown = match self.attempt(write).await {
                 Ok(Outcome::Applied(row)) => return Ok(Outcome::Applied(row)),
                 Ok(Outcome::Refused { current: Some(row) }) => return Ok(self.judge(write, Some(*row)).1),
                 Ok(Outcome::Refused { current: None }) => None,
-                Err(error) if error.certainty() == Certainty::Definite => return Err(error),
+                Err(error) if error.certainty() == Certainty::Definite && !in_doubt => return Err(error),
+                Err(error) if error.certainty() == Certainty::Definite => {
+                    return Err(still_unknown(&write.key, error));
+                }
                 Err(error) => Some(error),
             };
+            in_doubt |= unknown.is_some();
             let believes = unknown.is_some() && mutant::active(Mutant::LostReplyIsSuccess);
             if let Some(before) = write.before.as_ref().filter(|_| believes) {
                 let after = apply(before, &write.change, self.incarnation);
@@ -246,11 +252,7 @@ impl Shared {
                 Ok(row) => return Ok(row),
                 // The reading failed definitely, but what it should tell about stays unknown.
                 Err(error) if self.clock.now() >= give_up || error.kind() == StoreErrorKind::Data => {
-                    return Err(StoreError::unknown(
-                        error.kind(),
-                        format!("cannot find out what became of a write to {key}"),
-                    )
-                    .with_source(error));
+                    return Err(still_unknown(key, error));
                 }
                 Err(_) => self.clock.sleep(self.limits.pause).await,
             }
@@ -263,6 +265,12 @@ impl Shared {
             .await
             .unwrap_or_else(|_| Err(no_answer(key)))
     }
+}
+
+/// What failed last is known; what became of the write before is not.
+fn still_unknown(key: &LeaseKey, error: StoreError) -> StoreError {
+    let what = format!("cannot find out what became of a write to {key}");
+    StoreError::unknown(error.kind(), what).with_source(error)
 }
 
 fn no_answer(key: &LeaseKey) -> StoreError {
