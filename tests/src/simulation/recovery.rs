@@ -88,8 +88,11 @@ async fn lose_one(fleet: &Fleet, seed: u64, by_count: bool) -> Duration {
 
 /// Waits until there is balance and nothing moves, and tells how many moves there were until then.
 async fn balance(fleet: &Fleet, by_count: bool) -> usize {
+    // What was handed over and not taken up yet would count for nobody.
     let is_even = |view: &View<'_>| {
-        (!by_count || needed_moves(view) == 0) && !view.leases().iter().any(Lease::is_in_handoff)
+        all_are_held(view)
+            && (!by_count || needed_moves(view) == 0)
+            && !view.leases().iter().any(Lease::is_in_handoff)
     };
     let begun = fleet.now();
     loop {
