@@ -38,9 +38,11 @@ fn check(input: &[u8]) {
         check_again_in_json(&said);
     }
     if let Some(said) = from_json(&body) {
-        let whole: Value = serde_json::from_slice(&body).expect("what is understood is JSON");
-        let records = whole.get("Records").and_then(Value::as_array);
-        assert_eq!(said.records.len(), records.map_or(0, Vec::len));
+        // Texts that nobody asks for are passed over without a look into them, so not everything that is understood is JSON throughout.
+        if let Ok(whole) = serde_json::from_slice::<Value>(&body) {
+            let records = whole.get("Records").and_then(Value::as_array);
+            assert_eq!(said.records.len(), records.map_or(0, Vec::len));
+        }
         assert!(said.records.iter().map(Record::size).sum::<usize>() <= said.body_bytes);
         check_again_in_json(&said);
     }

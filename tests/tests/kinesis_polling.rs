@@ -1,4 +1,4 @@
-//! The conformance suite of stream sources, on the Kinesis source against a real protocol server.
+//! The conformance suite of stream sources, on the Kinesis source against a real protocol server, through a proxy that can disturb it.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +7,7 @@
     reason = "helpers of tests: a panic is how they report"
 )]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,11 +15,18 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::StreamStatus;
 use bytes::Bytes;
 use kcl_core::model::{SequenceNumber, ShardId};
+use kcl_core::rng::Rng;
 use kcl_core::source::{Shard, StreamSource};
+use kcl_core::task::{TaskPolicy, TaskScope};
 use kcl_core::time::{Clock, ClockExt as _, TokioClock};
-use kcl_kinesis::KinesisStream;
-use kcl_testkit::source_suite::{FixtureError, PATIENCE, SourceFixture};
+use kcl_kinesis::{KinesisStream, PollingSettings};
+use kcl_testkit::source_suite::{Disturbance, FixtureError, PATIENCE, SourceFixture};
 use kcl_tests::bed::TestBed;
+use kcl_tests::chaos::fault::{Disturbance as OnTheWay, Fault, Service};
+use kcl_tests::chaos::proxy::Proxy;
+
+/// How long a reader has to run into a disturbance.
+const DISTURBED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A stream of its own on the test bed, with two shards.
 struct OnBed {
@@ -26,18 +34,47 @@ struct OnBed {
     stream: String,
     source: KinesisStream,
     clock: TokioClock,
+    /// On the way of the source, and of nobody else.
+    proxy: Arc<Proxy>,
+    scope: TaskScope,
 }
 
 impl OnBed {
     async fn new(bed: TestBed) -> Self {
         let stream = bed.unique("polling");
         bed.create_stream(&stream, 2).await;
+        let nothing_is_kept = Arc::new(|_: &str, _: bool, _: &Bytes| {});
+        let rng = Rng::from_seed(0);
+        let proxy = Proxy::start(Service::Kinesis, bed.kinesis_endpoint(), rng, nothing_is_kept).await;
+        let proxy = proxy.expect("there is a port");
+        let config = bed.kinesis_config().into_builder().endpoint_url(proxy.endpoint());
+        // What is silent is given up sooner than in production.
+        let polling = PollingSettings {
+            request_deadline: Duration::from_secs(2),
+            ..PollingSettings::default()
+        };
         Self {
-            source: KinesisStream::new(&bed.kinesis_config(), &stream),
+            source: KinesisStream::new(&config.build(), &stream).with_polling(polling),
             clock: TokioClock::new(),
             bed,
             stream,
+            proxy: Arc::new(proxy),
+            scope: TaskScope::new(),
         }
+    }
+
+    /// Lets the fault meet the next call of the source.
+    fn meet(&self, fault: Fault) {
+        let before = self.proxy.counts().disturbed;
+        self.proxy.disturb(Some(OnTheWay::always(fault)));
+        let (proxy, clock) = (Arc::clone(&self.proxy), self.clock);
+        self.scope.spawn("disturbance", TaskPolicy::Job, async move {
+            let until = clock.now() + DISTURBED_WITHIN;
+            while proxy.counts().disturbed == before && clock.now() < until {
+                clock.sleep(Duration::from_millis(5)).await;
+            }
+            proxy.disturb(None);
+        });
     }
 
     /// Returns once the stream is ACTIVE again.
@@ -69,6 +106,19 @@ impl SourceFixture for OnBed {
 
     fn clock(&self) -> &dyn Clock {
         &self.clock
+    }
+
+    async fn disturb(&self, disturbance: Disturbance) -> bool {
+        // An iterator of the server lives for minutes, and who polls a shard has it not for himself.
+        let fault = match disturbance {
+            Disturbance::Throttle => Some(Fault::Throttle),
+            Disturbance::Silence => Some(Fault::BlackHole),
+            Disturbance::Expiry | Disturbance::Takeover | _ => None,
+        };
+        if let Some(fault) = fault {
+            self.meet(fault);
+        }
+        fault.is_some()
     }
 
     async fn put(
