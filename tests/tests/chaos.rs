@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use kcl_core::rng::Rng;
 use kcl_tests::bed_or_skip;
-use kcl_tests::chaos::fleet::{Programs, say};
+use kcl_tests::chaos::fleet::say;
 use kcl_tests::chaos::plan::Shape;
 use kcl_tests::chaos::report::Totals;
 use kcl_tests::chaos::round::round;
+use kcl_tests::fleet::drive::Programs;
 
 const SHAPE: Shape = Shape {
     places: 4,

@@ -15,25 +15,8 @@ use super::plan::{Back, Shape};
 use super::proxy::{Proxy, Tap};
 use super::table::{Row, row};
 use crate::bed::TestBed;
-use crate::fleet::processes::{Process, Scene, build_example};
-
-/// The executables of a fleet.
-#[derive(Debug, Clone)]
-pub struct Programs {
-    worker: PathBuf,
-    producer: PathBuf,
-}
-
-impl Programs {
-    /// Builds both, in the profile of the caller.
-    pub fn build() -> Self {
-        let release = !cfg!(debug_assertions);
-        Self {
-            worker: build_example("trucks_worker", release),
-            producer: build_example("trucks_producer", release),
-        }
-    }
-}
+use crate::fleet::drive::Programs;
+use crate::fleet::processes::{Process, Scene};
 
 /// Where a worker runs. Its proxies stay where they are while processes come and go.
 #[derive(Debug)]

@@ -8,13 +8,13 @@ use kcl_core::model::RecordPosition;
 use kcl_core::time::{Clock as _, TokioClock};
 
 use super::drive::{drain, heal, inflict, until};
-use super::fleet::{ChaosFleet, Programs};
+use super::fleet::ChaosFleet;
 use super::plan::{Shape, plan};
 use super::report::Round;
 use super::story::{check, longest_overlap, ownerships, unseen};
 use super::table::Table;
 use crate::bed::TestBed;
-use crate::fleet::drive::lineage;
+use crate::fleet::drive::{Programs, lineage};
 use crate::fleet::leases::owners;
 use crate::fleet::log::{Entry, Event, Put};
 use crate::fleet::oracle::{Evidence, Lineage, held};

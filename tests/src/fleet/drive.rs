@@ -19,8 +19,8 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// The executables of a fleet.
 #[derive(Debug, Clone)]
 pub struct Programs {
-    worker: PathBuf,
-    producer: PathBuf,
+    pub(crate) worker: PathBuf,
+    pub(crate) producer: PathBuf,
 }
 
 impl Programs {
