@@ -57,6 +57,37 @@ fn were_hard_enough(account: &Account) {
     }
 }
 
+/// Stories in which something was broken, each with what it was; see the track record in `docs/reliability.md`.
+const ONCE_BROKEN: [(u64, &str); 9] = [
+    (103_469, "balance was seen while a lease was on its way"),
+    (104_310, "a late write counted as one that did not happen"),
+    (106_518, "a late write counted as one that did not happen"),
+    (111_122, "a late write counted as one that did not happen"),
+    (141_303, "a checkpoint fell after a lost reply and a panic"),
+    (149_060, "a checkpoint fell after a lost reply and a panic"),
+    (
+        143_642,
+        "a worker that stood still gave a finished shard a lease again",
+    ),
+    (
+        147_545,
+        "a worker that stood still gave a finished shard a lease again",
+    ),
+    (
+        150_616,
+        "a worker that stood still gave a finished shard a lease again",
+    ),
+];
+
+#[test]
+fn stories_in_which_something_was_once_broken_end_well() {
+    for (seed, what) in ONCE_BROKEN {
+        if let Err(failure) = outcome(seed) {
+            panic!("{what}: {failure}");
+        }
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_story_event_by_event_and_another_seed_another() {
     let hash = |seed| outcome(seed).unwrap().trace_hash;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::consumer::ownership::{Ownership, Written};
 use crate::error::Causes;
+use crate::lease::hold::HoldVerdict;
 use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError};
 use crate::lifecycle::ConsumerEvent;
 use crate::model::{LeaseKey, ShardId, WorkerId};
@@ -180,6 +181,12 @@ async fn create_and_end(
 ) -> Result<Step, EndError> {
     let services = &own.services;
     for lease in leases {
+        // Whoever stood still for long may be behind others who finished the child too, and whose cleanup took its lease away.
+        if !matches!(own.verdict(), HoldVerdict::GoOn { .. }) {
+            return Ok(Step::Wait(
+                "the lease of the shard must be renewed first".to_owned(),
+            ));
+        }
         let key = lease.key.clone();
         let outcome = services
             .lanes

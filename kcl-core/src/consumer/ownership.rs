@@ -428,12 +428,7 @@ impl Ownership {
                             self.learn(&mut self.lock(), *row);
                         }
                         // Another task's write of the same ownership was answered while this one waited for its turn.
-                        _ if self.row().version() != before.version() => {
-                            let row = self.row();
-                            if change.stores_no_more_than(&row) {
-                                return Written::Applied(Box::new(row));
-                            }
-                        }
+                        _ if self.row().version() != before.version() => {}
                         (Refusal::GaveUp, Some(row)) => {
                             let mut state = self.lock();
                             state.belief.refused = true;
@@ -450,6 +445,11 @@ impl Ownership {
                             self.lost(current.as_deref());
                             return Written::Lost;
                         }
+                    }
+                    // What landed meanwhile may store as much, or more: a processor that began anew after a panic is behind it.
+                    let row = self.row();
+                    if change.stores_no_more_than(&row) {
+                        return Written::Applied(Box::new(row));
                     }
                 }
                 Err(error) => {
