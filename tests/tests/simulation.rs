@@ -58,12 +58,16 @@ fn were_hard_enough(account: &Account) {
 }
 
 /// Stories in which something was broken, each with what it was; see the track record in `docs/reliability.md`.
-const ONCE_BROKEN: [(u64, &str); 9] = [
+const ONCE_BROKEN: [(u64, &str); 10] = [
     (103_469, "balance was seen while a lease was on its way"),
     (104_310, "a late write counted as one that did not happen"),
     (106_518, "a late write counted as one that did not happen"),
     (111_122, "a late write counted as one that did not happen"),
     (141_303, "a checkpoint fell after a lost reply and a panic"),
+    (
+        144_830,
+        "a process may not give back what one before it had under its id",
+    ),
     (149_060, "a checkpoint fell after a lost reply and a panic"),
     (
         143_642,

@@ -163,6 +163,11 @@ impl Roster {
         self.rows.get(worker).is_some_and(|seen| self.lives(&seen.row))
     }
 
+    /// Whether the worker's row has stood still for its failover time. Of a worker without a row nothing is known.
+    pub fn has_died(&self, worker: &WorkerId) -> bool {
+        self.rows.get(worker).is_some_and(|seen| !self.lives(&seen.row))
+    }
+
     fn is_fit(&self, seen: &Seen) -> bool {
         let failover = seen.row.failover.unwrap_or(self.failover);
         seen.doubted.is_none() && !self.watch.is_still_for(&seen.row.id, failover / 2)

@@ -217,10 +217,17 @@ impl Observer {
             }
             () => self.roster.failover_of(owner),
         };
-        match self.watch.is_still_for(&lease.key, patience) {
+        match self.watch.is_still_for(&lease.key, patience) || self.was_given_to_the_dead(lease) {
             true => Hold::Expired,
             false => Hold::Held,
         }
+    }
+
+    /// Whether the row names a worker that is dead and never took the lease up, so that nobody believes in it: to wait for such a lease to
+    /// stand still, too, would be to miss the worker twice. Should it not be dead after all, its first renewal will be refused.
+    fn was_given_to_the_dead(&self, lease: &Lease) -> bool {
+        let next = lease.owner.as_ref().filter(|_| !lease.is_in_handoff());
+        next.is_some_and(|next| !self.is_taken_up(lease) && self.roster.has_died(next))
     }
 
     /// Replaces rows that are older than what this worker wrote: a scan may lag behind.
@@ -365,6 +372,50 @@ mod tests {
             (&plan.moves[0].to, plan.moves[0].reason),
             (&id("me"), Reason::Expired)
         );
+    }
+
+    #[test]
+    fn a_lease_that_was_handed_to_a_worker_which_died_is_free_once_its_death_is_known() {
+        let other = |name| WorkerRow {
+            incarnation: Some(Incarnation::from_random_bytes([2; 16])),
+            ..worker(name, 1)
+        };
+        let mut observer = observer();
+        let mut row = lease(0, Some("a"));
+        renew(&mut row);
+        for second in 0..=20 {
+            match second {
+                0..8 => renew(&mut row),
+                8 => change(&mut row, LeaseChange::BeginHandoff { to: id("b") }),
+                // Its old owner keeps it until it hands it over, whoever is dead.
+                9..12 => renew(&mut row),
+                12 => change(&mut row, LeaseChange::CompleteHandoff),
+                _ => {}
+            }
+            look(
+                &mut observer,
+                second,
+                &[row.clone()],
+                &[worker("a", second), other("b")],
+            );
+            let expected = if second < 12 { Hold::Held } else { Hold::Expired };
+            assert_eq!(view(&observer, 0).hold, expected, "after {second} s");
+        }
+        assert!(view(&observer, 0).barred.contains(&id("b")));
+    }
+
+    #[test]
+    fn a_lease_that_a_worker_took_up_is_watched_for_a_failover_time_though_its_row_stands_still() {
+        let mut observer = observer();
+        let mut row = lease(0, Some("a"));
+        for second in 0..=21 {
+            if second < 12 {
+                renew(&mut row);
+            }
+            look(&mut observer, second, &[row.clone()], &[worker("a", 1)]);
+            let expected = if second < 21 { Hold::Held } else { Hold::Expired };
+            assert_eq!(view(&observer, 0).hold, expected, "after {second} s");
+        }
     }
 
     #[test]

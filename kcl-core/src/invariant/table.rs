@@ -167,9 +167,9 @@ impl History {
                 written.key, written.process
             )
         })?;
-        let begins = self.begins(written) && !self.declines(written);
         Invariant::SingleWriter.check(
-            !begins || matches!(written.change, LeaseChange::Renew { .. }),
+            !self.begins(written)
+                || matches!(written.change, LeaseChange::Renew { .. } | LeaseChange::Release),
             || {
                 format!(
                     "{} began its ownership of {} with a {verb}",
@@ -195,9 +195,10 @@ impl History {
             .is_none_or(|holder| holder.incarnation != written.incarnation)
     }
 
-    /// Whether a worker that is named in the row, and never took the lease up, gives it back.
+    /// Whether a process that the row names, and that never took the lease up, gives it back: what was given to it just now, or what a
+    /// process before it had under the same id.
     fn declines(&self, written: &Written) -> bool {
-        self.holder.is_none() && written.change == LeaseChange::Release
+        self.begins(written) && written.change == LeaseChange::Release
     }
 
     fn follow(&mut self, written: &Written) -> Result<(), Violation> {

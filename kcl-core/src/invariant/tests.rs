@@ -331,6 +331,14 @@ fn a_write_by_the_older_of_two_processes_with_one_id_is_found() {
 }
 
 #[test]
+fn a_process_may_give_back_what_one_before_it_had_under_its_id() {
+    let (mut story, _) = Story::with_five_done("a");
+    story.write("a2", 2, 0, LeaseChange::Release).unwrap();
+    story.own("b", 3, 0);
+    breaks(story.renew("a", 4, 0), Invariant::SingleWriter);
+}
+
+#[test]
 fn an_ownership_that_begins_without_a_renewal_is_found() {
     let mut story = Story::new(1);
     let to = WorkerId::new("a").unwrap();

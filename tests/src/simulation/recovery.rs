@@ -74,10 +74,10 @@ async fn lose_one(fleet: &Fleet, seed: u64, by_count: bool) -> Duration {
         .saturating_sub(Duration::from_millis(500));
     let missed = settings.failover_time * 106 / 100;
     let mut bound = missed + Duration::from_secs(2) + discovery;
-    // Loads that have shifted may send a lease to the one that died before anybody can know that it did: then the new owner must be missed
-    // once more, from the handover on. By count nothing is on its way, since there was balance.
+    // Loads that have shifted may send a lease to the one that died before anybody can know that it did, and it is free once it is handed
+    // over. By count nothing is on its way, since there was balance.
     if !by_count {
-        bound += missed + settings.handoff_timeout;
+        bound += settings.handoff_timeout;
     }
     let took = fleet
         .wait_until("what a worker had has another owner (I12)", bound, all_are_held)
