@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::lease::{Lease, LeaseStore as _};
 use kcl_core::lifecycle::ConsumerEnd;
-use kcl_core::model::{LeaseKey, WorkerId};
+use kcl_core::model::{LeaseKey, Position, WorkerId};
 use kcl_core::processor::{
     CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
 };
@@ -19,7 +19,7 @@ use kcl_core::time::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::worker::Worker;
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::clock::{Skew, SkewedClock};
-use kcl_testkit::faults::{Fault, Link, Operation};
+use kcl_testkit::faults::{Fault, FaultyLeaseStore, Link, Operation};
 use kcl_testkit::fleet::{Fleet, Member};
 use kcl_testkit::{MemoryStream, simulate};
 
@@ -457,4 +457,58 @@ async fn a_checkpoint_of_what_a_broken_processor_was_given_is_refused_and_not_lo
     assert_eq!(worker.status().leases.values().next().unwrap().records, 4);
     worker.drain();
     worker.stopped().await.unwrap();
+}
+
+/// Keeps what it is given.
+struct Keeps {
+    kept: Arc<Mutex<Vec<RecordBatch>>>,
+}
+
+#[async_trait]
+impl RecordProcessor for Keeps {
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.kept.lock().unwrap().push(batch);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_asked_for_while_the_lease_is_given_up_is_fenced() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(1)
+        .clock(Arc::new(clock))
+        .build();
+    stream.put("truck", "1").unwrap();
+    let leases = MemoryLeaseStore::new();
+    let store = FaultyLeaseStore::new(Arc::new(leases.clone()), Arc::new(clock));
+    let faults = store.faults();
+    let kept = Arc::<Mutex<Vec<RecordBatch>>>::default();
+    let theirs = Arc::clone(&kept);
+    let worker = Worker::builder("edges")
+        .worker_id("a")
+        .stream(stream)
+        .leases(store)
+        .processor(move |_: &ShardContext| Keeps {
+            kept: Arc::clone(&theirs),
+        })
+        .settings(Settings {
+            checkpointing: Checkpointing::Manual,
+            ..Settings::default()
+        })
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    clock.sleep(10 * SECOND).await;
+    let batch = kept.lock().unwrap().pop().unwrap();
+    faults.once(Operation::Change, Fault::DelayRequest(SECOND / 2));
+    worker.drain();
+    clock.sleep(SECOND / 10).await;
+    let said = batch.checkpoint().await;
+    assert!(matches!(said, Err(CheckpointError::Fenced)), "{said:?}");
+    assert!(worker.stopped().await.unwrap().is_clean());
+    let rows = leases.scan().await.unwrap().leases;
+    assert!(rows.iter().all(|row| row.owner.is_none()));
+    assert_eq!(rows[0].checkpoint, Position::TrimHorizon, "nobody owns it");
 }

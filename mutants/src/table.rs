@@ -28,7 +28,13 @@ pub fn table() -> Vec<Entry> {
         ),
         entry(
             Mutant::RenewalWithoutCount,
-            &[NoOverlap, SingleWriter, TokenRises, NoStartAfterDeadline],
+            &[
+                NoOverlap,
+                SingleWriter,
+                TokenRises,
+                NoStartAfterDeadline,
+                BalanceSettles,
+            ],
             "leases of healthy workers expire",
         ),
         entry(

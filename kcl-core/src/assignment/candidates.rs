@@ -168,6 +168,12 @@ impl Roster {
         self.rows.get(worker).is_some_and(|seen| !self.lives(&seen.row))
     }
 
+    /// Whether a run of a process is known to be one of another worker than this.
+    pub fn is_of_another(&self, run: Incarnation, worker: &WorkerId) -> bool {
+        let mut rows = self.rows.values().map(|seen| &seen.row);
+        rows.any(|row| row.incarnation == Some(run) && row.id != *worker)
+    }
+
     fn is_fit(&self, seen: &Seen) -> bool {
         let failover = seen.row.failover.unwrap_or(self.failover);
         seen.doubted.is_none() && !self.watch.is_still_for(&seen.row.id, failover / 2)

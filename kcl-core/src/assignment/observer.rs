@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::assignment::candidates::{Roster, Setbacks};
 use crate::assignment::plan::{Candidate, Hold, LeaseView, Snapshot};
 use crate::lease::observe::Watch;
-use crate::lease::{Lease, Scan, Version, WorkerRow};
+use crate::lease::{Lease, Scan, Version, WorkerRow, WriteStamp};
 use crate::model::{LeaseKey, ShardId, StreamKey, WorkerId};
 use crate::mutant::{self, Mutant};
 use crate::time::Moment;
@@ -225,9 +225,18 @@ impl Observer {
 
     /// Whether the row names a worker that is dead and never took the lease up, so that nobody believes in it: to wait for such a lease to
     /// stand still, too, would be to miss the worker twice. Should it not be dead after all, its first renewal will be refused.
+    ///
+    /// That it never took the lease up must be known, and not only look so: a scan may show an older row of a worker than of its lease,
+    /// and a process may still hold what it had when another took its id.
     fn was_given_to_the_dead(&self, lease: &Lease) -> bool {
-        let next = lease.owner.as_ref().filter(|_| !lease.is_in_handoff());
-        next.is_some_and(|next| !self.is_taken_up(lease) && self.roster.has_died(next))
+        let Some(named) = lease.owner.as_ref().filter(|_| !lease.is_in_handoff()) else {
+            return false;
+        };
+        let is_by_another = |stamp: WriteStamp| {
+            stamp.counter == lease.counter && self.roster.is_of_another(stamp.incarnation, named)
+        };
+        let is_untouched = lease.counter == 0 || lease.stamp.is_some_and(is_by_another);
+        is_untouched && self.roster.has_died(named)
     }
 
     /// Replaces rows that are older than what this worker wrote: a scan may lag behind.
@@ -374,12 +383,16 @@ mod tests {
         );
     }
 
+    /// The row of a worker of which every run has another incarnation.
+    fn run(name: &str, incarnation: u8, touches: u64) -> WorkerRow {
+        WorkerRow {
+            incarnation: Some(Incarnation::from_random_bytes([incarnation; 16])),
+            ..worker(name, touches)
+        }
+    }
+
     #[test]
     fn a_lease_that_was_handed_to_a_worker_which_died_is_free_once_its_death_is_known() {
-        let other = |name| WorkerRow {
-            incarnation: Some(Incarnation::from_random_bytes([2; 16])),
-            ..worker(name, 1)
-        };
         let mut observer = observer();
         let mut row = lease(0, Some("a"));
         renew(&mut row);
@@ -392,16 +405,25 @@ mod tests {
                 12 => change(&mut row, LeaseChange::CompleteHandoff),
                 _ => {}
             }
-            look(
-                &mut observer,
-                second,
-                &[row.clone()],
-                &[worker("a", second), other("b")],
-            );
+            let workers = [worker("a", second), run("b", 2, 1)];
+            look(&mut observer, second, &[row.clone()], &workers);
             let expected = if second < 12 { Hold::Held } else { Hold::Expired };
             assert_eq!(view(&observer, 0).hold, expected, "after {second} s");
         }
         assert!(view(&observer, 0).barred.contains(&id("b")));
+    }
+
+    #[test]
+    fn a_lease_taken_up_by_a_process_restarted_under_an_old_id_is_held_though_the_scan_shows_its_old_row() {
+        let mut observer = observer();
+        let mut row = lease(0, Some("b"));
+        for second in 0..=20 {
+            // The process that stamps it is another than the one in the row of the worker.
+            renew(&mut row);
+            let workers = [run("b", 2, 1), run("c", 3, second)];
+            look(&mut observer, second, &[row.clone()], &workers);
+            assert_eq!(view(&observer, 0).hold, Hold::Held, "after {second} s");
+        }
     }
 
     #[test]
@@ -519,14 +541,10 @@ mod tests {
     #[test]
     fn a_lease_that_its_owner_has_not_taken_up_is_arriving() {
         let mut observer = observer();
-        let of = |name, byte| WorkerRow {
-            incarnation: Some(Incarnation::from_random_bytes([byte; 16])),
-            ..worker(name, 1)
-        };
         let mut row = lease(0, Some("a"));
         change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
         change(&mut row, LeaseChange::CompleteHandoff);
-        let workers = [of("a", 1), of("b", 2)];
+        let workers = [worker("a", 1), run("b", 2, 1)];
         look(&mut observer, 0, std::slice::from_ref(&row), &workers);
         assert!(view(&observer, 0).arriving, "written last by a, and named for b");
         row = apply(

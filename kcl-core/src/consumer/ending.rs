@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::consumer::ownership::{Ownership, Written};
 use crate::error::Causes;
 use crate::lease::hold::HoldVerdict;
-use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError};
+use crate::lease::{Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError};
 use crate::lifecycle::ConsumerEvent;
 use crate::model::{LeaseKey, ShardId, WorkerId};
 use crate::shard_sync::{
@@ -182,16 +182,13 @@ async fn create_and_end(
     let services = &own.services;
     for lease in leases {
         // Whoever stood still for long may be behind others who finished the child too, and whose cleanup took its lease away.
-        if !matches!(own.verdict(), HoldVerdict::GoOn { .. }) {
+        let HoldVerdict::GoOn { until } = own.verdict() else {
             return Ok(Step::Wait(
                 "the lease of the shard must be renewed first".to_owned(),
             ));
-        }
+        };
         let key = lease.key.clone();
-        let outcome = services
-            .lanes
-            .change(&key, None, Expect::Absent, LeaseChange::Create(Box::new(lease)))
-            .await?;
+        let outcome = services.lanes.create(lease, until).await?;
         // A refusal says that somebody created it already, which is as good.
         if let Outcome::Applied(row) | Outcome::Refused { current: Some(row) } = outcome
             && names(own, &row)

@@ -10,6 +10,7 @@ mod ending;
 mod fetcher;
 mod invitations;
 mod keeper;
+mod last_known;
 mod leaving;
 mod meter;
 mod ownership;

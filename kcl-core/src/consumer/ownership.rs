@@ -9,14 +9,14 @@ use crate::budget::{ByteBudget, Records};
 use crate::checkpoint::{BatchId, Tracker};
 use crate::consumer::control::Control;
 use crate::consumer::invitations::Invitations;
+use crate::consumer::last_known::{LastKnown, Next};
 use crate::consumer::meter::Meter;
 use crate::flow::{Brakes, Held as HeldBack, Scope};
 use crate::invariant::{Invariant, Violation};
 use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
 use crate::lease::resolve::{Refusal, judge_refusal};
 use crate::lease::{
-    Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError,
-    StoreErrorKind,
+    Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError, StoreErrorKind,
 };
 use crate::lifecycle::{Backlog, Behind, Progress, WaitReason};
 use crate::metrics::Metrics;
@@ -91,36 +91,17 @@ pub(crate) struct Ownership {
 }
 
 struct State {
-    row: Lease,
+    known: LastKnown,
     belief: Belief,
     /// Since when no batch may start, if none may.
     suspended: Option<Moment>,
     /// Whether a write that gives the lease up was sent.
     giving_up: bool,
-    /// When the first write was sent whose outcome is not known: what shows as applied later may be that one.
-    unresolved: Option<Moment>,
     stored_at: Moment,
     tracker: Tracker,
     /// Where reading began that was to begin at the newest record.
     begun_at: Option<SequenceNumber>,
     meter: Meter,
-}
-
-impl State {
-    /// Takes in what a reply showed. Says whether that was news.
-    ///
-    /// A reply may be polled long after the lane had it, as when the user's code holds the future of a checkpoint and waits
-    /// for something else. By then the row has gone on, and going on from the old one would look like a lost lease.
-    fn learn(&mut self, row: Lease) -> bool {
-        let age = |row: &Lease| (row.counter, row.is_in_handoff());
-        let is_news = age(&row) >= age(&self.row);
-        if is_news {
-            self.row = row;
-            // Nothing that expected an older row can land any more.
-            self.unresolved = None;
-        }
-        is_news
-    }
 }
 
 /// What became of a write of the owner.
@@ -177,11 +158,10 @@ impl Ownership {
             dirty: Notify::new(),
             in_callback: AtomicBool::new(false),
             state: Mutex::new(State {
-                row,
+                known: LastKnown::new(row),
                 belief,
                 suspended: None,
                 giving_up: false,
-                unresolved: None,
                 stored_at: now,
                 tracker: Tracker::default(),
                 begun_at: None,
@@ -194,13 +174,13 @@ impl Ownership {
 
     /// What a renewal of this row should fill in: which stream the lease is for, where Java did not write it.
     pub(crate) fn missing_identity(&self) -> Option<StreamIdentity> {
-        let is_missing = self.lock().row.identity.is_none();
+        let is_missing = self.lock().known.row().identity.is_none();
         is_missing.then(|| self.stream.identity.clone())
     }
 
     /// The row as the last applied write returned it.
     pub(crate) fn row(&self) -> Lease {
-        self.lock().row.clone()
+        self.lock().known.row().clone()
     }
 
     pub(crate) fn token(&self) -> FencingToken {
@@ -235,7 +215,8 @@ impl Ownership {
             true => state.tracker.last_delivered(),
             false => state.tracker.finished(),
         };
-        done.filter(|done| !state.row.checkpoint.covers(done)).cloned()
+        done.filter(|done| !state.known.row().checkpoint.covers(done))
+            .cloned()
     }
 
     /// The last record that was handed to the processor in this ownership.
@@ -405,9 +386,13 @@ impl Ownership {
         }
         // Each round adopts something new, and there are only those two things to adopt.
         for _ in 0..4 {
-            let before = self.row();
             let sent = self.services.clock.now();
-            let since = *self.lock().unresolved.get_or_insert(sent);
+            let next = self.lock().known.next(&change, &self.services.worker, sent);
+            let (before, since) = match next {
+                Next::Write { before, since } => (before, since),
+                Next::Stored(row) => return Written::Applied(Box::new(row)),
+                Next::GivenUp(row) => return Written::GivenUp(Box::new(row)),
+            };
             let expect = Expect::Version(before.version());
             let outcome = self
                 .services
@@ -446,18 +431,9 @@ impl Ownership {
                             return Written::Lost;
                         }
                     }
-                    // What landed meanwhile may store as much, or more: a processor that began anew after a panic is behind it.
-                    let row = self.row();
-                    if change.stores_no_more_than(&row) {
-                        return Written::Applied(Box::new(row));
-                    }
                 }
-                Err(error) => {
-                    if error.certainty() == Certainty::Definite && since == sent {
-                        self.lock().unresolved = None;
-                    }
-                    return Written::Failed(error);
-                }
+                // Even if this one certainly did not happen, another task's may be on its way: the next counts from the first.
+                Err(error) => return Written::Failed(error),
             }
         }
         Written::Failed(StoreError::unknown(
@@ -468,9 +444,9 @@ impl Ownership {
 
     /// Takes in what a reply showed, and wakes the keeper when a handoff begins or ends. Says whether it was news.
     fn learn(&self, state: &mut State, row: Lease) -> bool {
-        let was_in_handoff = state.row.is_in_handoff();
-        let is_news = state.learn(row);
-        if state.row.is_in_handoff() != was_in_handoff {
+        let was_in_handoff = state.known.row().is_in_handoff();
+        let is_news = state.known.learn(row);
+        if state.known.row().is_in_handoff() != was_in_handoff {
             self.dirty.notify_one();
         }
         is_news
@@ -497,8 +473,9 @@ impl Ownership {
             false => sent,
         };
         state.belief.renewed = state.belief.renewed.max(sent);
-        let (from, to) = (&state.row.checkpoint, &row.checkpoint);
-        let rises = Invariant::CheckpointRises.check(from <= to || state.row.counter >= row.counter, || {
+        let known = state.known.row();
+        let (from, to) = (&known.checkpoint, &row.checkpoint);
+        let rises = Invariant::CheckpointRises.check(from <= to || known.counter >= row.counter, || {
             format!("the checkpoint of {} goes from {from} to {to}", self.key)
         });
         self.services.report(rises);

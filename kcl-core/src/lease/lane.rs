@@ -84,7 +84,8 @@ impl Lanes {
         self.shared.incarnation
     }
 
-    /// Returns once every write has ended that was under way, or waited for its turn, when this was called.
+    /// Returns once every write has ended that was under way, or waited for its turn, when this was called. One whose task did not run yet
+    /// is not among them.
     pub(crate) async fn passed(&self) {
         let turns: Vec<_> = {
             let turns = self.shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,6 +97,23 @@ impl Lanes {
             drop(turn.acquire().await);
             self.shared.forget_idle_turn(&key, turn);
         }
+    }
+
+    async fn write(&self, write: Write) -> Result<Outcome, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        let name = format!("lane {}", write.key);
+        self.shared.scope.spawn(name, TaskPolicy::Job, async move {
+            let outcome = shared.in_turn(&write).await;
+            // Nobody may be waiting any more; the write is done all the same.
+            let _ = reply.send(outcome);
+        });
+        answer.await.unwrap_or_else(|_| {
+            Err(StoreError::unknown(
+                StoreErrorKind::Unavailable,
+                "the write was abandoned: it panicked, or the worker stopped",
+            ))
+        })
     }
 
     /// Reads a row strongly, within the deadline of one request.
@@ -113,27 +131,25 @@ impl LeaseWriter for Lanes {
         expect: Expect,
         change: LeaseChange,
     ) -> Result<Outcome, StoreError> {
-        let (reply, answer) = oneshot::channel();
         let write = Write {
             key: key.clone(),
             before: before.cloned(),
             expect,
             change,
+            deadline: None,
         };
-        let shared = Arc::clone(&self.shared);
-        self.shared
-            .scope
-            .spawn(format!("lane {key}"), TaskPolicy::Job, async move {
-                let outcome = shared.in_turn(&write).await;
-                // Nobody may be waiting any more; the write is done all the same.
-                let _ = reply.send(outcome);
-            });
-        answer.await.unwrap_or_else(|_| {
-            Err(StoreError::unknown(
-                StoreErrorKind::Unavailable,
-                "the write was abandoned: it panicked, or the worker stopped",
-            ))
-        })
+        self.write(write).await
+    }
+
+    async fn create(&self, lease: Lease, deadline: Moment) -> Result<Outcome, StoreError> {
+        let write = Write {
+            key: lease.key.clone(),
+            before: None,
+            expect: Expect::Absent,
+            change: LeaseChange::Create(Box::new(lease)),
+            deadline: Some(deadline),
+        };
+        self.write(write).await
     }
 }
 
@@ -142,6 +158,8 @@ struct Write {
     before: Option<Lease>,
     expect: Expect,
     change: LeaseChange,
+    /// From when on it is not sent any more.
+    deadline: Option<Moment>,
 }
 
 impl Shared {
@@ -185,6 +203,12 @@ impl Shared {
         // Of an earlier attempt it is not known whether it will still land.
         let mut in_doubt = false;
         loop {
+            if write
+                .deadline
+                .is_some_and(|deadline| self.clock.now() >= deadline)
+            {
+                return Err(too_late(&write.key, in_doubt));
+            }
             let unknown = match self.attempt(write).await {
                 Ok(Outcome::Applied(row)) => return Ok(Outcome::Applied(row)),
                 Ok(Outcome::Refused { current: Some(row) }) => return Ok(self.judge(write, Some(*row)).1),
@@ -273,9 +297,115 @@ fn still_unknown(key: &LeaseKey, error: StoreError) -> StoreError {
     StoreError::unknown(error.kind(), what).with_source(error)
 }
 
+/// What the write was to be based on may be true no more.
+fn too_late(key: &LeaseKey, in_doubt: bool) -> StoreError {
+    let what = format!("there was no time left to write the lease {key}");
+    match in_doubt {
+        true => StoreError::unknown(StoreErrorKind::Unavailable, what),
+        false => StoreError::definite(StoreErrorKind::Unavailable, what),
+    }
+}
+
 fn no_answer(key: &LeaseKey) -> StoreError {
     StoreError::unknown(
         StoreErrorKind::Unavailable,
         format!("no answer in time about the lease {key}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::lease::{
+        Capabilities, LeaderLock, LockChange, LockExpect, LockOutcome, Preparation, Scan, WorkerChange,
+        WorkerOutcome,
+    };
+    use crate::model::{Position, ShardId, WorkerId};
+    use crate::time::TokioClock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A store that loses every change, and takes a second to say that no row is there.
+    #[derive(Debug, Default)]
+    struct Lossy {
+        changes: AtomicU32,
+    }
+
+    #[async_trait]
+    impl LeaseStore for Lossy {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities {
+                owner_index: false,
+                refusal_shows_row: false,
+            }
+        }
+
+        async fn prepare(&self, _: &Preparation) -> Result<(), StoreError> {
+            unreachable!("a lane prepares nothing")
+        }
+
+        async fn scan(&self) -> Result<Scan, StoreError> {
+            unreachable!("a lane does not scan")
+        }
+
+        async fn read(&self, _: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+            TokioClock::new().sleep(SECOND).await;
+            Ok(None)
+        }
+
+        async fn owned_by(&self, _: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError> {
+            unreachable!("a lane does not look for leases")
+        }
+
+        async fn change(
+            &self,
+            _: &LeaseKey,
+            _: &Expect,
+            _: &LeaseChange,
+            _: Incarnation,
+        ) -> Result<Outcome, StoreError> {
+            self.changes.fetch_add(1, Ordering::SeqCst);
+            Err(StoreError::unknown(StoreErrorKind::Unavailable, "lost"))
+        }
+
+        async fn change_worker(&self, _: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+            unreachable!("a lane is of leases")
+        }
+
+        async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+            unreachable!("a lane is of leases")
+        }
+
+        async fn change_lock(&self, _: &LockExpect, _: &LockChange) -> Result<LockOutcome, StoreError> {
+            unreachable!("a lane is of leases")
+        }
+    }
+
+    /// Creates a lease that should be there after so long, and tells with which certainty it is not, and how often that was tried.
+    async fn create_within(time: Duration) -> (Certainty, u32) {
+        let (store, clock) = (Arc::new(Lossy::default()), Arc::new(TokioClock::new()));
+        let lanes = Lanes::new(
+            Arc::clone(&store) as Arc<dyn LeaseStore>,
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            TaskScope::new(),
+            Incarnation::from_random_bytes([1; 16]),
+            LaneLimits::for_failover(60 * SECOND),
+            Metrics::register(&metrics::NoopRecorder, "lane"),
+        );
+        let lease = Lease::unowned(ShardId::new("child").unwrap(), Position::TrimHorizon);
+        let created = lanes.create(lease, clock.now() + time).await;
+        (
+            created.unwrap_err().certainty(),
+            store.changes.load(Ordering::SeqCst),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_create_is_not_sent_again_after_its_deadline() {
+        assert_eq!(create_within(Duration::ZERO).await, (Certainty::Definite, 0));
+        assert_eq!(create_within(SECOND).await, (Certainty::Unknown, 1));
+        assert_eq!(create_within(3 * SECOND).await, (Certainty::Unknown, 2));
+    }
 }

@@ -2,6 +2,7 @@ use async_trait::async_trait;
 
 use crate::lease::{Expect, Lease, LeaseChange, Outcome, StoreError};
 use crate::model::LeaseKey;
+use crate::time::Moment;
 
 /// Makes changes of lease rows, one at a time per row, and finds out what became of each.
 #[async_trait]
@@ -9,7 +10,7 @@ pub(crate) trait LeaseWriter: Send + Sync {
     /// Changes one row if `expect` holds; `before` is the row that the expectation is based on, if there is one.
     ///
     /// An error means that the outcome could not be found out in time, or that the change certainly did not happen.
-    /// Dropping the future does not stop the write.
+    /// Dropping the future, once it was polled, does not stop the write.
     async fn change(
         &self,
         key: &LeaseKey,
@@ -17,4 +18,10 @@ pub(crate) trait LeaseWriter: Send + Sync {
         expect: Expect,
         change: LeaseChange,
     ) -> Result<Outcome, StoreError>;
+
+    /// Creates a row, and sends nothing from `deadline` on.
+    ///
+    /// That no row is there is no proof that it is missing: by then others may have finished with it, and cleaned up. So who wants it
+    /// says for how long what it knows is true.
+    async fn create(&self, lease: Lease, deadline: Moment) -> Result<Outcome, StoreError>;
 }

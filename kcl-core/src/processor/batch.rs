@@ -76,6 +76,9 @@ impl RecordBatch {
     ///
     /// Returns once the checkpoint is stored. A checkpoint that is not ahead of the stored one stores nothing and succeeds.
     ///
+    /// It is your word that the records are done, whoever holds the batch: also a task that outlived the processor it was given to, once the
+    /// records have been delivered again.
+    ///
     /// # Errors
     ///
     /// [`CheckpointError`] says what to do in each case. The records stay marked as done even so, except when fenced.

@@ -5,9 +5,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::lease::{
-    Expect, Lease, LeaseChange, LeaseStore, LeaseWriter, Outcome, StoreError, StoreErrorKind,
-};
+use crate::lease::{Lease, LeaseStore, LeaseWriter, Outcome, StoreError, StoreErrorKind};
 use crate::model::{HashKeyRange, LeaseKey, Position, ShardId, StreamIdentity};
 use crate::mutant::{self, Mutant};
 use crate::rng::Rng;
@@ -211,10 +209,9 @@ async fn create(
     if tools.clock.now() >= request.deadline {
         return Err(SyncError::Deadline);
     }
-    let change = LeaseChange::Create(Box::new(creation.lease.clone()));
     let outcome = tools
         .writer
-        .change(&creation.lease.key, None, Expect::Absent, change)
+        .create(creation.lease.clone(), request.deadline)
         .await?;
     Ok(matches!(outcome, Outcome::Applied(_)))
 }
@@ -232,15 +229,26 @@ async fn has_leased_child(
         let Ok(key) = request.keying.key(&child.id) else {
             continue;
         };
-        match tools.store.read(&key).await {
+        match read(tools, request, &key).await {
             Ok(None) => {}
             Ok(Some(_)) => return Ok(true),
             // There is a row, whatever it says.
-            Err(error) if error.kind() == StoreErrorKind::Data => return Ok(true),
-            Err(error) => return Err(error.into()),
+            Err(SyncError::Store(error)) if error.kind() == StoreErrorKind::Data => return Ok(true),
+            Err(error) => return Err(error),
         }
     }
     Ok(false)
+}
+
+/// Reads one row strongly, while there is time.
+pub(super) async fn read(
+    tools: &Tools<'_>,
+    request: &SyncRequest<'_>,
+    key: &LeaseKey,
+) -> Result<Option<Lease>, SyncError> {
+    let left = request.deadline.saturating_since(tools.clock.now());
+    let answer = tools.clock.timeout(left, tools.store.read(key)).await;
+    answer.map_err(|_| SyncError::Deadline)?.map_err(SyncError::Store)
 }
 
 pub(super) async fn list_all(

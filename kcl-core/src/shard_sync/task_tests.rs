@@ -5,8 +5,8 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::lease::{
-    Capabilities, LeaderLock, LockChange, LockExpect, LockOutcome, Preparation, Scan, WorkerChange,
-    WorkerOutcome, apply,
+    Capabilities, Expect, LeaderLock, LeaseChange, LockChange, LockExpect, LockOutcome, Preparation, Scan,
+    WorkerChange, WorkerOutcome, apply,
 };
 use crate::model::{Incarnation, StreamKey, WorkerId};
 use crate::shard_sync::testing::{id, identity, shard};
@@ -157,6 +157,18 @@ impl LeaseWriter for Table {
         rows.insert(key.clone(), after.clone());
         self.order.lock().unwrap().push(key.clone());
         Ok(Outcome::Applied(Box::new(after)))
+    }
+
+    async fn create(&self, lease: Lease, _: Moment) -> Result<Outcome, StoreError> {
+        let key = lease.key.clone();
+        LeaseWriter::change(
+            self,
+            &key,
+            None,
+            Expect::Absent,
+            LeaseChange::Create(Box::new(lease)),
+        )
+        .await
     }
 }
 
@@ -430,6 +442,24 @@ async fn after_the_deadline_nothing_is_created() {
         assert_eq!(!matches!(outcome, Err(SyncError::Deadline)), is_in_time);
         assert_eq!(keys(&table).len(), usize::from(is_in_time));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_never_returns_ends_the_sync_at_its_deadline() {
+    let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
+    let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
+    let table = Table {
+        read_takes: Duration::from_secs(1_000_000),
+        ..Table::default()
+    };
+    let (clock, limit) = (TokioClock::new(), Duration::from_secs(21));
+    let outcome = clock
+        .timeout(
+            limit,
+            sync(&stream, &table, &scanned, InitialPosition::TrimHorizon),
+        )
+        .await;
+    assert!(matches!(outcome, Ok(Err(SyncError::Deadline))));
 }
 
 #[test]

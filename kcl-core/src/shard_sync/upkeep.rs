@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lease::{Expect, Lease, LeaseChange, Outcome, StoreError};
 use crate::model::LeaseKey;
-use crate::shard_sync::task::list_all;
+use crate::shard_sync::task::{list_all, read};
 use crate::shard_sync::{DeleteReason, Deletion, ShardGraph, SyncError, SyncRequest, Tools, plan_cleanup};
 use crate::source::ShardFilter;
 
@@ -162,7 +162,7 @@ async fn delete(
     };
     for witness in &deletion.witnesses {
         in_time(tools, request)?;
-        let row = tools.store.read(&witness.key).await?;
+        let row = read(tools, request, &witness.key).await?;
         if !witness.is_confirmed_by(row.as_ref()) {
             return Ok(false);
         }

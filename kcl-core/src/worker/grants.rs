@@ -142,7 +142,9 @@ impl Grants {
 
     fn take_up(self: &Arc<Self>, key: LeaseKey) {
         let grants = Arc::clone(self);
-        let expected = self.holdings.expect(key);
+        let Some(expected) = self.holdings.expect(key) else {
+            return;
+        };
         let name = format!("grant {}", expected.key());
         self.services.scope.spawn(name, TaskPolicy::Job, async move {
             let key = expected.key();
@@ -178,12 +180,12 @@ impl Grants {
             return Ok(());
         }
         if self.leaving.is_cancelled() {
-            return self.give_back(&row).await;
+            return self.give_back(&row, "leaving").await;
         }
         let Some(stream) = self.services.streams.of(&row) else {
             // Whoever assigned it reads the stream, or did: another worker may.
             tracing::warn!(lease = %row.key, "the lease is of a stream that this worker does not read");
-            return self.give_back(&row).await;
+            return self.give_back(&row, "stream not read").await;
         };
         let identity = row.identity.is_none().then(|| stream.identity.clone());
         let change = LeaseChange::Renew {
@@ -198,7 +200,9 @@ impl Grants {
             .change(&row.key, Some(&row), expect, change)
             .await?
         {
-            Outcome::Applied(granted) if self.leaving.is_cancelled() => self.give_back(&granted).await,
+            Outcome::Applied(granted) if self.leaving.is_cancelled() => {
+                self.give_back(&granted, "leaving").await
+            }
             Outcome::Applied(granted) => {
                 let rises = Invariant::TokenRises.check(row.counter < granted.counter, || {
                     let (key, from, to) = (&row.key, row.counter, granted.counter);
@@ -213,7 +217,7 @@ impl Grants {
     }
 
     /// Releases a lease with which nothing was begun.
-    async fn give_back(&self, row: &Lease) -> Result<(), StoreError> {
+    async fn give_back(&self, row: &Lease, reason: &str) -> Result<(), StoreError> {
         let expect = Expect::Version(row.version());
         let outcome = self
             .services
@@ -221,8 +225,10 @@ impl Grants {
             .change(&row.key, Some(row), expect, LeaseChange::Release)
             .await?;
         if let Outcome::Applied(row) = outcome {
-            tracing::info!(lease = %row.key, from = %self.services.worker, counter = row.counter, reason = "leaving", "lease given back");
-            self.holdings.gave_back(row.key.clone());
+            tracing::info!(lease = %row.key, from = %self.services.worker, counter = row.counter, reason, "lease given back");
+            if self.leaving.is_cancelled() {
+                self.holdings.gave_back(row.key.clone());
+            }
         }
         Ok(())
     }

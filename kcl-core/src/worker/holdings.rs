@@ -36,14 +36,16 @@ impl<T: Clone> Holdings<T> {
         })
     }
 
-    /// The lease is being taken up, until what this returns is dropped.
-    pub(super) fn expect(self: &Arc<Self>, key: LeaseKey) -> Expected<T> {
+    /// The lease is being taken up, until what this returns is dropped. `None` if it is held or being taken up already.
+    pub(super) fn expect(self: &Arc<Self>, key: LeaseKey) -> Option<Expected<T>> {
         // One more that is not done: nobody waits for that.
-        self.0.change_unseen(|state| state.expected.insert(key.clone()));
-        Expected {
+        let is_new = self
+            .0
+            .change_unseen(|state| !state.held.contains_key(&key) && state.expected.insert(key.clone()));
+        is_new.then(|| Expected {
             holdings: Arc::clone(self),
             key,
-        }
+        })
     }
 
     /// The worker holds an expected lease now.
@@ -62,7 +64,7 @@ impl<T: Clone> Holdings<T> {
         });
     }
 
-    /// A lease was given back with which nothing was begun.
+    /// A lease was given back with which nothing was begun, by a worker that leaves.
     pub(super) fn gave_back(&self, key: LeaseKey) {
         self.0
             .change_unseen(|state| state.ends.insert(key, ConsumerEnd::Released));
@@ -156,7 +158,7 @@ mod tests {
         /// Takes the lease up, consumes it until it is drained or by itself is done, and lets it go.
         fn take_up(&self, lease: &Arc<Lease>, ends_by_itself: bool) -> BoxFuture<'static, ()> {
             let (fixture, lease) = (self.clone(), Arc::clone(lease));
-            let mut expected = Some(self.holdings.expect(lease.key.clone()));
+            let mut expected = self.holdings.expect(lease.key.clone());
             Box::pin(async move {
                 if fixture.mistake == Mistake::LeavesGap {
                     expected = None;

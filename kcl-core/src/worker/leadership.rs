@@ -88,6 +88,11 @@ impl LeaseWriter for Inviting {
         }
         outcome
     }
+
+    async fn create(&self, lease: Lease, deadline: Moment) -> Result<Outcome, StoreError> {
+        // Nobody creates a lease for a worker but the one who ends its parent.
+        self.services.lanes.create(lease, deadline).await
+    }
 }
 
 /// What the coordinator tells the rest of the worker.

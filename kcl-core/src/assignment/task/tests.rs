@@ -211,6 +211,10 @@ impl LeaseWriter for Lane {
         assert!(before.is_some_and(|before| expect.holds(Some(before)) && change.fits(&expect)));
         LeaseStore::change(&*self.0, key, &expect, &change, self.1).await
     }
+
+    async fn create(&self, _: Lease, _: Moment) -> Result<Outcome, StoreError> {
+        unreachable!("an assignment creates no lease")
+    }
 }
 
 impl Worker {
