@@ -15,6 +15,9 @@ pub const BURIAL: u32 = 30;
 /// For how long a worker's row must stand still at least before it is deleted. The Java KCL waits a day.
 pub const SHORTEST_BURIAL: Duration = Duration::from_secs(300);
 
+/// For how many failover times it is remembered whose run a process was, after the worker's row showed it last.
+const REMEMBERED: u32 = 3;
+
 /// A watch on the rows of the workers.
 ///
 /// A worker lives as long as the observer has seen its row change within that worker's own failover time. It is a candidate
@@ -30,6 +33,8 @@ pub struct Roster {
     failover: Duration,
     watch: Watch<WorkerId, Mark>,
     rows: BTreeMap<WorkerId, Seen>,
+    /// Whose run each process is, and when its worker's row showed it last.
+    runs: BTreeMap<Incarnation, (WorkerId, Moment)>,
     has_looked: bool,
 }
 
@@ -53,6 +58,7 @@ impl Roster {
             failover,
             watch: Watch::new(cadence),
             rows: BTreeMap::new(),
+            runs: BTreeMap::new(),
             has_looked: false,
         }
     }
@@ -69,21 +75,28 @@ impl Roster {
         let mut before = std::mem::take(&mut self.rows);
         for row in rows {
             let known = before.remove(&row.id);
-            let now = mark(row);
+            let mark = mark(row);
             let first_mark = match &known {
                 Some(known) => known.first_mark,
-                None => (!self.has_looked).then_some(now),
+                None => (!self.has_looked).then_some(mark),
             };
             let seen = Seen {
                 row: row.clone(),
                 first_mark,
-                has_changed: known.as_ref().is_some_and(|known| known.has_changed) || first_mark != Some(now),
+                has_changed: known.as_ref().is_some_and(|known| known.has_changed)
+                    || first_mark != Some(mark),
                 doubted: known
                     .and_then(|known| known.doubted)
-                    .filter(|doubted| *doubted == now),
+                    .filter(|doubted| *doubted == mark),
             };
+            if let Some(run) = row.incarnation {
+                self.runs.insert(run, (row.id.clone(), now));
+            }
             self.rows.insert(row.id.clone(), seen);
         }
+        let long = self.failover * REMEMBERED;
+        self.runs
+            .retain(|_, (_, seen)| now.saturating_since(*seen) < long);
         self.has_looked = true;
     }
 
@@ -168,10 +181,9 @@ impl Roster {
         self.rows.get(worker).is_some_and(|seen| !self.lives(&seen.row))
     }
 
-    /// Whether a run of a process is known to be one of another worker than this.
+    /// Whether a run of a process is known to be one of another worker than this, which may have left since.
     pub fn is_of_another(&self, run: Incarnation, worker: &WorkerId) -> bool {
-        let mut rows = self.rows.values().map(|seen| &seen.row);
-        rows.any(|row| row.incarnation == Some(run) && row.id != *worker)
+        self.runs.get(&run).is_some_and(|(other, _)| other != worker)
     }
 
     fn is_fit(&self, seen: &Seen) -> bool {

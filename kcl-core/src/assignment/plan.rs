@@ -89,7 +89,7 @@ impl LeaseView {
 pub enum Hold {
     /// The row names nobody.
     Unowned,
-    /// The row names a worker that has not renewed it for a whole failover time.
+    /// The row names a worker that has not renewed it for a whole failover time, or that is dead and never took the lease up.
     Expired,
     /// The row names a worker that renews it, or may yet.
     Held,

@@ -4,12 +4,20 @@ use crate::lease::{Lease, LeaseChange};
 use crate::model::WorkerId;
 use crate::time::Moment;
 
-/// The newest row that any reply has shown to an owner, and whether a write of its own may still be on its way.
+/// The newest row that any reply has shown to an owner, and which writes of its own may land on it.
 #[derive(Debug)]
 pub(super) struct LastKnown {
     row: Lease,
-    /// When the first write was sent whose outcome is not known: what shows as applied later may be that one.
-    unresolved: Option<Moment>,
+    on_their_way: Option<OnTheirWay>,
+}
+
+/// Writes on the known row of which it is not known that they failed.
+#[derive(Debug)]
+struct OnTheirWay {
+    /// When the first of them was sent: what shows as applied later may be that one.
+    since: Moment,
+    /// How many there are. One whose answer nobody waits for stays among them until the row is another.
+    writes: u32,
 }
 
 /// How an owner's change is to be made.
@@ -27,7 +35,7 @@ impl LastKnown {
     pub(super) fn new(row: Lease) -> Self {
         Self {
             row,
-            unresolved: None,
+            on_their_way: None,
         }
     }
 
@@ -46,10 +54,27 @@ impl LastKnown {
         if self.row.actual_owner() != Some(me) {
             return Next::GivenUp(self.row.clone());
         }
+        let others = OnTheirWay {
+            since: now,
+            writes: 0,
+        };
+        let on_their_way = self.on_their_way.get_or_insert(others);
+        on_their_way.writes += 1;
         Next::Write {
             before: self.row.clone(),
-            since: *self.unresolved.get_or_insert(now),
+            since: on_their_way.since,
         }
+    }
+
+    /// Takes in that a write on the row `before` certainly did not happen, and never will.
+    pub(super) fn did_not_happen(&mut self, before: &Lease) {
+        if before.version() != self.row.version() {
+            return;
+        }
+        if let Some(on_their_way) = &mut self.on_their_way {
+            on_their_way.writes -= 1;
+        }
+        self.on_their_way.take_if(|on_their_way| on_their_way.writes == 0);
     }
 
     /// Takes in what a reply showed. Says whether it is older than what is known, and so left aside.
@@ -61,7 +86,7 @@ impl LastKnown {
         let (known, shown) = (age(&self.row), age(&row));
         if shown > known {
             // Nothing that expected an older row can land any more. What expects the row that is known already still can.
-            self.unresolved = None;
+            self.on_their_way = None;
         }
         if shown >= known {
             self.row = row;
@@ -171,6 +196,30 @@ mod tests {
         // A reply that is no news: the write of second 3 expects this very row.
         assert!(known.learn(renewed));
         assert_eq!(since(&mut known, 4), second(3));
+    }
+
+    #[test]
+    fn a_throttled_write_is_forgotten_unless_another_is_under_way() {
+        let mut known = LastKnown::new(owned_by("me"));
+        let send = |known: &mut LastKnown, now| match known.next(&RENEW, &id("me"), second(now)) {
+            Next::Write { before, since } => (before, since),
+            other @ (Next::Stored(_) | Next::GivenUp(_)) => panic!("{other:?}"),
+        };
+        let (old, _) = send(&mut known, 1);
+        known.did_not_happen(&old);
+        assert_eq!(send(&mut known, 2).1, second(2));
+        assert_eq!(send(&mut known, 3).1, second(2));
+        known.did_not_happen(&old);
+        assert_eq!(send(&mut known, 4).1, second(2), "one of them may land yet");
+        let renewed = after(&old, &RENEW);
+        known.learn(renewed);
+        assert_eq!(send(&mut known, 5).1, second(5));
+        known.did_not_happen(&old);
+        assert_eq!(
+            send(&mut known, 6).1,
+            second(5),
+            "what failed was of an older row"
+        );
     }
 
     #[test]

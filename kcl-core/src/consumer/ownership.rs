@@ -16,7 +16,8 @@ use crate::invariant::{Invariant, Violation};
 use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
 use crate::lease::resolve::{Refusal, judge_refusal};
 use crate::lease::{
-    Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError, StoreErrorKind,
+    Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError,
+    StoreErrorKind,
 };
 use crate::lifecycle::{Backlog, Behind, Progress, WaitReason};
 use crate::metrics::Metrics;
@@ -187,7 +188,7 @@ impl Ownership {
         self.context.fencing_token()
     }
 
-    /// When the last applied write was sent, and when the last checkpoint was.
+    /// From when the last applied write counts, and when the last checkpoint was stored.
     pub(crate) fn written(&self) -> (Moment, Moment) {
         let state = self.lock();
         (state.belief.renewed, state.stored_at)
@@ -432,8 +433,12 @@ impl Ownership {
                         }
                     }
                 }
-                // Even if this one certainly did not happen, another task's may be on its way: the next counts from the first.
-                Err(error) => return Written::Failed(error),
+                Err(error) => {
+                    if error.certainty() == Certainty::Definite {
+                        self.lock().known.did_not_happen(&before);
+                    }
+                    return Written::Failed(error);
+                }
             }
         }
         Written::Failed(StoreError::unknown(
@@ -492,7 +497,8 @@ impl Ownership {
         if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = change {
             state.stored_at = sent;
         }
-        let was_suspended = state.suspended.take().is_some();
+        // What landed late may be too old to go on with.
+        let was_suspended = self.services.clock.now() < until && state.suspended.take().is_some();
         drop(state);
         if was_suspended {
             self.show_suspended();

@@ -23,7 +23,7 @@ pub enum HoldVerdict {
 /// What a holder knows about its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Belief {
-    /// When the last renewal that was applied was *sent*.
+    /// When the last renewal that was applied was *sent*; of several that may be the one that was, the first.
     pub renewed: Moment,
     /// Whether a later write was refused.
     pub refused: bool,

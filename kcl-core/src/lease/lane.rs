@@ -200,6 +200,7 @@ impl Shared {
 
     async fn until_known(&self, write: &Write) -> Result<Outcome, StoreError> {
         let give_up = self.clock.now() + self.limits.resolve;
+        let give_up = write.deadline.map_or(give_up, |deadline| give_up.min(deadline));
         // Of an earlier attempt it is not known whether it will still land.
         let mut in_doubt = false;
         loop {

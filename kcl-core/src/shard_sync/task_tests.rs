@@ -59,6 +59,8 @@ pub(crate) struct Table {
     pub(crate) read_takes: Duration,
     /// Rows that are there and cannot be read.
     pub(crate) unreadable: BTreeSet<ShardId>,
+    /// Until when leases were to be created.
+    pub(crate) deadlines: Mutex<BTreeSet<Moment>>,
 }
 
 impl Table {
@@ -159,7 +161,8 @@ impl LeaseWriter for Table {
         Ok(Outcome::Applied(Box::new(after)))
     }
 
-    async fn create(&self, lease: Lease, _: Moment) -> Result<Outcome, StoreError> {
+    async fn create(&self, lease: Lease, deadline: Moment) -> Result<Outcome, StoreError> {
+        self.deadlines.lock().unwrap().insert(deadline);
         let key = lease.key.clone();
         LeaseWriter::change(
             self,
@@ -206,7 +209,10 @@ async fn sync_with(
         clock: &clock,
         rng: &mut rng,
     };
-    sync_once(tools, request).await
+    let outcome = sync_once(tools, request).await;
+    let deadlines = std::mem::take(&mut *table.deadlines.lock().unwrap());
+    assert!(deadlines.iter().all(|deadline| *deadline == request.deadline));
+    outcome
 }
 
 fn keys(table: &Table) -> Vec<LeaseKey> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kcl_core::flow::{Rate, Scope};
 use kcl_core::lifecycle::WaitReason;
-use kcl_core::metrics::{SHARDS_OF_CONCERN, SHARDS_WAITING, STALLS, WAIT_SECONDS};
+use kcl_core::metrics::{LEASES_SUSPENDED, SHARDS_OF_CONCERN, SHARDS_WAITING, STALLS, WAIT_SECONDS};
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
 use kcl_core::status::Concern;
@@ -138,6 +138,18 @@ async fn a_suspended_lease_shows_its_age_and_is_a_concern() {
     bench.sleep(2 * SECOND).await;
     assert!(bench.worker.status().is_healthy());
     assert_eq!(bench.meters.of(WAIT_SECONDS, "suspended"), 0.0);
+    bench.stops_cleanly().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_learns_of_a_renewal_too_late_is_suspended_once() {
+    let bench = Bench::running(1).await;
+    bench.store.set_link(Link::RepliesLost);
+    bench.sleep(20 * SECOND).await;
+    bench.store.set_link(Link::Up);
+    bench.put(1);
+    assert_eq!(bench.all_is_processed().await, 0);
+    assert_eq!(bench.meters.read(LEASES_SUSPENDED), 1.0);
     bench.stops_cleanly().await;
 }
 

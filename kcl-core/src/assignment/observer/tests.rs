@@ -1,0 +1,351 @@
+use super::*;
+use crate::assignment::plan::{Reason, plan_assignment};
+use crate::lease::{LeaseChange, apply};
+use crate::model::{Incarnation, Position};
+use crate::time::Timestamp;
+
+const F: Duration = Duration::from_secs(10);
+const CADENCE: Duration = Duration::from_secs(1);
+
+fn id(name: &str) -> WorkerId {
+    WorkerId::new(name).unwrap()
+}
+
+fn incarnation() -> Incarnation {
+    Incarnation::from_random_bytes([1; 16])
+}
+
+fn lease(n: u32, owner: Option<&str>) -> Lease {
+    let shard = ShardId::new(format!("shard-{n}")).unwrap();
+    Lease {
+        owner: owner.map(id),
+        ..Lease::unowned(shard, Position::TrimHorizon)
+    }
+}
+
+fn change(lease: &mut Lease, change: LeaseChange) {
+    *lease = apply(lease, &change, incarnation());
+}
+
+fn renew(lease: &mut Lease) {
+    change(
+        lease,
+        LeaseChange::Renew {
+            throughput: None,
+            identity: None,
+        },
+    );
+}
+
+fn worker(name: &str, touches: u64) -> WorkerRow {
+    WorkerRow {
+        id: id(name),
+        incarnation: Some(incarnation()),
+        touches,
+        failover: Some(F),
+        max_leases: None,
+        max_throughput: None,
+        updated: Timestamp::from_millis(0),
+    }
+}
+
+fn observer() -> Observer {
+    let me = Candidate {
+        id: id("me"),
+        max_leases: None,
+        max_throughput: None,
+        leaving: false,
+        proven: true,
+    };
+    Observer::new(me, F, CADENCE)
+}
+
+fn look(observer: &mut Observer, second: u64, leases: &[Lease], workers: &[WorkerRow]) {
+    let scan = Scan {
+        leases: leases.to_vec(),
+        workers: workers.to_vec(),
+        ..Scan::default()
+    };
+    observer.look(Moment::from_origin(Duration::from_secs(second)), scan);
+}
+
+fn view(observer: &Observer, n: u32) -> LeaseView {
+    let key = lease(n, None).key;
+    let snapshot = observer.snapshot(10);
+    snapshot
+        .leases
+        .into_iter()
+        .find(|lease| lease.key == key)
+        .unwrap()
+}
+
+#[test]
+fn a_lease_expires_after_a_failover_time_without_renewal_and_its_owner_is_barred_from_it() {
+    let mut observer = observer();
+    let (dead, mut live) = (lease(0, Some("a")), lease(1, Some("a")));
+    for second in 0..=10 {
+        renew(&mut live);
+        look(
+            &mut observer,
+            second,
+            &[dead.clone(), live.clone()],
+            &[worker("a", second)],
+        );
+        let expected = if second < 10 { Hold::Held } else { Hold::Expired };
+        assert_eq!(view(&observer, 0).hold, expected, "after {second} s");
+    }
+    assert_eq!(view(&observer, 1).hold, Hold::Held);
+    assert!(view(&observer, 0).barred.contains(&id("a")));
+    let plan = plan_assignment(&observer.snapshot(0));
+    assert_eq!(
+        (&plan.moves[0].to, plan.moves[0].reason),
+        (&id("me"), Reason::Expired)
+    );
+}
+
+/// The row of a worker of which every run has another incarnation.
+fn run(name: &str, incarnation: u8, touches: u64) -> WorkerRow {
+    WorkerRow {
+        incarnation: Some(Incarnation::from_random_bytes([incarnation; 16])),
+        ..worker(name, touches)
+    }
+}
+
+#[test]
+fn a_lease_that_was_handed_to_a_worker_which_died_is_free_once_its_death_is_known() {
+    let mut observer = observer();
+    let mut row = lease(0, Some("a"));
+    renew(&mut row);
+    for second in 0..=20 {
+        match second {
+            0..8 => renew(&mut row),
+            8 => change(&mut row, LeaseChange::BeginHandoff { to: id("b") }),
+            // Its old owner keeps it until it hands it over, whoever is dead.
+            9..12 => renew(&mut row),
+            12 => change(&mut row, LeaseChange::CompleteHandoff),
+            _ => {}
+        }
+        let workers = [worker("a", second), run("b", 2, 1)];
+        look(&mut observer, second, &[row.clone()], &workers);
+        let expected = if second < 12 { Hold::Held } else { Hold::Expired };
+        assert_eq!(view(&observer, 0).hold, expected, "after {second} s");
+    }
+    assert!(view(&observer, 0).barred.contains(&id("b")));
+}
+
+#[test]
+fn a_lease_handed_over_by_a_worker_that_left_to_one_that_died_is_free_once_its_death_is_known() {
+    let mut observer = observer();
+    let mut row = lease(0, Some("a"));
+    change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
+    for second in 0..=12 {
+        if second == 5 {
+            change(&mut row, LeaseChange::CompleteHandoff);
+        }
+        let workers = [run("b", 2, 1), worker("a", second)];
+        let left = if second < 5 { &workers[..] } else { &workers[..1] };
+        look(&mut observer, second, &[row.clone()], left);
+        let expected = if second < 10 { Hold::Held } else { Hold::Expired };
+        assert_eq!(view(&observer, 0).hold, expected, "after {second} s");
+    }
+}
+
+#[test]
+fn children_that_a_dead_worker_created_for_itself_are_free_once_its_death_is_known() {
+    let mut observer = observer();
+    for second in 0..=12 {
+        // The child of a shard that the worker ended just before it died.
+        let born = if second < 4 {
+            None
+        } else {
+            Some(lease(0, Some("b")))
+        };
+        let leases = born.as_slice();
+        look(&mut observer, second, leases, &[run("b", 2, 1)]);
+        if born.is_some() {
+            let expected = if second < 10 { Hold::Held } else { Hold::Expired };
+            assert_eq!(view(&observer, 0).hold, expected, "after {second} s");
+        }
+    }
+}
+
+#[test]
+fn a_lease_taken_up_by_a_process_restarted_under_an_old_id_is_held_though_the_scan_shows_its_old_row() {
+    let mut observer = observer();
+    let mut row = lease(0, Some("b"));
+    for second in 0..=20 {
+        // The process that stamps it is another than the one in the row of the worker.
+        renew(&mut row);
+        let workers = [run("b", 2, 1), run("c", 3, second)];
+        look(&mut observer, second, &[row.clone()], &workers);
+        assert_eq!(view(&observer, 0).hold, Hold::Held, "after {second} s");
+    }
+}
+
+#[test]
+fn a_lease_that_a_worker_took_up_is_watched_for_a_failover_time_though_its_row_stands_still() {
+    let mut observer = observer();
+    let mut row = lease(0, Some("a"));
+    for second in 0..=21 {
+        if second < 12 {
+            renew(&mut row);
+        }
+        look(&mut observer, second, &[row.clone()], &[worker("a", 1)]);
+        let expected = if second < 21 { Hold::Held } else { Hold::Expired };
+        assert_eq!(view(&observer, 0).hold, expected, "after {second} s");
+    }
+}
+
+#[test]
+fn an_expired_lease_that_nobody_gives_away_is_overdue() {
+    let mut observer = observer();
+    let key = lease(0, None).key;
+    for second in 0..=12 {
+        assert!(!observer.is_overdue(&key, CADENCE * 2), "after {second} s");
+        look(&mut observer, second, &[lease(0, Some("a"))], &[]);
+    }
+    assert!(observer.is_overdue(&key, CADENCE * 2));
+}
+
+#[test]
+fn the_next_expiry_is_that_of_the_lease_renewed_longest_ago() {
+    let mut observer = observer();
+    let mut renewed = lease(1, Some("a"));
+    look(&mut observer, 0, &[lease(0, Some("a")), renewed.clone()], &[]);
+    renew(&mut renewed);
+    look(&mut observer, 1, &[lease(0, Some("a")), renewed], &[]);
+    assert_eq!(observer.next_expiry(), Some(Moment::ZERO + F));
+}
+
+#[test]
+fn a_handoff_that_begins_is_no_sign_of_life() {
+    let mut observer = observer();
+    let mut row = lease(0, Some("a"));
+    for second in 0..=10 {
+        if second == 5 {
+            change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
+        }
+        look(
+            &mut observer,
+            second,
+            &[row.clone()],
+            &[worker("a", second), worker("b", second)],
+        );
+    }
+    assert_eq!(view(&observer, 0).hold, Hold::Expired);
+}
+
+#[test]
+fn a_lease_whose_owner_declined_to_hand_it_over_is_left_alone_for_a_while() {
+    let mut observer = observer();
+    let mut row = lease(0, Some("a"));
+    change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
+    look(&mut observer, 0, &[row.clone()], &[]);
+    change(&mut row, LeaseChange::CancelHandoff);
+    for second in 1..=102 {
+        renew(&mut row);
+        look(&mut observer, second, &[row.clone()], &[]);
+        assert_eq!(view(&observer, 0).left_alone, second < 101, "after {second} s");
+    }
+}
+
+#[test]
+fn a_worker_that_gives_a_lease_up_and_stays_is_barred_from_it_and_one_that_leaves_is_not() {
+    for (workers, barred) in [(vec![worker("a", 2)], true), (vec![], false)] {
+        let mut observer = observer();
+        let mut row = lease(0, Some("a"));
+        look(&mut observer, 0, &[row.clone()], &[worker("a", 1)]);
+        change(&mut row, LeaseChange::Release);
+        look(&mut observer, 1, &[row], &workers);
+        assert_eq!(view(&observer, 0).barred.contains(&id("a")), barred);
+    }
+}
+
+#[test]
+fn a_scan_that_lags_behind_our_own_write_is_corrected() {
+    let mut observer = observer();
+    let before = lease(0, None);
+    look(&mut observer, 0, std::slice::from_ref(&before), &[]);
+    let mut after = before.clone();
+    change(&mut after, LeaseChange::Assign { to: id("me") });
+    observer.wrote(before.version(), after.clone());
+    for scanned in [&before, &after] {
+        look(&mut observer, 1, std::slice::from_ref(scanned), &[]);
+        let seen = view(&observer, 0);
+        assert_eq!((seen.version, seen.arriving), (after.version(), true));
+    }
+    renew(&mut after);
+    look(&mut observer, 2, &[after], &[]);
+    assert!(!view(&observer, 0).arriving);
+}
+
+#[test]
+fn a_child_is_readable_once_every_parent_is_ended_or_has_no_lease() {
+    let mut observer = observer();
+    let mut parent = lease(0, None);
+    let mut child = lease(1, None);
+    child.parents = [parent.shard.clone(), ShardId::new("long-gone").unwrap()].into();
+    look(&mut observer, 0, &[parent.clone(), child.clone()], &[]);
+    assert!(view(&observer, 0).readable && !view(&observer, 1).readable);
+    parent.checkpoint = Position::ShardEnd;
+    look(&mut observer, 1, &[parent, child.clone()], &[]);
+    assert!(view(&observer, 1).readable && view(&observer, 0).ended);
+    look(&mut observer, 2, &[child], &[]);
+    assert!(view(&observer, 1).readable);
+}
+
+#[test]
+fn a_lease_that_its_owner_has_not_taken_up_is_arriving() {
+    let mut observer = observer();
+    let mut row = lease(0, Some("a"));
+    change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
+    change(&mut row, LeaseChange::CompleteHandoff);
+    let workers = [worker("a", 1), run("b", 2, 1)];
+    look(&mut observer, 0, std::slice::from_ref(&row), &workers);
+    assert!(view(&observer, 0).arriving, "written last by a, and named for b");
+    row = apply(
+        &row,
+        &LeaseChange::Renew {
+            throughput: None,
+            identity: None,
+        },
+        Incarnation::from_random_bytes([2; 16]),
+    );
+    look(&mut observer, 1, std::slice::from_ref(&row), &workers);
+    assert!(!view(&observer, 0).arriving);
+}
+
+#[test]
+fn it_is_known_since_when_a_row_names_its_owner() {
+    let mut observer = observer();
+    let mut row = lease(0, None);
+    look(&mut observer, 0, std::slice::from_ref(&row), &[]);
+    assert_eq!(view(&observer, 0).named_since, None);
+    change(&mut row, LeaseChange::Assign { to: id("a") });
+    for second in 1..5 {
+        renew(&mut row);
+        look(&mut observer, second, std::slice::from_ref(&row), &[]);
+    }
+    let second = |n| Some(Moment::from_origin(Duration::from_secs(n)));
+    assert_eq!(view(&observer, 0).named_since, second(1));
+    // During a handoff the row names the next owner.
+    change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
+    look(&mut observer, 5, std::slice::from_ref(&row), &[]);
+    change(&mut row, LeaseChange::CompleteHandoff);
+    look(&mut observer, 6, std::slice::from_ref(&row), &[]);
+    assert_eq!(view(&observer, 0).named_since, second(5));
+}
+
+#[test]
+fn what_somebody_else_watched_meanwhile_is_forgotten() {
+    let mut observer = observer();
+    for second in 0..=9 {
+        look(&mut observer, second, &[lease(0, Some("a"))], &[]);
+    }
+    observer.forget();
+    look(&mut observer, 10, &[lease(0, Some("a"))], &[]);
+    assert_eq!(
+        (view(&observer, 0).hold, observer.age(&lease(0, None).key)),
+        (Hold::Held, Duration::ZERO)
+    );
+}
