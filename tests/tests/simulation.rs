@@ -58,7 +58,7 @@ fn were_hard_enough(account: &Account) {
 }
 
 /// Stories in which something was broken, each with what it was; see the track record in `docs/reliability.md`.
-const ONCE_BROKEN: [(u64, &str); 10] = [
+const ONCE_BROKEN: [(u64, &str); 11] = [
     (103_469, "balance was seen while a lease was on its way"),
     (104_310, "a late write counted as one that did not happen"),
     (106_518, "a late write counted as one that did not happen"),
@@ -80,6 +80,10 @@ const ONCE_BROKEN: [(u64, &str); 10] = [
     (
         150_616,
         "a worker that stood still gave a finished shard a lease again",
+    ),
+    (
+        273_592,
+        "balance was asked for while calls that hung in bad times were not noticed yet",
     ),
 ];
 

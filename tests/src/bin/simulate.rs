@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use kcl_tests::simulation::{Story, outcome_of, run_seeds};
+use tracing_subscriber::EnvFilter;
 
 /// How many events of a story that fails are shown.
 const LINES: usize = 60;
@@ -56,8 +57,13 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!failures.is_empty()))
 }
 
-/// Tells one story from its beginning to its end.
+/// Tells one story from its beginning to its end, and what the workers log meanwhile if `RUST_LOG` asks for it.
 fn tell(seed: u64) -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .without_time()
+        .with_writer(std::io::stderr)
+        .init();
     let story = Story::of(seed);
     println!("{story}");
     let outcome = outcome_of(&story, usize::MAX, |fleet| {

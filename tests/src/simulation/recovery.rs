@@ -8,6 +8,7 @@ use kcl_core::invariant::{
     owned_within,
 };
 use kcl_core::lease::Lease;
+use kcl_core::settings::Settings;
 use kcl_testkit::fleet::{Fleet, View};
 
 use super::account::Account;
@@ -40,7 +41,7 @@ pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), a
             .wait_until("every lease has a living owner (I12)", left, all_are_held)
             .await;
     account.recovered(owned);
-    fleet.sleep(Duration::from_secs(5)).await;
+    fleet.sleep(stalls_are_known(&settings)).await;
     fleet.stop_producing();
     fleet.settle().await;
     let by_count = story.settings.assignment.strategy == Strategy::LeaseCount;
@@ -60,6 +61,12 @@ pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), a
     ask(fleet, check_cover(&fleet.view().leases())).await;
     let tally = fleet.view().tally();
     assert_eq!(tally.finished + tally.trimmed_unfinished, tally.put, "(I1)");
+}
+
+/// How long after bad times their last stall may be noticed: a call that hung in them hangs on, and its shard is opened anew, or given up, at
+/// the first look of a keeper after the stall timeout. A clock may be five percent slow.
+fn stalls_are_known(settings: &Settings) -> Duration {
+    (settings.stall_timeout + settings.failover_time / 3) * 106 / 100
 }
 
 /// Kills one worker, the leader as likely as any, while nothing else is wrong; tells how long its leases were without an owner.
