@@ -117,10 +117,15 @@ fn delivered(evidence: &Evidence) -> BTreeMap<String, Vec<(RecordPosition, Optio
     delivered
 }
 
-/// Waits until everything that was put so far was delivered.
+/// Waits until everything that was put before the call was delivered. What the producer puts meanwhile would never all be there.
 async fn everything_is_seen(fleet: &mut ChaosFleet) {
+    let puts = fleet.producer.puts();
     until(fleet, BOUND, async |fleet| {
-        let lost = evidence(fleet, Lineage::new()).lost();
+        let evidence = Evidence {
+            puts: puts.clone(),
+            ..evidence(fleet, Lineage::new())
+        };
+        let lost = evidence.lost();
         lost.first().map_or(Ok(()), |first| {
             Err(format!("{} records, the first: {first}", lost.len()))
         })
