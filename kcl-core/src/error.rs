@@ -5,8 +5,9 @@ use std::fmt;
 
 /// What a worker, or the building of one, failed with.
 ///
-/// `Display` is one line saying what was being done and why it failed; [`source`](StdError::source) has the cause.
-#[derive(Debug)]
+/// `Display` is one line: what was being done, why it failed and what to do. It shows the causes, so [`source`](StdError::source) has none
+/// and no reporter prints them twice; [`cause`](Self::cause) has the first. `Debug`, which is what a `main` that returns the error prints,
+/// is the [kind](Self::kind) before that line.
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -52,30 +53,48 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
+
+    /// The error that it was made of, if any, to be looked at by its type.
+    pub fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.source.as_deref()
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {}", Causes(source.as_ref())),
+            None => Ok(()),
+        }
     }
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
     }
 }
 
-/// The causes of an error on one line, outermost first: for logs, which show one line per event.
+impl StdError for Error {}
+
+/// An error and its causes on one line, outermost first: for logs, which show one line per event.
+///
+/// A cause that the text before it already ends with is not repeated: many errors of other libraries show their cause in their own text.
 #[derive(Debug)]
 pub struct Causes<'a>(pub &'a dyn StdError);
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut before = self.0.to_string();
+        f.write_str(&before)?;
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            if !before.ends_with(&text) {
+                write!(f, ": {text}")?;
+                before = text;
+            }
             cause = error.source();
         }
         Ok(())
@@ -85,11 +104,25 @@ impl fmt::Display for Causes<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::{SourceError, SourceErrorKind};
 
     #[test]
-    fn display_is_the_message_and_the_causes_follow_on_one_line() {
-        let error = Error::new(ErrorKind::Denied, "cannot scan the table").with_source("access denied");
-        assert_eq!(error.to_string(), "cannot scan the table");
-        assert_eq!(Causes(&error).to_string(), "cannot scan the table: access denied");
+    fn display_shows_every_cause_once() {
+        let refused = std::io::Error::other("connection refused");
+        let source = SourceError::new(SourceErrorKind::Unavailable, "no answer").with_source(refused);
+        let error = Error::new(ErrorKind::Unavailable, "cannot find the stream").with_source(source);
+        let line = "cannot find the stream: no answer: connection refused";
+        assert_eq!(error.to_string(), line);
+        assert_eq!(format!("{error:?}"), format!("Unavailable: {line}"));
+        assert_eq!(Causes(&error).to_string(), line);
+        assert!(error.cause().is_some_and(|cause| cause.is::<SourceError>()));
+    }
+
+    #[test]
+    fn cause_shown_by_its_error_is_not_repeated() {
+        let refused = std::io::Error::other("connection refused");
+        let text = format!("cannot connect: {refused}");
+        let source = SourceError::new(SourceErrorKind::Unavailable, text).with_source(refused);
+        assert_eq!(Causes(&source).to_string(), "cannot connect: connection refused");
     }
 }

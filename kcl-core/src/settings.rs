@@ -1,5 +1,7 @@
 //! What can be set, as plain data: every default explained, every violation reported at once.
 
+mod durations;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use crate::shard_sync::InitialPosition;
 
 /// How a worker behaves. Plain data: it can be read from a file, with every field optional.
 ///
+/// A file writes a duration as a number with its unit: `"3s"`, `"250ms"`, `"1m 30s"`, `"2h"`, `"7d"`.
 /// Components (stores, sources, clocks, policies) are not settings; they go on the builder.
 ///
 /// ```
@@ -26,6 +29,7 @@ use crate::shard_sync::InitialPosition;
 pub struct Settings {
     /// How long a worker must be silent before its leases are given to others. At least 200 ms. 10 s by default, as in the
     /// Java KCL. Shorter finds dead workers sooner and costs more renewals: each lease is renewed every third of it.
+    #[serde(with = "durations")]
     pub failover_time: Duration,
     /// Where a stream is read from when the application has no leases for it yet. The oldest record by default, because
     /// that skips nothing. (The Java KCL starts at the newest.)
@@ -40,6 +44,7 @@ pub struct Settings {
     /// The shortest time between two automatic checkpoints of one shard. 1 s by default: what a failover repeats at most,
     /// beyond the batch under way. Longer costs fewer writes, up to a third of the failover time: then the lease must be
     /// renewed anyway, and a renewal carries what is finished.
+    #[serde(with = "durations")]
     pub checkpoint_interval: Duration,
     /// What becomes of aggregated records, as the Kinesis Producer Library writes them. They are unpacked by default.
     pub aggregation: Aggregation,
@@ -55,26 +60,33 @@ pub struct Settings {
     pub memory_budget: u32,
     /// How long a consumer that waits for nothing it could name may make no step before it is torn down and opened again.
     /// At least the failover time. 60 s by default, longer than the slowest answer of a healthy service.
+    #[serde(with = "durations")]
     pub stall_timeout: Duration,
     /// How often a consumer is opened again without a step in between before its lease is released. At least 1; 3 by default.
     pub stall_tries: u32,
     /// How long a call of your code may take before the worker warns of it: in the log, ever less often while the call goes on, in the
     /// status as a [concern](crate::status::Concern::SlowCallback), and in the metrics. 60 s by default. The lease is kept however long it takes.
+    #[serde(with = "durations")]
     pub slow_callback: Duration,
     /// How often a child shard looks whether its parents are finished. 500 ms by default.
+    #[serde(with = "durations")]
     pub parent_poll_interval: Duration,
     /// How often a worker looks for leases that were assigned to it, at most the failover time. 500 ms by default. It bounds how
     /// long a lease that was given to this worker waits for it, and is a part of the time in which a fleet answers to a crash: what is
     /// longer than the default comes on top of the failover time and two seconds, as the
     /// [status](crate::status::WorkerStatus::failover_bound) says.
+    #[serde(with = "durations")]
     pub discovery_interval: Duration,
     /// How long an owner may take to hand a lease over before it keeps it. 30 s by default, as in the Java KCL.
+    #[serde(with = "durations")]
     pub handoff_timeout: Duration,
     /// How long the shutdown may take, the user's callbacks included. 25 s by default, so that it fits into the 30 s that
     /// Kubernetes gives a pod. The last quarter of it, or a third of the failover time if that is less, is kept for giving up
     /// the leases of callbacks that did not return.
+    #[serde(with = "durations")]
     pub drain_timeout: Duration,
     /// How long a start may go on trying while a service does not answer. 60 s by default.
+    #[serde(with = "durations")]
     pub start_timeout: Duration,
     /// Whether the leader deletes the leases of finished shards once nothing needs them: when all that a shard became is being
     /// processed, or when the shard is listed no more. On by default, as in the Java KCL; off keeps them as a record.
@@ -82,6 +94,7 @@ pub struct Settings {
     /// How long the leases of a stream that the application reads no more are kept, checkpoints and all. For ever by default,
     /// as in the Java KCL; only where the application reads [many streams](crate::worker::WorkerBuilder::streams). The time
     /// counts while no worker holds a lease of the stream, and begins anew with a new leader.
+    #[serde(with = "durations::optional")]
     pub forget_streams_after: Option<Duration>,
     /// How the leader assigns leases.
     pub assignment: AssignmentSettings,
@@ -196,7 +209,10 @@ impl Settings {
                 self.stall_timeout < failover,
                 "stall_timeout must be at least failover_time: a consumer is given time to reopen before its lease goes",
             ),
-            (self.stall_tries == 0, "stall_tries must be at least 1"),
+            (
+                !(1..=1000).contains(&self.stall_tries),
+                "stall_tries must be 1 to 1000: the lease of a shard that cannot be read is released after so many",
+            ),
             (
                 self.slow_callback.is_zero(),
                 "slow_callback must be above zero: every call takes some time",
@@ -230,7 +246,10 @@ impl Settings {
             .into_iter()
             .filter(|(violated, _)| *violated)
             .map(|(_, rule)| rule.to_owned());
-        let violations: Vec<_> = violated.chain(self.assignment.violations(failover)).collect();
+        let violations: Vec<_> = violated
+            .chain(self.too_long())
+            .chain(self.assignment.violations(failover))
+            .collect();
         if violations.is_empty() {
             Ok(())
         } else {
@@ -238,6 +257,73 @@ impl Settings {
         }
     }
 }
+
+impl Settings {
+    /// The durations that are longer than they can be meant.
+    fn too_long(&self) -> impl Iterator<Item = String> {
+        let limits = [
+            (
+                "checkpoint_interval",
+                self.checkpoint_interval,
+                HOUR,
+                "a crash repeats all that was finished meanwhile",
+            ),
+            (
+                "stall_timeout",
+                self.stall_timeout,
+                DAY,
+                "a reader that is stuck is not opened again before",
+            ),
+            (
+                "slow_callback",
+                self.slow_callback,
+                YEAR,
+                "no warning comes before",
+            ),
+            (
+                "parent_poll_interval",
+                self.parent_poll_interval,
+                HOUR,
+                "a child shard waits that long after its parent",
+            ),
+            (
+                "handoff_timeout",
+                self.handoff_timeout,
+                DAY,
+                "a handoff that hangs is not ended before",
+            ),
+            (
+                "drain_timeout",
+                self.drain_timeout,
+                DAY,
+                "a worker whose callback hangs does not stop before",
+            ),
+            (
+                "start_timeout",
+                self.start_timeout,
+                YEAR,
+                "a start that cannot succeed is not reported before",
+            ),
+            (
+                "forget_streams_after",
+                self.forget_streams_after.unwrap_or_default(),
+                10 * YEAR,
+                "leave it out to keep the leases for ever",
+            ),
+        ];
+        limits
+            .into_iter()
+            .filter(|(_, value, limit, _)| value > limit)
+            .map(|(name, _, limit, why)| {
+                let limit = humantime::format_duration(limit);
+                format!("{name} must be at most {limit}: {why}")
+            })
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The settings contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,6 +368,62 @@ mod tests {
         let violations = settings.validate().unwrap_err();
         // Neither the discovery interval nor the scans fit such a failover time, which are violations of their own.
         assert_eq!(violations.violations().len(), 7, "{violations}");
+    }
+
+    #[test]
+    fn every_duration_without_end_is_refused() {
+        let without_end = Settings {
+            failover_time: Duration::MAX,
+            checkpoint_interval: Duration::MAX,
+            stall_timeout: Duration::MAX,
+            slow_callback: Duration::MAX,
+            parent_poll_interval: Duration::MAX,
+            discovery_interval: Duration::MAX,
+            handoff_timeout: Duration::MAX,
+            drain_timeout: Duration::MAX,
+            start_timeout: Duration::MAX,
+            forget_streams_after: Some(Duration::MAX),
+            ..Settings::default()
+        };
+        let violations = without_end.validate().unwrap_err();
+        // The discovery interval is at most the failover time, which is refused itself.
+        assert_eq!(violations.violations().len(), 9, "{violations}");
+        let written = serde_json::to_string(&without_end).unwrap();
+        assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), without_end);
+    }
+
+    #[test]
+    fn durations_in_a_file_have_units() {
+        let file = r#"{"failover_time": "3s", "checkpoint_interval": "250ms", "forget_streams_after": "7d"}"#;
+        let settings: Settings = serde_json::from_str(file).unwrap();
+        let expected = Settings {
+            failover_time: Duration::from_secs(3),
+            checkpoint_interval: Duration::from_millis(250),
+            forget_streams_after: Some(7 * DAY),
+            ..Settings::default()
+        };
+        assert_eq!(settings, expected);
+        let written = serde_json::to_string(&settings).unwrap();
+        assert!(
+            written.contains(r#""failover_time":"3s""#) && !written.contains("secs"),
+            "{written}"
+        );
+        assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), settings);
+        for wrong in ["3", "\"3\"", "\"3 lightyears\"", "null"] {
+            let file = format!(r#"{{"failover_time": {wrong}}}"#);
+            let error = serde_json::from_str::<Settings>(&file).unwrap_err().to_string();
+            assert!(error.contains("like \"3s\""), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_assignment_setting_is_refused() {
+        for file in [
+            r#"{"assignment": {"max_move": 1}}"#,
+            r#"{"assignment": {"strategy": {"throughput": {"band": 1, "damping_percent": 60, "band_percent": 10}}}}"#,
+        ] {
+            assert!(serde_json::from_str::<Settings>(file).is_err(), "{file}");
+        }
     }
 
     #[test]

@@ -97,6 +97,21 @@ impl Timestamp {
     }
 }
 
+/// As RFC 3339 in UTC, with milliseconds; a year that this cannot write as milliseconds since 1970.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The last second of the year 9999.
+        const LAST: u64 = 253_402_300_799;
+        match u64::try_from(self.0) {
+            Ok(millis) if millis / 1000 <= LAST => {
+                let time = std::time::UNIX_EPOCH + Duration::from_millis(millis);
+                humantime::format_rfc3339_millis(time).fmt(f)
+            }
+            Ok(_) | Err(_) => write!(f, "{} ms after 1970", self.0),
+        }
+    }
+}
+
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}ms", self.0)
@@ -206,7 +221,11 @@ impl Clock for TokioClock {
     }
 
     fn sleep_until(&self, deadline: Moment) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep_until(self.origin + deadline.0))
+        match self.origin.checked_add(deadline.0) {
+            Some(deadline) => Box::pin(tokio::time::sleep_until(deadline)),
+            // Later than any instant of this system.
+            None => Box::pin(std::future::pending()),
+        }
     }
 }
 
@@ -223,6 +242,28 @@ mod tests {
         assert_eq!(outcome, Err(Elapsed(Duration::from_secs(3))));
         assert_eq!(clock.now(), Moment::from_origin(Duration::from_secs(3)));
         assert_eq!(clock.timeout(Duration::from_secs(3), async { 7 }).await, Ok(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sleep_without_end_never_returns() {
+        let clock = TokioClock::new();
+        let slept = clock
+            .timeout(Duration::from_secs(3600), clock.sleep(Duration::MAX))
+            .await;
+        assert!(slept.is_err());
+    }
+
+    #[test]
+    fn a_timestamp_reads_as_a_date() {
+        let shown =
+            [0, 1_700_000_000_123, -1, i64::MAX].map(|millis| Timestamp::from_millis(millis).to_string());
+        let expected = [
+            "1970-01-01T00:00:00.000Z",
+            "2023-11-14T22:13:20.123Z",
+            "-1 ms after 1970",
+            "9223372036854775807 ms after 1970",
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]

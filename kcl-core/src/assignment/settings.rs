@@ -14,7 +14,7 @@ use crate::assignment::cadence;
 /// assert_eq!(settings.violations(Duration::from_secs(10)), Vec::<String>::new());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct AssignmentSettings {
     /// What is spread evenly. Default: the leases, by their number.
     pub strategy: Strategy,
@@ -25,7 +25,7 @@ pub struct AssignmentSettings {
     /// Default 4: a DynamoDB page is 1 MB, about 1500 leases, or 128 read units. A table too large for this budget is scanned
     /// at least four times per failover time all the same, and the status says so.
     pub scan_pages_per_second: u32,
-    /// How many leases are assigned at a time, 1 or more. Default 16: a thousand leases take seconds, and the table is not flooded.
+    /// How many leases are assigned at a time, 1 to 1000. Default 16: a thousand leases take seconds, and the table is not flooded.
     pub concurrent_writes: usize,
 }
 
@@ -53,7 +53,7 @@ impl Default for AssignmentSettings {
 /// # assert_eq!(settings.violations(std::time::Duration::from_secs(10)), Vec::<String>::new());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Strategy {
     /// Every worker holds as many leases as the next, give or take one.
     #[default]
@@ -88,8 +88,11 @@ impl AssignmentSettings {
     /// Everything that is wrong with the settings, for a fleet with this failover time.
     pub fn violations(&self, failover: Duration) -> Vec<String> {
         let mut violations = Vec::new();
-        if self.concurrent_writes == 0 {
-            violations.push("concurrent_writes is 0: no lease could be assigned; set 1 or more".to_owned());
+        if !(1..=1000).contains(&self.concurrent_writes) {
+            violations.push(format!(
+                "concurrent_writes is {}: no lease could be assigned, or the table would be flooded; set 1 to 1000",
+                self.concurrent_writes
+            ));
         }
         if let Strategy::Throughput {
             band_percent,

@@ -216,7 +216,7 @@ impl Coordinator {
         match self.next_step() {
             OfficeStep::Lead | OfficeStep::Follow => {}
             OfficeStep::Resign => {
-                tracing::info!(worker = %self.context.me, "the leader lock was lost to another worker");
+                tracing::info!("the leader lock was lost to another worker");
                 let now = self.now();
                 self.state().office.resign(now);
             }
@@ -225,7 +225,7 @@ impl Coordinator {
             }
             OfficeStep::Take { expect, row } => {
                 if self.write_lock(expect, row).await {
-                    tracing::info!(worker = %self.context.me, "leads the fleet");
+                    tracing::info!("leads the fleet");
                 }
             }
         }
@@ -307,7 +307,10 @@ impl Coordinator {
             }
             self.round(&mut rounds).await;
             if rounds.failed_in_a_row >= FAILED_ROUNDS && self.role() == Role::Leader {
-                tracing::warn!(worker = %self.context.me, rounds = FAILED_ROUNDS, "gives the leader's office up: it could not assign");
+                tracing::warn!(
+                    rounds = FAILED_ROUNDS,
+                    "gives the leader's office up: it could not assign"
+                );
                 rounds.failed_in_a_row = 0;
                 self.leave_office().await;
             }
@@ -571,7 +574,7 @@ impl Coordinator {
         let status = state.status.clone();
         drop(state);
         if has_changed {
-            tracing::debug!(worker = %self.context.me, ?role, "role in the fleet changed");
+            tracing::debug!(?role, "role in the fleet changed");
             self.role_changed.notify_one();
         }
         self.context.notices.coordinating(&status);

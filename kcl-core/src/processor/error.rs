@@ -3,7 +3,9 @@ use std::fmt;
 
 use crate::model::{Record, RecordPosition};
 
-/// A failure of the user's code, made by `?` from any error.
+/// A failure of the user's code, made by `?` from any error: also from a boxed one, from `anyhow::Error` and from a text.
+///
+/// The error must be `Send` and `Sync`: a `Box<dyn Error>` is not, a `Box<dyn Error + Send + Sync>` is.
 ///
 /// It may say what kind of failure it is, and at which record it happened. The default policy tries again in any case and
 /// uses the record to go on from there.
@@ -92,13 +94,13 @@ impl ProcessorError {
     }
 }
 
-// `ProcessorError` is no `std::error::Error` itself: that is what lets `?` make one from any error.
-impl<E: StdError + Send + Sync + 'static> From<E> for ProcessorError {
+// `ProcessorError` is no `std::error::Error` itself: that is what lets `?` make one from whatever can be boxed as an error.
+impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for ProcessorError {
     fn from(error: E) -> Self {
         Self {
             severity: Severity::Unspecified,
             position: None,
-            source: Box::new(error),
+            source: error.into(),
         }
     }
 }
@@ -116,5 +118,46 @@ impl fmt::Debug for ProcessorError {
             .field("position", &self.position)
             .field("source", &self.source)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Converts as `anyhow::Error` and its like do, which are no errors themselves.
+    struct Report(&'static str);
+
+    impl From<Report> for Box<dyn StdError + Send + Sync> {
+        fn from(report: Report) -> Self {
+            report.0.into()
+        }
+    }
+
+    #[test]
+    fn question_mark_takes_boxed_errors_and_reports() {
+        fn boxed() -> Result<(), ProcessorError> {
+            let failed: Result<(), Box<dyn StdError + Send + Sync>> = Err("boxed".into());
+            failed?;
+            Ok(())
+        }
+        fn report() -> Result<(), ProcessorError> {
+            Err(Report("report"))?;
+            Ok(())
+        }
+        fn text() -> Result<(), ProcessorError> {
+            Err("text")?;
+            Ok(())
+        }
+        fn passed_on() -> Result<(), ProcessorError> {
+            Err(ProcessorError::poison("poison"))?;
+            Ok(())
+        }
+        let said = |failed: Result<(), ProcessorError>| failed.unwrap_err().to_string();
+        assert_eq!(
+            [said(boxed()), said(report()), said(text())],
+            ["boxed", "report", "text"]
+        );
+        assert_eq!(passed_on().unwrap_err().severity(), Severity::Poison);
     }
 }

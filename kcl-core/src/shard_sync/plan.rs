@@ -24,6 +24,7 @@
 //! The shards are listed with [`Start::filter`]: a shard that ended before the start must not be in the listing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,16 @@ pub enum InitialPosition {
     Latest,
     /// With the records that arrived at or after this time.
     AtTimestamp(Timestamp),
+}
+
+impl fmt::Display for InitialPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TrimHorizon => f.write_str("TRIM_HORIZON"),
+            Self::Latest => f.write_str("LATEST"),
+            Self::AtTimestamp(time) => write!(f, "AT_TIMESTAMP {time}"),
+        }
+    }
 }
 
 /// How the leases of a stream are keyed: part of the identity of the application.

@@ -247,7 +247,8 @@ impl Grants {
         self.drain_closed_streams();
         services.metrics.lease_held();
 
-        let span = tracing::info_span!("shard", lease = %key, token = %own.token());
+        // Of the highest level, as the worker's.
+        let span = tracing::error_span!("shard", lease = %key, token = %own.token());
         let kept = Arc::clone(&own);
         let keeper = async move {
             let keeping = Keeping(kept);

@@ -23,6 +23,36 @@ pub struct WorkerHandle {
     ended: oneshot::Receiver<Result<ShutdownReport, Error>>,
 }
 
+/// Reads what a worker is doing, for an endpoint of a server or a task of its own. Clones read the same worker.
+///
+/// It neither stops the worker nor keeps it running, and goes on showing the last status after the worker has stopped.
+#[derive(Debug, Clone)]
+pub struct StatusReader {
+    board: StatusBoard,
+}
+
+impl StatusReader {
+    /// What the worker is doing now.
+    pub fn status(&self) -> WorkerStatus {
+        self.board.read()
+    }
+
+    /// As [`WorkerHandle::wait_for`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn wait_for(&self, mut predicate: impl FnMut(&WorkerStatus) -> bool) -> WorkerStatus {
+        let mut receiver = self.board.subscribe();
+        // The sender lives as long as this reader, so the channel cannot close here.
+        let found = receiver
+            .wait_for(|status| predicate(status))
+            .await
+            .map(|status| status.clone());
+        found.unwrap_or_else(|_| self.status())
+    }
+}
+
 /// The name of the task that outlives all others of its worker.
 pub(crate) const TASK: &str = "worker";
 
@@ -176,10 +206,50 @@ impl Worker {
     /// As [`run`](Self::run).
     #[cfg(feature = "signal")]
     pub async fn run_until_signal(self) -> Result<ShutdownReport, Error> {
-        let mut signals = crate::worker::signal::Signals::listen()?;
-        let handle = self.start();
-        let stop = Arc::clone(&handle.stop);
-        let mut stopped = std::pin::pin!(handle.stopped());
+        let signals = crate::worker::signal::Signals::listen()?;
+        self.start().stopped_by(signals).await
+    }
+}
+
+impl WorkerHandle {
+    /// Waits until the process receives SIGTERM or SIGINT, then drains the worker; a second signal stops it at once. Returns once the worker
+    /// has stopped, for whatever reason.
+    ///
+    /// This is [`Worker::run_until_signal`] for a worker that is started first, to take a [`status_reader`](Self::status_reader), a
+    /// [`flow`](Self::flow) or a [`stopper`](Self::stopper) from its handle.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: kcl_core::worker::Worker) -> Result<(), kcl_core::error::Error> {
+    /// let handle = worker.start();
+    /// let health = handle.status_reader(); // for an endpoint
+    /// handle.run_until_signal().await?;
+    /// # drop(health);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`stopped`](Self::stopped); also when the signals cannot be listened to: the worker is drained then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the worker.
+    #[cfg(feature = "signal")]
+    pub async fn run_until_signal(self) -> Result<ShutdownReport, Error> {
+        match crate::worker::signal::Signals::listen() {
+            Ok(signals) => self.stopped_by(signals).await,
+            Err(error) => {
+                self.drain();
+                self.stopped().await.and(Err(error))
+            }
+        }
+    }
+
+    #[cfg(feature = "signal")]
+    async fn stopped_by(self, mut signals: crate::worker::signal::Signals) -> Result<ShutdownReport, Error> {
+        let stop = Arc::clone(&self.stop);
+        let mut stopped = std::pin::pin!(self.stopped());
         for wish in [Stop::Drain, Stop::Now] {
             tokio::select! {
                 biased;
@@ -206,14 +276,15 @@ impl WorkerHandle {
     /// # Cancel safety
     ///
     /// Dropping the future has no effect.
-    pub async fn wait_for(&self, mut predicate: impl FnMut(&WorkerStatus) -> bool) -> WorkerStatus {
-        let mut receiver = self.board.subscribe();
-        // The sender lives as long as this handle, so the channel cannot close here.
-        let found = receiver
-            .wait_for(|status| predicate(status))
-            .await
-            .map(|status| status.clone());
-        found.unwrap_or_else(|_| self.status())
+    pub async fn wait_for(&self, predicate: impl FnMut(&WorkerStatus) -> bool) -> WorkerStatus {
+        self.status_reader().wait_for(predicate).await
+    }
+
+    /// Reads the status from elsewhere, while the handle waits for the worker's end.
+    pub fn status_reader(&self) -> StatusReader {
+        StatusReader {
+            board: self.board.clone(),
+        }
     }
 
     /// Asks the worker to let its callbacks return, checkpoint, and give its leases up.

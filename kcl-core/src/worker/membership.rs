@@ -43,7 +43,7 @@ impl Membership {
         }
         Ok(match self.change(WorkerChange::Return(self.row())).await? {
             WorkerOutcome::Applied => {
-                tracing::warn!(worker = %self.services.worker, "the fleet had taken this worker for dead");
+                tracing::warn!("the fleet had taken this worker for dead");
                 Standing::Confirmed
             }
             WorkerOutcome::Refused => Standing::Superseded,

@@ -18,5 +18,5 @@ mod signal;
 mod start;
 
 pub use builder::{Worker, WorkerBuilder};
-pub use handle::{Stopper, WorkerHandle};
+pub use handle::{StatusReader, Stopper, WorkerHandle};
 pub use shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};

@@ -35,7 +35,8 @@ pub(crate) async fn run(
     board: StatusBoard,
     stop: &StopSignal,
 ) -> Result<ShutdownReport, Error> {
-    let span = tracing::info_span!("worker", worker = %parts.worker, application = %parts.application);
+    // Of the highest level, so that its fields are there whatever level is logged.
+    let span = tracing::error_span!("worker", worker = %parts.worker, application = %parts.application);
     let outcome = async {
         let ground = tokio::select! {
             biased;

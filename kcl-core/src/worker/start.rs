@@ -12,7 +12,8 @@ use crate::lease::{Lease, Preparation, StoreError, StoreErrorKind};
 use crate::model::StreamIdentity;
 use crate::processor::backoff;
 use crate::rng::Rng;
-use crate::shard_sync::{Keying, Mismatch, check_identity, check_keyed_by_stream};
+use crate::settings::Settings;
+use crate::shard_sync::{InitialPosition, Keying, Mismatch, check_identity, check_keyed_by_stream};
 use crate::source::{SourceError, SourceErrorKind, StreamSource};
 use crate::streams::{OpenStream, StreamTracker, Streams};
 use crate::time::{Clock, ClockExt as _, Moment};
@@ -53,6 +54,7 @@ pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
         .await?;
     check_leases(&scan.leases, &parts.subject, &streams)
         .map_err(|mismatch| Error::new(ErrorKind::Mismatch, mismatch.to_string()))?;
+    say_initial_positions(parts.settings.initial_position, &streams, &scan.leases);
     for row in &scan.undecodable {
         tracing::error!(
             key = row.key,
@@ -80,6 +82,25 @@ pub(crate) async fn announce(
     attempts
         .until_answered("cannot write the worker's row", || membership.announce())
         .await
+}
+
+/// Logs where the reading of each new stream begins, and that a configured position means nothing to a stream that has leases already.
+fn say_initial_positions(configured: InitialPosition, streams: &Streams, leases: &[Lease]) {
+    for stream in streams.all() {
+        let position = stream.initial_position.unwrap_or(configured);
+        let stream_name = &stream.identity.name;
+        let known = leases
+            .iter()
+            .filter(|lease| lease.stream.as_ref() == stream.keying.stream());
+        match known.count() {
+            0 => tracing::info!(stream = stream_name, initial_position = %position, "starting a new stream"),
+            leases if position != Settings::default().initial_position => tracing::info!(
+                stream = stream_name, initial_position = %position, leases,
+                "resuming from the lease table; the initial position has no effect on a stream that has leases"
+            ),
+            leases => tracing::info!(stream = stream_name, leases, "resuming from the lease table"),
+        }
+    }
 }
 
 /// Whether the rows of the table are those of an application that reads what this one reads.
@@ -162,7 +183,7 @@ impl Attempts<'_> {
                 Err(error) => return Err(error),
             };
             let opened = open_tracked(stream, identity).map_err(|error| {
-                let message = format!("the stream {address:?} cannot be one of many: {error}");
+                let message = format!("the stream {address:?} cannot be one of many");
                 Error::new(ErrorKind::Configuration, message).with_source(error)
             })?;
             streams.open(opened);
@@ -197,8 +218,7 @@ impl Attempts<'_> {
             let pause = rng.jittered(backoff(FIRST_PAUSE, LONGEST_PAUSE, tries));
             let time_is_up = clock.now() + pause >= self.deadline;
             if let Some(kind) = kind.or(time_is_up.then_some(ErrorKind::Unavailable)) {
-                let message = format!("{what}: {}", Causes(error.as_ref()));
-                return Err(Error::new(kind, message).with_source(error));
+                return Err(Error::new(kind, what).with_source(error));
             }
             if tries == 1 {
                 tracing::warn!(error = %Causes(error.as_ref()), "{what}, trying on");
