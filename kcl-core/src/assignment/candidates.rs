@@ -15,10 +15,16 @@ pub const BURIAL: u32 = 30;
 /// For how long a worker's row must stand still at least before it is deleted. The Java KCL waits a day.
 pub const SHORTEST_BURIAL: Duration = Duration::from_secs(300);
 
+/// For how long a Java worker's row must stand still before the worker counts as dead. Java writes the row every 30 s and takes
+/// one of twice that age for expired (`workerMetricsReporterFreqInMillis`).
+const JAVA_LIFE: Duration = Duration::from_secs(60);
+
 /// For how many failover times it is remembered whose run a process was, after the worker's row showed it last.
 const REMEMBERED: u32 = 3;
 
 /// A watch on the rows of the workers.
+///
+/// A row without an incarnation is a Java worker's. It is never a candidate: the worker does not take up what this fleet assigns.
 ///
 /// A worker lives as long as the observer has seen its row change within that worker's own failover time. It is a candidate
 /// for half as long: it touches its row every third, so that one touch may be missed, and of two workers that died together
@@ -38,8 +44,8 @@ pub struct Roster {
     has_looked: bool,
 }
 
-/// What changes with each touch of a worker's row.
-type Mark = (Option<Incarnation>, u64);
+/// What changes with each touch of a worker's row: the incarnation with the touches, or the time at which Java wrote it.
+type Mark = (Option<Incarnation>, u64, i64);
 
 #[derive(Debug, Clone)]
 struct Seen {
@@ -188,18 +194,28 @@ impl Roster {
 
     fn is_fit(&self, seen: &Seen) -> bool {
         let failover = seen.row.failover.unwrap_or(self.failover);
-        seen.doubted.is_none() && !self.watch.is_still_for(&seen.row.id, failover / 2)
+        let is_ours = seen.row.incarnation.is_some();
+        is_ours && seen.doubted.is_none() && !self.watch.is_still_for(&seen.row.id, failover / 2)
     }
 
     fn lives(&self, row: &WorkerRow) -> bool {
-        !self
-            .watch
-            .is_still_for(&row.id, row.failover.unwrap_or(self.failover))
+        let own = row.failover.unwrap_or(self.failover);
+        let patience = if row.incarnation.is_some() {
+            own
+        } else {
+            own.max(JAVA_LIFE)
+        };
+        !self.watch.is_still_for(&row.id, patience)
     }
 }
 
 fn mark(row: &WorkerRow) -> Mark {
-    (row.incarnation, row.touches)
+    let written = if row.incarnation.is_some() {
+        0
+    } else {
+        row.updated.as_millis()
+    };
+    (row.incarnation, row.touches, written)
 }
 
 /// Which worker failed on which lease, and until when it shall not get it back.
@@ -290,6 +306,35 @@ mod tests {
         assert!(!proven(&roster));
         roster.look(second(1), &[row("a", 4, None)]);
         assert!(proven(&roster));
+    }
+
+    fn java(name: &str, millis: i64) -> WorkerRow {
+        WorkerRow {
+            incarnation: None,
+            updated: Timestamp::from_millis(millis),
+            ..row(name, 0, None)
+        }
+    }
+
+    #[test]
+    fn java_row_is_never_a_candidate() {
+        let mut roster = Roster::new(F, CADENCE);
+        for n in 0..100 {
+            roster.look(second(n), &[java("java", i64::try_from(n).unwrap() * 1000)]);
+            assert_eq!(names(&roster), ["me"], "after {n} s");
+        }
+    }
+
+    #[test]
+    fn row_of_a_live_java_worker_is_not_deleted() {
+        let mut roster = Roster::new(F, CADENCE);
+        for n in 0..1000 {
+            let reported = i64::try_from(n / 30).unwrap() * 30_000;
+            roster.look(second(n), &[java("live", reported), java("dead", 0)]);
+            assert!(roster.is_alive(&id("live")), "after {n} s");
+        }
+        assert_eq!(roster.long_dead(), [java("dead", 0)]);
+        assert!(roster.has_died(&id("dead")));
     }
 
     #[test]

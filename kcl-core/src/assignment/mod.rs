@@ -12,6 +12,7 @@ pub mod plan;
 
 mod calls;
 mod faults;
+mod java;
 mod perform;
 mod settings;
 mod task;

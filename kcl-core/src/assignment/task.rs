@@ -11,13 +11,14 @@ use crate::assignment::AssignmentSettings;
 use crate::assignment::cadence::{self, Cadence};
 use crate::assignment::calls::{Calls, Patience};
 use crate::assignment::faults::Faults;
+use crate::assignment::java::JavaWatch;
 use crate::assignment::observer::Observer;
 use crate::assignment::office::{Office, OfficeStep, pick_deputy};
 use crate::assignment::perform::at_most;
 use crate::assignment::plan::{
     AssignmentPlan, Candidate, Move, Reason, Snapshot, plan_assignment, plan_overdue, plan_placement,
 };
-use crate::assignment::unplaced::Unplaced;
+use crate::assignment::unplaced::{News, Unplaced};
 use crate::error::Causes;
 use crate::lease::{
     Certainty, LeaderLock, Lease, LeaseStore, LeaseWriter, LockChange, LockExpect, LockOutcome, Outcome,
@@ -144,6 +145,7 @@ struct Rounds {
     scan_faults: Faults,
     write_faults: Faults,
     unplaced: Unplaced,
+    java: JavaWatch,
 }
 
 impl Coordinator {
@@ -307,10 +309,7 @@ impl Coordinator {
             }
             self.round(&mut rounds).await;
             if rounds.failed_in_a_row >= FAILED_ROUNDS && self.role() == Role::Leader {
-                tracing::warn!(
-                    rounds = FAILED_ROUNDS,
-                    "gives the leader's office up: it could not assign"
-                );
+                tracing::warn!(rounds = FAILED_ROUNDS, "gives the leader's office up");
                 rounds.failed_in_a_row = 0;
                 self.leave_office().await;
             }
@@ -334,6 +333,7 @@ impl Coordinator {
             scan_faults: Faults::new("the lease table cannot be scanned"),
             write_faults: Faults::new("leases cannot be assigned"),
             unplaced: Unplaced::default(),
+            java: JavaWatch::default(),
         }
     }
 
@@ -375,6 +375,7 @@ impl Coordinator {
         let now = self.now();
         let cadence = self.fit_cadence(scan.pages);
         rounds.observer.set_cadence(cadence.scan);
+        rounds.java.watch(now, &scan, self.role() == Role::Leader);
         rounds.observer.look(now, scan);
         self.choose_deputy(&rounds.observer);
 
@@ -391,9 +392,7 @@ impl Coordinator {
         // cannot write leases, is not waited for.
         let is_overdue = |key: &LeaseKey| rounds.observer.is_overdue(key, cadence.scan / 2);
         let plan = self.plan(&snapshot, is_overdue);
-        if let Some(news) = rounds.unplaced.look(&plan) {
-            news.tell();
-        }
+        rounds.unplaced.look(&plan).iter().for_each(News::tell);
         let is_failed = !self.perform(&plan, rounds).await;
         rounds.failed_in_a_row = if is_failed { rounds.failed_in_a_row + 1 } else { 0 };
 

@@ -217,6 +217,15 @@ impl LeaseWriter for Lane {
     }
 }
 
+/// The run of the worker's process.
+fn run_of(worker: &WorkerId) -> Incarnation {
+    let mut bytes = [0; 16];
+    for (byte, letter) in bytes.iter_mut().zip(worker.as_str().bytes()) {
+        *byte = letter;
+    }
+    Incarnation::from_random_bytes(bytes)
+}
+
 impl Worker {
     fn start(name: &str, table: &Arc<Table>, clock: &Arc<dyn Clock>) -> Self {
         Self::start_as(name, table, clock, |context| context)
@@ -236,7 +245,7 @@ impl Worker {
             wake: Arc::new(Notify::new()),
             seen: Arc::new(Seen::default()),
         };
-        let incarnation = Incarnation::from_random_bytes([name.len() as u8; 16]);
+        let incarnation = run_of(&worker.id);
         worker.touch(table);
         let context = CoordinatorContext {
             store: Arc::<Table>::clone(table),
@@ -269,7 +278,7 @@ impl Worker {
     fn touch(&self, table: &Table) {
         table.rows().workers.push(WorkerRow {
             id: self.id.clone(),
-            incarnation: None,
+            incarnation: Some(run_of(&self.id)),
             touches: 0,
             failover: Some(F),
             max_leases: None,
