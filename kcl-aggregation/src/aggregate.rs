@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 
 use crate::record::{Stored, UserRecords};
-use crate::shard::{Admitted, MisplacedRecords, OutsideShard};
+use crate::shard::{Admitted, MisplacedRecords, OutsideShard, OwnedRecords};
 use crate::wire::{CorruptAggregate, Fields, Span, Value};
 
 /// The numbers of the fields of the message.
@@ -122,6 +122,19 @@ impl Aggregate {
         policy: OutsideShard,
     ) -> Result<Admitted<'_>, MisplacedRecords> {
         Admitted::new(self, shard, policy)
+    }
+
+    /// The same as an iterator that owns the aggregate, to go on later. Without `shard` every user record is delivered.
+    ///
+    /// # Errors
+    ///
+    /// As [`admit`](Self::admit).
+    pub fn into_records(
+        self,
+        shard: Option<RangeInclusive<u128>>,
+        policy: OutsideShard,
+    ) -> Result<OwnedRecords, MisplacedRecords> {
+        OwnedRecords::new(self, shard, policy)
     }
 
     pub(crate) fn fields(&self) -> Fields<'_> {

@@ -33,6 +33,9 @@
 //! the place of a single user record whose key cannot be known (Java drops it and all that follow it). The caller's error policy
 //! decides what becomes of them; readable neighbours stay readable.
 //!
+//! An explicit hash key that is no number from 0 to 2¹²⁸ − 1 is no such error: some producers write `undefined` or nothing. It is read as
+//! absent, and the user record [says so](UserRecord::has_invalid_hash_key).
+//!
 //! # Hash keys and shards
 //!
 //! The KPL packs by the shards that it believes in. After a split an aggregated record may reach a shard that some of its user
@@ -43,7 +46,7 @@
 //!
 //! A user record's place is the sequence number of the Kinesis record and its index in it, the sub-sequence number.
 //! A consumer whose checkpoint is inside an aggregated record reads that record again and goes on with
-//! [`Admitted::records_after`].
+//! [`Admitted::records_after`], or with [`OwnedRecords`], which can be put aside between two user records.
 
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -61,5 +64,5 @@ pub use aggregator::{Aggregator, InvalidUserRecord, Packed};
 pub use envelope::{seems_aggregated, unpack};
 pub use hash_key::hash_key_of;
 pub use record::{CorruptRecord, UserRecord, UserRecords};
-pub use shard::{Admitted, MisplacedRecords, OutsideShard};
+pub use shard::{Admitted, MisplacedRecords, OutsideShard, OwnedRecords};
 pub use wire::CorruptAggregate;

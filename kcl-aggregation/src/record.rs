@@ -22,6 +22,8 @@ pub struct UserRecord {
     pub partition_key: ByteString,
     /// The hash key that the producer gave explicitly. Many aggregators always write one.
     pub explicit_hash_key: Option<u128>,
+    /// Whether the producer gave an explicit hash key that is no number from 0 to 2¹²⁸ − 1. It is read as absent.
+    pub has_invalid_hash_key: bool,
     /// The payload.
     pub data: Bytes,
 }
@@ -62,8 +64,6 @@ pub(crate) enum Problem {
     PartitionKeyIndex { index: u64, keys: usize },
     #[error("explicit hash key {index} is not in the table of {keys}")]
     HashKeyIndex { index: u64, keys: usize },
-    #[error("explicit hash key {index} is not a number from 0 to 2^128 - 1")]
-    HashKeyText { index: usize },
 }
 
 /// A user record as it stands in the message.
@@ -175,10 +175,9 @@ impl Aggregate {
         hash_key_of(&String::from_utf8_lossy(self.partition_key_bytes(index)))
     }
 
-    /// An explicit hash key of the table.
-    pub(crate) fn explicit_hash_key(&self, index: usize) -> Result<u128, Problem> {
-        let text = &self.data()[self.hash_keys()[index].range()];
-        parse_hash_key(text).ok_or(Problem::HashKeyText { index })
+    /// An explicit hash key of the table; `None` if it is no number that a hash key can be.
+    pub(crate) fn explicit_hash_key(&self, index: usize) -> Option<u128> {
+        parse_hash_key(&self.data()[self.hash_keys()[index].range()])
     }
 
     fn user_record(&self, stored: Stored, sub_sequence_number: u64) -> Result<UserRecord, Problem> {
@@ -186,7 +185,8 @@ impl Aggregate {
         let explicit = keys.hash_key.map(|index| self.explicit_hash_key(index));
         Ok(UserRecord {
             sub_sequence_number,
-            explicit_hash_key: explicit.transpose()?,
+            explicit_hash_key: explicit.flatten(),
+            has_invalid_hash_key: explicit == Some(None),
             partition_key: self.partition_key(keys.partition_key),
             data: self.data().slice(stored.data.range()),
         })
@@ -218,6 +218,15 @@ impl Iterator for StoredRecords<'_> {
     }
 }
 
+/// Where a walk over the records of an aggregate stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor {
+    /// In the bytes of the Kinesis record.
+    at: usize,
+    /// The index of the next user record.
+    pub(crate) next: u64,
+}
+
 /// The user records of an aggregate in their order; an error in the place of one that cannot be read.
 #[derive(Clone)]
 pub struct UserRecords<'a> {
@@ -243,6 +252,36 @@ impl<'a> UserRecords<'a> {
         Self {
             admission: Some(admission),
             ..self
+        }
+    }
+
+    /// Goes on where another walk over the same aggregate stopped.
+    pub(crate) fn resumed(aggregate: &'a Aggregate, admission: &'a Admission, cursor: Cursor) -> Self {
+        let mut fields = aggregate.fields();
+        fields.seek(cursor.at);
+        Self {
+            aggregate,
+            stored: StoredRecords {
+                data: aggregate.data(),
+                fields,
+            },
+            next: cursor.next,
+            after: None,
+            admission: Some(admission),
+        }
+    }
+
+    /// Passes over the user records up to and including this one.
+    pub(crate) fn skip_through(&mut self, sub_sequence_number: u64) {
+        while self.next <= sub_sequence_number && self.stored.next().is_some() {
+            self.next += 1;
+        }
+    }
+
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor {
+            at: self.stored.fields.at(),
+            next: self.next,
         }
     }
 

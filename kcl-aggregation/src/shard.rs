@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 
 use crate::aggregate::Aggregate;
-use crate::record::{Stored, UserRecords};
+use crate::record::{CorruptRecord, Cursor, Stored, UserRecord, UserRecords};
+use crate::wire::Span;
 
 /// What becomes of an aggregated record with user records whose hash keys lie outside the shard.
 ///
@@ -112,6 +113,109 @@ impl<'a> Admitted<'a> {
     }
 }
 
+/// The user records of an aggregate that are delivered, as an iterator that owns the aggregate: one that can be put aside between two
+/// user records, which costs no memory for those to come.
+///
+/// ```
+/// use kcl_aggregation::{Aggregator, OutsideShard, unpack};
+///
+/// let mut aggregator = Aggregator::new();
+/// for data in ["one", "two", "three"] {
+///     aggregator.add("truck-1", None, data.as_bytes())?;
+/// }
+/// let packed = aggregator.finish().expect("three records were added");
+/// let aggregate = unpack(&packed.data)?.expect("it is an aggregated record");
+///
+/// let mut records = aggregate.into_records(None, OutsideShard::Deliver)?.after(0);
+/// assert_eq!(records.next().unwrap()?.data, "two");
+/// assert_eq!(records.left(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct OwnedRecords {
+    aggregate: Aggregate,
+    admission: Admission,
+    cursor: Cursor,
+    outside: usize,
+    withheld: usize,
+}
+
+impl OwnedRecords {
+    pub(crate) fn new(
+        aggregate: Aggregate,
+        shard: Option<RangeInclusive<u128>>,
+        policy: OutsideShard,
+    ) -> Result<Self, MisplacedRecords> {
+        let (admission, outside, withheld) = match shard {
+            Some(shard) => {
+                let admitted = aggregate.admit(shard, policy)?;
+                let withheld = admitted.withheld();
+                (admitted.admission, admitted.outside, withheld)
+            }
+            None => (Admission::All, 0, 0),
+        };
+        Ok(Self {
+            cursor: aggregate.records().cursor(),
+            aggregate,
+            admission,
+            outside,
+            withheld,
+        })
+    }
+
+    /// Leaves out what is not behind the user record with this sub-sequence number, unless that is passed already.
+    #[must_use]
+    pub fn after(mut self, sub_sequence_number: u64) -> Self {
+        let mut records = UserRecords::resumed(&self.aggregate, &self.admission, self.cursor);
+        records.skip_through(sub_sequence_number);
+        self.cursor = records.cursor();
+        self
+    }
+
+    /// How many user records the aggregate has, readable or not.
+    pub fn total(&self) -> usize {
+        self.aggregate.len()
+    }
+
+    /// How many user records are left at most: those among them that are withheld are counted, too.
+    pub fn left(&self) -> usize {
+        let passed = usize::try_from(self.cursor.next).unwrap_or(usize::MAX);
+        self.aggregate.len().saturating_sub(passed)
+    }
+
+    /// How many user records of the aggregate lie outside the shard; 0 where the shard is not known.
+    pub fn outside(&self) -> usize {
+        self.outside
+    }
+
+    /// How many user records of the aggregate are withheld because of the policy.
+    pub fn withheld(&self) -> usize {
+        self.withheld
+    }
+
+    /// How many bytes of memory this takes beside the Kinesis record.
+    pub fn overhead(&self) -> usize {
+        let keys = self.aggregate.partition_keys().len() + self.aggregate.hash_keys().len();
+        let places = match &self.admission {
+            Admission::All | Admission::Nothing => 0,
+            Admission::Inside { .. } => keys,
+        };
+        keys * size_of::<Span>() + places
+    }
+}
+
+impl Iterator for OwnedRecords {
+    type Item = Result<UserRecord, CorruptRecord>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut records = UserRecords::resumed(&self.aggregate, &self.admission, self.cursor);
+        let record = records.next();
+        self.cursor = records.cursor();
+        record
+    }
+}
+
 /// An aggregated record has user records that lie outside the shard, and the policy is to fail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -146,9 +250,10 @@ impl Admission {
                 partition_keys,
                 hash_keys,
             } => stored.keys(aggregate).is_ok_and(|keys| {
-                let place = match keys.hash_key {
-                    Some(index) => hash_keys[index],
-                    None => partition_keys[keys.partition_key],
+                let explicit = keys.hash_key.map(|index| hash_keys[index]);
+                let place = match explicit {
+                    Some(place) if place != Place::Nowhere => place,
+                    _ => partition_keys[keys.partition_key],
                 };
                 place == Place::Outside
             }),
@@ -162,6 +267,8 @@ pub(crate) enum Place {
     NotLookedAt,
     Inside,
     Outside,
+    /// Of an explicit hash key that is no number: the partition key decides.
+    Nowhere,
 }
 
 /// Computes the place of each key of the tables once, however many records use it: an MD5 per record would cost more than all else.
@@ -192,20 +299,26 @@ impl<'a> Places<'a> {
         let Ok(keys) = stored.keys(self.aggregate) else {
             return false;
         };
-        let place = match keys.hash_key {
-            Some(index) => &mut self.hash_keys[index],
-            None => &mut self.partition_keys[keys.partition_key],
-        };
-        if *place == Place::NotLookedAt {
-            let hash_key = match keys.hash_key {
-                Some(index) => self.aggregate.explicit_hash_key(index).ok(),
-                None => Some(self.aggregate.hash_of_partition_key(keys.partition_key)),
-            };
-            *place = match hash_key {
-                Some(key) if !self.shard.contains(&key) => Place::Outside,
-                Some(_) | None => Place::Inside,
-            };
+        if let Some(index) = keys.hash_key {
+            if self.hash_keys[index] == Place::NotLookedAt {
+                let key = self.aggregate.explicit_hash_key(index);
+                self.hash_keys[index] = key.map_or(Place::Nowhere, |key| self.place_of(key));
+            }
+            if self.hash_keys[index] != Place::Nowhere {
+                return self.hash_keys[index] == Place::Outside;
+            }
         }
-        *place == Place::Outside
+        let index = keys.partition_key;
+        if self.partition_keys[index] == Place::NotLookedAt {
+            self.partition_keys[index] = self.place_of(self.aggregate.hash_of_partition_key(index));
+        }
+        self.partition_keys[index] == Place::Outside
+    }
+
+    fn place_of(&self, hash_key: u128) -> Place {
+        match self.shard.contains(&hash_key) {
+            true => Place::Inside,
+            false => Place::Outside,
+        }
     }
 }

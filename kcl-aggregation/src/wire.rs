@@ -73,6 +73,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The place of the next field in the data.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Goes on at a place that [`at`](Self::at) returned.
+    pub(crate) fn seek(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// The number and value of the next field; `None` at the end.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u32, Value)>, CorruptAggregate> {

@@ -8,7 +8,7 @@
 )]
 
 use bytes::Bytes;
-use kcl_aggregation::{Aggregate, OutsideShard, UserRecord};
+use kcl_aggregation::{Aggregate, OutsideShard, UserRecord, hash_key_of};
 
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
@@ -90,12 +90,80 @@ fn an_index_that_java_makes_negative_is_an_error() {
 }
 
 #[test]
-fn a_hash_key_that_no_shard_can_have_is_an_error() {
-    for text in ["", "-1", "340282366920938463463374607431768211456"] {
-        let record = [vec![0x08, 0, 0x10, 0], field(3, b"x")].concat();
-        let error =
-            only_record(&[field(1, b"pk"), field(2, text.as_bytes()), field(3, &record)]).unwrap_err();
-        assert!(error.ends_with("is not a number from 0 to 2^128 - 1"), "{error}");
+fn invalid_hash_keys_are_read_as_absent() {
+    let rows: [(&str, Option<u128>); 12] = [
+        ("", None),
+        ("undefined", None),
+        ("null", None),
+        ("340282366920938463463374607431768211456", None),
+        ("-1", None),
+        ("0xff", None),
+        (" 7", None),
+        ("1.7e38", None),
+        ("+-1", None),
+        ("7", Some(7)),
+        ("+7", Some(7)),
+        ("-0", Some(0)),
+    ];
+    let with_hash_key = field(3, &[vec![0x08, 0, 0x10, 0], field(3, b"x")].concat());
+    for (text, hash_key) in rows {
+        let fields = [field(1, b"pk"), field(2, text.as_bytes()), with_hash_key.clone()];
+        let record = only_record(&fields).unwrap();
+        assert_eq!(record.explicit_hash_key, hash_key, "{text:?}");
+        assert_eq!(record.has_invalid_hash_key, hash_key.is_none(), "{text:?}");
+        assert_eq!(record.data, "x");
+    }
+}
+
+#[test]
+fn partition_key_places_record_with_invalid_hash_key() {
+    let stored = |key| field(3, &[vec![0x08, key, 0x10, 0], field(3, b"x")].concat());
+    let fields = [
+        field(1, b"pk"),
+        field(1, b"other"),
+        field(2, b"undefined"),
+        stored(0),
+        stored(1),
+    ];
+    let aggregate = read(&fields).unwrap();
+    let hash_key = hash_key_of("pk");
+    let admitted = aggregate
+        .admit(hash_key..=hash_key, OutsideShard::FilterRecords)
+        .unwrap();
+    assert_eq!((admitted.outside(), admitted.withheld()), (1, 1));
+    let records = admitted.records().collect::<Result<Vec<_>, _>>().unwrap();
+    assert_eq!((records.len(), &*records[0].partition_key), (1, "pk"));
+    let whole = aggregate.admit(0..=u128::MAX, OutsideShard::Fail).unwrap();
+    assert_eq!((whole.outside(), whole.records().count()), (0, 2));
+}
+
+#[test]
+fn owned_records_resume_anywhere() {
+    let stored = |key, hash| field(3, &[vec![0x08, key, 0x10, hash], field(3, &[key])].concat());
+    // The third is corrupt, the second lies outside.
+    let fields = [
+        field(1, b"pk"),
+        field(2, b"5"),
+        field(2, b"50"),
+        stored(0, 0),
+        stored(0, 1),
+        stored(9, 0),
+        stored(0, 0),
+    ];
+    for policy in [OutsideShard::Deliver, OutsideShard::FilterRecords] {
+        let aggregate = read(&fields).unwrap();
+        let admitted = aggregate.admit(0..=9, policy).unwrap();
+        let mut owned = aggregate.clone().into_records(Some(0..=9), policy).unwrap();
+        assert_eq!((owned.total(), owned.left(), owned.outside()), (4, 4, 1));
+        assert_eq!(owned.withheld(), admitted.withheld());
+        let expected = admitted.records().collect::<Vec<_>>();
+        assert_eq!(owned.by_ref().collect::<Vec<_>>(), expected);
+        assert_eq!(owned.left(), 0);
+        for after in 0..5 {
+            let owned = aggregate.clone().into_records(Some(0..=9), policy).unwrap();
+            let rest = owned.after(after).collect::<Vec<_>>();
+            assert_eq!(rest, admitted.records_after(after).collect::<Vec<_>>(), "{after}");
+        }
     }
 }
 
