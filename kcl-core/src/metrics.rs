@@ -46,6 +46,8 @@ pub const SHARDS_OF_CONCERN: &str = "kcl_shards_of_concern";
 pub const TASK_PANICS: &str = "kcl_task_panics_total";
 /// User records in aggregates that do not belong to the shard, by what became of them (`delivered`, `withheld`). Counter.
 pub const OUTSIDE_SHARD: &str = "kcl_records_outside_shard_total";
+/// User records whose explicit hash key is no number from 0 to 2¹²⁸ − 1, and was read as absent. Counter.
+pub const INVALID_HASH_KEYS: &str = "kcl_invalid_hash_keys_total";
 /// Bytes of the worker's budget that fetched records take. Gauge.
 pub const BYTES_HELD: &str = "kcl_bytes_held";
 /// Shards that waited longer than the stall timeout for a part of the worker's budget of bytes. Counter.
@@ -78,7 +80,7 @@ pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 30] = [
+pub const ALL: [(&str, &str); 31] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -96,6 +98,7 @@ pub const ALL: [(&str, &str); 30] = [
     (SHARDS_OF_CONCERN, "gauge"),
     (TASK_PANICS, "counter"),
     (OUTSIDE_SHARD, "counter"),
+    (INVALID_HASH_KEYS, "counter"),
     (BYTES_HELD, "gauge"),
     (STARVED, "counter"),
     (STALLS, "counter"),
@@ -140,10 +143,11 @@ const WAITS: [&str; 9] = [
 ];
 
 /// The concerns that shards can be counted under, in the order of [`Concern::ALL`](crate::status::Concern::ALL).
-const CONCERNS: [&str; 7] = [
+const CONCERNS: [&str; 8] = [
     "suspended",
     "stalled",
     "slow_callback",
+    "unreadable",
     "failing",
     "unreachable",
     "starved",
@@ -195,6 +199,7 @@ struct Handles {
     concerns: [Gauge; CONCERNS.len()],
     panics: [Counter; TASKS.len()],
     outside: [Counter; 2],
+    invalid_hash_keys: Counter,
     bytes_held: Gauge,
     starved: Counter,
     stalls: Counter,
@@ -312,6 +317,7 @@ impl Metrics {
             panics: TASKS.map(|task| registry.counter(TASK_PANICS, &[("task", task)])),
             outside: ["delivered", "withheld"]
                 .map(|outcome| registry.counter(OUTSIDE_SHARD, &[("outcome", outcome)])),
+            invalid_hash_keys: registry.counter(INVALID_HASH_KEYS, &[]),
             bytes_held: registry.gauge(BYTES_HELD, &[]),
             starved: registry.counter(STARVED, &[]),
             stalls: registry.counter(STALLS, &[]),
@@ -435,6 +441,10 @@ impl Metrics {
         let [delivered, left_out] = &self.handles.outside;
         delivered.increment(outside.saturating_sub(withheld) as u64);
         left_out.increment(withheld as u64);
+    }
+
+    pub(crate) fn invalid_hash_keys(&self, records: usize) {
+        self.handles.invalid_hash_keys.increment(records as u64);
     }
 
     pub(crate) fn bytes_held(&self) -> Gauge {

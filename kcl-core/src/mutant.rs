@@ -40,6 +40,8 @@ pub enum Mutant {
     ResumeAtCheckpoint,
     /// A new owner leaves out the record after the checkpoint.
     ResumeTooLate,
+    /// A new owner takes the aggregate of the checkpoint for done, though only a part of it is.
+    RestOfAggregateDropped,
     /// A child shard waits for no parent.
     NoParentWait,
     /// A child shard waits for one of its parents.
@@ -68,7 +70,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every bug there is.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -86,6 +88,7 @@ impl Mutant {
         Self::EndBeforeLastRecords,
         Self::ResumeAtCheckpoint,
         Self::ResumeTooLate,
+        Self::RestOfAggregateDropped,
         Self::NoParentWait,
         Self::OneParentIsEnough,
         Self::ChildAtLatest,

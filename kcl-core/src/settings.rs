@@ -48,8 +48,8 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// What becomes of aggregated records, as the Kinesis Producer Library writes them. They are unpacked by default.
     pub aggregation: Aggregation,
-    /// The most Kinesis records in one batch, 1 to 10,000. 10,000 by default, the most that Kinesis gives. An aggregated record counts
-    /// as one, and may be unpacked to many.
+    /// The most Kinesis records in one fetch, 1 to 10,000. 10,000 by default, the most that Kinesis gives. An aggregated record counts
+    /// as one, and may be unpacked to many; these come in batches that fit the memory budget, which may end inside of it.
     pub max_batch_records: u32,
     /// How many batches of a shard are fetched ahead of the processor, 1 to 16. 2 by default: one is processed while
     /// the next is on its way.
@@ -119,9 +119,25 @@ pub enum Checkpointing {
 ///
 /// A producer packs by the shards that it knows. If one of them was split meanwhile, its aggregate reaches one of the children whole. The
 /// Kinesis Producer Library notices and sends records again: since August 2024 those that do not belong to that child, before that all of
-/// the aggregate. Other aggregators send nothing again. How many records were outside is counted, whatever becomes of them.
+/// the aggregate. Other aggregators send nothing again.
 ///
-/// Changing between `raw` and the others takes effect at the checkpoint of each shard: what was finished inside an aggregate stays so.
+/// # Producers that resend
+///
+/// With a producer that sends again, [`Deliver`](Self::Deliver) brings every copy: one of a KPL's design that lives through a split may send
+/// a record many times, until it learns of the new shards. Where all producers send again what lies outside of the shard,
+/// [`Filter`](Self::Filter) or [`FilterRecords`](Self::FilterRecords) delivers each record once; where one of them does not, they lose
+/// records, so they are not the default. How many records lie outside is counted under every setting, in
+/// [`kcl_records_outside_shard_total`](crate::metrics::OUTSIDE_SHARD), and said once for each shard at WARN. An alert on
+/// `rate(kcl_records_outside_shard_total[5m]) > 0` tells of it; with the default it means records that may come twice, with a filter
+/// records that were left out.
+///
+/// # Changing it
+///
+/// A change takes effect at the checkpoint of each shard. From the others to [`Raw`](Self::Raw), an aggregate of which only a part is finished
+/// is delivered again, whole: its checkpoint is not moved back, and stays where it is until the next record is finished. As the position of a
+/// raw record is that of its first user record, a worker under [`Raw`](Self::Raw) that begins at the stored checkpoint of such a record
+/// delivers this one record again. From [`Raw`](Self::Raw) to the others, the user records behind the first of the last finished aggregate
+/// are delivered again. Nothing is dropped in either direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {

@@ -103,6 +103,11 @@ pub fn table() -> Vec<Entry> {
             "a record is lost with each new owner",
         ),
         entry(
+            Mutant::RestOfAggregateDropped,
+            &[InOrder, NoRecordLost],
+            "the user records behind a checkpoint inside an aggregate are lost",
+        ),
+        entry(
             Mutant::NoParentWait,
             &[ParentsFirst],
             "the records of a key come in the wrong order after a split",

@@ -9,7 +9,7 @@ const LARGEST_ANSWER: u64 = 10 * 1024 * 1024;
 /// once, and what all of them ask for together must fit, whatever it is.
 const UNSEEN_RECORD: u64 = 1024 * 1024;
 /// What a record takes beside its body.
-const RECORD: u64 = size_of::<Record>() as u64;
+pub(crate) const RECORD: u64 = size_of::<Record>() as u64;
 
 /// What a shard's records take, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::Gauge;
 
-pub(crate) use appetite::Appetite;
+pub(crate) use appetite::{Appetite, RECORD};
 use ledger::{Ledger, Ticket};
 
 use crate::model::{LeaseKey, Record};
@@ -98,12 +98,26 @@ impl Account {
     ///
     /// Whoever came first is served first, but for what is assured: that is there at once.
     pub(crate) async fn reserve(&self, want: u64, least: u64) -> Held {
+        self.reserve_unless(want, least, || false).await
+    }
+
+    /// The same, but takes `least` without room once `must_go_on` holds, of which it is asked whenever something is given back.
+    pub(crate) async fn reserve_unless(
+        &self,
+        want: u64,
+        least: u64,
+        must_go_on: impl Fn() -> bool + Send,
+    ) -> Held {
         let mut place = Place {
             account: self,
             ticket: None,
         };
         let attempt = |ledger: &mut Ledger| {
-            let granted = ledger.grant(&self.shard, want, least, &mut place.ticket);
+            let mut granted = ledger.grant(&self.shard, want, least, &mut place.ticket);
+            if granted.is_none() && must_go_on() {
+                ledger.change(&self.shard, 0, least);
+                granted = Some(least);
+            }
             self.budget.show(ledger);
             granted
         };
@@ -187,15 +201,18 @@ impl fmt::Debug for Held {
 #[derive(Debug, Default)]
 pub struct Records {
     list: Vec<Record>,
-    /// Gives the room back when it is dropped.
+    /// The room of the answer that the records are slices of. Dropped before the other room, which wakes the tasks that wait for either.
+    _answer: Option<Arc<Held>>,
+    /// The room of the records themselves, where they were unpacked from the answer.
     _held: Option<Held>,
 }
 
 impl Records {
-    pub(crate) fn held(list: Vec<Record>, held: Held) -> Self {
+    pub(crate) fn held(list: Vec<Record>, answer: Arc<Held>, unpacked: Option<Held>) -> Self {
         Self {
             list,
-            _held: Some(held),
+            _answer: Some(answer),
+            _held: unpacked,
         }
     }
 }
@@ -203,7 +220,10 @@ impl Records {
 impl From<Vec<Record>> for Records {
     /// Records that no budget knows of, as a test makes them.
     fn from(list: Vec<Record>) -> Self {
-        Self { list, _held: None }
+        Self {
+            list,
+            ..Self::default()
+        }
     }
 }
 
@@ -340,7 +360,7 @@ mod tests {
         let mut held = account.reserve(400, 1).await;
         assert!(held.settle(300) && held.settle(350) && !held.settle(5000));
         held.set(300);
-        let records = Arc::new(Records::held(Vec::new(), held));
+        let records = Arc::new(Records::held(Vec::new(), Arc::new(held), None));
         let clone = Arc::clone(&records);
         drop((records, account));
         assert_eq!(budget.holders(3), (300, vec![(key(0), 300)]));

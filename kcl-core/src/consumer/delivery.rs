@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::model::RecordPosition;
+use crate::model::{Record, RecordPosition};
 use crate::processor::{
     FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
     StartFrom,
@@ -18,6 +18,8 @@ use crate::time::BoxFuture;
 pub(crate) struct CallFailure {
     pub(crate) kind: FailureKind,
     pub(crate) position: Option<RecordPosition>,
+    /// The record at the position, where it is at hand.
+    pub(crate) record: Option<Box<Record>>,
     pub(crate) message: String,
 }
 
@@ -91,6 +93,7 @@ impl CallFailure {
         Self {
             kind: FailureKind::Panic,
             position: None,
+            record: None,
             message: message.into(),
         }
     }
@@ -101,6 +104,7 @@ impl From<ProcessorError> for CallFailure {
         Self {
             kind: FailureKind::Error(error.severity()),
             position: error.position().cloned(),
+            record: None,
             message: crate::error::Causes(error.cause()).to_string(),
         }
     }

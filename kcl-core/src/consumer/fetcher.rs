@@ -1,34 +1,27 @@
 //! Reads a shard ahead of its processor, within bounds.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::budget::{Account, Appetite, Held, Records};
+use crate::budget::{Account, Appetite, Held};
 use crate::consumer::ownership::Ownership;
+use crate::consumer::parts::{Fetched, Part, Parts};
 use crate::consumer::start::Start;
-use crate::consumer::unpack::{Misplaced, Unpacked, Unreadable, unpack};
+use crate::consumer::unpack::{Done, Unpacker, leave_out_done};
 use crate::error::Causes;
 use crate::lifecycle::{Answer, Backlog, WaitReason};
 use crate::metrics::FetchOutcome;
-use crate::model::{Record, RecordPosition};
+use crate::model::Record;
 use crate::processor::backoff;
 use crate::rng::Rng;
-use crate::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind, StartPosition};
+use crate::source::{Fetch, FetchLimit, RecordStream, SourceError, SourceErrorKind, StartPosition};
 use crate::streams::OpenStream;
 use crate::task::TaskPolicy;
 use crate::time::{Clock, ClockExt as _, Moment};
-
-/// What the fetcher has read: records, and what comes after them if that is no record.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub(crate) records: Records,
-    pub(crate) behind: Option<Duration>,
-    pub(crate) end: Option<ShardEnd>,
-    /// What comes next and cannot be read.
-    pub(crate) unreadable: Option<Unreadable>,
-}
 
 /// Starts reading. The fetcher ends after the end of the shard, at a record that cannot be read, or when the receiver is dropped.
 pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiver<Fetched> {
@@ -44,7 +37,6 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
         failures: 0,
         account: own.services.budget.open(&own.key),
         appetite: Appetite::new(),
-        saw_outside: false,
         number: own.with_backlog(Backlog::begin_fetching),
     };
     own.services
@@ -59,19 +51,6 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
     receiver
 }
 
-/// What is handed on of one answer.
-struct Portion {
-    records: Vec<Record>,
-    end: Option<ShardEnd>,
-    unreadable: Option<Unreadable>,
-    misplaced: Vec<Misplaced>,
-    /// How many records of the stream that was, and their bytes.
-    taken: usize,
-    size: usize,
-    /// Whether there was no room for all.
-    is_part: bool,
-}
-
 struct Fetcher {
     own: Arc<Ownership>,
     rng: Rng,
@@ -79,11 +58,10 @@ struct Fetcher {
     position: StartPosition,
     stream: Option<Box<dyn RecordStream>>,
     /// Records up to and including this one were handed on, or are done.
-    done: Option<RecordPosition>,
+    done: Option<Done>,
     failures: u32,
     account: Account,
     appetite: Appetite,
-    saw_outside: bool,
     /// By which the backlog knows it from those before.
     number: u64,
 }
@@ -115,12 +93,9 @@ impl Fetcher {
             match self.fetch(room.bytes()).await {
                 Ok(fetch) => {
                     let next = begun + fetch.wait;
-                    if let Some(fetched) = self.take_in(fetch, room) {
-                        let ends = fetched.end.is_some() || fetched.unreadable.is_some();
-                        place.send(fetched);
-                        if ends {
-                            return;
-                        }
+                    let parts = self.take_in(fetch, room);
+                    if self.hand_on(parts, place, sender).await.is_break() {
+                        return;
                     }
                     keep_pace(&self.own, next).await;
                 }
@@ -154,8 +129,8 @@ impl Fetcher {
         fetch
     }
 
-    /// Unpacks what came and leaves out what is done; `None` when nothing is left to hand on.
-    fn take_in(&mut self, fetch: Fetch, mut room: Held) -> Option<Fetched> {
+    /// Takes in what came, without what is done, and makes the room what that takes: all of it if there is room for all.
+    fn take_in(&mut self, fetch: Fetch, mut room: Held) -> Parts {
         let own = Arc::clone(&self.own);
         let services = &own.services;
         let now = services.clock.now();
@@ -164,21 +139,24 @@ impl Fetcher {
         if let (StartPosition::Latest, Some(first)) = (&self.position, fetch.records.first()) {
             own.begun_at(first.sequence_number());
         }
-        let (behind, span) = (fetch.behind, span(&fetch.records));
-        let portion = self.unpack(fetch, &mut room);
-        services
-            .brakes
-            .took(&own.scopes, portion.taken, portion.size, now);
-        self.report_misplaced(&portion.misplaced);
-        let Portion {
-            records,
-            end,
-            unreadable,
-            is_part,
-            ..
-        } = portion;
-        if let Some(last) = records.last() {
-            self.done = Some(last.position().detached());
+        let (mut taken, mut size) = (fetch.records.len(), total_size(&fetch.records));
+        let answer = Answer {
+            came: now,
+            behind: fetch.behind.unwrap_or_default(),
+            span: span(&fetch.records),
+            brings: false,
+            is_whole: false,
+        };
+        let bytes = Appetite::of(taken, fetch.bytes);
+        let asked = self.appetite.least();
+        self.appetite.learn(taken, bytes);
+        if let Some(per_record) = self.appetite.seen() {
+            self.account.tell_per_record(per_record);
+        }
+        let how = services.settings.aggregation;
+        let mut records = fetch.records;
+        if let Some(done) = &self.done {
+            leave_out_done(&mut records, how, done);
         }
         let outcome = if records.is_empty() {
             FetchOutcome::Empty
@@ -186,65 +164,62 @@ impl Fetcher {
             FetchOutcome::Records
         };
         services.metrics.fetched(outcome);
-        let answer = Answer {
-            came: now,
-            behind: behind.unwrap_or_default(),
-            span,
-            brings: !records.is_empty(),
-            is_whole: !is_part && unreadable.is_none(),
-        };
-        own.with_backlog(|backlog| backlog.fetched(self.number, answer));
-        let is_news = !records.is_empty() || end.is_some() || unreadable.is_some();
-        is_news.then_some(Fetched {
-            records: Records::held(records, room),
-            behind,
-            end,
-            unreadable,
-        })
-    }
-
-    /// Unpacks an answer, and makes the room what the records take that are handed on: all of them if there is room for all.
-    fn unpack(&mut self, fetch: Fetch, room: &mut Held) -> Portion {
-        let (taken, size) = (fetch.records.len(), total_size(&fetch.records));
-        let how = self.own.services.settings.aggregation;
-        let range = self.own.row().hash_range;
-        let Unpacked {
-            mut records,
-            unreadable,
-            mut misplaced,
-        } = unpack(fetch.records, how, range, self.done.as_ref());
-        let bytes = Appetite::of(records.len(), fetch.bytes);
-        let asked = self.appetite.least();
-        self.appetite.learn(taken, bytes);
-        if let Some(per_record) = self.appetite.seen() {
-            self.account.tell_per_record(per_record);
-        }
+        let mut is_part = false;
         if records.is_empty() {
             room.set(0);
-        } else if !self.settle(room, bytes, fetch.kept) && self.keep_what_fits(&mut records, room, asked) {
-            // The others are read again, and counted then.
-            let last = records.last().map(Record::sequence_number);
-            misplaced.retain(|aggregate| last.is_some_and(|last| aggregate.sequence <= *last));
-            let whole = |record: &&Record| record.position().sub_sequence == 0;
-            return Portion {
-                taken: records.iter().filter(whole).count(),
-                size: total_size(&records),
-                records,
-                misplaced,
-                end: None,
-                unreadable: None,
-                is_part: true,
-            };
+        } else if !self.settle(&mut room, bytes, fetch.kept) {
+            is_part = self.keep_what_fits(&mut records, &mut room, asked);
+            if is_part {
+                (taken, size) = (records.len(), total_size(&records));
+            }
         }
-        Portion {
-            taken,
-            size,
-            records,
-            misplaced,
-            // Nothing is read beyond a record that cannot be read.
-            end: fetch.end.filter(|_| unreadable.is_none()),
-            unreadable,
-            is_part: false,
+        services.brakes.took(&own.scopes, taken, size, now);
+        let begun = self.done.as_ref().map(|done| done.position.clone());
+        if let Some(last) = records.last() {
+            self.done = Some(Done::whole(last.sequence_number().detached()));
+        }
+        let unpacker = Unpacker::new(records, how, own.row().hash_range, begun);
+        Parts::new(unpacker, room, answer).with(fetch.behind, fetch.end, is_part)
+    }
+
+    /// Hands the parts of an answer to the consumer. Breaks where nothing is read after them, or nothing more is wanted.
+    async fn hand_on<'a>(
+        &mut self,
+        mut parts: Parts,
+        place: mpsc::Permit<'a, Fetched>,
+        sender: &'a mpsc::Sender<Fetched>,
+    ) -> ControlFlow<()> {
+        let own = Arc::clone(&self.own);
+        let clock = &*own.services.clock;
+        let mut place = Some(place);
+        loop {
+            let to = match place.take() {
+                Some(place) => place,
+                None => match patiently(clock, &mut self.stream, sender.reserve()).await {
+                    Ok(place) => place,
+                    Err(_) => return ControlFlow::Break(()),
+                },
+            };
+            let room = match parts.is_plain() {
+                true => None,
+                false => {
+                    let room = wait_for_room(&own, parts.room(&self.account));
+                    Some(patiently(clock, &mut self.stream, room).await)
+                }
+            };
+            let part = parts.next(room);
+            self.report(&part);
+            own.with_backlog(|backlog| backlog.fetched(self.number, part.answer));
+            let (ends, is_last) = (part.ends(), part.is_last);
+            match part.brings_something() {
+                true => to.send(part.fetched),
+                false => place = Some(to),
+            }
+            match () {
+                () if ends => return ControlFlow::Break(()),
+                () if is_last => return ControlFlow::Continue(()),
+                () => own.progress.step(clock.now()),
+            }
         }
     }
 
@@ -289,9 +264,11 @@ impl Fetcher {
         };
         let fitting: Vec<_> = records.iter().take_while(fits).map(Record::detached).collect();
         let is_part = fitting.len() < records.len();
-        if let (None, Some(first)) = (fitting.last(), records.first()) {
+        if let Some(next) = records.get(fitting.len()) {
             // Read again once there is room for it.
-            self.appetite.learn(1, Appetite::of(1, first.size()));
+            self.appetite.learn(1, Appetite::of(1, next.size()));
+        }
+        if let (None, Some(first)) = (fitting.last(), records.first()) {
             self.position = StartPosition::AtSequence(first.sequence_number().detached());
             self.stream = None;
         } else if is_part && let Some(last) = fitting.last() {
@@ -303,19 +280,25 @@ impl Fetcher {
         is_part
     }
 
-    /// Says once that user records do not belong to the shard, and counts them all.
-    fn report_misplaced(&mut self, aggregates: &[Misplaced]) {
-        if aggregates.is_empty() {
-            return;
+    /// Counts what is odd about user records, and says each kind once for the shard.
+    fn report(&self, part: &Part) {
+        let (own, services) = (&self.own, &self.own.services);
+        if !part.misplaced.is_empty() {
+            let outside = part.misplaced.iter().map(|aggregate| aggregate.outside).sum();
+            let withheld = part.misplaced.iter().map(|aggregate| aggregate.withheld).sum();
+            services.metrics.outside_shard(outside, withheld);
+            if !own.said_outside.swap(true, Ordering::Relaxed) {
+                let how = services.settings.aggregation;
+                tracing::warn!(lease = %own.key, outside, withheld, ?how,
+                    "aggregated records hold user records of another shard: after a split a producer may send these again; the setting `aggregation` says what becomes of them");
+            }
         }
-        let outside = aggregates.iter().map(|aggregate| aggregate.outside).sum();
-        let withheld = aggregates.iter().map(|aggregate| aggregate.withheld).sum();
-        let services = &self.own.services;
-        services.metrics.outside_shard(outside, withheld);
-        if !std::mem::replace(&mut self.saw_outside, true) {
-            let how = services.settings.aggregation;
-            tracing::warn!(lease = %self.own.key, outside, withheld, ?how,
-                "aggregated records hold user records of another shard; the setting `aggregation` says what becomes of them");
+        if part.invalid_hash_keys > 0 {
+            services.metrics.invalid_hash_keys(part.invalid_hash_keys);
+            if !own.said_invalid_hash_key.swap(true, Ordering::Relaxed) {
+                tracing::warn!(lease = %own.key, records = part.invalid_hash_keys,
+                    "explicit hash keys of user records are no numbers and are read as absent: correct the producer");
+            }
         }
     }
 
@@ -428,9 +411,14 @@ async fn keep_pace(own: &Ownership, next: Moment) {
 
 /// Waits for a part of the worker's budget of bytes, as large as a batch may be and is likely to be.
 async fn room_for(own: &Ownership, account: &Account, appetite: Appetite) -> Held {
+    let want = appetite.want(own.services.settings.max_batch_records);
+    wait_for_room(own, account.reserve(want, appetite.least())).await
+}
+
+/// Waits for room, and says so where it takes long.
+async fn wait_for_room(own: &Ownership, reserved: impl Future<Output = Held> + Send) -> Held {
     let services = &own.services;
-    let want = appetite.want(services.settings.max_batch_records);
-    let mut reserved = std::pin::pin!(account.reserve(want, appetite.least()));
+    let mut reserved = std::pin::pin!(reserved);
     tokio::select! {
         biased;
         room = &mut reserved => return room,

@@ -14,6 +14,7 @@ mod last_known;
 mod leaving;
 mod meter;
 mod ownership;
+mod parts;
 mod shard_consumer;
 mod start;
 mod unpack;

@@ -3,7 +3,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use crate::budget::{ByteBudget, Records};
 use crate::checkpoint::{BatchId, Tracker};
@@ -87,6 +86,9 @@ pub(crate) struct Ownership {
     pub(crate) dirty: Notify,
     /// Whether a callback of the user's runs: a handoff may be declined only then.
     pub(crate) in_callback: AtomicBool,
+    /// Whether it was said that user records belong to another shard, and that one has an explicit hash key that is none.
+    pub(crate) said_outside: AtomicBool,
+    pub(crate) said_invalid_hash_key: AtomicBool,
     state: Mutex<State>,
     backlog: Mutex<Backlog>,
 }
@@ -134,10 +136,9 @@ impl Ownership {
             services.application.clone(),
             services.worker.clone(),
             (stream.identity.name.clone(), Some(stream.identity.arn.clone())),
-            row.shard.clone(),
+            (row.shard.clone(), row.hash_range),
             row.key.clone(),
             token,
-            CancellationToken::new(),
         );
         let belief = Belief {
             renewed,
@@ -158,6 +159,8 @@ impl Ownership {
             progress: Progress::new(now),
             dirty: Notify::new(),
             in_callback: AtomicBool::new(false),
+            said_outside: AtomicBool::new(false),
+            said_invalid_hash_key: AtomicBool::new(false),
             state: Mutex::new(State {
                 known: LastKnown::new(row),
                 belief,

@@ -4,13 +4,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
+use crate::budget::Held;
 use crate::checkpoint::BatchId;
 use crate::consumer::control::Interrupt;
 use crate::consumer::delivery::{CallFailure, Delivery};
 use crate::consumer::ending::store_end;
-use crate::consumer::fetcher::{Fetched, start_fetching};
+use crate::consumer::fetcher::start_fetching;
 use crate::consumer::leaving::give_up;
 use crate::consumer::ownership::Ownership;
+use crate::consumer::parts::Fetched;
 use crate::consumer::start::{Start, start_of};
 use crate::consumer::unpack::Unreadable;
 use crate::error::Causes;
@@ -53,8 +55,8 @@ struct ShardConsumer {
     fetched: Option<mpsc::Receiver<Fetched>>,
     /// A batch that was taken in and is not finished.
     waiting: Option<(BatchId, RecordBatch)>,
-    /// What comes next and cannot be read.
-    unreadable: Option<Unreadable>,
+    /// What comes next and cannot be read, with the room that its answer takes.
+    unreadable: Option<(Unreadable, Arc<Held>)>,
     /// The end of the shard, once it was read.
     end: Option<ShardEnd>,
     /// How often the user's code has failed without a batch finished in between.
@@ -245,11 +247,20 @@ impl ShardConsumer {
 
     /// All before a record that cannot be read is finished: the policy decides, as if the user's code had failed on it.
     fn meet_unreadable(&mut self) -> Option<ConsumerEvent> {
-        let Unreadable { position, why } = self.unreadable.clone()?;
+        let (unreadable, _) = self.unreadable.as_ref()?;
+        let Unreadable {
+            position,
+            why,
+            record,
+        } = unreadable.clone();
+        let at = position.clone();
+        let board = &self.own.services.board;
+        board.update_lease(&self.own.key, |status| status.unreadable = Some(at));
         self.failures = self.failures.saturating_add(1);
         let failure = CallFailure {
             kind: FailureKind::Unreadable,
             position: Some(position),
+            record: Some(record),
             message: why,
         };
         Some(self.failed("unpack", self.failures, failure, 1))
@@ -258,7 +269,7 @@ impl ShardConsumer {
     /// Where to read on: after what was delivered in this ownership, or where the ownership begins.
     fn start(&self) -> Start {
         if let Some(last) = self.own.last_delivered() {
-            return Start::after(last);
+            return Start::after_delivered(last);
         }
         let configured = self.own.services.settings.initial_position;
         let configured = self.own.stream.initial_position.unwrap_or(configured);
@@ -325,8 +336,9 @@ impl ShardConsumer {
                 self.finished(id, &batch, Duration::ZERO);
                 None
             }
-            Err(failure) => {
-                let rest = self.after_failure(&batch, &failure);
+            Err(mut failure) => {
+                let (index, rest) = self.after_failure(&batch, &failure);
+                failure.record = index.and_then(|index| batch.get(index).cloned()).map(Box::new);
                 self.failures = self.failures.saturating_add(1);
                 let event = self.failed("process_records", self.failures, failure, batch.len());
                 self.waiting = (event == ConsumerEvent::CallFailed).then_some((id, rest));
@@ -353,25 +365,27 @@ impl ShardConsumer {
             status.processed = batch.last().map(|record| record.position().clone());
             status.records += records;
             status.failures = 0;
+            status.unreadable = None;
         });
     }
 
     /// The part of the batch that is to be tried again: from the record that failed, where the processor said which.
-    fn after_failure(&self, batch: &RecordBatch, failure: &CallFailure) -> RecordBatch {
+    /// With the index of that record.
+    fn after_failure(&self, batch: &RecordBatch, failure: &CallFailure) -> (Option<usize>, RecordBatch) {
         let failed = failure.position.as_ref();
-        let index = failed.and_then(|failed| {
+        let at = failed.and_then(|failed| {
             batch
                 .binary_search_by(|record| record.position().cmp(failed))
                 .ok()
         });
         let skipped = usize::from(mutant::active(Mutant::SkipOnError));
-        let index = (index.unwrap_or(0) + skipped).min(batch.len());
+        let index = (at.unwrap_or(0) + skipped).min(batch.len());
         if self.own.services.settings.checkpointing == Checkpointing::Automatic
             && let Some(last_good) = index.checked_sub(1).and_then(|index| batch.get(index))
         {
             self.own.finish_through(last_good.position());
         }
-        batch.starting_at(index)
+        (at, batch.starting_at(index))
     }
 
     /// Asks the policy what to do about a failure of the user's code.
@@ -387,19 +401,23 @@ impl ShardConsumer {
         let CallFailure {
             kind,
             position,
+            record,
             message,
         } = failure;
         if call == "process_records" {
             services.metrics.batch_failed(panicked);
         }
         let at = position.as_ref().map(ToString::to_string);
-        if attempt.is_power_of_two() {
+        if attempt.is_power_of_two() && kind == FailureKind::Unreadable {
+            tracing::warn!(lease = %self.own.key, attempt, at, error = message, "a record cannot be read; the shard is held");
+        } else if attempt.is_power_of_two() {
             tracing::warn!(lease = %self.own.key, call, attempt, panicked, at, error = message, "the processor failed; the shard is held");
         }
         let failure = Failure {
             attempt,
             kind,
             position,
+            record: record.map(|record| *record),
             records,
         };
         let Decision::Retry { after } = decide(services.policy.as_ref(), &failure);

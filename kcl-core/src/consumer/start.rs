@@ -1,5 +1,6 @@
 //! Where the reading of a shard begins.
 
+use crate::consumer::unpack::Done;
 use crate::lease::Lease;
 use crate::model::{Position, RecordPosition};
 use crate::mutant::{self, Mutant};
@@ -12,15 +13,21 @@ use crate::source::StartPosition;
 pub(crate) struct Start {
     pub(crate) position: StartPosition,
     /// Records up to and including this one are done.
-    pub(crate) done: Option<RecordPosition>,
+    pub(crate) done: Option<Done>,
 }
 
 impl Start {
+    /// Right after a record that this ownership has delivered.
+    pub(crate) fn after_delivered(last: RecordPosition) -> Self {
+        Self::after(last, true)
+    }
+
     /// Right after this record. The record itself is asked for again and left out: it may be an aggregate of which only
     /// a part is done, and a position is valid for as long as its record is kept.
-    pub(crate) fn after(done: RecordPosition) -> Self {
+    fn after(position: RecordPosition, is_exact: bool) -> Self {
+        let done = Done { position, is_exact };
         Self {
-            position: StartPosition::AtSequence(done.sequence.clone()),
+            position: StartPosition::AtSequence(done.position.sequence.clone()),
             done: (!mutant::active(Mutant::ResumeAtCheckpoint)).then_some(done),
         }
     }
@@ -33,11 +40,12 @@ impl Start {
 /// have no pin.
 pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosition) -> Start {
     if let StartFrom::After(record) = wish {
-        return Start::after(record.clone());
+        // A position inside an aggregate was unpacked; at its first one the processor knows its own setting.
+        return Start::after(record.clone(), record.sub_sequence == 0);
     }
     let pinned = lease.pinned_start.map(StartPosition::AtTimestamp);
     let position = match &lease.checkpoint {
-        Position::Record(record) => return Start::after(record.clone()),
+        Position::Record(record) => return Start::after(record.clone(), false),
         Position::TrimHorizon | Position::ShardEnd => StartPosition::TrimHorizon,
         Position::Latest => pinned.unwrap_or(StartPosition::Latest),
         Position::AtTimestamp => pinned.unwrap_or(match configured {
@@ -93,7 +101,10 @@ mod tests {
             start,
             Start {
                 position: StartPosition::AtSequence(SequenceNumber::from(5)),
-                done: Some(done)
+                done: Some(Done {
+                    position: done,
+                    is_exact: false
+                })
             }
         );
     }
@@ -106,6 +117,10 @@ mod tests {
             &StartFrom::After(own.clone()),
             InitialPosition::Latest,
         );
-        assert_eq!(start.done, Some(own));
+        let done = Done {
+            position: own,
+            is_exact: true,
+        };
+        assert_eq!(start.done, Some(done));
     }
 }

@@ -1,13 +1,13 @@
 //! Aggregated records become the user records in them.
 
-use kcl_aggregation::{Admitted, OutsideShard, UserRecord, seems_aggregated};
+use kcl_aggregation::{OutsideShard, OwnedRecords, UserRecord, seems_aggregated};
 
 use crate::invariant::check_counted;
 use crate::model::{HashKeyRange, Record, RecordPosition, SequenceNumber};
 use crate::mutant::{self, Mutant};
 use crate::settings::Aggregation;
 
-/// Records as the user's code sees them.
+/// Records as the user's code sees them: a part of those of one answer, or all.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Unpacked {
     pub(crate) records: Vec<Record>,
@@ -15,12 +15,13 @@ pub(crate) struct Unpacked {
     pub(crate) unreadable: Option<Unreadable>,
     /// The aggregates with user records that do not belong to the shard.
     pub(crate) misplaced: Vec<Misplaced>,
+    /// How many of the records have an explicit hash key that is no number.
+    pub(crate) invalid_hash_keys: usize,
 }
 
 /// An aggregate with user records that do not belong to the shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Misplaced {
-    pub(crate) sequence: SequenceNumber,
     /// How many do not, and how many of the aggregate were left out for that.
     pub(crate) outside: usize,
     pub(crate) withheld: usize,
@@ -31,67 +32,190 @@ pub(crate) struct Misplaced {
 pub(crate) struct Unreadable {
     pub(crate) position: RecordPosition,
     pub(crate) why: String,
+    /// The Kinesis record, as it came.
+    pub(crate) record: Box<Record>,
 }
 
-/// Unpacks what is aggregated and leaves out what is done, up to the first record that cannot be read: what comes after it must not be
-/// delivered before it. `shard` is the shard's range of hash keys, where that is known.
-pub(crate) fn unpack(
-    mut records: Vec<Record>,
-    how: Aggregation,
-    shard: Option<HashKeyRange>,
-    done: Option<&RecordPosition>,
-) -> Unpacked {
-    let is_plain = |record: &Record| how == Aggregation::Raw || !seems_aggregated(record.data());
-    if records.iter().all(is_plain) {
-        if let Some(done) = done {
-            let first_new = records.partition_point(|record| record.position() <= done);
-            let too_many = usize::from(first_new > 0 && mutant::active(Mutant::ResumeTooLate));
-            records.drain(..(first_new + too_many).min(records.len()));
-        }
-        return Unpacked {
-            records,
-            ..Unpacked::default()
+/// The last record that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Done {
+    pub(crate) position: RecordPosition,
+    /// Whether the position means the same to this worker as to the one that finished the record. A stored checkpoint may come from a
+    /// worker that unpacked, to which the first position of an aggregate is that of its first user record.
+    pub(crate) is_exact: bool,
+}
+
+impl Done {
+    /// Everything of the Kinesis record of this number.
+    pub(crate) fn whole(sequence: SequenceNumber) -> Self {
+        let position = RecordPosition {
+            sequence,
+            sub_sequence: u64::MAX,
         };
-    }
-    let mut unpacked = Unpacked::default();
-    for record in records {
-        if let Err(unreadable) = unpacked.take(record, how, shard, done) {
-            unpacked.unreadable = Some(unreadable);
-            break;
+        Self {
+            position,
+            is_exact: true,
         }
     }
-    unpacked
+
+    /// Whether nothing of the record is left to deliver.
+    fn covers(&self, record: &Record, how: Aggregation) -> bool {
+        if record.sequence_number() != &self.position.sequence {
+            return record.position() < &self.position;
+        }
+        let is_whole = self.is_exact && (how == Aggregation::Raw || self.position.sub_sequence == u64::MAX);
+        if is_whole || !seems_aggregated(record.data()) || mutant::active(Mutant::RestOfAggregateDropped) {
+            return true;
+        }
+        let last = self.position.sub_sequence.saturating_add(1);
+        match kcl_aggregation::unpack(record.data()) {
+            Ok(Some(aggregate)) => last >= aggregate.len() as u64,
+            // A worker that got past it, with another setting or another library, is not stopped at it again.
+            Ok(None) | Err(_) => true,
+        }
+    }
 }
 
-impl Unpacked {
-    fn take(
-        &mut self,
-        record: Record,
+/// Removes the records of which nothing is left to deliver.
+///
+/// A worker that delivers aggregates raw cannot go on inside of one: it delivers the whole of it again.
+pub(crate) fn leave_out_done(records: &mut Vec<Record>, how: Aggregation, done: &Done) {
+    let first_new = records
+        .iter()
+        .position(|record| !done.covers(record, how))
+        .unwrap_or(records.len());
+    let too_many = usize::from(first_new > 0 && mutant::active(Mutant::ResumeTooLate));
+    records.drain(..(first_new + too_many).min(records.len()));
+}
+
+/// Unpacks the records of one answer, in parts as large as wanted: what is not asked for yet takes no memory beside the answer.
+///
+/// It ends at the first record that cannot be read: what comes after it must not be delivered before it.
+pub(crate) struct Unpacker {
+    records: std::vec::IntoIter<Record>,
+    how: Aggregation,
+    /// The shard's range of hash keys, where that is known.
+    shard: Option<HashKeyRange>,
+    done: Option<RecordPosition>,
+    current: Option<Current>,
+}
+
+/// An aggregate that is delivered in part.
+struct Current {
+    record: Record,
+    users: OwnedRecords,
+    /// Whether it was begun at its first user record, and how many of it were delivered.
+    is_whole: bool,
+    delivered: usize,
+}
+
+impl Unpacker {
+    /// Begins with the first of these records of which something is [left](leave_out_done).
+    pub(crate) fn new(
+        records: Vec<Record>,
         how: Aggregation,
         shard: Option<HashKeyRange>,
-        done: Option<&RecordPosition>,
-    ) -> Result<(), Unreadable> {
-        if done.is_some_and(|done| record.sequence_number() < &done.sequence) {
-            return Ok(());
+        done: Option<RecordPosition>,
+    ) -> Self {
+        Self {
+            records: records.into_iter(),
+            how,
+            shard,
+            done,
+            current: None,
         }
-        let at = |position: &RecordPosition, why: String| Unreadable {
-            position: position.detached(),
-            why,
-        };
-        let within = done.filter(|done| &done.sequence == record.sequence_number());
-        let aggregate = match kcl_aggregation::unpack(record.data()) {
-            Ok(aggregate) => aggregate,
-            // Whoever got past it, with another setting or another library, is not stopped at it again.
-            Err(_) if within.is_some() => return Ok(()),
-            Err(error) => return Err(at(record.position(), error.to_string())),
-        };
-        let Some(aggregate) = aggregate else {
-            if done.is_none_or(|done| done < record.position()) {
-                self.records.push(record);
+    }
+
+    /// Whether the records that are left are delivered as they are, for which they take no more memory than they do.
+    pub(crate) fn is_plain(&self) -> bool {
+        let is_plain = |record: &Record| self.how == Aggregation::Raw || !seems_aggregated(record.data());
+        self.current.is_none() && self.records.as_slice().iter().all(is_plain)
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.current.is_none() && self.records.as_slice().is_empty()
+    }
+
+    /// How many records are left that are known of: an aggregate that was not looked into counts as one.
+    pub(crate) fn left(&self) -> usize {
+        let current = self.current.as_ref().map_or(0, |current| current.users.left());
+        self.records.as_slice().len() + current
+    }
+
+    /// The memory that an aggregate under way takes beside its record.
+    pub(crate) fn overhead(&self) -> usize {
+        self.current
+            .as_ref()
+            .map_or(0, |current| current.users.overhead())
+    }
+
+    /// The next records, at most so many, unless all that are left are delivered as they are.
+    pub(crate) fn next(&mut self, most: usize) -> Unpacked {
+        let mut unpacked = Unpacked::default();
+        if self.is_plain() {
+            unpacked.records = std::mem::take(&mut self.records).collect();
+            return unpacked;
+        }
+        while unpacked.records.len() < most && !self.is_empty() {
+            if let Err(unreadable) = self.take(most, &mut unpacked) {
+                unpacked.unreadable = Some(unreadable);
+                self.current = None;
+                self.records = Vec::new().into_iter();
             }
-            return Ok(());
+        }
+        unpacked
+    }
+
+    /// Takes the next record, or as much of the aggregate under way as is wanted.
+    fn take(&mut self, most: usize, unpacked: &mut Unpacked) -> Result<(), Unreadable> {
+        let mut current = match self.current.take() {
+            Some(current) => current,
+            None => {
+                let Some(record) = self.records.next() else {
+                    return Ok(());
+                };
+                match self.open(record, unpacked)? {
+                    Some(current) => current,
+                    None => return Ok(()),
+                }
+            }
         };
-        let policy = match how {
+        let wanted = most.saturating_sub(unpacked.records.len());
+        let before = unpacked.records.len();
+        unpacked.records.reserve(wanted.min(current.users.left()));
+        for user in current.users.by_ref().take(wanted) {
+            let user = user.map_err(|error| {
+                let position = RecordPosition {
+                    sequence: current.record.sequence_number().clone(),
+                    sub_sequence: error.sub_sequence_number,
+                };
+                unreadable(&current.record, &position, error.to_string())
+            })?;
+            unpacked.invalid_hash_keys += usize::from(user.has_invalid_hash_key);
+            unpacked.records.push(of_user(&current.record, user));
+        }
+        current.delivered += unpacked.records.len() - before;
+        if current.users.left() > 0 {
+            self.current = Some(current);
+        } else if current.is_whole {
+            let (all, withheld) = (current.users.total(), current.users.withheld());
+            debug_assert_eq!(check_counted(all, current.delivered, withheld), Ok(()));
+        }
+        Ok(())
+    }
+
+    /// Looks into a record: an aggregate is returned, a plain one is delivered.
+    fn open(&self, record: Record, unpacked: &mut Unpacked) -> Result<Option<Current>, Unreadable> {
+        let done = self.done.as_ref();
+        let within = done.filter(|done| &done.sequence == record.sequence_number());
+        let aggregate = kcl_aggregation::unpack(record.data())
+            .map_err(|error| unreadable(&record, record.position(), error.to_string()))?;
+        let Some(aggregate) = aggregate else {
+            unpacked.records.push(record);
+            return Ok(None);
+        };
+        let policy = match self.how {
             Aggregation::Deliver | Aggregation::Raw => OutsideShard::Deliver,
             Aggregation::Filter => OutsideShard::FilterAggregate,
             Aggregation::FilterRecords => OutsideShard::FilterRecords,
@@ -99,48 +223,36 @@ impl Unpacked {
             Aggregation::Fail if within.is_some() => OutsideShard::Deliver,
             Aggregation::Fail => OutsideShard::Fail,
         };
-        let admitted = match shard {
-            Some(range) => aggregate
-                .admit(range.start()..=range.end(), policy)
-                .map_err(|error| at(record.position(), error.to_string()))
-                .map(Some)?,
-            None => None,
-        };
+        let shard = self.shard.map(|range| range.start()..=range.end());
+        let users = aggregate
+            .into_records(shard, policy)
+            .map_err(|error| unreadable(&record, record.position(), error.to_string()))?;
+        let is_whole = within.is_none();
         // Counted when it is met first, not again when reading goes on inside of it.
-        if let Some(admitted) = admitted.as_ref().filter(|_| within.is_none()) {
-            let (outside, withheld) = (admitted.outside(), admitted.withheld());
-            if outside > 0 {
-                let sequence = record.sequence_number().detached();
-                self.misplaced.push(Misplaced {
-                    sequence,
-                    outside,
-                    withheld,
-                });
-            }
+        if is_whole && users.outside() > 0 {
+            unpacked.misplaced.push(Misplaced {
+                outside: users.outside(),
+                withheld: users.withheld(),
+            });
         }
-        let users = match (&admitted, within) {
-            (Some(admitted), None) => admitted.records(),
-            (Some(admitted), Some(done)) => admitted.records_after(done.sub_sequence),
-            (None, None) => aggregate.records(),
-            (None, Some(done)) => aggregate.records_after(done.sub_sequence),
+        let users = match within {
+            Some(done) => users.after(done.sub_sequence),
+            None => users,
         };
-        let before = self.records.len();
-        for user in users {
-            let user = user.map_err(|error| {
-                let position = RecordPosition {
-                    sequence: record.sequence_number().clone(),
-                    sub_sequence: error.sub_sequence_number,
-                };
-                at(&position, error.to_string())
-            })?;
-            self.records.push(of_user(&record, user));
-        }
-        if within.is_none() {
-            let withheld = || admitted.as_ref().map_or(0, Admitted::withheld);
-            let delivered = self.records.len() - before;
-            debug_assert_eq!(check_counted(aggregate.len(), delivered, withheld()), Ok(()));
-        }
-        Ok(())
+        Ok((users.left() > 0).then_some(Current {
+            record,
+            users,
+            is_whole,
+            delivered: 0,
+        }))
+    }
+}
+
+fn unreadable(record: &Record, position: &RecordPosition, why: String) -> Unreadable {
+    Unreadable {
+        position: position.detached(),
+        why,
+        record: Box::new(record.clone()),
     }
 }
 
@@ -165,6 +277,48 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Unpacks in parts of this many records, as a worker that begins at a stored checkpoint.
+    fn unpack_by(
+        part: usize,
+        mut records: Vec<Record>,
+        how: Aggregation,
+        shard: Option<HashKeyRange>,
+        done: Option<&RecordPosition>,
+    ) -> Unpacked {
+        if let Some(done) = done {
+            let stored = Done {
+                position: done.clone(),
+                is_exact: false,
+            };
+            leave_out_done(&mut records, how, &stored);
+        }
+        let mut unpacker = Unpacker::new(records, how, shard, done.cloned());
+        let mut all = Unpacked::default();
+        while !unpacker.is_empty() {
+            let is_plain = unpacker.is_plain();
+            let next = unpacker.next(part);
+            assert!(next.records.len() <= part || is_plain);
+            all.records.extend(next.records);
+            all.misplaced.extend(next.misplaced);
+            all.invalid_hash_keys += next.invalid_hash_keys;
+            all.unreadable = next.unreadable;
+        }
+        all
+    }
+
+    fn unpack(
+        records: Vec<Record>,
+        how: Aggregation,
+        shard: Option<HashKeyRange>,
+        done: Option<&RecordPosition>,
+    ) -> Unpacked {
+        let whole = unpack_by(usize::MAX, records.clone(), how, shard, done);
+        for part in 1..4 {
+            assert_eq!(unpack_by(part, records.clone(), how, shard, done), whole);
+        }
+        whole
+    }
 
     fn plain(number: u128) -> Record {
         Record::new(SequenceNumber::from(number), format!("plain {number}"))
@@ -266,7 +420,8 @@ mod tests {
         let records = || vec![plain(1), corrupt(2), plain(3)];
         let unpacked = unpack(records(), Aggregation::Deliver, low_half(), None);
         assert_eq!(places(&unpacked), ["1"]);
-        assert_eq!(unpacked.unreadable.unwrap().position, at(2, 0));
+        let unreadable = unpacked.unreadable.unwrap();
+        assert_eq!((unreadable.position, *unreadable.record), (at(2, 0), corrupt(2)));
         let raw = unpack(records(), Aggregation::Raw, low_half(), None);
         assert_eq!(raw.records.len(), 3);
     }
@@ -283,11 +438,60 @@ mod tests {
         assert_eq!(begun.unreadable, None);
     }
 
+    #[test]
+    fn raw_delivers_aggregate_again_unless_all_is_done() {
+        let records = || vec![plain(1), aggregate(2, &[1, 2, 3]), plain(3)];
+        let rest = |done| places(&unpack(records(), Aggregation::Raw, low_half(), Some(&done)));
+        assert_eq!(rest(at(1, 0)), ["2", "3"]);
+        // Whether the first is that of the aggregate or of its first user record nobody can tell.
+        for within in 0..2 {
+            assert_eq!(rest(at(2, within)), ["2", "3"]);
+        }
+        assert_eq!(rest(at(2, 2)), ["3"]);
+        assert_eq!(rest(at(3, 0)), [""; 0]);
+        // What this worker delivered itself is done.
+        let own = Done {
+            position: at(2, 0),
+            is_exact: true,
+        };
+        let mut left = records();
+        leave_out_done(&mut left, Aggregation::Raw, &own);
+        assert_eq!(left, [plain(3)]);
+        let single = vec![aggregate(2, &[1]), corrupt(3)];
+        assert_eq!(
+            places(&unpack(single.clone(), Aggregation::Raw, None, Some(&at(2, 0)))),
+            ["3"]
+        );
+        assert_eq!(
+            places(&unpack(single, Aggregation::Raw, None, Some(&at(3, 0)))),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn aggregate_is_unpacked_in_parts() {
+        let mut unpacker = Unpacker::new(
+            vec![plain(1), aggregate(2, &[1; 5]), plain(3)],
+            Aggregation::Deliver,
+            low_half(),
+            None,
+        );
+        let mut parts = Vec::new();
+        while !unpacker.is_empty() {
+            parts.push(places(&unpacker.next(3)));
+        }
+        assert_eq!(
+            parts,
+            [vec!["1", "2", "2/1"], vec!["2/2", "2/3", "2/4"], vec!["3"]]
+        );
+    }
+
     proptest! {
         /// In whatever pieces a shard is read, each user record comes once and in order.
         #[test]
         fn every_cut_gives_the_same_records(
             shapes in proptest::collection::vec(0_usize..5, 1..10),
+            part in 1_usize..6,
             cuts in proptest::collection::vec(0_usize..40, 0..5),
         ) {
             let shard: Vec<_> = shapes
@@ -306,7 +510,8 @@ mod tests {
                 let from = done.as_ref().map_or(0, |done| {
                     shard.partition_point(|record| record.sequence_number() < &done.sequence)
                 });
-                let read = unpack(shard[from..].to_vec(), Aggregation::Deliver, low_half(), done.as_ref());
+                let read = shard[from..].to_vec();
+                let read = unpack_by(part, read, Aggregation::Deliver, low_half(), done.as_ref());
                 let taken: Vec<_> = read.records.into_iter().take(cut).collect();
                 done = taken.last().map(|record| record.position().clone()).or(done);
                 seen.extend(taken);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{ApplicationName, LeaseKey, ShardId, WorkerId};
+use crate::model::{ApplicationName, HashKeyRange, LeaseKey, ShardId, WorkerId};
 use crate::time::Moment;
 
 /// A number that rises with every ownership of a shard.
@@ -46,6 +46,7 @@ struct Inner {
     stream: String,
     arn: Option<String>,
     shard: ShardId,
+    hash_range: Option<HashKeyRange>,
     lease: LeaseKey,
     token: FencingToken,
     cancelled: CancellationToken,
@@ -82,21 +83,55 @@ impl ShardContext {
             application,
             worker,
             (stream.into(), None),
-            shard,
+            (shard, None),
             lease,
             token,
-            CancellationToken::new(),
         )
+    }
+
+    /// The context, of a shard that receives these hash keys. For a context made by hand: in one that a worker made it changes this
+    /// clone only, which is then told no more of renewals.
+    ///
+    /// ```
+    /// # use kcl_core::model::{ApplicationName, ShardId, WorkerId};
+    /// # use kcl_core::processor::{FencingToken, ShardContext};
+    /// use kcl_core::model::HashKeyRange;
+    ///
+    /// # let (app, worker) = (ApplicationName::new("app")?, WorkerId::new("worker-1")?);
+    /// # let shard = ShardId::new("shardId-000000000000")?;
+    /// let shard = ShardContext::new(app, worker, "trucks", shard, FencingToken::new(1));
+    /// assert_eq!(shard.hash_range(), None);
+    /// let half = HashKeyRange::new(0, u128::MAX / 2)?;
+    /// assert_eq!(shard.with_hash_range(half).hash_range(), Some(half));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_hash_range(self, range: HashKeyRange) -> Self {
+        let inner = &self.inner;
+        let inner = Inner {
+            application: inner.application.clone(),
+            worker: inner.worker.clone(),
+            stream: inner.stream.clone(),
+            arn: inner.arn.clone(),
+            shard: inner.shard.clone(),
+            hash_range: Some(range),
+            lease: inner.lease.clone(),
+            token: inner.token,
+            cancelled: inner.cancelled.clone(),
+            believed_until: AtomicU64::new(inner.believed_until.load(Ordering::Acquire)),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     pub(crate) fn of_lease(
         application: ApplicationName,
         worker: WorkerId,
         (stream, arn): (String, Option<String>),
-        shard: ShardId,
+        (shard, hash_range): (ShardId, Option<HashKeyRange>),
         lease: LeaseKey,
         token: FencingToken,
-        cancelled: CancellationToken,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -105,9 +140,10 @@ impl ShardContext {
                 stream,
                 arn,
                 shard,
+                hash_range,
                 lease,
                 token,
-                cancelled,
+                cancelled: CancellationToken::new(),
                 believed_until: AtomicU64::new(u64::MAX),
             }),
         }
@@ -136,6 +172,12 @@ impl ShardContext {
     /// The shard.
     pub fn shard(&self) -> &ShardId {
         &self.inner.shard
+    }
+
+    /// The hash keys that the shard receives, as the lease had them when this ownership began; `None` where the lease does not say, which
+    /// is so for a while after a Java application was taken over, and in a context made by hand.
+    pub fn hash_range(&self) -> Option<HashKeyRange> {
+        self.inner.hash_range
     }
 
     /// The key of the shard's lease.

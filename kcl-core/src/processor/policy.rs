@@ -4,12 +4,22 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 
-use crate::model::RecordPosition;
+use crate::model::{Record, RecordPosition};
 use crate::processor::Severity;
 use crate::task::panic_message;
 
 /// A failed call of the user's code, or records that could not even be offered to it, as a policy sees it.
+///
+/// ```
+/// use kcl_core::model::{Record, SequenceNumber};
+/// use kcl_core::processor::{Failure, FailureKind};
+///
+/// let record = Record::new(SequenceNumber::from(7), "payload");
+/// let failure = Failure::new(1, FailureKind::Unreadable).at(record.clone());
+/// assert_eq!(failure.record, Some(record));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
     /// How often the same call has failed in a row, this time included: at least 1.
     pub attempt: u32,
@@ -17,8 +27,32 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The record it failed at, where the processor said so.
     pub position: Option<RecordPosition>,
+    /// The record at that position. One that is [unreadable](FailureKind::Unreadable) is the Kinesis record as it came. It may keep the
+    /// memory of a whole answer: [detach](Record::detached) what is kept for long.
+    pub record: Option<Record>,
     /// How many records the failed batch had.
     pub records: usize,
+}
+
+impl Failure {
+    /// The failure number `attempt` in a row of a call for one record, at a place that is not known. For tests of a policy.
+    pub fn new(attempt: u32, kind: FailureKind) -> Self {
+        Self {
+            attempt,
+            kind,
+            position: None,
+            record: None,
+            records: 1,
+        }
+    }
+
+    /// The failure, at this record.
+    #[must_use]
+    pub fn at(mut self, record: Record) -> Self {
+        self.position = Some(record.position().clone());
+        self.record = Some(record);
+        self
+    }
 }
 
 /// How a call of the user's code failed.
@@ -55,9 +89,8 @@ pub trait ErrorPolicy: Send + Sync + fmt::Debug + 'static {
 /// ```
 /// use kcl_core::processor::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
 ///
-/// let failure = |attempt| Failure { attempt, kind: FailureKind::Panic, position: None, records: 1 };
 /// let policy = RetryForever::default();
-/// let pause = |attempt| match policy.decide(&failure(attempt)) {
+/// let pause = |attempt| match policy.decide(&Failure::new(attempt, FailureKind::Panic)) {
 ///     Decision::Retry { after } => after.as_millis(),
 ///     _ => unreachable!("this policy only retries"),
 /// };

@@ -21,7 +21,10 @@ pub enum Concern {
     Stalled,
     /// A callback of the user's has not returned for [`Settings::slow_callback`].
     SlowCallback,
-    /// The processor fails, or a record cannot be read: the shard is held.
+    /// A record cannot be read, such as an aggregate that makes no sense: the shard is held at it, and the error policy is asked.
+    /// [`LeaseStatus::unreadable`] says which record it is.
+    Unreadable,
+    /// The processor fails: the shard is held.
     Failing,
     /// The shard cannot be read. A throttle is not meant: it shows in how far [behind](LeaseStatus::behind) the shard is.
     Unreachable,
@@ -33,10 +36,11 @@ pub enum Concern {
 
 impl Concern {
     /// Every concern, the most urgent first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Suspended,
         Self::Stalled,
         Self::SlowCallback,
+        Self::Unreadable,
         Self::Failing,
         Self::Unreachable,
         Self::Starved,
@@ -50,6 +54,7 @@ impl fmt::Display for Concern {
             Self::Suspended => "suspended",
             Self::Stalled => "stalled",
             Self::SlowCallback => "slow callback",
+            Self::Unreadable => "unreadable",
             Self::Failing => "failing",
             Self::Unreachable => "unreachable",
             Self::Starved => "starved",
@@ -91,6 +96,7 @@ impl LeaseStatus {
             Concern::Suspended => self.suspended.is_some(),
             Concern::Stalled => self.stalls > 0,
             Concern::SlowCallback => call.is_some_and(|(_, age)| age >= patience.callback),
+            Concern::Unreadable => self.unreadable.is_some(),
             Concern::Failing => self.failures > 0,
             Concern::Unreachable => self.trouble.is_some_and(is_unreachable),
             Concern::Starved => waits_for(WaitReason::ByteBudget, patience.stall),
@@ -188,6 +194,7 @@ mod tests {
             freshness: Behind::new(Duration::ZERO, at(0)),
             trouble: None,
             failures: 0,
+            unreadable: None,
             stalls: 0,
             concern: None,
         }

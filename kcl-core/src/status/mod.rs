@@ -86,6 +86,8 @@ pub struct LeaseStatus {
     pub trouble: Option<SourceErrorKind>,
     /// How often the processor has failed in a row.
     pub failures: u32,
+    /// The record that cannot be read, if the shard is held at one.
+    pub unreadable: Option<RecordPosition>,
     /// How often in a row the shard was opened anew because its consumer made no progress.
     pub stalls: u32,
     /// What is wrong with the shard, if anything is.

@@ -293,6 +293,7 @@ impl Grants {
             freshness,
             trouble: None,
             failures: 0,
+            unreadable: None,
             stalls: 0,
             concern: None,
         };

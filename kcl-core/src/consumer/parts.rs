@@ -1,0 +1,138 @@
+//! An answer of the source, handed on in parts that fit the room that is held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::budget::{Account, Held, RECORD, Records};
+use crate::consumer::unpack::{Misplaced, Unpacked, Unpacker, Unreadable};
+use crate::lifecycle::Answer;
+use crate::source::ShardEnd;
+
+/// The most room that one part of an answer asks for: as much as 10,000 plain records of 256 bytes take.
+const LARGEST_PART: u64 = 4 * 1024 * 1024;
+/// The fewest records that are unpacked at a time. So many are unpacked without room where nothing else of the answer is in use: the answer
+/// takes room already, and gives none back until it is delivered.
+const SMALLEST_PART: u64 = 64;
+
+/// What the fetcher has read: records, and what comes after them if that is no record.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) records: Records,
+    pub(crate) behind: Option<Duration>,
+    pub(crate) end: Option<ShardEnd>,
+    /// What comes next and cannot be read, with the room that its answer takes.
+    pub(crate) unreadable: Option<(Unreadable, Arc<Held>)>,
+}
+
+/// An answer that was fetched and is not handed on yet.
+pub(crate) struct Parts {
+    unpacker: Unpacker,
+    /// Set until it is handed on with the last part.
+    end: Option<ShardEnd>,
+    /// Whether there was room for all of the answer; what there was none for is read again.
+    is_part: bool,
+    /// What the backlog is told of each part.
+    answer: Answer,
+    behind: Option<Duration>,
+    /// The room of the answer, which is held as long as a part of it is in use.
+    room: Arc<Held>,
+}
+
+/// One part of an answer.
+pub(crate) struct Part {
+    pub(crate) fetched: Fetched,
+    pub(crate) answer: Answer,
+    pub(crate) misplaced: Vec<Misplaced>,
+    pub(crate) invalid_hash_keys: usize,
+    pub(crate) is_last: bool,
+}
+
+impl Part {
+    /// Whether the consumer need be told.
+    pub(crate) fn brings_something(&self) -> bool {
+        !self.fetched.records.is_empty() || self.ends()
+    }
+
+    /// Whether nothing is read after this.
+    pub(crate) fn ends(&self) -> bool {
+        self.fetched.end.is_some() || self.fetched.unreadable.is_some()
+    }
+}
+
+impl Parts {
+    pub(crate) fn new(unpacker: Unpacker, room: Held, answer: Answer) -> Self {
+        Self {
+            unpacker,
+            end: None,
+            is_part: false,
+            answer,
+            behind: None,
+            room: Arc::new(room),
+        }
+    }
+
+    /// The answer, which tells so much about its shard.
+    pub(crate) fn with(self, behind: Option<Duration>, end: Option<ShardEnd>, is_part: bool) -> Self {
+        Self {
+            behind,
+            end: end.filter(|_| !is_part),
+            is_part,
+            ..self
+        }
+    }
+
+    /// Whether the next part waits for no room: its records take none beside the answer.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.unpacker.is_plain()
+    }
+
+    /// Waits for room to unpack the next records. Where nothing of the answer is in use there is always some.
+    pub(crate) async fn room(&self, account: &Account) -> Held {
+        let known = self.unpacker.left() as u64;
+        let least = SMALLEST_PART.min(known.max(1)) * RECORD;
+        let is_only_user = || Arc::strong_count(&self.room) == 1;
+        account
+            .reserve_unless(LARGEST_PART.max(least), least, is_only_user)
+            .await
+    }
+
+    /// Unpacks the next records, into this room if they take any.
+    pub(crate) fn next(&mut self, room: Option<Held>) -> Part {
+        let most = room.as_ref().map_or(usize::MAX, |room| {
+            usize::try_from((room.bytes() / RECORD).max(1)).unwrap_or(usize::MAX)
+        });
+        let Unpacked {
+            mut records,
+            unreadable,
+            misplaced,
+            invalid_hash_keys,
+        } = self.unpacker.next(most);
+        let room = room.map(|mut room| {
+            records.shrink_to_fit();
+            let overhead = self.unpacker.overhead() as u64;
+            room.set(records.len() as u64 * RECORD + overhead);
+            room
+        });
+        let is_last = self.unpacker.is_empty();
+        let is_whole = is_last && !self.is_part && unreadable.is_none();
+        let answer = Answer {
+            brings: !records.is_empty(),
+            is_whole,
+            ..self.answer
+        };
+        // Nothing is read beyond a record that cannot be read.
+        let end = self.end.take_if(|_| is_whole);
+        Part {
+            fetched: Fetched {
+                records: Records::held(records, Arc::clone(&self.room), room),
+                behind: self.behind,
+                end,
+                unreadable: unreadable.map(|unreadable| (unreadable, Arc::clone(&self.room))),
+            },
+            answer,
+            misplaced,
+            invalid_hash_keys,
+            is_last,
+        }
+    }
+}
