@@ -54,6 +54,9 @@ pub const BYTES_HELD: &str = "kcl_bytes_held";
 pub const STARVED: &str = "kcl_shards_starved_total";
 /// Consumers torn down because they made no progress. Counter.
 pub const STALLS: &str = "kcl_stalls_total";
+/// Times in which a `runtime` ran nothing although something was due: the one that the processors run on (`processing`), because code blocked
+/// its threads, or that of the worker's own thread (`coordination`), because the process had no CPU or was stopped. Counter.
+pub const STANDSTILLS: &str = "kcl_runtime_standstills_total";
 /// Whether this worker is the leader, 0 or 1. Gauge.
 pub const LEADER: &str = "kcl_leader";
 /// Leases that this worker assigned as leader or deputy. Counter.
@@ -102,6 +105,7 @@ pub const ALL: [(&str, &str); 31] = [
     (BYTES_HELD, "gauge"),
     (STARVED, "counter"),
     (STALLS, "counter"),
+    (STANDSTILLS, "counter"),
     (LEADER, "gauge"),
     (ASSIGNMENTS, "counter"),
     (LEASES_UNPLACED, "gauge"),
@@ -160,7 +164,7 @@ const INVARIANTS: [&str; 15] = [
 ];
 
 /// The kinds of tasks whose panics are counted. A task is named by its kind, and by its lease where it has one.
-const TASKS: [&str; 11] = [
+const TASKS: [&str; 14] = [
     "worker",
     "membership",
     "discovery",
@@ -172,6 +176,9 @@ const TASKS: [&str; 11] = [
     "consumer",
     "fetcher",
     "lane",
+    "ending",
+    "leaving",
+    "pulse",
 ];
 
 /// The registered handles of one worker. Clones share them.
@@ -203,6 +210,7 @@ struct Handles {
     bytes_held: Gauge,
     starved: Counter,
     stalls: Counter,
+    standstills: [Counter; 2],
     leader: Gauge,
     assignments: Counter,
     unplaced: Gauge,
@@ -321,6 +329,8 @@ impl Metrics {
             bytes_held: registry.gauge(BYTES_HELD, &[]),
             starved: registry.counter(STARVED, &[]),
             stalls: registry.counter(STALLS, &[]),
+            standstills: ["processing", "coordination"]
+                .map(|runtime| registry.counter(STANDSTILLS, &[("runtime", runtime)])),
             leader: registry.gauge(LEADER, &[]),
             assignments: registry.counter(ASSIGNMENTS, &[]),
             unplaced: registry.gauge(LEASES_UNPLACED, &[]),
@@ -457,6 +467,12 @@ impl Metrics {
 
     pub(crate) fn stalled(&self) {
         self.handles.stalls.increment(1);
+    }
+
+    /// A runtime stood still: that of the user's code, or the worker's own.
+    pub(crate) fn stood_still(&self, is_own: bool) {
+        let [processing, coordination] = &self.handles.standstills;
+        if is_own { coordination } else { processing }.increment(1);
     }
 
     pub(crate) fn leads(&self, leads: bool) {

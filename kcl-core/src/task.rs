@@ -3,6 +3,8 @@
 //! All tasks of a worker live in one [`TaskScope`]. It knows their names, turns a panic into a value,
 //! can wait until the last one is gone, and lets a test freeze the worker or make it vanish.
 
+mod places;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,10 +14,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 
 use crate::monitor::Monitor;
+
+use places::Places;
+pub(crate) use places::{OwnThread, Place};
 
 /// What the end of a task means to its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +57,10 @@ struct State {
     killed: bool,
     /// The only tasks that may still run, by their name.
     closed_but_for: Option<String>,
+    /// Where tasks run, if that is not the runtime that spawns them.
+    places: Option<Places>,
+    /// Why no task may run any more, if a runtime is gone.
+    abandoned: Option<String>,
     polls: u64,
     at_poll: Option<(u64, AtPoll)>,
     asleep: Vec<Waker>,
@@ -95,7 +105,17 @@ impl TaskScope {
         policy: TaskPolicy,
         future: impl Future<Output = ()> + Send + 'static,
     ) {
-        let name = name.into();
+        self.spawn_on(None, name.into(), policy, future);
+    }
+
+    /// Starts a task on this runtime, or on the current one, unless the scope admits none of this name.
+    fn spawn_on(
+        &self,
+        runtime: Option<Handle>,
+        name: String,
+        policy: TaskPolicy,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
         let Some(id) = self.state.change_unseen(|state| state.admit(&name)) else {
             return;
         };
@@ -109,7 +129,11 @@ impl TaskScope {
             },
         };
         #[expect(clippy::disallowed_methods, reason = "the scope is the one place that spawns")]
-        let abort = tokio::spawn(task).abort_handle();
+        let task = match runtime {
+            Some(runtime) => runtime.spawn(task),
+            None => tokio::spawn(task),
+        };
+        let abort = task.abort_handle();
         // The scope may have been killed or closed meanwhile by somebody who could not see the handle.
         let is_admitted = self.state.change_unseen(|state| state.note_handle(id, &abort));
         if !is_admitted {
@@ -132,6 +156,12 @@ impl TaskScope {
         self.state
             .wait_for(|state| state.running.is_empty().then_some(()))
             .await;
+    }
+
+    /// Returns once no task with this name is left.
+    async fn wait_until_gone(&self, name: &str) {
+        let is_gone = |state: &State| state.running.values().all(|(task, _)| task != name);
+        self.state.wait_for(|state| is_gone(state).then_some(())).await;
     }
 
     /// Returns once no task but those with this name is left.

@@ -135,6 +135,14 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     ///
     /// Dropping the future has no effect.
     fn sleep_until(&self, deadline: Moment) -> BoxFuture<'static, ()>;
+
+    /// Returns `true` if the clock follows real time, so that the runtimes of several threads agree on it.
+    ///
+    /// A worker coordinates on a thread of its own if the clock says so, and on the runtime that started it otherwise. The default is
+    /// `false`, which is right for every clock: a test that moves the time by hand has one runtime only.
+    fn follows_real_time(&self) -> bool {
+        false
+    }
 }
 
 /// What is built on a [`Clock`].
@@ -227,6 +235,18 @@ impl Clock for TokioClock {
             None => Box::pin(std::future::pending()),
         }
     }
+
+    /// `false` on a runtime whose time is paused now, or was: its time is not that of another runtime any more.
+    fn follows_real_time(&self) -> bool {
+        // Tokio does not say whether its time is paused. One step of the real clock tells it from a clock that stands still.
+        let begun = std::time::Instant::now();
+        let mut before = begun;
+        while before == begun {
+            before = std::time::Instant::now();
+        }
+        let tokios = tokio::time::Instant::now().into_std();
+        before <= tokios && tokios <= std::time::Instant::now()
+    }
 }
 
 #[cfg(test)]
@@ -264,6 +284,17 @@ mod tests {
             "9223372036854775807 ms after 1970",
         ];
         assert_eq!(shown, expected);
+    }
+
+    #[tokio::test]
+    async fn paused_time_is_told_from_real_time() {
+        assert!(TokioClock::new().follows_real_time());
+        tokio::time::pause();
+        assert!(!TokioClock::new().follows_real_time());
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert!(!TokioClock::new().follows_real_time(), "it is ahead");
+        tokio::time::resume();
+        assert!(!TokioClock::new().follows_real_time(), "it is ahead for good");
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! What lies between a consumer and the user's code. The consumer knows only this seam.
 
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::lifecycle::OnThread;
 use crate::model::{Record, RecordPosition};
 use crate::processor::{
     FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
     StartFrom,
 };
 use crate::task::{caught, panic_message};
-use crate::time::BoxFuture;
+use crate::time::{BoxFuture, Clock};
 
 /// How a call of the user's code failed.
 #[derive(Debug)]
@@ -43,31 +45,53 @@ pub(crate) struct ToProcessor {
     factory: Arc<dyn RecordProcessorFactory>,
     context: ShardContext,
     processor: Option<Box<dyn RecordProcessor>>,
+    watch: ThreadWatch,
+}
+
+/// Notes when a callback has a thread.
+pub(crate) struct ThreadWatch {
+    pub(crate) on_thread: Arc<OnThread>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl ThreadWatch {
+    /// Runs what may block its thread.
+    fn note<T>(&self, call: &'static str, run: impl FnOnce() -> T) -> T {
+        self.on_thread.begins(call, self.clock.now());
+        let output = run();
+        self.on_thread.ends(self.clock.now());
+        output
+    }
 }
 
 impl ToProcessor {
-    pub(crate) fn new(factory: Arc<dyn RecordProcessorFactory>, context: ShardContext) -> Self {
+    pub(crate) fn new(
+        factory: Arc<dyn RecordProcessorFactory>,
+        context: ShardContext,
+        watch: ThreadWatch,
+    ) -> Self {
         Self {
             factory,
             context,
             processor: None,
+            watch,
         }
     }
 
-    fn make(&mut self) -> Result<&mut Box<dyn RecordProcessor>, CallFailure> {
+    fn make(&mut self) -> Result<(), CallFailure> {
         if self.processor.is_none() {
-            let made = std::panic::catch_unwind(AssertUnwindSafe(|| self.factory.create(&self.context)));
+            let create = || std::panic::catch_unwind(AssertUnwindSafe(|| self.factory.create(&self.context)));
+            let made = self.watch.note("create", create);
             self.processor =
                 Some(made.map_err(|payload| CallFailure::panicked(panic_message(payload.as_ref())))?);
         }
-        self.processor
-            .as_mut()
-            .ok_or_else(|| CallFailure::panicked("no processor was made"))
+        Ok(())
     }
 
     /// Calls the processor; a panic, wherever in the call, costs the processor and nothing else.
     async fn call<T>(
         &mut self,
+        call: &'static str,
         run: impl for<'a> FnOnce(
             &'a mut dyn RecordProcessor,
             &'a ShardContext,
@@ -76,8 +100,14 @@ impl ToProcessor {
     ) -> Result<T, CallFailure> {
         let context = self.context.clone();
         // A panic may also come before the first poll: a processor may be written without `async fn`.
-        let processor = self.make()?;
-        let outcome = caught(async { run(processor.as_mut(), &context).await }).await;
+        self.make()?;
+        let (Some(processor), watch) = (&mut self.processor, &self.watch) else {
+            return Err(CallFailure::panicked("no processor was made"));
+        };
+        let outcome = {
+            let mut called = std::pin::pin!(caught(async { run(processor.as_mut(), &context).await }));
+            poll_fn(|cx| watch.note(call, || called.as_mut().poll(cx))).await
+        };
         match outcome {
             Ok(result) => result.map_err(CallFailure::from),
             Err(message) => {
@@ -113,27 +143,31 @@ impl From<ProcessorError> for CallFailure {
 #[async_trait]
 impl Delivery for ToProcessor {
     async fn initialize(&mut self) -> Result<StartFrom, CallFailure> {
-        self.call(|processor, context| processor.initialize(context))
+        self.call("initialize", |processor, context| processor.initialize(context))
             .await
     }
 
     async fn offer(&mut self, batch: RecordBatch) -> Result<(), CallFailure> {
-        self.call(|processor, context| processor.process_records(batch, context))
-            .await
+        self.call("process_records", |processor, context| {
+            processor.process_records(batch, context)
+        })
+        .await
     }
 
     async fn drain(&mut self) -> Result<(), CallFailure> {
-        self.call(|processor, context| processor.shutdown_requested(context))
-            .await
+        self.call("shutdown_requested", |processor, context| {
+            processor.shutdown_requested(context)
+        })
+        .await
     }
 
     async fn end(&mut self) -> Result<(), CallFailure> {
-        self.call(|processor, context| processor.shard_ended(context))
+        self.call("shard_ended", |processor, context| processor.shard_ended(context))
             .await
     }
 
     async fn lose(&mut self) -> Result<(), CallFailure> {
-        self.call(|processor, context| {
+        self.call("lease_lost", |processor, context| {
             Box::pin(async move {
                 processor.lease_lost(context).await;
                 Ok(())

@@ -20,7 +20,7 @@ use crate::processor::backoff;
 use crate::rng::Rng;
 use crate::source::{Fetch, FetchLimit, RecordStream, SourceError, SourceErrorKind, StartPosition};
 use crate::streams::OpenStream;
-use crate::task::TaskPolicy;
+use crate::task::{Place, TaskPolicy};
 use crate::time::{Clock, ClockExt as _, Moment};
 
 /// Starts reading. The fetcher ends after the end of the shard, at a record that cannot be read, or when the receiver is dropped.
@@ -39,15 +39,16 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
         appetite: Appetite::new(),
         number: own.with_backlog(Backlog::begin_fetching),
     };
-    own.services
-        .scope
-        .spawn(format!("fetcher {}", own.key), TaskPolicy::Job, async move {
-            tokio::select! {
-                biased;
-                () = sender.closed() => {}
-                () = fetcher.run(&sender) => {}
-            }
-        });
+    let fetching = async move {
+        tokio::select! {
+            biased;
+            () = sender.closed() => {}
+            () = fetcher.run(&sender) => {}
+        }
+    };
+    let name = format!("fetcher {}", own.key);
+    let scope = &own.services.scope;
+    scope.spawn_at(Place::Processing, name, TaskPolicy::Job, fetching);
     receiver
 }
 

@@ -188,7 +188,14 @@ impl Keeper<'_> {
     fn consumer_lives(&mut self) -> bool {
         let services = &self.own.services;
         let now = services.clock.now();
-        let activity = self.own.progress.activity();
+        let mut activity = self.own.progress.activity();
+        // No consumer gets on while code blocks every thread, and this one cannot help it.
+        let patience = services
+            .settings
+            .stall_timeout
+            .saturating_mul(services.settings.stall_tries.saturating_add(1));
+        let excused = services.pulse.excused_until(now, patience);
+        activity.last_step = activity.last_step.max(excused);
         let ProofOfLife::Stalled { idle } = proof_of_life(&activity, now, services.settings.stall_timeout)
         else {
             if self.stalls > 0 && self.steps_at_stall != Some(activity.steps) {

@@ -20,7 +20,7 @@ mod start;
 mod unpack;
 
 pub(crate) use control::DrainReason;
-pub(crate) use delivery::ToProcessor;
+pub(crate) use delivery::{ThreadWatch, ToProcessor};
 pub(crate) use invitations::Invitations;
 pub(crate) use keeper::keep;
 pub(crate) use ownership::{Ownership, Services};

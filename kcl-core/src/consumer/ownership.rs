@@ -18,7 +18,7 @@ use crate::lease::{
     Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError,
     StoreErrorKind,
 };
-use crate::lifecycle::{Backlog, Behind, Progress, WaitReason};
+use crate::lifecycle::{Backlog, Behind, OnThread, Progress, Pulse, WaitReason};
 use crate::metrics::Metrics;
 use crate::model::{
     ApplicationName, LeaseKey, Position, Record, RecordPosition, SequenceNumber, StreamIdentity, WorkerId,
@@ -55,6 +55,8 @@ pub(crate) struct Services {
     /// Set when leases may have become available. Only the planner waits for it, and one that plans just now finds it set when it is done:
     /// it keeps one event, and more are not needed to plan once more.
     pub(crate) plan_now: Arc<Notify>,
+    /// Whether the runtime runs that the consumers live on.
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl Services {
@@ -89,6 +91,8 @@ pub(crate) struct Ownership {
     /// Whether it was said that user records belong to another shard, and that one has an explicit hash key that is none.
     pub(crate) said_outside: AtomicBool,
     pub(crate) said_invalid_hash_key: AtomicBool,
+    /// When its callbacks have a thread, which they may block.
+    pub(crate) on_thread: Arc<OnThread>,
     state: Mutex<State>,
     backlog: Mutex<Backlog>,
 }
@@ -161,6 +165,7 @@ impl Ownership {
             in_callback: AtomicBool::new(false),
             said_outside: AtomicBool::new(false),
             said_invalid_hash_key: AtomicBool::new(false),
+            on_thread: Arc::default(),
             state: Mutex::new(State {
                 known: LastKnown::new(row),
                 belief,

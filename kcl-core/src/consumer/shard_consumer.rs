@@ -23,6 +23,7 @@ use crate::mutant::{self, Mutant};
 use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom, backoff, decide};
 use crate::settings::Checkpointing;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
+use crate::task::Place;
 use crate::time::ClockExt as _;
 
 /// Runs the life of one consumer, from its first state to its end.
@@ -479,10 +480,16 @@ impl ShardConsumer {
         self.waits(WaitReason::Draining);
         let end = self.end.clone().unwrap_or_default();
         let own = Arc::clone(&self.own);
+        let ending = Arc::clone(&own);
+        let name = format!("ending {}", own.key);
+        let scope = &own.services.scope;
+        let stored = scope.run_at(Place::Coordination, name, async move {
+            store_end(&ending, &end).await
+        });
         tokio::select! {
             biased;
             interrupt = own.control.lost_or_aborted() => self.interrupted(interrupt),
-            event = store_end(&own, &end) => event,
+            event = stored => event,
         }
     }
 
@@ -508,11 +515,15 @@ impl ShardConsumer {
     async fn leave(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Draining);
         let own = Arc::clone(&self.own);
+        let leaving = Arc::clone(&own);
+        let name = format!("leaving {}", own.key);
+        let scope = &own.services.scope;
+        let given_up = scope.run_at(Place::Coordination, name, async move { give_up(&leaving).await });
         tokio::select! {
             biased;
             // The worker waits no longer.
             () = own.control.finished() => ConsumerEvent::Aborted,
-            event = give_up(&own) => event,
+            event = given_up => event,
         }
     }
 

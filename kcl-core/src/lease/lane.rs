@@ -16,7 +16,7 @@ use crate::lease::{Certainty, Expect, Lease, LeaseChange, LeaseStore, Outcome, S
 use crate::metrics::{ChangeOutcome, Metrics};
 use crate::model::{Incarnation, LeaseKey};
 use crate::mutant::{self, Mutant};
-use crate::task::{TaskPolicy, TaskScope};
+use crate::task::{Place, TaskPolicy, TaskScope};
 use crate::time::{Clock, ClockExt as _, Moment};
 
 /// All lanes of one worker.
@@ -103,11 +103,13 @@ impl Lanes {
         let (reply, answer) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         let name = format!("lane {}", write.key);
-        self.shared.scope.spawn(name, TaskPolicy::Job, async move {
+        let task = async move {
             let outcome = shared.in_turn(&write).await;
             // Nobody may be waiting any more; the write is done all the same.
             let _ = reply.send(outcome);
-        });
+        };
+        let scope = &self.shared.scope;
+        scope.spawn_at(Place::Coordination, name, TaskPolicy::Job, task);
         answer.await.unwrap_or_else(|_| {
             Err(StoreError::unknown(
                 StoreErrorKind::Unavailable,
@@ -118,7 +120,11 @@ impl Lanes {
 
     /// Reads a row strongly, within the deadline of one request.
     pub(crate) async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
-        self.shared.read(key).await
+        let (shared, key) = (Arc::clone(&self.shared), key.clone());
+        let name = format!("lane {key}");
+        let read = async move { shared.read(&key).await };
+        let scope = &self.shared.scope;
+        scope.run_at(Place::Coordination, name, read).await
     }
 }
 

@@ -35,14 +35,19 @@ pub struct WorkerStatus {
     pub failover_bound: Option<Duration>,
     /// As leader: the leases that no worker has, and why is in the log.
     pub unplaced: usize,
+    /// Since when the runtime that the processors run on runs nothing, if it does not: code blocks its threads, and no shard is read. Which
+    /// callback it is shows in the log.
+    pub standstill: Option<Moment>,
 }
 
 impl WorkerStatus {
-    /// Whether nothing needs anybody's attention: the worker has not stopped, and nothing is wrong with any of its shards.
+    /// Whether nothing needs anybody's attention: the worker has not stopped, its runtime runs, and nothing is wrong with any of its shards.
     ///
     /// For dashboards and alarms. It is no reason to restart the worker: what it waits for is as slow after a restart.
     pub fn is_healthy(&self) -> bool {
-        self.phase != Phase::Stopped && self.leases.values().all(|lease| lease.concern.is_none())
+        self.phase != Phase::Stopped
+            && self.standstill.is_none()
+            && self.leases.values().all(|lease| lease.concern.is_none())
     }
 }
 
@@ -120,6 +125,7 @@ impl StatusBoard {
             leases: BTreeMap::new(),
             failover_bound: None,
             unplaced: 0,
+            standstill: None,
         };
         Self {
             sender: watch::Sender::new(status),
@@ -132,6 +138,16 @@ impl StatusBoard {
         self.sender.send_modify(|status| {
             status.at = self.clock.now();
             change(status);
+        });
+    }
+
+    /// Since when the runtime of the consumers stands still; watchers are woken only by news.
+    pub(crate) fn update_standstill(&self, since: Option<Moment>) {
+        self.sender.send_if_modified(|status| {
+            let is_news = status.standstill != since;
+            status.at = self.clock.now();
+            status.standstill = since;
+            is_news
         });
     }
 

@@ -2,9 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use metrics::Recorder;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind};
 use crate::lease::{Counted, LeaseStore};
+use crate::lifecycle::Pulse;
 use crate::model::{ApplicationName, WorkerId};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory, RetryForever};
 use crate::rng::Rng;
@@ -19,6 +21,23 @@ use crate::time::{Clock, TokioClock};
 /// See the [crate page](crate) for an example.
 pub struct Worker {
     pub(crate) parts: Parts,
+}
+
+/// Where a worker coordinates: renews its leases, stores checkpoints, shows that it lives, leads, and shuts down.
+///
+/// The processor and the reading of the shards stay on the runtime that the worker was started on in either case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Coordination {
+    /// On one thread of its own, with a runtime of its own. Code that blocks the threads of the user's runtime costs no lease then.
+    ///
+    /// Where the [clock does not follow real time](Clock::follows_real_time), as in a test on paused time, the worker has no second
+    /// runtime, because the two would not agree on the time.
+    #[default]
+    OwnThread,
+    /// On the runtime that the worker was started on, as a program needs it that may start no threads, or that pauses tokio's time later on.
+    /// A processor that blocks the threads of that runtime for longer than the failover time costs the worker its leases.
+    SameRuntime,
 }
 
 /// What a worker reads.
@@ -44,6 +63,10 @@ pub(crate) struct Parts {
     pub(crate) scope: TaskScope,
     pub(crate) metrics: crate::metrics::Metrics,
     pub(crate) brakes: Arc<crate::flow::Brakes>,
+    pub(crate) coordination: Coordination,
+    pub(crate) pulse: Arc<Pulse>,
+    /// Ends what watches to the last.
+    pub(crate) ending: CancellationToken,
 }
 
 impl Worker {
@@ -61,6 +84,7 @@ impl Worker {
             rng: None,
             scope: TaskScope::new(),
             recorder: None,
+            coordination: Coordination::default(),
         }
     }
 
@@ -93,6 +117,7 @@ pub struct WorkerBuilder {
     rng: Option<Rng>,
     scope: TaskScope,
     recorder: Option<Arc<dyn Recorder + Send + Sync>>,
+    coordination: Coordination,
 }
 
 impl WorkerBuilder {
@@ -172,6 +197,12 @@ impl WorkerBuilder {
         self
     }
 
+    /// Where the worker coordinates; on a thread of its own by default.
+    pub fn coordination(mut self, coordination: Coordination) -> Self {
+        self.coordination = coordination;
+        self
+    }
+
     /// Checks everything that can be checked without asking a service.
     ///
     /// # Errors
@@ -246,7 +277,6 @@ impl WorkerBuilder {
                 brakes: Arc::default(),
                 application,
                 worker,
-                settings: self.settings,
                 subject,
                 store,
                 factory,
@@ -255,6 +285,10 @@ impl WorkerBuilder {
                 rng,
                 scope: self.scope,
                 metrics,
+                coordination: self.coordination,
+                pulse: Arc::new(Pulse::new(self.settings.failover_time)),
+                ending: CancellationToken::new(),
+                settings: self.settings,
             },
         })
     }

@@ -11,6 +11,7 @@ use crate::model::{InvalidName, StreamIdentity};
 use crate::shard_sync::Keying;
 use crate::source::{SourceError, SourceErrorKind, StreamSource};
 use crate::streams::{OpenStream, StreamTracker, TrackedStream};
+use crate::task::{Place, TaskScope};
 use crate::time::{ClockExt as _, Moment};
 use crate::worker::builder::Subject;
 use crate::worker::fatal::Fatal;
@@ -44,6 +45,16 @@ pub(crate) fn open_tracked(
     ))
 }
 
+/// Asks a tracker beside the user's code, of which it is a part: it may block.
+pub(crate) async fn ask_tracker(
+    scope: &TaskScope,
+    tracker: &Arc<dyn StreamTracker>,
+) -> Result<Vec<TrackedStream>, SourceError> {
+    let tracker = Arc::clone(tracker);
+    let listed = async move { tracker.streams().await };
+    scope.run_at(Place::Processing, "streams tracker", listed).await
+}
+
 /// Leaves out streams whose address was there before.
 pub(crate) fn by_address(streams: Vec<TrackedStream>) -> BTreeMap<String, TrackedStream> {
     let mut unique = BTreeMap::new();
@@ -73,7 +84,7 @@ pub(crate) async fn follow_streams(
             follower.until_check().await;
             follower.check(None).await;
         },
-        Subject::Many(tracker) => follower.follow(tracker.as_ref()).await,
+        Subject::Many(tracker) => follower.follow(&tracker).await,
     }
 }
 
@@ -88,7 +99,7 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    async fn follow(&mut self, tracker: &dyn StreamTracker) {
+    async fn follow(&mut self, tracker: &Arc<dyn StreamTracker>) {
         let clock = &self.services.clock;
         let interval = || tracker.interval().max(SHORTEST_INTERVAL);
         let mut tracked = BTreeMap::new();
@@ -118,9 +129,10 @@ impl Follower<'_> {
         }
     }
 
-    async fn list(&mut self, tracker: &dyn StreamTracker) -> Option<BTreeMap<String, TrackedStream>> {
+    async fn list(&mut self, tracker: &Arc<dyn StreamTracker>) -> Option<BTreeMap<String, TrackedStream>> {
         const TRACKER: &str = "";
-        let answer = self.services.clock.timeout(LIST_TIMEOUT, tracker.streams()).await;
+        let streams = ask_tracker(&self.services.scope, tracker);
+        let answer = self.services.clock.timeout(LIST_TIMEOUT, streams).await;
         let answer = answer.unwrap_or_else(|elapsed| Err(no_answer(elapsed)));
         match answer {
             Ok(streams) => {

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::consumer::{DrainReason, Ownership, Services, ToProcessor, consume, keep};
+use crate::consumer::{DrainReason, Ownership, Services, ThreadWatch, ToProcessor, consume, keep};
 use crate::error::Causes;
 use crate::invariant::Invariant;
 use crate::lease::{
@@ -19,7 +19,7 @@ use crate::model::LeaseKey;
 use crate::mutant::{self, Mutant};
 use crate::status::LeaseStatus;
 use crate::streams::OpenStream;
-use crate::task::TaskPolicy;
+use crate::task::{Place, TaskPolicy};
 use crate::time::{ClockExt as _, Moment};
 use crate::worker::holdings::Holdings;
 use crate::worker::membership::{Membership, Standing};
@@ -146,12 +146,14 @@ impl Grants {
             return;
         };
         let name = format!("grant {}", expected.key());
-        self.services.scope.spawn(name, TaskPolicy::Job, async move {
+        let grant = async move {
             let key = expected.key();
             if let Err(error) = grants.try_to_take_up(key).await {
                 tracing::debug!(lease = %key, error = %Causes(&error), "cannot take the lease up yet");
             }
-        });
+        };
+        let scope = &self.services.scope;
+        scope.spawn_at(Place::Coordination, name, TaskPolicy::Job, grant);
     }
 
     async fn try_to_take_up(self: &Arc<Self>, key: &LeaseKey) -> Result<(), StoreError> {
@@ -254,14 +256,19 @@ impl Grants {
             let keeping = Keeping(kept);
             keep(Arc::clone(&keeping.0)).await;
         };
-        services.scope.spawn(
+        services.scope.spawn_at(
+            Place::Coordination,
             format!("keeper {key}"),
             TaskPolicy::Job,
             keeper.instrument(span.clone()),
         );
 
         let grants = Arc::clone(self);
-        let delivery = ToProcessor::new(Arc::clone(&services.factory), own.context.clone());
+        let watch = ThreadWatch {
+            on_thread: Arc::clone(&own.on_thread),
+            clock: Arc::clone(&services.clock),
+        };
+        let delivery = ToProcessor::new(Arc::clone(&services.factory), own.context.clone(), watch);
         let consumer = async move {
             // Should the consumer break, the lease expires, and is taken up anew if it still names this worker.
             let mut departure = Departure {
@@ -271,7 +278,8 @@ impl Grants {
             };
             departure.end = consume(own, Box::new(delivery)).await;
         };
-        services.scope.spawn(
+        services.scope.spawn_at(
+            Place::Processing,
             format!("consumer {key}"),
             TaskPolicy::Job,
             consumer.instrument(span),
@@ -328,6 +336,11 @@ impl Grants {
     /// What the worker holds now.
     pub(crate) fn held(&self) -> Vec<Arc<Ownership>> {
         self.holdings.held()
+    }
+
+    /// Returns `true` if the worker holds the lease now.
+    pub(crate) fn holds(&self, key: &LeaseKey) -> bool {
+        self.holdings.holds(key)
     }
 
     /// How many leases the worker holds or is about to take up or give back.

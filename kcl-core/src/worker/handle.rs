@@ -1,5 +1,7 @@
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -8,10 +10,11 @@ use crate::error::{Error, ErrorKind};
 use crate::flow::{Brakes, Flow};
 use crate::monitor::Monitor;
 use crate::status::{Patience, Phase, StatusBoard, WorkerStatus};
-use crate::task::{TaskPolicy, TaskScope, caught};
-use crate::worker::builder::Worker;
+use crate::task::{OwnThread, Place, TaskPolicy, TaskScope, caught};
+use crate::worker::builder::{Coordination, Parts, Worker};
 use crate::worker::run::run;
 use crate::worker::shutdown::ShutdownReport;
+use crate::worker::standstill::Sentinel;
 
 /// A running worker: watch it, stop it, wait for its end.
 ///
@@ -44,12 +47,14 @@ impl StatusReader {
     /// Dropping the future has no effect.
     pub async fn wait_for(&self, mut predicate: impl FnMut(&WorkerStatus) -> bool) -> WorkerStatus {
         let mut receiver = self.board.subscribe();
-        // The sender lives as long as this reader, so the channel cannot close here.
-        let found = receiver
-            .wait_for(|status| predicate(status))
-            .await
-            .map(|status| status.clone());
-        found.unwrap_or_else(|_| self.status())
+        loop {
+            // On a copy: the worker cannot write the status while somebody looks at it, and the predicate may take its time.
+            let status = receiver.borrow_and_update().clone();
+            // The sender lives as long as this reader, so the channel cannot close here.
+            if predicate(&status) || receiver.changed().await.is_err() {
+                return status;
+            }
+        }
     }
 }
 
@@ -87,20 +92,52 @@ pub(crate) enum Stop {
 
 /// Tells a worker to stop. A wish to stop at once outranks one to drain.
 #[derive(Debug)]
-pub(crate) struct StopSignal(Monitor<Stop>);
+pub(crate) struct StopSignal {
+    wish: Monitor<Stop>,
+    /// The signals of the process, until the worker listens to them: where it coordinates, since code may block the runtime of its handle.
+    #[cfg(feature = "signal")]
+    signals: Monitor<Option<crate::worker::signal::Signals>>,
+}
 
 impl StopSignal {
     pub(crate) fn new() -> Self {
-        Self(Monitor::new(Stop::Never))
+        Self {
+            wish: Monitor::new(Stop::Never),
+            #[cfg(feature = "signal")]
+            signals: Monitor::new(None),
+        }
+    }
+
+    /// Lets the signals of the process stop the worker.
+    #[cfg(feature = "signal")]
+    fn listen(&self, signals: crate::worker::signal::Signals) {
+        self.signals.change(|given| *given = Some(signals));
+    }
+
+    /// Asks the worker to stop when a signal comes, once the worker is to listen to them.
+    #[cfg(feature = "signal")]
+    async fn heed_signals(&self) -> Infallible {
+        let mut signals = self.signals.wait_to(Option::take).await;
+        for wish in [Stop::Drain, Stop::Now] {
+            let name = signals.next().await;
+            tracing::info!(signal = name, at_once = wish == Stop::Now, "stopping");
+            self.ask(wish);
+        }
+        std::future::pending().await
+    }
+
+    #[cfg(not(feature = "signal"))]
+    async fn heed_signals(&self) -> Infallible {
+        std::future::pending().await
     }
 
     fn ask(&self, stop: Stop) {
-        self.0.change(|wish| *wish = (*wish).max(stop));
+        self.wish.change(|wish| *wish = (*wish).max(stop));
     }
 
     /// Returns once the worker is to stop this urgently, or more so.
     pub(crate) async fn asked(&self, at_least: Stop) {
-        self.0.wait_for(|wish| (*wish >= at_least).then_some(())).await;
+        self.wish.wait_for(|wish| (*wish >= at_least).then_some(())).await;
     }
 }
 
@@ -132,15 +169,22 @@ impl Life {
 impl Drop for Life {
     fn drop(&mut self) {
         if self.report.is_some() && !self.scope.is_killed() {
-            self.break_off("its first task was dropped");
+            let why = self.scope.abandoned();
+            self.break_off(why.as_deref().unwrap_or("its first task was dropped"));
         }
     }
 }
 
 impl Worker {
-    /// Starts the worker on the current tokio runtime.
+    /// Starts the worker on the current tokio runtime, which its processors run on, and on a thread of its own, on which it
+    /// [coordinates](crate::worker::Coordination).
     ///
-    /// The handle is there at once; whether the worker could start shows in [`WorkerHandle::stopped`] and its status.
+    /// The handle is there at once; whether the worker could start shows in [`WorkerHandle::stopped`] and its status. A runtime that
+    /// ends takes the worker along: its leases expire.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub fn start(self) -> WorkerHandle {
         let (report, ended) = oneshot::channel();
         let clock = Arc::clone(&self.parts.clock);
@@ -161,8 +205,34 @@ impl Worker {
             board: board.clone(),
             report: Some(report),
         };
-        scope.spawn(TASK, TaskPolicy::Job, async move {
-            match Box::pin(caught(run(self.parts, board, &stop))).await {
+        let thread = match own_thread(&self.parts) {
+            Ok(thread) => thread,
+            Err(error) => {
+                life.end(Err(no_thread(error)));
+                return handle;
+            }
+        };
+        let ended = self.parts.ending.clone().drop_guard();
+        if let Some(thread) = &thread {
+            scope.coordinate_on(thread);
+            let sentinel = Sentinel {
+                scope: scope.clone(),
+                clock: Arc::clone(&self.parts.clock),
+                pulse: Arc::clone(&self.parts.pulse),
+                ending: self.parts.ending.clone(),
+            };
+            scope.spawn_at(Place::Processing, "pulse", TaskPolicy::Vital, sentinel.watch());
+        }
+        let name = format!("kcl {}", self.parts.worker);
+        scope.spawn_at(Place::Coordination, TASK, TaskPolicy::Job, async move {
+            let _ended = ended;
+            let run = Box::pin(caught(run(self.parts, board, &stop)));
+            let outcome = tokio::select! {
+                biased;
+                outcome = run => outcome,
+                never = stop.heed_signals() => match never {},
+            };
+            match outcome {
                 Ok(outcome) => life.end(outcome),
                 Err(message) => {
                     metrics.task_panicked(TASK);
@@ -171,6 +241,9 @@ impl Worker {
                 }
             }
         });
+        if let Some(Err(error)) = thread.map(|thread| thread.run(&name, &scope, TASK)) {
+            scope.abandon(&no_thread(error).to_string());
+        }
         handle
     }
 
@@ -211,6 +284,20 @@ impl Worker {
     }
 }
 
+/// The thread on which the worker is to coordinate, if that is one of its own.
+fn own_thread(parts: &Parts) -> io::Result<Option<OwnThread>> {
+    let wants_one = match parts.coordination {
+        Coordination::OwnThread => parts.clock.follows_real_time(),
+        Coordination::SameRuntime => false,
+    };
+    wants_one.then(OwnThread::new).transpose()
+}
+
+fn no_thread(error: io::Error) -> Error {
+    let message = "the worker cannot start the thread on which it coordinates: raise the limits of the process, or set Coordination::SameRuntime";
+    Error::new(ErrorKind::Internal, message).with_source(error)
+}
+
 impl WorkerHandle {
     /// Waits until the process receives SIGTERM or SIGINT, then drains the worker; a second signal stops it at once. Returns once the worker
     /// has stopped, for whatever reason.
@@ -234,7 +321,7 @@ impl WorkerHandle {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future does not stop the worker.
+    /// Dropping the future does not stop the worker. A signal still does.
     #[cfg(feature = "signal")]
     pub async fn run_until_signal(self) -> Result<ShutdownReport, Error> {
         match crate::worker::signal::Signals::listen() {
@@ -247,24 +334,11 @@ impl WorkerHandle {
     }
 
     #[cfg(feature = "signal")]
-    async fn stopped_by(self, mut signals: crate::worker::signal::Signals) -> Result<ShutdownReport, Error> {
-        let stop = Arc::clone(&self.stop);
-        let mut stopped = std::pin::pin!(self.stopped());
-        for wish in [Stop::Drain, Stop::Now] {
-            tokio::select! {
-                biased;
-                outcome = &mut stopped => return outcome,
-                name = signals.next() => {
-                    tracing::info!(signal = name, at_once = wish == Stop::Now, "stopping");
-                    stop.ask(wish);
-                }
-            }
-        }
-        stopped.await
+    async fn stopped_by(self, signals: crate::worker::signal::Signals) -> Result<ShutdownReport, Error> {
+        self.stop.listen(signals);
+        self.stopped().await
     }
-}
 
-impl WorkerHandle {
     /// What the worker is doing now.
     pub fn status(&self) -> WorkerStatus {
         self.board.read()

@@ -1,4 +1,5 @@
-//! Looks at all shards of the worker together: what they wait for, how late they are, and which callback does not return.
+//! Looks at all shards of the worker together: what they wait for, how late they are, and which callback does not return, or does not let
+//! the others run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,24 +12,29 @@ use crate::lifecycle::WaitReason;
 use crate::metrics::Metrics;
 use crate::model::LeaseKey;
 use crate::status::{Concern, Survey};
-use crate::time::ClockExt as _;
+use crate::worker::grants::Grants;
+use crate::worker::standstill::Standstills;
 
 /// How often the ages are looked at: what reads metrics seldom does so more often.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Measures and warns until `stopped` is cancelled.
-pub(crate) async fn watch_health(services: Arc<Services>, stopped: CancellationToken) {
+pub(crate) async fn watch_health(services: Arc<Services>, grants: Arc<Grants>, stopped: CancellationToken) {
     let gauges = Gauges(services.metrics.clone());
     let mut warnings = Warnings::default();
+    let mut standstills = Standstills::default();
     loop {
+        let now = services.clock.now();
+        standstills.look(&services, &grants, now);
         let survey = services.board.survey();
         gauges.show(&survey);
         warn(&mut warnings, &survey, services.settings.slow_callback);
         tokio::select! {
             biased;
             () = stopped.cancelled() => return,
-            () = services.clock.sleep(INTERVAL) => {}
+            () = services.clock.sleep_until(now + INTERVAL) => {}
         }
+        standstills.woke(&services, &grants, now + INTERVAL);
     }
 }
 

@@ -75,6 +75,11 @@ impl<T: Clone> Holdings<T> {
         self.0.look(|state| state.held.values().cloned().collect())
     }
 
+    /// Returns `true` if the worker holds the lease now.
+    pub(super) fn holds(&self, key: &LeaseKey) -> bool {
+        self.0.look(|state| state.held.contains_key(key))
+    }
+
     /// How many leases the worker holds or is about to take up or give back.
     pub(super) fn unfinished(&self) -> usize {
         self.0.look(|state| state.held.len() + state.expected.len())

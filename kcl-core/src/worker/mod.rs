@@ -15,8 +15,9 @@ mod scan_limit;
 mod shutdown;
 #[cfg(feature = "signal")]
 mod signal;
+mod standstill;
 mod start;
 
-pub use builder::{Worker, WorkerBuilder};
+pub use builder::{Coordination, Worker, WorkerBuilder};
 pub use handle::{StatusReader, Stopper, WorkerHandle};
 pub use shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};

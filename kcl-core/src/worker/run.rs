@@ -15,7 +15,7 @@ use crate::lifecycle::ConsumerEnd;
 use crate::model::Incarnation;
 use crate::settings::Settings;
 use crate::status::{Phase, StatusBoard};
-use crate::task::{TaskPolicy, caught};
+use crate::task::{Place, TaskPolicy, caught};
 use crate::time::{ClockExt as _, Moment};
 use crate::worker::builder::{Parts, Subject};
 use crate::worker::departure::hand_over_all;
@@ -123,6 +123,7 @@ impl Running {
             budget,
             brakes: parts.brakes,
             plan_now: Arc::new(Notify::new()),
+            pulse: parts.pulse,
         });
         let membership = Arc::new(Membership::new(Arc::clone(&services)));
         let leaving = CancellationToken::new();
@@ -133,7 +134,7 @@ impl Running {
             grants,
             leaving,
             office_left: CancellationToken::new(),
-            ending: CancellationToken::new(),
+            ending: parts.ending,
             subject: parts.subject,
             fatal: Arc::default(),
         }
@@ -165,25 +166,31 @@ impl Running {
             Arc::clone(&self.fatal),
         );
         let leaving = self.leaving.clone();
-        self.services
-            .scope
-            .spawn("streams", TaskPolicy::Vital, async move {
-                tokio::select! {
-                    biased;
-                    () = leaving.cancelled() => {}
-                    () = followed => {}
-                }
-            });
-        let health = watch_health(Arc::clone(&self.services), self.ending.clone());
-        self.services.scope.spawn("health", TaskPolicy::Vital, health);
+        self.spawn_vital("streams", async move {
+            tokio::select! {
+                biased;
+                () = leaving.cancelled() => {}
+                () = followed => {}
+            }
+        });
+        let health = watch_health(
+            Arc::clone(&self.services),
+            Arc::clone(&self.grants),
+            self.ending.clone(),
+        );
+        self.spawn_vital("health", health);
         let (services, leaving) = (Arc::clone(&self.services), self.leaving.clone());
         let office_left = self.office_left.clone().drop_guard();
-        self.services
-            .scope
-            .spawn("coordinator", TaskPolicy::Vital, async move {
-                serve_fleet(services, leaving).await;
-                drop(office_left);
-            });
+        self.spawn_vital("coordinator", async move {
+            serve_fleet(services, leaving).await;
+            drop(office_left);
+        });
+    }
+
+    /// Spawns a task that the whole worker needs, where it coordinates.
+    fn spawn_vital(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let scope = &self.services.scope;
+        scope.spawn_at(Place::Coordination, name, TaskPolicy::Vital, task);
     }
 
     /// Spawns a task that ends by itself only when another process has taken the worker's id.
@@ -200,7 +207,7 @@ impl Running {
                 )),
             }
         };
-        self.services.scope.spawn(name, TaskPolicy::Vital, watch);
+        self.spawn_vital(name, watch);
     }
 
     async fn until_stopped(&self, stop: &StopSignal) -> Why {

@@ -16,9 +16,10 @@ use crate::settings::Settings;
 use crate::shard_sync::{InitialPosition, Keying, Mismatch, check_identity, check_keyed_by_stream};
 use crate::source::{SourceError, SourceErrorKind, StreamSource};
 use crate::streams::{OpenStream, StreamTracker, Streams};
+use crate::task::TaskScope;
 use crate::time::{Clock, ClockExt as _, Moment};
 use crate::worker::builder::{Parts, Subject};
-use crate::worker::following::{by_address, open_tracked};
+use crate::worker::following::{ask_tracker, by_address, open_tracked};
 use crate::worker::membership::Membership;
 
 /// What a worker knows once it may begin.
@@ -34,6 +35,7 @@ pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
     let deadline = parts.clock.now() + parts.settings.start_timeout;
     let attempts = Attempts {
         clock: parts.clock.as_ref(),
+        scope: &parts.scope,
         rng: parts.rng.child("start"),
         deadline,
     };
@@ -76,6 +78,7 @@ pub(crate) async fn announce(
 ) -> Result<(), Error> {
     let attempts = Attempts {
         clock: services.clock.as_ref(),
+        scope: &services.scope,
         rng: services.rng.child("announce"),
         deadline,
     };
@@ -116,6 +119,7 @@ fn check_leases(leases: &[Lease], subject: &Subject, streams: &Streams) -> Resul
 
 struct Attempts<'a> {
     clock: &'a dyn Clock,
+    scope: &'a TaskScope,
     rng: Rng,
     deadline: Moment,
 }
@@ -160,15 +164,17 @@ impl Attempts<'_> {
                 let source = Arc::clone(source);
                 streams.open(OpenStream::new(source, identity, Keying::SingleStream, None));
             }
-            Subject::Many(tracker) => self.find_tracked(tracker.as_ref(), &streams).await?,
+            Subject::Many(tracker) => self.find_tracked(tracker, &streams).await?,
         }
         Ok(streams)
     }
 
     /// Of many streams, those that are there. One that is missing may come: it is looked for again while the worker runs.
-    async fn find_tracked(&self, tracker: &dyn StreamTracker, streams: &Streams) -> Result<(), Error> {
+    async fn find_tracked(&self, tracker: &Arc<dyn StreamTracker>, streams: &Streams) -> Result<(), Error> {
         let tracked = self
-            .until_answered("cannot list the streams to read", || tracker.streams())
+            .until_answered("cannot list the streams to read", || {
+                ask_tracker(self.scope, tracker)
+            })
             .await?;
         let tracked = by_address(tracked);
         let mut missing = None;
