@@ -3,6 +3,7 @@
 //! All tasks of a worker live in one [`TaskScope`]. It knows their names, turns a panic into a value,
 //! can wait until the last one is gone, and lets a test freeze the worker or make it vanish.
 
+mod per_runtime;
 mod places;
 
 use std::any::Any;
@@ -20,6 +21,7 @@ use tracing::Instrument as _;
 
 use crate::monitor::Monitor;
 
+pub use per_runtime::PerRuntime;
 use places::Places;
 pub(crate) use places::{OwnThread, Place};
 

@@ -21,6 +21,7 @@ use aws_sdk_kinesis::{Client, Config};
 use bytes::Bytes;
 use kcl_core::model::ShardId;
 use kcl_core::source::{FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
+use kcl_core::task::PerRuntime;
 use kcl_core::time::{Clock, ClockExt as _, Timestamp};
 use tokio::sync::Semaphore;
 
@@ -34,6 +35,9 @@ use crate::pace::{PollingSettings, RecordFormat};
 
 /// The most records that one GetRecords may ask for.
 const MAX_RECORDS: u32 = 10_000;
+
+/// Longer than any call may take.
+const NEVER: Duration = Duration::from_secs(3600);
 
 /// How requests name the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,10 +90,9 @@ const TURN: Duration = Duration::from_secs(1);
 /// One stream behind the SDK.
 #[derive(Clone)]
 pub(crate) struct Calls {
-    /// Speaks JSON.
-    sdk: Client,
-    /// Speaks CBOR, over connections of its own.
-    reader: Client,
+    /// What a runtime opens another must not use: code may block its threads.
+    clients: Arc<PerRuntime<Clients>>,
+    config: Config,
     /// The server was found to speak nothing but JSON.
     only_json: Arc<AtomicBool>,
     /// The calls for records that may be under way at once, as a rule.
@@ -98,6 +101,15 @@ pub(crate) struct Calls {
     region: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) polling: PollingSettings,
+}
+
+/// The clients of one runtime.
+#[derive(Clone)]
+struct Clients {
+    /// Speaks JSON.
+    sdk: Client,
+    /// Speaks CBOR, over connections of its own.
+    reader: Client,
 }
 
 impl fmt::Debug for Calls {
@@ -122,13 +134,24 @@ impl Calls {
             .timeout_config(TimeoutConfig::disabled())
             .build();
         let region = config.region();
-        let reader = config.to_builder().protocol(KinesisCbor::new()).build();
+        let base = config.clone();
+        let clients = move |runtime: u64| {
+            // An HTTP client that was given has a pool of connections for each connect timeout. Ours never fires.
+            let connect = NEVER + Duration::from_millis(runtime);
+            let timeouts = TimeoutConfig::disabled().to_builder().connect_timeout(connect);
+            let config = base.to_builder().timeout_config(timeouts.build()).build();
+            let reader = config.to_builder().protocol(KinesisCbor::new()).build();
+            Clients {
+                sdk: Client::from_conf(config),
+                reader: Client::from_conf(reader),
+            }
+        };
         Self {
             region: region.map_or_else(|| "no region".to_owned(), ToString::to_string),
-            reader: Client::from_conf(reader),
+            clients: Arc::new(PerRuntime::new(clients)),
+            config,
             only_json: Arc::default(),
             turns: Arc::new(Semaphore::new(UNDER_WAY)),
-            sdk: Client::from_conf(config),
             target: Target::new(name_or_arn),
             clock,
             polling: PollingSettings::default(),
@@ -137,7 +160,15 @@ impl Calls {
 
     /// The configuration of the client: without retries, without timeouts.
     pub(crate) fn config(&self) -> Config {
-        self.sdk.config().clone()
+        self.config.clone()
+    }
+
+    fn sdk(&self) -> Client {
+        self.clients.get().sdk
+    }
+
+    fn reader(&self) -> Client {
+        self.clients.get().reader
     }
 
     pub(crate) fn stream_name(&self) -> &str {
@@ -184,7 +215,7 @@ impl Calls {
     pub(crate) async fn describe(&self) -> Result<StreamDescriptionSummary, Failure> {
         let request = self.request("kinesis:DescribeStreamSummary", None);
         let call = self
-            .sdk
+            .sdk()
             .describe_stream_summary()
             .set_stream_name(self.target.name())
             .set_stream_arn(self.target.arn());
@@ -201,7 +232,7 @@ impl Calls {
         token: Option<String>,
     ) -> Result<(ListShardsOutput, Timestamp), Failure> {
         let request = self.request("kinesis:ListShards", None);
-        let call = self.sdk.list_shards();
+        let call = self.sdk().list_shards();
         let call = match token {
             Some(token) => call.next_token(token),
             None => call
@@ -223,7 +254,7 @@ impl Calls {
     ) -> Result<(String, Timestamp), Failure> {
         let request = self.request("kinesis:GetShardIterator", Some(shard));
         let call = self
-            .sdk
+            .sdk()
             .get_shard_iterator()
             .set_stream_name(self.target.name())
             .set_stream_arn(self.target.arn())
@@ -282,7 +313,7 @@ impl Calls {
         most: i32,
     ) -> Result<Answer, Failure> {
         let call = self
-            .reader
+            .reader()
             .get_records()
             .shard_iterator(iterator)
             .set_stream_arn(self.target.arn())
@@ -301,7 +332,7 @@ impl Calls {
         most: i32,
     ) -> Result<Answer, Failure> {
         let call = self
-            .sdk
+            .sdk()
             .get_records()
             .shard_iterator(iterator)
             .set_stream_arn(self.target.arn())
@@ -356,7 +387,7 @@ impl Calls {
 
     pub(crate) async fn describe_consumer(&self, stream: &str, name: &str) -> Result<Registered, Failure> {
         let request = self.request("kinesis:DescribeStreamConsumer", None);
-        let call = self.sdk.describe_stream_consumer();
+        let call = self.sdk().describe_stream_consumer();
         let call = call.stream_arn(stream).consumer_name(name);
         let described = self.answer(request, call.send()).await?;
         let consumer = described
@@ -370,7 +401,7 @@ impl Calls {
 
     pub(crate) async fn register_consumer(&self, stream: &str, name: &str) -> Result<Registered, Failure> {
         let request = self.request("kinesis:RegisterStreamConsumer", None);
-        let call = self.sdk.register_stream_consumer();
+        let call = self.sdk().register_stream_consumer();
         let call = call.stream_arn(stream).consumer_name(name);
         let registered = self.answer(request, call.send()).await?;
         let consumer = registered
@@ -384,7 +415,7 @@ impl Calls {
 
     pub(crate) async fn deregister_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {
         let request = self.request("kinesis:DeregisterStreamConsumer", None);
-        let call = self.sdk.deregister_stream_consumer();
+        let call = self.sdk().deregister_stream_consumer();
         let call = call.stream_arn(stream).consumer_name(name);
         self.answer(request, call.send()).await?;
         Ok(())

@@ -20,7 +20,7 @@ impl TableClient {
             action: rights::DESCRIBE_TABLE,
             table,
         };
-        let call = self.sdk.describe_table().table_name(table);
+        let call = self.sdk().describe_table().table_name(table);
         let described = self.call(request, call.send()).await?;
         described.table.ok_or_else(|| {
             StoreError::unknown(
@@ -34,7 +34,7 @@ impl TableClient {
     pub(crate) async fn create(&self, options: &TableOptions) -> Result<(), StoreError> {
         let tags = table::tags(options)?;
         let call = self
-            .sdk
+            .sdk()
             .create_table()
             .table_name(&self.table)
             .set_attribute_definitions(Some(table::attribute_definitions()?))
@@ -56,7 +56,7 @@ impl TableClient {
     /// Asks for the owner index on a table that is there without it. It is filled while the table is in use.
     pub(crate) async fn add_index(&self, billing: Billing) -> Result<(), StoreError> {
         let call = self
-            .sdk
+            .sdk()
             .update_table()
             .table_name(&self.table)
             .set_attribute_definitions(Some(table::attribute_definitions()?))
@@ -72,7 +72,7 @@ impl TableClient {
 
     /// Whether the table can be restored to a point in time.
     pub(crate) async fn is_recoverable(&self) -> Result<bool, StoreError> {
-        let call = self.sdk.describe_continuous_backups().table_name(&self.table);
+        let call = self.sdk().describe_continuous_backups().table_name(&self.table);
         let described = self
             .call(self.request(rights::DESCRIBE_BACKUPS), call.send())
             .await?;
@@ -88,7 +88,7 @@ impl TableClient {
     pub(crate) async fn make_recoverable(&self) -> Result<(), StoreError> {
         let enabled = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true);
         let call = self
-            .sdk
+            .sdk()
             .update_continuous_backups()
             .table_name(&self.table)
             .point_in_time_recovery_specification(enabled.build().map_err(table::invalid)?);
@@ -103,7 +103,7 @@ impl TableClient {
         let mut next = None;
         loop {
             let call = self
-                .sdk
+                .sdk()
                 .list_tags_of_resource()
                 .resource_arn(arn)
                 .set_next_token(next);

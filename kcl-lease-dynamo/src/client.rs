@@ -8,12 +8,14 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{IdentityCache, Region};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use kcl_core::lease::StoreError;
+use kcl_core::task::PerRuntime;
 use kcl_core::time::{Clock, ClockExt as _};
 
 use crate::attr;
@@ -21,6 +23,9 @@ use crate::codec::{Item, s};
 use crate::errors::{Request, says_not_granted};
 use crate::expression::{Action, Write};
 use crate::rights;
+
+/// Longer than any call may take.
+const NEVER: Duration = Duration::from_secs(3600);
 
 /// How a conditional write ended.
 #[derive(Debug)]
@@ -49,7 +54,9 @@ pub(crate) enum Indexed {
 /// One table behind the SDK.
 #[derive(Clone)]
 pub(crate) struct TableClient {
-    pub(crate) sdk: Client,
+    /// What a runtime opens another must not use: code may block its threads.
+    clients: Arc<PerRuntime<Client>>,
+    region: Option<Region>,
     pub(crate) table: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) request_timeout: Duration,
@@ -70,21 +77,37 @@ impl TableClient {
     /// A conditional write that the SDK repeats after a lost reply is refused because of its own first attempt, so there is one
     /// attempt. The environment can neither bring the retries back nor stretch the deadline.
     pub(crate) fn new(sdk: &Client, table: String, clock: Arc<dyn Clock>, request_timeout: Duration) -> Self {
-        let config = sdk.config().to_builder();
-        let config = config
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::disabled());
+        let config = sdk.config().clone();
+        let region = config.region().cloned();
+        let client = move |runtime: u64| {
+            // An HTTP client that was given has a pool of connections for each connect timeout. Ours never fires.
+            let connect = NEVER + Duration::from_millis(runtime);
+            let timeouts = TimeoutConfig::disabled().to_builder().connect_timeout(connect);
+            let config = config
+                .to_builder()
+                .retry_config(RetryConfig::disabled())
+                .timeout_config(timeouts.build())
+                // A caller that waits for credentials waits for the runtime of whoever asked for them first.
+                .identity_cache(IdentityCache::lazy().build());
+            Client::from_conf(config.build())
+        };
         Self {
-            sdk: Client::from_conf(config.build()),
+            clients: Arc::new(PerRuntime::new(client)),
+            region,
             table,
             clock,
             request_timeout,
         }
     }
 
+    /// The client of the current runtime.
+    pub(crate) fn sdk(&self) -> Client {
+        self.clients.get()
+    }
+
     /// The table as IAM policies name it.
     pub(crate) fn arn(&self) -> String {
-        let region = self.sdk.config().region().map(AsRef::as_ref);
+        let region = self.region.as_ref().map(AsRef::as_ref);
         rights::table_arn(&self.table, region)
     }
 
@@ -135,7 +158,7 @@ impl TableClient {
         match write.action {
             Action::Put(item) => {
                 let call = self
-                    .sdk
+                    .sdk()
                     .put_item()
                     .table_name(&self.table)
                     .set_item(Some(item.into_iter().collect()))
@@ -157,7 +180,7 @@ impl TableClient {
             Action::Update(expression) => {
                 let expression = (!expression.is_empty()).then_some(expression);
                 let call = self
-                    .sdk
+                    .sdk()
                     .update_item()
                     .table_name(&self.table)
                     .key(attr::KEY, s(write.key))
@@ -180,7 +203,7 @@ impl TableClient {
             }
             Action::Delete => {
                 let call = self
-                    .sdk
+                    .sdk()
                     .delete_item()
                     .table_name(&self.table)
                     .key(attr::KEY, s(write.key))
@@ -206,7 +229,7 @@ impl TableClient {
     /// Reads one row, strongly consistent.
     pub(crate) async fn get(&self, key: &str) -> Result<Option<Item>, StoreError> {
         let call = self
-            .sdk
+            .sdk()
             .get_item()
             .table_name(&self.table)
             .key(attr::KEY, s(key))
@@ -224,7 +247,7 @@ impl TableClient {
     ) -> Result<Page, StoreError> {
         let parallel = segments > 1;
         let call = self
-            .sdk
+            .sdk()
             .scan()
             .table_name(&self.table)
             .set_segment(parallel.then_some(segment))
@@ -245,7 +268,7 @@ impl TableClient {
     /// Reads one page of the leases that the index shows for an owner.
     pub(crate) async fn owned_page(&self, owner: &str, start: Option<Item>) -> Result<Indexed, StoreError> {
         let call = self
-            .sdk
+            .sdk()
             .query()
             .table_name(&self.table)
             .index_name(attr::OWNER_INDEX)

@@ -40,6 +40,35 @@ use crate::model::RecordPosition;
 ///     }
 /// }
 /// ```
+///
+/// # Code that blocks
+///
+/// Callbacks run on the runtime that the worker was started on, where a callback that blocks its thread, and one that computes for long, holds up
+/// whatever that thread was to run: other shards, and the rest of your program. It costs no lease, because the worker renews
+/// them on a [thread of its own](crate::worker::Coordination). The worker warns once of such a callback.
+///
+/// Run blocking code on a thread that is there for it. `tokio::task::spawn_blocking` takes what it can own, which a batch is: clones of it are
+/// cheap. On a runtime of several threads, `tokio::task::block_in_place` takes what it can borrow:
+///
+/// ```
+/// use async_trait::async_trait;
+/// use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+///
+/// struct Archive;
+///
+/// fn compress_and_store(batch: &RecordBatch) -> std::io::Result<()> {
+///     # drop(batch.clone());
+///     Ok(()) // seconds of work, or a client without async
+/// }
+///
+/// #[async_trait]
+/// impl RecordProcessor for Archive {
+///     async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+///         tokio::task::spawn_blocking(move || compress_and_store(&batch)).await??;
+///         Ok(())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait RecordProcessor: Send + 'static {
     /// Called once before the first record. Says where to start: by default after the stored checkpoint.
