@@ -83,7 +83,7 @@ pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 31] = [
+pub const ALL: [(&str, &str); 32] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),

@@ -160,12 +160,6 @@ impl TaskScope {
             .await;
     }
 
-    /// Returns once no task with this name is left.
-    async fn wait_until_gone(&self, name: &str) {
-        let is_gone = |state: &State| state.running.values().all(|(task, _)| task != name);
-        self.state.wait_for(|state| is_gone(state).then_some(())).await;
-    }
-
     /// Returns once no task but those with this name is left.
     pub(crate) async fn wait_until_only(&self, name: &str) {
         let is_last = |state: &State| state.running.values().all(|(task, _)| task == name);

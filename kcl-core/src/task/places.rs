@@ -146,14 +146,12 @@ impl OwnThread {
         })
     }
 
-    /// Runs the tasks of the runtime on a thread of this name, until the scope's task `until` is gone. Logs go where the caller's go.
-    pub(crate) fn run(self, name: &str, scope: &TaskScope, until: &'static str) -> io::Result<()> {
-        let scope = scope.clone();
+    /// Runs the tasks of the runtime on a thread of this name, until `ended` is ready. Logs go where the caller's go.
+    pub(crate) fn run(self, name: &str, ended: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let logs = tracing::dispatcher::get_default(Dispatch::clone);
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(move || {
             if let Some(runtime) = &self.runtime {
-                let ended = scope.wait_until_gone(until);
                 if logs.is::<NoSubscriber>() {
                     runtime.block_on(ended);
                 } else {

@@ -212,7 +212,7 @@ impl Worker {
                 return handle;
             }
         };
-        let ended = self.parts.ending.clone().drop_guard();
+        let ends = self.parts.ending.clone().drop_guard();
         if let Some(thread) = &thread {
             scope.coordinate_on(thread);
             let sentinel = Sentinel {
@@ -223,9 +223,12 @@ impl Worker {
             };
             scope.spawn_at(Place::Processing, "pulse", TaskPolicy::Vital, sentinel.watch());
         }
-        let name = format!("kcl {}", self.parts.worker);
+        // Names of threads end at a NUL.
+        let name = format!("kcl {}", self.parts.worker).replace('\0', "");
+        // However the first task ends, it drops this.
+        let (lives, gone) = oneshot::channel::<()>();
         scope.spawn_at(Place::Coordination, TASK, TaskPolicy::Job, async move {
-            let _ended = ended;
+            let (_lives, _ends) = (lives, ends);
             let run = Box::pin(caught(run(self.parts, board, &stop)));
             let outcome = tokio::select! {
                 biased;
@@ -241,7 +244,7 @@ impl Worker {
                 }
             }
         });
-        if let Some(Err(error)) = thread.map(|thread| thread.run(&name, &scope, TASK)) {
+        if let Some(Err(error)) = thread.map(|thread| thread.run(&name, async { drop(gone.await) })) {
             scope.abandon(&no_thread(error).to_string());
         }
         handle
