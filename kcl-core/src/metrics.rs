@@ -32,9 +32,11 @@ pub const FETCHES: &str = "kcl_fetches_total";
 /// How far the reading is behind the newest record, of the shard that is furthest behind. It grows while a shard cannot be read, and stays
 /// near zero where there is nothing new. Gauge, seconds.
 pub const BEHIND_SECONDS: &str = "kcl_behind_latest_seconds";
-/// How old the oldest record may be that is not processed, of all shards of the worker. It grows while a shard is stuck or paused, and
-/// stays near zero where everything is processed. Gauge, seconds.
+/// How old the oldest record may be that is not finished, of all shards of the worker: with manual checkpoints, that your code has not
+/// checkpointed. It grows while a shard is stuck or paused, and stays near zero where everything is finished. Gauge, seconds.
 pub const FRESHNESS_SECONDS: &str = "kcl_freshness_seconds";
+/// Records that were given to the processor and are not finished, over all shards of the worker. Gauge.
+pub const RECORDS_UNFINISHED: &str = "kcl_records_unfinished";
 /// Shards that wait, by `reason`, which is a [`WaitReason`](crate::lifecycle::WaitReason). Gauge.
 pub const SHARDS_WAITING: &str = "kcl_shards_waiting";
 /// How long a shard has waited, of those that wait for this `reason` now: the longest wait, zero where none waits. Gauge, seconds.
@@ -83,7 +85,7 @@ pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 32] = [
+pub const ALL: [(&str, &str); 33] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -96,6 +98,7 @@ pub const ALL: [(&str, &str); 32] = [
     (FETCHES, "counter"),
     (BEHIND_SECONDS, "gauge"),
     (FRESHNESS_SECONDS, "gauge"),
+    (RECORDS_UNFINISHED, "gauge"),
     (SHARDS_WAITING, "gauge"),
     (WAIT_SECONDS, "gauge"),
     (SHARDS_OF_CONCERN, "gauge"),
@@ -134,20 +137,22 @@ const VERBS: [&str; 11] = [
 ];
 
 /// What shards can be counted as waiting for, in the order of [`WaitReason::ALL`](crate::lifecycle::WaitReason::ALL).
-const WAITS: [&str; 9] = [
+const WAITS: [&str; 11] = [
     "parents",
     "initialize",
     "callback",
+    "tick",
     "hold",
     "rate_limit",
     "paused",
     "byte_budget",
     "draining",
     "suspended",
+    "checkpoints",
 ];
 
 /// The concerns that shards can be counted under, in the order of [`Concern::ALL`](crate::status::Concern::ALL).
-const CONCERNS: [&str; 8] = [
+const CONCERNS: [&str; 9] = [
     "suspended",
     "stalled",
     "slow_callback",
@@ -156,6 +161,7 @@ const CONCERNS: [&str; 8] = [
     "unreachable",
     "starved",
     "end_not_stored",
+    "not_checkpointed",
 ];
 
 /// The ids of the invariants, in the order of [`Invariant::ALL`](crate::invariant::Invariant::ALL).
@@ -201,6 +207,7 @@ struct Handles {
     fetches: [Counter; 4],
     behind: Gauge,
     freshness: Gauge,
+    unfinished: Gauge,
     /// How many shards wait, and the longest wait.
     waits: [(Gauge, Gauge); WAITS.len()],
     concerns: [Gauge; CONCERNS.len()],
@@ -314,6 +321,7 @@ impl Metrics {
                 .map(|outcome| registry.counter(FETCHES, &[("outcome", outcome)])),
             behind: registry.gauge(BEHIND_SECONDS, &[]),
             freshness: registry.gauge(FRESHNESS_SECONDS, &[]),
+            unfinished: registry.gauge(RECORDS_UNFINISHED, &[]),
             waits: WAITS.map(|reason| {
                 let labels = [("reason", reason)];
                 (
@@ -420,6 +428,12 @@ impl Metrics {
     pub(crate) fn lateness(&self, behind: Duration, freshness: Duration) {
         self.handles.behind.set(behind.as_secs_f64());
         self.handles.freshness.set(freshness.as_secs_f64());
+    }
+
+    /// How many records were given to processors and are not finished.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    pub(crate) fn unfinished(&self, records: u64) {
+        self.handles.unfinished.set(records as f64);
     }
 
     /// For the reason at this place of their list, how many shards wait for it, and the longest wait.

@@ -36,6 +36,8 @@ pub enum Mutant {
     BatchDroppedOnPanic,
     /// The end of a shard is stored when it is read, and not when its last records are processed.
     EndBeforeLastRecords,
+    /// The end of a shard is stored although the user's code has not checkpointed its last records.
+    EndBeforeCheckpoints,
     /// A new owner begins at the record of the checkpoint, and not after it.
     ResumeAtCheckpoint,
     /// A new owner leaves out the record after the checkpoint.
@@ -70,7 +72,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every bug there is.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -86,6 +88,7 @@ impl Mutant {
         Self::BatchDroppedOnError,
         Self::BatchDroppedOnPanic,
         Self::EndBeforeLastRecords,
+        Self::EndBeforeCheckpoints,
         Self::ResumeAtCheckpoint,
         Self::ResumeTooLate,
         Self::RestOfAggregateDropped,

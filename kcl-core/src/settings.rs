@@ -64,10 +64,20 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// How often a consumer is opened again without a step in between before its lease is released. At least 1; 3 by default.
     pub stall_tries: u32,
+    /// After how long without another call the processor is told that time has passed, by
+    /// [`tick`](crate::processor::RecordProcessor::tick). Above zero; 1 s by default.
+    #[serde(with = "durations")]
+    pub tick_interval: Duration,
     /// How long a call of your code may take before the worker warns of it: in the log, ever less often while the call goes on, in the
     /// status as a [concern](crate::status::Concern::SlowCallback), and in the metrics. 60 s by default. The lease is kept however long it takes.
     #[serde(with = "durations")]
     pub slow_callback: Duration,
+    /// With [manual checkpoints](Checkpointing::Manual), how long records that `process_records` returned from may stay without a checkpoint
+    /// before the worker warns of it: in the log, ever less often while it lasts, in the status as a
+    /// [concern](crate::status::Concern::NotCheckpointed), and in the metrics. 5 minutes by default. Set it above the longest time for
+    /// which your code collects records. The lease is kept however long it takes.
+    #[serde(with = "durations")]
+    pub slow_checkpoint: Duration,
     /// How often a child shard looks whether its parents are finished. 500 ms by default.
     #[serde(with = "durations")]
     pub parent_poll_interval: Duration,
@@ -111,7 +121,8 @@ pub enum Checkpointing {
     #[default]
     Automatic,
     /// The user's code, through [`RecordBatch::checkpoint_through`](crate::processor::RecordBatch::checkpoint_through).
-    /// The end of a shard is stored by the worker all the same, once `shard_ended` has returned `Ok`.
+    /// The worker stores the end of a shard once `shard_ended` has returned `Ok` and your code has checkpointed the last record, unless
+    /// [`end_of_shard`](crate::processor::RecordProcessor::end_of_shard) says otherwise.
     Manual,
 }
 
@@ -170,7 +181,9 @@ impl Default for Settings {
             memory_budget: 256,
             stall_timeout: Duration::from_secs(60),
             stall_tries: 3,
+            tick_interval: Duration::from_secs(1),
             slow_callback: Duration::from_secs(60),
+            slow_checkpoint: Duration::from_secs(300),
             parent_poll_interval: Duration::from_millis(500),
             discovery_interval: Duration::from_millis(500),
             handoff_timeout: Duration::from_secs(30),
@@ -234,6 +247,14 @@ impl Settings {
                 "slow_callback must be above zero: every call takes some time",
             ),
             (
+                self.tick_interval.is_zero(),
+                "tick_interval must be above zero: a tick is a call of the processor",
+            ),
+            (
+                self.slow_checkpoint.is_zero(),
+                "slow_checkpoint must be above zero: a checkpoint takes a write to the lease table",
+            ),
+            (
                 self.parent_poll_interval.is_zero(),
                 "parent_poll_interval must be above zero: it is a read of the lease table",
             ),
@@ -295,6 +316,18 @@ impl Settings {
                 self.slow_callback,
                 YEAR,
                 "no warning comes before",
+            ),
+            (
+                "slow_checkpoint",
+                self.slow_checkpoint,
+                YEAR,
+                "no warning comes before",
+            ),
+            (
+                "tick_interval",
+                self.tick_interval,
+                DAY,
+                "a processor that collects records is not told before that time has passed",
             ),
             (
                 "parent_poll_interval",
@@ -393,6 +426,8 @@ mod tests {
             checkpoint_interval: Duration::MAX,
             stall_timeout: Duration::MAX,
             slow_callback: Duration::MAX,
+            slow_checkpoint: Duration::MAX,
+            tick_interval: Duration::MAX,
             parent_poll_interval: Duration::MAX,
             discovery_interval: Duration::MAX,
             handoff_timeout: Duration::MAX,
@@ -403,7 +438,7 @@ mod tests {
         };
         let violations = without_end.validate().unwrap_err();
         // The discovery interval is at most the failover time, which is refused itself.
-        assert_eq!(violations.violations().len(), 9, "{violations}");
+        assert_eq!(violations.violations().len(), 11, "{violations}");
         let written = serde_json::to_string(&without_end).unwrap();
         assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), without_end);
     }

@@ -93,6 +93,11 @@ pub fn table() -> Vec<Entry> {
             "the last records of a shard are lost",
         ),
         entry(
+            Mutant::EndBeforeCheckpoints,
+            &[CheckpointNotAhead],
+            "with manual checkpoints, what a processor has collected at the end of a shard is lost",
+        ),
+        entry(
             Mutant::ResumeAtCheckpoint,
             &[InOrder],
             "a record is processed again without need",

@@ -6,13 +6,23 @@ use crate::model::RecordPosition;
 
 /// Names a batch among those that one ownership of a shard delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BatchId(u64);
+pub struct BatchId {
+    id: u64,
+    first: u64,
+}
+
+impl BatchId {
+    /// The number of the batch's first record among all records that the tracker was given. The others follow it.
+    pub fn first_number(self) -> u64 {
+        self.first
+    }
+}
 
 /// Knows which delivered records are finished, and so how far the shard may be checkpointed.
 ///
 /// Batches are delivered in order. Their records may be finished in any order; the position to store is that of the last
-/// record before the first unfinished one. Nothing is allocated per record: a batch whose records are finished as a whole
-/// costs one entry, and only one that is finished piecemeal gets a mark per record. The records of a batch are kept until they are
+/// record before the first unfinished one. Nothing is allocated per record: a batch whose records are finished in order
+/// costs one entry, and only one that is finished out of order gets a mark per record. The records of a batch are kept until they are
 /// finished or [released](Tracker::release).
 ///
 /// ```
@@ -32,6 +42,10 @@ pub struct BatchId(u64);
 #[derive(Debug, Default)]
 pub struct Tracker {
     next_id: u64,
+    /// The number of the next record that is delivered. It never falls, so that a number names one delivery of one record.
+    next_number: u64,
+    /// The records with lower numbers were offered to the processor.
+    offered: u64,
     open: VecDeque<Segment>,
     finished: Option<RecordPosition>,
     last_delivered: Option<RecordPosition>,
@@ -45,7 +59,8 @@ enum Segment {
 
 #[derive(Debug)]
 struct Batch {
-    id: BatchId,
+    id: u64,
+    first: u64,
     records: Arc<Records>,
     marks: Marks,
 }
@@ -57,30 +72,58 @@ struct Released {
     last: RecordPosition,
     /// Up to where they are finished.
     through: Option<RecordPosition>,
+    first_number: u64,
+    records: u64,
+    /// How many of them are finished, as far as that is known: never too many.
+    done: u64,
 }
 
 #[derive(Debug)]
 enum Marks {
-    None,
-    Some { finished: Vec<bool>, count: usize },
+    /// So many from the beginning on are finished, and not all.
+    First(usize),
+    Some {
+        finished: Vec<bool>,
+        count: usize,
+    },
     All,
 }
 
 impl Tracker {
     /// Takes in the next batch. Its records stand after all those delivered before.
     pub fn deliver(&mut self, records: Arc<Records>) -> BatchId {
-        let id = BatchId(self.next_id);
+        let id = BatchId {
+            id: self.next_id,
+            first: self.next_number,
+        };
         self.next_id += 1;
+        self.next_number += records.len() as u64;
         if let Some(last) = records.last() {
             // Detached: what is remembered outlives the batch.
             self.last_delivered = Some(last.position().detached());
             self.open.push_back(Segment::Batch(Batch {
-                id,
+                id: id.id,
+                first: id.first,
                 records,
-                marks: Marks::None,
+                marks: Marks::First(0),
             }));
         }
         id
+    }
+
+    /// The processor is given this many records of the batch, from its beginning on.
+    pub fn offer(&mut self, id: BatchId, records: usize) {
+        self.offered = self.offered.max(id.first + records as u64);
+    }
+
+    /// Forgets what was delivered: it will be delivered again, under other numbers.
+    pub fn forget(&mut self) {
+        *self = Self {
+            next_id: self.next_id,
+            next_number: self.next_number,
+            offered: self.next_number,
+            ..Self::default()
+        };
     }
 
     /// Every record of the batch is finished.
@@ -101,8 +144,14 @@ impl Tracker {
 
     /// Every record up to and including this one is finished, in whatever batch it was delivered.
     pub fn finish_through(&mut self, record: &RecordPosition) {
+        self.finish_numbered(record, None);
+    }
+
+    /// As [`finish_through`](Self::finish_through), with the number under which the record was delivered, where that is known: the records
+    /// of released batches are counted by it.
+    pub fn finish_numbered(&mut self, record: &RecordPosition, number: Option<u64>) {
         for segment in &mut self.open {
-            if !segment.finish_through(record) {
+            if !segment.finish_through(record, number) {
                 break;
             }
         }
@@ -111,28 +160,26 @@ impl Tracker {
 
     /// The records of the batch are not kept any longer than the user's code keeps them.
     ///
-    /// They can still be finished, with [`finish_through`](Self::finish_through). A batch that was finished in part is kept.
+    /// They can still be finished, with [`finish_through`](Self::finish_through). A batch that was finished out of order is kept.
     pub fn release(&mut self, id: BatchId) {
         let Ok(at) = self.find(id) else { return };
-        let released = match self.open.get(at) {
-            Some(Segment::Batch(batch)) if matches!(batch.marks, Marks::None) => {
-                let ends = batch.records.first().zip(batch.records.last());
-                ends.map(|(first, last)| (first.position().detached(), last.position().detached()))
-            }
-            Some(Segment::Batch(_) | Segment::Released(_)) | None => None,
+        let Some(Segment::Batch(batch)) = self.open.get(at) else {
+            return;
         };
-        let Some((first, last)) = released else { return };
+        let Some(released) = batch.released() else { return };
         // One entry stands for all that were released one after the other, so that their number does not matter.
         let before = at.checked_sub(1).and_then(|before| self.open.get_mut(before));
-        if let Some(Segment::Released(before)) = before {
-            before.last = last;
-            self.open.remove(at);
-        } else if let Some(segment) = self.open.get_mut(at) {
-            *segment = Segment::Released(Released {
-                first,
-                last,
-                through: None,
-            });
+        match before {
+            Some(Segment::Released(before)) if released.done == 0 => {
+                before.last = released.last;
+                before.records += released.records;
+                self.open.remove(at);
+            }
+            _ => {
+                if let Some(segment) = self.open.get_mut(at) {
+                    *segment = Segment::Released(released);
+                }
+            }
         }
     }
 
@@ -151,9 +198,18 @@ impl Tracker {
         self.open.is_empty()
     }
 
+    /// How many records were [offered](Self::offer) to the processor and are not finished. Never too few; too many only where
+    /// the number of a finished record was not known.
+    pub fn unfinished(&self) -> u64 {
+        self.open
+            .iter()
+            .map(|segment| segment.unfinished(self.offered))
+            .sum()
+    }
+
     /// Where the batch stands, unless it is finished or released. Few batches are open at a time, the newest last.
     fn find(&self, id: BatchId) -> Result<usize, ()> {
-        let is_it = |segment: &Segment| matches!(segment, Segment::Batch(batch) if batch.id == id);
+        let is_it = |segment: &Segment| matches!(segment, Segment::Batch(batch) if batch.id == id.id);
         self.open.iter().rposition(is_it).ok_or(())
     }
 
@@ -181,16 +237,12 @@ impl Tracker {
 
 impl Segment {
     /// Finishes what stands at or before the record. Says whether anything does.
-    fn finish_through(&mut self, record: &RecordPosition) -> bool {
+    fn finish_through(&mut self, record: &RecordPosition, number: Option<u64>) -> bool {
         match self {
             Self::Batch(batch) => {
                 let before = |other: &crate::model::Record| other.position() <= record;
                 let done = batch.records.partition_point(before);
-                if done == batch.records.len() {
-                    batch.marks = Marks::All;
-                } else {
-                    (0..done).for_each(|index| batch.finish(index));
-                }
+                batch.finish_first(done);
                 done > 0
             }
             Self::Released(released) => {
@@ -200,6 +252,12 @@ impl Segment {
                 let through = record.min(&released.last);
                 if released.through.as_ref().is_none_or(|old| old < through) {
                     released.through = Some(through.detached());
+                }
+                let count = number.and_then(|number| number.checked_sub(released.first_number));
+                if *record >= released.last {
+                    released.done = released.records;
+                } else if let Some(count) = count.filter(|count| *count < released.records) {
+                    released.done = released.done.max(count + 1);
                 }
                 true
             }
@@ -216,7 +274,10 @@ impl Segment {
                     let last = prefix.checked_sub(1).and_then(|last| batch.records.get(last));
                     (last.map(|last| last.position()), false)
                 }
-                Marks::None => (None, false),
+                Marks::First(count) => {
+                    let last = count.checked_sub(1).and_then(|last| batch.records.get(last));
+                    (last.map(|last| last.position()), false)
+                }
             },
             Self::Released(released) => {
                 let is_all = released.through.as_ref() == Some(&released.last);
@@ -224,19 +285,38 @@ impl Segment {
             }
         }
     }
+
+    /// How many of its records have a number below this one and are not finished.
+    fn unfinished(&self, below: u64) -> u64 {
+        match self {
+            Self::Batch(batch) => batch.unfinished(below),
+            Self::Released(released) => released.records - released.done,
+        }
+    }
 }
 
 impl Batch {
+    /// The records before this index are finished.
+    fn finish_first(&mut self, count: usize) {
+        match &mut self.marks {
+            Marks::All => {}
+            _ if count == self.records.len() => self.marks = Marks::All,
+            Marks::First(before) => *before = count.max(*before),
+            Marks::Some { .. } => (0..count).for_each(|index| self.finish(index)),
+        }
+    }
+
     fn finish(&mut self, index: usize) {
         let len = self.records.len();
         if index >= len || matches!(self.marks, Marks::All) {
             return;
         }
-        if let Marks::None = self.marks {
-            self.marks = Marks::Some {
-                finished: vec![false; len],
-                count: 0,
-            };
+        if let Marks::First(count) = self.marks {
+            if index == count {
+                return self.finish_first(count + 1);
+            }
+            let finished = (0..len).map(|index| index < count).collect();
+            self.marks = Marks::Some { finished, count };
         }
         if let Marks::Some { finished, count } = &mut self.marks {
             if let Some(mark) = finished.get_mut(index)
@@ -249,6 +329,34 @@ impl Batch {
                 self.marks = Marks::All;
             }
         }
+    }
+
+    /// What stands for the batch once its records are let go, if something can.
+    fn released(&self) -> Option<Released> {
+        let Marks::First(done) = self.marks else {
+            return None;
+        };
+        let (first, last) = self.records.first().zip(self.records.last())?;
+        let through = done.checked_sub(1).and_then(|index| self.records.get(index));
+        Some(Released {
+            first: first.position().detached(),
+            last: last.position().detached(),
+            through: through.map(|record| record.position().detached()),
+            first_number: self.first,
+            records: self.records.len() as u64,
+            done: done as u64,
+        })
+    }
+
+    fn unfinished(&self, below: u64) -> u64 {
+        let offered = usize::try_from(below.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let offered = offered.min(self.records.len());
+        let unfinished = match &self.marks {
+            Marks::All => 0,
+            Marks::First(count) => offered.saturating_sub(*count),
+            Marks::Some { finished, .. } => finished.iter().take(offered).filter(|done| !**done).count(),
+        };
+        unfinished as u64
     }
 }
 
@@ -275,7 +383,7 @@ mod tests {
         #[test]
         fn the_position_is_the_longest_finished_prefix(
             sizes in prop::collection::vec(0_usize..6, 1..8),
-            steps in prop::collection::vec((0_usize..8, 0_usize..6, 0_u8..4), 0..60),
+            steps in prop::collection::vec((0_usize..8, 0_usize..6, 0_u8..5), 0..60),
         ) {
             let mut tracker = Tracker::default();
             let (mut next, mut batches) = (1_u128, Vec::new());
@@ -285,12 +393,18 @@ mod tests {
                 batches.push((tracker.deliver(records(range.clone())), range));
             }
             let (mut finished, mut released) = (BTreeSet::new(), BTreeSet::new());
-            let mut last = 0;
+            let (mut last, mut offered) = (0, 1);
             for (batch, index, kind) in steps {
                 let Some((id, range)) = batches.get(batch) else { continue };
                 let of_index = range.start + index as u128;
                 match kind {
+                    4 => {
+                        tracker.offer(*id, index.min(range.clone().count()));
+                        offered = offered.max(of_index.min(range.end));
+                    }
                     3 if range.clone().any(|n| finished.contains(&n)) => {}
+                    // Only what was offered is released.
+                    3 if offered < range.end => {}
                     3 => { tracker.release(*id); released.insert(*id); }
                     // What is not kept can be finished by its position only.
                     0 | 1 if released.contains(id) => {
@@ -300,10 +414,13 @@ mod tests {
                     0 => { tracker.finish_batch(*id); finished.extend(range.clone()); }
                     1 => { tracker.finish(*id, index); if range.contains(&of_index) { finished.insert(of_index); } }
                     _ => {
-                        tracker.finish_through(&RecordPosition::plain(SequenceNumber::from(of_index)));
+                        let number = u64::try_from(of_index - 1).ok();
+                        tracker.finish_numbered(&RecordPosition::plain(SequenceNumber::from(of_index)), number);
                         finished.extend(1..=of_index.min(next - 1));
                     }
                 }
+                let unfinished = (1..offered).filter(|n| !finished.contains(n)).count();
+                prop_assert_eq!(tracker.unfinished(), unfinished as u64);
                 let prefix = (1..next).take_while(|n| finished.contains(n)).last().unwrap_or(0);
                 prop_assert_eq!(tracker.finished().map_or(0, number), prefix);
                 prop_assert!(prefix >= last);
@@ -327,6 +444,41 @@ mod tests {
         assert_eq!(tracker.finished().map(number), Some(4242));
         tracker.finish_through(&RecordPosition::plain(SequenceNumber::from(9999)));
         assert!(tracker.is_all_finished());
+    }
+
+    #[test]
+    fn records_of_a_forgotten_delivery_are_counted_again() {
+        let mut tracker = Tracker::default();
+        let former = tracker.deliver(records(1..4));
+        tracker.offer(former, 3);
+        assert_eq!(tracker.unfinished(), 3);
+        tracker.forget();
+        assert_eq!((tracker.unfinished(), tracker.last_delivered()), (0, None));
+        let id = tracker.deliver(records(1..4));
+        tracker.offer(id, 3);
+        tracker.release(id);
+        tracker.finish_batch(former);
+        // Whoever holds the former delivery names a number that is not among these: they count as unfinished.
+        let second = RecordPosition::plain(SequenceNumber::from(2));
+        tracker.finish_numbered(&second, Some(former.first_number() + 1));
+        assert_eq!((tracker.finished(), tracker.unfinished()), (Some(&second), 3));
+        tracker.finish_numbered(&second, Some(id.first_number() + 1));
+        assert_eq!(tracker.unfinished(), 1);
+    }
+
+    #[test]
+    fn a_batch_finished_in_part_is_released_too() {
+        let mut tracker = Tracker::default();
+        let batch = records(1..10);
+        let id = tracker.deliver(Arc::clone(&batch));
+        tracker.offer(id, 9);
+        tracker.finish_through(&RecordPosition::plain(SequenceNumber::from(4)));
+        tracker.release(id);
+        assert_eq!(Arc::strong_count(&batch), 1);
+        assert_eq!(
+            (tracker.finished().map(number), tracker.unfinished()),
+            (Some(4), 5)
+        );
     }
 
     #[test]

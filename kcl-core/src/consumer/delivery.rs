@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use crate::lifecycle::OnThread;
 use crate::model::{Record, RecordPosition};
 use crate::processor::{
-    FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
-    StartFrom,
+    EndOfShard, FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory,
+    ShardContext, StartFrom,
 };
 use crate::task::{caught, panic_message};
 use crate::time::{BoxFuture, Clock};
@@ -32,10 +32,12 @@ pub(crate) trait Delivery: Send {
     async fn initialize(&mut self) -> Result<StartFrom, CallFailure>;
     /// Offers a batch; returns when every record of it is finished or one has failed.
     async fn offer(&mut self, batch: RecordBatch) -> Result<(), CallFailure>;
+    /// Time has passed without records.
+    fn tick(&mut self) -> BoxFuture<'_, Result<(), CallFailure>>;
     /// The last call before the lease is given up.
     async fn drain(&mut self) -> Result<(), CallFailure>;
-    /// Every record of the shard was offered and finished.
-    async fn end(&mut self) -> Result<(), CallFailure>;
+    /// Every record of the shard was offered. Says whether they all count as finished, whatever was checkpointed.
+    async fn end(&mut self) -> Result<EndOfShard, CallFailure>;
     /// Another worker has the lease.
     async fn lose(&mut self) -> Result<(), CallFailure>;
 }
@@ -154,6 +156,10 @@ impl Delivery for ToProcessor {
         .await
     }
 
+    fn tick(&mut self) -> BoxFuture<'_, Result<(), CallFailure>> {
+        Box::pin(self.call("tick", |processor, context| processor.tick(context)))
+    }
+
     async fn drain(&mut self) -> Result<(), CallFailure> {
         self.call("shutdown_requested", |processor, context| {
             processor.shutdown_requested(context)
@@ -161,9 +167,14 @@ impl Delivery for ToProcessor {
         .await
     }
 
-    async fn end(&mut self) -> Result<(), CallFailure> {
-        self.call("shard_ended", |processor, context| processor.shard_ended(context))
-            .await
+    async fn end(&mut self) -> Result<EndOfShard, CallFailure> {
+        self.call("shard_ended", |processor, context| {
+            Box::pin(async move {
+                processor.shard_ended(context).await?;
+                Ok(processor.end_of_shard())
+            })
+        })
+        .await
     }
 
     async fn lose(&mut self) -> Result<(), CallFailure> {

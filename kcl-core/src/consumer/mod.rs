@@ -4,10 +4,12 @@
 //! The fetcher reads ahead. The keeper renews the lease, as long as the consumer proves that it lives, and stores checkpoints.
 //! They meet in the ownership, which knows the row, the holder's own deadline, and what is finished.
 
+mod closing;
 pub(crate) mod control;
 mod delivery;
 mod ending;
 mod fetcher;
+mod finishing;
 mod invitations;
 mod keeper;
 mod last_known;

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::budget::{ByteBudget, Records};
-use crate::checkpoint::{BatchId, Tracker};
+use crate::budget::ByteBudget;
+use crate::checkpoint::Tracker;
 use crate::consumer::control::Control;
 use crate::consumer::invitations::Invitations;
 use crate::consumer::last_known::{LastKnown, Next};
@@ -18,21 +18,17 @@ use crate::lease::{
     Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError,
     StoreErrorKind,
 };
-use crate::lifecycle::{Backlog, Behind, OnThread, Progress, Pulse, WaitReason};
+use crate::lifecycle::{Backlog, OnThread, Progress, Pulse, WaitReason};
 use crate::metrics::Metrics;
-use crate::model::{
-    ApplicationName, LeaseKey, Position, Record, RecordPosition, SequenceNumber, StreamIdentity, WorkerId,
-};
+use crate::model::{ApplicationName, LeaseKey, RecordPosition, SequenceNumber, StreamIdentity, WorkerId};
 use crate::mutant::{self, Mutant};
-use crate::processor::{
-    CheckpointError, CheckpointSink, ErrorPolicy, FencingToken, RecordProcessorFactory, ShardContext,
-};
+use crate::processor::{ErrorPolicy, FencingToken, RecordProcessorFactory, ShardContext};
 use crate::rng::Rng;
 use crate::settings::Settings;
 use crate::status::StatusBoard;
 use crate::streams::{OpenStream, Streams};
 use crate::task::TaskScope;
-use crate::time::{BoxFuture, Clock, Moment};
+use crate::time::{Clock, Moment};
 
 /// What every consumer of a worker uses.
 pub(crate) struct Services {
@@ -86,6 +82,8 @@ pub(crate) struct Ownership {
     pub(crate) progress: Progress,
     /// Set when there may be something to store. Only the keeper waits for it, and one that stores just now finds it set when it is done.
     pub(crate) dirty: Notify,
+    /// Set when more is finished. Only the consumer waits for it.
+    pub(crate) finished_more: Notify,
     /// Whether a callback of the user's runs: a handoff may be declined only then.
     pub(crate) in_callback: AtomicBool,
     /// Whether it was said that user records belong to another shard, and that one has an explicit hash key that is none.
@@ -94,10 +92,10 @@ pub(crate) struct Ownership {
     /// When its callbacks have a thread, which they may block.
     pub(crate) on_thread: Arc<OnThread>,
     state: Mutex<State>,
-    backlog: Mutex<Backlog>,
+    pub(super) backlog: Mutex<Backlog>,
 }
 
-struct State {
+pub(super) struct State {
     known: LastKnown,
     belief: Belief,
     /// Since when no batch may start, if none may.
@@ -105,7 +103,7 @@ struct State {
     /// Whether a write that gives the lease up was sent.
     giving_up: bool,
     stored_at: Moment,
-    tracker: Tracker,
+    pub(super) tracker: Tracker,
     /// Where reading began that was to begin at the newest record.
     begun_at: Option<SequenceNumber>,
     meter: Meter,
@@ -162,6 +160,7 @@ impl Ownership {
             control: Control::default(),
             progress: Progress::new(now),
             dirty: Notify::new(),
+            finished_more: Notify::new(),
             in_callback: AtomicBool::new(false),
             said_outside: AtomicBool::new(false),
             said_invalid_hash_key: AtomicBool::new(false),
@@ -243,21 +242,6 @@ impl Ownership {
         self.lock().begun_at.clone()
     }
 
-    /// Takes in a batch that is about to be handed to the processor.
-    pub(crate) fn deliver(&self, records: Arc<Records>) -> BatchId {
-        let mut state = self.lock();
-        let last = state.tracker.last_delivered();
-        let goes_back = records
-            .first()
-            .map(Record::position)
-            .filter(|first| last.is_some_and(|last| *first <= last));
-        let in_order = Invariant::InOrder.check(goes_back.is_none(), || {
-            format!("{} brings {goes_back:?} after {last:?}", self.key)
-        });
-        self.services.report(in_order);
-        state.tracker.deliver(records)
-    }
-
     /// A batch is about to be handed to the processor: nobody else may have been given the lease by now.
     pub(crate) fn check_start(&self) {
         let (now, (renewed, _)) = (self.services.clock.now(), self.written());
@@ -272,12 +256,6 @@ impl Ownership {
             },
         );
         self.services.report(in_time);
-    }
-
-    /// Every record of the batch is finished.
-    pub(crate) fn finish_batch(&self, batch: BatchId) {
-        self.lock().tracker.finish_batch(batch);
-        self.dirty.notify_one();
     }
 
     /// Whether reading is neither paused nor ahead of its rate.
@@ -334,44 +312,11 @@ impl Ownership {
         self.services.board.update_waiting(&self.key, waiting);
     }
 
-    /// Changes what is known of the backlog, and shows how far behind the shard is.
-    pub(crate) fn with_backlog<T>(&self, change: impl FnOnce(&mut Backlog) -> T) -> T {
-        let outcome = change(&mut self.backlog.lock().unwrap_or_else(PoisonError::into_inner));
-        // Read while nobody else writes the status: of two who change something, the last to show it shows both.
-        self.services.board.update_lease(&self.key, |status| {
-            (status.behind, status.freshness) = self.lateness();
-        });
-        outcome
-    }
-
-    /// How far behind the shard is, in reading and in processing.
-    pub(crate) fn lateness(&self) -> (Behind, Behind) {
-        let backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        (backlog.unread(), backlog.unfinished())
-    }
-
     fn show_suspended(&self) {
         let suspended = || self.lock().suspended;
         self.services
             .board
             .update_lease(&self.key, |status| status.suspended = suspended());
-    }
-
-    /// The records of the batch are kept no longer than the user's code keeps them.
-    pub(crate) fn release_batch(&self, batch: BatchId) {
-        self.lock().tracker.release(batch);
-    }
-
-    /// Every record up to this one is finished.
-    pub(crate) fn finish_through(&self, record: &RecordPosition) {
-        self.lock().tracker.finish_through(record);
-        self.dirty.notify_one();
-    }
-
-    /// Forgets what was delivered: a new processor begins at the stored checkpoint.
-    pub(crate) fn forget_delivered(&self) {
-        self.lock().tracker = Tracker::default();
-        self.with_backlog(Backlog::forget);
     }
 
     /// Takes in that so many bytes of payload were processed.
@@ -538,7 +483,7 @@ impl Ownership {
         InCallback(&self.in_callback)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -549,40 +494,6 @@ pub(crate) struct InCallback<'a>(&'a AtomicBool);
 impl Drop for InCallback<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
-    }
-}
-
-impl CheckpointSink for Ownership {
-    fn checkpoint_through(&self, record: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>> {
-        Box::pin(async move {
-            let verdict = self.verdict();
-            if verdict == HoldVerdict::Lost {
-                return Err(CheckpointError::Fenced);
-            }
-            self.finish_through(&record);
-            // A record that was given to a processor which panicked since is to be delivered again, and not finished by this.
-            let stored = |row: &Lease| match row.checkpoint.covers(&record) {
-                true => Ok(()),
-                false => Err(CheckpointError::Fenced),
-            };
-            let Some(position) = self.unstored() else {
-                return stored(&self.row());
-            };
-            if verdict == HoldVerdict::Suspended {
-                return Err(CheckpointError::Suspended);
-            }
-            match self
-                .write(LeaseChange::Checkpoint {
-                    position: Position::Record(position),
-                    throughput: self.throughput(),
-                })
-                .await
-            {
-                Written::Applied(row) => stored(&row),
-                Written::Lost | Written::GivenUp(_) => Err(CheckpointError::Fenced),
-                Written::Failed(error) => Err(CheckpointError::Unavailable(error)),
-            }
-        })
     }
 }
 

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -8,9 +9,7 @@ use crate::budget::Held;
 use crate::checkpoint::BatchId;
 use crate::consumer::control::Interrupt;
 use crate::consumer::delivery::{CallFailure, Delivery};
-use crate::consumer::ending::store_end;
 use crate::consumer::fetcher::start_fetching;
-use crate::consumer::leaving::give_up;
 use crate::consumer::ownership::Ownership;
 use crate::consumer::parts::Fetched;
 use crate::consumer::start::{Start, start_of};
@@ -23,8 +22,7 @@ use crate::mutant::{self, Mutant};
 use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom, backoff, decide};
 use crate::settings::Checkpointing;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
-use crate::task::Place;
-use crate::time::ClockExt as _;
+use crate::time::{ClockExt as _, Moment};
 
 /// Runs the life of one consumer, from its first state to its end.
 pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) -> ConsumerEnd {
@@ -40,6 +38,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         broken_fetchers: 0,
         failures_of_initialize: 0,
         pause: Duration::ZERO,
+        tick_due: own.services.clock.now(),
         batches: 0,
     };
     let end = consumer.live().await;
@@ -47,9 +46,9 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
     end
 }
 
-struct ShardConsumer {
-    own: Arc<Ownership>,
-    delivery: Box<dyn Delivery>,
+pub(super) struct ShardConsumer {
+    pub(super) own: Arc<Ownership>,
+    pub(super) delivery: Box<dyn Delivery>,
     /// Where the processor wants to start.
     wish: StartFrom,
     /// What the fetcher hands on, while there is one.
@@ -59,9 +58,9 @@ struct ShardConsumer {
     /// What comes next and cannot be read, with the room that its answer takes.
     unreadable: Option<(Unreadable, Arc<Held>)>,
     /// The end of the shard, once it was read.
-    end: Option<ShardEnd>,
+    pub(super) end: Option<ShardEnd>,
     /// How often the user's code has failed without a batch finished in between.
-    failures: u32,
+    pub(super) failures: u32,
     /// How many fetchers have broken in a row.
     broken_fetchers: u32,
     /// How often `initialize` has failed in a row. Counted for itself: that a new processor begins well says nothing about
@@ -69,6 +68,8 @@ struct ShardConsumer {
     failures_of_initialize: u32,
     /// How long to wait before it is called again.
     pause: Duration,
+    /// When the processor is to be told that time has passed, unless it is called before.
+    tick_due: Moment,
     batches: u64,
 }
 
@@ -83,6 +84,7 @@ impl ShardConsumer {
                 ConsumerState::Running => self.run().await,
                 ConsumerState::Holding | ConsumerState::Rebuilding => self.hold().await,
                 ConsumerState::Ending => self.end_shard().await,
+                ConsumerState::AwaitingCheckpoints => self.await_checkpoints().await,
                 ConsumerState::StoringEnd => self.store_end().await,
                 ConsumerState::Draining => self.drain().await,
                 ConsumerState::Leaving => self.leave().await,
@@ -158,6 +160,7 @@ impl ShardConsumer {
                 self.failures_of_initialize = 0;
                 self.show_failures();
                 self.goes_on();
+                self.delay_tick();
                 tracing::info!(lease = %self.own.key, token = %self.own.token(), checkpoint = %self.own.row().checkpoint, "shard started");
                 ConsumerEvent::CallReturned
             }
@@ -173,17 +176,19 @@ impl ShardConsumer {
         self.own.progress.wants_records(self.now());
         self.own.show_waiting();
         loop {
-            let (id, batch) = match self.waiting.take() {
-                Some(waiting) => waiting,
-                None => match self.next_batch().await {
-                    Ok(next) => next,
+            if self.waiting.is_none() {
+                match self.next_batch().await {
+                    Ok(next) => self.waiting = Some(next),
                     Err(event) => return event,
-                },
-            };
+                }
+            }
+            // The batch stays where a tick that panics meanwhile drops it.
             if let Some(event) = self.until_free().await {
-                self.waiting = Some((id, batch));
                 return event;
             }
+            let Some((id, batch)) = self.waiting.take() else {
+                continue;
+            };
             if let Some(event) = self.offer(id, batch).await {
                 return event;
             }
@@ -210,6 +215,12 @@ impl ShardConsumer {
                 biased;
                 interrupt = own.control.interrupted() => return Err(self.interrupted(interrupt)),
                 next = fetched.recv() => next,
+                () = own.services.clock.sleep_until(self.tick_due) => {
+                    match self.tick().await {
+                        Some(event) => return Err(event),
+                        None => continue,
+                    }
+                }
             };
             match next {
                 Some(Fetched {
@@ -228,7 +239,7 @@ impl ShardConsumer {
                     own.with_backlog(Backlog::taken);
                     let records = Arc::new(records);
                     let id = own.deliver(Arc::clone(&records));
-                    return Ok((id, RecordBatch::new(records, behind, own)));
+                    return Ok((id, RecordBatch::new(records, id.first_number(), behind, own)));
                 }
                 // The fetcher broke: begin again where the last delivered record ended.
                 None => {
@@ -284,15 +295,80 @@ impl ShardConsumer {
     /// Waits while the shard is paused, and then until the lease is live.
     async fn until_free(&mut self) -> Option<ConsumerEvent> {
         let own = Arc::clone(&self.own);
-        let interrupt = tokio::select! {
-            biased;
-            interrupt = own.control.interrupted() => Some(interrupt),
-            () = own.until_free(false, |reason| own.consumer_waits(reason)) => None,
-        };
-        match interrupt {
-            Some(interrupt) => Some(self.interrupted(interrupt)),
-            None => self.until_live().await,
+        loop {
+            tokio::select! {
+                biased;
+                interrupt = own.control.interrupted() => return Some(self.interrupted(interrupt)),
+                () = own.until_free(false, |reason| own.consumer_waits(reason)) => return self.until_live().await,
+                () = own.services.clock.sleep_until(self.tick_due) => {}
+            }
+            if let Some(event) = self.tick().await {
+                return Some(event);
+            }
         }
+    }
+
+    /// Tells the processor that time has passed.
+    pub(super) async fn tick(&mut self) -> Option<ConsumerEvent> {
+        let own = Arc::clone(&self.own);
+        // What it may do then belongs to the owner of the lease.
+        let called = match own.verdict() {
+            HoldVerdict::GoOn { .. } => {
+                let _callback = own.enter_callback();
+                let mut call = self.delivery.tick();
+                let mut called = None;
+                // Most have nothing to do: that is no wait, and nobody is woken by it.
+                std::future::poll_fn(|context| {
+                    called = match call.as_mut().poll(context) {
+                        Poll::Ready(called) => Some(called),
+                        Poll::Pending => None,
+                    };
+                    Poll::Ready(())
+                })
+                .await;
+                match called {
+                    Some(called) => called,
+                    None => {
+                        own.consumer_waits(WaitReason::Tick);
+                        let called = tokio::select! {
+                            biased;
+                            () = own.control.aborted() => return Some(ConsumerEvent::Aborted),
+                            called = call => called,
+                        };
+                        // No step: it says nothing about the reading.
+                        own.progress.waits_no_more();
+                        own.show_waiting();
+                        called
+                    }
+                }
+            }
+            HoldVerdict::Suspended | HoldVerdict::Lost => Ok(()),
+        };
+        self.delay_tick();
+        match called {
+            Ok(()) => {
+                // A batch that failed is still to come.
+                if self.failures > 0 && self.waiting.is_none() && self.unreadable.is_none() {
+                    self.failures = 0;
+                    self.show_failures();
+                }
+                None
+            }
+            Err(failure) => {
+                self.failures = self.failures.saturating_add(1);
+                Some(self.failed("tick", self.failures, failure, 0))
+            }
+        }
+    }
+
+    /// Returns when the processor is to be told that time has passed.
+    pub(super) fn until_tick(&self) -> impl Future<Output = ()> + use<> {
+        let (own, due) = (Arc::clone(&self.own), self.tick_due);
+        async move { own.services.clock.sleep_until(due).await }
+    }
+
+    fn delay_tick(&mut self) {
+        self.tick_due = self.now() + self.own.services.settings.tick_interval;
     }
 
     /// Waits while the lease is suspended: no batch starts under a lease that somebody else may be given.
@@ -315,6 +391,7 @@ impl ShardConsumer {
     /// Offers one batch; `None` when it is finished and the next may come.
     async fn offer(&mut self, id: BatchId, batch: RecordBatch) -> Option<ConsumerEvent> {
         self.own.check_start();
+        self.own.offer(id, batch.end());
         self.waits(WaitReason::Callback);
         let begun = self.now();
         self.batches += 1;
@@ -328,6 +405,7 @@ impl ShardConsumer {
             }
         };
         self.goes_on();
+        self.delay_tick();
         match offered {
             Ok(()) => {
                 self.finished(id, &batch, self.now().saturating_since(begun));
@@ -350,13 +428,14 @@ impl ShardConsumer {
 
     fn finished(&mut self, id: BatchId, batch: &RecordBatch, took: Duration) {
         let services = &self.own.services;
-        match services.settings.checkpointing {
-            Checkpointing::Automatic => self.own.finish_batch(id),
-            // Whoever checkpoints rarely must not fill the memory with what is processed.
-            Checkpointing::Manual => self.own.release_batch(id),
+        match (services.settings.checkpointing, batch.last()) {
+            (Checkpointing::Manual, Some(last)) => self.own.release_batch(id, last.position()),
+            (Checkpointing::Automatic, _) | (Checkpointing::Manual, None) => {
+                self.own.finish_batch(id);
+                self.own.with_backlog(Backlog::finished);
+            }
         }
         self.failures = 0;
-        self.own.with_backlog(Backlog::finished);
         let records = batch.len() as u64;
         self.own.processed(batch.payload_bytes());
         services
@@ -384,13 +463,13 @@ impl ShardConsumer {
         if self.own.services.settings.checkpointing == Checkpointing::Automatic
             && let Some(last_good) = index.checked_sub(1).and_then(|index| batch.get(index))
         {
-            self.own.finish_through(last_good.position());
+            self.own.finish_through(last_good.position(), None);
         }
         (at, batch.starting_at(index))
     }
 
     /// Asks the policy what to do about a failure of the user's code.
-    fn failed(
+    pub(super) fn failed(
         &mut self,
         call: &'static str,
         attempt: u32,
@@ -451,99 +530,8 @@ impl ShardConsumer {
         }
     }
 
-    async fn end_shard(&mut self) -> ConsumerEvent {
-        if let Some(event) = self.pause_after_failure().await {
-            return event;
-        }
-        self.waits(WaitReason::Callback);
-        // With manual checkpoints the user's code may still be busy with records it was given; that it returns from
-        // this call is its word that it is not.
-        let ended = {
-            let _callback = self.own.enter_callback();
-            tokio::select! {
-                biased;
-                interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
-                ended = self.delivery.end() => Ok(ended),
-            }
-        };
-        match ended {
-            Err(interrupt) => self.interrupted(interrupt),
-            Ok(Ok(())) => ConsumerEvent::CallReturned,
-            Ok(Err(failure)) => {
-                self.failures = self.failures.saturating_add(1);
-                self.failed("shard_ended", self.failures, failure, 0)
-            }
-        }
-    }
-
-    async fn store_end(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Draining);
-        let end = self.end.clone().unwrap_or_default();
-        let own = Arc::clone(&self.own);
-        let ending = Arc::clone(&own);
-        let name = format!("ending {}", own.key);
-        let scope = &own.services.scope;
-        let stored = scope.run_at(Place::Coordination, name, async move {
-            store_end(&ending, &end).await
-        });
-        tokio::select! {
-            biased;
-            interrupt = own.control.lost_or_aborted() => self.interrupted(interrupt),
-            event = stored => event,
-        }
-    }
-
-    async fn drain(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Draining);
-        // Not a callback during which a handoff may be declined: a processor that was told to finish is not given more.
-        let drained = tokio::select! {
-            biased;
-            interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
-            drained = self.delivery.drain() => Ok(drained),
-        };
-        match drained {
-            Err(interrupt) => self.interrupted(interrupt),
-            Ok(Ok(())) => ConsumerEvent::CallReturned,
-            Ok(Err(failure)) => {
-                tracing::warn!(lease = %self.own.key, error = failure.message, "shutdown_requested failed");
-                ConsumerEvent::CallFailed
-            }
-        }
-    }
-
-    /// Stores the last checkpoint, then hands the lease over or releases it; the keeper renews until that is done.
-    async fn leave(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Draining);
-        let own = Arc::clone(&self.own);
-        let leaving = Arc::clone(&own);
-        let name = format!("leaving {}", own.key);
-        let scope = &own.services.scope;
-        let given_up = scope.run_at(Place::Coordination, name, async move { give_up(&leaving).await });
-        tokio::select! {
-            biased;
-            // The worker waits no longer.
-            () = own.control.finished() => ConsumerEvent::Aborted,
-            event = given_up => event,
-        }
-    }
-
-    async fn lose(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Draining);
-        tokio::select! {
-            biased;
-            () = self.own.control.aborted() => ConsumerEvent::Aborted,
-            lost = self.delivery.lose() => match lost {
-                Ok(()) => ConsumerEvent::CallReturned,
-                Err(failure) => {
-                    tracing::warn!(lease = %self.own.key, error = failure.message, "lease_lost failed");
-                    ConsumerEvent::Panicked
-                }
-            },
-        }
-    }
-
     /// Waits as long as the policy said, if a call has failed before.
-    async fn pause_after_failure(&mut self) -> Option<ConsumerEvent> {
+    pub(super) async fn pause_after_failure(&mut self) -> Option<ConsumerEvent> {
         let pause = std::mem::take(&mut self.pause);
         if pause.is_zero() {
             return None;
@@ -562,7 +550,7 @@ impl ShardConsumer {
         interrupt.map(|interrupt| self.interrupted(interrupt))
     }
 
-    fn interrupted(&mut self, interrupt: Interrupt) -> ConsumerEvent {
+    pub(super) fn interrupted(&mut self, interrupt: Interrupt) -> ConsumerEvent {
         match interrupt {
             Interrupt::Abort => ConsumerEvent::Aborted,
             Interrupt::Lost => ConsumerEvent::LeaseLost,
@@ -576,7 +564,7 @@ impl ShardConsumer {
         }
     }
 
-    fn show_failures(&self) {
+    pub(super) fn show_failures(&self) {
         let failures = self.failures.max(self.failures_of_initialize);
         self.own
             .services
@@ -592,7 +580,7 @@ impl ShardConsumer {
     }
 
     /// Says what the consumer waits for: to its keeper, which renews the lease on that word, and to whoever watches.
-    fn waits(&self, reason: WaitReason) {
+    pub(super) fn waits(&self, reason: WaitReason) {
         self.own.consumer_waits(reason);
     }
 
@@ -601,7 +589,7 @@ impl ShardConsumer {
         self.own.show_waiting();
     }
 
-    fn now(&self) -> crate::time::Moment {
+    fn now(&self) -> Moment {
         self.own.services.clock.now()
     }
 }

@@ -31,6 +31,8 @@ struct Ownership {
     next: Bound<RecordPosition>,
     /// The batch that the processor works on.
     batch: Vec<RecordPosition>,
+    /// Every record that was delivered in it.
+    delivered: BTreeSet<RecordPosition>,
     /// Whether records may come again: at the beginning, and after the processor has failed.
     may_go_back: bool,
 }
@@ -88,6 +90,7 @@ impl Shard {
             process: Process::clone(process),
             next,
             batch: Vec::new(),
+            delivered: BTreeSet::new(),
             may_go_back: true,
         };
         self.ownerships.insert(token, ownership);
@@ -123,6 +126,7 @@ impl Shard {
             own.next = Bound::Included(first.clone());
             own.may_go_back = false;
             own.batch.clone_from(records);
+            own.delivered.extend(records.iter().cloned());
         }
         let mut again = 0;
         for record in records {
@@ -156,8 +160,29 @@ impl Shard {
 
     /// How many records are finished that were not before, and how long two workers have overlapped.
     pub(super) fn finish(&mut self, process: &Process, at: Moment) -> (u64, Duration) {
+        let (batch, overlap) = self.end_batch(process, at);
+        (done(&mut self.unfinished, &batch), overlap)
+    }
+
+    /// How many records are finished that were not before: of those delivered in the ownership, up to this one.
+    pub(super) fn finish_through(
+        &mut self,
+        process: &Process,
+        token: FencingToken,
+        through: &RecordPosition,
+    ) -> u64 {
+        let known = self.ownerships.get(&token);
+        let Some(own) = known.filter(|own| own.process == *process) else {
+            return 0;
+        };
+        let finished: Vec<_> = own.delivered.range(..=through).cloned().collect();
+        done(&mut self.unfinished, &finished)
+    }
+
+    /// The processor has returned from its batch: which that was, and how long two workers have overlapped.
+    pub(super) fn end_batch(&mut self, process: &Process, at: Moment) -> (Vec<RecordPosition>, Duration) {
         let Some((token, own)) = working(&mut self.ownerships, process) else {
-            return (0, Duration::ZERO);
+            return (Vec::new(), Duration::ZERO);
         };
         let batch = std::mem::take(&mut own.batch);
         if let Some(last) = batch.last() {
@@ -167,11 +192,11 @@ impl Shard {
             Some((newest, since, _)) if token < *newest => at.saturating_since(*since),
             _ => Duration::ZERO,
         };
-        (done(&mut self.unfinished, &batch), overlap)
+        (batch, overlap)
     }
 
-    /// How many records are finished that were not before.
-    pub(super) fn fail(&mut self, process: &Process, from: Option<&RecordPosition>) -> u64 {
+    /// How many records are finished that were not before: those before the failed one, if that `finishes` them.
+    pub(super) fn fail(&mut self, process: &Process, from: Option<&RecordPosition>, finishes: bool) -> u64 {
         let Some((_, own)) = working(&mut self.ownerships, process) else {
             return 0;
         };
@@ -181,7 +206,8 @@ impl Shard {
         if let Some(next) = batch.get(good) {
             own.next = Bound::Included(next.clone());
         }
-        done(&mut self.unfinished, batch.get(..good).unwrap_or_default())
+        let finished = batch.get(..good).filter(|_| finishes);
+        done(&mut self.unfinished, finished.unwrap_or_default())
     }
 }
 

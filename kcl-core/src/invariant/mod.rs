@@ -126,14 +126,36 @@ pub enum Observation {
         /// The true time, the same for every process.
         at: Moment,
     },
+    /// With manual checkpoints, the processor returned from the batch that it was handed last. That finishes no record.
+    BatchReturned {
+        /// In this process.
+        process: Process,
+        /// Of this shard.
+        shard: LeaseKey,
+        /// The true time, the same for every process.
+        at: Moment,
+    },
     /// The processor did not finish the batch that it was handed last.
     BatchFailed {
         /// In this process.
         process: Process,
         /// Of this shard.
         shard: LeaseKey,
-        /// The record that failed, where the processor said so: those before it are finished.
+        /// The record that failed, where the processor said so: those before it have had their turn.
         from: Option<RecordPosition>,
+        /// Whether those before it are finished, which they are with automatic checkpoints.
+        finishes: bool,
+    },
+    /// With manual checkpoints, the user's code says that every record up to this one is finished.
+    Checkpointed {
+        /// In this process.
+        process: Process,
+        /// Of this shard.
+        shard: LeaseKey,
+        /// Under this token.
+        token: FencingToken,
+        /// The last record that is finished.
+        through: RecordPosition,
     },
     /// A process stands still while time goes on: what it believes from now on may be late.
     Paused {
@@ -282,8 +304,27 @@ impl Checker {
                 self.tally.longest_overlap = self.tally.longest_overlap.max(overlap);
                 Ok(())
             }
-            Observation::BatchFailed { process, shard, from } => {
-                self.tally.finished += self.shard(shard).fail(process, from.as_ref());
+            Observation::BatchReturned { process, shard, at } => {
+                let overlap = self.shard(shard).end_batch(process, *at).1;
+                self.tally.longest_overlap = self.tally.longest_overlap.max(overlap);
+                Ok(())
+            }
+            Observation::BatchFailed {
+                process,
+                shard,
+                from,
+                finishes,
+            } => {
+                self.tally.finished += self.shard(shard).fail(process, from.as_ref(), *finishes);
+                Ok(())
+            }
+            Observation::Checkpointed {
+                process,
+                shard,
+                token,
+                through,
+            } => {
+                self.tally.finished += self.shard(shard).finish_through(process, *token, through);
                 Ok(())
             }
             Observation::Paused { process } => {

@@ -201,6 +201,7 @@ impl Story {
             process: process.into(),
             shard: key(n),
             from: from.map(at),
+            finishes: true,
         })
         .unwrap();
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::model::RecordPosition;
 use crate::time::Moment;
 
 /// How far behind the newest record of a shard something was at some moment. Until there is news it grows with time, so that a
@@ -50,6 +51,21 @@ pub(crate) struct Answer {
     pub(crate) is_whole: bool,
 }
 
+/// The most entries for batches that the processor returned from and that are not finished. Beyond it neighbours share an entry, so that
+/// a processor that checkpoints rarely costs no memory: what they share is as old as the older of them until both are finished.
+const MOST_RETURNED: usize = 64;
+
+/// Batches that the processor returned from, whose records are not all finished: only where the user's code says when they are.
+#[derive(Debug)]
+struct Returned {
+    /// Their last record.
+    through: RecordPosition,
+    /// Their oldest record.
+    oldest: Behind,
+    /// When the processor returned from the first of them.
+    since: Moment,
+}
+
 /// What of a shard is fetched, and what of that is finished.
 #[derive(Debug)]
 pub(crate) struct Backlog {
@@ -57,6 +73,8 @@ pub(crate) struct Backlog {
     fetched: Behind,
     /// The oldest record of the batch that the consumer has taken and not finished.
     in_hand: Option<Behind>,
+    /// What the processor returned from before that, the oldest first.
+    returned: VecDeque<Returned>,
     /// The oldest record of each batch that is fetched and not taken.
     queued: VecDeque<Behind>,
     /// Which fetcher counts. What an earlier one still says is about batches that nobody takes any more.
@@ -69,6 +87,7 @@ impl Backlog {
         Self {
             fetched: Behind::new(Duration::ZERO, now),
             in_hand: None,
+            returned: VecDeque::new(),
             queued: VecDeque::new(),
             fetcher: 0,
         }
@@ -111,10 +130,56 @@ impl Backlog {
         self.in_hand = None;
     }
 
+    /// The processor returned from the batch that the consumer took, and its code says when the records are finished: by now those up to
+    /// `finished` are.
+    pub(crate) fn returned(&mut self, last: &RecordPosition, finished: Option<&RecordPosition>, now: Moment) {
+        let Some(oldest) = self.in_hand.take() else { return };
+        if finished.is_some_and(|finished| finished >= last) {
+            return;
+        }
+        if self.returned.len() >= MOST_RETURNED {
+            self.share_entries();
+        }
+        self.returned.push_back(Returned {
+            through: last.detached(),
+            oldest,
+            since: now,
+        });
+    }
+
+    /// Every record up to this one is finished.
+    pub(crate) fn finished_through(&mut self, finished: &RecordPosition) {
+        while self
+            .returned
+            .front()
+            .is_some_and(|batch| batch.through <= *finished)
+        {
+            self.returned.pop_front();
+        }
+    }
+
+    /// Since when the processor has returned from records that are not finished, if there are any.
+    pub(crate) fn unfinished_since(&self) -> Option<Moment> {
+        self.returned.front().map(|batch| batch.since)
+    }
+
+    /// Lets every two neighbours share one entry.
+    fn share_entries(&mut self) {
+        let mut shared = VecDeque::with_capacity(MOST_RETURNED);
+        while let Some(mut entry) = self.returned.pop_front() {
+            if let Some(next) = self.returned.pop_front() {
+                entry.through = next.through;
+            }
+            shared.push_back(entry);
+        }
+        self.returned = shared;
+    }
+
     /// What was fetched counts no more: it will be fetched again, and perhaps more before it.
     pub(crate) fn forget(&mut self) {
         self.fetched = self.unfinished();
         self.in_hand = None;
+        self.returned.clear();
         self.queued.clear();
         self.fetcher += 1;
     }
@@ -126,14 +191,18 @@ impl Backlog {
 
     /// How old the oldest record may be that is not finished, fetched or not.
     pub(crate) fn unfinished(&self) -> Behind {
-        let oldest = self.in_hand.or_else(|| self.queued.front().copied());
-        oldest.unwrap_or(self.fetched)
+        let returned = self.returned.front().map(|batch| batch.oldest);
+        let oldest = returned.or(self.in_hand);
+        oldest
+            .or_else(|| self.queued.front().copied())
+            .unwrap_or(self.fetched)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::SequenceNumber;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -200,6 +269,62 @@ mod tests {
         assert_eq!(ages(&backlog, 50), (10, 140), "nothing new does not hide it");
         backlog.finished();
         assert_eq!(ages(&backlog, 50), (10, 10));
+    }
+
+    fn position(n: u128) -> RecordPosition {
+        RecordPosition::plain(SequenceNumber::from(n))
+    }
+
+    #[test]
+    fn records_that_no_checkpoint_covers_grow_old() {
+        let mut backlog = Backlog::new(at(0));
+        let fetcher = backlog.begin_fetching();
+        backlog.fetched(fetcher, answer(10, 0, 5));
+        backlog.fetched(fetcher, answer(20, 0, 5));
+        backlog.taken();
+        backlog.returned(&position(7), None, at(21));
+        backlog.taken();
+        backlog.returned(&position(9), Some(&position(5)), at(22));
+        backlog.fetched(fetcher, nothing(100));
+        assert_eq!(ages(&backlog, 100), (0, 100));
+        assert_eq!(backlog.unfinished_since(), Some(at(21)));
+        backlog.finished_through(&position(8));
+        assert_eq!(
+            (ages(&backlog, 100), backlog.unfinished_since()),
+            ((0, 90), Some(at(22)))
+        );
+        backlog.finished_through(&position(9));
+        assert_eq!((ages(&backlog, 100), backlog.unfinished_since()), ((0, 0), None));
+    }
+
+    #[test]
+    fn a_batch_finished_before_it_is_returned_is_not_unfinished() {
+        let mut backlog = Backlog::new(at(0));
+        let fetcher = backlog.begin_fetching();
+        backlog.fetched(fetcher, answer(10, 0, 5));
+        backlog.taken();
+        backlog.returned(&position(7), Some(&position(7)), at(11));
+        assert_eq!(backlog.unfinished_since(), None);
+    }
+
+    #[test]
+    fn batches_that_are_never_finished_cost_bounded_memory() {
+        let mut backlog = Backlog::new(at(0));
+        let fetcher = backlog.begin_fetching();
+        for n in 1..10_000 {
+            backlog.fetched(fetcher, answer(n, 0, 0));
+            backlog.taken();
+            backlog.returned(&position(n.into()), None, at(n));
+            assert!(backlog.returned.len() <= MOST_RETURNED);
+            assert_eq!(backlog.unfinished_since(), Some(at(1)));
+        }
+        // Whatever is finished, what is left is never taken for younger than it is.
+        for n in 1..10_000 {
+            backlog.finished_through(&position(n.into()));
+            let since = backlog.unfinished_since();
+            assert!(since.is_none_or(|since| since <= at(n + 1)), "{since:?} at {n}");
+        }
+        assert_eq!(backlog.unfinished_since(), None);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum ConsumerState {
     Rebuilding,
     /// Every record is processed: calls `shard_ended`.
     Ending,
+    /// Waits until everything that was delivered is finished. With automatic checkpoints it is.
+    AwaitingCheckpoints,
     /// Creates the leases of the children and stores the end.
     StoringEnd,
     /// Calls `shutdown_requested` and stores the last checkpoint.
@@ -59,6 +61,8 @@ pub enum ConsumerEvent {
     RetryDue,
     /// The last record of a closed shard is processed.
     Exhausted,
+    /// Everything that was delivered is finished, or the processor said that it need not be.
+    AllFinished,
     /// The end of the shard is stored.
     EndStored,
     /// The consumer made no progress and must begin again at the source.
@@ -77,13 +81,14 @@ pub enum ConsumerEvent {
 
 impl ConsumerState {
     /// Every state, for tests and for drawing the table.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AwaitingParents,
         Self::Initializing,
         Self::Running,
         Self::Holding,
         Self::Rebuilding,
         Self::Ending,
+        Self::AwaitingCheckpoints,
         Self::StoringEnd,
         Self::Draining,
         Self::Leaving,
@@ -98,13 +103,14 @@ impl ConsumerState {
 
 impl ConsumerEvent {
     /// Every event.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ParentsFinished,
         Self::CallReturned,
         Self::CallFailed,
         Self::Panicked,
         Self::RetryDue,
         Self::Exhausted,
+        Self::AllFinished,
         Self::EndStored,
         Self::ReopenRequested,
         Self::DrainRequested,
@@ -117,14 +123,14 @@ impl ConsumerEvent {
 
 /// The state after the event, or `None` when the event cannot happen in the state.
 ///
-/// A processor that was never initialized sees no further callback; the end of a shard is stored before anything else may
-/// happen to the consumer; a lost lease outranks everything that is not finished.
+/// A processor that was never initialized sees no further callback; the end of a shard waits until everything delivered is finished, and
+/// is stored before anything else may happen to the consumer; a lost lease outranks everything that is not finished.
 pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<ConsumerState> {
     use ConsumerEnd as End;
     use ConsumerEvent as On;
     use ConsumerState::{
-        AwaitingParents, Done, Draining, Ending, Holding, Initializing, Leaving, Losing, Rebuilding, Running,
-        StoringEnd,
+        AwaitingCheckpoints, AwaitingParents, Done, Draining, Ending, Holding, Initializing, Leaving, Losing,
+        Rebuilding, Running, StoringEnd,
     };
     Some(match (state, event) {
         (AwaitingParents, On::ParentsFinished) => Initializing,
@@ -140,9 +146,14 @@ pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<Consumer
         (Holding, On::RetryDue) => Running,
         (Rebuilding, On::RetryDue) => Initializing,
 
-        (Ending, On::CallReturned) => StoringEnd,
+        (Ending, On::CallReturned) => AwaitingCheckpoints,
         (Ending, On::CallFailed) => Ending,
         (Ending, On::Panicked) => Rebuilding,
+
+        (AwaitingCheckpoints, On::AllFinished) => StoringEnd,
+        // A tick failed: the records are still the processor's.
+        (AwaitingCheckpoints, On::CallFailed) => AwaitingCheckpoints,
+        (AwaitingCheckpoints, On::Panicked) => Rebuilding,
 
         (StoringEnd, On::EndStored) => Done(End::ShardEnded),
         // While the end cannot be stored, the next owner may try as well as this one; it is told the end again.
@@ -160,25 +171,27 @@ pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<Consumer
         (Losing, On::CallReturned | On::Panicked | On::Aborted) => Done(End::Lost),
 
         // Only a running consumer has something to open again; a wish that comes late is no harm.
-        (AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending, On::ReopenRequested) => {
-            state
-        }
+        (
+            AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending | AwaitingCheckpoints,
+            On::ReopenRequested,
+        ) => state,
 
         // No processor, or none that was initialized: nobody to tell.
         (AwaitingParents | Initializing | Rebuilding, On::DrainRequested) => Leaving,
         (AwaitingParents | Initializing | Rebuilding, On::LeaseLost) => Done(End::Lost),
 
-        (Running | Holding | Ending, On::DrainRequested) => Draining,
-        (Running | Holding | Ending | StoringEnd | Draining, On::LeaseLost) => Losing,
+        (Running | Holding | Ending | AwaitingCheckpoints, On::DrainRequested) => Draining,
+        (Running | Holding | Ending | AwaitingCheckpoints | StoringEnd | Draining, On::LeaseLost) => Losing,
 
         (
-            AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending | StoringEnd | Draining,
+            AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending | AwaitingCheckpoints
+            | StoringEnd | Draining,
             On::Aborted,
         ) => Leaving,
 
         (
-            AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending | StoringEnd | Draining
-            | Leaving | Losing | Done(_),
+            AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending | AwaitingCheckpoints
+            | StoringEnd | Draining | Leaving | Losing | Done(_),
             _,
         ) => return None,
     })
@@ -193,6 +206,7 @@ impl fmt::Display for ConsumerState {
             Self::Holding => "holding",
             Self::Rebuilding => "rebuilding",
             Self::Ending => "ending",
+            Self::AwaitingCheckpoints => "awaiting checkpoints",
             Self::StoringEnd => "storing the end",
             Self::Draining => "draining",
             Self::Leaving => "leaving",
@@ -227,7 +241,8 @@ initializing: CallReturned -> running, CallFailed -> initializing, Panicked -> r
 running: CallFailed -> holding, Panicked -> rebuilding, Exhausted -> ending, ReopenRequested -> running, DrainRequested -> draining, LeaseLost -> losing, Aborted -> leaving
 holding: RetryDue -> running, ReopenRequested -> holding, DrainRequested -> draining, LeaseLost -> losing, Aborted -> leaving
 rebuilding: RetryDue -> initializing, ReopenRequested -> rebuilding, DrainRequested -> leaving, LeaseLost -> lost, Aborted -> leaving
-ending: CallReturned -> storing the end, CallFailed -> ending, Panicked -> rebuilding, ReopenRequested -> ending, DrainRequested -> draining, LeaseLost -> losing, Aborted -> leaving
+ending: CallReturned -> awaiting checkpoints, CallFailed -> ending, Panicked -> rebuilding, ReopenRequested -> ending, DrainRequested -> draining, LeaseLost -> losing, Aborted -> leaving
+awaiting checkpoints: CallFailed -> awaiting checkpoints, Panicked -> rebuilding, AllFinished -> storing the end, ReopenRequested -> awaiting checkpoints, DrainRequested -> draining, LeaseLost -> losing, Aborted -> leaving
 storing the end: EndStored -> shard ended, DrainRequested -> leaving, LeaseLost -> losing, Aborted -> leaving
 draining: CallReturned -> leaving, CallFailed -> leaving, Panicked -> leaving, LeaseLost -> losing, Aborted -> leaving
 leaving: EndStored -> shard ended, HandedOver -> handed over, Released -> released, LeaseLost -> lost, Aborted -> expires

@@ -16,6 +16,8 @@ pub enum WaitReason {
     Initialize,
     /// Another of the user's callbacks runs.
     Callback,
+    /// `tick` runs.
+    Tick,
     /// The shard is held after an error of the user's code.
     Hold,
     /// The service, or the user, asked for a slower pace.
@@ -28,20 +30,24 @@ pub enum WaitReason {
     Draining,
     /// The lease could not be renewed in time.
     Suspended,
+    /// The shard has ended, and not every record that was delivered is checkpointed by the user's code.
+    Checkpoints,
 }
 
 impl WaitReason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Parents,
         Self::Initialize,
         Self::Callback,
+        Self::Tick,
         Self::Hold,
         Self::RateLimit,
         Self::Paused,
         Self::ByteBudget,
         Self::Draining,
         Self::Suspended,
+        Self::Checkpoints,
     ];
 }
 
@@ -51,12 +57,14 @@ impl fmt::Display for WaitReason {
             Self::Parents => "parents",
             Self::Initialize => "initialize",
             Self::Callback => "callback",
+            Self::Tick => "tick",
             Self::Hold => "hold",
             Self::RateLimit => "rate limit",
             Self::Paused => "paused",
             Self::ByteBudget => "byte budget",
             Self::Draining => "draining",
             Self::Suspended => "suspended",
+            Self::Checkpoints => "checkpoints",
         })
     }
 }
@@ -172,6 +180,11 @@ impl Progress {
         known.steps += 1;
         known.last_step = now;
         known.consumer = None;
+    }
+
+    /// The consumer waits for nothing any more, which is no step.
+    pub(crate) fn waits_no_more(&self) {
+        self.lock().consumer = None;
     }
 
     /// The fetcher begins to wait for this, or keeps waiting.

@@ -25,6 +25,8 @@ use crate::time::BoxFuture;
 #[derive(Clone)]
 pub struct RecordBatch {
     records: Arc<Records>,
+    /// The number of the first of `records` among all that the ownership delivered.
+    first: u64,
     from: usize,
     behind: Option<Duration>,
     sink: Arc<dyn CheckpointSink>,
@@ -32,18 +34,24 @@ pub struct RecordBatch {
 
 /// Where a batch stores checkpoints: its ownership of the shard.
 pub(crate) trait CheckpointSink: Send + Sync {
-    /// Every record up to this one, and all delivered before it, are finished; stores that.
-    fn checkpoint_through(&self, record: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>>;
+    /// Every record up to this one, which was delivered under this number, and all delivered before it, are finished; stores that.
+    fn checkpoint_through(
+        &self,
+        record: RecordPosition,
+        number: u64,
+    ) -> BoxFuture<'_, Result<(), CheckpointError>>;
 }
 
 impl RecordBatch {
     pub(crate) fn new(
         records: Arc<Records>,
+        first: u64,
         behind: Option<Duration>,
         sink: Arc<dyn CheckpointSink>,
     ) -> Self {
         Self {
             records,
+            first,
             from: 0,
             behind,
             sink,
@@ -51,8 +59,42 @@ impl RecordBatch {
     }
 
     /// A batch that belongs to no shard, for testing a processor without a worker: its checkpoints succeed and store nothing.
+    /// [`on_checkpoint`](Self::on_checkpoint) shows a test which they are.
     pub fn unowned(records: Vec<Record>) -> Self {
-        Self::new(Arc::new(records.into()), None, Arc::new(Nowhere))
+        Self::new(Arc::new(records.into()), 0, None, Arc::new(Nowhere))
+    }
+
+    /// The batch with `watch` called before each of its checkpoints, and of those of its clones, with the position of the last record
+    /// that is finished. If `watch` returns an error, nothing is marked as finished or stored, and the checkpoint fails with that error.
+    ///
+    /// For tests, and for processors that wrap another.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use kcl_core::model::{Record, SequenceNumber};
+    /// use kcl_core::processor::RecordBatch;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), kcl_core::processor::CheckpointError> {
+    /// let seen = Arc::new(Mutex::new(Vec::new()));
+    /// let watched = Arc::clone(&seen);
+    /// let records = (1..4_u128).map(|n| Record::new(SequenceNumber::from(n), "payload"));
+    /// let batch = RecordBatch::unowned(records.collect()).on_checkpoint(move |position| {
+    ///     watched.lock().unwrap().push(position.sequence.clone());
+    ///     Ok(())
+    /// });
+    /// batch.checkpoint_through(&batch[1]).await?;
+    /// assert_eq!(*seen.lock().unwrap(), [SequenceNumber::from(2)]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_checkpoint(
+        self,
+        watch: impl Fn(&RecordPosition) -> Result<(), CheckpointError> + Send + Sync + 'static,
+    ) -> Self {
+        let inner = Arc::clone(&self.sink);
+        let sink = Arc::new(Watched { watch, inner });
+        Self { sink, ..self }
     }
 
     /// The part that begins with the record at this index.
@@ -60,6 +102,11 @@ impl RecordBatch {
     pub(crate) fn starting_at(&self, index: usize) -> Self {
         let from = (self.from + index).min(self.records.len());
         Self { from, ..self.clone() }
+    }
+
+    /// How many of the records that were delivered together stand before the end of this part.
+    pub(crate) fn end(&self) -> usize {
+        self.records.len()
     }
 
     /// How far behind the newest record of the shard the batch was when it was fetched, where the source tells.
@@ -88,7 +135,12 @@ impl RecordBatch {
     /// Dropping the future does not stop the write; the records stay marked as done.
     pub async fn checkpoint_through(&self, record: &Record) -> Result<(), CheckpointError> {
         match self.binary_search_by(|other| other.position().cmp(record.position())) {
-            Ok(_) => self.sink.checkpoint_through(record.position().clone()).await,
+            Ok(index) => {
+                let number = self.first + (self.from + index) as u64;
+                self.sink
+                    .checkpoint_through(record.position().clone(), number)
+                    .await
+            }
             Err(_) => Err(CheckpointError::NotInBatch),
         }
     }
@@ -141,8 +193,29 @@ impl fmt::Debug for RecordBatch {
 struct Nowhere;
 
 impl CheckpointSink for Nowhere {
-    fn checkpoint_through(&self, _: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>> {
+    fn checkpoint_through(&self, _: RecordPosition, _: u64) -> BoxFuture<'_, Result<(), CheckpointError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+struct Watched<F> {
+    watch: F,
+    inner: Arc<dyn CheckpointSink>,
+}
+
+impl<F> CheckpointSink for Watched<F>
+where
+    F: Fn(&RecordPosition) -> Result<(), CheckpointError> + Send + Sync,
+{
+    fn checkpoint_through(
+        &self,
+        record: RecordPosition,
+        number: u64,
+    ) -> BoxFuture<'_, Result<(), CheckpointError>> {
+        match (self.watch)(&record) {
+            Ok(()) => self.inner.checkpoint_through(record, number),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 }
 

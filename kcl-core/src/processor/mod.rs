@@ -103,6 +103,23 @@ pub trait RecordProcessor: Send + 'static {
         shard: &ShardContext,
     ) -> Result<(), ProcessorError>;
 
+    /// Called when nothing else was called for the [tick interval](crate::settings::Settings::tick_interval): no records came, the shard is
+    /// paused or, at its end, waits for your code's checkpoints. For processors that collect records and flush them when they become old.
+    ///
+    /// It is not called while the shard is held after a failure, or while the lease could not be renewed in time. Under load the calls of
+    /// [`process_records`](Self::process_records) take its place.
+    ///
+    /// # Errors
+    ///
+    /// Any error; the [`ErrorPolicy`] decides how long the shard is held before it goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`process_records`](Self::process_records).
+    async fn tick(&mut self, _shard: &ShardContext) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
     /// Called when the worker hands the shard over or shuts down, after the last batch has returned: the last chance to
     /// flush and, with manual checkpoints, to checkpoint.
     ///
@@ -117,8 +134,12 @@ pub trait RecordProcessor: Send + 'static {
         Ok(())
     }
 
-    /// Called when every record of a closed shard was processed. Returning `Ok` says that all of them are done for good;
-    /// the end is then stored by the worker.
+    /// Called when `process_records` has returned `Ok` for every record of a closed shard. The worker stores the end once the call has
+    /// returned `Ok` and every record is finished.
+    ///
+    /// With automatic checkpoints every record is finished by then. With manual ones this is the time to flush and to checkpoint, here or
+    /// later from a task: the end waits, and the children of the shard with it, until your code has checkpointed the last record.
+    /// [`end_of_shard`](Self::end_of_shard) is for processors that do not want that.
     ///
     /// # Errors
     ///
@@ -129,6 +150,14 @@ pub trait RecordProcessor: Send + 'static {
     /// The future is dropped when the lease is lost or the worker stops; the next owner calls it again.
     async fn shard_ended(&mut self, _shard: &ShardContext) -> Result<(), ProcessorError> {
         Ok(())
+    }
+
+    /// Says what the end of the shard waits for with [manual checkpoints](crate::settings::Checkpointing::Manual). Asked once, when
+    /// [`shard_ended`](Self::shard_ended) has returned `Ok`.
+    ///
+    /// By default the end waits for your code's checkpoints. A processor that wraps another passes the question on.
+    fn end_of_shard(&self) -> EndOfShard {
+        EndOfShard::WhenFinished
     }
 
     /// Called when another worker has the lease, after a running call has returned. Nothing can be checkpointed any more.
@@ -148,6 +177,17 @@ pub enum StartFrom {
     /// After this record, which the processor knows to be done: for sinks that store their own position.
     /// A position before the stored checkpoint reads again what lies between.
     After(RecordPosition),
+}
+
+/// What the end of a shard waits for with manual checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum EndOfShard {
+    /// Until your code has checkpointed every record that was delivered.
+    #[default]
+    WhenFinished,
+    /// Nothing: every record that was delivered is done for good, checkpointed or not. For processors that keep their own position and
+    /// [start from it](StartFrom::After).
+    AllFinished,
 }
 
 /// Makes the processor of a shard. Closures that take a [`ShardContext`] and return a processor are factories.

@@ -32,11 +32,14 @@ pub enum Concern {
     Starved,
     /// Everything is processed, and the end of the shard could not be stored for the [stall timeout](Settings::stall_timeout).
     EndNotStored,
+    /// With [manual checkpoints](crate::settings::Checkpointing::Manual), records that the processor returned from have not been
+    /// checkpointed by your code for [`Settings::slow_checkpoint`]. At the end of a shard its children wait for that.
+    NotCheckpointed,
 }
 
 impl Concern {
     /// Every concern, the most urgent first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Suspended,
         Self::Stalled,
         Self::SlowCallback,
@@ -45,6 +48,7 @@ impl Concern {
         Self::Unreachable,
         Self::Starved,
         Self::EndNotStored,
+        Self::NotCheckpointed,
     ];
 }
 
@@ -59,6 +63,7 @@ impl fmt::Display for Concern {
             Self::Unreachable => "unreachable",
             Self::Starved => "starved",
             Self::EndNotStored => "end not stored",
+            Self::NotCheckpointed => "not checkpointed",
         })
     }
 }
@@ -68,6 +73,7 @@ impl fmt::Display for Concern {
 pub(crate) struct Patience {
     pub(crate) callback: Duration,
     pub(crate) stall: Duration,
+    pub(crate) checkpoint: Duration,
 }
 
 impl Patience {
@@ -75,6 +81,7 @@ impl Patience {
         Self {
             callback: settings.slow_callback,
             stall: settings.stall_timeout,
+            checkpoint: settings.slow_checkpoint,
         }
     }
 }
@@ -103,6 +110,9 @@ impl LeaseStatus {
             Concern::EndNotStored => {
                 self.state == ConsumerState::StoringEnd && waits_for(WaitReason::Draining, patience.stall)
             }
+            Concern::NotCheckpointed => self
+                .unfinished_since
+                .is_some_and(|since| now.saturating_since(since) >= patience.checkpoint),
         };
         Concern::ALL.into_iter().find(holds)
     }
@@ -112,6 +122,7 @@ impl LeaseStatus {
         let (reason, age) = self.waited(now)?;
         let call = match (reason, self.state) {
             (WaitReason::Initialize, _) => "initialize",
+            (WaitReason::Tick, _) => "tick",
             (WaitReason::Callback, ConsumerState::Ending) => "shard_ended",
             (WaitReason::Callback, _) => "process_records",
             (WaitReason::Draining, ConsumerState::Draining) => "shutdown_requested",
@@ -133,8 +144,12 @@ pub(crate) struct Survey {
     pub(crate) behind: Duration,
     /// Of the shard that is worst processed.
     pub(crate) freshness: Duration,
+    /// The records that were given to processors and are not finished.
+    pub(crate) unfinished: u64,
     /// The callbacks that do not return.
     pub(crate) slow: BTreeMap<LeaseKey, SlowCall>,
+    /// The shards whose records are not checkpointed: how many records, and for how long.
+    pub(crate) unchecked: BTreeMap<LeaseKey, (u64, Duration)>,
 }
 
 /// A callback that does not return.
@@ -159,7 +174,14 @@ impl Survey {
             {
                 self.slow.insert(key.clone(), SlowCall { call, age });
             }
+            if concern == Concern::NotCheckpointed
+                && let Some(since) = lease.unfinished_since
+            {
+                let age = now.saturating_since(since);
+                self.unchecked.insert(key.clone(), (lease.unfinished, age));
+            }
         }
+        self.unfinished = self.unfinished.saturating_add(lease.unfinished);
         self.behind = self.behind.max(lease.behind.at(now));
         self.freshness = self.freshness.max(lease.freshness.at(now));
     }
@@ -175,6 +197,7 @@ mod tests {
     const PATIENCE: Patience = Patience {
         callback: Duration::from_secs(60),
         stall: Duration::from_secs(100),
+        checkpoint: Duration::from_secs(300),
     };
 
     fn at(seconds: u64) -> Moment {
@@ -190,6 +213,8 @@ mod tests {
             checkpoint: Position::TrimHorizon,
             processed: None,
             records: 0,
+            unfinished: 0,
+            unfinished_since: None,
             behind: Behind::new(Duration::ZERO, at(0)),
             freshness: Behind::new(Duration::ZERO, at(0)),
             trouble: None,
@@ -213,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_callback_is_a_concern_once_it_takes_longer_than_it_should() {
-        for reason in [WaitReason::Callback, WaitReason::Initialize] {
+        for reason in [WaitReason::Callback, WaitReason::Initialize, WaitReason::Tick] {
             let lease = waiting(reason);
             assert_eq!(concern(&lease, 59), None);
             assert_eq!(concern(&lease, 60), Some(Concern::SlowCallback));
@@ -251,6 +276,17 @@ mod tests {
         assert_eq!(concern(&trouble(SourceErrorKind::Throttled), 1000), None);
         let unreachable = Some(Concern::Unreachable);
         assert_eq!(concern(&trouble(SourceErrorKind::Unavailable), 0), unreachable);
+    }
+
+    #[test]
+    fn records_without_checkpoint_become_a_concern() {
+        let lease = LeaseStatus {
+            unfinished: 7,
+            unfinished_since: Some(at(10)),
+            ..running()
+        };
+        assert_eq!(concern(&lease, 309), None);
+        assert_eq!(concern(&lease, 310), Some(Concern::NotCheckpointed));
     }
 
     #[test]

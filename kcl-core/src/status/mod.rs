@@ -77,13 +77,20 @@ pub struct LeaseStatus {
     pub suspended: Option<Moment>,
     /// The stored checkpoint.
     pub checkpoint: Position,
-    /// The last record whose batch the processor has finished.
+    /// The last record whose batch the processor has returned `Ok` for.
     pub processed: Option<RecordPosition>,
-    /// How many records the processor has finished in this ownership.
+    /// How many records the processor has returned `Ok` for in this ownership.
     pub records: u64,
+    /// How many records were given to the processor and are not finished: it has not returned `Ok` for them or, with
+    /// [manual checkpoints](crate::settings::Checkpointing::Manual), your code has not checkpointed them.
+    pub unfinished: u64,
+    /// With manual checkpoints, since when by the worker's clock the processor has returned from records that your code has not
+    /// checkpointed; `None` where there are none.
+    pub unfinished_since: Option<Moment>,
     /// How far behind the newest record of the shard the reading is. Where a source does not tell, each answer counts as all there was.
     pub behind: Behind,
-    /// How old the oldest record may be that the processor has not finished: the freshness of its data. No clocks of two hosts are compared
+    /// How old the oldest record may be that is not finished: the freshness of its data. With manual checkpoints a record is finished once
+    /// your code has checkpointed it. No clocks of two hosts are compared
     /// for it: a record counts as old as the answer of the source before the one that brought it. Where everything is finished it is as old as
     /// the last answer.
     pub freshness: Behind,

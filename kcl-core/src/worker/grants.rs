@@ -297,6 +297,8 @@ impl Grants {
             checkpoint: row.checkpoint,
             processed: None,
             records: 0,
+            unfinished: 0,
+            unfinished_since: None,
             behind,
             freshness,
             trouble: None,

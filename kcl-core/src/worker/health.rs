@@ -21,14 +21,16 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Measures and warns until `stopped` is cancelled.
 pub(crate) async fn watch_health(services: Arc<Services>, grants: Arc<Grants>, stopped: CancellationToken) {
     let gauges = Gauges(services.metrics.clone());
-    let mut warnings = Warnings::default();
     let mut standstills = Standstills::default();
+    let mut slow = Warnings::default();
+    let mut unchecked = Warnings::default();
     loop {
         let now = services.clock.now();
         standstills.look(&services, &grants, now);
         let survey = services.board.survey();
         gauges.show(&survey);
-        warn(&mut warnings, &survey, services.settings.slow_callback);
+        warn_of_callbacks(&mut slow, &survey, services.settings.slow_callback);
+        warn_of_checkpoints(&mut unchecked, &survey, services.settings.slow_checkpoint);
         tokio::select! {
             biased;
             () = stopped.cancelled() => return,
@@ -38,7 +40,7 @@ pub(crate) async fn watch_health(services: Arc<Services>, grants: Arc<Grants>, s
     }
 }
 
-fn warn(warnings: &mut Warnings, survey: &Survey, patience: Duration) {
+fn warn_of_callbacks(warnings: &mut Warnings, survey: &Survey, patience: Duration) {
     warnings.0.retain(|lease, _| survey.slow.contains_key(lease));
     for (lease, slow) in &survey.slow {
         if warnings.is_due(lease, slow.age, patience) {
@@ -47,12 +49,21 @@ fn warn(warnings: &mut Warnings, survey: &Survey, patience: Duration) {
     }
 }
 
-/// The age at which each slow callback was warned of last.
+fn warn_of_checkpoints(warnings: &mut Warnings, survey: &Survey, patience: Duration) {
+    warnings.0.retain(|lease, _| survey.unchecked.contains_key(lease));
+    for (lease, (records, age)) in &survey.unchecked {
+        if warnings.is_due(lease, *age, patience) {
+            tracing::warn!(%lease, records, waiting = ?age, "records were processed and not checkpointed; a failover delivers them again");
+        }
+    }
+}
+
+/// The age at which each slow callback, or missing checkpoint, was warned of last.
 #[derive(Debug, Default)]
 struct Warnings(BTreeMap<LeaseKey, Duration>);
 
 impl Warnings {
-    /// Whether a callback of this age is to be warned of: when it becomes slow, and each time that its age has doubled.
+    /// Whether what has this age is to be warned of: when it becomes slow, and each time that its age has doubled.
     fn is_due(&mut self, lease: &LeaseKey, age: Duration, patience: Duration) -> bool {
         // Younger than before: another callback.
         let said = self.0.get(lease).filter(|said| **said <= age);
@@ -78,6 +89,7 @@ impl Gauges {
             self.0.of_concern(index, shards);
         }
         self.0.lateness(survey.behind, survey.freshness);
+        self.0.unfinished(survey.unfinished);
     }
 }
 

@@ -231,7 +231,7 @@ impl Running {
         let begun = clock.now();
         self.leaving.cancel();
         let mut report = ShutdownReport::nothing_held();
-        let held: Vec<_> = self.grants.held().iter().map(|own| own.key.clone()).collect();
+        let held = self.grants.held();
         let times = Timetable::new(begun, &self.services.settings);
         let mut remaining = Remaining {
             is_candidate: true,
@@ -262,10 +262,20 @@ impl Running {
             }
             remaining.consumers = self.grants.unfinished();
         }
-        report.leases = held.into_iter().map(|key| (key, ConsumerEnd::Expires)).collect();
+        let expires = held.iter().map(|own| (own.key.clone(), ConsumerEnd::Expires));
+        report.leases = expires.collect();
         report.leases.extend(self.grants.take_ends());
+        // What is taken up later is given back before anything is delivered.
+        for own in held {
+            let has_ended = report.leases.get(&own.key) == Some(&ConsumerEnd::ShardEnded);
+            let unfinished = own.unfinished();
+            if unfinished > 0 && !has_ended {
+                report.unfinished.insert(own.key.clone(), unfinished);
+            }
+        }
         report.took = clock.now().saturating_since(begun);
-        tracing::info!(took = ?report.took, clean = report.is_clean(), "worker stopped");
+        let unfinished: u64 = report.unfinished.values().sum();
+        tracing::info!(took = ?report.took, clean = report.is_clean(), unfinished, "worker stopped");
         report
     }
 

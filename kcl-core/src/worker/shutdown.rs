@@ -65,6 +65,9 @@ pub struct ShutdownReport {
     pub leases: BTreeMap<LeaseKey, ConsumerEnd>,
     /// The leases whose callbacks had to be dropped because they did not return in time.
     pub aborted: Vec<LeaseKey>,
+    /// How many records were given to the processor and not finished, for each lease with such records: their batch failed or was dropped
+    /// or, with [manual checkpoints](crate::settings::Checkpointing::Manual), your code did not checkpoint them. They are delivered again.
+    pub unfinished: BTreeMap<LeaseKey, u64>,
     /// How long the shutdown took.
     pub took: Duration,
 }
@@ -75,13 +78,17 @@ impl ShutdownReport {
         Self {
             leases: BTreeMap::new(),
             aborted: Vec::new(),
+            unfinished: BTreeMap::new(),
             took: Duration::ZERO,
         }
     }
 
-    /// Whether every callback returned in time and every lease was given up, so that nothing waits for a failover.
+    /// Returns `true` if every callback returned in time, every record that was given to a processor is finished, and every lease was
+    /// given up, so that nothing waits for a failover and nothing is delivered again.
     pub fn is_clean(&self) -> bool {
-        self.aborted.is_empty() && self.leases.values().all(|end| *end != ConsumerEnd::Expires)
+        self.aborted.is_empty()
+            && self.unfinished.is_empty()
+            && self.leases.values().all(|end| *end != ConsumerEnd::Expires)
     }
 }
 

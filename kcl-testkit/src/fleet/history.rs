@@ -96,6 +96,7 @@ impl History {
                 self.paused.insert(Process::clone(process));
             }
             Observation::BatchFinished { process, shard, .. }
+            | Observation::BatchReturned { process, shard, .. }
             | Observation::BatchFailed { process, shard, .. } => {
                 self.overlap(process, shard, now, false);
                 if let Some((busy, last)) = self.busy.get_mut(shard)
@@ -116,6 +117,7 @@ impl History {
             | Observation::ShardForgotten { .. }
             | Observation::Put { .. }
             | Observation::Trimmed { .. }
+            | Observation::Checkpointed { .. }
             | Observation::Started { .. } => {}
         }
     }

@@ -44,7 +44,8 @@ impl Member {
         self
     }
 
-    /// The worker's settings. Checkpoints must be automatic: the oracle takes a batch as finished when the processor returns.
+    /// The worker's settings. With automatic checkpoints the oracle takes a batch as finished when the processor returns, with manual ones
+    /// when the processor checkpoints it.
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = Some(settings);

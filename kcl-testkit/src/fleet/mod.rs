@@ -40,7 +40,7 @@ use kcl_core::invariant::{Lineage, Observation, Process, Violation};
 use kcl_core::lease::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
 use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
 use kcl_core::rng::Rng;
-use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::settings::Settings;
 use kcl_core::shard_sync::SYNC_INTERVAL;
 use kcl_core::status::WorkerStatus;
 use kcl_core::task::TaskScope;
@@ -167,7 +167,7 @@ impl Fleet {
     ///
     /// # Panics
     ///
-    /// When a member of that name lives, or the settings are invalid or ask for manual checkpoints.
+    /// When a member of that name lives, or the settings are invalid.
     #[expect(clippy::expect_used, reason = "a simulation fails as tests do")]
     pub fn start(&self, member: Member) {
         let Member {
@@ -179,10 +179,6 @@ impl Fleet {
         } = member;
         let shared = &self.shared;
         let settings = settings.unwrap_or_else(|| self.settings());
-        assert!(
-            settings.checkpointing == Checkpointing::Automatic,
-            "the oracle follows automatic checkpoints only"
-        );
         assert!(!self.living().contains_key(&name), "{name} lives already");
         let process = self.next_process(&name);
         let worker = WorkerId::new(worker_id.unwrap_or_else(|| name.clone())).expect("a valid worker id");
@@ -192,6 +188,7 @@ impl Fleet {
             process: Process::clone(&process),
             worker: worker.clone(),
             failover: settings.failover_time,
+            checkpointing: settings.checkpointing,
             clock,
         };
         shared.oracle.note(&format_args!("{process:<8} is started"));
@@ -372,6 +369,7 @@ impl Fleet {
             process: Process::from("outside"),
             worker: WorkerId::new("outside").expect("a valid worker id"),
             failover: shared.settings.failover_time,
+            checkpointing: self.shared.settings.checkpointing,
             clock: shared.clock,
         };
         let connection = FaultyLeaseStore::new(Arc::new(shared.store.clone()), Arc::new(shared.clock))

@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::invariant::{Checker, Observation, Process, Violation, Written};
 use kcl_core::lease::LeaseChange;
-use kcl_core::model::{LeaseKey, WorkerId};
+use kcl_core::model::{LeaseKey, RecordPosition, WorkerId};
 use kcl_core::processor::{
-    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
+    EndOfShard, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
 };
+use kcl_core::settings::Checkpointing;
 use kcl_core::time::{Clock, Moment};
 use tokio::sync::Notify;
 
@@ -151,6 +152,7 @@ pub(super) struct Witness {
     pub(super) process: Process,
     pub(super) worker: WorkerId,
     pub(super) failover: Duration,
+    pub(super) checkpointing: Checkpointing,
     pub(super) clock: SkewedClock,
 }
 
@@ -180,6 +182,21 @@ impl Witness {
             }
             _ => self.store_event(event),
         }
+    }
+
+    /// Takes in that every record up to this one is finished, as the user's code says.
+    fn checkpointed(&self, shard: &ShardContext, through: &RecordPosition) {
+        let (process, lease) = (&self.process, shard.lease());
+        self.oracle.note(&format_args!(
+            "{process:<8} checkpoints {lease} through {}",
+            Short(through)
+        ));
+        self.oracle.observe(&Observation::Checkpointed {
+            process: Arc::clone(process),
+            shard: lease.clone(),
+            token: shard.fencing_token(),
+            through: through.clone(),
+        });
     }
 
     fn take_in(&self, event: &StoreEvent) {
@@ -288,6 +305,7 @@ impl RecordProcessorFactory for OracleFactory {
         Box::new(OracleProcessor {
             witness: self.witness.clone(),
             inner: self.inner.create(shard),
+            last: None,
         })
     }
 }
@@ -296,9 +314,24 @@ impl RecordProcessorFactory for OracleFactory {
 struct OracleProcessor {
     witness: Witness,
     inner: Box<dyn RecordProcessor>,
+    /// The last record that it was given.
+    last: Option<RecordPosition>,
 }
 
 impl OracleProcessor {
+    /// The batch, whose checkpoints the oracle sees where they say what is finished.
+    fn watched(&mut self, batch: RecordBatch, shard: &ShardContext) -> RecordBatch {
+        self.last = batch.last().map(|record| record.position().clone());
+        if self.witness.checkpointing == Checkpointing::Automatic {
+            return batch;
+        }
+        let (witness, shard) = (self.witness.clone(), shard.clone());
+        batch.on_checkpoint(move |through| {
+            witness.checkpointed(&shard, through);
+            Ok(())
+        })
+    }
+
     fn note(&self, shard: &ShardContext, call: &str) {
         let (process, lease) = (&self.witness.process, shard.lease());
         self.witness
@@ -320,9 +353,14 @@ impl RecordProcessor for OracleProcessor {
         shard: &ShardContext,
     ) -> Result<(), ProcessorError> {
         let work = Work::start(&self.witness, shard, &batch);
+        let batch = self.watched(batch, shard);
         let result = self.inner.process_records(batch, shard).await;
         work.end(&result);
         result
+    }
+
+    async fn tick(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
+        self.inner.tick(shard).await
     }
 
     async fn shutdown_requested(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
@@ -332,7 +370,18 @@ impl RecordProcessor for OracleProcessor {
 
     async fn shard_ended(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
         self.note(shard, "shard_ended");
-        self.inner.shard_ended(shard).await
+        self.inner.shard_ended(shard).await?;
+        if self.witness.checkpointing == Checkpointing::Manual
+            && self.inner.end_of_shard() == EndOfShard::AllFinished
+            && let Some(last) = &self.last
+        {
+            self.witness.checkpointed(shard, last);
+        }
+        Ok(())
+    }
+
+    fn end_of_shard(&self) -> EndOfShard {
+        self.inner.end_of_shard()
     }
 
     async fn lease_lost(&mut self, shard: &ShardContext) {
@@ -381,16 +430,22 @@ impl Work {
         self.ended = true;
         let Witness { oracle, process, .. } = &self.witness;
         let (shard, process) = (self.shard.clone(), Arc::clone(process));
-        match result {
-            Ok(()) => oracle.observe(&Observation::BatchFinished {
-                process,
-                shard,
-                at: oracle.now(),
-            }),
-            Err(error) => {
+        let (at, checkpointing) = (oracle.now(), self.witness.checkpointing);
+        match (result, checkpointing) {
+            (Ok(()), Checkpointing::Automatic) => {
+                oracle.observe(&Observation::BatchFinished { process, shard, at });
+            }
+            (Ok(()), Checkpointing::Manual) => {
+                oracle.observe(&Observation::BatchReturned { process, shard, at });
+            }
+            (Err(error), _) => {
                 oracle.note(&format_args!("{process:<8} batch of {shard} failed"));
-                let from = error.position().cloned();
-                oracle.observe(&Observation::BatchFailed { process, shard, from });
+                oracle.observe(&Observation::BatchFailed {
+                    process,
+                    shard,
+                    from: error.position().cloned(),
+                    finishes: checkpointing == Checkpointing::Automatic,
+                });
             }
         }
     }
@@ -402,8 +457,12 @@ impl Drop for Work {
             let Witness { oracle, process, .. } = &self.witness;
             let (process, shard) = (Arc::clone(process), self.shard.clone());
             oracle.note(&format_args!("{process:<8} batch of {shard} broken off"));
-            let from = None;
-            oracle.observe(&Observation::BatchFailed { process, shard, from });
+            oracle.observe(&Observation::BatchFailed {
+                process,
+                shard,
+                from: None,
+                finishes: false,
+            });
         }
     }
 }

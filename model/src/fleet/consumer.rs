@@ -215,7 +215,11 @@ impl Fleet {
                     state,
                     worker,
                     slot,
-                    &[ConsumerEvent::Exhausted, ConsumerEvent::CallReturned],
+                    &[
+                        ConsumerEvent::Exhausted,
+                        ConsumerEvent::CallReturned,
+                        ConsumerEvent::AllFinished,
+                    ],
                 );
             }
             Step::StoreEnd(slot) => self.store_end(state, worker, slot, fate),

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::processor::{
-    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
+    CheckpointError, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
 };
 use kcl_core::rng::Rng;
+use kcl_core::settings::Checkpointing;
 use kcl_testkit::fleet::Fleet;
 
 /// Makes processors that have their moods for as long as times are bad.
@@ -25,6 +26,7 @@ impl RecordProcessorFactory for Moods {
             fleet: self.fleet.clone(),
             rng: self.rng.child(&name),
             bad_times: Arc::clone(&self.bad_times),
+            collected: None,
         })
     }
 }
@@ -33,6 +35,37 @@ struct Moody {
     fleet: Fleet,
     rng: Rng,
     bad_times: Arc<AtomicBool>,
+    /// With manual checkpoints, the last batch that is processed and not checkpointed.
+    collected: Option<RecordBatch>,
+}
+
+impl Moody {
+    /// Checkpoints what is processed, if it can, and keeps it for the next time if not.
+    async fn flush(&mut self) {
+        let Some(batch) = self.collected.take() else {
+            return;
+        };
+        if let Err(CheckpointError::Unavailable(_) | CheckpointError::Suspended) = batch.checkpoint().await {
+            self.collected = Some(batch);
+        }
+    }
+
+    /// With manual checkpoints: checkpoints some batches at once, parts of others, and collects the rest.
+    async fn collect(&mut self, batch: RecordBatch) {
+        if self.fleet.settings().checkpointing == Checkpointing::Automatic {
+            return;
+        }
+        let choice = self.rng.below(3);
+        if choice == 0 {
+            let part = usize::try_from(self.rng.below(batch.len() as u64)).unwrap();
+            // What is not stored is with the next renewal, or comes again.
+            let _ = batch.checkpoint_through(&batch[part]).await;
+        }
+        self.collected = Some(batch);
+        if choice == 1 {
+            self.flush().await;
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +76,7 @@ struct Unwell;
 impl RecordProcessor for Moody {
     async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
         if !self.bad_times.load(Ordering::Relaxed) {
+            self.collect(batch).await;
             return Ok(());
         }
         match self.rng.below(120) {
@@ -64,6 +98,22 @@ impl RecordProcessor for Moody {
                 }
             }
             _ => {}
+        }
+        self.collect(batch).await;
+        Ok(())
+    }
+
+    async fn tick(&mut self, _: &ShardContext) -> Result<(), ProcessorError> {
+        // Some are flushed at the first tick, and some late.
+        if self.collected.is_some() && self.rng.one_in(3) {
+            self.flush().await;
+        }
+        Ok(())
+    }
+
+    async fn shutdown_requested(&mut self, _: &ShardContext) -> Result<(), ProcessorError> {
+        if self.collected.is_some() && self.rng.one_in(2) {
+            self.flush().await;
         }
         Ok(())
     }

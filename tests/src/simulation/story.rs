@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kcl_core::rng::Rng;
-use kcl_core::settings::Settings;
+use kcl_core::settings::{Checkpointing, Settings};
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faults::Link;
 
@@ -101,7 +101,10 @@ impl Story {
         let mut rng = Rng::from_seed(seed).child("story");
         let members = 3 + pick(&mut rng, 4);
         let shards = 4 + u32::try_from(rng.below(9)).unwrap();
-        let settings = conditions::settings(&mut rng);
+        let settings = Settings {
+            checkpointing: checkpointing(seed),
+            ..conditions::settings(&mut rng)
+        };
         let packed = rng.one_in(4).then(|| 2 + rng.below(5));
         let mut script = Vec::new();
         let mut total = Duration::ZERO;
@@ -124,6 +127,14 @@ impl Story {
             packed,
             script,
         }
+    }
+}
+
+/// Whether the processors checkpoint by themselves. Drawn apart, so that all else of a story does not depend on it.
+fn checkpointing(seed: u64) -> Checkpointing {
+    match Rng::from_seed(seed).child("checkpointing").one_in(4) {
+        true => Checkpointing::Manual,
+        false => Checkpointing::Automatic,
     }
 }
 

@@ -1,0 +1,131 @@
+//! The last calls of a consumer: the end of the shard, the drain of a lease that is given up, the word of one that is lost.
+
+use std::sync::Arc;
+
+use crate::consumer::ending::store_end;
+use crate::consumer::leaving::give_up;
+use crate::consumer::shard_consumer::ShardConsumer;
+use crate::lifecycle::{ConsumerEvent, WaitReason};
+use crate::mutant::{self, Mutant};
+use crate::processor::EndOfShard;
+use crate::task::Place;
+
+impl ShardConsumer {
+    pub(super) async fn end_shard(&mut self) -> ConsumerEvent {
+        if let Some(event) = self.pause_after_failure().await {
+            return event;
+        }
+        self.waits(WaitReason::Callback);
+        let ended = {
+            let _callback = self.own.enter_callback();
+            tokio::select! {
+                biased;
+                interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
+                ended = self.delivery.end() => Ok(ended),
+            }
+        };
+        match ended {
+            Err(interrupt) => self.interrupted(interrupt),
+            Ok(Ok(end)) => {
+                if end == EndOfShard::AllFinished {
+                    self.own.finish_all();
+                }
+                self.failures = 0;
+                self.show_failures();
+                ConsumerEvent::CallReturned
+            }
+            Ok(Err(failure)) => {
+                self.failures = self.failures.saturating_add(1);
+                self.failed("shard_ended", self.failures, failure, 0)
+            }
+        }
+    }
+
+    /// Waits until everything that was delivered is finished: with manual checkpoints the user's code may still be busy with it.
+    pub(super) async fn await_checkpoints(&mut self) -> ConsumerEvent {
+        let own = Arc::clone(&self.own);
+        // After a tick that failed.
+        if let Some(event) = self.pause_after_failure().await {
+            return event;
+        }
+        while !own.is_all_finished() && !mutant::active(Mutant::EndBeforeCheckpoints) {
+            self.waits(WaitReason::Checkpoints);
+            let ticks = tokio::select! {
+                biased;
+                interrupt = own.control.interrupted() => return self.interrupted(interrupt),
+                () = own.finished_more.notified() => false,
+                () = self.until_tick() => true,
+            };
+            if ticks && let Some(event) = self.tick().await {
+                return event;
+            }
+        }
+        ConsumerEvent::AllFinished
+    }
+
+    pub(super) async fn store_end(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Draining);
+        let end = self.end.clone().unwrap_or_default();
+        let own = Arc::clone(&self.own);
+        let ending = Arc::clone(&own);
+        let name = format!("ending {}", own.key);
+        let scope = &own.services.scope;
+        let stored = scope.run_at(Place::Coordination, name, async move {
+            store_end(&ending, &end).await
+        });
+        tokio::select! {
+            biased;
+            interrupt = own.control.lost_or_aborted() => self.interrupted(interrupt),
+            event = stored => event,
+        }
+    }
+
+    pub(super) async fn drain(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Draining);
+        // Not a callback during which a handoff may be declined: a processor that was told to finish is not given more.
+        let drained = tokio::select! {
+            biased;
+            interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
+            drained = self.delivery.drain() => Ok(drained),
+        };
+        match drained {
+            Err(interrupt) => self.interrupted(interrupt),
+            Ok(Ok(())) => ConsumerEvent::CallReturned,
+            Ok(Err(failure)) => {
+                tracing::warn!(lease = %self.own.key, error = failure.message, "shutdown_requested failed");
+                ConsumerEvent::CallFailed
+            }
+        }
+    }
+
+    /// Stores the last checkpoint, then hands the lease over or releases it; the keeper renews until that is done.
+    pub(super) async fn leave(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Draining);
+        let own = Arc::clone(&self.own);
+        let leaving = Arc::clone(&own);
+        let name = format!("leaving {}", own.key);
+        let scope = &own.services.scope;
+        let given_up = scope.run_at(Place::Coordination, name, async move { give_up(&leaving).await });
+        tokio::select! {
+            biased;
+            // The worker waits no longer.
+            () = own.control.finished() => ConsumerEvent::Aborted,
+            event = given_up => event,
+        }
+    }
+
+    pub(super) async fn lose(&mut self) -> ConsumerEvent {
+        self.waits(WaitReason::Draining);
+        tokio::select! {
+            biased;
+            () = self.own.control.aborted() => ConsumerEvent::Aborted,
+            lost = self.delivery.lose() => match lost {
+                Ok(()) => ConsumerEvent::CallReturned,
+                Err(failure) => {
+                    tracing::warn!(lease = %self.own.key, error = failure.message, "lease_lost failed");
+                    ConsumerEvent::Panicked
+                }
+            },
+        }
+    }
+}
