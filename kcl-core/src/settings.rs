@@ -92,7 +92,8 @@ pub struct Settings {
     pub handoff_timeout: Duration,
     /// How long the shutdown may take, the user's callbacks included. 25 s by default, so that it fits into the 30 s that
     /// Kubernetes gives a pod. The last quarter of it, or a third of the failover time if that is less, is kept for giving up
-    /// the leases of callbacks that did not return.
+    /// the leases of callbacks that did not return. Batches are offered in parts that the processor is likely to finish in about a fifth of
+    /// it, by how long its calls have taken; what is left of a batch is offered next.
     #[serde(with = "durations")]
     pub drain_timeout: Duration,
     /// How long a start may go on trying while a service does not answer. 60 s by default.
@@ -198,6 +199,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The part of the drain timeout that is kept for giving up the leases of callbacks that did not return.
+    pub(crate) fn drain_grace(&self) -> Duration {
+        (self.failover_time / 3).min(self.drain_timeout / 4)
+    }
+
     /// Checks every rule there is between the settings.
     ///
     /// # Errors

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::model::{Record, ShardId, WorkerId};
+use kcl_core::model::{Record, RecordPosition, ShardId, WorkerId};
 use kcl_core::processor::{
-    FencingToken, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
-    StartFrom,
+    CheckpointError, FencingToken, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory,
+    ShardContext, StartFrom,
 };
 use kcl_core::time::{Clock, ClockExt as _};
 
@@ -160,6 +160,80 @@ impl Journal {
 impl RecordProcessorFactory for Journal {
     fn create(&self, _: &ShardContext) -> Box<dyn RecordProcessor> {
         Box::new(JournalProcessor(self.clone()))
+    }
+}
+
+/// Sees the checkpoints that a processor under test makes. Clones share what is seen.
+///
+/// ```
+/// use kcl_core::model::{Record, SequenceNumber};
+/// use kcl_core::processor::CheckpointError;
+/// use kcl_testkit::processors::Checkpoints;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let checkpoints = Checkpoints::default();
+/// let records = (1..4_u128).map(|n| Record::new(SequenceNumber::from(n), "payload"));
+/// // The processor under test is given the batch.
+/// let batch = checkpoints.batch(records.collect());
+/// batch.checkpoint_through(&batch[1]).await.expect("nothing is in its way");
+/// assert_eq!(checkpoints.last().map(|last| last.sequence), Some(SequenceNumber::from(2)));
+///
+/// checkpoints.fail_next(CheckpointError::Fenced);
+/// assert!(batch.checkpoint().await.is_err());
+/// assert_eq!(checkpoints.all().len(), 1);
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Checkpoints {
+    shared: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    checkpoints: Vec<RecordPosition>,
+    failures: VecDeque<CheckpointError>,
+}
+
+impl Checkpoints {
+    /// A batch that belongs to no shard, with these records, whose checkpoints are seen.
+    #[must_use]
+    pub fn batch(&self, records: Vec<Record>) -> RecordBatch {
+        self.watch(RecordBatch::unowned(records))
+    }
+
+    /// The batch, whose checkpoints are seen from now on.
+    #[must_use]
+    pub fn watch(&self, batch: RecordBatch) -> RecordBatch {
+        let seen = self.clone();
+        batch.on_checkpoint(move |through| {
+            let mut seen = seen.lock();
+            if let Some(error) = seen.failures.pop_front() {
+                return Err(error);
+            }
+            seen.checkpoints.push(through.clone());
+            Ok(())
+        })
+    }
+
+    /// Lets the next checkpoint fail with this error, after those that were told so before.
+    pub fn fail_next(&self, error: CheckpointError) {
+        self.lock().failures.push_back(error);
+    }
+
+    /// Every checkpoint so far that did not fail, in order.
+    #[must_use]
+    pub fn all(&self) -> Vec<RecordPosition> {
+        self.lock().checkpoints.clone()
+    }
+
+    /// The last checkpoint that did not fail.
+    #[must_use]
+    pub fn last(&self) -> Option<RecordPosition> {
+        self.lock().checkpoints.last().cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -116,6 +116,11 @@ impl Tracker {
         self.offered = self.offered.max(id.first + records as u64);
     }
 
+    /// The processor did not begin with the record at this index of the batch, nor with those after it.
+    pub fn withdraw_offer(&mut self, id: BatchId, index: usize) {
+        self.offered = self.offered.min(id.first + index as u64);
+    }
+
     /// Forgets what was delivered: it will be delivered again, under other numbers.
     pub fn forget(&mut self) {
         *self = Self {

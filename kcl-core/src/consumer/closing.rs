@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::consumer::control::Interrupt;
 use crate::consumer::ending::store_end;
 use crate::consumer::leaving::give_up;
 use crate::consumer::shard_consumer::ShardConsumer;
@@ -25,6 +26,7 @@ impl ShardConsumer {
             }
         };
         match ended {
+            Err(Interrupt::Abort) => self.dropped("shard_ended"),
             Err(interrupt) => self.interrupted(interrupt),
             Ok(Ok(end)) => {
                 if end == EndOfShard::AllFinished {
@@ -89,6 +91,7 @@ impl ShardConsumer {
             drained = self.delivery.drain() => Ok(drained),
         };
         match drained {
+            Err(Interrupt::Abort) => self.dropped("shutdown_requested"),
             Err(interrupt) => self.interrupted(interrupt),
             Ok(Ok(())) => ConsumerEvent::CallReturned,
             Ok(Err(failure)) => {
@@ -118,7 +121,7 @@ impl ShardConsumer {
         self.waits(WaitReason::Draining);
         tokio::select! {
             biased;
-            () = self.own.control.aborted() => ConsumerEvent::Aborted,
+            () = self.own.control.aborted() => self.dropped("lease_lost"),
             lost = self.delivery.lose() => match lost {
                 Ok(()) => ConsumerEvent::CallReturned,
                 Err(failure) => {

@@ -34,6 +34,11 @@ impl Ownership {
         self.lock().tracker.offer(batch, records);
     }
 
+    /// The processor left the batch before the record at this index, to be offered the rest another time.
+    pub(crate) fn withdraw_offer(&self, batch: BatchId, index: usize) {
+        self.lock().tracker.withdraw_offer(batch, index);
+    }
+
     /// Every record of the batch is finished.
     pub(crate) fn finish_batch(&self, batch: BatchId) {
         self.lock().tracker.finish_batch(batch);

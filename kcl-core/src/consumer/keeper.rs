@@ -155,11 +155,11 @@ impl Keeper<'_> {
         match (row.is_in_handoff(), self.decline) {
             (true, None) => {
                 self.decline = Some(services.clock.now() + services.settings.handoff_timeout);
-                self.own.control.drain(DrainReason::Handoff);
+                self.own.drain(DrainReason::Handoff);
             }
             (false, Some(_)) => {
                 self.decline = None;
-                self.own.control.withdraw_handoff();
+                self.own.withdraw_handoff();
             }
             (true, Some(_)) | (false, None) => {}
         }
@@ -174,12 +174,12 @@ impl Keeper<'_> {
             return;
         }
         // Before the write: a callback that returns meanwhile must find that it is to go on.
-        self.own.control.withdraw_handoff();
+        self.own.withdraw_handoff();
         if let Written::Applied(_) = self.own.write(LeaseChange::CancelHandoff).await {
             tracing::info!(lease = %self.own.key, reason = "callback still runs", "handoff declined");
             self.decline = None;
         } else {
-            self.own.control.drain(DrainReason::Handoff);
+            self.own.drain(DrainReason::Handoff);
             self.decline = Some(services.clock.now() + services.settings.failover_time / 20);
         }
     }
@@ -218,7 +218,7 @@ impl Keeper<'_> {
         self.show_stalls();
         if self.stalls > services.settings.stall_tries {
             tracing::error!(lease = %self.own.key, ?idle, "no progress even after reopening: giving the lease up");
-            self.own.control.drain(DrainReason::Stalled);
+            self.own.drain(DrainReason::Stalled);
         } else {
             tracing::warn!(lease = %self.own.key, ?idle, tries = self.stalls, "no progress: opening the shard again");
             self.own.control.reopen();

@@ -16,9 +16,11 @@ mod last_known;
 mod leaving;
 mod meter;
 mod ownership;
+mod pace;
 mod parts;
 mod shard_consumer;
 mod start;
+mod ticking;
 mod unpack;
 
 pub(crate) use control::DrainReason;

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use crate::budget::ByteBudget;
 use crate::checkpoint::Tracker;
-use crate::consumer::control::Control;
+use crate::consumer::control::{Control, DrainReason};
 use crate::consumer::invitations::Invitations;
 use crate::consumer::last_known::{LastKnown, Next};
 use crate::consumer::meter::Meter;
@@ -475,6 +475,24 @@ impl Ownership {
         self.services.metrics.lease_lost();
         self.context.cancelled().cancel();
         self.control.lose();
+    }
+
+    /// The lease is to be given up: the consumer is told, and a callback that runs.
+    pub(crate) fn drain(&self, reason: DrainReason) {
+        self.control.drain(reason);
+        self.context.begin_drain();
+    }
+
+    /// The handoff is off: the consumer goes on, unless it must give the lease up for another reason.
+    pub(crate) fn withdraw_handoff(&self) {
+        self.control.withdraw_handoff();
+        if self.control.drain_reason().is_none() {
+            self.context.end_drain();
+            // Another reason may have come in between.
+            if self.control.drain_reason().is_some() {
+                self.context.begin_drain();
+            }
+        }
     }
 
     /// Marks the time in which a callback of the user's runs.

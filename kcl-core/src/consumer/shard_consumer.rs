@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,6 +10,7 @@ use crate::consumer::control::Interrupt;
 use crate::consumer::delivery::{CallFailure, Delivery};
 use crate::consumer::fetcher::start_fetching;
 use crate::consumer::ownership::Ownership;
+use crate::consumer::pace::{Pace, time_for_call};
 use crate::consumer::parts::Fetched;
 use crate::consumer::start::{Start, start_of};
 use crate::consumer::unpack::Unreadable;
@@ -39,6 +39,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         failures_of_initialize: 0,
         pause: Duration::ZERO,
         tick_due: own.services.clock.now(),
+        pace: Pace::default(),
         batches: 0,
     };
     let end = consumer.live().await;
@@ -54,9 +55,9 @@ pub(super) struct ShardConsumer {
     /// What the fetcher hands on, while there is one.
     fetched: Option<mpsc::Receiver<Fetched>>,
     /// A batch that was taken in and is not finished.
-    waiting: Option<(BatchId, RecordBatch)>,
+    pub(super) waiting: Option<(BatchId, RecordBatch)>,
     /// What comes next and cannot be read, with the room that its answer takes.
-    unreadable: Option<(Unreadable, Arc<Held>)>,
+    pub(super) unreadable: Option<(Unreadable, Arc<Held>)>,
     /// The end of the shard, once it was read.
     pub(super) end: Option<ShardEnd>,
     /// How often the user's code has failed without a batch finished in between.
@@ -69,7 +70,9 @@ pub(super) struct ShardConsumer {
     /// How long to wait before it is called again.
     pause: Duration,
     /// When the processor is to be told that time has passed, unless it is called before.
-    tick_due: Moment,
+    pub(super) tick_due: Moment,
+    /// How long its calls take.
+    pace: Pace,
     batches: u64,
 }
 
@@ -308,69 +311,6 @@ impl ShardConsumer {
         }
     }
 
-    /// Tells the processor that time has passed.
-    pub(super) async fn tick(&mut self) -> Option<ConsumerEvent> {
-        let own = Arc::clone(&self.own);
-        // What it may do then belongs to the owner of the lease.
-        let called = match own.verdict() {
-            HoldVerdict::GoOn { .. } => {
-                let _callback = own.enter_callback();
-                let mut call = self.delivery.tick();
-                let mut called = None;
-                // Most have nothing to do: that is no wait, and nobody is woken by it.
-                std::future::poll_fn(|context| {
-                    called = match call.as_mut().poll(context) {
-                        Poll::Ready(called) => Some(called),
-                        Poll::Pending => None,
-                    };
-                    Poll::Ready(())
-                })
-                .await;
-                match called {
-                    Some(called) => called,
-                    None => {
-                        own.consumer_waits(WaitReason::Tick);
-                        let called = tokio::select! {
-                            biased;
-                            () = own.control.aborted() => return Some(ConsumerEvent::Aborted),
-                            called = call => called,
-                        };
-                        // No step: it says nothing about the reading.
-                        own.progress.waits_no_more();
-                        own.show_waiting();
-                        called
-                    }
-                }
-            }
-            HoldVerdict::Suspended | HoldVerdict::Lost => Ok(()),
-        };
-        self.delay_tick();
-        match called {
-            Ok(()) => {
-                // A batch that failed is still to come.
-                if self.failures > 0 && self.waiting.is_none() && self.unreadable.is_none() {
-                    self.failures = 0;
-                    self.show_failures();
-                }
-                None
-            }
-            Err(failure) => {
-                self.failures = self.failures.saturating_add(1);
-                Some(self.failed("tick", self.failures, failure, 0))
-            }
-        }
-    }
-
-    /// Returns when the processor is to be told that time has passed.
-    pub(super) fn until_tick(&self) -> impl Future<Output = ()> + use<> {
-        let (own, due) = (Arc::clone(&self.own), self.tick_due);
-        async move { own.services.clock.sleep_until(due).await }
-    }
-
-    fn delay_tick(&mut self) {
-        self.tick_due = self.now() + self.own.services.settings.tick_interval;
-    }
-
     /// Waits while the lease is suspended: no batch starts under a lease that somebody else may be given.
     async fn until_live(&mut self) -> Option<ConsumerEvent> {
         loop {
@@ -388,70 +328,97 @@ impl ShardConsumer {
         }
     }
 
-    /// Offers one batch; `None` when it is finished and the next may come.
+    /// Offers as many of the records as the processor is likely to finish in time; `None` when they are finished and the next may come.
     async fn offer(&mut self, id: BatchId, batch: RecordBatch) -> Option<ConsumerEvent> {
+        let limit = time_for_call(&self.own.services.settings);
+        let part = batch.first_part(self.pace.records(limit, batch.len()));
+        let (from, to) = part.place();
         self.own.check_start();
-        self.own.offer(id, batch.end());
+        self.own.offer(id, to);
         self.waits(WaitReason::Callback);
         let begun = self.now();
         self.batches += 1;
-        let span = tracing::debug_span!("batch", n = self.batches, records = batch.len());
+        let span = tracing::debug_span!("batch", n = self.batches, records = part.len());
         let offered = {
             let _callback = self.own.enter_callback();
             tokio::select! {
                 biased;
-                () = self.own.control.aborted() => return Some(ConsumerEvent::Aborted),
-                offered = self.delivery.offer(batch.clone()).instrument(span) => offered,
+                () = self.own.control.aborted() => return Some(self.dropped("process_records")),
+                offered = self.delivery.offer(part.clone()).instrument(span) => offered,
             }
         };
         self.goes_on();
         self.delay_tick();
+        let took = self.now().saturating_since(begun);
+        let rest = batch.starting_at(part.len());
         match offered {
             Ok(()) => {
-                self.finished(id, &batch, self.now().saturating_since(begun));
+                self.pace.took(part.len(), took);
+                self.finished(id, &part, took, rest.is_empty());
+                self.waiting = (!rest.is_empty()).then_some((id, rest));
                 None
             }
             Err(_) if mutant::active(Mutant::BatchDroppedOnError) => {
-                self.finished(id, &batch, Duration::ZERO);
+                self.finished(id, &batch, Duration::ZERO, true);
                 None
             }
             Err(mut failure) => {
-                let (index, rest) = self.after_failure(&batch, &failure);
-                failure.record = index.and_then(|index| batch.get(index).cloned()).map(Box::new);
-                self.failures = self.failures.saturating_add(1);
-                let event = self.failed("process_records", self.failures, failure, batch.len());
+                let (at, done) = self.after_failure(&part, &failure);
+                failure.record = at.and_then(|at| part.get(at).cloned()).map(Box::new);
+                let rest = batch.starting_at(done);
+                self.pace.took(done, took);
+                let event = if at.is_some() && self.own.context.draining().is_cancelled() {
+                    // The processor was told to come to an end, and says how far it came.
+                    self.own.withdraw_offer(id, from + done);
+                    tracing::info!(lease = %self.own.key, done, left = part.len() - done, "processor left its batch for the drain");
+                    ConsumerEvent::CallFailed
+                } else {
+                    self.failures = self.failures.saturating_add(1);
+                    self.failed("process_records", self.failures, failure, part.len())
+                };
                 self.waiting = (event == ConsumerEvent::CallFailed).then_some((id, rest));
                 Some(event)
             }
         }
     }
 
-    fn finished(&mut self, id: BatchId, batch: &RecordBatch, took: Duration) {
+    /// Takes in that the processor returned from a part of a batch, the last one or not.
+    fn finished(&mut self, id: BatchId, part: &RecordBatch, took: Duration, is_last: bool) {
         let services = &self.own.services;
-        match (services.settings.checkpointing, batch.last()) {
-            (Checkpointing::Manual, Some(last)) => self.own.release_batch(id, last.position()),
-            (Checkpointing::Automatic, _) | (Checkpointing::Manual, None) => {
+        match (services.settings.checkpointing, part.last()) {
+            (Checkpointing::Manual, Some(last)) if is_last => self.own.release_batch(id, last.position()),
+            (Checkpointing::Automatic, Some(last)) if !is_last => {
+                self.own.finish_through(last.position(), None);
+            }
+            (Checkpointing::Automatic, _) => {
                 self.own.finish_batch(id);
                 self.own.with_backlog(Backlog::finished);
             }
+            (Checkpointing::Manual, _) => {}
         }
         self.failures = 0;
-        let records = batch.len() as u64;
-        self.own.processed(batch.payload_bytes());
+        let records = part.len() as u64;
+        self.own.processed(part.payload_bytes());
         services
             .metrics
-            .batch_processed(records, batch.payload_bytes(), took);
+            .batch_processed(records, part.payload_bytes(), took);
         services.board.update_lease(&self.own.key, |status| {
-            status.processed = batch.last().map(|record| record.position().clone());
+            status.processed = part.last().map(|record| record.position().clone());
             status.records += records;
             status.failures = 0;
             status.unreadable = None;
         });
     }
 
-    /// The part of the batch that is to be tried again: from the record that failed, where the processor said which.
-    /// With the index of that record.
-    fn after_failure(&self, batch: &RecordBatch, failure: &CallFailure) -> (Option<usize>, RecordBatch) {
+    /// A callback was dropped, because the time for it was up.
+    pub(super) fn dropped(&self, call: &'static str) -> ConsumerEvent {
+        let unfinished = self.own.unfinished();
+        tracing::warn!(lease = %self.own.key, call, unfinished, "dropped a callback that did not return in time; what it did not finish is delivered again");
+        ConsumerEvent::Aborted
+    }
+
+    /// The index in the batch of the record that failed, where the processor said which, and that of the first to be tried again.
+    fn after_failure(&self, batch: &RecordBatch, failure: &CallFailure) -> (Option<usize>, usize) {
         let failed = failure.position.as_ref();
         let at = failed.and_then(|failed| {
             batch
@@ -465,7 +432,7 @@ impl ShardConsumer {
         {
             self.own.finish_through(last_good.position(), None);
         }
-        (at, batch.starting_at(index))
+        (at, index)
     }
 
     /// Asks the policy what to do about a failure of the user's code.
@@ -589,7 +556,7 @@ impl ShardConsumer {
         self.own.show_waiting();
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         self.own.services.clock.now()
     }
 }

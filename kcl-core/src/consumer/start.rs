@@ -39,9 +39,13 @@ impl Start {
 /// opening it at the newest record again would skip what came in between. `configured` serves rows that Java wrote, which
 /// have no pin.
 pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosition) -> Start {
-    if let StartFrom::After(record) = wish {
+    let from = |position| Start { position, done: None };
+    match wish {
+        StartFrom::Checkpoint => {}
         // A position inside an aggregate was unpacked; at its first one the processor knows its own setting.
-        return Start::after(record.clone(), record.sub_sequence == 0);
+        StartFrom::After(record) => return Start::after(record.clone(), record.sub_sequence == 0),
+        StartFrom::TrimHorizon => return from(StartPosition::TrimHorizon),
+        StartFrom::AtTimestamp(time) => return from(StartPosition::AtTimestamp(*time)),
     }
     let pinned = lease.pinned_start.map(StartPosition::AtTimestamp);
     let position = match &lease.checkpoint {
@@ -118,9 +122,17 @@ mod tests {
             InitialPosition::Latest,
         );
         let done = Done {
-            position: own,
+            position: own.clone(),
             is_exact: true,
         };
         assert_eq!(start.done, Some(done));
+        let stored = lease(Position::Record(own), None);
+        let opened = |wish| start_of(&stored, &wish, InitialPosition::Latest).position;
+        let time = Timestamp::from_millis(11);
+        assert_eq!(opened(StartFrom::TrimHorizon), StartPosition::TrimHorizon);
+        assert_eq!(
+            opened(StartFrom::AtTimestamp(time)),
+            StartPosition::AtTimestamp(time)
+        );
     }
 }

@@ -28,6 +28,7 @@ pub struct RecordBatch {
     /// The number of the first of `records` among all that the ownership delivered.
     first: u64,
     from: usize,
+    to: usize,
     behind: Option<Duration>,
     sink: Arc<dyn CheckpointSink>,
 }
@@ -50,9 +51,10 @@ impl RecordBatch {
         sink: Arc<dyn CheckpointSink>,
     ) -> Self {
         Self {
-            records,
             first,
             from: 0,
+            to: records.len(),
+            records,
             behind,
             sink,
         }
@@ -100,13 +102,20 @@ impl RecordBatch {
     /// The part that begins with the record at this index.
     #[must_use]
     pub(crate) fn starting_at(&self, index: usize) -> Self {
-        let from = (self.from + index).min(self.records.len());
+        let from = (self.from + index).min(self.to);
         Self { from, ..self.clone() }
     }
 
-    /// How many of the records that were delivered together stand before the end of this part.
-    pub(crate) fn end(&self) -> usize {
-        self.records.len()
+    /// The part that has at most so many records, from the beginning on.
+    #[must_use]
+    pub(crate) fn first_part(&self, count: usize) -> Self {
+        let to = self.from.saturating_add(count).min(self.to);
+        Self { to, ..self.clone() }
+    }
+
+    /// Between which of the records that were delivered together the part stands: the index of its first, and that after its last.
+    pub(crate) fn place(&self) -> (usize, usize) {
+        (self.from, self.to)
     }
 
     /// How far behind the newest record of the shard the batch was when it was fetched, where the source tells.
@@ -166,7 +175,7 @@ impl Deref for RecordBatch {
     type Target = [Record];
 
     fn deref(&self) -> &[Record] {
-        self.records.get(self.from..).unwrap_or_default()
+        self.records.get(self.from..self.to).unwrap_or_default()
     }
 }
 

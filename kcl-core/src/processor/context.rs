@@ -1,6 +1,6 @@
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,8 @@ struct Inner {
     lease: LeaseKey,
     token: FencingToken,
     cancelled: CancellationToken,
+    /// Another one after each drain that was called off.
+    draining: Mutex<CancellationToken>,
     /// Nanoseconds since the origin of the worker's clock.
     believed_until: AtomicU64,
 }
@@ -90,7 +92,7 @@ impl ShardContext {
     }
 
     /// The context, of a shard that receives these hash keys. For a context made by hand: in one that a worker made it changes this
-    /// clone only, which is then told no more of renewals.
+    /// clone only, which is then told no more of renewals and of drains.
     ///
     /// ```
     /// # use kcl_core::model::{ApplicationName, ShardId, WorkerId};
@@ -118,6 +120,7 @@ impl ShardContext {
             lease: inner.lease.clone(),
             token: inner.token,
             cancelled: inner.cancelled.clone(),
+            draining: Mutex::new(self.draining()),
             believed_until: AtomicU64::new(inner.believed_until.load(Ordering::Acquire)),
         };
         Self {
@@ -144,6 +147,7 @@ impl ShardContext {
                 lease,
                 token,
                 cancelled: CancellationToken::new(),
+                draining: Mutex::default(),
                 believed_until: AtomicU64::new(u64::MAX),
             }),
         }
@@ -193,6 +197,32 @@ impl ShardContext {
     /// Fires when the lease is lost or the worker must stop: work that cannot be checkpointed any more may be left.
     pub fn cancelled(&self) -> &CancellationToken {
         &self.inner.cancelled
+    }
+
+    /// Fires when the worker is about to give the lease up: it shuts down, hands the shard over, or no longer reads the stream.
+    ///
+    /// The lease is still the worker's, and checkpoints are stored. A call that takes long should come to its end: with `Ok` after the records
+    /// it was given, or before that with an error [at](super::ProcessorError::at) the first record that it has not processed. Those before it
+    /// count as finished with automatic checkpoints; with manual ones, checkpoint them. Such an error is no failure of the processor. A call
+    /// that goes on beyond [`drain_timeout`](crate::settings::Settings::drain_timeout) is dropped.
+    ///
+    /// A handoff can be called off, when the callback takes longer than the handoff timeout: a token that has fired stays so, and the
+    /// next call of this method returns one that has not.
+    pub fn draining(&self) -> CancellationToken {
+        self.lock_draining().clone()
+    }
+
+    pub(crate) fn begin_drain(&self) {
+        self.lock_draining().cancel();
+    }
+
+    /// The drain is off.
+    pub(crate) fn end_drain(&self) {
+        *self.lock_draining() = CancellationToken::new();
+    }
+
+    fn lock_draining(&self) -> MutexGuard<'_, CancellationToken> {
+        self.inner.draining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Until when the worker may believe that the lease is its own, on the worker's [`Clock`](crate::time::Clock).

@@ -15,6 +15,7 @@ pub use policy::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
 pub(crate) use policy::{backoff, decide};
 
 use crate::model::RecordPosition;
+use crate::time::Timestamp;
 
 /// Processes the records of one shard. One value is made per ownership of a lease, and used by one task.
 ///
@@ -86,7 +87,10 @@ pub trait RecordProcessor: Send + 'static {
 
     /// Called with the next records, never empty, one batch at a time.
     ///
-    /// With automatic checkpoints, returning `Ok` says that every record of the batch is done for good.
+    /// With automatic checkpoints, returning `Ok` says that every record of the batch is done for good. A batch is as large as the
+    /// processor is likely to finish within a part of [`drain_timeout`](crate::settings::Settings::drain_timeout), by how long its calls have
+    /// taken.
+    /// When the lease is about to be given up meanwhile, [`ShardContext::draining`] fires: a call that takes long should come to an end.
     /// When the lease is lost meanwhile, [`ShardContext::cancelled`] fires and the call is left to return by itself.
     ///
     /// # Errors
@@ -168,7 +172,9 @@ pub trait RecordProcessor: Send + 'static {
     async fn lease_lost(&mut self, _shard: &ShardContext) {}
 }
 
-/// Where a shard's first batch begins.
+/// Where a shard's first batch begins. It is asked for at each beginning of an ownership, and after each panic: a processor that always
+/// answers [`TrimHorizon`](Self::TrimHorizon) reads the shard again each time. A stored checkpoint does not go back.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum StartFrom {
     /// After the stored checkpoint.
@@ -177,6 +183,11 @@ pub enum StartFrom {
     /// After this record, which the processor knows to be done: for sinks that store their own position.
     /// A position before the stored checkpoint reads again what lies between.
     After(RecordPosition),
+    /// With the oldest record that the stream keeps, whatever is checkpointed.
+    TrimHorizon,
+    /// With the first record that the service received at this time or later, whatever is checkpointed. Records before it that are not
+    /// finished are skipped.
+    AtTimestamp(Timestamp),
 }
 
 /// What the end of a shard waits for with manual checkpoints.

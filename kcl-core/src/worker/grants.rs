@@ -244,7 +244,7 @@ impl Grants {
         self.holdings.hold(key.clone(), Arc::clone(&own));
         if self.leaving.is_cancelled() {
             // Whoever drains what is held may have looked already.
-            own.control.drain(DrainReason::Shutdown);
+            own.drain(DrainReason::Shutdown);
         }
         self.drain_closed_streams();
         services.metrics.lease_held();
@@ -330,7 +330,7 @@ impl Grants {
     pub(crate) fn drain_closed_streams(&self) {
         for own in self.held() {
             if !self.services.streams.reads(&own.row()) {
-                own.control.drain(DrainReason::StreamClosed);
+                own.drain(DrainReason::StreamClosed);
             }
         }
     }

@@ -327,7 +327,7 @@ impl Running {
 
     async fn drain(&self, stop: &StopSignal, is_asked: bool, times: Timetable) {
         for own in self.grants.held() {
-            own.control.drain(DrainReason::Shutdown);
+            own.drain(DrainReason::Shutdown);
         }
         let given_up = async {
             self.grants.empty().await;
@@ -411,7 +411,7 @@ struct Timetable {
 impl Timetable {
     fn new(begun: Moment, settings: &Settings) -> Self {
         let whole = settings.drain_timeout;
-        let grace = (settings.failover_time / 3).min(whole / 4);
+        let grace = settings.drain_grace();
         Self {
             left: begun + whole / 2,
             drained: begun + (whole - grace),

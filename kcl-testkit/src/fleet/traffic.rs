@@ -31,6 +31,11 @@ impl Fleet {
         }
     }
 
+    /// Puts one record with this partition key and payload, for processors that read them.
+    pub fn put_record(&self, partition_key: &str, payload: impl Into<Bytes>) {
+        self.put_packed(partition_key, payload.into(), 1);
+    }
+
     /// Puts one record that holds several others, packed as the Kinesis Producer Library does: `packed` of them.
     pub fn put_packed(&self, partition_key: &str, data: Bytes, packed: u64) {
         let wanted = self.wants_records();

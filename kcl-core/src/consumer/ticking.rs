@@ -1,0 +1,76 @@
+//! Tells the processor that time has passed.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::consumer::shard_consumer::ShardConsumer;
+use crate::lease::hold::HoldVerdict;
+use crate::lifecycle::{ConsumerEvent, WaitReason};
+
+impl ShardConsumer {
+    /// Tells the processor that time has passed.
+    pub(super) async fn tick(&mut self) -> Option<ConsumerEvent> {
+        let own = Arc::clone(&self.own);
+        // What it may do then belongs to the owner of the lease.
+        let called = match own.verdict() {
+            HoldVerdict::GoOn { .. } => {
+                let _callback = own.enter_callback();
+                let mut call = self.delivery.tick();
+                let mut called = None;
+                // Most have nothing to do: that is no wait, and nobody is woken by it.
+                std::future::poll_fn(|context| {
+                    called = match call.as_mut().poll(context) {
+                        Poll::Ready(called) => Some(called),
+                        Poll::Pending => None,
+                    };
+                    Poll::Ready(())
+                })
+                .await;
+                match called {
+                    Some(called) => called,
+                    None => {
+                        own.consumer_waits(WaitReason::Tick);
+                        let called = tokio::select! {
+                            biased;
+                            () = own.control.aborted() => {
+                                drop(call);
+                                return Some(self.dropped("tick"));
+                            }
+                            called = &mut call => called,
+                        };
+                        // No step: it says nothing about the reading.
+                        own.progress.waits_no_more();
+                        own.show_waiting();
+                        called
+                    }
+                }
+            }
+            HoldVerdict::Suspended | HoldVerdict::Lost => Ok(()),
+        };
+        self.delay_tick();
+        match called {
+            Ok(()) => {
+                // A batch that failed is still to come.
+                if self.failures > 0 && self.waiting.is_none() && self.unreadable.is_none() {
+                    self.failures = 0;
+                    self.show_failures();
+                }
+                None
+            }
+            Err(failure) => {
+                self.failures = self.failures.saturating_add(1);
+                Some(self.failed("tick", self.failures, failure, 0))
+            }
+        }
+    }
+
+    /// Returns when the processor is to be told that time has passed.
+    pub(super) fn until_tick(&self) -> impl Future<Output = ()> + use<> {
+        let (own, due) = (Arc::clone(&self.own), self.tick_due);
+        async move { own.services.clock.sleep_until(due).await }
+    }
+
+    pub(super) fn delay_tick(&mut self) {
+        self.tick_due = self.now() + self.own.services.settings.tick_interval;
+    }
+}
