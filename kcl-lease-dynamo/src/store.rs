@@ -71,14 +71,14 @@ impl fmt::Debug for DynamoLeaseStore {
 impl DynamoLeaseStore {
     /// A store in the table of this name, reached with the user's AWS configuration.
     ///
-    /// Retries and timeouts of the configuration are replaced by the store's own.
+    /// Retries, timeouts and the cache of credentials of the configuration are replaced by the store's own.
     pub fn new(config: &SdkConfig, table: impl Into<String>) -> Self {
         Self::from_client(&Client::new(config), table)
     }
 
     /// A store in the table of this name, reached with a client of the user's.
     ///
-    /// Retries and timeouts of the client are replaced by the store's own, on a copy of it.
+    /// Retries, timeouts and the cache of credentials of the client are replaced by the store's own, on a copy of it.
     pub fn from_client(client: &Client, table: impl Into<String>) -> Self {
         let clock = Arc::new(TokioClock::new());
         Self {

@@ -14,7 +14,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kcl_core::error::ErrorKind;
+use kcl_core::lease::{
+    Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
+    Outcome, Preparation, Scan, StoreError, WorkerChange, WorkerOutcome,
+};
 use kcl_core::lifecycle::ConsumerEnd;
+use kcl_core::model::{Incarnation, LeaseKey, Position, ShardId, WorkerId};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::status::{Phase, WorkerStatus};
@@ -330,4 +335,112 @@ fn a_worker_without_a_thread_of_its_own_has_none() {
     assert_eq!(threads("guest"), 0);
     handle.drain();
     runtime.block_on(handle.stopped()).unwrap();
+}
+
+/// Notes the thread of every call.
+#[derive(Debug)]
+struct Noting {
+    inner: MemoryLeaseStore,
+    threads: Arc<Mutex<BTreeMap<String, u32>>>,
+}
+
+impl Noting {
+    fn note(&self) -> &MemoryLeaseStore {
+        let thread = std::thread::current().name().unwrap_or("none").to_owned();
+        *self.threads.lock().unwrap().entry(thread).or_default() += 1;
+        &self.inner
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Noting {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn prepare(&self, preparation: &Preparation) -> Result<(), StoreError> {
+        self.note().prepare(preparation).await
+    }
+
+    async fn scan(&self) -> Result<Scan, StoreError> {
+        self.note().scan().await
+    }
+
+    async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        self.note().read(key).await
+    }
+
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError> {
+        self.note().owned_by(worker).await
+    }
+
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        expect: &Expect,
+        change: &LeaseChange,
+        incarnation: Incarnation,
+    ) -> Result<Outcome, StoreError> {
+        self.note().change(key, expect, change, incarnation).await
+    }
+
+    async fn change_worker(&self, change: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+        self.note().change_worker(change).await
+    }
+
+    async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+        self.note().read_lock().await
+    }
+
+    async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError> {
+        self.note().change_lock(expect, change).await
+    }
+}
+
+/// Checkpoints each batch by itself.
+struct Checkpoints;
+
+#[async_trait]
+impl RecordProcessor for Checkpoints {
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        Ok(batch.checkpoint().await?)
+    }
+}
+
+#[test]
+fn every_store_call_is_made_on_one_thread() {
+    let bench = Bench::new(1);
+    let threads = Arc::default();
+    let store = Noting {
+        inner: bench.leases.clone(),
+        threads: Arc::clone(&threads),
+    };
+    let runtime = runtime(2);
+    let worker = bench
+        .worker("caller")
+        .leases(store)
+        .processor(|_: &ShardContext| Checkpoints)
+        .build()
+        .unwrap();
+    let handle = runtime.block_on(async { worker.start() });
+    until("it has its shard", || handle.status().leases.len() == 1);
+    bench.put(0, 8);
+    // The children wait for their parent, whose end is stored.
+    bench
+        .stream
+        .split(&ShardId::new("shardId-000000000000").unwrap())
+        .unwrap();
+    until("it has both children", || handle.status().leases.len() == 2);
+    bench.put(8, 16);
+    until("the children are checkpointed", || {
+        let leases = handle.status().leases;
+        leases.len() == 2
+            && leases
+                .values()
+                .any(|lease| matches!(lease.checkpoint, Position::Record(_)))
+    });
+    handle.drain();
+    runtime.block_on(handle.stopped()).unwrap();
+    let threads = threads.lock().unwrap();
+    assert!(threads.keys().eq(["kcl caller"]), "{threads:?}");
 }
