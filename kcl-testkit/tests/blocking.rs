@@ -74,6 +74,7 @@ struct Bench {
     leases: MemoryLeaseStore,
     processor: Blocking,
     coordination: Coordination,
+    drain: Duration,
 }
 
 impl Bench {
@@ -87,6 +88,8 @@ impl Bench {
                 block: 2 * FAILOVER,
             },
             coordination: Coordination::default(),
+            // Batches are cut to fit into it.
+            drain: 60 * SECOND,
         }
     }
 
@@ -96,7 +99,7 @@ impl Bench {
             failover_time: FAILOVER,
             discovery_interval: SECOND / 5,
             max_batch_records: 20,
-            drain_timeout: DRAIN,
+            drain_timeout: self.drain,
             ..Settings::default()
         };
         Worker::builder("blocking")
@@ -252,6 +255,7 @@ fn a_standstill_is_said_once_with_its_shard() {
 fn a_drain_ends_while_the_only_thread_is_blocked() {
     let mut bench = Bench::new(2);
     bench.processor.block = 2 * DRAIN;
+    bench.drain = DRAIN;
     let (blocked, elsewhere) = (runtime(1), runtime(1));
     let handle = bench.start("a", &blocked);
     until("it has both shards", || handle.status().leases.len() == 2);
