@@ -45,17 +45,52 @@ impl Body {
         }
     }
 
-    /// The whole body. `None` when the answer was no success or in another form.
-    pub(crate) async fn whole(&self) -> Result<Option<Bytes>, ByteStreamError> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(body) = taken else { return Ok(None) };
-        let expected = body.content_length().unwrap_or(0).min(LARGEST_EXPECTED);
-        let mut whole = BytesMut::with_capacity(usize::try_from(expected).unwrap_or(0));
-        let mut pieces = ByteStream::new(body);
-        while let Some(piece) = pieces.next().await {
-            whole.extend_from_slice(&piece?);
+    /// The body, of which nothing was read yet. `None` when the answer was no success or in another form.
+    pub(crate) fn take(&self) -> Option<Pieces> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let announced = taken.content_length();
+        let expected = announced.unwrap_or(0).min(LARGEST_EXPECTED);
+        Some(Pieces {
+            announced,
+            expected: usize::try_from(expected).unwrap_or(0),
+            whole: BytesMut::new(),
+            pieces: ByteStream::new(taken),
+        })
+    }
+}
+
+/// A body that is being read.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    /// How long it is, where the answer says so.
+    pub(crate) announced: Option<u64>,
+    expected: usize,
+    whole: BytesMut,
+    pieces: ByteStream,
+}
+
+impl Pieces {
+    /// Reads one more piece. Returns `false` at the end.
+    pub(crate) async fn read(&mut self) -> Result<bool, ByteStreamError> {
+        let Some(piece) = self.pieces.next().await else {
+            return Ok(false);
+        };
+        let piece = piece?;
+        if self.whole.is_empty() {
+            self.whole.reserve(self.expected.max(piece.len()));
         }
-        Ok(Some(whole.freeze()))
+        self.whole.extend_from_slice(&piece);
+        Ok(true)
+    }
+
+    /// How much was read.
+    pub(crate) fn len(&self) -> usize {
+        self.whole.len()
+    }
+
+    /// What was read.
+    pub(crate) fn whole(self) -> Bytes {
+        self.whole.freeze()
     }
 }
 

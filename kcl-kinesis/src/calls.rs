@@ -20,12 +20,12 @@ use aws_sdk_kinesis::types::{
 use aws_sdk_kinesis::{Client, Config};
 use bytes::Bytes;
 use kcl_core::model::ShardId;
-use kcl_core::source::{FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
+use kcl_core::source::{Arrival, FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
 use kcl_core::task::PerRuntime;
 use kcl_core::time::{Clock, ClockExt as _, Timestamp};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::body::Body;
+use crate::body::{Body, Pieces};
 use crate::cbor::{self, KinesisCbor, NOT_CBOR};
 use crate::convert::Answer;
 use crate::date::AnswerDate;
@@ -34,7 +34,7 @@ use crate::json;
 use crate::pace::{PollingSettings, RecordFormat};
 
 /// The most records that one GetRecords may ask for.
-const MAX_RECORDS: u32 = 10_000;
+pub(crate) const MAX_RECORDS: u32 = 10_000;
 
 /// Longer than any call may take.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -86,6 +86,11 @@ impl Target {
 const UNDER_WAY: usize = 64;
 /// How long a call for records waits for one of the others to end. They may hang, so it goes all the same then.
 const TURN: Duration = Duration::from_secs(1);
+
+/// A body of so many bytes is read without asking for room: the answer of an idle shard is smaller, and every reader holds room for it.
+const SMALL_BODY: u64 = 4 * 1024;
+/// A body that takes longer is given up, however steadily it comes: the iterator behind it lives for five minutes.
+const LONGEST_BODY: Duration = Duration::from_secs(4 * 60);
 
 /// One stream behind the SDK.
 #[derive(Clone)]
@@ -287,67 +292,64 @@ impl Calls {
         shard: &ShardId,
         iterator: &str,
         limit: FetchLimit,
+        arrival: &dyn Arrival,
     ) -> Result<Answer, Failure> {
-        let _turn = self.clock.timeout(TURN, self.turns.acquire()).await;
-        let request = self.request("kinesis:GetRecords", Some(shard));
         let most = i32::try_from(limit.records.clamp(1, MAX_RECORDS)).unwrap_or(i32::MAX);
+        let read = Reading {
+            request: self.request("kinesis:GetRecords", Some(shard)),
+            iterator,
+            most,
+            arrival,
+        };
         if self.polling.format == RecordFormat::Json || self.only_json.load(Ordering::Relaxed) {
-            return self.records_in_json(request, iterator, most).await;
+            return self.records_in_json(read).await;
         }
-        let refused = match self.records_in_cbor(request, iterator, most).await {
+        let refused = match self.records_in_cbor(read).await {
             Err(failure) if refuses_cbor(&failure) => failure,
             answer => return answer,
         };
         // Something in between may have answered, or the server does not speak CBOR: then JSON succeeds.
-        let answer = self.records_in_json(request, iterator, most).await?;
+        let answer = self.records_in_json(read).await?;
         if !self.only_json.swap(true, Ordering::Relaxed) {
             tracing::warn!(stream = self.stream_name(), error = %refused.error, "the server does not answer in CBOR; records are read in JSON from now on");
         }
         Ok(answer)
     }
 
-    async fn records_in_cbor(
-        &self,
-        request: Request<'_>,
-        iterator: &str,
-        most: i32,
-    ) -> Result<Answer, Failure> {
+    async fn records_in_cbor(&self, read: Reading<'_>) -> Result<Answer, Failure> {
         let call = self
             .reader()
             .get_records()
-            .shard_iterator(iterator)
+            .shard_iterator(read.iterator)
             .set_stream_arn(self.target.arn())
-            .limit(most);
+            .limit(read.most);
         let body = Body::cbor();
         let call = call.customize().interceptor(body.clone());
-        let body = self.body(request, call.send(), &body).await?;
-        let body = body.ok_or_else(|| request.not_cbor())?;
+        let body = self.body(read, call.send(), &body).await?;
+        let body = body.ok_or_else(|| read.request.not_cbor())?;
         cbor::decode(&body).map_err(|error| Failure { code: None, error })
     }
 
-    async fn records_in_json(
-        &self,
-        request: Request<'_>,
-        iterator: &str,
-        most: i32,
-    ) -> Result<Answer, Failure> {
+    async fn records_in_json(&self, read: Reading<'_>) -> Result<Answer, Failure> {
         let call = self
             .sdk()
             .get_records()
-            .shard_iterator(iterator)
+            .shard_iterator(read.iterator)
             .set_stream_arn(self.target.arn())
-            .limit(most);
+            .limit(read.most);
         let body = Body::json();
         let call = call.customize().interceptor(body.clone());
-        let body = self.body(request, call.send(), &body).await?;
-        let body = body.ok_or_else(|| request.incomplete("body in JSON"))?;
+        let body = self.body(read, call.send(), &body).await?;
+        let body = body.ok_or_else(|| read.request.incomplete("body in JSON"))?;
         json::decode(&body).map_err(|error| Failure { code: None, error })
     }
 
-    /// Waits for the answer and its body, as long as the deadline allows for both.
+    /// Waits for the answer and its body: for the answer as long as the deadline allows, and then as long for each piece of the body.
+    ///
+    /// The body is read once there is room for it. What a body takes on a slow connection says nothing about whether the service lives.
     async fn body<T, E>(
         &self,
-        request: Request<'_>,
+        read: Reading<'_>,
         call: impl Future<Output = Result<T, SdkError<E>>> + Send,
         body: &Body,
     ) -> Result<Option<Bytes>, Failure>
@@ -355,14 +357,56 @@ impl Calls {
         T: Send,
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let deadline = self.polling.request_deadline;
-        let whole = async {
-            call.await.map_err(|error| request.failed(error))?;
-            body.whole().await.map_err(|error| request.cut_off(error))
+        let request = read.request;
+        let mut turn = self.turn().await;
+        self.answer(request, call).await?;
+        let Some(mut body) = body.take() else {
+            return Ok(None);
         };
-        let whole = self.clock.timeout(deadline, Box::pin(whole)).await;
-        whole.unwrap_or_else(|_| Err(request.no_answer(deadline)))
+        if let Some(bytes) = body.announced.filter(|bytes| *bytes > SMALL_BODY) {
+            let mut has_room = read.arrival.announced(bytes, None);
+            tokio::select! {
+                biased;
+                () = &mut has_room => {}
+                // The others need not wait along.
+                () = std::future::ready(()) => {
+                    drop(turn.take());
+                    has_room.await;
+                    turn = self.turn().await;
+                }
+            }
+        }
+        let (silence, begun) = (self.polling.request_deadline, self.clock.now());
+        let too_slow = |body: &Pieces, limit| request.too_slow(body.len(), body.announced, limit);
+        loop {
+            match self.clock.timeout(silence, body.read()).await {
+                Ok(Ok(true)) => read.arrival.progressed(),
+                Ok(Ok(false)) => break,
+                Ok(Err(error)) => return Err(request.cut_off(error)),
+                Err(_) => return Err(too_slow(&body, silence)),
+            }
+            if self.clock.now().saturating_since(begun) > LONGEST_BODY {
+                return Err(too_slow(&body, LONGEST_BODY));
+            }
+        }
+        drop(turn);
+        Ok(Some(body.whole()))
     }
+
+    /// Waits until few enough calls for records are under way, but not for long.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let turn = self.clock.timeout(TURN, self.turns.acquire()).await;
+        turn.ok().and_then(Result::ok)
+    }
+}
+
+/// One read of a shard.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    request: Request<'a>,
+    iterator: &'a str,
+    most: i32,
+    arrival: &'a dyn Arrival,
 }
 
 /// What an open subscription brings.

@@ -20,6 +20,8 @@ pub(crate) const INVALID_ARGUMENT: &str = "InvalidArgumentException";
 pub(crate) const RESOURCE_NOT_FOUND: &str = "ResourceNotFoundException";
 /// The stream or the consumer is being created or deleted, or the shard has a subscription that is too young to be replaced.
 pub(crate) const RESOURCE_IN_USE: &str = "ResourceInUseException";
+/// The answer did not come, or did not come to its end, in time. No code of the service, but of ours.
+pub(crate) const TOO_SLOW: &str = "TooSlow";
 /// The request could not be read.
 pub(crate) const SERIALIZATION: &str = "SerializationException";
 /// The server does not know the operation, or not in this form.
@@ -162,7 +164,7 @@ impl Request<'_> {
     pub(crate) fn no_answer(&self, limit: Duration) -> Failure {
         let message = format!("{self}: no answer within {limit:?}; is the endpoint reachable?");
         Failure {
-            code: None,
+            code: Some(TOO_SLOW.to_owned()),
             error: SourceError::new(Unavailable, message),
         }
     }
@@ -172,6 +174,18 @@ impl Request<'_> {
         let message = format!("{self}: the answer was cut off: {}", whole_story(&error));
         Failure {
             code: None,
+            error: SourceError::new(Unavailable, message),
+        }
+    }
+
+    /// The answer began, and nothing more of it came for too long, or all of it takes too long.
+    pub(crate) fn too_slow(&self, came: usize, announced: Option<u64>, limit: Duration) -> Failure {
+        let of = announced.map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
+        let message = format!(
+            "{self}: {came} of {of} bytes of the answer came, and no more within {limit:?}; the connection is too slow for answers of this size, so fewer records are asked for next"
+        );
+        Failure {
+            code: Some(TOO_SLOW.to_owned()),
             error: SourceError::new(Unavailable, message),
         }
     }

@@ -14,7 +14,9 @@
 //! - **Encoding.** Records are asked for in CBOR and handed on without a copy, as slices of the answer. A server that does not speak it is asked in
 //!   JSON; [`RecordFormat`] says more.
 //! - **Deadlines.** Every call has one of ours, and exactly one attempt: retries of the SDK are off, so that every throttle is seen
-//!   and the worker's own pauses apply.
+//!   and the worker's own pauses apply. Of an answer that has begun each piece has it, so that a slow connection delivers large records.
+//! - **Room.** A record may take 10 MiB, among others of 1 KiB. The body of an answer is read once the worker's memory budget has room for what
+//!   its head announces, so no size need be guessed, and nothing is read twice because it did not fit.
 //!
 //! # Permissions
 //!

@@ -30,8 +30,9 @@ pub struct PollingSettings {
     /// The time between two reads grows from the one to the other as a thirtieth of the time for which nothing came: with the defaults
     /// from 9 s of quiet on, up to 30 s. The first record ends it.
     pub quiet_interval: Duration,
-    /// How long one call may take before it counts as unanswered. At least 100 ms. 10 s by default: a full answer of 10 MiB has that
-    /// long to arrive, and a dead connection is given up well before a consumer counts as stalled.
+    /// How long one call may go unanswered, and how long nothing may come of an answer that has begun. At least 100 ms. 10 s by default: a dead
+    /// connection is given up well before a consumer counts as stalled. A slow one delivers: at 0.5 MiB/s a full answer of 10 MiB takes 20 s,
+    /// and at most four minutes are allowed. After an answer that stopped, fewer records are asked for, down to one.
     pub request_deadline: Duration,
     /// The most reads of a shard per second. At least 1. 5 by default, the limit of Kinesis.
     pub reads_per_second: u32,

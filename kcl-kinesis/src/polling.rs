@@ -6,13 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::model::{Record, SequenceNumber, ShardId};
 use kcl_core::source::{
-    Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind, StartPosition,
+    Arrival, Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind, StartPosition,
 };
 use kcl_core::time::{Moment, Timestamp};
 
-use crate::calls::Calls;
+use crate::calls::{Calls, MAX_RECORDS};
 use crate::convert::Answer;
-use crate::errors::{EXPIRED_ITERATOR, Failure, INVALID_ARGUMENT};
+use crate::errors::{EXPIRED_ITERATOR, Failure, INVALID_ARGUMENT, TOO_SLOW};
 use crate::pace::{Pace, Read};
 use crate::share::Shares;
 
@@ -41,7 +41,30 @@ pub(crate) struct PollingStream {
     iterator: Option<ShardIterator>,
     pace: Pace,
     shares: Arc<Shares>,
+    /// The most records to ask for, since more were too slow to come.
+    most: Option<u32>,
     end: Option<ShardEnd>,
+}
+
+/// For a reader that does not want to know.
+struct Unheard;
+
+#[async_trait]
+impl Arrival for Unheard {
+    async fn announced(&self, _: u64, _: Option<usize>) {}
+
+    fn progressed(&self) {}
+}
+
+/// How many records to ask for after so many were too slow to come: a quarter, down to one, so that few tries lead from a full answer to
+/// a single record.
+fn fewer(asked: u32) -> u32 {
+    (asked / 4).max(1)
+}
+
+/// And after so many came in time: twice as many, until it is as many as anybody asks for.
+fn more(asked: u32) -> Option<u32> {
+    asked.checked_mul(2).filter(|more| *more < MAX_RECORDS)
 }
 
 impl PollingStream {
@@ -62,6 +85,7 @@ impl PollingStream {
             shard,
             delivered: None,
             iterator: Some(ShardIterator { token, minted }),
+            most: None,
             end: None,
         })
     }
@@ -91,18 +115,24 @@ impl PollingStream {
     }
 
     /// Reads once, and once more with a new iterator if the service calls the one at hand expired.
-    async fn read(&mut self, limit: FetchLimit) -> Result<Answer, SourceError> {
+    async fn read(&mut self, limit: FetchLimit, arrival: &dyn Arrival) -> Result<Answer, SourceError> {
         let iterator = self.iterator().await?;
-        let failure = match self.calls.records(&self.shard, &iterator, limit).await {
+        let read = self.calls.records(&self.shard, &iterator, limit, arrival);
+        let failure = match read.await {
             Ok(answer) => return Ok(answer),
             Err(failure) => self.doubt_iterator(failure),
         };
+        if failure.has_code(TOO_SLOW) {
+            self.most = Some(fewer(limit.records.min(MAX_RECORDS)));
+        }
         if !failure.has_code(EXPIRED_ITERATOR) {
             return Err(failure.into());
         }
         let iterator = self.iterator().await?;
-        let second = self.calls.records(&self.shard, &iterator, limit).await;
-        second.map_err(|failure| self.doubt_iterator(failure).into())
+        let second = self.calls.records(&self.shard, &iterator, limit, arrival);
+        second
+            .await
+            .map_err(|failure| self.doubt_iterator(failure).into())
     }
 
     /// An iterator that the service does not take, for whatever reason, is not offered again.
@@ -146,6 +176,14 @@ impl PollingStream {
 #[async_trait]
 impl RecordStream for PollingStream {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
+        self.next_announced(limit, &Unheard).await
+    }
+
+    async fn next_announced(
+        &mut self,
+        limit: FetchLimit,
+        arrival: &dyn Arrival,
+    ) -> Result<Fetch, SourceError> {
         if let Some(end) = &self.end {
             return Ok(Fetch {
                 end: Some(end.clone()),
@@ -154,8 +192,12 @@ impl RecordStream for PollingStream {
             });
         }
         let asked = self.calls.clock.now();
-        match self.read(limit).await {
-            Ok(answer) => Ok(self.take_in(answer, asked)),
+        let records = limit.records.min(self.most.unwrap_or(MAX_RECORDS));
+        match self.read(FetchLimit { records }, arrival).await {
+            Ok(answer) => {
+                self.most = self.most.and_then(more);
+                Ok(self.take_in(answer, asked))
+            }
             Err(error) => {
                 if error.kind() == SourceErrorKind::Throttled {
                     let now = self.calls.clock.now();

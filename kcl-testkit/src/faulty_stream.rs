@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::model::{ShardId, StreamIdentity};
 use kcl_core::source::{
-    Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind,
-    StartPosition, StreamSource,
+    Arrival, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError,
+    SourceErrorKind, StartPosition, StreamSource,
 };
 use kcl_core::time::{Clock, ClockExt as _};
 
@@ -299,6 +299,16 @@ impl FaultyRecords {
     }
 }
 
+/// For a reader that does not want to know.
+struct Unheard;
+
+#[async_trait]
+impl Arrival for Unheard {
+    async fn announced(&self, _: u64, _: Option<usize>) {}
+
+    fn progressed(&self) {}
+}
+
 impl fmt::Debug for FaultyRecords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FaultyRecords")
@@ -312,9 +322,17 @@ impl fmt::Debug for FaultyRecords {
 #[deny(clippy::missing_trait_methods)]
 impl RecordStream for FaultyRecords {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
+        self.next_announced(limit, &Unheard).await
+    }
+
+    async fn next_announced(
+        &mut self,
+        limit: FetchLimit,
+        arrival: &dyn Arrival,
+    ) -> Result<Fetch, SourceError> {
         let reply = self.link.cross(StreamCall::Next, Some(&self.shard)).await?;
         if self.lost.is_none() {
-            let fetch = self.inner.next(limit).await?;
+            let fetch = self.inner.next_announced(limit, arrival).await?;
             if reply == Reply::Arrives {
                 return Ok(fetch);
             }

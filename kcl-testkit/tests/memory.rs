@@ -15,7 +15,7 @@ use kcl_core::model::{Record, ShardId, StreamIdentity};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::source::{
-    Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition,
+    Arrival, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition,
     StreamSource,
 };
 use kcl_core::status::Concern;
@@ -461,4 +461,86 @@ async fn what_a_source_keeps_beside_an_answer_counts_and_is_let_go_of_where_ther
         bench.worker.drain();
         assert!(bench.worker.stopped().await.unwrap().is_clean());
     }
+}
+
+/// A source that counts the records which it hands over.
+#[derive(Debug, Clone)]
+struct Counts {
+    stream: MemoryStream,
+    fetched: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct CountsRecords {
+    inner: Box<dyn RecordStream>,
+    fetched: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl StreamSource for Counts {
+    fn name(&self) -> &str {
+        self.stream.name()
+    }
+
+    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
+        self.stream.identity().await
+    }
+
+    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
+        self.stream.shards(filter, page).await
+    }
+
+    async fn open(
+        &self,
+        shard: &ShardId,
+        start: StartPosition,
+    ) -> Result<Box<dyn RecordStream>, SourceError> {
+        Ok(Box::new(CountsRecords {
+            inner: self.stream.open(shard, start).await?,
+            fetched: Arc::clone(&self.fetched),
+        }))
+    }
+}
+
+#[async_trait]
+impl RecordStream for CountsRecords {
+    async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
+        self.inner.next(limit).await
+    }
+
+    async fn next_announced(
+        &mut self,
+        limit: FetchLimit,
+        arrival: &dyn Arrival,
+    ) -> Result<Fetch, SourceError> {
+        let fetch = self.inner.next_announced(limit, arrival).await?;
+        self.fetched.fetch_add(fetch.records.len(), Ordering::Relaxed);
+        Ok(fetch)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn mixed_sizes_are_fetched_once_and_fit() {
+    let (small, large) = (Bytes::from(vec![0; KIB]), Bytes::from(vec![0; 10 * 1024 * KIB]));
+    let put_mixed = |stream: &MemoryStream, key| {
+        for n in 0..40 {
+            let payload = if n % 20 == 13 { &large } else { &small };
+            stream.put_with_hash_key("truck", key, payload.clone()).unwrap();
+        }
+    };
+    let fetched = Arc::<AtomicUsize>::default();
+    let bench = bench_with(12, put_mixed, |stream| Counts {
+        stream: stream.clone(),
+        fetched: Arc::clone(&fetched),
+    });
+    // All shards have taken what they can while nothing is finished.
+    bench.clock.sleep(60 * SECOND).await;
+    assert!(bench.most() <= BUDGET, "{} bytes", bench.most());
+    assert_eq!(bench.seen.lock().unwrap().len(), 12, "every shard has begun");
+    bench.gate.add_permits(100_000);
+    bench.all_is_seen().await;
+    assert!(bench.most() <= BUDGET, "{} bytes", bench.most());
+    assert_eq!(fetched.load(Ordering::Relaxed), 12 * 40, "none is read twice");
+    bench.worker.drain();
+    assert!(bench.worker.stopped().await.unwrap().is_clean());
 }

@@ -8,6 +8,8 @@ const LARGEST_ANSWER: u64 = 10 * 1024 * 1024;
 /// What a record is taken for as long as none of any shard was seen: as large as producers usually make them at most. Many shards begin at
 /// once, and what all of them ask for together must fit, whatever it is.
 const UNSEEN_RECORD: u64 = 1024 * 1024;
+/// The least that a record takes of an answer: a sequence number of 56 digits, and the names of four fields.
+const SMALLEST_RECORD: u64 = 128;
 /// What a record takes beside its body.
 pub(crate) const RECORD: u64 = size_of::<Record>() as u64;
 
@@ -18,6 +20,8 @@ pub(crate) struct Appetite {
     per_record: Option<u64>,
     /// What a record of another shard took.
     elsewhere: Option<u64>,
+    /// What an answer takes that was announced and did not come.
+    missed: Option<u64>,
 }
 
 impl Appetite {
@@ -25,7 +29,13 @@ impl Appetite {
         Self {
             per_record: None,
             elsewhere: None,
+            missed: None,
         }
+    }
+
+    /// The next fetch waits for this room: an answer that takes so much was announced, and did not come.
+    pub(crate) fn missed(&mut self, announced: u64) {
+        self.missed = Some(announced);
     }
 
     /// Takes in what a record of another shard took, which is believed until one of this shard was seen.
@@ -46,7 +56,7 @@ impl Appetite {
 
     /// The room for one record; as long as none was seen, any.
     pub(crate) fn least(&self) -> u64 {
-        self.per_record.unwrap_or(RECORD)
+        self.per_record.unwrap_or(RECORD).max(self.missed.unwrap_or(0))
     }
 
     /// What a record is taken for.
@@ -67,8 +77,15 @@ impl Appetite {
         (records as u64) * RECORD + body + body / 8
     }
 
+    /// What an answer will take that is announced with so many bytes, of which at most so many records were asked for.
+    pub(crate) fn announced(body: u64, records: Option<usize>, limit: u32) -> u64 {
+        let records = records.map_or(body / SMALLEST_RECORD, |records| records as u64);
+        body + body / 8 + records.min(u64::from(limit)) * RECORD
+    }
+
     /// Takes in what a fetch brought. Larger records are believed at once, smaller ones by halves.
     pub(crate) fn learn(&mut self, records: usize, bytes: u64) {
+        self.missed = None;
         let Some(mean) = bytes.checked_div(records as u64) else {
             return;
         };
@@ -104,6 +121,29 @@ mod tests {
         appetite.learn(1, 2000);
         appetite.hear(Some(500));
         assert_eq!((appetite.want(3), appetite.seen()), (6000, Some(2000)));
+    }
+
+    #[test]
+    fn announced_answer_fits_what_it_takes() {
+        for (records, size) in [(1, 10 << 20), (10, 1 << 20), (10_000, 100), (1, 0)] {
+            let body = records * (size + 130);
+            let takes = Appetite::of(records, body);
+            assert!(
+                Appetite::announced(body as u64, None, 10_000) >= takes,
+                "{records} of {size}"
+            );
+            assert_eq!(Appetite::announced(body as u64, Some(records), 10_000), takes);
+        }
+    }
+
+    #[test]
+    fn missed_answer_has_room_next_time() {
+        let mut appetite = Appetite::new();
+        appetite.learn(1, 1000);
+        appetite.missed(1 << 20);
+        assert_eq!(appetite.least(), 1 << 20);
+        appetite.learn(0, 0);
+        assert_eq!(appetite.least(), 1000);
     }
 
     #[test]

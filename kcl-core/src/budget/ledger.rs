@@ -8,6 +8,9 @@ use crate::model::LeaseKey;
 /// those after them will be assured of.
 const ASSURED: u64 = 256 * 1024;
 
+/// How far beyond the limit all shards together may go with answers whose size was not known before they came.
+const OVERDRAFT: u64 = 32 * 1024 * 1024;
+
 /// A place among those who wait; lower ones came earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
@@ -133,6 +136,15 @@ impl Ledger {
         more
     }
 
+    /// So much more, beyond the limit if need be, as far as all shards together are not too far beyond it. Returns `true` if it was taken.
+    pub(super) fn overdraw(&mut self, shard: &LeaseKey, more: u64) -> bool {
+        let fits = self.held.saturating_add(more) <= self.limit.saturating_add(OVERDRAFT);
+        if fits {
+            self.change(shard, 0, more);
+        }
+        fits
+    }
+
     /// The shard holds `new` bytes where it held `old`.
     pub(super) fn change(&mut self, shard: &LeaseKey, old: u64, new: u64) {
         let assured = self.assured();
@@ -247,6 +259,15 @@ mod tests {
         assert_eq!(ledger.grant(&key(1), large, large, &mut None), Some(large));
         // But not twice: it holds something now.
         assert_eq!(ledger.grant(&key(1), large, large, &mut None), None);
+    }
+
+    #[test]
+    fn overdraft_is_bounded() {
+        let mut ledger = Ledger::new(1000);
+        ledger.open(&key(0));
+        assert!(ledger.overdraw(&key(0), 900) && ledger.overdraw(&key(0), OVERDRAFT));
+        assert!(!ledger.overdraw(&key(0), 101) && ledger.overdraw(&key(0), 100));
+        assert_eq!(ledger.held(), 1000 + OVERDRAFT);
     }
 
     #[derive(Debug, Clone)]

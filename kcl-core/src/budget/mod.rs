@@ -176,6 +176,20 @@ impl Held {
         true
     }
 
+    /// Makes it what is really held, a little beyond the budget if need be. Returns `true` if it is now.
+    pub(crate) fn overdraw(&mut self, bytes: u64) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let taken = self.budget.ledger.change_unseen(|ledger| {
+            let taken = ledger.overdraw(&self.shard, more);
+            self.budget.show(ledger);
+            taken
+        });
+        if taken {
+            self.bytes += more;
+        }
+        taken
+    }
+
     /// Makes it what is really held, room or not.
     pub(crate) fn set(&mut self, bytes: u64) {
         let old = std::mem::replace(&mut self.bytes, bytes);

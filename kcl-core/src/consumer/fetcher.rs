@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::budget::{Account, Appetite, Held};
 use crate::consumer::ownership::Ownership;
-use crate::consumer::parts::{Fetched, Part, Parts};
+use crate::consumer::parts::{Fetched, Landing, Part, Parts, wait_for_room};
 use crate::consumer::start::Start;
 use crate::consumer::unpack::{Done, Unpacker, leave_out_done};
 use crate::error::Causes;
@@ -91,8 +91,8 @@ impl Fetcher {
             };
             let room = patiently(&*clock, &mut self.stream, room).await;
             let begun = self.own.services.clock.now();
-            match self.fetch(room.bytes()).await {
-                Ok(fetch) => {
+            match self.fetch(room).await {
+                Ok((fetch, room)) => {
                     let next = begun + fetch.wait;
                     let parts = self.take_in(fetch, room);
                     if self.hand_on(parts, place, sender).await.is_break() {
@@ -101,33 +101,41 @@ impl Fetcher {
                     keep_pace(&self.own, next).await;
                 }
                 Err(error) => {
-                    drop(room);
                     self.recover(&error, begun).await;
                 }
             }
         }
     }
 
-    /// Reads once, for as many records as the room is likely to hold.
-    async fn fetch(&mut self, room: u64) -> Result<Fetch, SourceError> {
-        let services = &self.own.services;
-        let most = services.brakes.most(&self.own.scopes).unwrap_or(u32::MAX);
+    /// Reads once, for as many records as the room is likely to hold. Returns the room that the answer has.
+    async fn fetch(&mut self, room: Held) -> Result<(Fetch, Held), SourceError> {
+        let own = &self.own;
+        let services = &own.services;
+        let most = services.brakes.most(&own.scopes).unwrap_or(u32::MAX);
         let most = most.min(services.settings.max_batch_records);
-        let bytes = services.brakes.most_bytes(&self.own.scopes).unwrap_or(u64::MAX);
-        let records = self.appetite.records_for(room.min(bytes), most);
+        let bytes = services.brakes.most_bytes(&own.scopes).unwrap_or(u64::MAX);
+        let records = self.appetite.records_for(room.bytes().min(bytes), most);
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
-                let source = &self.own.stream.source;
-                source
-                    .open(self.own.context.shard(), self.position.clone())
-                    .await?
+                let source = &own.stream.source;
+                source.open(own.context.shard(), self.position.clone()).await?
             }
         };
-        let fetch = stream.next(FetchLimit { records }).await;
+        let landing = Landing::new(own, &self.account, records, room);
+        let fetch = stream.next_announced(FetchLimit { records }, &landing).await;
+        let (room, announced) = landing.into_room();
         // A stream stays usable after an error.
         self.stream = Some(stream);
-        fetch
+        match (fetch, announced) {
+            (Ok(fetch), _) => Ok((fetch, room)),
+            (Err(error), announced) => {
+                if let Some(bytes) = announced {
+                    self.appetite.missed(bytes);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Takes in what came, without what is done, and makes the room what that takes: all of it if there is room for all.
@@ -236,7 +244,7 @@ impl Fetcher {
     }
 
     /// Makes the room what the answer takes, with what the source keeps of it. If there is none for that, the source lets go of it, and reads it
-    /// again. Says whether there is room for the records at least.
+    /// again. Says whether there is room for the records at least, if need be a little beyond the budget: rather that than to read them again.
     fn settle(&mut self, room: &mut Held, bytes: u64, kept: usize) -> bool {
         if kept > 0 {
             if room.settle(bytes.saturating_add(kept as u64)) {
@@ -246,7 +254,7 @@ impl Fetcher {
                 stream.pause();
             }
         }
-        room.settle(bytes)
+        room.settle(bytes) || room.overdraw(bytes)
     }
 
     /// Copies the records for which there is room, which frees the rest of the answer. Says whether there are others, which are read again.
@@ -414,31 +422,6 @@ async fn keep_pace(own: &Ownership, next: Moment) {
 async fn room_for(own: &Ownership, account: &Account, appetite: Appetite) -> Held {
     let want = appetite.want(own.services.settings.max_batch_records);
     wait_for_room(own, account.reserve(want, appetite.least())).await
-}
-
-/// Waits for room, and says so where it takes long.
-async fn wait_for_room(own: &Ownership, reserved: impl Future<Output = Held> + Send) -> Held {
-    let services = &own.services;
-    let mut reserved = std::pin::pin!(reserved);
-    tokio::select! {
-        biased;
-        room = &mut reserved => return room,
-        () = std::future::ready(()) => {}
-    }
-    own.fetcher_waits(WaitReason::ByteBudget);
-    let patience = services.settings.stall_timeout;
-    let room = match services.clock.timeout(patience, &mut reserved).await {
-        Ok(room) => room,
-        Err(_) => {
-            let (held, holders) = services.budget.holders(3);
-            services.metrics.starved();
-            tracing::warn!(lease = %own.key, waited = ?patience, held, ?holders,
-                "not read, because others hold the worker's budget of bytes: raise memory_budget, or see what holds them up");
-            reserved.await
-        }
-    };
-    own.fetcher_goes_on();
-    room
 }
 
 /// The pause after the first failure, before jitter: one read at the rate that Kinesis allows per shard.

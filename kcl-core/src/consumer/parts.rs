@@ -1,12 +1,17 @@
 //! An answer of the source, handed on in parts that fit the room that is held.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::budget::{Account, Held, RECORD, Records};
+use async_trait::async_trait;
+
+use crate::budget::{Account, Appetite, Held, RECORD, Records};
+use crate::consumer::ownership::Ownership;
 use crate::consumer::unpack::{Misplaced, Unpacked, Unpacker, Unreadable};
-use crate::lifecycle::Answer;
-use crate::source::ShardEnd;
+use crate::lifecycle::{Answer, WaitReason};
+use crate::source::{Arrival, ShardEnd};
+use crate::time::ClockExt as _;
 
 /// The most room that one part of an answer asks for: as much as 10,000 plain records of 256 bytes take.
 const LARGEST_PART: u64 = 4 * 1024 * 1024;
@@ -135,4 +140,88 @@ impl Parts {
             is_last,
         }
     }
+}
+
+/// Makes room for an answer that begins to arrive.
+pub(crate) struct Landing<'a> {
+    own: &'a Ownership,
+    account: &'a Account,
+    /// The most records that were asked for.
+    limit: u32,
+    room: Mutex<Held>,
+    /// What the answer takes, once it was announced.
+    announced: AtomicU64,
+}
+
+impl<'a> Landing<'a> {
+    /// For an answer of at most so many records, with this room held already.
+    pub(crate) fn new(own: &'a Ownership, account: &'a Account, limit: u32, room: Held) -> Self {
+        Self {
+            own,
+            account,
+            limit,
+            room: Mutex::new(room),
+            announced: AtomicU64::new(0),
+        }
+    }
+
+    /// The room that is held now, and what was announced, if anything was.
+    pub(crate) fn into_room(self) -> (Held, Option<u64>) {
+        let announced = self.announced.into_inner();
+        let room = self.room.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (room, (announced > 0).then_some(announced))
+    }
+
+    /// Takes more room if there is some now, and gives back what there is if not: a task that waits holds nothing that others wait for.
+    fn has_room(&self, bytes: u64) -> bool {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes <= room.bytes() || room.settle(bytes) {
+            return true;
+        }
+        room.set(0);
+        false
+    }
+}
+
+#[async_trait]
+impl Arrival for Landing<'_> {
+    async fn announced(&self, bytes: u64, records: Option<usize>) {
+        let bytes = Appetite::announced(bytes, records, self.limit);
+        self.announced.store(bytes, Ordering::Relaxed);
+        if self.has_room(bytes) {
+            return;
+        }
+        let room = wait_for_room(self.own, self.account.reserve(bytes, bytes)).await;
+        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
+        self.progressed();
+    }
+
+    fn progressed(&self) {
+        self.own.progress.step(self.own.services.clock.now());
+    }
+}
+
+/// Waits for room, and says so where it takes long.
+pub(crate) async fn wait_for_room(own: &Ownership, reserved: impl Future<Output = Held> + Send) -> Held {
+    let services = &own.services;
+    let mut reserved = std::pin::pin!(reserved);
+    tokio::select! {
+        biased;
+        room = &mut reserved => return room,
+        () = std::future::ready(()) => {}
+    }
+    own.fetcher_waits(WaitReason::ByteBudget);
+    let patience = services.settings.stall_timeout;
+    let room = match services.clock.timeout(patience, &mut reserved).await {
+        Ok(room) => room,
+        Err(_) => {
+            let (held, holders) = services.budget.holders(3);
+            services.metrics.starved();
+            tracing::warn!(lease = %own.key, waited = ?patience, held, ?holders,
+                "not read, because others hold the worker's budget of bytes: raise memory_budget, or see what holds them up");
+            reserved.await
+        }
+    };
+    own.fetcher_goes_on();
+    room
 }

@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 pub use stream::{
-    ChildShard, Fetch, FetchLimit, PageToken, RecordStream, Shard, ShardEnd, ShardFilter, ShardPage,
+    Arrival, ChildShard, Fetch, FetchLimit, PageToken, RecordStream, Shard, ShardEnd, ShardFilter, ShardPage,
     StartPosition, StreamSource,
 };
 

@@ -72,11 +72,47 @@ pub trait RecordStream: Send + fmt::Debug {
     /// Dropping the future loses no record: the next call goes on from where the last successful one ended.
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError>;
 
+    /// The same, and tells of the answer while it comes: its size before its body is read, so that nothing is read for which there is no
+    /// room, and that it goes on coming.
+    ///
+    /// A source that cannot tell leaves this as it is. One that wraps another must pass it on.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`next`](Self::next).
+    async fn next_announced(
+        &mut self,
+        limit: FetchLimit,
+        arrival: &dyn Arrival,
+    ) -> Result<Fetch, SourceError> {
+        let _ = arrival;
+        self.next(limit).await
+    }
+
     /// Lets go of what costs something while nobody reads, such as a subscription, or records that came along beyond the limit of a fetch:
     /// the reader is held up for longer than a moment, or there is no room for them.
     ///
     /// The next fetch goes on from where the last successful one ended.
     fn pause(&mut self) {}
+}
+
+/// Who is told of an answer while it comes.
+#[async_trait]
+pub trait Arrival: Send + Sync {
+    /// An answer begins to arrive whose body takes so many bytes, with so many records where that is known. Returns once there is room for
+    /// it, which may take long; the body is read after that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    async fn announced(&self, bytes: u64, records: Option<usize>);
+
+    /// A piece of the answer came.
+    fn progressed(&self);
 }
 
 /// Which shards to list.

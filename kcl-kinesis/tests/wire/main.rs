@@ -9,3 +9,4 @@ mod formats;
 mod listing;
 mod reading;
 mod server;
+mod slow;

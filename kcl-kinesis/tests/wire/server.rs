@@ -1,7 +1,10 @@
 //! A server inside the client: plays a script of answers and remembers what it was asked. It needs no socket, so time can be paused.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::http::{HttpRequest, HttpResponse};
@@ -11,8 +14,10 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
 use kcl_core::model::ShardId;
 use kcl_core::source::{Fetch, FetchLimit, RecordStream, SourceError, StartPosition, StreamSource as _};
+use kcl_core::time::{BoxFuture, ClockExt as _, TokioClock};
 use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
 use serde_json::{Value, json};
 
@@ -33,6 +38,74 @@ pub(crate) enum Answer {
     Page(u16),
     /// The connection stays open and nothing comes.
     Silence,
+    /// A success whose body comes in pieces, one a second, and not all of them where it falls silent in between.
+    Slow {
+        body: String,
+        pieces: usize,
+        comes: usize,
+    },
+}
+
+/// Records in pieces, of which one comes each second and only so many come.
+pub(crate) fn slow_records(numbers: &[u32], next: &str, pieces: usize, comes: usize) -> Answer {
+    let Answer::Reply { body, .. } = records(numbers, next) else {
+        unreachable!("records are a reply")
+    };
+    Answer::Slow { body, pieces, comes }
+}
+
+/// A body that takes its time.
+struct SlowBody {
+    pieces: VecDeque<Bytes>,
+    comes: usize,
+    length: usize,
+    /// In a mutex because a body is shared between threads, though only one reads it.
+    pause: Mutex<BoxFuture<'static, ()>>,
+}
+
+impl SlowBody {
+    fn new(body: Vec<u8>, pieces: usize, comes: usize) -> Self {
+        let body = Bytes::from(body);
+        let piece = body.len().div_ceil(pieces).max(1);
+        let starts = (0..body.len()).step_by(piece);
+        Self {
+            pieces: starts
+                .map(|at| body.slice(at..(at + piece).min(body.len())))
+                .collect(),
+            comes,
+            length: body.len(),
+            pause: Mutex::new(TokioClock::new().sleep(Duration::from_secs(1))),
+        }
+    }
+}
+
+impl http_body::Body for SlowBody {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
+        if self.pieces.is_empty() {
+            return Poll::Ready(None);
+        }
+        if self.comes == 0 {
+            return Poll::Pending;
+        }
+        ready!(self.pause.get_mut().unwrap().as_mut().poll(context));
+        self.pause = Mutex::new(TokioClock::new().sleep(Duration::from_secs(1)));
+        self.comes -= 1;
+        Poll::Ready(
+            self.pieces
+                .pop_front()
+                .map(|piece| Ok(http_body::Frame::data(piece))),
+        )
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.length as u64)
+    }
 }
 
 /// A success.
@@ -225,6 +298,18 @@ impl HttpConnector for Server {
                     let status = StatusCode::try_from(status).unwrap();
                     let mut response = HttpResponse::new(status, SdkBody::from("<html>busy</html>"));
                     response.headers_mut().insert("content-type", "text/html");
+                    Ok(response)
+                }
+                Answer::Slow { body, pieces, comes } => {
+                    let body = match in_cbor {
+                        true => encoding::to_cbor(&serde_json::from_str(&body).unwrap()),
+                        false => body.into_bytes(),
+                    };
+                    let body = SdkBody::from_body_1_x(SlowBody::new(body, pieces, comes));
+                    let mut response = HttpResponse::new(StatusCode::try_from(200).unwrap(), body);
+                    if in_cbor {
+                        response.headers_mut().insert("content-type", encoding::CBOR);
+                    }
                     Ok(response)
                 }
                 Answer::Silence => std::future::pending().await,

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::source::{Arrival, FetchLimit, RecordStream, SourceErrorKind, StartPosition};
+use kcl_core::source::{Arrival, FetchLimit, SourceErrorKind, StartPosition};
 use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
 use serde_json::Value;
 
@@ -109,5 +109,6 @@ async fn large_answer_waits_for_room_before_it_is_read() {
         "of the small answer nothing was said"
     );
     assert_eq!(pieces, 5);
-    assert_eq!(clock.now().since_origin(), 35 * SECOND);
+    // The first piece came while there was no room.
+    assert_eq!(clock.now().since_origin(), 34 * SECOND);
 }

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use kcl_core::model::{ShardId, StreamIdentity};
 use kcl_core::source::{
-    Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind,
-    StartPosition, StreamSource,
+    Arrival, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError,
+    SourceErrorKind, StartPosition, StreamSource,
 };
 
 use super::MemoryStream;
@@ -76,16 +76,38 @@ struct MemoryRecords {
 #[async_trait]
 impl RecordStream for MemoryRecords {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
+        let (fetch, iterator) = self.answer(limit).await?;
+        self.iterator = iterator;
+        Ok(fetch)
+    }
+
+    async fn next_announced(
+        &mut self,
+        limit: FetchLimit,
+        arrival: &dyn Arrival,
+    ) -> Result<Fetch, SourceError> {
+        let (fetch, iterator) = self.answer(limit).await?;
+        if !fetch.records.is_empty() {
+            arrival
+                .announced(fetch.bytes as u64, Some(fetch.records.len()))
+                .await;
+        }
+        self.iterator = iterator;
+        Ok(fetch)
+    }
+}
+
+impl MemoryRecords {
+    /// Asks. The reader moves only once the answer has arrived.
+    async fn answer(&self, limit: FetchLimit) -> Result<(Fetch, ShardIterator), SourceError> {
         self.stream.travel().await;
         let (now, service_time) = (self.stream.shared.clock.now(), self.stream.service_time());
         let answer = self
             .stream
             .state()
             .read(&self.shard, self.iterator, limit, now, service_time);
-        // The answer may be lost on its way back. The reader moves only once it has arrived.
+        // The answer may be lost on its way back.
         self.stream.travel().await;
-        let (fetch, iterator) = answer?;
-        self.iterator = iterator;
-        Ok(fetch)
+        answer
     }
 }
