@@ -3,11 +3,15 @@
 //! The handles are registered once per worker with the recorder given to the builder, the global one of the
 //! [`metrics`](https://docs.rs/metrics) crate by default.
 
+mod registry;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+use metrics::{Counter, Gauge, Histogram, Recorder};
+
+use registry::Registry;
 
 /// Changes of lease rows, by `verb` and `outcome` (`applied`, `refused`, `failed`). Counter.
 pub const LEASE_CHANGES: &str = "kcl_lease_changes_total";
@@ -50,6 +54,10 @@ pub const TASK_PANICS: &str = "kcl_task_panics_total";
 pub const OUTSIDE_SHARD: &str = "kcl_records_outside_shard_total";
 /// User records whose explicit hash key is no number from 0 to 2¹²⁸ − 1, and was read as absent. Counter.
 pub const INVALID_HASH_KEYS: &str = "kcl_invalid_hash_keys_total";
+/// Places where retention took the record at which reading was to go on, and perhaps others: see [`Gap`](crate::model::Gap). Counter.
+pub const GAPS: &str = "kcl_retention_gaps_total";
+/// Answers that claimed the end of a shard and did not show its children, or children that do not fit: each was checked. Counter.
+pub const END_CLAIMS: &str = "kcl_end_claims_total";
 /// Bytes of the worker's budget that fetched records take. Gauge.
 pub const BYTES_HELD: &str = "kcl_bytes_held";
 /// Shards that waited longer than the stall timeout for a part of the worker's budget of bytes. Counter.
@@ -85,7 +93,7 @@ pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
 pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
 
 /// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 33] = [
+pub const ALL: [(&str, &str); 35] = [
     (LEASE_CHANGES, "counter"),
     (LEASES_HELD, "gauge"),
     (LEASES_LOST, "counter"),
@@ -105,6 +113,8 @@ pub const ALL: [(&str, &str); 33] = [
     (TASK_PANICS, "counter"),
     (OUTSIDE_SHARD, "counter"),
     (INVALID_HASH_KEYS, "counter"),
+    (GAPS, "counter"),
+    (END_CLAIMS, "counter"),
     (BYTES_HELD, "gauge"),
     (STARVED, "counter"),
     (STALLS, "counter"),
@@ -152,7 +162,7 @@ const WAITS: [&str; 11] = [
 ];
 
 /// The concerns that shards can be counted under, in the order of [`Concern::ALL`](crate::status::Concern::ALL).
-const CONCERNS: [&str; 9] = [
+const CONCERNS: [&str; 10] = [
     "suspended",
     "stalled",
     "slow_callback",
@@ -160,6 +170,7 @@ const CONCERNS: [&str; 9] = [
     "failing",
     "unreachable",
     "starved",
+    "end_in_doubt",
     "end_not_stored",
     "not_checkpointed",
 ];
@@ -214,6 +225,8 @@ struct Handles {
     panics: [Counter; TASKS.len()],
     outside: [Counter; 2],
     invalid_hash_keys: Counter,
+    gaps: Counter,
+    end_claims: Counter,
     bytes_held: Gauge,
     starved: Counter,
     stalls: Counter,
@@ -334,6 +347,8 @@ impl Metrics {
             outside: ["delivered", "withheld"]
                 .map(|outcome| registry.counter(OUTSIDE_SHARD, &[("outcome", outcome)])),
             invalid_hash_keys: registry.counter(INVALID_HASH_KEYS, &[]),
+            gaps: registry.counter(GAPS, &[]),
+            end_claims: registry.counter(END_CLAIMS, &[]),
             bytes_held: registry.gauge(BYTES_HELD, &[]),
             starved: registry.counter(STARVED, &[]),
             stalls: registry.counter(STALLS, &[]),
@@ -471,6 +486,14 @@ impl Metrics {
         self.handles.invalid_hash_keys.increment(records as u64);
     }
 
+    pub(crate) fn gap(&self) {
+        self.handles.gaps.increment(1);
+    }
+
+    pub(crate) fn end_claimed(&self) {
+        self.handles.end_claims.increment(1);
+    }
+
     pub(crate) fn bytes_held(&self) -> Gauge {
         self.handles.bytes_held.clone()
     }
@@ -542,40 +565,6 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-struct Registry<'a> {
-    recorder: &'a dyn Recorder,
-    worker: String,
-}
-
-const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
-
-impl Registry<'_> {
-    fn key(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
-        let worker = Label::new("worker", self.worker.clone());
-        let labels = labels
-            .iter()
-            .map(|(name, value)| Label::from_static_parts(name, value));
-        Key::from_parts(name, labels.chain([worker]).collect::<Vec<_>>())
-    }
-
-    fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
-        self.recorder
-            .describe_counter(KeyName::from_const_str(name), Some(Unit::Count), "".into());
-        self.recorder.register_counter(&self.key(name, labels), &METADATA)
-    }
-
-    fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
-        self.recorder.register_gauge(&self.key(name, labels), &METADATA)
-    }
-
-    fn histogram(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Histogram {
-        self.recorder
-            .describe_histogram(KeyName::from_const_str(name), Some(Unit::Seconds), "".into());
-        self.recorder
-            .register_histogram(&self.key(name, labels), &METADATA)
     }
 }
 

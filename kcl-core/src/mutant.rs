@@ -38,6 +38,10 @@ pub enum Mutant {
     EndBeforeLastRecords,
     /// The end of a shard is stored although the user's code has not checkpointed its last records.
     EndBeforeCheckpoints,
+    /// The end of a shard is believed although the answer shows no children.
+    EndWithoutChildrenBelieved,
+    /// Nobody counts that retention took the place at which reading goes on.
+    GapNotCounted,
     /// A new owner begins at the record of the checkpoint, and not after it.
     ResumeAtCheckpoint,
     /// A new owner leaves out the record after the checkpoint.
@@ -72,7 +76,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every bug there is.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -89,6 +93,8 @@ impl Mutant {
         Self::BatchDroppedOnPanic,
         Self::EndBeforeLastRecords,
         Self::EndBeforeCheckpoints,
+        Self::EndWithoutChildrenBelieved,
+        Self::GapNotCounted,
         Self::ResumeAtCheckpoint,
         Self::ResumeTooLate,
         Self::RestOfAggregateDropped,

@@ -36,6 +36,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Whether it has no place to go on and shows no children: an end, or an answer of which something is missing.
+    pub(crate) fn is_claim(&self) -> bool {
+        self.next.is_none() && self.children.is_empty()
+    }
+
     pub(crate) fn behind(&self) -> Option<Duration> {
         let millis = self.behind_millis?;
         Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))

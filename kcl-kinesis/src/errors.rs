@@ -217,13 +217,20 @@ impl Request<'_> {
         self.lost(format!("{self}: the subscription ended before its first event"))
     }
 
-    /// A subscription came to a bad end.
+    /// A subscription came to a bad end, which is passing: whatever is wrong for longer refuses the next one.
     pub(crate) fn broken<E>(&self, error: SdkError<E, RawMessage>) -> Failure
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
     {
         if let SdkError::ServiceError(context) = &error {
-            return self.service_error(context.err(), 500);
+            let failure = self.service_error(context.err(), 500);
+            return match failure.error.kind() {
+                Throttled => failure,
+                _ => Failure {
+                    error: SourceError::new(Unavailable, failure.error.to_string()),
+                    ..failure
+                },
+            };
         }
         self.lost(format!("{self}: the subscription broke: {}", whole_story(&error)))
     }

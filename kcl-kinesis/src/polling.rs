@@ -22,6 +22,10 @@ const ITERATOR_AGE: Duration = Duration::from_secs(4 * 60);
 /// `Date` headers are cut to whole seconds and written after the iterator was made, so it may be older than its date by this much.
 const DATE_ERROR: Duration = Duration::from_secs(1);
 
+/// A reader that is this far behind looks for the last record with each read: retention, which is a day at least, may take what comes next,
+/// and an iterator does not tell.
+pub(crate) const NEAR_RETENTION: Duration = Duration::from_secs(20 * 3600);
+
 /// A place in the shard, as the service names it, for a few minutes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ShardIterator {
@@ -39,6 +43,8 @@ pub(crate) struct PollingStream {
     start: StartPosition,
     delivered: Option<SequenceNumber>,
     iterator: Option<ShardIterator>,
+    /// The last record delivered, while the service has been asked for it and has not answered with any.
+    sought: Option<SequenceNumber>,
     pace: Pace,
     shares: Arc<Shares>,
     /// The most records to ask for, since more were too slow to come.
@@ -86,14 +92,15 @@ impl PollingStream {
             delivered: None,
             iterator: Some(ShardIterator { token, minted }),
             most: None,
+            sought: None,
             end: None,
         })
     }
 
-    /// Where to go on without an iterator.
+    /// Where to go on without an iterator: at the last record, which is left out. If it does not come, it is gone, and others may be.
     fn resume_from(&self) -> StartPosition {
         match &self.delivered {
-            Some(last) => StartPosition::AfterSequence(last.clone()),
+            Some(last) => StartPosition::AtSequence(last.clone()),
             None => self.start.clone(),
         }
     }
@@ -107,6 +114,7 @@ impl PollingStream {
         }
         self.iterator = None;
         let (token, _) = self.calls.iterator(&self.shard, &self.resume_from()).await?;
+        self.sought.clone_from(&self.delivered);
         self.iterator = Some(ShardIterator {
             token: token.clone(),
             minted: now,
@@ -114,8 +122,24 @@ impl PollingStream {
         Ok(token)
     }
 
-    /// Reads once, and once more with a new iterator if the service calls the one at hand expired.
+    /// Reads, and reads again with the same iterator where the answer brings nothing and claims the end of the shard without children: an
+    /// answer of which something is missing looks the same.
     async fn read(&mut self, limit: FetchLimit, arrival: &dyn Arrival) -> Result<Answer, SourceError> {
+        let answer = self.read_once(limit, arrival).await?;
+        match answer.is_claim() && !self.brings_news(&answer) {
+            true => self.read_once(limit, arrival).await,
+            false => Ok(answer),
+        }
+    }
+
+    /// Whether the answer has records that were not delivered.
+    fn brings_news(&self, answer: &Answer) -> bool {
+        let last = answer.records.last().map(Record::sequence_number);
+        last.is_some_and(|last| self.delivered.as_ref().is_none_or(|delivered| last > delivered))
+    }
+
+    /// Reads once, and once more with a new iterator if the service calls the one at hand expired.
+    async fn read_once(&mut self, limit: FetchLimit, arrival: &dyn Arrival) -> Result<Answer, SourceError> {
         let iterator = self.iterator().await?;
         let read = self.calls.records(&self.shard, &iterator, limit, arrival);
         let failure = match read.await {
@@ -150,7 +174,14 @@ impl PollingStream {
             bytes: answer.records.iter().map(|record| record.size() as u64).sum(),
             behind: answer.behind(),
         };
+        // With records it is no claim: the next read goes on at the last of them.
+        let has_ended = answer.next.is_none() && !(answer.is_claim() && self.brings_news(&answer));
         let mut records = answer.records;
+        let first = records.first().map(Record::sequence_number);
+        let lost_place = match first.is_some() || has_ended {
+            true => self.sought.take().filter(|sought| first != Some(sought)),
+            false => None,
+        };
         if let Some(delivered) = &self.delivered {
             records.retain(|record| record.sequence_number() > delivered);
         }
@@ -158,16 +189,30 @@ impl PollingStream {
             // Detached: the place in the shard outlives the answer.
             self.delivered = Some(last.detached());
         }
-        // Children beside an iterator would be news of a closed shard that has more to read.
-        let children = answer.children;
-        self.end = answer.next.is_none().then_some(ShardEnd { children });
-        self.iterator = answer.next.map(|token| ShardIterator { token, minted: asked });
+        let is_near_retention = read.behind.is_some_and(|behind| behind >= NEAR_RETENTION);
+        self.iterator = answer
+            .next
+            .filter(|_| records.is_empty() || !is_near_retention)
+            .map(|token| ShardIterator { token, minted: asked });
+        let (end, children) = match has_ended {
+            true => (
+                Some(ShardEnd {
+                    children: answer.children,
+                }),
+                Vec::new(),
+            ),
+            false => (None, answer.children),
+        };
+        // Without children it is a claim. Whoever doubts it asks again.
+        self.end = end.clone().filter(|end| !end.children.is_empty());
         Fetch {
             records,
             bytes: answer.body_bytes,
             kept: 0,
             behind: read.behind,
-            end: self.end.clone(),
+            end,
+            children,
+            lost_place,
             wait: self.pace.wait_after(read, self.calls.clock.now()),
         }
     }

@@ -91,7 +91,8 @@ impl KinesisStream {
     /// The same stream, read by enhanced fan-out instead of by polling.
     ///
     /// Besides the permissions of the [crate](crate) this takes `kinesis:SubscribeToShard` on the consumer and, unless the consumer's ARN is
-    /// given, `kinesis:DescribeStreamConsumer` and `kinesis:RegisterStreamConsumer`. On AWS it needs HTTP/2, which the SDK's default
+    /// given, `kinesis:DescribeStreamConsumer` and `kinesis:RegisterStreamConsumer`. Keep `kinesis:GetShardIterator` and `kinesis:GetRecords`:
+    /// the end of a shard is looked for with them where a subscription does not bring it. On AWS it needs HTTP/2, which the SDK's default
     /// client speaks; a few subscriptions share a connection, and none shares it with requests. If you give the SDK an HTTP client of
     /// your own, they share what that does.
     #[must_use]
@@ -191,6 +192,17 @@ impl StreamSource for KinesisStream {
                 Box::new(SubscriptionStream::open(calls, Arc::clone(reader), shard, start).await?)
             }
         })
+    }
+
+    /// Polls, also a stream that is read by enhanced fan-out: on some servers a subscription to a closed shard never ends.
+    async fn open_closed(
+        &self,
+        shard: &ShardId,
+        start: StartPosition,
+    ) -> Result<Box<dyn RecordStream>, SourceError> {
+        let (calls, shares) = (self.calls.clone(), Arc::clone(&self.shares));
+        let opened = PollingStream::open(calls, shares, shard.clone(), start).await?;
+        Ok(Box::new(opened))
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::model::{ShardId, StreamIdentity};
+use kcl_core::model::{HashKeyRange, ShardId, StreamIdentity};
 use kcl_core::source::{
-    Arrival, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError,
-    SourceErrorKind, StartPosition, StreamSource,
+    Arrival, ChildShard, Fetch, FetchLimit, PageToken, RecordStream, ShardEnd, ShardFilter, ShardPage,
+    SourceError, SourceErrorKind, StartPosition, StreamSource,
 };
 use kcl_core::time::{Clock, ClockExt as _};
 
@@ -40,6 +40,27 @@ pub enum StreamFault {
     Delay(Duration),
     /// The call panics, as a bug of the source's would.
     Panic,
+    /// The answer is incomplete, implausible or contradicts the listing about the end of the shard. Only [`Next`](StreamCall::Next) has one.
+    End(EndFault),
+}
+
+/// What is wrong with an answer about the end of a shard. Each is what some server, or some answer of one, was seen to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndFault {
+    /// It claims the end and shows neither records nor children, whatever the shard holds: GetRecords without iterator and children.
+    Claimed,
+    /// It shows the end with children of another shard.
+    Strangers,
+    /// It shows one child of two.
+    Half,
+    /// It shows the end without its children.
+    WithoutChildren,
+    /// It goes on as if there was no end. A reader of [`open_closed`](StreamSource::open_closed) shows the end without children.
+    Withheld,
+    /// It names the children beside a place to go on, and never ends. A reader of [`open_closed`](StreamSource::open_closed) shows the end
+    /// without children.
+    NamedBeside,
 }
 
 /// Which calls a fault strikes.
@@ -177,6 +198,7 @@ struct Link {
 enum Reply {
     Arrives,
     IsLost,
+    Errs(EndFault),
 }
 
 impl Link {
@@ -186,6 +208,7 @@ impl Link {
         match self.faults.strike(call, shard) {
             None => Ok(Reply::Arrives),
             Some(StreamFault::LoseReply) => Ok(Reply::IsLost),
+            Some(StreamFault::End(fault)) => Ok(Reply::Errs(fault)),
             Some(StreamFault::Fail(kind)) => {
                 Err(SourceError::new(kind, format!("{call:?} was made to fail")))
             }
@@ -199,6 +222,23 @@ impl Link {
     }
 }
 
+impl Link {
+    fn reader(
+        &self,
+        shard: &ShardId,
+        inner: Box<dyn RecordStream>,
+        of_closed: bool,
+    ) -> Box<dyn RecordStream> {
+        Box::new(FaultyRecords {
+            inner,
+            shard: shard.clone(),
+            link: self.clone(),
+            of_closed,
+            lost: None,
+        })
+    }
+}
+
 fn lost(call: StreamCall) -> SourceError {
     SourceError::new(
         SourceErrorKind::Unavailable,
@@ -209,7 +249,7 @@ fn lost(call: StreamCall) -> SourceError {
 impl Reply {
     fn deliver<T>(self, call: StreamCall, answer: Result<T, SourceError>) -> Result<T, SourceError> {
         match self {
-            Self::Arrives => answer,
+            Self::Arrives | Self::Errs(_) => answer,
             Self::IsLost => Err(lost(call)),
         }
     }
@@ -264,12 +304,32 @@ impl<S: StreamSource> StreamSource for FaultyStream<S> {
     ) -> Result<Box<dyn RecordStream>, SourceError> {
         let reply = self.link.cross(StreamCall::Open, Some(shard)).await?;
         let opened = reply.deliver(StreamCall::Open, self.inner.open(shard, start).await)?;
-        Ok(Box::new(FaultyRecords {
-            inner: opened,
-            shard: shard.clone(),
-            link: self.link.clone(),
-            lost: None,
-        }))
+        Ok(self.link.reader(shard, opened, false))
+    }
+
+    async fn open_closed(
+        &self,
+        shard: &ShardId,
+        start: StartPosition,
+    ) -> Result<Box<dyn RecordStream>, SourceError> {
+        let reply = self.link.cross(StreamCall::Open, Some(shard)).await?;
+        let opened = self.inner.open_closed(shard, start).await;
+        let opened = reply.deliver(StreamCall::Open, opened)?;
+        Ok(self.link.reader(shard, opened, true))
+    }
+}
+
+/// How long a reader that brings nothing asks to wait.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// A child of another shard, for all hash keys.
+fn stranger() -> ChildShard {
+    #[expect(clippy::expect_used, reason = "the ids are valid")]
+    let id = |id: &str| ShardId::new(id).expect("a valid id");
+    ChildShard {
+        id: id("shardId-000000999999"),
+        parents: [id("shardId-000000999998")].into(),
+        hash_range: HashKeyRange::WHOLE,
     }
 }
 
@@ -277,11 +337,34 @@ struct FaultyRecords {
     inner: Box<dyn RecordStream>,
     shard: ShardId,
     link: Link,
+    /// Whether it is a reader of [`StreamSource::open_closed`].
+    of_closed: bool,
     /// What the source answered and the caller has not received.
     lost: Option<Fetch>,
 }
 
 impl FaultyRecords {
+    /// The answer with this mistake about the end of the shard.
+    fn mistaken(&self, mut fetch: Fetch, fault: EndFault) -> Fetch {
+        let Some(mut end) = fetch.end.take() else {
+            return fetch;
+        };
+        let hides = !self.of_closed;
+        match fault {
+            EndFault::Withheld if hides => fetch.wait = fetch.wait.max(IDLE),
+            EndFault::NamedBeside if hides => {
+                fetch.children = end.children;
+                fetch.wait = fetch.wait.max(IDLE);
+            }
+            EndFault::Half => {
+                end.children.truncate(1);
+                fetch.end = Some(end);
+            }
+            _ => fetch.end = Some(ShardEnd::default()),
+        }
+        fetch
+    }
+
     /// What a source would answer that goes on from the last fetch received: the lost one, as far as the limit allows.
     fn repeat(&mut self, limit: FetchLimit) -> Option<Fetch> {
         let mut fetch = self.lost.take()?;
@@ -290,8 +373,13 @@ impl FaultyRecords {
             let rest = fetch.records.split_off(most);
             self.lost = Some(Fetch {
                 records: rest,
+                bytes: fetch.bytes,
+                kept: fetch.kept,
+                behind: fetch.behind,
+                wait: fetch.wait,
                 end: fetch.end.take(),
-                ..fetch
+                children: std::mem::take(&mut fetch.children),
+                lost_place: None,
             });
             fetch.wait = Duration::ZERO;
         }
@@ -331,15 +419,25 @@ impl RecordStream for FaultyRecords {
         arrival: &dyn Arrival,
     ) -> Result<Fetch, SourceError> {
         let reply = self.link.cross(StreamCall::Next, Some(&self.shard)).await?;
+        if let Reply::Errs(EndFault::Claimed | EndFault::Strangers) = reply {
+            let is_claim = reply == Reply::Errs(EndFault::Claimed);
+            let children = if is_claim { Vec::new() } else { vec![stranger()] };
+            return Ok(Fetch {
+                end: Some(ShardEnd { children }),
+                wait: IDLE,
+                ..Fetch::default()
+            });
+        }
         if self.lost.is_none() {
             let fetch = self.inner.next_announced(limit, arrival).await?;
-            if reply == Reply::Arrives {
-                return Ok(fetch);
+            match reply {
+                Reply::Arrives => return Ok(fetch),
+                Reply::Errs(fault) => return Ok(self.mistaken(fetch, fault)),
+                Reply::IsLost => self.lost = Some(fetch),
             }
-            self.lost = Some(fetch);
         }
         match reply {
-            Reply::Arrives => self.repeat(limit).ok_or_else(|| lost(StreamCall::Next)),
+            Reply::Arrives | Reply::Errs(_) => self.repeat(limit).ok_or_else(|| lost(StreamCall::Next)),
             Reply::IsLost => Err(lost(StreamCall::Next)),
         }
     }

@@ -285,7 +285,8 @@ fn shards_that_may_not_be_listed_are_asked_for_ever_less_often() {
         fleet.sleep(600 * SECOND).await;
         let struck = |name| fleet.source_faults(name).struck(StreamCall::Shards);
         let calls: u64 = MEMBERS.into_iter().map(struck).sum();
-        assert!((10..=30).contains(&calls), "{calls}");
+        // Beside the leader's syncs, each worker looks for its idle shards, ever less often as well.
+        assert!((10..=50).contains(&calls), "{calls}");
     });
 }
 
@@ -310,9 +311,10 @@ fn an_upkeep_that_fails_costs_no_more_than_an_audit_and_is_finished_later() {
         };
         let before = listings();
         fleet.sleep(300 * SECOND).await;
-        // Each audit lists the shards for the sync, and again for the upkeep.
+        // Each audit lists the shards for the sync, and again for the upkeep. Each worker looks for its idle shards once in ten seconds.
         let calls = listings() - before;
-        assert!((10..=24).contains(&calls), "{calls}");
+        let idle = 31 * MEMBERS.len() as u64;
+        assert!((10..=24 + idle).contains(&calls), "{calls}");
         let parent = LeaseKey::single_stream(&shards[0]);
         assert!(keys(&fleet, Lease::is_ended).contains(&parent));
         MEMBERS.iter().for_each(|name| fleet.store_faults(name).clear());

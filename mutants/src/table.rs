@@ -98,6 +98,16 @@ pub fn table() -> Vec<Entry> {
             "with manual checkpoints, what a processor has collected at the end of a shard is lost",
         ),
         entry(
+            Mutant::EndWithoutChildrenBelieved,
+            &[CheckpointNotAhead, NoRecordLost, InOrder],
+            "an open shard is never read again after one incomplete answer",
+        ),
+        entry(
+            Mutant::GapNotCounted,
+            &[NoRecordLost],
+            "retention takes records and nobody is told",
+        ),
+        entry(
             Mutant::ResumeAtCheckpoint,
             &[InOrder],
             "a record is processed again without need",

@@ -1,6 +1,7 @@
 //! Stores the end of a shard: the children's leases first, then the end. It can be repeated from any point.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::consumer::ownership::{Ownership, Written};
@@ -10,22 +11,24 @@ use crate::lease::{Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError};
 use crate::lifecycle::ConsumerEvent;
 use crate::model::{LeaseKey, ShardId, WorkerId};
 use crate::shard_sync::{
-    ChildPlan, Family, InvalidShardEnd, ShardGraph, children_from_listing, plan_children,
+    ChildPlan, Family, InvalidShardEnd, ShardGraph, children_from_listing, is_replaced, plan_children,
 };
-use crate::source::{ShardEnd, ShardFilter, SourceError, SourceErrorKind};
-use crate::time::ClockExt as _;
+use crate::source::ShardEnd;
+use crate::streams::ListingError;
+use crate::time::{ClockExt as _, Moment};
 
 /// How long to wait before a step that could not be taken is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long one page of a listing may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long listings must show other shards in the place of a shard without children: what is resharded now may be listed a moment later.
+const REPLACED_FOR: Duration = Duration::from_secs(5);
 
 /// Goes on until the end is stored, the lease is lost, or it is to be given up while the end cannot be stored.
 /// The shard is held meanwhile, and the reason is said once.
 pub(crate) async fn store_end(own: &Ownership, end: &ShardEnd) -> ConsumerEvent {
     let mut said = None;
+    let mut replaced = None;
     loop {
-        let obstacle = match try_to_store(own, end).await {
+        let obstacle = match try_to_store(own, end, &mut replaced).await {
             Ok(Step::Done(event)) => return event,
             Ok(Step::Wait(obstacle)) => obstacle,
             Err(error) => Causes(&error).to_string(),
@@ -51,20 +54,28 @@ enum Step {
 enum EndError {
     #[error("the lease store did not answer")]
     Store(#[from] StoreError),
-    #[error("the shards cannot be listed")]
-    Source(#[from] SourceError),
+    #[error(transparent)]
+    Listing(#[from] ListingError),
     #[error("the source tells children that do not fit the shard")]
     Invalid(#[from] InvalidShardEnd),
 }
 
-async fn try_to_store(own: &Ownership, end: &ShardEnd) -> Result<Step, EndError> {
+/// `replaced` is since when other shards are listed in the place of this one, which has no children.
+async fn try_to_store(
+    own: &Ownership,
+    end: &ShardEnd,
+    replaced: &mut Option<Moment>,
+) -> Result<Step, EndError> {
     let row = own.row();
     let mut end = end.clone();
-    let mut listing = None;
+    let (mut listing, mut is_listed) = (None, false);
     loop {
         let mut family = read_family(own, &row, &end).await?;
         if family.has_orphans() || end.children.is_empty() {
-            let graph = listing.insert(list(own).await?);
+            let graph = match &listing {
+                Some(graph) => graph,
+                None => listing.insert(list(own).await?),
+            };
             family.unlisted.retain(|shard| !graph.contains(shard));
         } else {
             family.unlisted.clear();
@@ -73,16 +84,29 @@ async fn try_to_store(own: &Ownership, end: &ShardEnd) -> Result<Step, EndError>
             leased: &family.leased,
             unlisted: &family.unlisted,
         };
-        match plan_children(&row, &end, known, own_children(own))? {
+        let plan = match plan_children(&row, &end, known, own_children(own)) {
+            // The listing may know better.
+            Err(_) if !is_listed => {
+                end = ShardEnd::default();
+                continue;
+            }
+            plan => plan?,
+        };
+        match plan {
             ChildPlan::Create { leases, children } => {
                 return create_and_end(own, leases, children, family.mine).await;
             }
             ChildPlan::LookUp => match &listing {
                 Some(graph) => {
                     end = children_from_listing(graph, &row.shard);
-                    if end.children.is_empty() {
-                        return Ok(Step::Wait("nobody tells what the shard became".to_owned()));
+                    is_listed = true;
+                    if !end.children.is_empty() {
+                        continue;
                     }
+                    if is_replaced_for_long(own, graph, &row, replaced) {
+                        return create_and_end(own, Vec::new(), BTreeSet::new(), BTreeSet::new()).await;
+                    }
+                    return Ok(Step::Wait("no listing shows what the shard became".to_owned()));
                 }
                 None => return Ok(Step::Wait("the shards are not listed yet".to_owned())),
             },
@@ -93,6 +117,22 @@ async fn try_to_store(own: &Ownership, end: &ShardEnd) -> Result<Step, EndError>
             }
         }
     }
+}
+
+/// Whether listings have shown for a while that other shards, which are read on their own, took the place of this one.
+fn is_replaced_for_long(
+    own: &Ownership,
+    graph: &ShardGraph,
+    row: &Lease,
+    replaced: &mut Option<Moment>,
+) -> bool {
+    let now = own.services.clock.now();
+    *replaced = is_replaced(graph, &row.shard).then(|| replaced.unwrap_or(now));
+    let is_so = replaced.is_some_and(|since| now.saturating_since(since) >= REPLACED_FOR);
+    if is_so {
+        tracing::info!(lease = %own.key, "the shard has no children; open shards without parents took its place");
+    }
+    is_so
 }
 
 /// Which relatives have a lease, and which of the co-parents have none.
@@ -135,20 +175,10 @@ async fn read_family(own: &Ownership, row: &Lease, end: &ShardEnd) -> Result<Rel
     Ok(relatives)
 }
 
-async fn list(own: &Ownership) -> Result<ShardGraph, SourceError> {
-    let (mut shards, mut page) = (Vec::new(), None);
-    loop {
-        let call = own.stream.source.shards(ShardFilter::All, page);
-        let answer = own.services.clock.timeout(PAGE_TIMEOUT, call).await;
-        let answer = answer.unwrap_or_else(|elapsed| {
-            Err(SourceError::new(SourceErrorKind::Unavailable, "no answer in time").with_source(elapsed))
-        })?;
-        shards.extend(answer.shards);
-        page = answer.next;
-        if page.is_none() {
-            return Ok(ShardGraph::new(shards));
-        }
-    }
+/// A listing that is shared with the other shards of the stream, and at most a second old.
+async fn list(own: &Ownership) -> Result<Arc<ShardGraph>, ListingError> {
+    let (stream, clock) = (&own.stream, &own.services.clock);
+    stream.listing.recent(&*stream.source, &**clock).await
 }
 
 /// The worker that ends a shard begins with its children at once, as far as its limit allows.

@@ -1,5 +1,7 @@
 //! Reads a shard ahead of its processor, within bounds.
 
+mod ends;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,17 +10,19 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::budget::{Account, Appetite, Held};
+use crate::consumer::end_watch::EndWatch;
 use crate::consumer::ownership::Ownership;
 use crate::consumer::parts::{Fetched, Landing, Part, Parts, wait_for_room};
+use crate::consumer::place::ReadingPlace;
 use crate::consumer::start::Start;
-use crate::consumer::unpack::{Done, Unpacker, leave_out_done};
+use crate::consumer::unpack::{Unpacker, leave_out_done};
 use crate::error::Causes;
 use crate::lifecycle::{Answer, Backlog, WaitReason};
 use crate::metrics::FetchOutcome;
-use crate::model::Record;
+use crate::model::{Gap, Record};
 use crate::processor::backoff;
 use crate::rng::Rng;
-use crate::source::{Fetch, FetchLimit, RecordStream, SourceError, SourceErrorKind, StartPosition};
+use crate::source::{Fetch, FetchLimit, RecordStream, SourceError, SourceErrorKind};
 use crate::streams::OpenStream;
 use crate::task::{Place, TaskPolicy};
 use crate::time::{Clock, ClockExt as _, Moment};
@@ -31,8 +35,11 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
     let fetcher = Fetcher {
         rng: own.services.rng.child("fetch").child(own.key.as_str()),
         own: Arc::clone(own),
-        position: start.position,
-        done: start.done,
+        place: ReadingPlace::new(start),
+        watch: EndWatch::default(),
+        opens_as_usual: false,
+        gap: None,
+        looked: Moment::ZERO,
         stream: None,
         failures: 0,
         account: own.services.budget.open(&own.key),
@@ -55,11 +62,15 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: Start) -> mpsc::Receiv
 struct Fetcher {
     own: Arc<Ownership>,
     rng: Rng,
-    /// Where to open the shard when there is no stream.
-    position: StartPosition,
+    place: ReadingPlace,
+    watch: EndWatch,
+    /// Whether a closed shard is opened as any other, since the rights for more are missing.
+    opens_as_usual: bool,
+    /// What retention may have taken before the records that are handed on next.
+    gap: Option<Gap>,
+    /// When it last asked a listing because nothing came.
+    looked: Moment,
     stream: Option<Box<dyn RecordStream>>,
-    /// Records up to and including this one were handed on, or are done.
-    done: Option<Done>,
     failures: u32,
     account: Account,
     appetite: Appetite,
@@ -75,6 +86,16 @@ impl Fetcher {
             let Ok(place) = patiently(&*clock, &mut self.stream, sender.reserve()).await else {
                 return;
             };
+            if let Some(end) = self.look_into_end().await {
+                place.send(Fetched {
+                    records: Vec::new().into(),
+                    behind: None,
+                    gap: None,
+                    end: Some(end),
+                    unreadable: None,
+                });
+                return;
+            }
             let own = &self.own;
             let room = async {
                 loop {
@@ -109,7 +130,7 @@ impl Fetcher {
 
     /// Reads once, for as many records as the room is likely to hold. Returns the room that the answer has.
     async fn fetch(&mut self, room: Held) -> Result<(Fetch, Held), SourceError> {
-        let own = &self.own;
+        let own = Arc::clone(&self.own);
         let services = &own.services;
         let most = services.brakes.most(&own.scopes).unwrap_or(u32::MAX);
         let most = most.min(services.settings.max_batch_records);
@@ -117,37 +138,73 @@ impl Fetcher {
         let records = self.appetite.records_for(room.bytes().min(bytes), most);
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => {
-                let source = &own.stream.source;
-                source.open(own.context.shard(), self.position.clone()).await?
-            }
+            None => self.open().await?,
         };
-        let landing = Landing::new(own, &self.account, records, room);
+        let landing = Landing::new(&own, &self.account, records, room);
         let fetch = stream.next_announced(FetchLimit { records }, &landing).await;
         let (room, announced) = landing.into_room();
         // A stream stays usable after an error.
         self.stream = Some(stream);
-        match (fetch, announced) {
-            (Ok(fetch), _) => Ok((fetch, room)),
+        let fetch = match (fetch, announced) {
+            (Ok(fetch), _) => fetch,
             (Err(error), announced) => {
                 if let Some(bytes) = announced {
                     self.appetite.missed(bytes);
                 }
-                Err(error)
+                return Err(error);
             }
+        };
+        if let Err(error) = self.place.check_oldest(&fetch) {
+            self.stream = None;
+            return Err(error);
         }
+        Ok((fetch, room))
+    }
+
+    async fn open(&mut self) -> Result<Box<dyn RecordStream>, SourceError> {
+        let source = &self.own.stream.source;
+        let (shard, position) = (self.own.context.shard(), self.place.position().clone());
+        let opens_closed = self.watch.is_closed() && self.place.is_fixed() && !self.opens_as_usual;
+        let opened = match opens_closed {
+            true => source.open_closed(shard, position).await,
+            false => source.open(shard, position).await,
+        };
+        match &opened {
+            Ok(_) => {
+                self.place.opened();
+                if self.place.is_fixed() {
+                    self.watch.opened();
+                }
+            }
+            Err(error) if error.kind() == SourceErrorKind::Invalid => {
+                if let Some(refused) = self.place.refused() {
+                    tracing::warn!(lease = %self.own.key, %refused, error = %Causes(error),
+                        "the service refuses the position; reading goes on at the oldest record that it keeps");
+                }
+            }
+            Err(_) => {}
+        }
+        opened
+    }
+
+    /// Lets go of the reader at hand. The next one begins at the last record that was handed on.
+    fn reopen(&mut self) {
+        self.stream = None;
+        self.place.back_to_last();
     }
 
     /// Takes in what came, without what is done, and makes the room what that takes: all of it if there is room for all.
-    fn take_in(&mut self, fetch: Fetch, mut room: Held) -> Parts {
+    fn take_in(&mut self, mut fetch: Fetch, mut room: Held) -> Parts {
         let own = Arc::clone(&self.own);
         let services = &own.services;
         let now = services.clock.now();
         own.progress.step(now);
         self.end_failures();
-        if let (StartPosition::Latest, Some(first)) = (&self.position, fetch.records.first()) {
+        if let (None, Some(first)) = (self.place.done(), fetch.records.first()) {
             own.begun_at(first.sequence_number());
         }
+        let gap = self.place.gap_before(&fetch);
+        let named = std::mem::take(&mut fetch.children);
         let (mut taken, mut size) = (fetch.records.len(), total_size(&fetch.records));
         let answer = Answer {
             came: now,
@@ -164,7 +221,7 @@ impl Fetcher {
         }
         let how = services.settings.aggregation;
         let mut records = fetch.records;
-        if let Some(done) = &self.done {
+        if let Some(done) = self.place.done() {
             leave_out_done(&mut records, how, done);
         }
         let outcome = if records.is_empty() {
@@ -183,12 +240,25 @@ impl Fetcher {
             }
         }
         services.brakes.took(&own.scopes, taken, size, now);
-        let begun = self.done.as_ref().map(|done| done.position.clone());
+        let begun = self.place.done().map(|done| done.position.clone());
         if let Some(last) = records.last() {
-            self.done = Some(Done::whole(last.sequence_number().detached()));
+            self.place.handed_on(last.sequence_number());
+        }
+        if !records.is_empty() || is_part {
+            own.brought_records(now);
+            self.watch.brought_records();
+            self.doubt(None);
+        }
+        let end = match is_part {
+            true => None,
+            false => self.judge_end(fetch.end, named),
+        };
+        if let Some(gap) = gap.or_else(|| self.place.gap_at(end.as_ref())) {
+            self.report_gap(&gap);
+            self.gap = Some(gap);
         }
         let unpacker = Unpacker::new(records, how, own.row().hash_range, begun);
-        Parts::new(unpacker, room, answer).with(fetch.behind, fetch.end, is_part)
+        Parts::new(unpacker, room, answer).with(fetch.behind, end, is_part)
     }
 
     /// Hands the parts of an answer to the consumer. Breaks where nothing is read after them, or nothing more is wanted.
@@ -216,7 +286,10 @@ impl Fetcher {
                     Some(patiently(clock, &mut self.stream, room).await)
                 }
             };
-            let part = parts.next(room);
+            let mut part = parts.next(room);
+            if !part.fetched.records.is_empty() {
+                part.fetched.gap = self.gap.take();
+            }
             self.report(&part);
             own.with_backlog(|backlog| backlog.fetched(self.number, part.answer));
             let (ends, is_last) = (part.ends(), part.is_last);
@@ -278,10 +351,10 @@ impl Fetcher {
             self.appetite.learn(1, Appetite::of(1, next.size()));
         }
         if let (None, Some(first)) = (fitting.last(), records.first()) {
-            self.position = StartPosition::AtSequence(first.sequence_number().detached());
+            self.place.go_to(first.sequence_number().detached());
             self.stream = None;
         } else if is_part && let Some(last) = fitting.last() {
-            self.position = StartPosition::AtSequence(last.sequence_number().clone());
+            self.place.go_to(last.sequence_number().clone());
             self.stream = None;
         }
         room.set(kept);
@@ -313,7 +386,8 @@ impl Fetcher {
 
     /// Waits after a failure, longer each time.
     async fn recover(&mut self, error: &SourceError, begun: Moment) {
-        let services = &self.own.services;
+        let own = Arc::clone(&self.own);
+        let services = &own.services;
         self.failures = self.failures.saturating_add(1);
         let throttled = error.kind() == SourceErrorKind::Throttled;
         let outcome = if throttled {
@@ -332,6 +406,10 @@ impl Fetcher {
             SourceErrorKind::Throttled | SourceErrorKind::NotFound
         ) {
             self.own.progress.step(services.clock.now());
+        }
+        if error.kind() == SourceErrorKind::Denied && self.watch.is_closed() {
+            self.opens_as_usual = !self.opens_as_usual;
+            self.reopen();
         }
         if error.kind() == SourceErrorKind::NotFound {
             services

@@ -7,6 +7,7 @@
 mod closing;
 pub(crate) mod control;
 mod delivery;
+mod end_watch;
 mod ending;
 mod fetcher;
 mod finishing;
@@ -18,6 +19,7 @@ mod meter;
 mod ownership;
 mod pace;
 mod parts;
+mod place;
 mod shard_consumer;
 mod start;
 mod ticking;

@@ -104,8 +104,10 @@ pub(super) struct State {
     giving_up: bool,
     stored_at: Moment,
     pub(super) tracker: Tracker,
-    /// Where reading began that was to begin at the newest record.
+    /// The first record that came, where reading began without a checkpoint.
     begun_at: Option<SequenceNumber>,
+    /// Since when no record has come.
+    idle_since: Moment,
     meter: Meter,
 }
 
@@ -173,6 +175,7 @@ impl Ownership {
                 stored_at: now,
                 tracker: Tracker::default(),
                 begun_at: None,
+                idle_since: now,
                 meter,
             }),
             backlog: Mutex::new(Backlog::new(now)),
@@ -232,14 +235,25 @@ impl Ownership {
         self.lock().tracker.last_delivered().cloned()
     }
 
-    /// The first record that came when the shard was opened at its newest.
+    /// The first record that came when the shard was opened without a checkpoint.
     pub(crate) fn begun_at(&self, first: &SequenceNumber) {
         self.lock().begun_at.get_or_insert_with(|| first.detached());
     }
 
-    /// Where the shard was begun, if it was opened at its newest record and has brought some: to open it so again would skip them.
+    /// Where the shard was begun, if it was opened without a checkpoint and has brought records: to open it at its newest again would skip them,
+    /// and to open it at its oldest would not show what retention took since.
     pub(crate) fn begun(&self) -> Option<SequenceNumber> {
         self.lock().begun_at.clone()
+    }
+
+    /// The source brought records.
+    pub(crate) fn brought_records(&self, now: Moment) {
+        self.lock().idle_since = now;
+    }
+
+    /// Since when the source has brought no record, however often the shard was opened.
+    pub(crate) fn idle_since(&self) -> Moment {
+        self.lock().idle_since
     }
 
     /// A batch is about to be handed to the processor: nobody else may have been given the lease by now.

@@ -10,6 +10,7 @@ use crate::budget::{Account, Appetite, Held, RECORD, Records};
 use crate::consumer::ownership::Ownership;
 use crate::consumer::unpack::{Misplaced, Unpacked, Unpacker, Unreadable};
 use crate::lifecycle::{Answer, WaitReason};
+use crate::model::Gap;
 use crate::source::{Arrival, ShardEnd};
 use crate::time::ClockExt as _;
 
@@ -24,6 +25,8 @@ const SMALLEST_PART: u64 = 64;
 pub(crate) struct Fetched {
     pub(crate) records: Records,
     pub(crate) behind: Option<Duration>,
+    /// What retention may have taken before the records.
+    pub(crate) gap: Option<Gap>,
     pub(crate) end: Option<ShardEnd>,
     /// What comes next and cannot be read, with the room that its answer takes.
     pub(crate) unreadable: Option<(Unreadable, Arc<Held>)>,
@@ -131,6 +134,7 @@ impl Parts {
             fetched: Fetched {
                 records: Records::held(records, Arc::clone(&self.room), room),
                 behind: self.behind,
+                gap: None,
                 end,
                 unreadable: unreadable.map(|unreadable| (unreadable, Arc::clone(&self.room))),
             },

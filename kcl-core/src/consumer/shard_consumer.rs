@@ -229,6 +229,7 @@ impl ShardConsumer {
                 Some(Fetched {
                     records,
                     behind,
+                    gap,
                     end,
                     unreadable,
                 }) => {
@@ -242,7 +243,8 @@ impl ShardConsumer {
                     own.with_backlog(Backlog::taken);
                     let records = Arc::new(records);
                     let id = own.deliver(Arc::clone(&records));
-                    return Ok((id, RecordBatch::new(records, id.first_number(), behind, own)));
+                    let batch = RecordBatch::new(records, id.first_number(), behind, own);
+                    return Ok((id, batch.with_gap(gap)));
                 }
                 // The fetcher broke: begin again where the last delivered record ended.
                 None => {
@@ -289,7 +291,8 @@ impl ShardConsumer {
         let configured = self.own.services.settings.initial_position;
         let configured = self.own.stream.initial_position.unwrap_or(configured);
         let mut start = start_of(&self.own.row(), &self.wish, configured);
-        if let (StartPosition::Latest, Some(begun)) = (&start.position, self.own.begun()) {
+        // The first record that came stays the first: of LATEST there would be another, and one that retention took is missed.
+        if let (None, Some(begun)) = (&start.done, self.own.begun()) {
             start.position = StartPosition::AtSequence(begun);
         }
         start

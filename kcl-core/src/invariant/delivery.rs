@@ -18,6 +18,10 @@ pub(super) struct Shard {
     /// Every record that was put and that retention has left.
     kept: BTreeSet<RecordPosition>,
     unfinished: BTreeSet<RecordPosition>,
+    /// What retention took unfinished.
+    lost: BTreeSet<RecordPosition>,
+    /// The processes that were told of a gap, until their next batch.
+    told: BTreeSet<Process>,
     delivered: BTreeSet<RecordPosition>,
     ownerships: BTreeMap<FencingToken, Ownership>,
     /// The largest token under which a batch has started, when the first one did, and where.
@@ -45,13 +49,21 @@ impl Shard {
 
     /// How many records went away unfinished.
     pub(super) fn trim(&mut self, oldest: Option<&RecordPosition>) -> u64 {
-        let Some(oldest) = oldest else {
-            self.kept.clear();
-            return std::mem::take(&mut self.unfinished).len() as u64;
+        let split = |records: &mut BTreeSet<RecordPosition>| match oldest {
+            Some(oldest) => records.split_off(oldest),
+            None => BTreeSet::new(),
         };
-        self.kept = self.kept.split_off(oldest);
-        let left = self.unfinished.split_off(oldest);
-        std::mem::replace(&mut self.unfinished, left).len() as u64
+        self.kept = split(&mut self.kept);
+        let left = split(&mut self.unfinished);
+        let mut lost = std::mem::replace(&mut self.unfinished, left);
+        let count = lost.len() as u64;
+        self.lost.append(&mut lost);
+        count
+    }
+
+    /// The process is told that records may be missing before its next batch.
+    pub(super) fn gap_told(&mut self, process: &Process) {
+        self.told.insert(Process::clone(process));
     }
 
     pub(super) fn unfinished(&self) -> Option<&RecordPosition> {
@@ -122,6 +134,8 @@ impl Shard {
             ));
         };
         own.check_order(shard, records, &self.kept)?;
+        let is_told = self.told.remove(process);
+        own.check_gap(shard, records, &self.lost, is_told)?;
         if let Some(first) = records.first() {
             own.next = Bound::Included(first.clone());
             own.may_go_back = false;
@@ -231,6 +245,34 @@ fn done(unfinished: &mut BTreeSet<RecordPosition>, records: &[RecordPosition]) -
 }
 
 impl Ownership {
+    /// Checks that whoever goes on behind records that retention took is told so. Who begins a shard cannot know what was there before.
+    fn check_gap(
+        &self,
+        shard: &LeaseKey,
+        records: &[RecordPosition],
+        lost: &BTreeSet<RecordPosition>,
+        is_told: bool,
+    ) -> Result<(), Violation> {
+        let Some(first) = records.first() else {
+            return Ok(());
+        };
+        let goes_on = match &self.next {
+            Bound::Included(next) => next < first,
+            Bound::Excluded(done) => done < first,
+            Bound::Unbounded => false,
+        };
+        if is_told || !goes_on {
+            return Ok(());
+        }
+        let left_out = lost
+            .range((self.next.clone(), Bound::Excluded(first.clone())))
+            .next();
+        Invariant::NoRecordLost.check(left_out.is_none(), || {
+            let process = &self.process;
+            format!("{process} starts a batch of {shard} at {first} and was not told that retention took {left_out:?}")
+        })
+    }
+
     fn check_order(
         &self,
         shard: &LeaseKey,

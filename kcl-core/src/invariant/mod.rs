@@ -73,6 +73,13 @@ pub enum Observation {
         /// The oldest record that is left; `None` when none is.
         oldest: Option<RecordPosition>,
     },
+    /// A batch comes with the word that retention may have taken records before it. Seen before the batch starts.
+    GapTold {
+        /// The process that is given the batch.
+        process: Process,
+        /// The shard.
+        shard: LeaseKey,
+    },
     /// A lease row was changed: the store accepted the change.
     Written(Box<Written>),
     /// Somebody took a lease row away who is no worker and keeps no rules, such as an operator by hand.
@@ -260,6 +267,10 @@ impl Checker {
             }
             Observation::Trimmed { shard, oldest } => {
                 self.tally.trimmed_unfinished += self.shard(shard).trim(oldest.as_ref());
+                Ok(())
+            }
+            Observation::GapTold { process, shard } => {
+                self.shard(shard).gap_told(process);
                 Ok(())
             }
             Observation::Written(written) => self.written(written),

@@ -30,7 +30,7 @@ pub(super) fn incarnation(process: &str) -> Incarnation {
 
 /// A small fleet: makes observations of what well-behaved workers do, so that a test can add what one must not do.
 /// A process `a` runs the worker `a`, and `a2` is another process with the same worker id.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Story {
     pub(super) checker: Checker,
     rows: BTreeMap<LeaseKey, Lease>,
@@ -241,6 +241,25 @@ fn a_quiet_life_breaks_nothing_and_is_counted() {
 fn a_record_that_nobody_processed_is_lost() {
     let (story, _) = Story::with_five_done("a");
     breaks(story.checker.at_rest(), Invariant::NoRecordLost);
+}
+
+#[test]
+fn a_gap_must_be_told() {
+    let (mut story, token) = Story::with_five_done("a");
+    let oldest = Some(at(7));
+    let trimmed = Observation::Trimmed {
+        shard: key(0),
+        oldest,
+    };
+    story.see(trimmed).unwrap();
+    let mut silent = story.clone();
+    breaks(silent.batch("a", 1, 0, token, 7..=8), Invariant::NoRecordLost);
+    let told = Observation::GapTold {
+        process: "a".into(),
+        shard: key(0),
+    };
+    story.see(told).unwrap();
+    story.batch("a", 1, 0, token, 7..=8).unwrap();
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //!
 //! Plain values with their rules. Nothing here reads a clock, does IO or knows of a task.
 
+mod gap;
 mod hash_range;
 mod ids;
 mod position;
 mod record;
 mod sequence;
 
+pub use gap::Gap;
 pub use hash_range::{HashKeyRange, InvalidHashKeyRange};
 pub use ids::{
     ApplicationName, Incarnation, InvalidName, LeaseKey, ShardId, StreamIdentity, StreamKey, WorkerId,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::budget::Records;
 use crate::lease::StoreError;
-use crate::model::{Record, RecordPosition};
+use crate::model::{Gap, Record, RecordPosition};
 use crate::time::BoxFuture;
 
 /// Records of one shard, in order. A clone is cheap, and a part shares the records of the whole.
@@ -30,6 +30,7 @@ pub struct RecordBatch {
     from: usize,
     to: usize,
     behind: Option<Duration>,
+    gap: Option<Gap>,
     sink: Arc<dyn CheckpointSink>,
 }
 
@@ -56,8 +57,14 @@ impl RecordBatch {
             to: records.len(),
             records,
             behind,
+            gap: None,
             sink,
         }
+    }
+
+    /// The same batch, before which there is this gap.
+    pub(crate) fn with_gap(self, gap: Option<Gap>) -> Self {
+        Self { gap, ..self }
     }
 
     /// A batch that belongs to no shard, for testing a processor without a worker: its checkpoints succeed and store nothing.
@@ -121,6 +128,13 @@ impl RecordBatch {
     /// How far behind the newest record of the shard the batch was when it was fetched, where the source tells.
     pub fn behind(&self) -> Option<Duration> {
         self.behind
+    }
+
+    /// Where retention may have taken records between the batch before and this one: the record at which reading was to go on is gone.
+    ///
+    /// The gap is also counted, logged once, and shown in the status of the lease. A batch that comes again brings its gap again.
+    pub fn gap(&self) -> Option<&Gap> {
+        self.gap.as_ref().filter(|_| self.from == 0)
     }
 
     /// The bytes of all payloads.

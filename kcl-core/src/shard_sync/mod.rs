@@ -32,5 +32,6 @@ pub use plan::{
     Anomaly, CreateReason, Creation, InitialPosition, Keying, Start, SyncPlan, lease_cover, plan_sync,
 };
 pub use shard_end::{ChildPlan, Family, InvalidShardEnd, children_from_listing, plan_children};
+pub(crate) use shard_end::{check_end, is_replaced};
 pub(crate) use task::{SyncError, SyncReport, SyncRequest, Tools, sync_once};
 pub(crate) use upkeep::{UpkeepReport, keep_up, needs_upkeep};

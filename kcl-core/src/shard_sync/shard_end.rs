@@ -82,7 +82,7 @@ pub fn plan_children(
     if end.children.is_empty() {
         return Ok(ChildPlan::LookUp);
     }
-    check(parent, end)?;
+    check_end(parent, end)?;
     let mut in_order: Vec<&ChildShard> = end.children.iter().collect();
     in_order.sort_by(|a, b| a.id.cmp(&b.id));
     in_order.dedup_by(|a, b| a.id == b.id);
@@ -107,7 +107,8 @@ pub fn plan_children(
     })
 }
 
-fn check(parent: &Lease, end: &ShardEnd) -> Result<(), InvalidShardEnd> {
+/// Checks that these are children of the shard, and that they receive all its hash keys.
+pub(crate) fn check_end(parent: &Lease, end: &ShardEnd) -> Result<(), InvalidShardEnd> {
     let stranger = end
         .children
         .iter()
@@ -169,6 +170,17 @@ pub fn children_from_listing(graph: &ShardGraph, shard: &ShardId) -> ShardEnd {
             })
             .collect(),
     }
+}
+
+/// Whether other shards took the place of this closed shard without being its children: some servers list what a change of the number of
+/// shards makes without parents. Each hash key of the shard belongs to an open shard then, and each of these is read on its own.
+pub(crate) fn is_replaced(graph: &ShardGraph, shard: &ShardId) -> bool {
+    let Some(closed) = graph.get(shard).filter(|shard| shard.closed) else {
+        return false;
+    };
+    let open = graph.in_lineage_order().filter(|other| !other.closed);
+    let ranges = open.map(|other| other.hash_range);
+    graph.children(shard).next().is_none() && uncovered(closed.hash_range, ranges).is_whole()
 }
 
 #[cfg(test)]
@@ -328,6 +340,30 @@ mod tests {
                 parent: id(1),
                 hole: HashKeyRange::new(LOW + 1, u128::MAX).unwrap(),
             })
+        );
+    }
+
+    #[test]
+    fn open_shards_without_parents_replace_a_closed_one() {
+        let listed = |n: u128, parents: &[u128], range: (u128, u128), closed: bool| Shard {
+            id: id(n),
+            parents: parents.iter().copied().map(id).collect(),
+            hash_range: HashKeyRange::new(range.0, range.1).unwrap(),
+            starting_sequence: n.into(),
+            closed,
+        };
+        let whole = (0, u128::MAX);
+        let replaced = |shards: &[Shard]| is_replaced(&ShardGraph::new(shards.iter().cloned()), &id(1));
+        let closed = listed(1, &[], whole, true);
+        let low = listed(2, &[], (0, LOW), false);
+        let high = listed(3, &[], (LOW + 1, u128::MAX), false);
+        assert!(replaced(&[closed.clone(), low.clone(), high.clone()]));
+        assert!(!replaced(&[closed.clone(), low.clone()]), "a hash key is missing");
+        let child = listed(3, &[1], (LOW + 1, u128::MAX), false);
+        assert!(!replaced(&[closed, low.clone(), child]), "it has a child");
+        assert!(
+            !replaced(&[listed(1, &[], whole, false), low, high]),
+            "it is open"
         );
     }
 

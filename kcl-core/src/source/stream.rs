@@ -53,6 +53,26 @@ pub trait StreamSource: Send + Sync + fmt::Debug + 'static {
     /// Dropping the future has no effect.
     async fn open(&self, shard: &ShardId, start: StartPosition)
     -> Result<Box<dyn RecordStream>, SourceError>;
+
+    /// Opens a shard that a listing shows closed, to read what is left of it and to find its end.
+    ///
+    /// The worker calls it when the usual reader brings neither records nor the end. By default it is [`open`](Self::open). A source whose usual
+    /// reader may go on without an end, as a subscription does on some servers, returns one that asks with a request per fetch.
+    ///
+    /// # Errors
+    ///
+    /// Any [`SourceError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    async fn open_closed(
+        &self,
+        shard: &ShardId,
+        start: StartPosition,
+    ) -> Result<Box<dyn RecordStream>, SourceError> {
+        self.open(shard, start).await
+    }
 }
 
 /// One open shard.
@@ -191,7 +211,16 @@ pub struct Fetch {
     /// How far behind the newest record of the shard this fetch is, where the source tells.
     pub behind: Option<Duration>,
     /// Set with the last fetch of a closed shard: there will be no more.
+    ///
+    /// An end with children that fit the shard is believed. One without children is a claim: the worker checks it with a listing and a fresh
+    /// reader, and reads on if it does not hold.
     pub end: Option<ShardEnd>,
+    /// The children of the shard, where the answer names them and does not end the shard. The worker looks for the end sooner, and uses them
+    /// where no listing shows the shard any more.
+    pub children: Vec<ChildShard>,
+    /// The number of the last record before this fetch, where the source looked for that record again and did not find it: retention may have
+    /// taken records between it and the first one of this fetch.
+    pub lost_place: Option<SequenceNumber>,
     /// How long to wait before the next fetch, counted from the start of this one: the pace that the service asks for,
     /// longer when the reader has caught up.
     pub wait: Duration,
@@ -200,7 +229,7 @@ pub struct Fetch {
 /// The end of a closed shard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ShardEnd {
-    /// What the shard became: two after a split, one after a merge. Empty when the source cannot tell.
+    /// What the shard became: two after a split, one after a merge. Empty when the source does not know: then the end is a claim.
     pub children: Vec<ChildShard>,
 }
 

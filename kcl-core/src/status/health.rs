@@ -30,6 +30,8 @@ pub enum Concern {
     Unreachable,
     /// There was no room in the worker's [budget of bytes](Settings::memory_budget) for the [stall timeout](Settings::stall_timeout).
     Starved,
+    /// The shard seems to have ended, and that cannot be confirmed: see [`LeaseStatus::end_in_doubt`]. Reading is tried on.
+    EndInDoubt,
     /// Everything is processed, and the end of the shard could not be stored for the [stall timeout](Settings::stall_timeout).
     EndNotStored,
     /// With [manual checkpoints](crate::settings::Checkpointing::Manual), records that the processor returned from have not been
@@ -39,7 +41,7 @@ pub enum Concern {
 
 impl Concern {
     /// Every concern, the most urgent first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Suspended,
         Self::Stalled,
         Self::SlowCallback,
@@ -47,6 +49,7 @@ impl Concern {
         Self::Failing,
         Self::Unreachable,
         Self::Starved,
+        Self::EndInDoubt,
         Self::EndNotStored,
         Self::NotCheckpointed,
     ];
@@ -62,6 +65,7 @@ impl fmt::Display for Concern {
             Self::Failing => "failing",
             Self::Unreachable => "unreachable",
             Self::Starved => "starved",
+            Self::EndInDoubt => "end in doubt",
             Self::EndNotStored => "end not stored",
             Self::NotCheckpointed => "not checkpointed",
         })
@@ -107,6 +111,7 @@ impl LeaseStatus {
             Concern::Failing => self.failures > 0,
             Concern::Unreachable => self.trouble.is_some_and(is_unreachable),
             Concern::Starved => waits_for(WaitReason::ByteBudget, patience.stall),
+            Concern::EndInDoubt => self.end_in_doubt.is_some(),
             Concern::EndNotStored => {
                 self.state == ConsumerState::StoringEnd && waits_for(WaitReason::Draining, patience.stall)
             }
@@ -193,6 +198,7 @@ mod tests {
     use crate::lifecycle::Behind;
     use crate::model::{Position, ShardId};
     use crate::processor::FencingToken;
+    use crate::status::EndDoubt;
 
     const PATIENCE: Patience = Patience {
         callback: Duration::from_secs(60),
@@ -221,6 +227,8 @@ mod tests {
             failures: 0,
             unreadable: None,
             stalls: 0,
+            end_in_doubt: None,
+            gap: None,
             concern: None,
         }
     }
@@ -287,6 +295,17 @@ mod tests {
         };
         assert_eq!(concern(&lease, 309), None);
         assert_eq!(concern(&lease, 310), Some(Concern::NotCheckpointed));
+    }
+
+    #[test]
+    fn an_end_in_doubt_is_a_concern() {
+        for doubt in [EndDoubt::ListedOpen, EndDoubt::NoEnd, EndDoubt::NotListed] {
+            let lease = LeaseStatus {
+                end_in_doubt: Some(doubt),
+                ..running()
+            };
+            assert_eq!(concern(&lease, 0), Some(Concern::EndInDoubt));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a worker is doing, as a snapshot that tests, health checks and people read alike.
 
+mod end_doubt;
 mod health;
 
 use std::collections::BTreeMap;
@@ -8,11 +9,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use end_doubt::EndDoubt;
 pub use health::Concern;
 pub(crate) use health::{Patience, Survey};
 
 use crate::lifecycle::{Behind, ConsumerState, WaitReason};
-use crate::model::{LeaseKey, Position, RecordPosition, WorkerId};
+use crate::model::{Gap, LeaseKey, Position, RecordPosition, WorkerId};
 use crate::processor::FencingToken;
 use crate::source::SourceErrorKind;
 use crate::time::{Clock, Moment};
@@ -102,6 +104,10 @@ pub struct LeaseStatus {
     pub unreadable: Option<RecordPosition>,
     /// How often in a row the shard was opened anew because its consumer made no progress.
     pub stalls: u32,
+    /// Why it is not known whether the shard has ended, if that is asked and cannot be answered.
+    pub end_in_doubt: Option<EndDoubt>,
+    /// Where reading last went on behind a place that retention had taken in this ownership: records may be missing there.
+    pub gap: Option<Gap>,
     /// What is wrong with the shard, if anything is.
     pub concern: Option<Concern>,
 }
@@ -175,6 +181,16 @@ impl StatusBoard {
             let waiting = waiting();
             std::mem::replace(&mut lease.waiting, waiting) != waiting
         });
+    }
+
+    /// Why it is not known whether the shard has ended; says whether that is news.
+    pub(crate) fn update_end_in_doubt(&self, key: &LeaseKey, doubt: Option<EndDoubt>) -> bool {
+        let mut is_news = false;
+        self.with_lease(key, |lease| {
+            is_news = std::mem::replace(&mut lease.end_in_doubt, doubt) != doubt;
+            is_news
+        });
+        is_news
     }
 
     /// Changes the status of a lease, and says whether that is news.

@@ -8,9 +8,11 @@
 //! reads at the moment is in the registry, in which every lease finds its stream.
 
 mod former;
+mod listing;
 mod registry;
 mod tracker;
 
 pub(crate) use former::FormerStreams;
+pub(crate) use listing::{Listing, ListingError};
 pub(crate) use registry::{OpenStream, Streams};
 pub use tracker::{StreamSet, StreamTracker, TrackedStream};

@@ -10,6 +10,7 @@ use crate::model::{StreamIdentity, StreamKey};
 use crate::monitor::Monitor;
 use crate::shard_sync::{InitialPosition, Keying};
 use crate::source::StreamSource;
+use crate::streams::listing::SharedListing;
 use crate::time::Moment;
 
 /// For how long a stream that was seen to be there is read on while one of its shards is not found. Whoever does not find it
@@ -24,6 +25,8 @@ pub(crate) struct OpenStream {
     pub(crate) keying: Keying,
     /// Where to start, where that is said for this stream.
     pub(crate) initial_position: Option<InitialPosition>,
+    /// What its readers share to see whether their shards are closed.
+    pub(crate) listing: SharedListing,
     belief: Mutex<Belief>,
 }
 
@@ -53,6 +56,7 @@ impl OpenStream {
             identity,
             keying,
             initial_position,
+            listing: SharedListing::default(),
             belief: Mutex::default(),
         }
     }

@@ -305,6 +305,8 @@ impl Grants {
             failures: 0,
             unreadable: None,
             stalls: 0,
+            end_in_doubt: None,
+            gap: None,
             concern: None,
         };
         self.services.board.update(|board| {

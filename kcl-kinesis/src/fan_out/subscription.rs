@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::types::{SubscribeToShardEvent, SubscribeToShardEventStream};
 use kcl_core::model::{Record, SequenceNumber, ShardId};
 use kcl_core::rng::Rng;
-use kcl_core::source::{
-    Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind, StartPosition,
-};
+use kcl_core::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, StartPosition};
 use kcl_core::time::{ClockExt as _, Moment, Timestamp};
 
 use crate::calls::{Calls, Events};
@@ -19,14 +17,14 @@ use crate::errors::{Failure, RESOURCE_IN_USE, RESOURCE_NOT_FOUND};
 use crate::fan_out::consumer::FanOutReader;
 use crate::fan_out::lines::LineUser;
 use crate::fan_out::timing::Ended;
-use crate::polling::fixed;
+use crate::polling::{NEAR_RETENTION, fixed};
 
 /// An open subscription.
 struct Subscription {
     events: Events,
     /// When it is replaced.
     until: Moment,
-    /// Whether it has brought anything.
+    /// Whether it has brought an event.
     spoke: bool,
     _line: LineUser,
 }
@@ -63,6 +61,10 @@ pub(crate) struct SubscriptionStream {
     /// Where the last event ended, which advances without records, too.
     continuation: Option<SequenceNumber>,
     delivered: Option<SequenceNumber>,
+    /// When the last event came, and how far behind it was.
+    heard: Option<(Moment, Duration)>,
+    /// The last record delivered, while the service has been asked for it and has not answered with any.
+    sought: Option<SequenceNumber>,
     subscription: Option<Subscription>,
     rest: Option<Rest>,
     end: Option<ShardEnd>,
@@ -86,6 +88,8 @@ impl SubscriptionStream {
             start,
             continuation: None,
             delivered: None,
+            heard: None,
+            sought: None,
             subscription: None,
             rest: None,
             end: None,
@@ -95,22 +99,38 @@ impl SubscriptionStream {
         Ok(opened)
     }
 
+    /// Where to go on: behind the last event, or at the last record, which is left out, where retention may have come near that place. If the
+    /// record does not come then, it is gone, and others may be.
+    fn place(&self) -> StartPosition {
+        let now = self.calls.clock.now();
+        let is_young = |(heard, behind): (Moment, Duration)| {
+            now.saturating_since(heard).saturating_add(behind) < NEAR_RETENTION
+        };
+        match (&self.continuation, &self.delivered) {
+            (Some(ended), Some(last)) if ended > last && self.heard.is_some_and(is_young) => {
+                StartPosition::AfterSequence(ended.clone())
+            }
+            (_, Some(last)) => StartPosition::AtSequence(last.clone()),
+            (Some(ended), None) => StartPosition::AfterSequence(ended.clone()),
+            (None, None) => self.start.clone(),
+        }
+    }
+
     /// Subscribes, from where the last event ended, as soon as that is allowed. Returns the service's time.
     async fn subscribe(&mut self) -> Result<Timestamp, SourceError> {
         let turn = self.reader.turns.next(&self.shard);
         self.calls.clock.sleep_until(turn).await;
         let consumer = self.reader.consumer_arn(&self.calls, &mut self.rng).await?;
         self.consumer.clone_from(&consumer);
-        let start = match &self.continuation {
-            Some(continuation) => StartPosition::AfterSequence(continuation.clone()),
-            None => self.start.clone(),
-        };
+        let start = self.place();
         let (client, line) = self.reader.lines.free();
         let subscribed = self
             .calls
             .subscribe(&client, &consumer, &self.shard, &start)
             .await;
         let (events, made) = subscribed.map_err(|failure| self.failed(failure))?;
+        let is_sought = matches!(start, StartPosition::AtSequence(_));
+        self.sought = self.delivered.clone().filter(|_| is_sought);
         let now = self.calls.clock.now();
         self.reader.turns.opened(&self.shard, now);
         self.subscription = Some(Subscription {
@@ -140,6 +160,7 @@ impl SubscriptionStream {
             let request = self.calls.subscription_request(&self.shard);
             let event = match received {
                 Ok(Ok(event)) => event,
+                // It is not asked again: after an error it brings another, or nothing.
                 Ok(Err(error)) => {
                     let failure = request.broken(error);
                     return Err(self.failed(failure));
@@ -154,8 +175,8 @@ impl SubscriptionStream {
                     open.spoke = true;
                     return Ok(Some(event));
                 }
-                // Something new that the service tells, which is life all the same.
-                Some(_) => open.spoke = true,
+                // Something new that the service tells.
+                Some(_) => {}
                 None if open.spoke => return Ok(None),
                 None => {
                     let failure = request.ended_unheard();
@@ -192,28 +213,38 @@ impl SubscriptionStream {
             body_bytes,
             ..
         } = answer;
-        // Children beside a place to go on would be news of a closed shard that has more to read.
-        let ended = continuation.is_none() && !children.is_empty();
-        if continuation.is_none() && !ended {
-            let message = format!(
-                "an event of {} of the stream {} has neither a place to go on nor children",
-                self.shard,
-                self.calls.stream_name()
-            );
-            return Err(SourceError::new(SourceErrorKind::Invalid, message));
-        }
+        // A continuation before what came already, or at zero, is no place to go on.
+        let is_place = |number: &SequenceNumber| {
+            let least = self.delivered.clone().unwrap_or(SequenceNumber::from(1));
+            *number >= least
+        };
+        let has_ended = continuation.is_none();
+        let continuation = continuation.filter(is_place);
+        let first = records.first().map(Record::sequence_number);
+        let lost_place = match first.is_some() || has_ended {
+            true => self.sought.take().filter(|sought| first != Some(sought)),
+            false => None,
+        };
         if let Some(delivered) = &self.delivered {
             records.retain(|record| record.sequence_number() > delivered);
         }
         if let Some(last) = records.last().map(Record::sequence_number) {
             self.delivered = Some(last.detached());
         }
+        self.heard = Some((self.calls.clock.now(), behind.unwrap_or_default()));
         self.continuation = continuation.or(self.continuation.take());
+        let (end, children) = match has_ended {
+            // Without children it is a claim. Whoever doubts it asks again.
+            true => (Some(ShardEnd { children }), Vec::new()),
+            false => (None, children),
+        };
         Ok(Fetch {
             records,
             bytes: body_bytes,
             behind,
-            end: ended.then_some(ShardEnd { children }),
+            end,
+            children,
+            lost_place,
             ..Fetch::default()
         })
     }
@@ -234,12 +265,14 @@ impl SubscriptionStream {
                         bytes,
                         kept: 0,
                         end: fetch.end.take(),
+                        children: std::mem::take(&mut fetch.children),
+                        lost_place: None,
                         ..fetch
                     },
                 });
             }
         } else if let Some(end) = &fetch.end {
-            self.end = Some(end.clone());
+            self.end = Some(end.clone()).filter(|end| !end.children.is_empty());
             self.close(Ended::InOrder);
         }
         fetch
@@ -325,6 +358,8 @@ mod tests {
             start: StartPosition::TrimHorizon,
             continuation: None,
             delivered: None,
+            heard: None,
+            sought: None,
             subscription: None,
             rest: None,
             end: None,
@@ -407,23 +442,50 @@ mod tests {
     #[tokio::test]
     async fn children_end_the_shard_only_where_there_is_no_place_to_go_on() {
         let rows = [
-            ("7", Some(vec![child()]), false),
-            ("7", Some(Vec::new()), false),
-            ("7", None, false),
-            ("", Some(vec![child()]), true),
+            ("7", Some(vec![child()]), None, 1),
+            ("7", None, None, 0),
+            ("", Some(vec![child()]), Some(1), 0),
+            // A claim, which is not kept.
+            ("", Some(Vec::new()), Some(0), 0),
+            ("", None, Some(0), 0),
         ];
-        for (continuation, children, ends) in rows {
+        for (continuation, children, end, named) in rows {
             let mut reader = reader();
             let fetch = reader.take_in(event(1..=2, continuation, children)).unwrap();
             let fetch = reader.part(fetch, FetchLimit { records: 2 });
-            assert_eq!((fetch.end.is_some(), reader.end.is_some()), (ends, ends));
+            let count = |end: &ShardEnd| end.children.len();
+            assert_eq!(
+                (fetch.end.as_ref().map(count), fetch.children.len()),
+                (end, named)
+            );
+            assert_eq!(reader.end.is_some(), end == Some(1));
+            assert_eq!(reader.delivered, Some("2".parse().unwrap()));
         }
-        for children in [None, Some(Vec::new())] {
-            let mut reader = reader();
-            let failed = reader.take_in(event(1..=2, "", children)).unwrap_err();
-            assert_eq!(failed.kind(), SourceErrorKind::Invalid, "{failed}");
-            assert_eq!((reader.delivered, reader.continuation), (None, None));
-        }
+    }
+
+    #[tokio::test]
+    async fn continuation_that_leads_back_is_no_place() {
+        let mut reader = reader();
+        // As LocalStack says while nothing was read.
+        reader.take_in(event(1..=0, "0", None)).unwrap();
+        assert_eq!(reader.place(), StartPosition::TrimHorizon);
+        reader.take_in(event(3..=4, "0", None)).unwrap();
+        assert_eq!(reader.place(), StartPosition::AtSequence("4".parse().unwrap()));
+        reader.take_in(event(5..=5, "2", None)).unwrap();
+        assert_eq!(reader.place(), StartPosition::AtSequence("5".parse().unwrap()));
+        reader.take_in(event(6..=6, "9", None)).unwrap();
+        assert_eq!(reader.place(), StartPosition::AfterSequence("9".parse().unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_continuation_gives_way_to_the_last_record() {
+        let mut reader = reader();
+        reader.take_in(event(1..=6, "9", None)).unwrap();
+        tokio::time::advance(NEAR_RETENTION).await;
+        assert_eq!(reader.place(), StartPosition::AtSequence("6".parse().unwrap()));
+        reader.sought = Some("6".parse().unwrap());
+        let fetch = reader.take_in(event(8..=8, "9", None)).unwrap();
+        assert_eq!(fetch.lost_place, Some("6".parse().unwrap()));
     }
 
     #[tokio::test]

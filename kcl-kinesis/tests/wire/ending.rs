@@ -1,9 +1,9 @@
 //! The end of a shard, and what looks like it.
 
-use kcl_core::source::{SourceErrorKind, StartPosition, StreamSource as _};
+use kcl_core::source::{ShardEnd, SourceErrorKind, StartPosition, StreamSource as _};
 use serde_json::{Value, json};
 
-use crate::server::{Server, error, iterator, next, ok, record, records, shard};
+use crate::server::{Server, error, iterator, next, numbers, ok, record, records, shard};
 
 fn child(id: u32, parents: &[&str], start: &str, end: &str) -> Value {
     json!({
@@ -39,17 +39,60 @@ async fn no_next_iterator_ends_the_shard_with_its_last_records_and_children() {
     assert_eq!(server.asked(), [], "an ended shard is asked no more");
 }
 
+/// An answer without its members, of an open shard: the same iterator is asked again.
 #[tokio::test(start_paused = true)]
-async fn an_end_without_children_is_an_end_whose_children_are_unknown() {
-    for children in [
-        json!({ "Records": [] }),
-        json!({ "Records": [], "ChildShards": [] }),
+async fn incomplete_answer_is_asked_for_again() {
+    for incomplete in [
+        json!({}),
+        json!({ "Records": [], "NextShardIterator": null, "ChildShards": [], "MillisBehindLatest": 0 }),
     ] {
-        let server = Server::with([iterator("i0"), ok(children)]);
+        let server = Server::with([
+            iterator("i0"),
+            records(&[1], "i1"),
+            ok(incomplete),
+            records(&[2], "i2"),
+            records(&[3], "i3"),
+        ]);
         let mut reader = server.open(StartPosition::TrimHorizon).await;
-        let end = next(&mut reader).await.unwrap().end.unwrap();
-        assert_eq!(end.children, []);
+        assert_eq!(numbers(&mut reader).await, ["1"]);
+        let fetch = next(&mut reader).await.unwrap();
+        assert_eq!((fetch.records.len(), fetch.end), (1, None));
+        assert_eq!(numbers(&mut reader).await, ["3"]);
+        assert_eq!(server.trace(), ["TRIM_HORIZON", "i0", "i1", "i1", "i2"]);
     }
+}
+
+/// An answer with records that shows no place to go on is none to go by: the next read goes on at the last record.
+#[tokio::test(start_paused = true)]
+async fn answer_with_records_is_no_claim() {
+    let server = Server::with([
+        iterator("i0"),
+        ok(json!({ "Records": [record(1)] })),
+        iterator("j0"),
+        records(&[1, 2], "j1"),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    let fetch = next(&mut reader).await.unwrap();
+    assert_eq!((fetch.records.len(), fetch.end), (1, None));
+    assert_eq!(numbers(&mut reader).await, ["2"]);
+    assert_eq!(server.trace(), ["TRIM_HORIZON", "i0", "AT_SEQUENCE_NUMBER", "j0"]);
+}
+
+/// Twice no iterator and no children is a claim: it is told as that, and the reader goes on at the last record.
+#[tokio::test(start_paused = true)]
+async fn claimed_end_is_told_and_not_kept() {
+    let nothing = || ok(json!({ "Records": [], "NextShardIterator": null }));
+    let server = Server::with([iterator("i0"), records(&[1], "i1"), nothing(), nothing()]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    let claim = next(&mut reader).await.unwrap();
+    assert_eq!(claim.end, Some(ShardEnd::default()));
+    server.then([iterator("j0"), records(&[1, 2], "j1")]);
+    assert_eq!(numbers(&mut reader).await, ["2"]);
+    assert_eq!(
+        server.trace(),
+        ["TRIM_HORIZON", "i0", "i1", "i1", "AT_SEQUENCE_NUMBER", "j0"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +107,8 @@ async fn children_beside_a_next_iterator_do_not_end_the_shard() {
         records(&[1], "i2"),
     ]);
     let mut reader = server.open(StartPosition::TrimHorizon).await;
-    assert_eq!(next(&mut reader).await.unwrap().end, None);
+    let named = next(&mut reader).await.unwrap();
+    assert_eq!((named.end, named.children.len()), (None, 1));
     assert_eq!(next(&mut reader).await.unwrap().records.len(), 1);
 }
 

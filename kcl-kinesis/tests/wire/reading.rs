@@ -11,11 +11,11 @@ use crate::server::{
     Answer, DATE_MILLIS, Server, error, iterator, next, numbers, ok, record, records, shard,
 };
 
-fn after(number: u32) -> serde_json::Value {
+fn at(number: u32) -> serde_json::Value {
     json!({
         "StreamName": "orders",
         "ShardId": "shardId-000000000001",
-        "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
+        "ShardIteratorType": "AT_SEQUENCE_NUMBER",
         "StartingSequenceNumber": number.to_string(),
     })
 }
@@ -85,7 +85,7 @@ async fn an_expired_iterator_is_replaced_after_the_last_delivered_record() {
     assert_eq!(numbers(&mut reader).await, ["9"]);
     let asked = server.asked();
     assert_eq!(asked[0].1["ShardIterator"], "i2");
-    assert_eq!(asked[1], ("GetShardIterator".to_owned(), after(8)));
+    assert_eq!(asked[1], ("GetShardIterator".to_owned(), at(8)));
     assert_eq!(asked[2].1["ShardIterator"], "j0");
 }
 
@@ -135,7 +135,7 @@ async fn an_iterator_is_replaced_at_the_age_of_four_minutes() {
     tokio::time::advance(four_minutes).await;
     server.then([iterator("j0"), records(&[6], "j1")]);
     assert_eq!(numbers(&mut reader).await, ["6"]);
-    assert_eq!(server.trace(), ["AFTER_SEQUENCE_NUMBER", "j0"]);
+    assert_eq!(server.trace(), ["AT_SEQUENCE_NUMBER", "j0"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +161,7 @@ async fn latest_is_asked_for_once_and_is_the_time_of_the_opening_after_that() {
     server.then([iterator("j0"), records(&[4], "j1")]);
     server.asked();
     next(&mut reader).await.unwrap();
-    assert_eq!(server.asked()[0].1, after(3));
+    assert_eq!(server.asked()[0].1, at(3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,10 +194,7 @@ async fn a_dropped_fetch_changes_nothing() {
     clock.timeout(second, next(&mut reader)).await.unwrap_err();
     server.then([iterator("j0"), records(&[3], "j1")]);
     assert_eq!(numbers(&mut reader).await, ["3"]);
-    assert_eq!(
-        server.trace(),
-        ["AFTER_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "j0"]
-    );
+    assert_eq!(server.trace(), ["AT_SEQUENCE_NUMBER", "AT_SEQUENCE_NUMBER", "j0"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,7 +232,7 @@ async fn a_throttled_reader_keeps_its_iterator_and_a_refused_one_gets_another() 
     assert_eq!(numbers(&mut reader).await, ["2"]);
     assert_eq!(
         server.trace(),
-        ["TRIM_HORIZON", "i0", "i1", "i1", "AFTER_SEQUENCE_NUMBER", "j0"]
+        ["TRIM_HORIZON", "i0", "i1", "i1", "AT_SEQUENCE_NUMBER", "j0"]
     );
 }
 
@@ -308,4 +305,62 @@ async fn a_record_keeps_all_that_the_service_tells() {
     assert_eq!(full.arrived(), Some(Timestamp::from_millis(1_767_225_600_125)));
     assert_eq!(bare.partition_key(), None);
     assert_eq!(fetch.behind, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_last_record_is_told_with_the_next() {
+    let server = Server::with([iterator("i0"), records(&[5], "i1")]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    tokio::time::advance(Duration::from_secs(240)).await;
+    server.then([
+        iterator("j0"),
+        records(&[], "j1"),
+        records(&[9], "j2"),
+        records(&[10], "j3"),
+    ]);
+    assert_eq!(next(&mut reader).await.unwrap().lost_place, None);
+    let lost = next(&mut reader).await.unwrap();
+    assert_eq!(
+        (lost.records.len(), lost.lost_place),
+        (1, Some("5".parse().unwrap()))
+    );
+    assert_eq!(next(&mut reader).await.unwrap().lost_place, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_record_that_is_kept_is_left_out() {
+    let server = Server::with([iterator("i0"), records(&[5], "i1")]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    tokio::time::advance(Duration::from_secs(240)).await;
+    server.then([iterator("j0"), records(&[5, 9], "j1")]);
+    let fetch = next(&mut reader).await.unwrap();
+    assert_eq!((fetch.records.len(), fetch.lost_place), (1, None));
+}
+
+/// Retention is a day at least: whoever is nearly so far behind looks for the last record with each read, and an iterator would not tell.
+#[tokio::test(start_paused = true)]
+async fn reader_near_retention_seeks_its_last_record() {
+    let far_behind = |number: u32, token: &str| {
+        ok(json!({
+            "Records": [record(number)],
+            "NextShardIterator": token,
+            "MillisBehindLatest": 23 * 3_600_000,
+        }))
+    };
+    let server = Server::with([
+        iterator("i0"),
+        far_behind(1, "i1"),
+        iterator("j0"),
+        far_behind(4, "j1"),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    let fetch = next(&mut reader).await.unwrap();
+    assert_eq!(fetch.lost_place, Some("1".parse().unwrap()));
+    // An answer with the last record only leads on, however small the limit.
+    server.then([iterator("k0"), far_behind(4, "k1"), far_behind(5, "k2")]);
+    assert_eq!(numbers(&mut reader).await, Vec::<String>::new());
+    assert_eq!(numbers(&mut reader).await, ["5"]);
 }

@@ -118,7 +118,8 @@ impl History {
             | Observation::Put { .. }
             | Observation::Trimmed { .. }
             | Observation::Checkpointed { .. }
-            | Observation::Started { .. } => {}
+            | Observation::Started { .. }
+            | Observation::GapTold { .. } => {}
         }
     }
 

@@ -410,6 +410,16 @@ impl Work {
                 Short(last)
             ));
         }
+        if let Some(gap) = batch.gap() {
+            oracle.note(&format_args!(
+                "{process:<8} is told of a gap in {lease}, after {}",
+                Short(&gap.after)
+            ));
+            oracle.observe(&Observation::GapTold {
+                process: Arc::clone(process),
+                shard: lease.clone(),
+            });
+        }
         oracle.observe(&Observation::BatchStarted {
             process: Arc::clone(process),
             shard: lease.clone(),

@@ -1,7 +1,7 @@
 //! The stream as a [`StreamSource`], and one open shard of it.
 
 use async_trait::async_trait;
-use kcl_core::model::{ShardId, StreamIdentity};
+use kcl_core::model::{Record, SequenceNumber, ShardId, StreamIdentity};
 use kcl_core::source::{
     Arrival, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError,
     SourceErrorKind, StartPosition, StreamSource,
@@ -61,6 +61,7 @@ impl StreamSource for MemoryStream {
             stream: self.clone(),
             shard: shard.clone(),
             iterator,
+            last: None,
         }))
     }
 }
@@ -71,14 +72,15 @@ struct MemoryRecords {
     stream: MemoryStream,
     shard: ShardId,
     iterator: ShardIterator,
+    /// The last record that it brought.
+    last: Option<SequenceNumber>,
 }
 
 #[async_trait]
 impl RecordStream for MemoryRecords {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
         let (fetch, iterator) = self.answer(limit).await?;
-        self.iterator = iterator;
-        Ok(fetch)
+        Ok(self.moved(fetch, iterator))
     }
 
     async fn next_announced(
@@ -92,8 +94,7 @@ impl RecordStream for MemoryRecords {
                 .announced(fetch.bytes as u64, Some(fetch.records.len()))
                 .await;
         }
-        self.iterator = iterator;
-        Ok(fetch)
+        Ok(self.moved(fetch, iterator))
     }
 }
 
@@ -102,12 +103,26 @@ impl MemoryRecords {
     async fn answer(&self, limit: FetchLimit) -> Result<(Fetch, ShardIterator), SourceError> {
         self.stream.travel().await;
         let (now, service_time) = (self.stream.shared.clock.now(), self.stream.service_time());
-        let answer = self
-            .stream
-            .state()
-            .read(&self.shard, self.iterator, limit, now, service_time);
+        let (answer, has_lost) = {
+            let mut state = self.stream.state();
+            let has_lost = state.has_lost(&self.shard, &self.iterator);
+            let answer = state.read(&self.shard, self.iterator, limit, now, service_time);
+            (answer, has_lost)
+        };
         // The answer may be lost on its way back.
         self.stream.travel().await;
-        answer
+        let (mut fetch, iterator) = answer?;
+        if has_lost && (!fetch.records.is_empty() || fetch.end.is_some()) {
+            fetch.lost_place = self.last.clone();
+        }
+        Ok((fetch, iterator))
+    }
+
+    fn moved(&mut self, fetch: Fetch, iterator: ShardIterator) -> Fetch {
+        self.iterator = iterator;
+        if let Some(last) = fetch.records.last().map(Record::sequence_number) {
+            self.last = Some(last.clone());
+        }
+        fetch
     }
 }

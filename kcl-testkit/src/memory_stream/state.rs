@@ -49,6 +49,8 @@ struct ShardState {
     closed: Option<(Tick, Timestamp)>,
     forgotten: bool,
     records: VecDeque<(Tick, Timestamp, Record)>,
+    /// The tick of the last record that retention took.
+    trimmed: Option<Tick>,
     recent_reads: VecDeque<Moment>,
 }
 
@@ -166,6 +168,7 @@ impl State {
             closed: None,
             forgotten: false,
             records: VecDeque::new(),
+            trimmed: None,
             recent_reads: VecDeque::new(),
         };
         self.shards.insert(id.clone(), shard);
@@ -306,7 +309,8 @@ impl State {
                 }
                 Trim::Through(..) => 0,
             };
-            shard.records.drain(..doomed);
+            let last = shard.records.drain(..doomed).next_back();
+            shard.trimmed = last.map(|(tick, ..)| tick).or(shard.trimmed);
             removed += doomed;
         }
         removed
@@ -468,6 +472,12 @@ impl State {
             ..Fetch::default()
         };
         Ok((fetch, self.mint(reading.next, now)))
+    }
+
+    /// Whether retention took records that a reader would have read from this place on.
+    pub(super) fn has_lost(&self, id: &ShardId, iterator: &ShardIterator) -> bool {
+        let trimmed = self.shards.get(id).and_then(|shard| shard.trimmed);
+        trimmed.is_some_and(|trimmed| trimmed >= iterator.from)
     }
 
     /// What lies at a place of the shard, at most so much of it.

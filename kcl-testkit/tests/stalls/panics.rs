@@ -172,7 +172,7 @@ async fn a_source_that_panics_in_a_vital_task_ends_the_worker_which_gives_its_le
     let bench = Bench::running(2).await;
     bench
         .source
-        .add(StreamFaultRule::next(1, StreamCall::Shards, StreamFault::Panic));
+        .add(StreamFaultRule::every(StreamCall::Shards, StreamFault::Panic));
     ends(bench, "coordinator").await;
 
     let bench = Bench::running(2).await;

@@ -294,6 +294,7 @@ impl Performer {
             Stroke::SourceFails(kind, times) => self.next_reads(name, times, StreamFault::Fail(kind)),
             Stroke::SourceHangs => self.next_reads(name, 2, StreamFault::Hang),
             Stroke::SourceLosesReplies => self.next_reads(name, 3, StreamFault::LoseReply),
+            Stroke::WrongEnds(fault, times) => self.next_reads(name, times, StreamFault::End(fault)),
             Stroke::SourceIsSlow(late) => self.next_reads(name, 3, StreamFault::Delay(late)),
         }
         true

@@ -8,6 +8,7 @@ use kcl_core::rng::Rng;
 use kcl_core::settings::{Checkpointing, Settings};
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faults::Link;
+use kcl_testkit::faulty_stream::EndFault;
 
 use super::conditions;
 
@@ -62,6 +63,8 @@ pub enum Stroke {
     SourceLosesReplies,
     /// The stream answers a worker's next reads so much later.
     SourceIsSlow(Duration),
+    /// The stream's next so many answers to a worker are wrong about the end of a shard.
+    WrongEnds(EndFault, u32),
 }
 
 /// A stroke, and how long after the one before it comes.
@@ -158,7 +161,7 @@ fn violence(rng: &mut Rng) -> Stroke {
 }
 
 fn any_stroke(rng: &mut Rng) -> Stroke {
-    match rng.below(27) {
+    match rng.below(31) {
         0..=2 => violence(rng),
         3..=5 => Stroke::Start,
         6 => Stroke::Drain,
@@ -188,7 +191,24 @@ fn any_stroke(rng: &mut Rng) -> Stroke {
         24 if rng.one_in(2) => Stroke::StaleIndex(millis(rng, 15_000)),
         24 => Stroke::SilentLock(millis(rng, 20_000)),
         25 => Stroke::FreezeLeader(millis(rng, 20_000)),
-        _ => Stroke::SourceIsSlow(millis(rng, 8000)),
+        26 => Stroke::SourceIsSlow(millis(rng, 8000)),
+        27 => Stroke::Trim(pick(rng, 20)),
+        28 => {
+            let untrue = [EndFault::Claimed, EndFault::Strangers];
+            // More in a row, all of one closed shard of which nothing was read, would be believed.
+            let times = 1 + u32::try_from(rng.below(3)).unwrap();
+            Stroke::WrongEnds(untrue[pick(rng, 2)], times)
+        }
+        _ => {
+            let incomplete = [
+                EndFault::WithoutChildren,
+                EndFault::Half,
+                EndFault::Withheld,
+                EndFault::NamedBeside,
+            ];
+            let times = 1 + u32::try_from(rng.below(1000)).unwrap();
+            Stroke::WrongEnds(incomplete[pick(rng, 4)], times)
+        }
     }
 }
 
@@ -230,6 +250,10 @@ impl Stroke {
             Self::SourceHangs => "stream hangs",
             Self::SourceLosesReplies => "reply of the stream lost",
             Self::SourceIsSlow(_) => "stream is slow",
+            Self::WrongEnds(EndFault::Claimed | EndFault::Strangers, _) => {
+                "end claimed of a shard that goes on"
+            }
+            Self::WrongEnds(..) => "end of a shard shown in part or not at all",
         }
     }
 

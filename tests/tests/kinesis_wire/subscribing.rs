@@ -294,8 +294,12 @@ async fn a_given_consumer_that_is_unknown_or_gone_is_not_taken_for_a_missing_str
             break error;
         }
     };
-    for error in [unknown, gone] {
-        assert_eq!(error.kind(), SourceErrorKind::NotFound, "{error}");
+    // What ends a subscription is passing: the next one is refused for what lasts.
+    for (error, kind) in [
+        (unknown, SourceErrorKind::NotFound),
+        (gone, SourceErrorKind::Unavailable),
+    ] {
+        assert_eq!(error.kind(), kind, "{error}");
         let said = error.to_string();
         assert!(
             said.contains("register the consumer") && !said.contains("create it"),

@@ -1,0 +1,385 @@
+//! Decides whether a shard has ended.
+//!
+//! An end with children that fit the shard is an end. Everything else that looks like one is a claim, which a listing and a fresh reader
+//! have to bear out: answers are incomplete, servers differ, and a shard that is ended in error is never read again.
+
+use std::time::Duration;
+
+use crate::lease::Lease;
+use crate::model::ShardId;
+use crate::mutant::{self, Mutant};
+use crate::processor::backoff;
+use crate::shard_sync::{ShardGraph, check_end};
+use crate::source::{ChildShard, ShardEnd};
+use crate::status::EndDoubt;
+use crate::streams::ListingError;
+
+/// What is known of the end of one shard while it is read.
+#[derive(Debug, Default)]
+pub(crate) struct EndWatch {
+    /// A listing showed the shard closed. It stays closed.
+    closed: bool,
+    /// The reader at hand was opened after that, behind the last record, and has brought nothing since.
+    is_fresh: bool,
+    /// The children that an answer named without ending the shard.
+    named: Vec<ChildShard>,
+    /// Why it is time to look, if it is.
+    asked: Option<Cause>,
+    /// How often in a row it looked in vain.
+    tries: u32,
+    /// How many fresh readers in a row have claimed the end without showing the record at which they began.
+    blind_claims: u32,
+}
+
+/// Why a listing is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// The source names children and does not end the shard.
+    Named,
+    /// The source claims the end, and its reader is at an end.
+    Claimed,
+}
+
+/// What an answer says of the end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Nothing.
+    Nothing,
+    /// The shard has ended.
+    Ended(ShardEnd),
+    /// The shard may have ended: that is to be [looked into](EndWatch::is_asked).
+    Claim,
+}
+
+/// What a listing shows of the shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listed {
+    Open,
+    Closed,
+    /// It is not listed.
+    Not,
+    /// The shards could not be listed.
+    Unknown,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The shard has ended.
+    End(ShardEnd),
+    /// Read on with the reader at hand.
+    ReadOn,
+    /// Open the shard again behind the last record, after a pause.
+    Reopen {
+        after: Duration,
+        doubt: Option<EndDoubt>,
+    },
+}
+
+impl Listed {
+    pub(crate) fn of(shard: &ShardId, listing: Result<&ShardGraph, &ListingError>) -> Self {
+        match listing.map(|graph| graph.get(shard)) {
+            Ok(Some(shard)) if shard.closed => Self::Closed,
+            Ok(Some(_)) => Self::Open,
+            Ok(None) => Self::Not,
+            Err(_) => Self::Unknown,
+        }
+    }
+}
+
+impl EndWatch {
+    /// A reader was opened behind the last record.
+    pub(crate) fn opened(&mut self) {
+        self.is_fresh = self.closed;
+    }
+
+    /// Whether the shard was seen closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether it is time to ask a listing.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Takes in an answer with records that were not handed on before.
+    pub(crate) fn brought_records(&mut self) {
+        (self.is_fresh, self.tries, self.blind_claims) = (false, 0, 0);
+    }
+
+    /// Takes in what an answer says of the end, after its records.
+    ///
+    /// `saw_place` says whether the reader has shown the record at which it was opened: then it has read there. One that has not may have
+    /// answered without reading, or retention took the record; a few such readers in a row are believed.
+    pub(crate) fn told(
+        &mut self,
+        row: &Lease,
+        saw_place: bool,
+        end: Option<ShardEnd>,
+        named: Vec<ChildShard>,
+    ) -> Said {
+        let named = ShardEnd { children: named };
+        if is_plausible(row, &named) {
+            self.named = named.children;
+            if !self.closed {
+                self.asked = self.asked.max(Some(Cause::Named));
+            }
+        }
+        let Some(end) = end else { return Said::Nothing };
+        if is_plausible(row, &end)
+            || end.children.is_empty() && mutant::active(Mutant::EndWithoutChildrenBelieved)
+        {
+            return Said::Ended(end);
+        }
+        if self.is_fresh {
+            self.blind_claims += u32::from(!saw_place);
+            if saw_place || self.blind_claims >= BLIND_CLAIMS {
+                return Said::Ended(self.own_end());
+            }
+        }
+        self.asked = Some(Cause::Claimed);
+        Said::Claim
+    }
+
+    /// A listing was asked because of a claim.
+    pub(crate) fn looked(&mut self, listed: Listed) -> Next {
+        let asked = self.asked.take();
+        if asked == Some(Cause::Claimed) {
+            self.tries = self.tries.saturating_add(1);
+        }
+        let doubt = match listed {
+            Listed::Closed => {
+                // The reader that claimed the end may have been opened before the last record was put.
+                self.closed = true;
+                EndDoubt::NoEnd
+            }
+            Listed::Not if !self.named.is_empty() => return Next::End(self.own_end()),
+            _ if asked == Some(Cause::Named) => return Next::ReadOn,
+            Listed::Open => EndDoubt::ListedOpen,
+            Listed::Not => EndDoubt::NotListed,
+            Listed::Unknown => EndDoubt::CannotList,
+        };
+        // What a second look clears up needs nobody's attention.
+        let pause = match (listed, self.tries) {
+            (Listed::Closed, 0 | 1) => Duration::ZERO,
+            (_, tries) => backoff(FIRST_PAUSE, LONGEST_PAUSE, tries),
+        };
+        Next::Reopen {
+            after: pause,
+            doubt: (self.tries >= TRIES).then_some(doubt),
+        }
+    }
+
+    /// A listing was asked because nothing has come for a while.
+    pub(crate) fn idled(&mut self, listed: Listed) -> Next {
+        match listed {
+            Listed::Closed => {
+                let doubt = self.closed.then_some(EndDoubt::NoEnd);
+                self.closed = true;
+                Next::Reopen {
+                    after: Duration::ZERO,
+                    doubt,
+                }
+            }
+            Listed::Not if !self.named.is_empty() => Next::End(self.own_end()),
+            // The reader at hand is no worse than another; what it answers, or not, is judged elsewhere.
+            Listed::Open | Listed::Not | Listed::Unknown => Next::ReadOn,
+        }
+    }
+
+    /// The end with the children that are known. Without any they are looked up when it is stored.
+    fn own_end(&self) -> ShardEnd {
+        ShardEnd {
+            children: self.named.clone(),
+        }
+    }
+}
+
+/// Whether these are children of the shard, and all of them.
+fn is_plausible(row: &Lease, end: &ShardEnd) -> bool {
+    !end.children.is_empty() && check_end(row, end).is_ok()
+}
+
+/// The pause after the first look that was in vain, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After so many looks in a row that were in vain the doubt is shown.
+const TRIES: u32 = 5;
+/// After so many fresh readers in a row that claim the end and have not shown the record at which they began, the end is believed.
+const BLIND_CLAIMS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{HashKeyRange, Position};
+
+    fn id(number: u32) -> ShardId {
+        ShardId::new(format!("shardId-{number:012}")).unwrap()
+    }
+
+    fn row() -> Lease {
+        Lease {
+            hash_range: Some(HashKeyRange::WHOLE),
+            ..Lease::unowned(id(0), Position::TrimHorizon)
+        }
+    }
+
+    fn children() -> Vec<ChildShard> {
+        let (low, high) = HashKeyRange::WHOLE.halves().unwrap();
+        let child = |(number, hash_range)| ChildShard {
+            id: id(number),
+            parents: [id(0)].into(),
+            hash_range,
+        };
+        [(1, low), (2, high)].map(child).into()
+    }
+
+    fn claim() -> Option<ShardEnd> {
+        Some(ShardEnd::default())
+    }
+
+    fn end() -> Said {
+        Said::Ended(ShardEnd { children: children() })
+    }
+
+    /// An empty answer.
+    fn says(watch: &mut EndWatch, end: Option<ShardEnd>, named: Vec<ChildShard>) -> Said {
+        watch.told(&row(), true, end, named)
+    }
+
+    fn reopens(next: &Next) -> bool {
+        matches!(next, Next::Reopen { .. })
+    }
+
+    #[test]
+    fn an_end_with_children_is_believed_at_once() {
+        let mut watch = EndWatch::default();
+        assert_eq!(says(&mut watch, None, vec![]), Said::Nothing);
+        let told = Some(ShardEnd { children: children() });
+        assert_eq!(says(&mut watch, told, vec![]), end());
+    }
+
+    #[test]
+    fn a_claim_about_an_open_shard_is_not_believed() {
+        let mut watch = EndWatch::default();
+        for _ in 0..20 {
+            watch.opened();
+            assert_eq!(says(&mut watch, claim(), vec![]), Said::Claim);
+            assert!(watch.is_asked() && reopens(&watch.looked(Listed::Open)));
+        }
+    }
+
+    #[test]
+    fn a_closed_shard_ends_when_a_fresh_reader_brings_nothing() {
+        let mut watch = EndWatch::default();
+        watch.opened();
+        assert_eq!(says(&mut watch, claim(), vec![]), Said::Claim);
+        assert!(reopens(&watch.looked(Listed::Closed)));
+        // The same reader says nothing new.
+        assert_eq!(says(&mut watch, claim(), vec![]), Said::Claim);
+        watch.opened();
+        watch.brought_records();
+        assert_eq!(says(&mut watch, claim(), vec![]), Said::Claim);
+        watch.opened();
+        assert_eq!(says(&mut watch, None, vec![]), Said::Nothing);
+        assert_eq!(
+            says(&mut watch, claim(), vec![]),
+            Said::Ended(ShardEnd::default())
+        );
+    }
+
+    #[test]
+    fn readers_that_did_not_show_their_place_are_believed_in_a_row() {
+        let mut watch = EndWatch::default();
+        says(&mut watch, claim(), vec![]);
+        assert!(reopens(&watch.looked(Listed::Closed)));
+        for _ in 1..BLIND_CLAIMS {
+            watch.opened();
+            assert_eq!(watch.told(&row(), false, claim(), vec![]), Said::Claim);
+            assert!(reopens(&watch.looked(Listed::Closed)));
+        }
+        watch.opened();
+        let said = watch.told(&row(), false, claim(), vec![]);
+        assert_eq!(said, Said::Ended(ShardEnd::default()));
+    }
+
+    #[test]
+    fn children_that_do_not_fit_are_a_claim() {
+        let mut strangers = children();
+        strangers[0].parents = [id(7)].into();
+        let half = children()[..1].to_vec();
+        for children in [strangers, half] {
+            let mut watch = EndWatch::default();
+            watch.opened();
+            let told = Some(ShardEnd { children });
+            assert_eq!(says(&mut watch, told.clone(), vec![]), Said::Claim);
+            assert!(reopens(&watch.looked(Listed::Closed)));
+            watch.opened();
+            // Then the listing says what they are.
+            assert_eq!(says(&mut watch, told, vec![]), Said::Ended(ShardEnd::default()));
+        }
+    }
+
+    #[test]
+    fn named_children_are_used_where_the_shard_is_gone() {
+        let mut watch = EndWatch::default();
+        watch.brought_records();
+        assert_eq!(says(&mut watch, None, children()), Said::Nothing);
+        assert!(watch.is_asked());
+        let end = ShardEnd { children: children() };
+        assert_eq!(watch.looked(Listed::Not), Next::End(end));
+        let mut watch = EndWatch::default();
+        says(&mut watch, claim(), vec![]);
+        assert!(reopens(&watch.looked(Listed::Not)), "no children, no end");
+        let mut watch = EndWatch::default();
+        says(&mut watch, None, children());
+        assert_eq!(watch.looked(Listed::Open), Next::ReadOn, "the listing may lag");
+    }
+
+    #[test]
+    fn an_idle_reader_is_replaced_once_the_shard_is_closed() {
+        let mut watch = EndWatch::default();
+        for listed in [Listed::Open, Listed::Not, Listed::Unknown] {
+            assert_eq!(watch.idled(listed), Next::ReadOn);
+        }
+        let mut reopened = |doubt| {
+            let next = Next::Reopen {
+                after: Duration::ZERO,
+                doubt,
+            };
+            assert_eq!(watch.idled(Listed::Closed), next);
+        };
+        reopened(None);
+        reopened(Some(EndDoubt::NoEnd));
+    }
+
+    #[test]
+    fn doubt_is_shown_after_looks_in_vain_and_ends_with_a_record() {
+        let mut watch = EndWatch::default();
+        let mut look = |brings| {
+            if brings {
+                watch.brought_records();
+            }
+            says(&mut watch, claim(), vec![]);
+            watch.looked(Listed::Open)
+        };
+        let mut doubts = |count: u32| {
+            let looks = (0..count).filter(|_| {
+                matches!(
+                    look(false),
+                    Next::Reopen {
+                        doubt: Some(EndDoubt::ListedOpen),
+                        ..
+                    }
+                )
+            });
+            looks.count()
+        };
+        assert_eq!(doubts(TRIES - 1), 0);
+        assert_eq!(doubts(3), 3);
+        look(true);
+        let next = look(false);
+        assert!(matches!(next, Next::Reopen { doubt: None, .. }), "{next:?}");
+    }
+}

@@ -1,0 +1,107 @@
+//! What the fetcher does about the end of its shard, and about what retention took.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Fetcher;
+use crate::consumer::end_watch::{Listed, Next, Said};
+use crate::model::Gap;
+use crate::source::{ChildShard, ShardEnd};
+use crate::status::EndDoubt;
+use crate::streams::Listing;
+use crate::time::ClockExt as _;
+
+/// How long nothing may come before a reader asks whether its shard is closed.
+const IDLE: Duration = Duration::from_secs(10);
+
+impl Fetcher {
+    /// Asks the listing whether the shard has ended, where the source says so and shows no children, or has brought nothing for a while.
+    pub(super) async fn look_into_end(&mut self) -> Option<ShardEnd> {
+        let own = Arc::clone(&self.own);
+        let (clock, source, shard) = (&*own.services.clock, &*own.stream.source, own.context.shard());
+        let listed = |listing: &Listing| Listed::of(shard, listing.as_deref());
+        let next = if self.watch.is_asked() {
+            // An answer has come lately. Nothing would be better at another worker.
+            own.progress.step(clock.now());
+            let listed = match self.watch.is_closed() {
+                true => Listed::Closed,
+                false => listed(&own.stream.listing.recent(source, clock).await),
+            };
+            own.progress.step(clock.now());
+            self.watch.looked(listed)
+        } else if self.is_idle() {
+            let listing = own.stream.listing.if_due(source, clock).await?;
+            self.looked = clock.now();
+            self.watch.idled(listed(&listing))
+        } else {
+            return None;
+        };
+        match next {
+            Next::End(end) => {
+                tracing::info!(lease = %own.key, "the shard is not listed any more; it ends with the children that were named");
+                return Some(end);
+            }
+            Next::ReadOn => {}
+            // Another LATEST would be another place.
+            Next::Reopen { .. } if !self.place.is_fixed() => self.doubt(Some(EndDoubt::NoEnd)),
+            Next::Reopen { after, doubt } => {
+                self.doubt(doubt);
+                self.reopen();
+                let after = self
+                    .rng
+                    .jittered(after)
+                    .min(own.services.settings.stall_timeout / 2);
+                clock.sleep(after).await;
+            }
+        }
+        None
+    }
+
+    /// Whether nothing has come for so long that the shard may be closed and the source does not say so.
+    fn is_idle(&self) -> bool {
+        let since = self.own.idle_since().max(self.looked);
+        self.own.services.clock.now().saturating_since(since) >= IDLE
+    }
+
+    /// Shows why it is not known whether the shard has ended.
+    pub(super) fn doubt(&self, doubt: Option<EndDoubt>) {
+        let (board, key) = (&self.own.services.board, &self.own.key);
+        if board.update_end_in_doubt(key, doubt)
+            && let Some(doubt) = doubt
+        {
+            tracing::warn!(lease = %key, %doubt, "cannot tell whether the shard has ended; the worker goes on asking");
+        }
+    }
+
+    /// The end of the shard, if the answer ends it beyond doubt.
+    pub(super) fn judge_end(&mut self, end: Option<ShardEnd>, named: Vec<ChildShard>) -> Option<ShardEnd> {
+        if end.is_none() && named.is_empty() {
+            return None;
+        }
+        match self
+            .watch
+            .told(&self.own.row(), self.place.was_seen(), end, named)
+        {
+            Said::Nothing => None,
+            Said::Ended(end) => Some(end),
+            Said::Claim => {
+                self.own.services.metrics.end_claimed();
+                tracing::debug!(lease = %self.own.key, "the source claims the end of the shard and shows no children that fit");
+                None
+            }
+        }
+    }
+
+    /// Counts what retention may have taken, and says it.
+    pub(super) fn report_gap(&self, gap: &Gap) {
+        let services = &self.own.services;
+        services.metrics.gap();
+        let first = gap.first.as_ref().map(ToString::to_string);
+        tracing::warn!(lease = %self.own.key, after = %gap.after, first,
+            "retention took the record at which reading was to go on, and may have taken others that were not read");
+        let shown = gap.clone();
+        services
+            .board
+            .update_lease(&self.own.key, |status| status.gap = Some(shown));
+    }
+}

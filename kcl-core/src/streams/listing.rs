@@ -1,0 +1,133 @@
+//! One listing of a stream's shards, shared by all who read the stream.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+use crate::shard_sync::ShardGraph;
+use crate::source::{ShardFilter, SourceError, SourceErrorKind, StreamSource};
+use crate::time::{Clock, ClockExt as _, Moment};
+
+/// How long one page may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A page holds up to 1,000 shards; a source that goes on beyond this many pages never ends.
+const MAX_PAGES: u32 = 1_000;
+/// How old a listing may be for a reader to whom the source claims the end of its shard. No reader lists more often than this.
+const FOR_CLAIMS: Duration = Duration::from_secs(1);
+/// How old a listing of one page may be for an idle reader. Each further page adds as much, so that a worker asks for a page at most
+/// once in this time, however many shards and readers there are.
+const FOR_IDLE: Duration = Duration::from_secs(10);
+
+/// The shards, or why they could not be listed.
+pub(crate) type Listing = Result<Arc<ShardGraph>, ListingError>;
+
+/// A listing failed. All who share it are given the same error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the shards cannot be listed: {message}")]
+pub(crate) struct ListingError {
+    message: String,
+}
+
+/// The newest listing of one stream. Of those who need a newer one, one asks, and the others wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct SharedListing {
+    newest: Mutex<Newest>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Newest {
+    begun: Option<Moment>,
+    /// Of the last listing that succeeded.
+    pages: u32,
+    /// How many have failed in a row.
+    failures: u32,
+    listing: Arc<OnceCell<Listing>>,
+}
+
+impl SharedListing {
+    /// A listing that is at most a second old.
+    pub(crate) async fn recent(&self, source: &dyn StreamSource, clock: &dyn Clock) -> Listing {
+        let (cell, _) = self.at_most(|_, _| FOR_CLAIMS, clock.now());
+        cell.get_or_init(|| self.list(source, clock)).await.clone()
+    }
+
+    /// The listing at hand, for an idle reader. Lists only if that is due and no other reader does it; returns `None` while another does.
+    pub(crate) async fn if_due(&self, source: &dyn StreamSource, clock: &dyn Clock) -> Option<Listing> {
+        let (cell, is_due) = self.at_most(age_for_idle, clock.now());
+        if is_due {
+            return Some(cell.get_or_init(|| self.list(source, clock)).await.clone());
+        }
+        cell.get().cloned()
+    }
+
+    /// The place of a listing that was begun at most so long ago, and whether the caller is the first to have it.
+    fn at_most(&self, age: impl Fn(u32, u32) -> Duration, now: Moment) -> (Arc<OnceCell<Listing>>, bool) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = age(newest.pages, newest.failures);
+        let is_due = newest
+            .begun
+            .is_none_or(|begun| now.saturating_since(begun) >= age);
+        if is_due {
+            newest.begun = Some(now);
+            newest.listing = Arc::default();
+        }
+        (Arc::clone(&newest.listing), is_due)
+    }
+
+    async fn list(&self, source: &dyn StreamSource, clock: &dyn Clock) -> Listing {
+        let listed = list_all(source, clock).await;
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        match &listed {
+            Ok((_, pages)) => (newest.pages, newest.failures) = (*pages, 0),
+            Err(_) => newest.failures = newest.failures.saturating_add(1),
+        }
+        listed.map(|(graph, _)| graph)
+    }
+}
+
+/// How old the listing may be for an idle reader: older, the larger it is, and the more often none could be had.
+fn age_for_idle(pages: u32, failures: u32) -> Duration {
+    FOR_IDLE * pages.max(1) * 2_u32.pow(failures.min(5))
+}
+
+/// All shards, and how many pages that were.
+async fn list_all(
+    source: &dyn StreamSource,
+    clock: &dyn Clock,
+) -> Result<(Arc<ShardGraph>, u32), ListingError> {
+    let (mut shards, mut page) = (Vec::new(), None);
+    for pages in 1..=MAX_PAGES {
+        let call = source.shards(ShardFilter::All, page);
+        let answer = clock.timeout(PAGE_TIMEOUT, call).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(SourceError::new(
+                SourceErrorKind::Unavailable,
+                "no answer in time",
+            ))
+        });
+        let answer = answer.map_err(|error| ListingError {
+            message: error.to_string(),
+        })?;
+        shards.extend(answer.shards);
+        page = answer.next;
+        if page.is_none() {
+            return Ok((Arc::new(ShardGraph::new(shards)), pages));
+        }
+    }
+    Err(ListingError {
+        message: format!("more than {MAX_PAGES} pages"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_readers_list_a_page_in_ten_seconds_at_most() {
+        let seconds = |pages, failures| age_for_idle(pages, failures).as_secs();
+        assert_eq!((seconds(0, 0), seconds(1, 0), seconds(10, 0)), (10, 10, 100));
+        assert_eq!((seconds(1, 1), seconds(1, 5), seconds(1, 50)), (20, 320, 320));
+    }
+}

@@ -1,0 +1,115 @@
+//! Answers that claim the end of a shard, or show it with the wrong children.
+
+use kcl_core::source::SourceErrorKind;
+use kcl_core::status::{Concern, EndDoubt};
+use kcl_testkit::faulty_stream::{EndFault, StreamCall, StreamFault, StreamFaultRule};
+
+use crate::bench::{Bench, lease};
+
+#[tokio::test(start_paused = true)]
+async fn open_shard_is_read_on_after_claimed_end() {
+    for fault in [EndFault::Claimed, EndFault::Strangers] {
+        let bench = Bench::new(1);
+        let worker = bench.start();
+        bench.put("before");
+        bench.processes(&["before"], 30).await;
+        bench.err(fault, Some(1));
+        bench.sleep(30).await;
+        bench.put("after");
+        bench.processes(&["before", "after"], 5).await;
+        assert!(worker.status().is_healthy());
+        assert_eq!(bench.seen.lock().unwrap().ended, []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_between_claimed_and_real_end_are_processed() {
+    let bench = Bench::new(1);
+    let _worker = bench.start();
+    bench.put("before");
+    bench.processes(&["before"], 30).await;
+    bench.err(EndFault::Claimed, Some(1));
+    bench.sleep(30).await;
+    bench.put("between");
+    bench.sleep(30).await;
+    bench.split();
+    bench.put("child");
+    bench.processes(&["before", "between", "child"], 30).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn closed_shard_is_read_out_before_it_ends() {
+    for (fault, times) in [(EndFault::Claimed, 3), (EndFault::Strangers, 3)] {
+        let bench = Bench::new(1);
+        bench.put("before");
+        let worker = bench.start();
+        bench.processes(&["before"], 30).await;
+        bench.err(fault, Some(times));
+        bench.put("unread");
+        bench.split();
+        bench.put("child");
+        bench.processes(&["before", "unread", "child"], 60).await;
+        assert_eq!(bench.seen.lock().unwrap().ended.len(), 1);
+        worker.wait_for(|status| status.leases.len() == 2).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_come_from_listing_where_end_hides_them() {
+    for fault in [EndFault::WithoutChildren, EndFault::Half] {
+        let bench = Bench::new(1);
+        bench.err(fault, None);
+        let worker = bench.start();
+        bench.put("before");
+        bench.processes(&["before"], 30).await;
+        bench.split();
+        bench.put("child");
+        bench.processes(&["before", "child"], 10).await;
+        worker.wait_for(|status| status.leases.len() == 2).await;
+        assert_eq!(bench.seen.lock().unwrap().ended, [bench.first_shard()]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn endless_claims_of_open_shard_are_a_concern() {
+    let bench = Bench::new(1);
+    let worker = bench.start();
+    bench.put("before");
+    bench.processes(&["before"], 30).await;
+    bench.err(EndFault::Claimed, None);
+    bench.sleep(60).await;
+    let status = lease(&worker);
+    assert_eq!(status.end_in_doubt, Some(EndDoubt::ListedOpen));
+    assert_eq!(status.concern, Some(Concern::EndInDoubt));
+    let calls = bench.source.faults().calls(StreamCall::Shards);
+    bench.sleep(600).await;
+    let calls = bench.source.faults().calls(StreamCall::Shards) - calls;
+    assert!(calls < 200, "{calls} listings in ten minutes");
+    bench.source.faults().clear();
+    bench.put("after");
+    bench.processes(&["before", "after"], 20).await;
+    bench.sleep(1).await;
+    assert!(worker.status().is_healthy());
+}
+
+#[tokio::test(start_paused = true)]
+async fn claim_is_not_believed_while_listing_fails() {
+    let bench = Bench::new(1);
+    let worker = bench.start();
+    bench.put("before");
+    bench.processes(&["before"], 30).await;
+    let denied = StreamFault::Fail(SourceErrorKind::Denied);
+    let faults = bench.source.faults();
+    faults.add(StreamFaultRule::every(StreamCall::Shards, denied));
+    bench.err(EndFault::WithoutChildren, None);
+    bench.split();
+    bench.put("child");
+    bench.sleep(300).await;
+    let status = lease(&worker);
+    assert_eq!(status.end_in_doubt, Some(EndDoubt::CannotList));
+    assert_eq!(status.concern, Some(Concern::EndInDoubt));
+    assert_eq!(bench.seen.lock().unwrap().ended, []);
+    bench.source.faults().clear();
+    bench.err(EndFault::WithoutChildren, None);
+    bench.processes(&["before", "child"], 30).await;
+}

@@ -1,0 +1,13 @@
+//! The end of a shard where answers are incomplete, implausible or missing, and gaps that retention makes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests: a panic is how they report"
+)]
+
+mod bench;
+mod claims;
+mod gaps;
+mod silence;
