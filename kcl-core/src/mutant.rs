@@ -72,6 +72,10 @@ pub enum Mutant {
     MovesWithoutEnd,
     /// The leader lock is taken from a leader that keeps it.
     ImpatientChallenger,
+    /// The failover time of an owner is forgotten together with its worker row.
+    FailoverTimeForgotten,
+    /// While the owner index answers with errors, a worker does not look for its leases by a scan.
+    IndexErrorNotBridged,
 }
 
 impl Mutant {
@@ -110,6 +114,8 @@ impl Mutant {
         Self::ExpiryByWallClock,
         Self::MovesWithoutEnd,
         Self::ImpatientChallenger,
+        Self::FailoverTimeForgotten,
+        Self::IndexErrorNotBridged,
     ];
 }
 

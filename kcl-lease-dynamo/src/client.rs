@@ -14,7 +14,7 @@ use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
-use kcl_core::lease::StoreError;
+use kcl_core::lease::{Certainty, StoreError, StoreErrorKind};
 use kcl_core::task::PerRuntime;
 use kcl_core::time::{Clock, ClockExt as _};
 
@@ -291,8 +291,24 @@ impl TableClient {
             // worker may not ask is as good as none.
             Err(error) if error.code() == Some("ValidationException") => Ok(Indexed::NoIndex),
             Err(error) if says_not_granted(&error) => Ok(Indexed::Denied),
-            Err(error) => Err(request.failed(error)),
+            Err(error) => Err(self.of_index(request.failed(error))),
         }
+    }
+
+    /// An error of a look-up in the index, which has a capacity of its own.
+    fn of_index(&self, error: StoreError) -> StoreError {
+        let (index, table) = (attr::OWNER_INDEX, &self.table);
+        let message = match error.kind() {
+            StoreErrorKind::Throttled => format!(
+                "the index {index} of table {table} is throttled: raise its read capacity, or make the table on-demand"
+            ),
+            _ => format!("the index {index} of table {table} cannot be asked"),
+        };
+        let of_index = match error.certainty() {
+            Certainty::Definite => StoreError::definite(error.kind(), message),
+            Certainty::Unknown => StoreError::unknown(error.kind(), message),
+        };
+        of_index.with_source(error)
     }
 }
 

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease::change::counts_as_switch;
-use kcl_core::lease::{Expect, LeaseChange, LockChange, LockExpect, Version, WorkerChange, WorkerRow};
-use kcl_core::model::{HashKeyRange, Incarnation, Position, ShardId, StreamIdentity, WorkerId};
+use kcl_core::lease::{
+    Expect, LeaseChange, LockChange, LockExpect, RowFacts, Version, WorkerChange, WorkerRow,
+};
+use kcl_core::model::{HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
 use crate::attr;
 use crate::codec::{Item, creation_item, encode_lock, n, s, string_set, throughput_text, worker_attributes};
@@ -105,15 +107,19 @@ fn counted(draft: &mut Draft, seen: &Version, change: &LeaseChange, incarnation:
     draft.set(attr::STAMP_COUNTER, n(counter));
     let mut in_handoff = seen.checkpoint_owner.is_some();
     match change {
-        LeaseChange::Renew { throughput, identity } => renew(draft, *throughput, identity.as_ref()),
+        LeaseChange::Renew { throughput, facts } => renew(draft, *throughput, facts),
         LeaseChange::Assign { to } => {
             draft.set(attr::OWNER, s(to));
             if counts_as_switch(seen, to) {
                 draft.add(attr::OWNER_SWITCHES, n(1));
             }
+            draft.remove(attr::OWNER_FAILOVER_MILLIS);
             in_handoff = false;
         }
-        LeaseChange::CompleteHandoff => in_handoff = false,
+        LeaseChange::CompleteHandoff => {
+            draft.remove(attr::OWNER_FAILOVER_MILLIS);
+            in_handoff = false;
+        }
         LeaseChange::CancelHandoff => {
             draft.set_or_remove(attr::OWNER, seen.checkpoint_owner.as_ref().map(s));
             in_handoff = false;
@@ -122,6 +128,7 @@ fn counted(draft: &mut Draft, seen: &Version, change: &LeaseChange, incarnation:
             if !in_handoff {
                 draft.remove(attr::OWNER);
             }
+            draft.remove(attr::OWNER_FAILOVER_MILLIS);
             in_handoff = false;
         }
         LeaseChange::Checkpoint { position, throughput } => {
@@ -132,6 +139,7 @@ fn counted(draft: &mut Draft, seen: &Version, change: &LeaseChange, incarnation:
             checkpoint(draft, Position::ShardEnd.checkpoint_text(), 0);
             draft.set_or_remove(attr::CHILDREN, string_set(children));
             draft.remove(attr::OWNER);
+            draft.remove(attr::OWNER_FAILOVER_MILLIS);
             in_handoff = false;
         }
         LeaseChange::Create(_)
@@ -148,9 +156,15 @@ fn counted(draft: &mut Draft, seen: &Version, change: &LeaseChange, incarnation:
     }
 }
 
-fn renew(draft: &mut Draft, throughput: Option<f64>, identity: Option<&StreamIdentity>) {
+fn renew(draft: &mut Draft, throughput: Option<f64>, facts: &RowFacts) {
     measured(draft, throughput);
-    if let Some(identity) = identity {
+    if let Some(failover) = facts.failover {
+        draft.set(attr::OWNER_FAILOVER_MILLIS, n(failover.as_millis()));
+    }
+    if let Some(time) = facts.latest_at {
+        draft.set(attr::LATEST_AT, n(time.as_millis()));
+    }
+    if let Some(identity) = &facts.identity {
         draft.set(attr::STREAM_ARN, s(&identity.arn));
         draft.set(attr::STREAM_NAME, s(&identity.name));
         draft.set(attr::STREAM_CREATED, n(identity.created.as_millis()));

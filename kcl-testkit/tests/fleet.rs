@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::error::ErrorKind;
 use kcl_core::invariant::Invariant;
-use kcl_core::lease::{Expect, LeaseChange, LeaseStore as _, Outcome};
+use kcl_core::lease::{Expect, LeaseChange, LeaseStore as _, Outcome, RowFacts};
 use kcl_core::lifecycle::WaitReason;
 use kcl_core::model::LeaseKey;
 use kcl_core::processor::{FencingToken, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
@@ -554,7 +554,7 @@ fn a_write_that_the_store_should_not_have_accepted_is_found_by_the_oracle() {
         let lease = fleet.view().leases().remove(0);
         let renew = LeaseChange::Renew {
             throughput: None,
-            identity: None,
+            facts: RowFacts::NONE,
         };
         let incarnation = lease.stamp.unwrap().incarnation;
         let expect = Expect::Version(lease.version());

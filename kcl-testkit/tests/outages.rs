@@ -2,18 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kcl_core::lease::StoreErrorKind;
 use kcl_core::model::LeaseKey;
 use kcl_core::processor::FencingToken;
 use kcl_core::rng::Rng;
+use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::clock::Skew;
-use kcl_testkit::faults::{Fault, FaultRates, Link, Operation, StoreFaults};
+use kcl_testkit::faults::{Fault, FaultRates, Link, Operation, ScanCapacity, StoreFaults};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
-use kcl_testkit::fleet::{Fleet, Member};
+use kcl_testkit::fleet::{Fleet, Member, Simulation};
 use kcl_testkit::simulate;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -114,6 +115,124 @@ fn a_store_that_throttles_every_other_call_for_ten_minutes_moves_no_lease() {
     moves_no_lease("throttled every other time", 600 * SECOND, busy, |fleet| {
         each_store(fleet, StoreFaults::clear)
     });
+}
+
+/// How often each member scans within a minute.
+async fn scans_a_minute(fleet: &Fleet) -> BTreeMap<&'static str, u64> {
+    let count = |name: &str| fleet.store_faults(name).counts().of(Operation::Scan);
+    let before = MEMBERS.map(|name| (name, count(name)));
+    fleet.sleep(60 * SECOND).await;
+    let scanned = before
+        .into_iter()
+        .map(|(name, before)| (name, count(name) - before));
+    scanned.collect()
+}
+
+/// Kills this member, and asserts that the others have all its leases in time.
+async fn lose(fleet: &Fleet, victim: &str, limit: Duration) {
+    let had = fleet.view().held(victim);
+    assert!(!had.is_empty());
+    fleet.kill(victim);
+    let others: Vec<_> = MEMBERS.into_iter().filter(|name| *name != victim).collect();
+    let took = fleet
+        .wait_until("the others have what the dead one had", limit, |view| {
+            let held = others
+                .iter()
+                .flat_map(|name| view.held(name))
+                .collect::<BTreeSet<_>>();
+            had.is_subset(&held)
+        })
+        .await;
+    println!("{victim}: {took:?}");
+}
+
+/// A fleet with the failover time that most have.
+fn at_ten_seconds(seed: u64) -> Simulation {
+    Simulation::new(seed).settings(Settings {
+        failover_time: 10 * SECOND,
+        ..Settings::default()
+    })
+}
+
+#[test]
+fn failing_owner_index_delays_no_failover() {
+    for kind in [StoreErrorKind::Throttled, StoreErrorKind::Unavailable] {
+        at_ten_seconds(8).run(async |fleet| {
+            three_workers(&fleet).await;
+            fleet.produce(SECOND, 10);
+            each_store(&fleet, |faults| {
+                faults.always(Operation::OwnedBy, Fault::Fail(kind))
+            });
+            fleet.sleep(120 * SECOND).await;
+            let scanned = scans_a_minute(&fleet).await;
+            // The leader and its deputy, once a second each, and the budget of one more for all who look for their leases.
+            let most = 2 * 60 + 4 * 60 + 20;
+            assert!(
+                scanned.values().sum::<u64>() <= most,
+                "{scanned:?} scans a minute"
+            );
+            let follower = MEMBERS
+                .into_iter()
+                .find(|name| fleet.view().leader().as_deref() != Some(name));
+            lose(&fleet, follower.unwrap(), 15 * SECOND).await;
+            fleet.start_worker("d", fleet.settings());
+            fleet
+                .store_faults("d")
+                .always(Operation::OwnedBy, Fault::Fail(kind));
+            fleet
+                .wait_until("a worker that joins gets its share", 30 * SECOND, |view| {
+                    !view.held("d").is_empty()
+                })
+                .await;
+            fleet.stop_producing();
+            fleet.settle().await;
+        });
+    }
+}
+
+#[test]
+fn hanging_owner_index_delays_failover_little() {
+    at_ten_seconds(9).run(async |fleet| {
+        three_workers(&fleet).await;
+        let hangs = Fault::DelayRequest(HOUR);
+        each_store(&fleet, |faults| faults.always(Operation::OwnedBy, hangs));
+        fleet.sleep(60 * SECOND).await;
+        let follower = MEMBERS
+            .into_iter()
+            .find(|name| fleet.view().leader().as_deref() != Some(name));
+        lose(&fleet, follower.unwrap(), 18 * SECOND).await;
+        fleet.settle().await;
+    });
+}
+
+#[test]
+fn throttled_scans_back_off_and_fail_over() {
+    for victim in MEMBERS {
+        for index_fails in [false, true] {
+            at_ten_seconds(10).run(async |fleet| {
+                three_workers(&fleet).await;
+                fleet.produce(SECOND, 10);
+                let capacity = ScanCapacity::one_per(3 * SECOND);
+                each_store(&fleet, |faults| {
+                    faults.limit_scans(&capacity);
+                    if index_fails {
+                        faults.always(Operation::OwnedBy, Fault::Fail(StoreErrorKind::Throttled));
+                    }
+                });
+                fleet.sleep(300 * SECOND).await;
+                let tried = scans_a_minute(&fleet).await;
+                // Two who assign, and where the index fails three who look for their leases.
+                let most = if index_fails { 200 } else { 120 };
+                assert!(
+                    tried.values().sum::<u64>() <= most,
+                    "{tried:?} tries a minute, of which 20 can be answered"
+                );
+                lose(&fleet, victim, 90 * SECOND).await;
+                fleet.stop_producing();
+                fleet.settle().await;
+            });
+        }
+    }
 }
 
 #[test]

@@ -6,9 +6,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use kcl_core::model::{LeaseKey, WorkerId};
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
-use kcl_testkit::fleet::{Fleet, Simulation};
+use kcl_testkit::fleet::{Fleet, Member, Simulation};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SHARDS: u32 = 64;
@@ -103,6 +105,57 @@ fn a_rolling_deploy_of_four_workers_over_64_shards_moves_each_lease_at_most_twic
                 });
             println!("seed {seed}: {histogram:?}");
             assert!(most <= Some(2), "seed {seed}: {histogram:?}");
+        });
+    }
+}
+
+/// A processor that takes its time for each batch, so that a worker that leaves still holds its leases for a while.
+struct Thorough(Fleet);
+
+#[async_trait]
+impl RecordProcessor for Thorough {
+    async fn process_records(&mut self, _: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.0.sleep(15 * SECOND).await;
+        Ok(())
+    }
+}
+
+#[test]
+fn deploy_with_shorter_failover_time_overlaps_nowhere() {
+    for seed in 0..10 {
+        let old = Settings {
+            failover_time: 30 * SECOND,
+            stall_timeout: 60 * SECOND,
+            ..Settings::default()
+        };
+        let new = Settings {
+            failover_time: 3 * SECOND,
+            ..Settings::default()
+        };
+        let simulation = Simulation::new(seed).shards(8).settings(old.clone());
+        simulation.run(async |fleet| {
+            let member = |name: &str, settings: &Settings| {
+                let slow = fleet.clone();
+                Member::named(name)
+                    .settings(settings.clone())
+                    .processor(move |_: &ShardContext| Thorough(slow.clone()))
+            };
+            let named = |prefix: &str| (0..2).map(|n| format!("{prefix}-{n}")).collect::<Vec<_>>();
+            let (before, after) = (named("old"), named("new"));
+            before.iter().for_each(|name| fleet.start(member(name, &old)));
+            fleet.produce(SECOND, 16);
+            fleet.sleep(60 * SECOND).await;
+            for (gone, comes) in before.iter().zip(&after) {
+                fleet.start(member(comes, &new));
+                fleet.sleep(SECOND).await;
+                let report = fleet.drain(gone).await.unwrap();
+                assert!(report.is_clean(), "seed {seed}: {report:?}");
+            }
+            fleet.stop_producing();
+            fleet.settle().await;
+            let overlaps = fleet.view().overlaps();
+            assert!(overlaps.is_empty(), "seed {seed}: {overlaps:?}");
+            assert_eq!(fleet.view().tally().redelivered, 0, "seed {seed}");
         });
     }
 }

@@ -13,7 +13,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, LeaderLock, LeaseChange, LockChange, LockExpect, LockOutcome, Outcome};
+use kcl_core::lease::{
+    Expect, LeaderLock, LeaseChange, LockChange, LockExpect, LockOutcome, Outcome, RowFacts,
+};
 use stateright::{Model, Property};
 
 use crate::broken::Broken;
@@ -234,7 +236,7 @@ impl Offices {
                 if row.owner.as_ref() == Some(&self.cast.workers[n]) {
                     let renew = LeaseChange::Renew {
                         throughput: None,
-                        identity: None,
+                        facts: RowFacts::NONE,
                     };
                     let expect = Expect::Version(row.version());
                     let incarnation = self.cast.incarnation(n, 0);

@@ -182,5 +182,15 @@ pub fn table() -> Vec<Entry> {
             &[LeaderHarmless],
             "the office changes hands at every look",
         ),
+        entry(
+            Mutant::FailoverTimeForgotten,
+            &[NoOverlap, NoStartAfterDeadline, SingleWriter],
+            "two healthy workers process one shard during a deploy that shortens the failover time",
+        ),
+        entry(
+            Mutant::IndexErrorNotBridged,
+            &[EveryLeaseOwned],
+            "the shards that a worker is given are read by no worker while the index is throttled",
+        ),
     ]
 }

@@ -69,6 +69,36 @@ pub fn fit(pages: u32, pages_per_second: u32, failover: Duration, discovery: Dur
     }
 }
 
+/// How long to wait for the next scan after so many in a row that failed: twice as long each time, up to a quarter of the failover time,
+/// so that a table whose capacity is used up gets the time to regain some.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::assignment::cadence::after_failures;
+///
+/// let (second, failover) = (Duration::from_secs(1), Duration::from_secs(30));
+/// let pauses = [1, 2, 3, 4, 99].map(|failures| after_failures(second, failover, failures).as_millis());
+/// assert_eq!(pauses, [2000, 4000, 7500, 7500, 7500]);
+/// ```
+#[must_use]
+pub fn after_failures(scan: Duration, failover: Duration, failures: u32) -> Duration {
+    let longest = (failover / 4).max(scan);
+    scan.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+}
+
+/// How often an observer means to look that just could again, after so many scans in a row that failed.
+///
+/// What lies between two looks counts up to twice this. Where most scans are refused, as by a table whose capacity is used up, the
+/// usual cadence would count so little of it that a dead worker is not noticed for minutes. A third of the failover time in all leaves
+/// owners that could not renew either the time to do so, once they can.
+#[must_use]
+pub fn watched(scan: Duration, failover: Duration, failures: u32) -> Duration {
+    match failures {
+        0 => scan,
+        _ => scan.max(failover / 6),
+    }
+}
+
 /// The largest table, in pages, that this budget scans often enough. For `validate()`: 0 means that not even one page is.
 ///
 /// ```

@@ -135,7 +135,7 @@ impl JavaNews {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::{Lease, LeaseChange, apply};
+    use crate::lease::{Lease, LeaseChange, RowFacts, apply};
     use crate::model::{Incarnation, Position};
     use crate::time::Timestamp;
 
@@ -269,7 +269,7 @@ mod tests {
         look(&mut watch, 0, &[row.clone()], &[]);
         let renew = LeaseChange::Renew {
             throughput: None,
-            identity: None,
+            facts: RowFacts::NONE,
         };
         for (second, change) in [
             LeaseChange::Assign { to: id("ours") },

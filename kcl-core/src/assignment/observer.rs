@@ -92,11 +92,14 @@ impl Observer {
             .rows
             .values()
             .filter(|lease| self.hold(lease) == Hold::Expired);
-        let failed: Vec<(LeaseKey, WorkerId)> = expired
-            .filter_map(|lease| Some((lease.key.clone(), lease.actual_owner()?.clone())))
+        let failed: Vec<(LeaseKey, WorkerId, Duration)> = expired
+            .filter_map(|lease| {
+                let owner = lease.actual_owner()?.clone();
+                Some((lease.key.clone(), owner, self.failover_of(lease)))
+            })
             .collect();
-        for (lease, owner) in failed {
-            let until = now + self.roster.failover_of(&owner) * SETBACK;
+        for (lease, owner, failover) in failed {
+            let until = now + failover * SETBACK;
             self.setbacks.note(&lease, &owner, until);
             self.roster.doubt(&owner);
         }
@@ -175,19 +178,32 @@ impl Observer {
 
     /// Whether the lease has been expired for this long, and nobody has given it away.
     pub fn is_overdue(&self, key: &LeaseKey, grace: Duration) -> bool {
-        let owner = self.rows.get(key).and_then(Lease::actual_owner);
-        owner.is_some_and(|owner| {
-            let failover = self.roster.failover_of(owner);
-            self.watch.is_still_for(key, failover + grace)
-        })
+        let owned = self.rows.get(key).filter(|lease| lease.actual_owner().is_some());
+        owned.is_some_and(|lease| self.watch.is_still_for(key, self.failover_of(lease) + grace))
     }
 
     /// When, at the earliest, a lease can be called expired that is not yet.
     pub fn next_expiry(&self) -> Option<Moment> {
         self.watch.next_expiry(|key| {
-            let owner = self.rows.get(key).and_then(Lease::actual_owner);
-            owner.map_or(self.failover, |owner| self.roster.failover_of(owner))
+            let lease = self.rows.get(key);
+            lease.map_or(self.failover, |lease| self.failover_of(lease))
         })
+    }
+
+    /// The failover time by which the lease is judged: the longest of the observer's own, of what its owner's row says, and of what
+    /// the owner stored in the lease itself. The last is known to every observer for as long as the owner renews it, also when the
+    /// owner's row is gone, as that of a worker that leaves, or is that of a newer process with other settings.
+    fn failover_of(&self, lease: &Lease) -> Duration {
+        let Some(owner) = lease.actual_owner() else {
+            return self.failover;
+        };
+        let known = self.roster.failover_of(owner);
+        // A Java worker that took the lease leaves what the owner before it stored.
+        let stored = lease.failover.filter(|_| !lease.is_written_by_foreigner());
+        match mutant::active(Mutant::FailoverTimeForgotten) {
+            true => known,
+            false => known.max(stored.unwrap_or_default()),
+        }
     }
 
     /// Whether the owner named in the row has renewed it. Until then it may not know of the lease, and once the row names a
@@ -211,11 +227,11 @@ impl Observer {
         };
         let patience = match () {
             () if mutant::active(Mutant::NothingExpires) => Duration::MAX,
-            () if mutant::active(Mutant::ExpiryTooEarly) => self.roster.failover_of(owner) / 4,
+            () if mutant::active(Mutant::ExpiryTooEarly) => self.failover_of(lease) / 4,
             () if mutant::active(Mutant::ExpiryByWallClock) && self.roster.has_old_time(owner) => {
                 Duration::ZERO
             }
-            () => self.roster.failover_of(owner),
+            () => self.failover_of(lease),
         };
         match self.watch.is_still_for(&lease.key, patience) || self.was_given_to_the_dead(lease) {
             true => Hold::Expired,
@@ -269,7 +285,7 @@ impl Observer {
             }
             // A worker that leaves has no row any more; one that stays and gives a lease up makes no progress on it.
             if row.actual_owner().is_none() && self.roster.is_alive(owner) {
-                let until = self.now + self.roster.failover_of(owner) * SETBACK;
+                let until = self.now + self.failover_of(before) * SETBACK;
                 self.setbacks.note(key, owner, until);
             }
         }

@@ -22,7 +22,7 @@ use crate::assignment::unplaced::{News, Unplaced};
 use crate::error::Causes;
 use crate::lease::{
     Certainty, LeaderLock, Lease, LeaseStore, LeaseWriter, LockChange, LockExpect, LockOutcome, Outcome,
-    StoreError, WorkerChange, WorkerOutcome,
+    StoreError, StoreErrorKind, WorkerChange, WorkerOutcome,
 };
 use crate::model::{LeaseKey, WorkerId};
 use crate::rng::Rng;
@@ -142,6 +142,9 @@ struct Rounds {
     observer: Observer,
     patience: Patience,
     failed_in_a_row: u32,
+    /// How many scans failed in a row.
+    scans_failed: u32,
+    rng: Rng,
     scan_faults: Faults,
     write_faults: Faults,
     unplaced: Unplaced,
@@ -313,7 +316,7 @@ impl Coordinator {
                 rounds.failed_in_a_row = 0;
                 self.leave_office().await;
             }
-            self.wait_for_next_round(&rounds).await;
+            self.wait_for_next_round(&mut rounds).await;
         }
     }
 
@@ -330,6 +333,8 @@ impl Coordinator {
             observer: Observer::new(me, context.failover, self.cadence().scan),
             patience: Patience::new(context.failover),
             failed_in_a_row: 0,
+            scans_failed: 0,
+            rng: self.context.rng.child("scans"),
             scan_faults: Faults::new("the lease table cannot be scanned"),
             write_faults: Faults::new("leases cannot be assigned"),
             unplaced: Unplaced::default(),
@@ -338,11 +343,16 @@ impl Coordinator {
     }
 
     /// Until the next scan is due: on the cadence, exactly when a lease can expire, on an event, and when the role changes.
-    async fn wait_for_next_round(&self, rounds: &Rounds) {
+    async fn wait_for_next_round(&self, rounds: &mut Rounds) {
         let (clock, now) = (&self.context.clock, self.now());
-        let cadence = self.cadence().scan;
+        let mut cadence = self.cadence().scan;
         // Many leases that expire one after the other, or many events, are no reason to read the table all the time.
-        let soonest = now + cadence / 5;
+        let mut soonest = now + cadence / 5;
+        if rounds.scans_failed > 0 {
+            let pause = cadence::after_failures(cadence, self.context.failover, rounds.scans_failed);
+            cadence = rounds.rng.jittered(pause).max(cadence);
+            soonest = now + cadence;
+        }
         // After a scan that failed the expiry lies where it lay before, and one more scan is not what it waits for.
         let next_expiry = rounds
             .observer
@@ -367,16 +377,23 @@ impl Coordinator {
             Ok(scan) => scan,
             Err(error) => {
                 rounds.scan_faults.again(&error);
-                rounds.failed_in_a_row += 1;
+                rounds.scans_failed = rounds.scans_failed.saturating_add(1);
+                // A table that is throttled is so for everybody: nobody would have more luck, and all that was watched would be forgotten.
+                if error.kind() != StoreErrorKind::Throttled {
+                    rounds.failed_in_a_row += 1;
+                }
                 return;
             }
         };
         rounds.scan_faults.over();
         let now = self.now();
         let cadence = self.fit_cadence(scan.pages);
-        rounds.observer.set_cadence(cadence.scan);
         rounds.java.watch(now, &scan, self.role() == Role::Leader);
+        let watched = cadence::watched(cadence.scan, self.context.failover, rounds.scans_failed);
+        rounds.scans_failed = 0;
+        rounds.observer.set_cadence(watched);
         rounds.observer.look(now, scan);
+        rounds.observer.set_cadence(cadence.scan);
         self.choose_deputy(&rounds.observer);
 
         let settings = &self.context.settings;

@@ -142,7 +142,7 @@ impl Keeper<'_> {
     fn renewal(&self) -> LeaseChange {
         LeaseChange::Renew {
             throughput: self.own.throughput(),
-            identity: self.own.missing_identity(),
+            facts: self.own.missing_facts(),
         }
     }
 

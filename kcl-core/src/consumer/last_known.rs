@@ -101,12 +101,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lease::apply;
+    use crate::lease::{RowFacts, apply};
     use crate::model::{Incarnation, Position, RecordPosition, SequenceNumber, ShardId};
 
     const RENEW: LeaseChange = LeaseChange::Renew {
         throughput: None,
-        identity: None,
+        facts: RowFacts::NONE,
     };
 
     fn id(name: &str) -> WorkerId {

@@ -15,12 +15,12 @@ use crate::invariant::{Invariant, Violation};
 use crate::lease::hold::{Belief, HoldVerdict, judge_hold};
 use crate::lease::resolve::{Refusal, judge_refusal};
 use crate::lease::{
-    Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, StoreError,
-    StoreErrorKind,
+    Certainty, Expect, Lanes, Lease, LeaseChange, LeaseStore, LeaseWriter as _, Outcome, RowFacts,
+    StoreError, StoreErrorKind,
 };
 use crate::lifecycle::{Backlog, OnThread, Progress, Pulse, WaitReason};
 use crate::metrics::Metrics;
-use crate::model::{ApplicationName, LeaseKey, RecordPosition, SequenceNumber, StreamIdentity, WorkerId};
+use crate::model::{ApplicationName, LeaseKey, RecordPosition, SequenceNumber, WorkerId};
 use crate::mutant::{self, Mutant};
 use crate::processor::{ErrorPolicy, FencingToken, RecordProcessorFactory, ShardContext};
 use crate::rng::Rng;
@@ -183,10 +183,10 @@ impl Ownership {
         })
     }
 
-    /// What a renewal of this row should fill in: which stream the lease is for, where Java did not write it.
-    pub(crate) fn missing_identity(&self) -> Option<StreamIdentity> {
-        let is_missing = self.lock().known.row().identity.is_none();
-        is_missing.then(|| self.stream.identity.clone())
+    /// What a renewal of this row should fill in.
+    pub(crate) fn missing_facts(&self) -> RowFacts {
+        let failover = self.services.settings.failover_time;
+        RowFacts::missing(self.lock().known.row(), &self.stream.identity, failover)
     }
 
     /// The row as the last applied write returned it.

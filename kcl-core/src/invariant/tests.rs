@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::lease::apply;
+use crate::lease::{RowFacts, apply};
 use crate::model::{Position, SequenceNumber, ShardId};
 
 pub(super) const FAILOVER: Duration = Duration::from_secs(10);
@@ -106,7 +106,7 @@ impl Story {
     pub(super) fn renew(&mut self, process: &str, now: u64, n: u8) -> Result<(), Violation> {
         let renew = LeaseChange::Renew {
             throughput: None,
-            identity: None,
+            facts: RowFacts::NONE,
         };
         self.write(process, now, n, renew)
     }
@@ -328,7 +328,7 @@ fn a_store_that_does_something_else_than_asked_is_found() {
     let (mut story, _) = Story::with_five_done("a");
     let renew = LeaseChange::Renew {
         throughput: None,
-        identity: None,
+        facts: RowFacts::NONE,
     };
     let mut written = story.written("a", 2, 0, renew);
     written.after.counter += 1;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::lease::{Lease, Version, WriteStamp};
-use crate::model::{HashKeyRange, Incarnation, Position, ShardId, StreamIdentity, WorkerId};
+use crate::lease::{Lease, RowFacts, Version, WriteStamp};
+use crate::model::{HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 use crate::mutant::{self, Mutant};
 
 /// What must hold of the row at the moment of the write.
@@ -37,8 +37,8 @@ pub enum LeaseChange {
     Renew {
         /// The new moving average of the throughput in KiB/s; `None` leaves the row's.
         throughput: Option<f64>,
-        /// The stream the lease belongs to, where the row does not say; `None` leaves the row's.
-        identity: Option<StreamIdentity>,
+        /// What the row does not say, or not as it is.
+        facts: RowFacts,
     },
     /// Names `to` as the owner: of an unowned or expired lease, or instead of an owner that is overruled. Expects a version.
     Assign {
@@ -186,25 +186,32 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
     let mut new = row.clone();
     match change {
         LeaseChange::Create(lease) => new = (**lease).clone(),
-        LeaseChange::Renew { throughput, identity } => {
+        LeaseChange::Renew { throughput, facts } => {
             new.throughput = throughput.or(new.throughput);
-            new.identity = identity.clone().or(new.identity);
+            new.identity = facts.identity.clone().or(new.identity);
+            new.failover = facts.failover.or(new.failover);
+            new.latest_at = facts.latest_at.or(new.latest_at);
         }
         LeaseChange::Assign { to } => {
             new.owner_switches += u64::from(counts_as_switch(&row.version(), to));
             new.owner = Some(to.clone());
             new.checkpoint_owner = None;
+            new.failover = None;
         }
         LeaseChange::BeginHandoff { to } => {
             new.checkpoint_owner = new.owner.replace(to.clone());
             new.handoff_stamp = Some(incarnation);
         }
-        LeaseChange::CompleteHandoff => new.checkpoint_owner = None,
+        LeaseChange::CompleteHandoff => {
+            new.checkpoint_owner = None;
+            new.failover = None;
+        }
         LeaseChange::CancelHandoff => new.owner = new.checkpoint_owner.take(),
         LeaseChange::Release => {
             if new.checkpoint_owner.take().is_none() {
                 new.owner = None;
             }
+            new.failover = None;
         }
         LeaseChange::Checkpoint { position, throughput } => {
             new.checkpoint = position.clone();
@@ -219,6 +226,7 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
             new.children.clone_from(children);
             new.owner = None;
             new.checkpoint_owner = None;
+            new.failover = None;
         }
         LeaseChange::Describe { children, hash_range } => {
             if let Some(children) = children {

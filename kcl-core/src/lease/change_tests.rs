@@ -1,11 +1,12 @@
 //! What every change does and what a strong read tells about it, for any row.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::resolve::{Resolution, resolve};
-use super::{Expect, Lease, LeaseChange, PendingCheckpoint, WriteStamp, apply};
+use super::{Expect, Lease, LeaseChange, PendingCheckpoint, RowFacts, WriteStamp, apply};
 use crate::model::{HashKeyRange, Incarnation, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
 
 fn worker(n: u8) -> WorkerId {
@@ -27,7 +28,7 @@ fn at(sequence: u128) -> Position {
 fn renew() -> LeaseChange {
     LeaseChange::Renew {
         throughput: None,
-        identity: None,
+        facts: RowFacts::NONE,
     }
 }
 
@@ -103,7 +104,10 @@ fn any_change() -> impl Strategy<Value = LeaseChange> {
     prop_oneof![
         prop::option::of(1_u32..9).prop_map(|throughput| LeaseChange::Renew {
             throughput: throughput.map(f64::from),
-            identity: None,
+            facts: RowFacts {
+                failover: throughput.map(|n| Duration::from_secs(n.into())),
+                ..RowFacts::NONE
+            },
         }),
         (0_u8..3).prop_map(|n| LeaseChange::Assign { to: worker(n) }),
         (0_u8..3).prop_map(|n| LeaseChange::BeginHandoff { to: worker(n) }),

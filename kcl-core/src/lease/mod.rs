@@ -20,7 +20,7 @@ mod change_tests;
 pub use change::{Expect, LeaseChange, apply};
 pub(crate) use counted::Counted;
 pub(crate) use lane::{LaneLimits, Lanes};
-pub use row::{Lease, PendingCheckpoint, Version, WriteStamp};
+pub use row::{Lease, PendingCheckpoint, RowFacts, Version, WriteStamp};
 pub use store::{
     Capabilities, Certainty, LeaseStore, Outcome, Preparation, Scan, StoreError, StoreErrorKind, Undecodable,
 };

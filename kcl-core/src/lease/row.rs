@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -45,8 +46,47 @@ pub struct Lease {
     pub handoff_stamp: Option<Incarnation>,
     /// Private: the service's time at which reading starts as long as nothing is checkpointed.
     pub pinned_start: Option<Timestamp>,
+    /// Private: the time of the service that LATEST means in a row which Java wrote: reading starts there as long as nothing is
+    /// checkpointed. It is the start of this shard only, while [`pinned_start`](Self::pinned_start) is that of the application.
+    pub latest_at: Option<Timestamp>,
+    /// Private: the failover time by which the [actual owner](Self::actual_owner) renews the lease. The first renewal of an owner
+    /// stores it, and it goes when the lease is given up, handed over or assigned.
+    pub failover: Option<Duration>,
     /// Private: the stream the lease was created for, beyond its name.
     pub identity: Option<StreamIdentity>,
+}
+
+/// What a renewal stores beside the heartbeat, because the row lacks it; `None` leaves the row's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowFacts {
+    /// The stream the lease belongs to.
+    pub identity: Option<StreamIdentity>,
+    /// The failover time by which the owner renews the lease, in whole milliseconds.
+    pub failover: Option<Duration>,
+    /// The time of the service that LATEST means in this row.
+    pub latest_at: Option<Timestamp>,
+}
+
+impl RowFacts {
+    /// Nothing: the renewal is a heartbeat.
+    pub const NONE: Self = Self {
+        identity: None,
+        failover: None,
+        latest_at: None,
+    };
+
+    /// What the row lacks under an owner who reads this stream and lives by this failover time.
+    #[must_use]
+    pub fn missing(row: &Lease, stream: &StreamIdentity, failover: Duration) -> Self {
+        // A store keeps whole milliseconds. Rounded up, because it is what others wait for.
+        let millis = failover.as_nanos().div_ceil(1_000_000);
+        let failover = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+        Self {
+            identity: row.identity.is_none().then(|| stream.clone()),
+            failover: Some(failover).filter(|failover| row.failover != Some(*failover)),
+            latest_at: None,
+        }
+    }
 }
 
 /// A checkpoint that was prepared and not yet committed.
@@ -102,6 +142,8 @@ impl Lease {
             stamp: None,
             handoff_stamp: None,
             pinned_start: None,
+            latest_at: None,
+            failover: None,
             identity: None,
         }
     }

@@ -12,7 +12,8 @@ use crate::consumer::{DrainReason, Ownership, Services, ThreadWatch, ToProcessor
 use crate::error::Causes;
 use crate::invariant::Invariant;
 use crate::lease::{
-    Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError, StoreErrorKind, WorkerRow,
+    Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, RowFacts, Scan, StoreError, StoreErrorKind,
+    WorkerRow,
 };
 use crate::lifecycle::{ConsumerEnd, ConsumerState};
 use crate::model::LeaseKey;
@@ -21,8 +22,10 @@ use crate::status::LeaseStatus;
 use crate::streams::OpenStream;
 use crate::task::{Place, TaskPolicy};
 use crate::time::{ClockExt as _, Moment};
+use crate::worker::discovery::Discovery;
 use crate::worker::holdings::Holdings;
 use crate::worker::membership::{Membership, Standing};
+use crate::worker::scan_limit::ScanLimit;
 
 /// How often the next owner of a lease looks whether it was handed over.
 const HANDOFF_POLL: Duration = Duration::from_millis(100);
@@ -57,9 +60,11 @@ impl Grants {
     /// Looks for leases that name this worker, for as long as it is a candidate. Returns when another process took its id.
     pub(crate) async fn discover(self: &Arc<Self>) {
         let mut failing = false;
+        let mut discovery = Discovery::new(&self.services.settings, self.services.rng.child("discovery"));
+        let mut limit = ScanLimit::new(self.services.settings.failover_time);
         loop {
             let mut keys = self.services.invitations.take();
-            match self.named().await {
+            match self.named(&mut discovery, &mut limit).await {
                 Ok(found) => {
                     failing = false;
                     keys.extend(found);
@@ -91,12 +96,8 @@ impl Grants {
     /// As a leaving worker, whose own row is deleted or could not be: gives back what names this worker and was not taken up yet, and what is
     /// being handed to it once it is.
     pub(crate) async fn decline(self: &Arc<Self>) {
-        let scan = match self.in_time(self.services.store.scan()).await {
-            Ok(scan) => scan,
-            Err(error) => {
-                tracing::warn!(error = %Causes(&error), "leases given to this worker meanwhile may have to expire");
-                return;
-            }
+        let Some(scan) = self.scan_in_a_hurry().await else {
+            return;
         };
         let me = &self.services.worker;
         let ours = Some(self.services.lanes.incarnation());
@@ -113,24 +114,84 @@ impl Grants {
         new.into_iter().for_each(|key| self.take_up(key));
     }
 
-    async fn named(&self) -> Result<Vec<LeaseKey>, StoreError> {
-        let me = &self.services.worker;
-        if let Some(keys) = self.in_time(self.services.store.owned_by(me)).await? {
-            return Ok(keys);
+    /// Scans, again after a pause while the store refuses, for as long as a worker that leaves can wait for that.
+    async fn scan_in_a_hurry(&self) -> Option<Scan> {
+        let (clock, failover) = (&self.services.clock, self.services.settings.failover_time);
+        let until = clock.now() + failover / 3;
+        let mut pause = failover / 50;
+        loop {
+            let left = until.saturating_since(clock.now());
+            match self.in_time(left, self.services.store.scan()).await {
+                Ok(scan) => return Some(scan),
+                Err(error) if clock.now() + pause >= until => {
+                    tracing::warn!(error = %Causes(&error), "leases given to this worker meanwhile may have to expire");
+                    return None;
+                }
+                Err(_) => clock.sleep(pause).await,
+            }
+            pause = pause.saturating_mul(2);
         }
-        let scan = self.in_time(self.services.store.scan()).await?;
-        let mine = scan
-            .leases
-            .into_iter()
-            .filter(|lease| lease.owner.as_ref() == Some(me));
-        Ok(mine.map(|lease| lease.key).collect())
+    }
+
+    /// The leases that name this worker, by the index or by a scan; none while neither may be asked yet.
+    async fn named(
+        &self,
+        discovery: &mut Discovery,
+        limit: &mut ScanLimit,
+    ) -> Result<Vec<LeaseKey>, StoreError> {
+        let (clock, me) = (&self.services.clock, &self.services.worker);
+        if discovery.may_ask_index(clock.now()) {
+            let asked = self.services.store.owned_by(me);
+            match self.in_time(discovery.index_limit(), asked).await {
+                Ok(keys) => {
+                    if discovery.index_answered() {
+                        tracing::info!("over: the owner index cannot be asked");
+                    }
+                    if let Some(keys) = keys {
+                        return Ok(keys);
+                    }
+                }
+                Err(error) if mutant::active(Mutant::IndexErrorNotBridged) => return Err(error),
+                Err(error) => {
+                    if discovery.index_failed(clock.now()) {
+                        tracing::warn!(
+                            error = %Causes(&error),
+                            "the owner index cannot be asked: until it answers, leases are looked for by scans of the whole table, which cost more. \
+                             An index has a capacity of its own: if it is throttled, raise that, or make the table on-demand"
+                        );
+                    }
+                }
+            }
+        }
+        if !discovery.may_scan(clock.now()) {
+            return Ok(Vec::new());
+        }
+        let begun = clock.now();
+        match self.in_time(limit.get(), self.services.store.scan()).await {
+            Ok(scan) => {
+                limit.took(clock.now().saturating_since(begun));
+                discovery.scanned(clock.now(), scan.pages, scan.workers.len());
+                let mine = scan
+                    .leases
+                    .into_iter()
+                    .filter(|lease| lease.owner.as_ref() == Some(me));
+                Ok(mine.map(|lease| lease.key).collect())
+            }
+            Err(error) => {
+                if clock.now().saturating_since(begun) >= limit.get() {
+                    limit.was_not_enough();
+                }
+                discovery.scan_failed(clock.now());
+                Err(error)
+            }
+        }
     }
 
     async fn in_time<T: Send>(
         &self,
+        limit: Duration,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let limit = self.services.settings.failover_time / 3;
         let answer = self.services.clock.timeout(limit, call).await;
         answer.unwrap_or_else(|elapsed| {
             Err(
@@ -189,10 +250,10 @@ impl Grants {
             tracing::warn!(lease = %row.key, "the lease is of a stream that this worker does not read");
             return self.give_back(&row, "stream not read").await;
         };
-        let identity = row.identity.is_none().then(|| stream.identity.clone());
+        let failover = self.services.settings.failover_time;
         let change = LeaseChange::Renew {
             throughput: None,
-            identity,
+            facts: RowFacts::missing(&row, &stream.identity, failover),
         };
         let sent = self.services.clock.now();
         let expect = Expect::Version(row.version());

@@ -15,6 +15,7 @@ use crate::invariant::Invariant;
 use crate::lease::{Expect, Lease, LeaseChange, LeaseWriter, Outcome, Scan, StoreError};
 use crate::model::{LeaseKey, StreamKey};
 use crate::monitor::Monitor;
+use crate::processor::backoff;
 use crate::rng::Rng;
 use crate::shard_sync::{
     Anomaly, Audit, Cover, SYNC_INTERVAL, SyncError, SyncReport, SyncRequest, Tools, UpkeepReport, Verdict,
@@ -30,6 +31,9 @@ const CONCURRENT_SYNCS: usize = 8;
 /// How long to wait before a sync that did not come to its end is made again; for one that fails again and again it doubles.
 const SYNC_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_SYNC_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause before the leases are read again after reading them failed.
+const LONGEST_SCAN_PAUSE: Duration = Duration::from_secs(5);
+
 /// Runs until `leaving` is cancelled, and gives up the office then.
 pub(crate) async fn serve_fleet(services: Arc<Services>, leaving: CancellationToken) {
     let office = Arc::new(OfficeNews {
@@ -228,7 +232,8 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
     let rng = services.rng.child("shard sync");
     let mut findings = Findings::default();
     let mut limit = ScanLimit::new(services.settings.failover_time);
-    let mut rounds = 0_u64;
+    let (mut rounds, mut failures) = (0_u64, 0_u32);
+    let mut pauses = rng.child("pauses");
     loop {
         let (tenure, _) = office.until_leading().await;
         // From here on: a stream may come while the others are synced.
@@ -241,6 +246,9 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
         let mut next = now + SYNC_INTERVAL;
         match read_leases(services, &mut limit).await {
             Ok(scan) => {
+                if std::mem::take(&mut failures) > 0 {
+                    tracing::info!("over: the leases cannot be read, so the shards are not synced");
+                }
                 let scanned = services.clock.now();
                 // The scan is good for as long as nobody else can have led since it began, and it may have taken long.
                 let Some(until) = office.leads_until(tenure) else {
@@ -272,8 +280,12 @@ async fn follow_shards(services: &Services, office: &OfficeNews) {
                     .fold(next, Moment::min);
             }
             Err(error) => {
-                tracing::warn!(error = %Causes(error.as_ref()), "the leases cannot be read, so the shards are not synced; trying on");
-                next = now + SYNC_PAUSE;
+                if failures == 0 {
+                    tracing::warn!(error = %Causes(error.as_ref()), "the leases cannot be read, so the shards are not synced; trying on");
+                }
+                failures = failures.saturating_add(1);
+                next =
+                    services.clock.now() + pauses.jittered(backoff(SYNC_PAUSE, LONGEST_SCAN_PAUSE, failures));
             }
         }
         tokio::select! {

@@ -2,6 +2,7 @@
 
 mod builder;
 mod departure;
+mod discovery;
 mod fatal;
 mod following;
 mod grants;

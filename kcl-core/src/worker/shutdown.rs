@@ -84,11 +84,11 @@ impl ShutdownReport {
     }
 
     /// Returns `true` if every callback returned in time, every record that was given to a processor is finished, and every lease was
-    /// given up, so that nothing waits for a failover and nothing is delivered again.
+    /// given up by this worker itself, so that nothing waits for a failover and nothing is delivered again, not even because another
+    /// worker took the lease first.
     pub fn is_clean(&self) -> bool {
-        self.aborted.is_empty()
-            && self.unfinished.is_empty()
-            && self.leases.values().all(|end| *end != ConsumerEnd::Expires)
+        let is_given_up = |end: &ConsumerEnd| !matches!(end, ConsumerEnd::Expires | ConsumerEnd::Lost);
+        self.aborted.is_empty() && self.unfinished.is_empty() && self.leases.values().all(is_given_up)
     }
 }
 
@@ -103,6 +103,21 @@ mod tests {
         aborted: false,
         tasks: true,
     };
+
+    #[test]
+    fn shutdown_that_lost_a_lease_is_not_clean() {
+        let ended = |end| ShutdownReport {
+            leases: [(LeaseKey::new("shard").unwrap(), end)].into(),
+            ..ShutdownReport::nothing_held()
+        };
+        use ConsumerEnd::{Expires, HandedOver, Lost, Released, ShardEnded};
+        for end in [ShardEnded, HandedOver, Released] {
+            assert!(ended(end).is_clean(), "{end}");
+        }
+        for end in [Lost, Expires] {
+            assert!(!ended(end).is_clean(), "{end}");
+        }
+    }
 
     #[test]
     fn the_steps_come_in_their_order() {

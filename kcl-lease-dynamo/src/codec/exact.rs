@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{LeaderLock, Lease, LeaseChange, WorkerRow, apply};
+use kcl_core::lease::{LeaderLock, Lease, LeaseChange, RowFacts, WorkerRow, apply};
 use kcl_core::model::{HashKeyRange, LeaseKey, Position, StreamIdentity};
 use kcl_core::time::Timestamp;
 use serde_json::{Value, json};
@@ -139,7 +139,11 @@ fn a_lease_in_handoff_names_the_next_owner_and_the_one_who_may_still_checkpoint(
         },
         LeaseChange::Renew {
             throughput: Some(1.25),
-            identity: None,
+            facts: RowFacts {
+                failover: Some(Duration::from_secs(30)),
+                latest_at: Some(Timestamp::from_millis(1_700_000_002_000)),
+                ..RowFacts::NONE
+            },
         },
         LeaseChange::BeginHandoff {
             to: "worker-2".parse().unwrap(),
@@ -156,7 +160,9 @@ fn a_lease_in_handoff_names_the_next_owner_and_the_one_who_may_still_checkpoint(
             "checkpointSubSequenceNumber": { "N": "3" },
             "throughputKBps": { "N": "1.25" },
             "rsCounter": { "N": "3" },
+            "rsFailoverMillis": { "N": "30000" },
             "rsHandoffIncarnation": { "S": ME },
+            "rsLatestAt": { "N": "1700000002000" },
             "rsIncarnation": { "S": ME },
         }),
     );

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -46,6 +47,8 @@ pub(crate) fn decode_lease(item: &Item) -> Decoded<Lease> {
         stamp: stamp(item)?,
         handoff_stamp,
         pinned_start: optional_number(item, attr::PINNED_START)?.map(Timestamp::from_millis),
+        latest_at: optional_number(item, attr::LATEST_AT)?.map(Timestamp::from_millis),
+        failover: optional_number(item, attr::OWNER_FAILOVER_MILLIS)?.map(Duration::from_millis),
         identity: identity(item)?,
     })
 }
@@ -169,6 +172,10 @@ pub(crate) fn lease_attributes(lease: &Lease) -> Item {
     put_some(row, attr::HANDOFF_INCARNATION, lease.handoff_stamp.map(s));
     let pinned = lease.pinned_start.map(|start| n(start.as_millis()));
     put_some(row, attr::PINNED_START, pinned);
+    let latest_at = lease.latest_at.map(|time| n(time.as_millis()));
+    put_some(row, attr::LATEST_AT, latest_at);
+    let failover = lease.failover.map(|failover| n(failover.as_millis()));
+    put_some(row, attr::OWNER_FAILOVER_MILLIS, failover);
     if let Some(identity) = &lease.identity {
         put(row, attr::STREAM_ARN, s(&identity.arn));
         put(row, attr::STREAM_NAME, s(&identity.name));

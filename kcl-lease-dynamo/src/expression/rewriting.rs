@@ -1,8 +1,10 @@
 //! Rows that the Java KCL wrote keep what we do not know when we change them, and become what `apply` says.
 
+use std::time::Duration;
+
 use kcl_core::invariant::{Invariant, check_attributes};
 use kcl_core::lease::apply;
-use kcl_core::model::Position;
+use kcl_core::model::{Position, StreamIdentity};
 use kcl_core::time::Timestamp;
 
 use super::*;
@@ -10,7 +12,9 @@ use crate::codec::decode_lease;
 use crate::codec::golden::lease_rows;
 
 /// What a change of a lease may write. Everything else in a row is somebody else's, or stays as it was created.
-const OURS: [&str; 18] = [
+const OURS: [&str; 20] = [
+    attr::OWNER_FAILOVER_MILLIS,
+    attr::LATEST_AT,
     attr::OWNER,
     attr::CHECKPOINT_OWNER,
     attr::COUNTER,
@@ -77,7 +81,11 @@ fn changes(version: &Version) -> Vec<(Expect, LeaseChange)> {
     let children: BTreeSet<ShardId> = ["shardId-8".parse().unwrap()].into();
     let renew = LeaseChange::Renew {
         throughput: Some(1.5),
-        identity: Some(identity),
+        facts: RowFacts {
+            identity: Some(identity),
+            failover: Some(Duration::from_secs(10)),
+            latest_at: Some(Timestamp::from_millis(6)),
+        },
     };
     let checkpoint = LeaseChange::Checkpoint {
         position: Position::parse("49680416556756428880067349872691", 3).unwrap(),

@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use kcl_core::lease::Lease;
-use kcl_core::model::Position;
+use kcl_core::model::{Position, StreamIdentity};
 use kcl_core::time::Timestamp;
 
 use super::*;
@@ -93,7 +95,7 @@ fn create_under_another_key_is_a_mistake() {
 fn renew_touches_the_counter_and_what_it_brings() {
     let bare = LeaseChange::Renew {
         throughput: None,
-        identity: None,
+        facts: RowFacts::NONE,
     };
     assert_eq!(
         change(&owned(), &bare),
@@ -102,16 +104,20 @@ fn renew_touches_the_counter_and_what_it_brings() {
     assert_eq!(change(&handoff(), &bare), format!("{STAMP} {IF_HANDOFF}"));
     let full = LeaseChange::Renew {
         throughput: Some(1.5),
-        identity: Some(StreamIdentity {
-            name: "trucks".into(),
-            arn: "arn".into(),
-            created: Timestamp::from_millis(5),
-        }),
+        facts: RowFacts {
+            identity: Some(StreamIdentity {
+                name: "trucks".into(),
+                arn: "arn".into(),
+                created: Timestamp::from_millis(5),
+            }),
+            failover: Some(Duration::from_secs(10)),
+            latest_at: Some(Timestamp::from_millis(6)),
+        },
     };
     assert_eq!(
         change(&handoff(), &full),
         format!(
-            "{STAMP}, throughputKBps = 1.5, rsStreamArn = 'arn', rsStreamName = 'trucks', rsStreamCreated = 5 {IF_HANDOFF}"
+            "{STAMP}, throughputKBps = 1.5, rsFailoverMillis = 10000, rsLatestAt = 6, rsStreamArn = 'arn', rsStreamName = 'trucks', rsStreamCreated = 5 {IF_HANDOFF}"
         )
     );
 }
@@ -119,7 +125,7 @@ fn renew_touches_the_counter_and_what_it_brings() {
 #[test]
 fn assign_counts_a_switch_by_the_rule_of_java() {
     let to = |name| LeaseChange::Assign { to: worker(name) };
-    let removes = "REMOVE rsHandoffIncarnation";
+    let removes = "REMOVE rsFailoverMillis, rsHandoffIncarnation";
     assert_eq!(
         change(&seen(None, None), &to("b")),
         format!("{STAMP}, leaseOwner = 'b' {removes} {IF_FREE}")
@@ -134,7 +140,9 @@ fn assign_counts_a_switch_by_the_rule_of_java() {
     );
     assert_eq!(
         change(&handoff(), &to("b")),
-        format!("{STAMP}, leaseOwner = 'b' REMOVE checkpointOwner, rsHandoffIncarnation {IF_HANDOFF}")
+        format!(
+            "{STAMP}, leaseOwner = 'b' REMOVE rsFailoverMillis, checkpointOwner, rsHandoffIncarnation {IF_HANDOFF}"
+        )
     );
 }
 
@@ -156,7 +164,7 @@ fn a_handoff_ends_with_one_owner() {
     let removes = "REMOVE checkpointOwner, rsHandoffIncarnation";
     assert_eq!(
         change(&handoff(), &LeaseChange::CompleteHandoff),
-        format!("{STAMP} {removes} {IF_HANDOFF}")
+        format!("{STAMP} REMOVE rsFailoverMillis, checkpointOwner, rsHandoffIncarnation {IF_HANDOFF}")
     );
     assert_eq!(
         change(&handoff(), &LeaseChange::CancelHandoff),
@@ -168,11 +176,11 @@ fn a_handoff_ends_with_one_owner() {
 fn release_leaves_the_next_owner_of_a_handoff() {
     assert_eq!(
         change(&owned(), &LeaseChange::Release),
-        format!("{STAMP} REMOVE leaseOwner, rsHandoffIncarnation {IF_OWNED}")
+        format!("{STAMP} REMOVE leaseOwner, rsFailoverMillis, rsHandoffIncarnation {IF_OWNED}")
     );
     assert_eq!(
         change(&handoff(), &LeaseChange::Release),
-        format!("{STAMP} REMOVE checkpointOwner, rsHandoffIncarnation {IF_HANDOFF}")
+        format!("{STAMP} REMOVE rsFailoverMillis, checkpointOwner, rsHandoffIncarnation {IF_HANDOFF}")
     );
 }
 
@@ -202,14 +210,14 @@ fn end_stores_the_children_and_leaves_no_owner() {
     assert_eq!(
         change(&owned(), &LeaseChange::End { children }),
         format!(
-            "{STAMP}, {sets}, childShardIds = [\"c\", \"d\"] REMOVE {pending}, leaseOwner, rsHandoffIncarnation {IF_OWNED}"
+            "{STAMP}, {sets}, childShardIds = [\"c\", \"d\"] REMOVE {pending}, leaseOwner, rsFailoverMillis, rsHandoffIncarnation {IF_OWNED}"
         )
     );
     let children = BTreeSet::new();
     assert_eq!(
         change(&handoff(), &LeaseChange::End { children }),
         format!(
-            "{STAMP}, {sets} REMOVE {pending}, childShardIds, leaseOwner, checkpointOwner, rsHandoffIncarnation {IF_HANDOFF}"
+            "{STAMP}, {sets} REMOVE {pending}, childShardIds, leaseOwner, rsFailoverMillis, checkpointOwner, rsHandoffIncarnation {IF_HANDOFF}"
         )
     );
 }
@@ -256,7 +264,7 @@ fn every_placeholder_is_used_and_every_used_one_is_explained() {
     let changes = [
         LeaseChange::Renew {
             throughput: Some(1.0),
-            identity: None,
+            facts: RowFacts::NONE,
         },
         LeaseChange::Assign { to: worker("c") },
         LeaseChange::CancelHandoff,

@@ -31,5 +31,5 @@ mod plan;
 mod store;
 
 pub use event::{Happened, Operation, StoreCall, StoreCounts, StoreEvent, StoreHistory};
-pub use plan::{Fault, FaultRates, Link, StoreFaults};
+pub use plan::{Fault, FaultRates, Link, ScanCapacity, StoreFaults};
 pub use store::FaultyLeaseStore;

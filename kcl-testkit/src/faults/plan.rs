@@ -5,6 +5,7 @@ use std::time::Duration;
 use kcl_core::lease::{Scan, StoreErrorKind};
 use kcl_core::model::{LeaseKey, WorkerId};
 use kcl_core::rng::Rng;
+use kcl_core::time::Moment;
 
 use super::{Operation, StoreCounts};
 
@@ -50,6 +51,32 @@ pub struct FaultRates {
     pub delay_up_to: Duration,
 }
 
+/// How many scans a table answers, as one of little provisioned capacity: the others are refused as too many. Clones are the same table.
+#[derive(Debug, Clone)]
+pub struct ScanCapacity {
+    every: Duration,
+    next: Arc<Mutex<Moment>>,
+}
+
+impl ScanCapacity {
+    /// One scan in this time, whoever asks; what was refused costs nothing.
+    pub fn one_per(every: Duration) -> Self {
+        Self {
+            every,
+            next: Arc::new(Mutex::new(Moment::ZERO)),
+        }
+    }
+
+    fn refuses(&self, now: Moment) -> bool {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_too_early = now < *next;
+        if !is_too_early {
+            *next = now + self.every;
+        }
+        is_too_early
+    }
+}
+
 /// What goes wrong on one client's connection. Clones share the plan, so that a test can change it while the store is in use.
 #[derive(Debug, Clone, Default)]
 pub struct StoreFaults {
@@ -63,6 +90,7 @@ struct Plan {
     once: BTreeMap<Operation, VecDeque<Fault>>,
     always: BTreeMap<Operation, Fault>,
     random: Option<(Rng, FaultRates)>,
+    scans: Option<ScanCapacity>,
     counts: StoreCounts,
 }
 
@@ -103,6 +131,11 @@ impl StoreFaults {
     /// Calls fail at random at these rates, until [`clear`](Self::clear).
     pub fn at_random(&self, rng: Rng, rates: FaultRates) {
         self.lock().random = Some((rng, rates));
+    }
+
+    /// Scans beyond this capacity are refused with a definite [`StoreErrorKind::Throttled`], until [`clear`](Self::clear).
+    pub fn limit_scans(&self, capacity: &ScanCapacity) {
+        self.lock().scans = Some(capacity.clone());
     }
 
     /// Sets the state of the connection.
@@ -151,7 +184,7 @@ impl StoreFaults {
         self.lock().counts.clone()
     }
 
-    pub(super) fn begin(&self, operation: Operation) -> Verdict {
+    pub(super) fn begin(&self, operation: Operation, now: Moment) -> Verdict {
         let mut plan = self.lock();
         plan.counts.add(operation);
         let mut verdict = Verdict {
@@ -164,6 +197,10 @@ impl StoreFaults {
         let once = plan.once.get_mut(&operation).and_then(VecDeque::pop_front);
         if let Some(fault) = once.or_else(|| plan.always.get(&operation).copied()) {
             verdict.add(fault);
+        }
+        let is_scan = operation == Operation::Scan && verdict.fail.is_none();
+        if is_scan && plan.scans.as_ref().is_some_and(|scans| scans.refuses(now)) {
+            verdict.fail = Some(StoreErrorKind::Throttled);
         }
         verdict
     }

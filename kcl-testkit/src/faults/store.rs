@@ -87,7 +87,7 @@ impl FaultyLeaseStore {
         judge: fn(&T) -> Happened,
         run: impl FnOnce(Arc<dyn LeaseStore>) -> BoxFuture<'static, Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let verdict = self.faults.begin(call.operation());
+        let verdict = self.faults.begin(call.operation(), self.clock.now());
         assert!(!verdict.panics, "{:?} was made to panic", call.operation());
         let reply_lost = verdict.lose_reply || verdict.link == Link::RepliesLost;
         let record = self.record(call, reply_lost);

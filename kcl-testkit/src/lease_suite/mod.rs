@@ -85,6 +85,7 @@ macro_rules! lease_store_suite {
                 renewal_under_a_future_counter_is_refused,
                 renewal_by_a_former_owner_is_refused,
                 a_renewal_stores_the_facts_it_brings_and_leaves_the_others,
+                the_failover_time_of_an_owner_goes_with_it,
                 renewal_of_an_absent_lease_is_refused_and_creates_nothing,
                 of_a_renewal_and_a_take_at_once_exactly_one_wins,
                 of_two_renewals_of_one_version_exactly_one_is_made,

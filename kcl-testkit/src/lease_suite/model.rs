@@ -1,10 +1,12 @@
 //! Random changes from three handles, compared with the specification one by one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use kcl_core::lease::{Lease, LeaseChange, Outcome, apply};
+use kcl_core::lease::{Lease, LeaseChange, Outcome, RowFacts, apply};
 use kcl_core::model::{HashKeyRange, LeaseKey};
 use kcl_core::rng::Rng;
+use kcl_core::time::Timestamp;
 
 use super::LeaseStoreFixture;
 use super::support::{
@@ -108,7 +110,15 @@ fn draw(rng: &mut Rng, basis: &Lease) -> LeaseChange {
         4 | 5 => LeaseChange::Renew {
             // Quarters survive every decimal notation.
             throughput: Some(f64::from(number(rng, 4000)) / 4.0),
-            identity: None,
+            facts: RowFacts {
+                identity: None,
+                failover: rng
+                    .one_in(2)
+                    .then(|| Duration::from_millis(u64::from(number(rng, 9000)))),
+                latest_at: rng
+                    .one_in(2)
+                    .then(|| Timestamp::from_millis(i64::from(number(rng, 9000)))),
+            },
         },
         6 | 7 => assign(number(rng, 3)),
         8 | 9 => hand_off(number(rng, 3)),

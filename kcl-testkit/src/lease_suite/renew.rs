@@ -1,13 +1,15 @@
 //! The owner's heartbeat.
 
-use kcl_core::lease::{Expect, LeaseChange};
+use std::time::Duration;
+
+use kcl_core::lease::{Expect, LeaseChange, RowFacts};
 use kcl_core::model::StreamIdentity;
 use kcl_core::time::Timestamp;
 
 use super::LeaseStoreFixture;
 use super::support::{
-    assign, at, attempt, change, checkpoint, create, lease, one_won, owned, read, refused, refused_expecting,
-    renew, with_counter, worker,
+    assign, at, attempt, change, checkpoint, create, hand_off, lease, one_won, owned, read, refused,
+    refused_expecting, renew, with_counter, worker,
 };
 
 /// A renewal moves the counter by one and nothing else that another worker could rely on.
@@ -55,7 +57,11 @@ pub async fn a_renewal_stores_the_facts_it_brings_and_leaves_the_others(fixture:
     };
     let facts = LeaseChange::Renew {
         throughput: Some(2.25),
-        identity: Some(identity.clone()),
+        facts: RowFacts {
+            identity: Some(identity.clone()),
+            latest_at: Some(Timestamp::from_millis(1_690_000_000_789)),
+            ..RowFacts::NONE
+        },
     };
     let row = change(&store, &row, facts).await;
     let row = change(&store, &row, renew()).await;
@@ -64,12 +70,50 @@ pub async fn a_renewal_stores_the_facts_it_brings_and_leaves_the_others(fixture:
         (row.throughput, row.identity.as_ref()),
         (Some(2.25), Some(&identity))
     );
+    assert_eq!(row.latest_at, Some(Timestamp::from_millis(1_690_000_000_789)));
     let measured = LeaseChange::Checkpoint {
         position: at(6),
         throughput: Some(7.5),
     };
     let row = change(&store, &row, measured).await;
     assert_eq!((row.throughput, row.identity), (Some(7.5), Some(identity)));
+}
+
+/// The failover time that an owner stores is there for as long as it owns the lease, and no longer.
+pub async fn the_failover_time_of_an_owner_goes_with_it(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let failover = Duration::from_secs(30);
+    let told = LeaseChange::Renew {
+        throughput: None,
+        facts: RowFacts {
+            failover: Some(failover),
+            ..RowFacts::NONE
+        },
+    };
+    let row = create(&store, owned(1, 1)).await;
+    let row = change(&store, &row, told).await;
+    let row = change(&store, &row, renew()).await;
+    let row = change(&store, &row, checkpoint(5)).await;
+    let owned = change(&store, &row, hand_off(2)).await;
+    assert_eq!(owned.failover, Some(failover), "it still processes the shard");
+    let row = change(&store, &owned, LeaseChange::CancelHandoff).await;
+    assert_eq!(row.failover, Some(failover));
+    let row = change(&store, &row, hand_off(2)).await;
+    let row = change(&store, &row, LeaseChange::CompleteHandoff).await;
+    assert_eq!(row.failover, None, "it handed the lease over");
+    let told = LeaseChange::Renew {
+        throughput: None,
+        facts: RowFacts {
+            failover: Some(failover * 2),
+            ..RowFacts::NONE
+        },
+    };
+    let row = change(&store, &row, told.clone()).await;
+    let row = change(&store, &row, assign(3)).await;
+    assert_eq!(row.failover, None, "the lease was assigned to another");
+    let row = change(&store, &row, told).await;
+    let row = change(&store, &row, LeaseChange::Release).await;
+    assert_eq!(row.failover, None, "it gave the lease up");
 }
 
 /// A lease that is gone cannot be renewed back to life.

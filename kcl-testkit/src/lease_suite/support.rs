@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore, Outcome, Scan, Version, apply};
+use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore, Outcome, RowFacts, Scan, Version, apply};
 use kcl_core::model::{Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
 use kcl_core::time::{ClockExt as _, TokioClock};
 
@@ -46,7 +46,7 @@ pub(super) fn owned(n: u32, owner: u32) -> Lease {
 pub(super) fn renew() -> LeaseChange {
     LeaseChange::Renew {
         throughput: None,
-        identity: None,
+        facts: RowFacts::NONE,
     }
 }
 

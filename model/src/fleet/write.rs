@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kcl_core::invariant::{Observation, Written};
 use kcl_core::lease::resolve::{Refusal, Resolution, judge_refusal, resolve};
-use kcl_core::lease::{Expect, LeaseChange, Outcome};
+use kcl_core::lease::{Expect, LeaseChange, Outcome, RowFacts};
 use kcl_core::lifecycle::{ConsumerEvent, ConsumerState, transition};
 
 use super::{At, Call, Change, Fate, Fleet, Life, Own, Request, Row, Seen, State, Write};
@@ -18,7 +18,7 @@ impl Fleet {
         let change = match write.change {
             Change::TakeUp | Change::Renew => LeaseChange::Renew {
                 throughput: None,
-                identity: None,
+                facts: RowFacts::NONE,
             },
             Change::GiveBack | Change::Release => LeaseChange::Release,
             Change::Checkpoint(done) => LeaseChange::Checkpoint {

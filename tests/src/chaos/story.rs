@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kcl_core::invariant::{Checker, Observation, Process, Tally, Violation, Written};
-use kcl_core::lease::{Expect, Lease, LeaseChange};
+use kcl_core::lease::{Expect, Lease, LeaseChange, RowFacts};
 use kcl_core::model::{Incarnation, LeaseKey, Position, RecordPosition, ShardId, WorkerId};
 use kcl_core::processor::FencingToken;
 use kcl_core::time::{Clock as _, Moment, TokioClock};
@@ -177,7 +177,7 @@ impl Teller {
             expect: Expect::Version(lease.version()),
             change: LeaseChange::Renew {
                 throughput: None,
-                identity: None,
+                facts: RowFacts::NONE,
             },
             incarnation: incarnation(own.log),
             after: lease,

@@ -11,7 +11,7 @@ use kcl_core::model::ShardId;
 use kcl_core::rng::Rng;
 use kcl_core::time::Moment;
 use kcl_testkit::clock::Skew;
-use kcl_testkit::faults::{Fault, FaultRates, Happened, Link, Operation, StoreCall};
+use kcl_testkit::faults::{Fault, FaultRates, Happened, Link, Operation, ScanCapacity, StoreCall};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Member};
 use kcl_testkit::memory_stream::Trim;
@@ -25,6 +25,8 @@ const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const NEWCOMER: &str = "newcomer";
 /// The longest time that a request to the lease store is on its way.
 const LATENCY: Duration = Duration::from_millis(3);
+/// How often a table with little capacity answers a scan.
+const SCAN_EVERY: Duration = Duration::from_secs(3);
 /// How often records are put.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How many at a time.
@@ -38,6 +40,9 @@ pub(super) struct Performer {
     /// How many members there may be.
     members: usize,
     packed: Option<u64>,
+    story: Story,
+    /// The failover time of each worker that is not started with the one of the story, in percent of that.
+    failovers: BTreeMap<&'static str, u32>,
     leaders: Arc<Leaders>,
     bad_times: Arc<AtomicBool>,
     alive: BTreeSet<&'static str>,
@@ -61,6 +66,12 @@ impl Performer {
             rng: Rng::from_seed(story.seed).child("performer"),
             members: story.members,
             packed: story.packed,
+            failovers: NAMES
+                .into_iter()
+                .chain([NEWCOMER])
+                .zip(story.failovers.iter().copied())
+                .collect(),
+            story: story.clone(),
             leaders: Arc::default(),
             bad_times: Arc::new(AtomicBool::new(true)),
             alive: BTreeSet::new(),
@@ -146,9 +157,18 @@ impl Performer {
                 self.start(name);
             }
         }
+        // What is wrong with the index from here on is wrong for good.
+        if self.story.index_stays_broken {
+            self.alive.iter().for_each(|name| self.break_index(name));
+        }
         let mut account = std::mem::replace(&mut self.account, Account::one_seed());
         account.two_leaders = self.leaders.episodes.load(Ordering::Relaxed);
-        let newcomer = move || self.start(NEWCOMER);
+        let newcomer = move || {
+            self.start(NEWCOMER);
+            if self.story.index_stays_broken {
+                self.break_index(NEWCOMER);
+            }
+        };
         (account, newcomer)
     }
 
@@ -164,7 +184,12 @@ impl Performer {
             rng: self.fresh_rng(),
             bad_times: Arc::clone(&self.bad_times),
         };
-        self.fleet.start(Member::named(name).skew(skew).processor(moods));
+        let percent = self.failovers.get(name).copied().unwrap_or(100);
+        let member = Member::named(name)
+            .settings(self.story.settings_at(percent))
+            .skew(skew)
+            .processor(moods);
+        self.fleet.start(member);
         self.alive.insert(name);
         *self.runs.entry(name).or_default() += 1;
     }
@@ -282,6 +307,24 @@ impl Performer {
                     fleet.store_faults(name).at_random(rng.child(name), rates);
                 });
             }
+            Stroke::IndexFails(time) => self.everybody(time, |fleet, name| {
+                let fault = Fault::Fail(StoreErrorKind::Throttled);
+                fleet.store_faults(name).always(Operation::OwnedBy, fault);
+            }),
+            Stroke::ScansAreFew(time) => {
+                let capacity = ScanCapacity::one_per(SCAN_EVERY);
+                self.everybody(time, |fleet, name| {
+                    fleet.store_faults(name).limit_scans(&capacity);
+                });
+            }
+            Stroke::Retime(percent) => {
+                for name in self.alive.clone() {
+                    if !self.is_frozen(name) && self.drain(name).await {
+                        self.failovers.insert(name, percent);
+                        self.start(name);
+                    }
+                }
+            }
             Stroke::LoseReply => fleet.store_faults(name).once(Operation::Change, Fault::LoseReply),
             Stroke::DelayRequest(late) => {
                 let fault = Fault::DelayRequest(late);
@@ -309,6 +352,11 @@ impl Performer {
             spoil(&self.fleet, name);
             self.until(time, Passing::Cut(name));
         }
+    }
+
+    fn break_index(&self, name: &str) {
+        let fault = Fault::Fail(StoreErrorKind::Throttled);
+        self.fleet.store_faults(name).always(Operation::OwnedBy, fault);
     }
 
     fn next_reads(&self, name: &str, times: u32, fault: StreamFault) {
@@ -354,7 +402,7 @@ impl Performer {
         // A shard whose end cannot be stored yet, since its co-parent has no lease, is given up when the time is up.
         let report = self.fleet.drain(name).await.unwrap();
         let settings = self.fleet.settings();
-        let most = settings.drain_timeout + settings.failover_time;
+        let most = settings.drain_timeout + self.story.longest_failover();
         assert!(report.took <= most, "{report:?}");
         true
     }

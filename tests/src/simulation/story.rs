@@ -49,6 +49,12 @@ pub enum Stroke {
     Outage(Duration),
     /// The lease store refuses every third call of everybody as too many, for so long.
     Throttle(Duration),
+    /// The owner index of the lease store refuses everybody, for so long.
+    IndexFails(Duration),
+    /// The lease store answers one scan in three seconds, whoever asks, for so long.
+    ScansAreFew(Duration),
+    /// One worker after the other leaves, and comes again with another failover time: so many percent of the one of the story.
+    Retime(u32),
     /// The reply to a worker's next change of a lease is lost.
     LoseReply,
     /// A worker's next change of a lease arrives so much later.
@@ -89,6 +95,10 @@ pub struct Story {
     pub settings: Settings,
     /// How many records the producer packs into one, where it packs.
     pub packed: Option<u64>,
+    /// The failover time of each worker in percent of the one in the settings, in their order; of those that are not here it is that one.
+    pub failovers: Vec<u32>,
+    /// Whether the owner index refuses everybody from the end of bad times on, as one of too little capacity does.
+    pub index_stays_broken: bool,
     /// What happens.
     pub script: Vec<Turn>,
 }
@@ -99,8 +109,53 @@ const BAD_TIMES: Duration = Duration::from_secs(250);
 const LONGEST_PAUSE: u64 = 10_000;
 
 impl Story {
-    /// The story of this seed. In each somebody crashes or freezes, a shard is split, and more than five other things go wrong.
+    /// The story of this seed. In each a worker crashes or freezes, a shard is split, and more than five other things go wrong.
     pub fn of(seed: u64) -> Self {
+        let mut story = Self::first_told(seed);
+        // Numbers of its own: what was there before it stays as it was.
+        let mut rng = Rng::from_seed(seed).child("later additions");
+        if rng.one_in(3) {
+            story.failovers = (0..MOST_MEMBERS).map(|_| percent(&mut rng)).collect();
+        }
+        story.index_stays_broken = rng.one_in(4);
+        let mut more = vec![Stroke::IndexFails(millis(&mut rng, 60_000))];
+        if rng.one_in(2) {
+            more.push(Stroke::ScansAreFew(millis(&mut rng, 60_000)));
+        }
+        if rng.one_in(3) {
+            more.push(Stroke::Retime(percent(&mut rng)));
+        }
+        for stroke in more {
+            // Behind what no story does without, and before the last.
+            let place = 7 + pick(&mut rng, (story.script.len() - 7) as u64);
+            let after = millis(&mut rng, LONGEST_PAUSE);
+            story.script.insert(place, Turn { after, stroke });
+        }
+        story
+    }
+
+    /// The longest failover time that a worker of the story lives by.
+    pub fn longest_failover(&self) -> Duration {
+        let retimed = self.script.iter().filter_map(|turn| match turn.stroke {
+            Stroke::Retime(percent) => Some(percent),
+            _ => None,
+        });
+        let longest = self.failovers.iter().copied().chain(retimed).fold(100, u32::max);
+        self.settings.failover_time * longest / 100
+    }
+
+    /// How a worker behaves whose failover time is so many percent of the one of the story.
+    pub fn settings_at(&self, percent: u32) -> Settings {
+        let failover_time = self.settings.failover_time * percent / 100;
+        Settings {
+            failover_time,
+            stall_timeout: self.settings.stall_timeout.max(failover_time),
+            ..self.settings.clone()
+        }
+    }
+
+    /// The story of this seed as it was before failover times differed and the index failed: what was once found in a story is in this one.
+    pub fn first_told(seed: u64) -> Self {
         let mut rng = Rng::from_seed(seed).child("story");
         let members = 3 + pick(&mut rng, 4);
         let shards = 4 + u32::try_from(rng.below(9)).unwrap();
@@ -128,6 +183,8 @@ impl Story {
             shards,
             settings,
             packed,
+            failovers: Vec::new(),
+            index_stays_broken: false,
             script,
         }
     }
@@ -139,6 +196,15 @@ fn checkpointing(seed: u64) -> Checkpointing {
         true => Checkpointing::Manual,
         false => Checkpointing::Automatic,
     }
+}
+
+/// How many workers there may be, the one that joins at the end included.
+const MOST_MEMBERS: usize = 7;
+
+/// A failover time in percent of another: from half of it to three times as long. No shorter one is valid with every setting.
+fn percent(rng: &mut Rng) -> u32 {
+    let choice = [50, 75, 100, 150, 200, 300];
+    choice[pick(rng, 6)]
 }
 
 fn pick(rng: &mut Rng, count: u64) -> usize {
@@ -242,6 +308,9 @@ impl Stroke {
             Self::Partition(_) => "partition of one worker",
             Self::Outage(_) => "outage of the store",
             Self::Throttle(_) => "store throttles",
+            Self::IndexFails(_) => "owner index fails",
+            Self::ScansAreFew(_) => "scans throttled",
+            Self::Retime(_) => "deploy with another failover time",
             Self::LoseReply => "reply lost after success",
             Self::DelayRequest(_) => "late write",
             Self::DelayReply(_) => "late answer to a scan",
@@ -272,7 +341,7 @@ impl Stroke {
 
     /// Whether something goes wrong, and is not just operated.
     pub fn is_fault(&self) -> bool {
-        !self.reshards() && !matches!(self, Self::Start | Self::Drain | Self::Deploy)
+        !self.reshards() && !matches!(self, Self::Start | Self::Drain | Self::Deploy | Self::Retime(_))
     }
 }
 
@@ -280,11 +349,13 @@ impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: up to {} workers, {} shards, records packed by {}",
+            "seed {}: up to {} workers, {} shards, records packed by {}, failover times of {:?} percent, index broken to the end: {}",
             self.seed,
             self.members,
             self.shards,
-            self.packed.unwrap_or(1)
+            self.packed.unwrap_or(1),
+            self.failovers,
+            self.index_stays_broken
         )?;
         writeln!(f, "{:#?}", self.settings)?;
         let mut at = Duration::ZERO;
@@ -311,6 +382,9 @@ mod tests {
             assert!(strokes().any(|stroke| stroke.reshards()), "{story}");
             assert!(strokes().filter(Stroke::is_fault).count() >= 5, "{story}");
             assert_eq!(story.settings.validate(), Ok(()));
+            for percent in [50, 75, 100, 150, 200, 300] {
+                assert_eq!(story.settings_at(percent).validate(), Ok(()));
+            }
             assert!(story.script.iter().map(|turn| turn.after).sum::<Duration>() >= BAD_TIMES);
         }
         assert_ne!(Story::of(1).script, Story::of(2).script);

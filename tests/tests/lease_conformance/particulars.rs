@@ -1,10 +1,11 @@
 //! What the conformance suite, which knows only the seam, cannot ask.
 
 use std::path::Path;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease::{
-    Expect, Lease, LeaseChange, LeaseStore as _, Outcome, Preparation, StoreErrorKind, apply,
+    Expect, Lease, LeaseChange, LeaseStore as _, Outcome, Preparation, RowFacts, StoreErrorKind, apply,
 };
 use kcl_core::model::{HashKeyRange, Incarnation, Position, StreamIdentity, WorkerId};
 use kcl_core::time::Timestamp;
@@ -67,7 +68,7 @@ fn life() -> Vec<LeaseChange> {
     };
     let bare = || LeaseChange::Renew {
         throughput: None,
-        identity: None,
+        facts: RowFacts::NONE,
     };
     let hand_to = |name| LeaseChange::BeginHandoff { to: worker(name) };
     let give_to = |name| LeaseChange::Assign { to: worker(name) };
@@ -75,7 +76,11 @@ fn life() -> Vec<LeaseChange> {
         give_to("a"),
         LeaseChange::Renew {
             throughput: Some(1.25),
-            identity: Some(identity),
+            facts: RowFacts {
+                identity: Some(identity),
+                failover: Some(Duration::from_secs(10)),
+                latest_at: Some(Timestamp::from_millis(1_700_000_000_001)),
+            },
         },
         hand_to("b"),
         bare(),

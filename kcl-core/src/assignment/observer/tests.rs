@@ -1,6 +1,6 @@
 use super::*;
 use crate::assignment::plan::{Reason, plan_assignment};
-use crate::lease::{LeaseChange, apply};
+use crate::lease::{LeaseChange, RowFacts, apply};
 use crate::model::{Incarnation, Position};
 use crate::time::Timestamp;
 
@@ -32,7 +32,7 @@ fn renew(lease: &mut Lease) {
         lease,
         LeaseChange::Renew {
             throughput: None,
-            identity: None,
+            facts: RowFacts::NONE,
         },
     );
 }
@@ -101,6 +101,61 @@ fn a_lease_expires_after_a_failover_time_without_renewal_and_its_owner_is_barred
         (&plan.moves[0].to, plan.moves[0].reason),
         (&id("me"), Reason::Expired)
     );
+}
+
+#[test]
+fn lease_says_how_long_its_owner_may_be_silent() {
+    // The observer never saw the row of the owner, which leaves, and lives by a failover time three times as long as its own.
+    let mut observer = observer();
+    let mut held = lease(0, Some("leaving"));
+    let told = LeaseChange::Renew {
+        throughput: None,
+        facts: RowFacts {
+            failover: Some(F * 3),
+            ..RowFacts::NONE
+        },
+    };
+    change(&mut held, told);
+    for second in 0..30 {
+        look(&mut observer, second, std::slice::from_ref(&held), &[]);
+        assert_eq!(view(&observer, 0).hold, Hold::Held, "after {second} s");
+        assert!(!observer.is_overdue(&held.key, Duration::ZERO));
+    }
+    assert_eq!(observer.next_expiry(), Some(Moment::from_origin(F * 3)));
+    look(&mut observer, 30, std::slice::from_ref(&held), &[]);
+    assert_eq!(view(&observer, 0).hold, Hold::Expired);
+}
+
+#[test]
+fn restart_with_shorter_failover_time_shortens_no_lease() {
+    let mut observer = observer();
+    let mut held = lease(0, Some("a"));
+    let told = LeaseChange::Renew {
+        throughput: None,
+        facts: RowFacts {
+            failover: Some(F * 3),
+            ..RowFacts::NONE
+        },
+    };
+    change(&mut held, told);
+    // The row is that of a newer process under the same id.
+    for second in 0..30 {
+        let newer = run("a", 9, second);
+        look(&mut observer, second, std::slice::from_ref(&held), &[newer]);
+        assert_eq!(view(&observer, 0).hold, Hold::Held, "after {second} s");
+    }
+}
+
+#[test]
+fn failover_time_left_behind_for_java_counts_no_more() {
+    let mut observer = observer();
+    let mut held = lease(0, Some("java"));
+    held.failover = Some(F * 3);
+    held.counter = 7;
+    for second in 0..=10 {
+        look(&mut observer, second, std::slice::from_ref(&held), &[]);
+    }
+    assert_eq!(view(&observer, 0).hold, Hold::Expired);
 }
 
 /// The row of a worker of which every run has another incarnation.
@@ -307,7 +362,7 @@ fn a_lease_that_its_owner_has_not_taken_up_is_arriving() {
         &row,
         &LeaseChange::Renew {
             throughput: None,
-            identity: None,
+            facts: RowFacts::NONE,
         },
         Incarnation::from_random_bytes([2; 16]),
     );

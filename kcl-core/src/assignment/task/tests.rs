@@ -6,7 +6,7 @@ use super::*;
 use crate::lease::{
     Capabilities, Preparation, Scan, StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow, apply,
 };
-use crate::lease::{Expect, LeaseChange};
+use crate::lease::{Expect, LeaseChange, RowFacts};
 use crate::model::LeaseKey;
 use crate::model::{Incarnation, Position, ShardId};
 use crate::task::{TaskPolicy, TaskScope};
@@ -314,7 +314,7 @@ impl Table {
             } else {
                 LeaseChange::Renew {
                     throughput: None,
-                    identity: None,
+                    facts: RowFacts::NONE,
                 }
             };
             *lease = apply(lease, &change, incarnation);
@@ -469,7 +469,8 @@ async fn an_outage_of_the_scans_expires_nothing_and_costs_the_leader_its_office(
     table.rows().leases[0].owner = Some(dead);
     pass(&clock, Duration::from_secs(1)).await;
     *table.scans_fail.lock().unwrap() = true;
-    pass(&clock, Duration::from_secs(3)).await;
+    // Each of the three tries comes later than the one before.
+    pass(&clock, Duration::from_secs(6)).await;
     assert_eq!((worker.role(), &table.rows().lock), (Role::Follower, &None));
     pass(&clock, F * 3).await;
     assert_eq!(table.owners(), counts([("a", 1), ("dead", 1)]));
@@ -492,7 +493,7 @@ async fn shutting_down_gives_the_lock_up_and_the_deputy_takes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_table_that_cannot_be_scanned_is_asked_no_more_often_than_one_that_can() {
+async fn table_that_cannot_be_scanned_is_asked_less_often() {
     let (table, clock) = (Table::with_leases(1), clock());
     table.rows().leases[0].owner = Some(WorkerId::new("dead").unwrap());
     let _leader = idle_leader("deputy", &table, &clock);
@@ -503,7 +504,10 @@ async fn a_table_that_cannot_be_scanned_is_asked_no_more_often_than_one_that_can
     let before = *table.scans.lock().unwrap();
     pass(&clock, F).await;
     let scans = *table.scans.lock().unwrap() - before;
-    assert!((9..=11).contains(&scans), "{scans} scans in ten seconds");
+    assert!(
+        (3..=7).contains(&scans),
+        "{scans} scans in ten seconds, and not 10"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,171 @@
+//! Decides how a worker looks for the leases that name it: by the owner index, or by scans while the index cannot be asked.
+//!
+//! An index that answers with an error is no better than none: a worker that waited for it would hold leases that it does not know of,
+//! and their shards would be read by no worker. A scan costs far more, so its pace follows from the size of the table and of the fleet:
+//! all workers together read no more than one that leads.
+
+use std::time::Duration;
+
+use crate::processor::backoff;
+use crate::rng::Rng;
+use crate::settings::Settings;
+use crate::time::Moment;
+
+/// When a worker may ask the index, and when it may scan.
+#[derive(Debug)]
+pub(super) struct Discovery {
+    interval: Duration,
+    failover: Duration,
+    pages_per_second: u32,
+    index: Pace,
+    scan: Pace,
+    rng: Rng,
+}
+
+/// How often something failed in a row, and before when it is not asked again.
+#[derive(Debug, Default)]
+struct Pace {
+    failures: u32,
+    not_before: Option<Moment>,
+}
+
+impl Pace {
+    fn may(&self, now: Moment) -> bool {
+        self.not_before.is_none_or(|not_before| not_before <= now)
+    }
+
+    /// Counts a failure, and says whether it is the first.
+    fn failed(&mut self, now: Moment, pause: Duration) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + pause);
+        self.failures == 1
+    }
+}
+
+impl Discovery {
+    pub(super) fn new(settings: &Settings, rng: Rng) -> Self {
+        Self {
+            interval: settings.discovery_interval,
+            failover: settings.failover_time,
+            pages_per_second: settings.assignment.scan_pages_per_second,
+            index: Pace::default(),
+            scan: Pace::default(),
+            rng,
+        }
+    }
+
+    /// Whether the index may be asked now.
+    pub(super) fn may_ask_index(&self, now: Moment) -> bool {
+        self.index.may(now)
+    }
+
+    /// How long an answer of the index may take. One that hangs keeps the worker from a scan meanwhile, and is waited for less long.
+    pub(super) fn index_limit(&self) -> Duration {
+        match self.index.failures {
+            0 => self.failover / 3,
+            _ => self.failover / 6,
+        }
+    }
+
+    /// The index answered. Says whether that ends a time of failures.
+    pub(super) fn index_answered(&mut self) -> bool {
+        std::mem::take(&mut self.index).failures > 0
+    }
+
+    /// The index answered with an error, or not in time. Says whether that is news. It is asked again ever later, and once in a failover
+    /// time at least.
+    pub(super) fn index_failed(&mut self, now: Moment) -> bool {
+        let tries = self.index.failures.saturating_add(1);
+        let pause = backoff(self.interval, self.failover, tries);
+        self.index.failed(now, self.rng.jittered(pause))
+    }
+
+    /// Whether the table may be scanned now.
+    pub(super) fn may_scan(&self, now: Moment) -> bool {
+        self.scan.may(now)
+    }
+
+    /// A scan read so many pages, and saw so many workers. The next comes when all of them together stay within the budget of one.
+    pub(super) fn scanned(&mut self, now: Moment, pages: u32, workers: usize) {
+        let pages = u64::from(pages.max(1)) * u64::try_from(workers.max(1)).unwrap_or(u64::MAX);
+        let nanos = pages.saturating_mul(1_000_000_000);
+        let affordable = Duration::from_nanos(nanos.div_ceil(u64::from(self.pages_per_second.max(1))));
+        // No table is scanned less often than four times per failover time, whatever the budget says; the same holds for a leader.
+        let pause = affordable.min(self.failover / 4).max(self.interval);
+        self.scan = Pace {
+            failures: 0,
+            // Workers that lost the index at the same moment must not scan at the same moment. On average it is a little more than the pause.
+            not_before: (pause > self.interval).then(|| now + self.rng.jittered(pause * 3 / 2)),
+        };
+    }
+
+    /// A scan failed. The next comes later, ever more so.
+    pub(super) fn scan_failed(&mut self, now: Moment) {
+        let tries = self.scan.failures.saturating_add(1);
+        let pause = backoff(self.interval, (self.failover / 2).max(self.interval), tries);
+        self.scan.failed(now, self.rng.jittered(pause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_origin(Duration::from_millis(millis))
+    }
+
+    fn discovery() -> Discovery {
+        Discovery::new(&Settings::default(), Rng::from_seed(1))
+    }
+
+    /// When, counted from 0 in steps of 100 ms, something may happen again.
+    fn next(may: impl Fn(Moment) -> bool) -> u64 {
+        (0..).map(|n| n * 100).find(|millis| may(at(*millis))).unwrap()
+    }
+
+    #[test]
+    fn failing_index_is_asked_ever_later() {
+        let mut discovery = discovery();
+        let mut pauses = Vec::new();
+        for failure in 0..12 {
+            assert_eq!(
+                discovery.index_failed(at(0)),
+                failure == 0,
+                "only the first is news"
+            );
+            pauses.push(next(|now| discovery.may_ask_index(now)));
+        }
+        assert!(pauses[0] <= 1_000, "{pauses:?}");
+        assert!(pauses[11] > 3_000 && pauses[11] <= 15_000, "{pauses:?}");
+        assert!(discovery.index_limit() < Settings::default().failover_time / 3);
+        assert!(discovery.index_answered());
+        assert!(discovery.may_ask_index(at(0)) && !discovery.index_answered());
+    }
+
+    #[test]
+    fn fleet_scans_within_the_budget_of_one() {
+        let mut discovery = discovery();
+        discovery.scanned(at(0), 1, 2);
+        assert_eq!(
+            next(|now| discovery.may_scan(now)),
+            0,
+            "that is what the interval allows"
+        );
+        // 5 pages at 4 a second, for each of 2 workers: 2.5 s, which a failover time of 10 s allows.
+        discovery.scanned(at(0), 5, 2);
+        let pause = next(|now| discovery.may_scan(now));
+        assert!((1_800..=3_800).contains(&pause), "{pause}");
+        discovery.scanned(at(0), 1_000, 50);
+        let pause = next(|now| discovery.may_scan(now));
+        assert!(pause <= 3_800, "a table of any size is scanned in time: {pause}");
+    }
+
+    #[test]
+    fn failing_scans_are_made_ever_later() {
+        let mut discovery = discovery();
+        (0..20).for_each(|_| discovery.scan_failed(at(0)));
+        let pause = next(|now| discovery.may_scan(now));
+        assert!((2_000..=7_500).contains(&pause), "{pause}");
+    }
+}
