@@ -21,7 +21,8 @@ pub enum Scope {
     Worker,
     /// The shards of the stream with this name, or with this address where two streams have one name.
     Stream(String),
-    /// One shard, while this worker holds its lease.
+    /// One shard, until this worker holds its lease no more: if it gets the lease again, it reads it as any other. What is set before it
+    /// holds the lease counts from when it does.
     Shard(LeaseKey),
 }
 
@@ -84,6 +85,11 @@ impl Brakes {
 
     pub(crate) fn resume(&self, scope: Scope) {
         self.change(scope, |brake| brake.paused = false);
+    }
+
+    /// Ends the pause and the rate of this very scope.
+    pub(crate) fn forget(&self, scope: &Scope) {
+        self.0.change(|scopes| scopes.remove(scope));
     }
 
     pub(crate) fn limit(&self, scope: Scope, rate: Option<Rate>) {

@@ -80,7 +80,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every bug there is.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,

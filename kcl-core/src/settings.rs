@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::assignment::AssignmentSettings;
 use crate::shard_sync::InitialPosition;
 
+/// The shortest time after which the leases of a stream may be deleted that is read no more.
+const SHORTEST_MEMORY: Duration = Duration::from_secs(600);
+
 /// How a worker behaves. Plain data: it can be read from a file, with every field optional.
 ///
 /// A file writes a duration as a number with its unit: `"3s"`, `"250ms"`, `"1m 30s"`, `"2h"`, `"7d"`.
@@ -104,7 +107,9 @@ pub struct Settings {
     pub cleanup: bool,
     /// How long the leases of a stream that the application reads no more are kept, checkpoints and all. For ever by default,
     /// as in the Java KCL; only where the application reads [many streams](crate::worker::WorkerBuilder::streams). The time
-    /// counts while no worker holds a lease of the stream, and begins anew with a new leader.
+    /// counts while no worker holds a lease of the stream, and begins again with a new leader; it stands still while the tracker does not
+    /// answer, and while a stream that it lists cannot be opened. At least ten minutes: a tracker that loses a stream for a while must not
+    /// cost its checkpoints.
     #[serde(with = "durations::optional")]
     pub forget_streams_after: Option<Duration>,
     /// How the leader assigns leases.
@@ -279,6 +284,11 @@ impl Settings {
             (
                 self.drain_timeout.is_zero(),
                 "drain_timeout must be above zero: no callback could return in time",
+            ),
+            (
+                self.forget_streams_after
+                    .is_some_and(|after| after < SHORTEST_MEMORY),
+                "forget_streams_after must be at least 10 minutes: what a tracker loses for a while is not gone; leave it out to keep the leases for ever",
             ),
             (
                 self.start_timeout.is_zero(),

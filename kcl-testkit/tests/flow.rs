@@ -205,3 +205,52 @@ impl RecordProcessor for Sizes {
         Ok(())
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn pause_of_a_shard_ends_with_its_ownership() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(4)
+        .clock(Arc::new(clock))
+        .build();
+    let leases = MemoryLeaseStore::new();
+    let count = Arc::<AtomicUsize>::default();
+    let start = |id: &str| {
+        let counted = Arc::clone(&count);
+        Worker::builder("flow")
+            .worker_id(id)
+            .stream(stream.clone())
+            .leases(leases.clone())
+            .processor(move |_: &ShardContext| Counts(Arc::clone(&counted)))
+            .clock(Arc::new(clock))
+            .build()
+            .unwrap()
+            .start()
+    };
+    let a = start("a");
+    clock.sleep(5 * SECOND).await;
+    let shards: Vec<_> = a.status().leases.keys().cloned().collect();
+    assert_eq!(shards.len(), 4);
+    for shard in &shards {
+        a.flow().pause(Scope::Shard(shard.clone()));
+    }
+    let b = start("b");
+    b.wait_for(|status| status.leases.len() == 2).await;
+    b.drain();
+    b.stopped().await.unwrap();
+    a.wait_for(|status| status.leases.len() == 4).await;
+    put(&stream, 400);
+    clock.sleep(10 * SECOND).await;
+    let paused = a.status().leases.into_values().filter(|lease| {
+        let waiting = lease.waiting.map(|(reason, _)| reason);
+        waiting == Some(WaitReason::Paused)
+    });
+    assert_eq!(paused.count(), 2, "those that never left");
+    let read = count.load(Ordering::Relaxed);
+    assert!((1..400).contains(&read), "{read}");
+    for shard in shards {
+        a.flow().resume(Scope::Shard(shard));
+    }
+    clock.sleep(10 * SECOND).await;
+    assert_eq!(count.load(Ordering::Relaxed), 400);
+}

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kcl_core::lease::StoreErrorKind;
+use kcl_core::lease::{LeaseStore as _, StoreErrorKind, WorkerChange};
 use kcl_core::model::LeaseKey;
 use kcl_core::processor::FencingToken;
 use kcl_core::rng::Rng;
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
+use kcl_core::status::Concern;
 use kcl_testkit::clock::Skew;
 use kcl_testkit::faults::{Fault, FaultRates, Link, Operation, ScanCapacity, StoreFaults};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
@@ -312,5 +313,70 @@ fn wall_clocks_that_are_wrong_by_a_day_change_nothing() {
             right,
             "event for event the same run, with clocks wrong by {wrong:?} hours"
         );
+    }
+}
+
+#[test]
+fn own_late_return_supersedes_no_worker() {
+    simulate(11, async |fleet| {
+        fleet.start_worker("a", fleet.settings());
+        fleet.settle().await;
+        let row = fleet.store().scan().await.unwrap().workers.remove(0);
+        let (touched, faults) = (row.touches, fleet.store_faults("a"));
+        // Right after a touch, so that what follows comes in its order.
+        loop {
+            fleet.sleep(SECOND / 100).await;
+            let row = fleet.store().scan().await.unwrap().workers.remove(0);
+            if row.touches > touched {
+                break;
+            }
+        }
+        // The row is taken for that of a dead worker. The return lands late, just before the next one.
+        let leave = WorkerChange::Leave {
+            id: row.id.clone(),
+            incarnation: row.incarnation.unwrap(),
+        };
+        fleet.store().change_worker(&leave).await.unwrap();
+        let at_once = Fault::DelayRequest(Duration::ZERO);
+        let late = Fault::DelayRequest(3 * SECOND / 2);
+        let later = Fault::DelayRequest(SECOND / 2);
+        for fault in [at_once, late, at_once, later] {
+            faults.once(Operation::ChangeWorker, fault);
+        }
+        fleet.put(20);
+        fleet.sleep(30 * SECOND).await;
+        assert_eq!(fleet.view().held("a").len(), 4, "the worker goes on");
+        fleet.settle().await;
+    });
+}
+
+#[test]
+fn shard_that_is_refused_for_long_stays_where_it_is() {
+    for kind in [SourceErrorKind::Denied, SourceErrorKind::Invalid] {
+        simulate(12, async |fleet| {
+            three_workers(&fleet).await;
+            fleet.sleep(2 * SECOND).await;
+            let before = tokens(&fleet);
+            for name in MEMBERS {
+                let source = fleet.source_faults(name);
+                for call in [StreamCall::Next, StreamCall::Open] {
+                    source.add(StreamFaultRule::every(call, StreamFault::Fail(kind)));
+                }
+            }
+            fleet.sleep(HOUR).await;
+            assert_eq!(tokens(&fleet), before, "{kind:?}");
+            let status = fleet.view().status("a").unwrap();
+            let concerns: Vec<_> = status.leases.into_values().map(|lease| lease.concern).collect();
+            assert!(
+                concerns
+                    .iter()
+                    .all(|concern| *concern == Some(Concern::Unreachable)),
+                "{concerns:?}"
+            );
+            MEMBERS.iter().for_each(|name| fleet.source_faults(name).clear());
+            fleet.put(20);
+            fleet.settle().await;
+            assert_eq!(tokens(&fleet), before, "{kind:?}");
+        });
     }
 }

@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore as _};
 use kcl_core::metrics::{STORE_CALLS, STORE_PAGES};
+use kcl_core::model::{Incarnation, Position};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::settings::Settings;
 use kcl_core::time::{ClockExt as _, TokioClock};
 use kcl_core::worker::Worker;
 use kcl_lease_memory::MemoryLeaseStore;
@@ -139,4 +142,48 @@ async fn a_worker_counts_every_call_that_its_store_saw() {
     }
     // A small table in memory is read in one page.
     assert_eq!(ledger.pages(), seen[&("scan".to_owned(), "done".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_java_ended_cost_few_reads() {
+    let (clock, memory) = (TokioClock::new(), MemoryLeaseStore::new());
+    let stream = MemoryStream::builder("trucks")
+        .shards(1)
+        .clock(Arc::new(clock))
+        .build();
+    for n in 100..150 {
+        let ended = Lease {
+            owner: Some("a".parse().unwrap()),
+            ..Lease::unowned(format!("shardId-{n:012}").parse().unwrap(), Position::ShardEnd)
+        };
+        let (key, incarnation) = (ended.key.clone(), Incarnation::from_random_bytes([1; 16]));
+        let create = LeaseChange::Create(Box::new(ended));
+        memory
+            .change(&key, &Expect::Absent, &create, incarnation)
+            .await
+            .unwrap();
+    }
+    let store = FaultyLeaseStore::new(Arc::new(memory.clone()), Arc::new(clock));
+    let faults = store.faults();
+    let worker = Worker::builder("calls")
+        .worker_id("a")
+        .stream(stream)
+        .leases(store)
+        .processor(|_: &ShardContext| Idle)
+        .settings(Settings {
+            cleanup: false,
+            ..Settings::default()
+        })
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    clock.sleep(Duration::from_secs(3600)).await;
+    let before = faults.counts().of(Operation::Read);
+    clock.sleep(Duration::from_secs(600)).await;
+    let reads = faults.counts().of(Operation::Read) - before;
+    assert!(reads <= 150, "{reads} reads in ten minutes, of 50 rows");
+    assert_eq!(worker.status().leases.len(), 1);
+    worker.drain();
+    worker.stopped().await.unwrap();
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use kcl_core::lease::{Lease, LeaseChange, LeaseStore as _, StoreErrorKind};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::shard_sync::InitialPosition;
-use kcl_core::source::SourceErrorKind;
-use kcl_core::streams::{StreamSet, TrackedStream};
+use kcl_core::source::{SourceError, SourceErrorKind};
+use kcl_core::streams::{StreamSet, StreamTracker, TrackedStream};
 use kcl_core::task::TaskScope;
 use kcl_core::time::{ClockExt as _, Moment, TokioClock};
 use kcl_core::worker::{Worker, WorkerBuilder, WorkerHandle};
@@ -308,7 +309,7 @@ async fn an_application_of_one_stream_and_one_of_many_refuse_each_others_table()
 #[tokio::test(start_paused = true)]
 async fn a_stream_created_again_is_another_stream_to_an_application_of_many() {
     let mut bed = Bed::new();
-    bed.settings.forget_streams_after = Some(60 * SECOND);
+    bed.settings.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 1));
     put(&ships, 0..10);
     let worker = bed.start("a", &tracked(&[&trucks, &ships]));
@@ -343,7 +344,7 @@ async fn a_stream_created_again_is_another_stream_to_an_application_of_many() {
         (1, 1),
         "the leases of the old one are kept for a while"
     );
-    bed.sleep(70 * SECOND).await;
+    bed.sleep(640 * SECOND).await;
     let left: Vec<_> = bed.leases().await.into_iter().map(|lease| lease.key).collect();
     assert!(
         !left.contains(&old[0].key) && left.contains(&new[0].key),
@@ -379,7 +380,7 @@ async fn a_stream_deleted_and_created_again_stops_the_worker_that_reads_only_tha
 
 #[tokio::test(start_paused = true)]
 async fn the_leases_of_a_former_stream_are_kept_unless_the_settings_say_for_how_long() {
-    for grace in [None, Some(100 * SECOND)] {
+    for grace in [None, Some(600 * SECOND)] {
         let mut bed = Bed::new();
         bed.settings.forget_streams_after = grace;
         let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 2));
@@ -388,7 +389,7 @@ async fn the_leases_of_a_former_stream_are_kept_unless_the_settings_say_for_how_
         let _worker = bed.start("a", &streams);
         bed.sleep(5 * SECOND).await;
         streams.remove("ships");
-        bed.sleep(95 * SECOND).await;
+        bed.sleep(595 * SECOND).await;
         assert_eq!(bed.leases().await.len(), 3);
         bed.sleep(100 * SECOND).await;
         assert_eq!(bed.leases().await.len(), if grace.is_some() { 1 } else { 3 });
@@ -398,7 +399,7 @@ async fn the_leases_of_a_former_stream_are_kept_unless_the_settings_say_for_how_
 #[tokio::test(start_paused = true)]
 async fn the_leases_of_a_former_stream_are_forgotten_though_they_name_a_worker_that_died() {
     let mut bed = Bed::new();
-    bed.settings.forget_streams_after = Some(100 * SECOND);
+    bed.settings.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 2));
     let scope = TaskScope::new();
     let first = bed.builder("a").streams(tracked(&[&trucks, &ships]));
@@ -406,7 +407,7 @@ async fn the_leases_of_a_former_stream_are_forgotten_though_they_name_a_worker_t
     bed.sleep(5 * SECOND).await;
     scope.kill();
     let _worker = bed.start("b", &tracked(&[&trucks]));
-    bed.sleep(90 * SECOND).await;
+    bed.sleep(590 * SECOND).await;
     assert_eq!(bed.owners("ships").await, owned_by(["a"]));
     bed.sleep(60 * SECOND).await;
     assert_eq!(bed.owners("ships").await, BTreeSet::new());
@@ -416,7 +417,7 @@ async fn the_leases_of_a_former_stream_are_forgotten_though_they_name_a_worker_t
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_time_is_over_forgets_no_more_leases() {
     let mut bed = Bed::new();
-    bed.settings.forget_streams_after = Some(20 * SECOND);
+    bed.settings.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 30));
     let streams = tracked(&[&trucks, &ships]);
     let deletions: Arc<Mutex<Vec<Moment>>> = Arc::default();
@@ -437,7 +438,7 @@ async fn a_leader_whose_time_is_over_forgets_no_more_leases() {
     let _worker = worker.build().unwrap().start();
     bed.sleep(10 * SECOND).await;
     streams.remove("ships");
-    bed.sleep(120 * SECOND).await;
+    bed.sleep(700 * SECOND).await;
     let deletions = deletions.lock().unwrap();
     let took = deletions[deletions.len() - 1].saturating_since(deletions[0]);
     assert!(took <= bed.settings.failover_time, "{took:?}");
@@ -488,7 +489,7 @@ async fn while_one_stream_is_gone_others_come_and_it_is_given_up_once_it_is_remo
 #[tokio::test(start_paused = true)]
 async fn what_a_leader_saw_in_an_earlier_tenure_does_not_make_a_stream_a_former_one() {
     let mut bed = Bed::new();
-    bed.settings.forget_streams_after = Some(100 * SECOND);
+    bed.settings.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 2));
     put(&ships, 0..10);
     let known = ["a", "b"].map(|_| tracked(&[&trucks, &ships]));
@@ -513,7 +514,7 @@ async fn what_a_leader_saw_in_an_earlier_tenure_does_not_make_a_stream_a_former_
     faults[0].always(Operation::Scan, no_scan);
     b.wait_for(|status| status.is_leader).await;
     known[1].add(TrackedStream::new(ships.clone()));
-    bed.sleep(200 * SECOND).await;
+    bed.sleep(700 * SECOND).await;
     assert_eq!(bed.owners("ships").await, owned_by(["b"]));
     // The first leads again, just when the ships are given up.
     faults[0].clear();
@@ -521,7 +522,7 @@ async fn what_a_leader_saw_in_an_earlier_tenure_does_not_make_a_stream_a_former_
     bed.sleep(2 * SECOND).await;
     faults[1].always(Operation::Scan, no_scan);
     a.wait_for(|status| status.is_leader).await;
-    bed.sleep(80 * SECOND).await;
+    bed.sleep(580 * SECOND).await;
     assert_eq!(
         bed.leases().await.len(),
         3,
@@ -529,6 +530,91 @@ async fn what_a_leader_saw_in_an_earlier_tenure_does_not_make_a_stream_a_former_
     );
     bed.sleep(80 * SECOND).await;
     assert_eq!(bed.leases().await.len(), 1);
+}
+
+/// Knows all streams but for those that it has lost.
+#[derive(Debug, Clone)]
+struct Forgetful {
+    all: StreamSet,
+    known: StreamSet,
+    is_lost: Arc<AtomicBool>,
+    fails: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl StreamTracker for Forgetful {
+    async fn streams(&self) -> Result<Vec<TrackedStream>, SourceError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(SourceError::new(
+                SourceErrorKind::Unavailable,
+                "the directory is down",
+            ));
+        }
+        match self.is_lost.load(Ordering::Relaxed) {
+            true => self.known.streams().await,
+            false => self.all.streams().await,
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        SECOND
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tracker_that_loses_a_stream_deletes_no_checkpoints() {
+    let mut bed = Bed::new();
+    bed.settings.forget_streams_after = Some(Duration::ZERO);
+    assert!(bed.settings.validate().is_err(), "no time at all is an accident");
+    bed.settings.forget_streams_after = Some(600 * SECOND);
+    let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 2));
+    put(&ships, 0..10);
+    let tracker = Forgetful {
+        all: tracked(&[&trucks, &ships]),
+        known: tracked(&[&trucks]),
+        is_lost: Arc::default(),
+        fails: Arc::default(),
+    };
+    let _worker = bed.builder("a").streams(tracker.clone()).build().unwrap().start();
+    bed.sleep(5 * SECOND).await;
+    tracker.is_lost.store(true, Ordering::Relaxed);
+    bed.sleep(60 * SECOND).await;
+    assert_eq!(bed.leases().await.len(), 3);
+    // It knows that it does not know, for as long as that lasts.
+    tracker.fails.store(true, Ordering::Relaxed);
+    bed.sleep(2000 * SECOND).await;
+    assert_eq!(bed.leases().await.len(), 3);
+    tracker.fails.store(false, Ordering::Relaxed);
+    tracker.is_lost.store(false, Ordering::Relaxed);
+    put(&ships, 10..20);
+    bed.sleep(20 * SECOND).await;
+    assert_eq!(
+        bed.processed(),
+        counts([("ships", 20)]),
+        "reading went on at the checkpoints"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_that_cannot_be_opened_is_not_forgotten() {
+    let mut bed = Bed::new();
+    bed.settings.forget_streams_after = Some(600 * SECOND);
+    let (trucks, ships) = (bed.stream("trucks", 1), bed.stream("ships", 2));
+    let streams = tracked(&[&trucks, &ships]);
+    let first = bed.start("a", &streams);
+    bed.sleep(5 * SECOND).await;
+    first.drain();
+    first.stopped().await.unwrap();
+    // It is listed, and its service does not say which it is.
+    let ships = FaultyStream::new(ships, Arc::new(bed.clock));
+    let denied = StreamFault::Fail(SourceErrorKind::NotFound);
+    ships
+        .faults()
+        .add(StreamFaultRule::every(StreamCall::Identity, denied));
+    let streams = StreamSet::new([TrackedStream::new(trucks.clone()), TrackedStream::new(ships)]);
+    let _second = bed.start("b", &streams);
+    bed.sleep(2000 * SECOND).await;
+    assert_eq!(bed.leases().await.len(), 3);
 }
 
 /// A stream of which one shard is not found, and a hash key that belongs to the other.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::consumer::ownership::{Ownership, Written};
 use crate::error::Causes;
 use crate::lease::hold::HoldVerdict;
-use crate::lease::{Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError};
+use crate::lease::{Lease, LeaseChange, LeaseWriter as _, Outcome, StoreError, StoreErrorKind};
 use crate::lifecycle::ConsumerEvent;
 use crate::model::{LeaseKey, ShardId, WorkerId};
 use crate::shard_sync::{
-    ChildPlan, Family, InvalidShardEnd, ShardGraph, children_from_listing, is_replaced, plan_children,
+    ChildPlan, Family, InvalidShardEnd, ShardGraph, Start, children_from_listing, is_replaced, plan_children,
 };
-use crate::source::ShardEnd;
-use crate::streams::ListingError;
+use crate::source::{ShardEnd, ShardFilter};
+use crate::streams::{ListingError, list_page, list_shards};
 use crate::time::{ClockExt as _, Moment};
 
 /// How long to wait before a step that could not be taken is tried again.
@@ -69,6 +69,8 @@ async fn try_to_store(
     let row = own.row();
     let mut end = end.clone();
     let (mut listing, mut is_listed) = (None, false);
+    // The shards that a sync lists, once the end waits for another parent.
+    let mut since_start: Option<Arc<ShardGraph>> = None;
     loop {
         let mut family = read_family(own, &row, &end).await?;
         if family.has_orphans() || end.children.is_empty() {
@@ -76,7 +78,12 @@ async fn try_to_store(
                 Some(graph) => graph,
                 None => listing.insert(list(own).await?),
             };
-            family.unlisted.retain(|shard| !graph.contains(shard));
+            // One that ended before the application's start gets no lease from any sync: it is as one that is gone.
+            let is_before_start =
+                |shard: &ShardId| since_start.as_ref().is_some_and(|since| !since.contains(shard));
+            family
+                .unlisted
+                .retain(|shard| !graph.contains(shard) || is_before_start(shard));
         } else {
             family.unlisted.clear();
         }
@@ -110,6 +117,13 @@ async fn try_to_store(
                 }
                 None => return Ok(Step::Wait("the shards are not listed yet".to_owned())),
             },
+            ChildPlan::AwaitParents(_) if since_start.is_none() => {
+                let listed = list_since_start(own).await?;
+                if !listed.contains(&row.shard) {
+                    return Ok(Step::Wait("the shard is not listed just now".to_owned()));
+                }
+                since_start = Some(listed);
+            }
             ChildPlan::AwaitParents(parents) => {
                 return Ok(Step::Wait(format!(
                     "the other parents have no lease yet: {parents:?}"
@@ -179,6 +193,29 @@ async fn read_family(own: &Ownership, row: &Lease, end: &ShardEnd) -> Result<Rel
 async fn list(own: &Ownership) -> Result<Arc<ShardGraph>, ListingError> {
     let (stream, clock) = (&own.stream, &own.services.clock);
     stream.listing.recent(&*stream.source, &**clock).await
+}
+
+/// The shards that a sync would list: those that were open at the start of the application, and those that came later.
+async fn list_since_start(own: &Ownership) -> Result<Arc<ShardGraph>, EndError> {
+    let services = &own.services;
+    let limit = services.settings.failover_time / 3;
+    let scan = services.clock.timeout(limit, services.store.scan()).await;
+    let scan = scan.unwrap_or_else(|elapsed| {
+        Err(
+            StoreError::unknown(StoreErrorKind::Unavailable, "the lease store did not answer")
+                .with_source(elapsed),
+        )
+    })?;
+    let (source, clock) = (&*own.stream.source, &*services.clock);
+    let service_time = list_page(source, clock, ShardFilter::Open, None)
+        .await?
+        .service_time;
+    let initial = own.stream.initial_position;
+    let initial = initial.unwrap_or(services.settings.initial_position);
+    let leases = scan.leases.iter().filter(|lease| own.stream.keying.owns(lease));
+    let start = Start::settle(initial, leases, service_time);
+    let (graph, _) = list_shards(source, clock, start.filter(service_time)).await?;
+    Ok(graph)
 }
 
 /// The worker that ends a shard begins with its children at once, as far as its limit allows.

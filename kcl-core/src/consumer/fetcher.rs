@@ -399,12 +399,8 @@ impl Fetcher {
         services
             .board
             .update_lease(&self.own.key, |status| status.trouble = Some(error.kind()));
-        // A throttle is an answer. So is a stream that is gone: the shard is held for as long as it is, and nothing would be
-        // better at another worker.
-        if matches!(
-            error.kind(),
-            SourceErrorKind::Throttled | SourceErrorKind::NotFound
-        ) {
+        // The shard is held for as long as the service answers like this: nothing would be better at another worker.
+        if error.kind().is_answer() {
             self.own.progress.step(services.clock.now());
         }
         if error.kind() == SourceErrorKind::Denied && self.watch.is_closed() {

@@ -14,6 +14,7 @@ mod finishing;
 mod invitations;
 mod keeper;
 mod last_known;
+mod latest;
 mod leaving;
 mod meter;
 mod ownership;

@@ -9,6 +9,7 @@ use crate::checkpoint::BatchId;
 use crate::consumer::control::Interrupt;
 use crate::consumer::delivery::{CallFailure, Delivery};
 use crate::consumer::fetcher::start_fetching;
+use crate::consumer::latest::settle_latest;
 use crate::consumer::ownership::Ownership;
 use crate::consumer::pace::{Pace, time_for_call};
 use crate::consumer::parts::Fetched;
@@ -207,6 +208,16 @@ impl ShardConsumer {
                 return Err(ConsumerEvent::Exhausted);
             }
             let own = Arc::clone(&self.own);
+            if self.fetched.is_none() {
+                let settled = tokio::select! {
+                    biased;
+                    interrupt = own.control.interrupted() => Some(self.interrupted(interrupt)),
+                    settled = settle_latest(&own, &self.wish) => settled,
+                };
+                if let Some(event) = settled {
+                    return Err(event);
+                }
+            }
             let fetched = match &mut self.fetched {
                 Some(fetched) => fetched,
                 None => {

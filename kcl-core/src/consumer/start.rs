@@ -36,8 +36,8 @@ impl Start {
 /// Where an ownership begins, by the row that its first renewal returned and the processor's wish.
 ///
 /// Until the first checkpoint a lease with a pinned start is opened at the pinned time, whoever opens it and however late:
-/// opening it at the newest record again would skip what came in between. `configured` serves rows that Java wrote, which
-/// have no pin.
+/// opening it at the newest record again would skip what came in between. A row at LATEST that Java wrote has no pin; it gets a time of
+/// its own before it is opened for the first time ([`needs_time`]). `configured` serves other rows without a pin.
 pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosition) -> Start {
     let from = |position| Start { position, done: None };
     match wish {
@@ -51,7 +51,10 @@ pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosit
     let position = match &lease.checkpoint {
         Position::Record(record) => return Start::after(record.clone(), false),
         Position::TrimHorizon | Position::ShardEnd => StartPosition::TrimHorizon,
-        Position::Latest => pinned.unwrap_or(StartPosition::Latest),
+        Position::Latest => {
+            let told = lease.latest_at.map(StartPosition::AtTimestamp);
+            pinned.or(told).unwrap_or(StartPosition::Latest)
+        }
         Position::AtTimestamp => pinned.unwrap_or(match configured {
             InitialPosition::AtTimestamp(time) => StartPosition::AtTimestamp(time),
             // Without the time nothing tells which records are wanted, so none is left out.
@@ -59,6 +62,12 @@ pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosit
         }),
     };
     Start { position, done: None }
+}
+
+/// Whether LATEST in this row, as Java wrote it, is yet to be given a time: until then each opening would begin at another record.
+pub(crate) fn needs_time(lease: &Lease, wish: &StartFrom) -> bool {
+    let is_told = lease.pinned_start.is_some() || lease.latest_at.is_some();
+    lease.checkpoint == Position::Latest && !is_told && *wish == StartFrom::Checkpoint
 }
 
 #[cfg(test)]
@@ -82,6 +91,27 @@ mod tests {
             InitialPosition::Latest,
         )
         .position
+    }
+
+    #[test]
+    fn latest_of_java_gets_one_time_for_all_openings() {
+        let mut row = lease(Position::Latest, None);
+        assert!(needs_time(&row, &StartFrom::Checkpoint));
+        let own = StartFrom::After(RecordPosition::plain(SequenceNumber::from(9)));
+        assert!(!needs_time(&row, &own), "the processor knows where it is");
+        row.latest_at = Some(Timestamp::from_millis(8));
+        assert!(!needs_time(&row, &StartFrom::Checkpoint));
+        let start = start_of(&row, &StartFrom::Checkpoint, InitialPosition::TrimHorizon);
+        let at = StartPosition::AtTimestamp(Timestamp::from_millis(8));
+        assert_eq!(start.position, at);
+        assert!(!needs_time(
+            &lease(Position::Latest, Some(7)),
+            &StartFrom::Checkpoint
+        ));
+        assert!(!needs_time(
+            &lease(Position::TrimHorizon, None),
+            &StartFrom::Checkpoint
+        ));
     }
 
     #[test]

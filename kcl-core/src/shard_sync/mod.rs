@@ -28,6 +28,7 @@ pub use cleanup::{DeleteReason, Deletion, Witness, plan_cleanup};
 pub use graph::{Cover, ShardGraph, cover, uncovered};
 pub(crate) use identity::check_keyed_by_stream;
 pub use identity::{Mismatch, check_identity};
+pub(crate) use plan::PIN_MARGIN;
 pub use plan::{
     Anomaly, CreateReason, Creation, InitialPosition, Keying, Start, SyncPlan, lease_cover, plan_sync,
 };

@@ -114,7 +114,7 @@ pub struct Start {
 }
 
 /// How far before the service's own time LATEST is pinned: its clock and its view of the shards may lag by this much.
-const PIN_MARGIN: Duration = Duration::from_secs(1);
+pub(crate) const PIN_MARGIN: Duration = Duration::from_secs(1);
 
 impl Start {
     /// Settles the start once for the stream.

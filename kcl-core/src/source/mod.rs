@@ -29,6 +29,16 @@ pub enum SourceErrorKind {
     Invalid,
 }
 
+impl SourceErrorKind {
+    /// Whether the service was there and said so. Whoever asks again, from wherever, is told the same until something is changed.
+    pub(crate) fn is_answer(self) -> bool {
+        match self {
+            Self::Throttled | Self::Denied | Self::NotFound | Self::Invalid => true,
+            Self::Unavailable => false,
+        }
+    }
+}
+
 /// A source could not answer.
 #[derive(Debug)]
 pub struct SourceError {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use crate::shard_sync::ShardGraph;
-use crate::source::{ShardFilter, SourceError, SourceErrorKind, StreamSource};
+use crate::source::{PageToken, ShardFilter, ShardPage, SourceError, SourceErrorKind, StreamSource};
 use crate::time::{Clock, ClockExt as _, Moment};
 
 /// How long one page may take.
@@ -76,7 +76,7 @@ impl SharedListing {
     }
 
     async fn list(&self, source: &dyn StreamSource, clock: &dyn Clock) -> Listing {
-        let listed = list_all(source, clock).await;
+        let listed = list_shards(source, clock, ShardFilter::All).await;
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         match &listed {
             Ok((_, pages)) => (newest.pages, newest.failures) = (*pages, 0),
@@ -91,24 +91,15 @@ fn age_for_idle(pages: u32, failures: u32) -> Duration {
     FOR_IDLE * pages.max(1) * 2_u32.pow(failures.min(5))
 }
 
-/// All shards, and how many pages that were.
-async fn list_all(
+/// The shards that pass the filter, and on how many pages they came.
+pub(crate) async fn list_shards(
     source: &dyn StreamSource,
     clock: &dyn Clock,
+    filter: ShardFilter,
 ) -> Result<(Arc<ShardGraph>, u32), ListingError> {
     let (mut shards, mut page) = (Vec::new(), None);
     for pages in 1..=MAX_PAGES {
-        let call = source.shards(ShardFilter::All, page);
-        let answer = clock.timeout(PAGE_TIMEOUT, call).await;
-        let answer = answer.unwrap_or_else(|_| {
-            Err(SourceError::new(
-                SourceErrorKind::Unavailable,
-                "no answer in time",
-            ))
-        });
-        let answer = answer.map_err(|error| ListingError {
-            message: error.to_string(),
-        })?;
+        let answer = list_page(source, clock, filter, page).await?;
         shards.extend(answer.shards);
         page = answer.next;
         if page.is_none() {
@@ -117,6 +108,26 @@ async fn list_all(
     }
     Err(ListingError {
         message: format!("more than {MAX_PAGES} pages"),
+    })
+}
+
+/// One page of the shards that pass the filter, within the time that a page may take.
+pub(crate) async fn list_page(
+    source: &dyn StreamSource,
+    clock: &dyn Clock,
+    filter: ShardFilter,
+    page: Option<PageToken>,
+) -> Result<ShardPage, ListingError> {
+    let call = source.shards(filter, page);
+    let answer = clock.timeout(PAGE_TIMEOUT, call).await;
+    let answer = answer.unwrap_or_else(|_| {
+        Err(SourceError::new(
+            SourceErrorKind::Unavailable,
+            "no answer in time",
+        ))
+    });
+    answer.map_err(|error| ListingError {
+        message: error.to_string(),
     })
 }
 

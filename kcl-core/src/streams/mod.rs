@@ -13,6 +13,6 @@ mod registry;
 mod tracker;
 
 pub(crate) use former::FormerStreams;
-pub(crate) use listing::{Listing, ListingError};
+pub(crate) use listing::{Listing, ListingError, list_page, list_shards};
 pub(crate) use registry::{OpenStream, Streams};
 pub use tracker::{StreamSet, StreamTracker, TrackedStream};

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub(crate) struct Streams {
     open: Monitor<BTreeMap<Option<StreamKey>, Arc<OpenStream>>>,
     /// Somebody wants to know about one of them. Only one task waits for that, and a doubt that it has not seen yet is kept for it.
     doubt: Notify,
+    /// Whether it is not known of some stream whether it is to be read, or one that is to be read could not be opened.
+    unsettled: AtomicBool,
 }
 
 impl Streams {
@@ -119,6 +122,16 @@ impl Streams {
 
     pub(crate) fn all(&self) -> Vec<Arc<OpenStream>> {
         self.open.look(|open| open.values().cloned().collect())
+    }
+
+    /// Takes in whether all streams that are to be read are known and open.
+    pub(crate) fn are_settled(&self, settled: bool) {
+        self.unsettled.store(!settled, Ordering::Release);
+    }
+
+    /// Whether a stream that is not open is one that is not to be read.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.unsettled.load(Ordering::Acquire)
     }
 
     /// Reads this stream from now on.

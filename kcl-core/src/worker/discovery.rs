@@ -4,8 +4,10 @@
 //! and their shards would be read by no worker. A scan costs far more, so its pace follows from the size of the table and of the fleet:
 //! all workers together read no more than one that leads.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::model::LeaseKey;
 use crate::processor::backoff;
 use crate::rng::Rng;
 use crate::settings::Settings;
@@ -107,6 +109,52 @@ impl Discovery {
     }
 }
 
+/// Rows that name this worker and were found to give it nothing to do, or could not be taken up: they are looked at again, but not each time
+/// that they are found.
+#[derive(Debug, Default)]
+pub(super) struct Rests(BTreeMap<LeaseKey, Pace>);
+
+/// Between two looks at a row in which there was nothing to do. Java ends a lease and leaves its owner there; nothing will come of it.
+const SHORTEST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(300);
+
+impl Rests {
+    /// Whether the row may be looked at again.
+    pub(super) fn is_over(&self, key: &LeaseKey, now: Moment) -> bool {
+        self.0.get(key).is_none_or(|rest| rest.may(now))
+    }
+
+    /// There was nothing to do in this row.
+    pub(super) fn nothing_to_do(&mut self, key: &LeaseKey, now: Moment) {
+        self.pause(key, now, SHORTEST_REST, LONGEST_REST);
+    }
+
+    /// The row could not be read or taken up.
+    pub(super) fn failed(&mut self, key: &LeaseKey, now: Moment, settings: &Settings) {
+        let first = settings.discovery_interval;
+        self.pause(key, now, first, (settings.failover_time / 3).max(first));
+    }
+
+    /// The lease was taken up, or is not this worker's any more.
+    pub(super) fn forget(&mut self, key: &LeaseKey) {
+        self.0.remove(key);
+    }
+
+    /// Forgets all that are not among the rows that name this worker now.
+    pub(super) fn keep(&mut self, found: &[LeaseKey]) {
+        if !self.0.is_empty() {
+            let found: BTreeSet<&LeaseKey> = found.iter().collect();
+            self.0.retain(|key, _| found.contains(key));
+        }
+    }
+
+    fn pause(&mut self, key: &LeaseKey, now: Moment, first: Duration, longest: Duration) {
+        let rest = self.0.entry(key.clone()).or_default();
+        let tries = rest.failures.saturating_add(1);
+        rest.failed(now, backoff(first, longest, tries));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +207,26 @@ mod tests {
         discovery.scanned(at(0), 1_000, 50);
         let pause = next(|now| discovery.may_scan(now));
         assert!(pause <= 3_800, "a table of any size is scanned in time: {pause}");
+    }
+
+    #[test]
+    fn row_without_work_is_read_ever_less_often() {
+        let (mut rests, key) = (Rests::default(), LeaseKey::new("ended").unwrap());
+        let mut reads = 0;
+        for second in 0..3600 {
+            if rests.is_over(&key, at(second * 1000)) {
+                reads += 1;
+                rests.nothing_to_do(&key, at(second * 1000));
+            }
+        }
+        assert!((12..=22).contains(&reads), "{reads} reads an hour");
+        rests.keep(std::slice::from_ref(&key));
+        assert!(!rests.is_over(&key, at(3_600_000)));
+        rests.keep(&[]);
+        assert!(
+            rests.is_over(&key, at(3_600_000)),
+            "it may be another lease by now"
+        );
     }
 
     #[test]

@@ -140,6 +140,8 @@ impl Follower<'_> {
                 Some(by_address(streams))
             }
             Err(error) => {
+                // What is known may be out of date.
+                self.services.streams.are_settled(false);
                 let problem = Causes(&error).to_string();
                 self.say(
                     TRACKER,
@@ -159,24 +161,33 @@ impl Follower<'_> {
             }
         }
         let open: BTreeSet<&str> = open.iter().map(|stream| stream.source.address()).collect();
+        let mut are_open = true;
         for (address, stream) in tracked {
             if !open.contains(address.as_str()) {
-                self.open(address, stream).await;
+                are_open &= self.open(address, stream).await;
             }
         }
+        self.services.streams.are_settled(are_open);
         self.said
             .retain(|address, _| address.is_empty() || tracked.contains_key(address));
     }
 
-    async fn open(&mut self, address: &str, stream: &TrackedStream) {
+    /// Says whether the stream is read now.
+    async fn open(&mut self, address: &str, stream: &TrackedStream) -> bool {
         const WHAT: &str = "a stream cannot be read yet";
         let identity = match self.identify(stream.source().as_ref()).await {
             Ok(identity) => identity,
-            Err(error) => return self.say(address, Causes(&error).to_string(), WHAT),
+            Err(error) => {
+                self.say(address, Causes(&error).to_string(), WHAT);
+                return false;
+            }
         };
         let opened = match open_tracked(stream, identity) {
             Ok(opened) => opened,
-            Err(error) => return self.say(address, error.to_string(), WHAT),
+            Err(error) => {
+                self.say(address, error.to_string(), WHAT);
+                return false;
+            }
         };
         let streams = &self.services.streams;
         let twin = streams
@@ -185,12 +196,14 @@ impl Follower<'_> {
             .find(|other| other.keying == opened.keying);
         if let Some(twin) = twin {
             let problem = format!("it is the stream that is read as {:?}", twin.source.address());
-            return self.say(address, problem, WHAT);
+            self.say(address, problem, WHAT);
+            return true;
         }
         self.said.remove(address);
         tracing::info!(stream = address, key = ?opened.keying.stream(), "reads a stream");
         streams.open(opened);
         self.services.plan_now.notify_one();
+        true
     }
 
     fn close(&self, stream: &OpenStream, reason: &str) {

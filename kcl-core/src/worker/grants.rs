@@ -1,7 +1,7 @@
 //! Takes up the leases that name this worker. Being named is an invitation: ownership begins with the worker's own first renewal.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use crate::consumer::{DrainReason, Ownership, Services, ThreadWatch, ToProcessor, consume, keep};
 use crate::error::Causes;
+use crate::flow::Scope;
 use crate::invariant::Invariant;
 use crate::lease::{
     Expect, Lease, LeaseChange, LeaseWriter as _, Outcome, RowFacts, Scan, StoreError, StoreErrorKind,
@@ -22,7 +23,7 @@ use crate::status::LeaseStatus;
 use crate::streams::OpenStream;
 use crate::task::{Place, TaskPolicy};
 use crate::time::{ClockExt as _, Moment};
-use crate::worker::discovery::Discovery;
+use crate::worker::discovery::{Discovery, Rests};
 use crate::worker::holdings::Holdings;
 use crate::worker::membership::{Membership, Standing};
 use crate::worker::scan_limit::ScanLimit;
@@ -39,6 +40,15 @@ pub(crate) struct Grants {
     leaving: CancellationToken,
     permits: Arc<Semaphore>,
     holdings: Arc<Holdings<Arc<Ownership>>>,
+    rests: Mutex<Rests>,
+}
+
+/// How the taking up of a lease ended, if the store answered.
+enum Attempt {
+    /// The lease is taken up, given back, or not this worker's any more.
+    Done,
+    /// The row names this worker, and there is nothing to do.
+    NothingToDo,
 }
 
 impl Grants {
@@ -54,6 +64,7 @@ impl Grants {
             leaving,
             permits,
             holdings: Holdings::new(),
+            rests: Mutex::default(),
         })
     }
 
@@ -67,7 +78,7 @@ impl Grants {
             match self.named(&mut discovery, &mut limit).await {
                 Ok(found) => {
                     failing = false;
-                    keys.extend(found);
+                    keys.extend(self.rested(found));
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
@@ -133,12 +144,28 @@ impl Grants {
         }
     }
 
-    /// The leases that name this worker, by the index or by a scan; none while neither may be asked yet.
+    /// Those of the found leases that are worth a look now.
+    fn rested(&self, found: Option<Vec<LeaseKey>>) -> Vec<LeaseKey> {
+        let Some(mut found) = found else {
+            return Vec::new();
+        };
+        let now = self.services.clock.now();
+        let mut rests = self.rests();
+        rests.keep(&found);
+        found.retain(|key| rests.is_over(key, now));
+        found
+    }
+
+    fn rests(&self) -> MutexGuard<'_, Rests> {
+        self.rests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The leases that name this worker, by the index or by a scan; nothing while neither may be asked yet.
     async fn named(
         &self,
         discovery: &mut Discovery,
         limit: &mut ScanLimit,
-    ) -> Result<Vec<LeaseKey>, StoreError> {
+    ) -> Result<Option<Vec<LeaseKey>>, StoreError> {
         let (clock, me) = (&self.services.clock, &self.services.worker);
         if discovery.may_ask_index(clock.now()) {
             let asked = self.services.store.owned_by(me);
@@ -147,7 +174,7 @@ impl Grants {
                     if discovery.index_answered() {
                         tracing::info!("over: the owner index cannot be asked");
                     }
-                    if let Some(keys) = keys {
+                    if keys.is_some() {
                         return Ok(keys);
                     }
                 }
@@ -164,7 +191,7 @@ impl Grants {
             }
         }
         if !discovery.may_scan(clock.now()) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let begun = clock.now();
         match self.in_time(limit.get(), self.services.store.scan()).await {
@@ -175,7 +202,7 @@ impl Grants {
                     .leases
                     .into_iter()
                     .filter(|lease| lease.owner.as_ref() == Some(me));
-                Ok(mine.map(|lease| lease.key).collect())
+                Ok(Some(mine.map(|lease| lease.key).collect()))
             }
             Err(error) => {
                 if clock.now().saturating_since(begun) >= limit.get() {
@@ -209,7 +236,15 @@ impl Grants {
         let name = format!("grant {}", expected.key());
         let grant = async move {
             let key = expected.key();
-            if let Err(error) = grants.try_to_take_up(key).await {
+            let outcome = grants.try_to_take_up(key).await;
+            let (now, mut rests) = (grants.services.clock.now(), grants.rests());
+            match &outcome {
+                Ok(Attempt::NothingToDo) => rests.nothing_to_do(key, now),
+                Ok(Attempt::Done) => rests.forget(key),
+                Err(_) => rests.failed(key, now, &grants.services.settings),
+            }
+            drop(rests);
+            if let Err(error) = outcome {
                 tracing::debug!(lease = %key, error = %Causes(&error), "cannot take the lease up yet");
             }
         };
@@ -217,19 +252,24 @@ impl Grants {
         scope.spawn_at(Place::Coordination, name, TaskPolicy::Job, grant);
     }
 
-    async fn try_to_take_up(self: &Arc<Self>, key: &LeaseKey) -> Result<(), StoreError> {
+    async fn try_to_take_up(self: &Arc<Self>, key: &LeaseKey) -> Result<Attempt, StoreError> {
         let me = &self.services.worker;
         loop {
             let permit = self.permits.acquire().await.ok();
             // Strong: an index or a scan may name a worker that the row names no more.
             let Some(row) = self.services.lanes.read(key).await? else {
-                return Ok(());
+                return Ok(Attempt::Done);
             };
             if row.owner.as_ref() != Some(me) && row.checkpoint_owner.as_ref() != Some(me) {
-                return Ok(());
+                return Ok(Attempt::Done);
             }
             if row.actual_owner() == Some(me) || mutant::active(Mutant::NoHandoffWait) {
-                return self.renew_first(row).await;
+                if row.is_ended() && row.owner.is_some() {
+                    // Ended leases have no owner with us; one that Java ended keeps its owner and needs no work.
+                    return Ok(Attempt::NothingToDo);
+                }
+                self.renew_first(row).await?;
+                return Ok(Attempt::Done);
             }
             drop(permit);
             self.services.clock.sleep(HANDOFF_POLL).await;
@@ -238,10 +278,6 @@ impl Grants {
 
     /// The renewal that begins an ownership. The row it returns says where to start; nothing of the user's runs before.
     async fn renew_first(self: &Arc<Self>, row: Lease) -> Result<(), StoreError> {
-        if row.is_ended() && row.owner.is_some() {
-            // Ended leases have no owner with us; one that Java ended keeps its owner and needs no work.
-            return Ok(());
-        }
         if self.leaving.is_cancelled() {
             return self.give_back(&row, "leaving").await;
         }
@@ -383,6 +419,8 @@ impl Grants {
             board.leases.remove(&own.key);
         });
         tracing::info!(lease = %own.key, token = %own.token(), %end, "consumer ended");
+        // They are for as long as the lease is held, and what comes next is another ownership.
+        self.services.brakes.forget(&Scope::Shard(own.key.clone()));
         // At last, when everything that shows the lease is as it is to stay: whoever waits for this goes on, and the lease may be taken up anew.
         let matters = || self.leaving.is_cancelled();
         self.holdings.end(&own.key, end, matters);

@@ -472,6 +472,11 @@ async fn forget_former_streams(
     let Some(grace) = services.settings.forget_streams_after else {
         return;
     };
+    if !services.streams.is_settled() {
+        // A stream that cannot be opened, or of which the tracker says nothing just now, is not one that nobody wants.
+        findings.former = FormerStreams::default();
+        return;
+    }
     // A lease that stands still for less may have an owner that lives.
     let grace = grace.max(services.settings.failover_time);
     let reads = |lease: &Lease| services.streams.reads(lease);

@@ -38,16 +38,24 @@ impl Membership {
 
     /// Writes the row again, unless it shows another process. A row that is gone was buried while this process hung.
     pub(crate) async fn confirm(&self) -> Result<Standing, StoreError> {
-        if self.change(WorkerChange::Touch(self.row())).await? == WorkerOutcome::Applied {
+        if self.touch().await? {
             return Ok(Standing::Confirmed);
         }
-        Ok(match self.change(WorkerChange::Return(self.row())).await? {
-            WorkerOutcome::Applied => {
-                tracing::warn!("the fleet had taken this worker for dead");
-                Standing::Confirmed
-            }
-            WorkerOutcome::Refused => Standing::Superseded,
+        if self.change(WorkerChange::Return(self.row())).await? == WorkerOutcome::Applied {
+            tracing::warn!("the fleet had taken this worker for dead");
+            return Ok(Standing::Confirmed);
+        }
+        // There is a row again. It may be this process's own: of an earlier return that landed late, or of one that another task made.
+        Ok(match self.touch().await? {
+            true => Standing::Confirmed,
+            false => Standing::Superseded,
         })
+    }
+
+    /// Writes the row again if it shows this process, and says whether it does.
+    async fn touch(&self) -> Result<bool, StoreError> {
+        let touched = self.change(WorkerChange::Touch(self.row())).await?;
+        Ok(touched == WorkerOutcome::Applied)
     }
 
     /// Deletes the row, unless it shows another process.

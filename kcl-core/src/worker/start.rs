@@ -194,6 +194,7 @@ impl Attempts<'_> {
             })?;
             streams.open(opened);
         }
+        streams.are_settled(missing.is_none());
         match missing {
             Some(error) if streams.all().is_empty() => Err(error),
             Some(_) | None => Ok(()),
