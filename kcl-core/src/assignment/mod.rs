@@ -14,11 +14,13 @@ mod calls;
 mod faults;
 mod java;
 mod perform;
+mod role;
 mod settings;
 mod task;
 mod unplaced;
 
 pub(crate) use perform::at_most;
 pub(crate) use plan::Reason;
+pub(crate) use role::{CoordinatorStatus, Notices, Role};
 pub use settings::{AssignmentSettings, Strategy};
-pub(crate) use task::{CoordinatorContext, CoordinatorStatus, Notices, Role, coordinate};
+pub(crate) use task::{CoordinatorContext, coordinate};

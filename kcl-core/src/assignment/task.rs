@@ -16,8 +16,9 @@ use crate::assignment::observer::Observer;
 use crate::assignment::office::{Office, OfficeStep, pick_deputy};
 use crate::assignment::perform::at_most;
 use crate::assignment::plan::{
-    AssignmentPlan, Candidate, Move, Reason, Snapshot, plan_assignment, plan_overdue, plan_placement,
+    AssignmentPlan, Candidate, Move, Snapshot, plan_assignment, plan_overdue, plan_placement,
 };
+use crate::assignment::role::{CoordinatorStatus, Notices, Role};
 use crate::assignment::unplaced::{News, Unplaced};
 use crate::error::Causes;
 use crate::lease::{
@@ -53,50 +54,6 @@ pub(crate) struct CoordinatorContext {
     pub(crate) notices: Arc<dyn Notices>,
     /// Whether the lease is of a stream that this worker reads: others are nobody's business here.
     pub(crate) reads: Arc<dyn Fn(&Lease) -> bool + Send + Sync>,
-}
-
-/// Hears what the coordinator does: for status and metrics. Called often; must not block.
-pub(crate) trait Notices: Send + Sync {
-    /// How things stand, after each look at the lock and each scan.
-    fn coordinating(&self, status: &CoordinatorStatus);
-    /// A lease was assigned, or its handoff begun.
-    fn moved(&self, reason: Reason);
-}
-
-/// What a worker does for the coordination of its fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Assigns and balances.
-    Leader,
-    /// Watches the table, ready to stand in.
-    Deputy,
-    /// Gives away what the silent leader does not.
-    StandIn,
-    /// Leaves it to others.
-    Follower,
-}
-
-impl Role {
-    fn scans(self) -> bool {
-        self != Self::Follower
-    }
-}
-
-/// How things stand with the coordination of the fleet, as far as this worker knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CoordinatorStatus {
-    pub(crate) role: Role,
-    /// Until when this worker may believe to lead, if it does.
-    pub(crate) leads_until: Option<Moment>,
-    pub(crate) leader: Option<WorkerId>,
-    pub(crate) deputy: Option<WorkerId>,
-    /// When this worker last scanned the table; of the rest, what that scan showed.
-    pub(crate) last_scan: Option<Moment>,
-    pub(crate) leases: usize,
-    pub(crate) candidates: usize,
-    /// Available leases that nobody can take.
-    pub(crate) unplaced: usize,
-    pub(crate) cadence: Cadence,
 }
 
 /// Runs until `shutdown` is cancelled, and gives the lock up then.

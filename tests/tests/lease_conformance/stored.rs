@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kcl_core::lease::{
     Expect, LeaderLock, Lease, LeaseChange, LeaseStore as _, LockChange, LockExpect, LockOutcome, Outcome,
-    WorkerChange, WorkerOutcome, WorkerRow,
+    RowFacts, WorkerChange, WorkerOutcome, WorkerRow,
 };
 use kcl_core::model::{HashKeyRange, Incarnation, LeaseKey, Position, StreamIdentity, WorkerId};
 use kcl_core::time::Timestamp;
@@ -113,17 +113,23 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
 
     let renew = LeaseChange::Renew {
         throughput: Some(1.216_964_2),
-        identity: Some(StreamIdentity {
-            name: "trucks".into(),
-            arn: "arn:aws:kinesis:us-east-1:123456789012:stream/trucks".into(),
-            created: Timestamp::from_millis(1_700_000_000_000),
-        }),
+        facts: RowFacts {
+            identity: Some(StreamIdentity {
+                name: "trucks".into(),
+                arn: "arn:aws:kinesis:us-east-1:123456789012:stream/trucks".into(),
+                created: Timestamp::from_millis(1_700_000_000_000),
+            }),
+            failover: Some(Duration::from_secs(10)),
+            latest_at: Some(Timestamp::from_millis(1_700_000_002_000)),
+        },
     };
     let shows = json!({
         "throughputKBps": { "N": "1.216964" },
         "rsStreamArn": { "S": "arn:aws:kinesis:us-east-1:123456789012:stream/trucks" },
         "rsStreamCreated": { "N": "1700000000000" },
         "rsStreamName": { "S": "trucks" },
+        "rsFailoverMillis": { "N": "10000" },
+        "rsLatestAt": { "N": "1700000002000" },
     });
     story.change(1, renew, and(stamped(ONE, 2), shows), &[]).await;
 
@@ -155,7 +161,7 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
             1,
             LeaseChange::CompleteHandoff,
             stamped(ONE, 4),
-            &["checkpointOwner", "rsHandoffIncarnation"],
+            &["checkpointOwner", "rsHandoffIncarnation", "rsFailoverMillis"],
         )
         .await;
 

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::*;
+use crate::assignment::plan::Reason;
 use crate::lease::{
     Capabilities, Preparation, Scan, StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow, apply,
 };
