@@ -1,28 +1,48 @@
-//! Kinesis on a laptop: streams in memory behind the protocol of Kinesis, on a loopback port.
+//! Kinesis on a laptop: streams in memory behind the protocol of Kinesis.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 use kcl_testkit::MemoryStream;
 use kcl_testkit::wire::{WireOptions, WireServer};
 
-/// Serves Kinesis streams from memory, on a loopback port, until it is interrupted.
+/// Serves Kinesis streams from memory until it is interrupted.
 ///
 /// Point any AWS SDK at it with AWS_ENDPOINT_URL_KINESIS; any credentials will do. It speaks JSON and CBOR, HTTP/1.1 and
-/// HTTP/2 with prior knowledge, polling and enhanced fan-out, and it throttles as Kinesis does.
+/// HTTP/2 with prior knowledge, polling and enhanced fan-out, and it throttles as Kinesis does. GET /health answers as soon as
+/// it serves. What it does and does not is listed in docs/kinesis-local.md.
 #[derive(Debug, Parser)]
 #[command(name = "kinesis-local", version)]
 struct Arguments {
-    /// The port on 127.0.0.1; 0 takes any that is free.
+    /// The address to listen on; 0.0.0.0 lets other hosts in, as a container needs it.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// The port; 0 takes any that is free.
     #[arg(long, default_value_t = 4567)]
     port: u16,
     /// A stream to begin with, and its number of shards (1 if not said). May be repeated. Clients can create more.
     #[arg(long = "stream", value_name = "NAME[:SHARDS]")]
     streams: Vec<StreamArgument>,
-    /// Throttles nothing, and lets nothing take time that need not: creations, reshards, consumers, second subscriptions.
+    /// The region that ARNs name.
+    #[arg(long, default_value = "us-east-1", value_parser = region)]
+    region: String,
+    /// The account that ARNs name: 12 digits.
+    #[arg(long, default_value = "000000000000", value_parser = account)]
+    account: String,
+    /// Throttles nothing, counts nothing against quotas, and lets nothing take time that need not: creations, reshards, consumers,
+    /// second subscriptions. How large a record may be stays the stream's setting.
     #[arg(long)]
     no_limits: bool,
+    /// Keeps streams, records and settings in this file: loaded at the start, written within a second after a change.
+    #[arg(long, value_name = "FILE")]
+    data_file: Option<PathBuf>,
 }
 
 /// `trucks` or `trucks:4`.
@@ -40,7 +60,7 @@ impl FromStr for StreamArgument {
         let shards = shards.parse().ok().filter(|shards| (1..=10_000).contains(shards));
         let allowed = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
         match shards {
-            Some(shards) if !name.is_empty() && name.chars().all(allowed) => Ok(Self {
+            Some(shards) if (1..=128).contains(&name.len()) && name.chars().all(allowed) => Ok(Self {
                 name: name.to_owned(),
                 shards,
             }),
@@ -49,32 +69,97 @@ impl FromStr for StreamArgument {
     }
 }
 
+fn region(text: &str) -> Result<String, String> {
+    let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    if text.is_empty() || !text.chars().all(allowed) {
+        return Err("expected the name of a region, as in eu-west-1".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn account(text: &str) -> Result<String, String> {
+    if text.len() != 12 || !text.chars().all(|letter| letter.is_ascii_digit()) {
+        return Err("expected an account of 12 digits, as in 123456789012".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 #[tokio::main]
-async fn main() -> io::Result<()> {
+async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = WireOptions {
+    let mut names = BTreeSet::new();
+    if let Some(twice) = arguments
+        .streams
+        .iter()
+        .find(|stream| !names.insert(&stream.name))
+    {
+        let message = format!("the stream {} is given twice with --stream", twice.name);
+        Arguments::command()
+            .error(ErrorKind::ArgumentConflict, message)
+            .exit();
+    }
+    match run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kinesis-local: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> io::Result<()> {
+    let (host, port) = (arguments.host, arguments.port);
+    let server = WireServer::start(streams(&arguments), options(arguments)).await;
+    let server = server.map_err(|error| not_started(error, host, port))?;
+    // A script that reads this line may stop the command at once, and may be waiting for it through a pipe.
+    let interrupted = interrupted()?;
+    writeln!(io::stdout(), "{}", server.endpoint())?;
+    io::stdout().flush()?;
+    interrupted.await;
+    let saved = server.save();
+    server.stop().await;
+    saved
+}
+
+/// Why the server did not start, with what to do about it.
+fn not_started(error: io::Error, host: IpAddr, port: u16) -> io::Error {
+    let kind = error.kind();
+    let message = if kind == io::ErrorKind::AddrInUse {
+        format!(
+            "port {port} on {host} is in use: stop what listens there, or choose another with --port (0: any free one)"
+        )
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        format!("{host} is no address of this machine: choose another with --host")
+    } else {
+        return error;
+    };
+    io::Error::new(kind, message)
+}
+
+/// The streams to begin with, as CreateStream makes them. Those in the data file take their places.
+fn streams(arguments: &Arguments) -> Vec<MemoryStream> {
+    let stream = |stream: &StreamArgument| {
+        MemoryStream::builder(stream.name.as_str())
+            .shards(stream.shards)
+            .retention(Duration::from_secs(24 * 60 * 60))
+            .build()
+    };
+    arguments.streams.iter().map(stream).collect()
+}
+
+fn options(arguments: Arguments) -> WireOptions {
+    WireOptions {
+        host: arguments.host,
         port: arguments.port,
+        region: arguments.region,
+        account: arguments.account,
+        data_file: arguments.data_file,
         ..if arguments.no_limits {
             WireOptions::unlimited()
         } else {
             WireOptions::default()
         }
-    };
-    let streams = arguments.streams.iter().map(|stream| {
-        MemoryStream::builder(stream.name.as_str())
-            .shards(stream.shards)
-            .build()
-    });
-    let server = WireServer::start(streams, options)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("port {}: {error}", arguments.port)))?;
-    // Whoever started this may stop it as soon as it has the line, and may be waiting for it through a pipe.
-    let interrupted = interrupted()?;
-    writeln!(io::stdout(), "{}", server.endpoint())?;
-    io::stdout().flush()?;
-    interrupted.await;
-    server.stop().await;
-    Ok(())
+    }
 }
 
 /// Ready on SIGINT and SIGTERM, which are caught from now on.

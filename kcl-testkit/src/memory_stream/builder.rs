@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use kcl_core::time::{Clock, Timestamp, TokioClock};
 
+use super::settings::{StreamMode, StreamSettings};
 use super::state::State;
 use super::{MemoryStream, Pace, Shared};
 
@@ -19,6 +20,7 @@ pub struct MemoryStreamBuilder {
     reads_per_second: Option<u32>,
     iterator_lifetime: Duration,
     listing_page: usize,
+    settings: StreamSettings,
 }
 
 impl MemoryStreamBuilder {
@@ -34,6 +36,7 @@ impl MemoryStreamBuilder {
             reads_per_second: None,
             iterator_lifetime: Duration::from_secs(300),
             listing_page: 1000,
+            settings: StreamSettings::default(),
         }
     }
 
@@ -103,6 +106,21 @@ impl MemoryStreamBuilder {
         self
     }
 
+    /// After how long records are removed, and closed shards with their last record. Default: never, only
+    /// [`trim`](MemoryStream::trim) removes records. Kinesis allows 24 hours to 365 days.
+    #[must_use]
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.settings.retention = Some(retention);
+        self
+    }
+
+    /// Who decides about the shards. Default: provisioned. See [`StreamMode`].
+    #[must_use]
+    pub fn mode(mut self, mode: StreamMode) -> Self {
+        self.settings.mode = mode;
+        self
+    }
+
     /// The stream.
     #[must_use]
     pub fn build(self) -> MemoryStream {
@@ -115,6 +133,7 @@ impl MemoryStreamBuilder {
             self.pace,
             self.reads_per_second,
             self.iterator_lifetime,
+            self.settings,
         );
         MemoryStream {
             shared: Arc::new(Shared {

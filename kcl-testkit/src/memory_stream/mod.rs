@@ -9,7 +9,9 @@ mod number;
 #[cfg(feature = "wire")]
 mod place;
 mod reader;
+mod settings;
 mod state;
+mod uniform;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,9 +24,12 @@ use kcl_core::source::{Shard, SourceError};
 use kcl_core::time::{Clock, ClockExt as _, Moment, Timestamp};
 
 pub use builder::MemoryStreamBuilder;
+pub use settings::{RecordDistribution, StreamMode, StreamSettings};
 
 #[cfg(feature = "wire")]
 pub(crate) use place::{Page, Place};
+#[cfg(feature = "wire")]
+pub(crate) use state::saved::SavedStream;
 
 use state::State;
 
@@ -58,6 +63,34 @@ struct Shared {
     latency: Duration,
     listing_page: usize,
     state: Mutex<State>,
+}
+
+/// Where a stream is said to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Home {
+    region: String,
+    account: String,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self {
+            region: "us-east-1".to_owned(),
+            account: "000000000000".to_owned(),
+        }
+    }
+}
+
+impl Home {
+    fn arn(&self, stream: &str) -> String {
+        let partition = match self.region.split('-').next() {
+            Some("cn") => "aws-cn",
+            _ if self.region.starts_with("us-gov-") => "aws-us-gov",
+            _ => "aws",
+        };
+        let Self { region, account } = self;
+        format!("arn:{partition}:kinesis:{region}:{account}:stream/{stream}")
+    }
 }
 
 /// How long the stream asks a reader to wait between two fetches.
@@ -220,6 +253,30 @@ impl MemoryStream {
         self.state().merge(a, b, at)
     }
 
+    /// Splits and merges shards until `count` of equal size are open, as UpdateShardCount does. Returns their ids in the order
+    /// of their hash keys; 0 means 1.
+    ///
+    /// A count that is neither a multiple nor a divisor of the present one makes shards that are closed at once.
+    ///
+    /// # Errors
+    ///
+    /// When a shard has too few hash keys to be split so.
+    pub fn reshard_to(&self, count: u32) -> Result<Vec<ShardId>, ReshardError> {
+        let at = self.service_time();
+        self.state().reshard_to(count.max(1), at)
+    }
+
+    /// The settings of the stream.
+    #[must_use]
+    pub fn settings(&self) -> StreamSettings {
+        self.state().settings
+    }
+
+    /// Changes settings. A shorter retention takes records away now; a longer one brings none back.
+    pub fn configure(&self, change: impl FnOnce(&mut StreamSettings)) {
+        change(&mut self.state().settings);
+    }
+
     /// Takes old records away, as the end of their retention would. Returns how many there were.
     pub fn trim(&self, trim: &Trim) -> usize {
         self.state().trim(trim)
@@ -292,15 +349,12 @@ impl MemoryStream {
         &*self.shared.clock
     }
 
-    fn arn(&self) -> String {
-        format!(
-            "arn:aws:kinesis:us-east-1:000000000000:stream/{}",
-            self.shared.name
-        )
-    }
-
+    /// The state of now: what retention takes is gone.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let at = self.service_time();
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.expire(at);
+        state
     }
 
     /// A message on its way: always a point where other tasks run, or where the caller may give up.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use kcl_core::model::{Record, SequenceNumber, ShardId, StreamIdentity};
 use kcl_core::source::{FetchLimit, ShardEnd, SourceError, StartPosition};
 
-use super::MemoryStream;
+use super::{Home, MemoryStream, SavedStream};
 
 /// Where a reader goes on. It has no age of its own: whoever hands it out says how long it is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ impl MemoryStream {
         let state = self.state();
         (!state.deleted).then(|| StreamIdentity {
             name: self.shared.name.clone(),
-            arn: self.arn(),
+            arn: state.home.arn(&self.shared.name),
             created: state.created,
         })
     }
@@ -89,8 +91,51 @@ impl MemoryStream {
         })
     }
 
-    /// The open shard that a record with this partition key or explicit hash key goes to.
-    pub(crate) fn route(&self, partition_key: &str, explicit_hash_key: Option<u128>) -> Option<ShardId> {
+    /// The open shard that the next record with this partition key or explicit hash key goes to.
+    pub(crate) fn route(
+        &self,
+        partition_key: Option<&str>,
+        explicit_hash_key: Option<u128>,
+    ) -> Option<ShardId> {
         self.state().route(partition_key, explicit_hash_key)
+    }
+
+    /// Puts a record with the keys that it has.
+    pub(crate) fn put_with(
+        &self,
+        partition_key: Option<&str>,
+        explicit_hash_key: Option<u128>,
+        data: Bytes,
+    ) -> Result<(ShardId, SequenceNumber), SourceError> {
+        let at = self.service_time();
+        let key = partition_key.map(ByteString::from);
+        self.state().put(key, explicit_hash_key, data, at)
+    }
+
+    /// The number of the last thing that happened to the stream.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.state().future() - 1
+    }
+
+    /// The stream as it is written down, unless it was deleted.
+    pub(crate) fn save(&self) -> Option<SavedStream> {
+        self.state().save()
+    }
+
+    /// Becomes what was written down.
+    ///
+    /// # Errors
+    ///
+    /// What makes no sense in it, for people.
+    pub(crate) fn restore(&self, saved: SavedStream) -> Result<(), String> {
+        self.state().restore(saved)
+    }
+
+    /// Says where the stream is: what its ARN and those of its consumers name.
+    pub(crate) fn settle_at(&self, region: &str, account: &str) {
+        self.state().home = Home {
+            region: region.to_owned(),
+            account: account.to_owned(),
+        };
     }
 }

@@ -27,7 +27,7 @@ impl StreamSource for MemoryStream {
         }
         Ok(StreamIdentity {
             name: self.shared.name.clone(),
-            arn: self.arn(),
+            arn: state.home.arn(&self.shared.name),
             created: state.created,
         })
     }

@@ -1,5 +1,10 @@
 //! What the stream knows and does, synchronously. Time is an argument.
 
+mod reshard;
+mod retention;
+#[cfg(feature = "wire")]
+pub(super) mod saved;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -12,7 +17,8 @@ use kcl_core::source::{
 use kcl_core::time::{Moment, Timestamp};
 
 use super::number::{self, Tick};
-use super::{Pace, ReshardError, ShardSnapshot, Trim};
+use super::settings::{RecordDistribution, StreamSettings};
+use super::{Home, Pace, ShardSnapshot};
 
 /// Kinesis answers a read with at most this many payload bytes (10 MiB), but always with one record if there is one.
 const MAX_FETCH_BYTES: usize = 10 * 1024 * 1024;
@@ -26,6 +32,9 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) created: Timestamp,
     pub(super) deleted: bool,
+    /// Where the stream is said to be.
+    pub(super) home: Home,
+    pub(super) settings: StreamSettings,
     /// The tick of the next thing that happens.
     next_tick: Tick,
     shards: BTreeMap<ShardId, ShardState>,
@@ -104,11 +113,14 @@ impl State {
         pace: Pace,
         reads_per_second: Option<u32>,
         iterator_lifetime: Duration,
+        settings: StreamSettings,
     ) -> Self {
         let mut state = Self {
             generation: 0,
             created: at,
             deleted: false,
+            home: Home::default(),
+            settings,
             next_tick: 0,
             shards: BTreeMap::new(),
             keyless: 0,
@@ -198,13 +210,22 @@ impl State {
 
     // ------------------------------------------------------------------ put
 
-    /// The open shard that a record goes to.
-    #[cfg(feature = "wire")]
-    pub(super) fn route(&self, partition_key: &str, explicit_hash_key: Option<u128>) -> Option<ShardId> {
-        let key = hash_key(explicit_hash_key, Some(partition_key))?;
-        let mut open = self.shards.iter().filter(|(_, shard)| shard.closed.is_none());
-        open.find(|(_, shard)| shard.hash_range.contains(key))
-            .map(|(id, _)| id.clone())
+    /// The open shard that the next record with these keys goes to.
+    pub(super) fn route(
+        &self,
+        partition_key: Option<&str>,
+        explicit_hash_key: Option<u128>,
+    ) -> Option<ShardId> {
+        let hash_key = match self.settings.distribution {
+            RecordDistribution::ByPartitionKey => hash_key(explicit_hash_key, partition_key),
+            RecordDistribution::Automatic => None,
+        };
+        if let Some(key) = hash_key {
+            return self.holder_of(key);
+        }
+        let open = || self.shards.iter().filter(|(_, shard)| shard.closed.is_none());
+        let turn = self.keyless.checked_rem(open().count())?;
+        open().nth(turn).map(|(id, _)| id.clone())
     }
 
     pub(super) fn put(
@@ -215,20 +236,15 @@ impl State {
         at: Timestamp,
     ) -> Result<(ShardId, SequenceNumber), SourceError> {
         self.check_there()?;
-        let hash_key = hash_key(explicit_hash_key, partition_key.as_deref());
+        let target = self.route(partition_key.as_deref(), explicit_hash_key);
+        self.keyless += usize::from(
+            self.settings.distribution == RecordDistribution::Automatic
+                || hash_key(explicit_hash_key, partition_key.as_deref()).is_none(),
+        );
         let tick = self.tick();
-        let keyless = self.keyless;
-        let mut open = self.shards.iter_mut().filter(|(_, shard)| shard.closed.is_none());
-        let target = match hash_key {
-            Some(key) => open.find(|(_, shard)| shard.hash_range.contains(key)),
-            None => {
-                let mut open: Vec<_> = open.collect();
-                self.keyless += 1;
-                (!open.is_empty()).then(|| open.swap_remove(keyless % open.len()))
-            }
-        };
         // The open shards cover every hash key, so there always is one.
-        let (id, shard) = target.ok_or_else(|| gone("an open shard"))?;
+        let id = target.ok_or_else(|| gone("an open shard"))?;
+        let shard = self.shards.get_mut(&id).ok_or_else(|| gone("an open shard"))?;
         let number = number::sequence_number(tick, shard.index);
         let mut record = Record::new(number.clone(), data).with_arrival(at);
         if let Some(key) = partition_key {
@@ -236,95 +252,7 @@ impl State {
         }
         shard.records.push_back((tick, at, record.clone()));
         self.log.push((id.clone(), record));
-        Ok((id.clone(), number))
-    }
-
-    // -------------------------------------------------------------- reshard
-
-    fn open_range(&self, id: &ShardId) -> Result<HashKeyRange, ReshardError> {
-        let shard = self.shards.get(id).filter(|shard| !shard.forgotten);
-        let shard = shard.ok_or_else(|| ReshardError::NoSuchShard(id.clone()))?;
-        match shard.closed {
-            Some(_) => Err(ReshardError::Closed(id.clone())),
-            None => Ok(shard.hash_range),
-        }
-    }
-
-    fn close(&mut self, id: &ShardId, at: Timestamp) {
-        let tick = self.tick();
-        if let Some(shard) = self.shards.get_mut(id) {
-            shard.closed = Some((tick, at));
-        }
-    }
-
-    /// Splits a shard at this hash key, or in the middle.
-    pub(super) fn split(
-        &mut self,
-        id: &ShardId,
-        new_start: Option<u128>,
-        at: Timestamp,
-    ) -> Result<[ShardId; 2], ReshardError> {
-        let range = self.open_range(id)?;
-        let outside = || ReshardError::HashKeyOutside(id.clone());
-        let (low, high) = match new_start {
-            None => range.halves().ok_or_else(outside)?,
-            Some(key) if key > range.start() && key <= range.end() => (
-                HashKeyRange::new(range.start(), key - 1).map_err(|_| outside())?,
-                HashKeyRange::new(key, range.end()).map_err(|_| outside())?,
-            ),
-            Some(_) => return Err(outside()),
-        };
-        self.close(id, at);
-        let parents = BTreeSet::from([id.clone()]);
-        let low = self.open_shard(parents.clone(), low, at).ok_or_else(outside)?;
-        let high = self.open_shard(parents, high, at).ok_or_else(outside)?;
-        Ok([low, high])
-    }
-
-    pub(super) fn merge(&mut self, a: &ShardId, b: &ShardId, at: Timestamp) -> Result<ShardId, ReshardError> {
-        let (first, second) = (self.open_range(a)?, self.open_range(b)?);
-        let (low, high) = (first.min(second), first.max(second));
-        let apart = || ReshardError::NotAdjacent(a.clone(), b.clone());
-        if !low.is_followed_by(&high) {
-            return Err(apart());
-        }
-        let whole = HashKeyRange::new(low.start(), high.end()).map_err(|_| apart())?;
-        self.close(a, at);
-        self.close(b, at);
-        self.open_shard(BTreeSet::from([a.clone(), b.clone()]), whole, at)
-            .ok_or_else(apart)
-    }
-
-    // ------------------------------------------------------------ retention
-
-    pub(super) fn trim(&mut self, trim: &Trim) -> usize {
-        let mut removed = 0;
-        for (id, shard) in &mut self.shards {
-            let records = &shard.records;
-            let doomed = match trim {
-                Trim::ArrivedBefore(time) => records.partition_point(|(_, arrived, _)| arrived < time),
-                Trim::KeepLast(keep) => records.len().saturating_sub(*keep),
-                Trim::Through(only, last) if only == id => {
-                    records.partition_point(|(_, _, record)| record.sequence_number() <= last)
-                }
-                Trim::Through(..) => 0,
-            };
-            let last = shard.records.drain(..doomed).next_back();
-            shard.trimmed = last.map(|(tick, ..)| tick).or(shard.trimmed);
-            removed += doomed;
-        }
-        removed
-    }
-
-    pub(super) fn forget_closed_shards(&mut self) -> Vec<ShardId> {
-        self.shards
-            .iter_mut()
-            .filter(|(_, shard)| !shard.forgotten && shard.closed.is_some() && shard.records.is_empty())
-            .map(|(id, shard)| {
-                shard.forgotten = true;
-                id.clone()
-            })
-            .collect()
+        Ok((id, number))
     }
 
     // ---------------------------------------------------------------- list

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -15,8 +15,15 @@ pub(super) enum AnswerBody {
     Whole(Option<Bytes>),
     /// This much of it, and then nothing for ever; so long it claims to be.
     CutOff(Option<Bytes>, u64),
-    /// Whatever comes, until the sender is dropped.
-    Events(mpsc::Receiver<Bytes>),
+    /// Whatever comes, until the sender is dropped, and whether something has come since the connection could write.
+    Events(mpsc::Receiver<Bytes>, bool),
+}
+
+impl AnswerBody {
+    /// The frames that are sent, each in a piece of its own: not every client takes a piece apart.
+    pub(super) fn events(frames: mpsc::Receiver<Bytes>) -> Self {
+        Self::Events(frames, false)
+    }
 }
 
 impl Body for AnswerBody {
@@ -33,9 +40,17 @@ impl Body for AnswerBody {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Poll::Pending,
             },
-            Self::Events(events) => events
-                .poll_recv(context)
-                .map(|event| event.map(|event| Ok(Frame::data(event)))),
+            Self::Events(_, written @ true) => {
+                // The connection writes what it has before it asks again.
+                *written = false;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::Events(events, written) => {
+                let event = ready!(events.poll_recv(context));
+                *written = true;
+                Poll::Ready(event.map(|event| Ok(Frame::data(event))))
+            }
         }
     }
 
@@ -47,11 +62,33 @@ impl Body for AnswerBody {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, length)),
             Self::CutOff(_, length) => SizeHint::with_exact(*length),
-            Self::Events(_) => SizeHint::default(),
+            Self::Events(..) => SizeHint::default(),
         }
     }
 }
 
 fn length(bytes: &Bytes) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn two_frames_are_written_one_after_the_other() {
+        let (sender, receiver) = mpsc::channel(2);
+        for frame in ["one", "two"] {
+            sender.try_send(Bytes::from(frame)).unwrap();
+        }
+        let mut body = AnswerBody::events(receiver);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut poll = || match Pin::new(&mut body).poll_frame(&mut context) {
+            Poll::Ready(frame) => frame.unwrap().unwrap().into_data().unwrap(),
+            Poll::Pending => Bytes::new(),
+        };
+        assert_eq!([poll(), poll(), poll()], ["one", "", "two"]);
+    }
 }

@@ -7,6 +7,7 @@ use kcl_core::model::ShardId;
 use kcl_core::time::{Moment, Timestamp};
 use tokio::sync::oneshot;
 
+use super::attributes::Tags;
 use super::error::ServiceError;
 use super::options::WireLimits;
 use super::value::Map;
@@ -16,7 +17,8 @@ use super::value::Map;
 pub(super) struct Consumer {
     pub(super) name: String,
     pub(super) arn: String,
-    created: Timestamp,
+    pub(super) tags: Tags,
+    pub(super) created: Timestamp,
     active_from: Moment,
     gone_from: Option<Moment>,
     subscriptions: BTreeMap<ShardId, Subscription>,
@@ -30,6 +32,18 @@ struct Subscription {
 }
 
 impl Consumer {
+    fn new((name, tags): (&str, Tags), stream_arn: &str, created: Timestamp, active_from: Moment) -> Self {
+        Self {
+            name: name.to_owned(),
+            arn: format!("{stream_arn}/consumer/{name}:{}", created.as_secs()),
+            tags,
+            created,
+            active_from,
+            gone_from: None,
+            subscriptions: BTreeMap::new(),
+        }
+    }
+
     fn status(&self, now: Moment) -> &'static str {
         if self.gone_from.is_some() {
             "DELETING"
@@ -38,6 +52,11 @@ impl Consumer {
         } else {
             "ACTIVE"
         }
+    }
+
+    /// Whether it is being deleted.
+    pub(super) fn is_going(&self) -> bool {
+        self.gone_from.is_some()
     }
 
     /// The consumer as answers show it.
@@ -111,7 +130,7 @@ impl Consumers {
 
     pub(super) fn register(
         &mut self,
-        name: &str,
+        (name, tags): (&str, Tags),
         stream_arn: &str,
         limits: &WireLimits,
         created: Timestamp,
@@ -126,15 +145,21 @@ impl Consumers {
         let creating = self.iter().filter(|consumer| consumer.status(now) == "CREATING");
         check(creating.count(), limits.consumers_creating, "consumers CREATING")?;
         check(self.len(), limits.consumers, "consumers of a stream")?;
-        let consumer = Consumer {
-            name: name.to_owned(),
-            arn: format!("{stream_arn}/consumer/{name}:{}", created.as_secs()),
-            created,
-            active_from: now + takes,
-            gone_from: None,
-            subscriptions: BTreeMap::new(),
-        };
+        let consumer = Consumer::new((name, tags), stream_arn, created, now + takes);
         Ok(self.by_name.entry(name.to_owned()).or_insert(consumer))
+    }
+
+    /// Adds a consumer that was registered at a former time. Returns its ARN.
+    pub(super) fn restore(
+        &mut self,
+        (name, tags): (&str, Tags),
+        stream_arn: &str,
+        created: Timestamp,
+    ) -> String {
+        let consumer = Consumer::new((name, tags), stream_arn, created, Moment::ZERO);
+        let arn = consumer.arn.clone();
+        self.by_name.insert(name.to_owned(), consumer);
+        arn
     }
 
     /// Begins the deletion of a consumer, which ends its subscriptions.

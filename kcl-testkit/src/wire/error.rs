@@ -58,6 +58,14 @@ impl ServiceError {
         Self::new("ExpiredNextTokenException", message)
     }
 
+    /// What a call with `DryRun` answers that would have succeeded.
+    pub(super) fn dry_run() -> Self {
+        Self::new(
+            "DryRunOperationException",
+            "The request would have succeeded, but the DryRun flag is set.",
+        )
+    }
+
     pub(super) fn unknown_operation(target: &str) -> Self {
         Self::new(
             "UnknownOperationException",

@@ -103,18 +103,21 @@ impl Limiter {
         now: Moment,
     ) -> Result<(), ServiceError> {
         let moved = self.writes.entry(shard.to_owned()).or_default();
-        if let Some(rate) = limits.write_bytes_per_second
-            && moved.bytes.sum(now) + bytes > rate
-        {
-            return Err(exceeded(shard, &format!("{rate} bytes written")));
+        if let Some(rate) = limits.write_bytes_per_second {
+            let written = moved.bytes.sum(now);
+            // A record that is larger than the rate is taken by a shard that has rested, which pays for it afterwards.
+            if written + bytes > rate && (written > 0 || bytes <= rate) {
+                return Err(exceeded(shard, &format!("{rate} bytes written")));
+            }
         }
         if let Some(most) = limits.writes_per_second
             && !moved.count.admit(most, now)
         {
             return Err(exceeded(shard, &format!("{most} records written")));
         }
-        if limits.write_bytes_per_second.is_some() {
-            moved.bytes.add(bytes, now + SECOND);
+        if let Some(rate) = limits.write_bytes_per_second {
+            let paid = Duration::from_millis(bytes.saturating_mul(1000) / rate.max(1));
+            moved.bytes.add(bytes, now + paid.max(SECOND));
         }
         Ok(())
     }
@@ -173,6 +176,15 @@ mod tests {
             limiter.write("s/1", 1, &limits, at(1000)).unwrap();
         }
         assert!(limiter.write("s/1", 1, &limits, at(1999)).is_err());
+    }
+
+    #[test]
+    fn a_large_record_is_paid_for_afterwards() {
+        let (mut limiter, limits) = (Limiter::default(), WireLimits::default());
+        limiter.write("s/1", 10 * MIB, &limits, at(0)).unwrap();
+        assert!(limiter.write("s/1", 1, &limits, at(9_999)).is_err());
+        limiter.write("s/1", 1, &limits, at(10_000)).unwrap();
+        assert!(limiter.write("s/1", 10 * MIB, &limits, at(10_001)).is_err());
     }
 
     #[test]

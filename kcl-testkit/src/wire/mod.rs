@@ -3,8 +3,9 @@
 //! The server does what a consumer can notice, in JSON and CBOR, over HTTP/1.1 and HTTP/2 (with prior knowledge): the end of a
 //! shard and its children in GetRecords and in SubscribeToShard, throttles, the expiry of iterators and tokens, subscriptions
 //! that end after five minutes, cannot be repeated within five seconds and take over from one another. Every limit and every
-//! time is in [`WireOptions`]; [`WireFaults`] makes calls fail. Signatures are not checked, nothing is encrypted, and nothing is
-//! stored but in memory.
+//! time is in [`WireOptions`]; [`WireFaults`] makes calls fail. Signatures are not checked, policies are stored and not enforced,
+//! nothing is encrypted, and nothing is stored but in memory, unless [`WireOptions::data_file`] names a file. The page
+//! `docs/kinesis-local.md` lists the operations.
 //!
 //! The streams are the test's own: what it puts, splits or deletes is there for the clients, and the other way round.
 //!
@@ -32,11 +33,14 @@
 //! cargo run -p kcl-testkit --features wire --bin kinesis-local -- --port 4567 --stream trucks:4
 //! ```
 
+mod attributes;
 mod body;
 mod connection;
 mod consumers;
+mod data_file;
 mod error;
 mod faults;
+mod headers;
 mod limits;
 mod operation;
 mod operations;
@@ -50,10 +54,9 @@ mod token;
 mod value;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kcl_core::source::StreamSource as _;
 use kcl_core::task::TaskPolicy;
 use kcl_core::time::{Clock, TokioClock};
 use tokio::net::TcpListener;
@@ -83,7 +86,7 @@ impl WireServer {
     ///
     /// # Errors
     ///
-    /// When the port cannot be had.
+    /// When the port cannot be had, or the data file cannot be read and written.
     ///
     /// # Cancel safety
     ///
@@ -99,7 +102,7 @@ impl WireServer {
     ///
     /// # Errors
     ///
-    /// When the port cannot be had.
+    /// When the port cannot be had, or the data file cannot be read and written.
     ///
     /// # Cancel safety
     ///
@@ -109,13 +112,21 @@ impl WireServer {
         options: WireOptions,
         clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
+        let listener = TcpListener::bind((options.host, options.port)).await?;
         let address = listener.local_addr()?;
-        let mut served = Streams::default();
+        let mut served = Streams::new(&options.region, &options.account);
         for stream in streams {
-            served.add(stream.name().to_owned(), Entry::new(stream, false));
+            served.add(Entry::new(stream));
         }
         let shared = Shared::new(options, clock, served);
+        if let Some(path) = &shared.options.data_file {
+            data_file::load(&shared, path)?;
+            let version = shared.version();
+            // What cannot be written is said now, not when there is something to lose.
+            data_file::save(&shared, path)?;
+            let keeping = data_file::keep(shared.clone(), path.clone(), version);
+            shared.scope.spawn("data file", TaskPolicy::Vital, keeping);
+        }
         let accepting = server::accept(shared.clone(), listener);
         shared.scope.spawn("accept", TaskPolicy::Vital, accepting);
         Ok(Self {
@@ -151,8 +162,7 @@ impl WireServer {
 
     /// Serves another stream too. One with the same name is served no more.
     pub fn add_stream(&self, stream: MemoryStream) {
-        let name = stream.name().to_owned();
-        self.shared.streams().add(name, Entry::new(stream, false));
+        self.shared.streams().add(Entry::new(stream));
     }
 
     /// A stream that is served: one that was given, or one that a client created.
@@ -172,7 +182,20 @@ impl WireServer {
         self.shared.subscriptions.throw();
     }
 
-    /// Ends all connections and frees the port.
+    /// Writes the data file now, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written. The one before is as it was.
+    pub fn save(&self) -> io::Result<()> {
+        match &self.shared.options.data_file {
+            Some(path) => data_file::save(&self.shared, path),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends all connections, frees the port and writes the data file, if there is one. That it cannot be written is logged;
+    /// [`save`](Self::save) returns it.
     ///
     /// # Cancel safety
     ///
@@ -180,6 +203,9 @@ impl WireServer {
     pub async fn stop(self) {
         self.shared.scope.kill();
         self.shared.scope.wait_until_empty().await;
+        if let Err(error) = self.save() {
+            tracing::warn!(%error, "failed to write the data file at the end");
+        }
     }
 }
 

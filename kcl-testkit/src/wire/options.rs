@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Operation;
@@ -20,8 +22,17 @@ const MIB: u64 = 1024 * 1024;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireOptions {
-    /// The port on the loopback interface. Default: 0, any port that is free.
+    /// The address to listen on. Default: 127.0.0.1, which other hosts cannot reach.
+    pub host: IpAddr,
+    /// The port. Default: 0, any port that is free.
     pub port: u16,
+    /// The region that ARNs name, those of given streams too. Default: `us-east-1`.
+    pub region: String,
+    /// The account that ARNs and messages name, of 12 digits. Default: `000000000000`.
+    pub account: String,
+    /// The file that streams outlive the server in. It is read at the start, if it is there, and written within a second after a
+    /// change, and when the server is [stopped](super::WireServer::stop). Default: none.
+    pub data_file: Option<PathBuf>,
     /// What is throttled. Default: as by Kinesis.
     pub limits: WireLimits,
     /// How long an iterator is good for. Default: 300 s, as in
@@ -50,7 +61,11 @@ pub struct WireOptions {
 impl Default for WireOptions {
     fn default() -> Self {
         Self {
+            host: Ipv4Addr::LOCALHOST.into(),
             port: 0,
+            region: "us-east-1".to_owned(),
+            account: "000000000000".to_owned(),
+            data_file: None,
             limits: WireLimits::default(),
             iterator_lifetime: Duration::from_secs(300),
             token_lifetime: Duration::from_secs(300),
@@ -81,6 +96,9 @@ impl WireOptions {
 /// What the server throttles, from the
 /// [quotas of Kinesis](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html). `None` is no limit.
 ///
+/// How large a record may be is no limit of this kind: it belongs to the stream, as
+/// [`max_record_kib`](crate::memory_stream::StreamSettings::max_record_kib), and holds always.
+///
 /// GetRecords, GetShardIterator and puts answer `ProvisionedThroughputExceededException`, everything else
 /// `LimitExceededException`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,15 +117,25 @@ pub struct WireLimits {
     /// Bytes that a subscription brings per second. Default: 2 MiB.
     pub subscription_bytes_per_second: Option<u64>,
     /// Calls per second of the operations that are not listed above. Those that the quotas count per account are counted over
-    /// all streams; ListShards, ListStreamConsumers and DescribeStreamConsumer per stream; SubscribeToShard per consumer and
-    /// shard. What is missing is not limited.
+    /// all streams, the others per stream, and SubscribeToShard per consumer and shard. What is missing is not limited.
     pub calls_per_second: BTreeMap<Operation, u32>,
-    /// Consumers of a stream. Default: 20.
+    /// Consumers of a stream. Default: 20. An account with a commitment to a minimum throughput has 50 instead of 20.
     pub consumers: Option<u32>,
     /// Consumers of a stream that may be CREATING at once. Default: 5.
     pub consumers_creating: Option<u32>,
-    /// Bytes of a record, its partition key included. Default: 1 MiB.
-    pub record_bytes: Option<u64>,
+    /// Open shards of the account. Default: 20,000, as in the largest regions.
+    pub shards: Option<u32>,
+    /// Streams that may be CREATING at once. Default: 5.
+    pub streams_creating: Option<u32>,
+    /// Streams of the account in on-demand mode. Default: 50.
+    pub on_demand_streams: Option<u32>,
+    /// Calls of UpdateShardCount per stream in 24 hours, each of which may at most double the shards and at most halve them.
+    /// Default: 10; `None` also lets one call make any number of shards.
+    pub shard_count_updates_per_day: Option<u32>,
+    /// Calls of UpdateStreamMode per stream in 24 hours. Default: 2.
+    pub mode_changes_per_day: Option<u32>,
+    /// Calls each of StartStreamEncryption and StopStreamEncryption per stream in 24 hours. Default: 25.
+    pub encryption_changes_per_day: Option<u32>,
 }
 
 impl Default for WireLimits {
@@ -120,23 +148,43 @@ impl Default for WireLimits {
             write_bytes_per_second: Some(MIB),
             subscription_bytes_per_second: Some(2 * MIB),
             calls_per_second: BTreeMap::from([
+                (Operation::AddTagsToStream, 5),
                 (Operation::CreateStream, 5),
+                (Operation::DecreaseStreamRetentionPeriod, 5),
+                (Operation::DeleteResourcePolicy, 5),
                 (Operation::DeleteStream, 5),
                 (Operation::DeregisterStreamConsumer, 5),
+                (Operation::DescribeAccountSettings, 5),
+                (Operation::DescribeLimits, 1),
                 (Operation::DescribeStream, 10),
                 (Operation::DescribeStreamConsumer, 20),
                 (Operation::DescribeStreamSummary, 20),
+                (Operation::DisableEnhancedMonitoring, 5),
+                (Operation::EnableEnhancedMonitoring, 5),
+                (Operation::GetResourcePolicy, 5),
+                (Operation::IncreaseStreamRetentionPeriod, 5),
                 (Operation::ListShards, 1000),
                 (Operation::ListStreamConsumers, 5),
                 (Operation::ListStreams, 5),
+                (Operation::ListTagsForStream, 5),
                 (Operation::MergeShards, 5),
+                (Operation::PutResourcePolicy, 5),
                 (Operation::RegisterStreamConsumer, 5),
+                (Operation::RemoveTagsFromStream, 5),
                 (Operation::SplitShard, 5),
                 (Operation::SubscribeToShard, 1),
+                (Operation::UpdateAccountSettings, 5),
+                (Operation::UpdateShardCount, 10),
+                (Operation::UpdateStreamWarmThroughput, 5),
             ]),
             consumers: Some(20),
             consumers_creating: Some(5),
-            record_bytes: Some(MIB),
+            shards: Some(20_000),
+            streams_creating: Some(5),
+            on_demand_streams: Some(50),
+            shard_count_updates_per_day: Some(10),
+            mode_changes_per_day: Some(2),
+            encryption_changes_per_day: Some(25),
         }
     }
 }
@@ -155,7 +203,12 @@ impl WireLimits {
             calls_per_second: BTreeMap::new(),
             consumers: None,
             consumers_creating: None,
-            record_bytes: None,
+            shards: None,
+            streams_creating: None,
+            on_demand_streams: None,
+            shard_count_updates_per_day: None,
+            mode_changes_per_day: None,
+            encryption_changes_per_day: None,
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Connections, requests, answers.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, DATE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::HeaderName;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use kcl_core::source::StreamSource as _;
@@ -25,9 +26,10 @@ use super::body::AnswerBody;
 use super::connection::{Link, ScopeExecutor};
 use super::error::ServiceError;
 use super::faults::{Fault, WireFaults};
+use super::headers::{self, RequestIds};
 use super::limits::Limiter;
-use super::operations::{self, Opened, Outcome};
-use super::options::WireOptions;
+use super::operations::{self, Commitment, Opened, Outcome};
+use super::options::{WireLimits, WireOptions};
 use super::protocol::{Protocol, events};
 use super::requests::WireRequests;
 use super::streams::Streams;
@@ -35,6 +37,8 @@ use super::subscription::Pump;
 use super::token::NextToken;
 use super::value::Map;
 
+/// Where a GET asks whether the server answers.
+const HEALTH_PATH: &str = "/health";
 /// PutRecords carries 10 MiB, which base64 makes a third longer.
 const LARGEST_REQUEST: usize = 16 * 1024 * 1024;
 /// How many events may wait for the connection to take them.
@@ -50,8 +54,12 @@ pub(super) struct Shared {
     pub(super) scope: TaskScope,
     pub(super) faults: WireFaults,
     pub(super) requests: WireRequests,
+    request_ids: RequestIds,
+    /// How many calls changed something.
+    changes: Arc<AtomicU64>,
     streams: Arc<Mutex<Streams>>,
     limiter: Arc<Mutex<Limiter>>,
+    commitment: Arc<Mutex<Option<Commitment>>>,
     /// Cancelled, and replaced, to reset the connections that there are.
     pub(super) connections: Switch,
     /// Cancelled, and replaced, to silence the subscriptions that there are.
@@ -80,12 +88,15 @@ impl Shared {
     pub(super) fn new(options: WireOptions, clock: Arc<dyn Clock>, streams: Streams) -> Self {
         Self {
             options: Arc::new(options),
+            request_ids: RequestIds::new(clock.wall()),
+            changes: Arc::default(),
             clock,
             scope: TaskScope::new(),
             faults: WireFaults::default(),
             requests: WireRequests::default(),
             streams: Arc::new(Mutex::new(streams)),
             limiter: Arc::default(),
+            commitment: Arc::default(),
             connections: Switch::default(),
             subscriptions: Switch::default(),
         }
@@ -97,6 +108,12 @@ impl Shared {
 
     pub(super) fn limiter(&self) -> MutexGuard<'_, Limiter> {
         self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rises with everything that is to be saved.
+    pub(super) fn version(&self) -> (u64, u64) {
+        let ticks = self.streams().iter().map(|(_, entry)| entry.stream.ticks()).sum();
+        (self.changes.load(Ordering::Relaxed), ticks)
     }
 
     /// Counts a call of an operation that is limited by its rate, or refuses it.
@@ -114,10 +131,55 @@ impl Shared {
         self.limiter().call(operation, &scope, most, now)
     }
 
+    /// The token that a request goes on with, if it was made here and has not expired.
+    pub(super) fn next_token(&self, request: &Map, now: Moment) -> Result<Option<NextToken>, ServiceError> {
+        let Some(text) = request.text("NextToken")? else {
+            return Ok(None);
+        };
+        let token = NextToken::decode(text)
+            .ok_or_else(|| ServiceError::invalid("NextToken is not one that this service made"))?;
+        if now.saturating_since(token.minted) > self.options.token_lifetime {
+            return Err(ServiceError::expired_token("NextToken has expired"));
+        }
+        Ok(Some(token))
+    }
+
+    /// As [`next_token`](Self::next_token), of the listing with this name.
+    pub(super) fn page_token(
+        &self,
+        request: &Map,
+        listing: &str,
+        now: Moment,
+    ) -> Result<Option<NextToken>, ServiceError> {
+        match self.next_token(request, now)? {
+            Some(token) if token.filter != listing => Err(ServiceError::invalid(format!(
+                "NextToken is not one of the listing of {listing}"
+            ))),
+            token => Ok(token),
+        }
+    }
+
+    /// The limits for consumers, which are higher for an account that has committed itself.
+    pub(super) fn consumer_limits(&self) -> WireLimits {
+        let limits = &self.options.limits;
+        let committed = self.commitment().is_some();
+        WireLimits {
+            consumers: limits
+                .consumers
+                .map(|most| if committed { most.max(50) } else { most }),
+            ..limits.clone()
+        }
+    }
+
+    /// The account's commitment to a minimum throughput.
+    pub(super) fn commitment(&self) -> MutexGuard<'_, Option<Commitment>> {
+        self.commitment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The name of the stream that a request is about, or nothing. A page is asked for by its token alone.
     fn stream_of(&self, request: &Map) -> String {
-        let token = request.text("NextToken").ok().flatten();
-        if let Some(token) = token.and_then(NextToken::decode) {
+        let text = |name| request.text(name).ok().flatten();
+        if let Some(token) = text("NextToken").and_then(NextToken::decode) {
             return token.stream;
         }
         let mut streams = self.streams();
@@ -172,14 +234,46 @@ async fn respond(
     cut: &CancellationToken,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
+    let asking = request.headers().clone();
+    let (mut answer, time) = match (request.method(), request.uri().path()) {
+        (&Method::OPTIONS, _) => {
+            let mut answer = Response::new(AnswerBody::Whole(None));
+            headers::preflight(answer.headers_mut(), &asking);
+            (answer, shared.clock.wall())
+        }
+        (&Method::GET, HEALTH_PATH) => (health(shared), shared.clock.wall()),
+        _ => called(shared, cut, request).await,
+    };
+    headers::stamp(answer.headers_mut(), &shared.request_ids, time);
+    headers::share(answer.headers_mut(), &asking);
+    answer
+}
+
+/// Says that the server answers, and for what.
+fn health(shared: &Shared) -> Response<AnswerBody> {
+    let streams = shared.streams().iter().count();
+    let status = Map::new()
+        .with("status", "ok")
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with("streams", streams);
+    let body = AnswerBody::Whole(Some(Protocol::Json.encode(&status)));
+    answered(StatusCode::OK, "application/json", body)
+}
+
+/// Answers a call, and says what time it is, as the stream knows it.
+async fn called(
+    shared: &Shared,
+    cut: &CancellationToken,
+    request: Request<Incoming>,
+) -> (Response<AnswerBody>, Timestamp) {
     let call = match read(shared, request).await {
         Ok(call) => call,
-        Err((protocol, error)) => return refusal(shared, protocol, &error),
+        Err((protocol, error)) => return (failure(protocol, &error), shared.clock.wall()),
     };
     let shard = operations::shard_of(&call.request);
     let fault = shared.faults.take(call.operation, shard.as_ref(), call.protocol);
-    let date = operations::service_time(shared, &call.request);
-    let mut answer = match fault {
+    let time = operations::service_time(shared, &call.request);
+    let answer = match fault {
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Reset) => {
             cut.cancel();
@@ -198,8 +292,7 @@ async fn respond(
         Some(Fault::HalfOpen) => perform(shared, &call, true),
         None => perform(shared, &call, false),
     };
-    stamp(&mut answer, date);
-    answer
+    (answer, time)
 }
 
 /// Reads a request, which is counted as soon as it is known what it asks for.
@@ -231,6 +324,9 @@ fn perform(shared: &Shared, call: &Call, half: bool) -> Response<AnswerBody> {
     match operations::perform(shared, call.operation, &call.request) {
         Ok(Outcome::Subscription(opened)) => subscribed(shared, call.protocol, opened, half),
         Ok(Outcome::Answer(answer)) => {
+            if !call.operation.is_a_question() {
+                shared.changes.fetch_add(1, Ordering::Relaxed);
+            }
             let body = call.protocol.encode(&answer);
             let body = if half {
                 cut_off(&body)
@@ -255,7 +351,7 @@ fn subscribed(shared: &Shared, protocol: Protocol, opened: Opened, silent: bool)
     shared
         .scope
         .spawn("subscription", TaskPolicy::Job, pump.run(silent));
-    answered(StatusCode::OK, events::CONTENT_TYPE, AnswerBody::Events(receiver))
+    answered(StatusCode::OK, events::CONTENT_TYPE, AnswerBody::events(receiver))
 }
 
 /// The first half of a body, which claims to be the whole.
@@ -274,12 +370,6 @@ fn garbage(call: &Call) -> Response<AnswerBody> {
     answered(StatusCode::OK, content_type, AnswerBody::Whole(Some(body)))
 }
 
-fn refusal(shared: &Shared, protocol: Protocol, error: &ServiceError) -> Response<AnswerBody> {
-    let mut answer = failure(protocol, error);
-    stamp(&mut answer, shared.clock.wall());
-    answer
-}
-
 fn failure(protocol: Protocol, error: &ServiceError) -> Response<AnswerBody> {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = AnswerBody::Whole(Some(protocol.encode(&error.body())));
@@ -292,13 +382,4 @@ fn answered(status: StatusCode, content_type: &'static str, body: AnswerBody) ->
     let content_type = HeaderValue::from_static(content_type);
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer
-}
-
-/// Says what time it is, as the stream knows it.
-fn stamp(answer: &mut Response<AnswerBody>, time: Timestamp) {
-    let since = Duration::from_secs(u64::try_from(time.as_secs()).unwrap_or(0));
-    let date = httpdate::fmt_http_date(UNIX_EPOCH + since);
-    if let Ok(date) = HeaderValue::from_str(&date) {
-        answer.headers_mut().insert(DATE, date);
-    }
 }

@@ -1,21 +1,27 @@
 //! The streams of the server, and what it knows of them beyond their state. Time is an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::time::Duration;
 
 use kcl_core::model::StreamIdentity;
 use kcl_core::time::{Moment, Timestamp};
 
+use super::attributes::Attributes;
 use super::consumers::Consumers;
 use super::error::ServiceError;
 use super::value::Map;
-use crate::memory_stream::MemoryStream;
+use crate::memory_stream::{MemoryStream, StreamMode};
+
+/// The largest record of a stream that says nothing about it, in KiB.
+const MAX_RECORD_KIB: u32 = 1024;
+/// The retention that a stream without one is described with, in hours.
+const RETENTION_HOURS: u64 = 24;
 
 /// A stream, and what goes on with it.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) stream: MemoryStream,
-    pub(super) on_demand: bool,
+    pub(super) attributes: Attributes,
     pub(super) consumers: Consumers,
     /// The creation that the consumers belong to.
     created: Option<Timestamp>,
@@ -43,11 +49,11 @@ impl Status {
 }
 
 impl Entry {
-    pub(super) fn new(stream: MemoryStream, on_demand: bool) -> Self {
+    pub(super) fn new(stream: MemoryStream) -> Self {
         Self {
             created: stream.described().map(|identity| identity.created),
             stream,
-            on_demand,
+            attributes: Attributes::default(),
             consumers: Consumers::default(),
             transition: None,
         }
@@ -62,6 +68,25 @@ impl Entry {
             Some((status, until)) if now < until => status,
             _ => Status::Active,
         }
+    }
+
+    pub(super) fn is_on_demand(&self) -> bool {
+        self.stream.settings().mode == StreamMode::OnDemand
+    }
+
+    /// The largest record that clients may put, in KiB.
+    pub(super) fn max_record_kib(&self) -> u32 {
+        self.stream.settings().max_record_kib.unwrap_or(MAX_RECORD_KIB)
+    }
+
+    pub(super) fn retention_hours(&self) -> u64 {
+        let retention = self.stream.settings().retention;
+        retention.map_or(RETENTION_HOURS, |retention| retention.as_secs() / 3600)
+    }
+
+    pub(super) fn open_shards(&self) -> usize {
+        let shards = self.stream.shards_snapshot();
+        shards.iter().filter(|shard| !shard.shard.closed).count()
     }
 
     pub(super) fn identity(&self) -> Result<StreamIdentity, ServiceError> {
@@ -81,23 +106,56 @@ impl Entry {
         }
         let created = self.stream.described().map(|identity| identity.created);
         if self.created != created {
-            // The stream was deleted or created again behind the server's back, and its consumers went with it.
+            // The stream was deleted or created again behind the server's back, and what was attached went with it.
             self.created = created;
+            self.attributes = Attributes::default();
             self.consumers = Consumers::default();
         }
         true
     }
 }
 
-/// The streams, by name.
-#[derive(Debug, Default)]
+/// The streams of an account in a region, by name.
+#[derive(Debug)]
 pub(super) struct Streams {
+    region: String,
+    account: String,
     by_name: BTreeMap<String, Entry>,
 }
 
+/// A stream, or one of its consumers.
+#[derive(Debug)]
+pub(super) struct Resource<'a> {
+    pub(super) entry: &'a mut Entry,
+    pub(super) arn: &'a str,
+    /// Whether it is the stream itself.
+    pub(super) is_stream: bool,
+}
+
 impl Streams {
-    pub(super) fn add(&mut self, name: String, entry: Entry) {
-        self.by_name.insert(name, entry);
+    pub(super) fn new(region: &str, account: &str) -> Self {
+        Self {
+            region: region.to_owned(),
+            account: account.to_owned(),
+            by_name: BTreeMap::new(),
+        }
+    }
+
+    /// Serves a stream, which is of this region and account from now on.
+    pub(super) fn add(&mut self, entry: Entry) -> &mut Entry {
+        entry.stream.settle_at(&self.region, &self.account);
+        let name = kcl_core::source::StreamSource::name(&entry.stream).to_owned();
+        match self.by_name.entry(name) {
+            btree_map::Entry::Occupied(mut place) => {
+                place.insert(entry);
+                place.into_mut()
+            }
+            btree_map::Entry::Vacant(place) => place.insert(entry),
+        }
+    }
+
+    pub(super) fn account(&self) -> &str {
+        &self.account
     }
 
     pub(super) fn settle(&mut self, now: Moment) {
@@ -112,12 +170,15 @@ impl Streams {
     }
 
     pub(super) fn named(&mut self, name: &str) -> Result<&mut Entry, ServiceError> {
+        let missing = self.missing(name);
         self.by_name
             .get_mut(name)
             .filter(|entry| entry.stream.described().is_some())
-            .ok_or_else(|| {
-                ServiceError::not_found(format!("Stream {name} under account 000000000000 not found."))
-            })
+            .ok_or(missing)
+    }
+
+    fn missing(&self, name: &str) -> ServiceError {
+        ServiceError::not_found(format!("Stream {name} under account {} not found.", self.account))
     }
 
     /// The stream that a request is about: by its name, its ARN, or the ARN of one of its consumers.
@@ -149,31 +210,70 @@ impl Streams {
         }
     }
 
-    /// The stream that a request is about, unless it is being created.
-    pub(super) fn readable(&mut self, request: &Map, now: Moment) -> Result<&mut Entry, ServiceError> {
-        let entry = self.of(request)?;
-        match entry.status(now) {
-            Status::Creating => Err(busy(entry, now)),
-            Status::Active | Status::Updating | Status::Deleting => Ok(entry),
+    /// The stream or consumer that the `ResourceARN` of a request names.
+    pub(super) fn resource<'a>(&'a mut self, request: &'a Map) -> Result<Resource<'a>, ServiceError> {
+        let arn = request.needed_text("ResourceARN")?;
+        let entry = self.named(stream_of_arn(arn)?)?;
+        let is_stream = entry.identity()?.arn == arn;
+        if !is_stream {
+            entry.consumers.with_arn(arn)?;
         }
+        Ok(Resource {
+            entry,
+            arn,
+            is_stream,
+        })
+    }
+
+    /// The stream whose shards a request lists, or with which it registers a consumer or subscribes.
+    pub(super) fn readable(&mut self, request: &Map, now: Moment) -> Result<&mut Entry, ServiceError> {
+        self.in_status(request, now, |status| status != Status::Creating)
+    }
+
+    /// The stream that a request puts records into or gets an iterator for. One that is being created is not found yet.
+    pub(super) fn with_data(&mut self, request: &Map, now: Moment) -> Result<&mut Entry, ServiceError> {
+        let entry = self.of(request)?;
+        if entry.status(now) == Status::Creating {
+            let name = entry.identity()?.name;
+            return Err(self.missing(&name));
+        }
+        self.of(request)
     }
 
     /// The stream that a request is about, if nothing goes on with it.
     pub(super) fn active(&mut self, request: &Map, now: Moment) -> Result<&mut Entry, ServiceError> {
-        let entry = self.of(request)?;
-        match entry.status(now) {
-            Status::Active => Ok(entry),
-            Status::Creating | Status::Updating | Status::Deleting => Err(busy(entry, now)),
-        }
+        self.in_status(request, now, |status| status == Status::Active)
     }
-}
 
-fn busy(entry: &Entry, now: Moment) -> ServiceError {
-    ServiceError::in_use(format!(
-        "Stream {} is {}, not ACTIVE",
-        kcl_core::source::StreamSource::name(&entry.stream),
-        entry.status(now).name()
-    ))
+    /// The stream of a request that only users of the provisioned mode make, if nothing goes on with it.
+    pub(super) fn provisioned(&mut self, request: &Map, now: Moment) -> Result<&mut Entry, ServiceError> {
+        let entry = self.active(request, now)?;
+        if entry.is_on_demand() {
+            return Err(ServiceError::validation(
+                "This API is only supported for data streams with the provisioned capacity mode.",
+            ));
+        }
+        Ok(entry)
+    }
+
+    fn in_status(
+        &mut self,
+        request: &Map,
+        now: Moment,
+        suits: impl Fn(Status) -> bool,
+    ) -> Result<&mut Entry, ServiceError> {
+        let entry = self.of(request)?;
+        let status = entry.status(now);
+        if suits(status) {
+            return self.of(request);
+        }
+        let name = entry.identity()?.name;
+        Err(ServiceError::in_use(format!(
+            "Stream {name} under account {} not ACTIVE, instead in state {}",
+            self.account,
+            status.name()
+        )))
+    }
 }
 
 /// The name in `arn:aws:kinesis:<region>:<account>:stream/<name>` or in the ARN of one of its consumers.

@@ -145,6 +145,14 @@ impl Map {
         }
     }
 
+    /// How many things a page holds: what is asked for, and at most `most`, which is also the default.
+    pub(super) fn page_size(&self, name: &str, most: usize) -> Result<usize, ServiceError> {
+        let asked = self.int_within(name, 1, 10_000)?;
+        Ok(asked
+            .and_then(|asked| usize::try_from(asked).ok())
+            .map_or(most, |asked| asked.min(most)))
+    }
+
     pub(super) fn flag(&self, name: &str) -> Result<bool, ServiceError> {
         match self.get(name) {
             None => Ok(false),
@@ -159,6 +167,37 @@ impl Map {
             Some(Value::Map(map)) => Ok(Some(map)),
             Some(_) => Err(mistyped(name, "a structure")),
         }
+    }
+
+    /// A list of texts; none if it is not there.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<&str>, ServiceError> {
+        let list = match self.get(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::List(list)) => list,
+            Some(_) => return Err(mistyped(name, "a list of texts")),
+        };
+        list.iter()
+            .map(|value| {
+                let Value::Text(text) = value else {
+                    return Err(mistyped(name, "a list of texts"));
+                };
+                Ok(&**text)
+            })
+            .collect()
+    }
+
+    /// The members of a structure whose values are texts.
+    pub(super) fn text_members(&self) -> Result<Vec<(&str, &str)>, ServiceError> {
+        self.0
+            .iter()
+            .filter(|(_, value)| *value != Value::Null)
+            .map(|(name, value)| {
+                let Value::Text(text) = value else {
+                    return Err(mistyped(name, "a text"));
+                };
+                Ok((&**name, &**text))
+            })
+            .collect()
     }
 
     pub(super) fn maps(&self, name: &str) -> Result<Vec<&Map>, ServiceError> {

@@ -7,6 +7,8 @@
     reason = "helpers of tests: a panic is how they report"
 )]
 
+mod attached;
+mod data_file;
 mod fan_out;
 mod faults;
 mod limits;
@@ -14,5 +16,9 @@ mod listing;
 mod protocols;
 mod raw;
 mod reading;
+mod refusals;
+mod resharding;
+mod settings;
 mod streams;
 mod support;
+mod tools;

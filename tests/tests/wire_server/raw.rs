@@ -3,11 +3,14 @@
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
+use hyper::http::response::Parts;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kcl_core::task::{TaskPolicy, TaskScope};
 use kcl_testkit::wire::WireServer;
 use tokio::net::TcpStream;
+
+pub(crate) const JSON: &str = "application/x-amz-json-1.1";
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -78,4 +81,13 @@ pub(crate) async fn call(
         version: response.version(),
         body: response.into_body().collect().await.unwrap().to_bytes(),
     }
+}
+
+/// Sends any request without a body and reads the answer.
+pub(crate) async fn ask(server: &WireServer, request: hyper::http::request::Builder) -> (Parts, Bytes) {
+    let (mut sender, connection) = http1::handshake(tcp(server).await).await.unwrap();
+    TaskScope::new().spawn("client", TaskPolicy::Job, async { drop(connection.await) });
+    let request = request.body(Full::new(Bytes::new())).unwrap();
+    let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+    (head, body.collect().await.unwrap().to_bytes())
 }

@@ -279,5 +279,5 @@ async fn records_put_together_say_each_how_it_went() {
     assert_eq!(put.records()[2].shard_id(), Some(shard(1).as_str()));
     let large = served.sdk.put_record().stream_name(NAME).partition_key("key");
     let large = large.data(Blob::new(vec![0; 1024 * 1024])).send().await;
-    assert_eq!(code(large), "ValidationException");
+    assert_eq!(code(large), "InvalidArgumentException");
 }

@@ -165,7 +165,7 @@ async fn what_the_server_does_not_know_is_a_clear_error() {
         (answer.status, body["__type"].as_str().unwrap().to_owned())
     };
     assert_eq!(
-        call("UpdateShardCount", "application/x-amz-json-1.1").await,
+        call("CreateChannel", "application/x-amz-json-1.1").await,
         (400, "UnknownOperationException".to_owned())
     );
     assert_eq!(

@@ -9,6 +9,7 @@ use super::Answer;
 use super::reading::position;
 use crate::memory_stream::{MemoryStream, Place};
 use crate::wire::Operation;
+use crate::wire::attributes::Tags;
 use crate::wire::error::ServiceError;
 use crate::wire::server::Shared;
 use crate::wire::token::NextToken;
@@ -37,10 +38,12 @@ pub(super) fn register(shared: &Shared, request: &Map, now: Moment) -> Answer {
     let arn = entry.identity()?.arn;
     let created = entry.stream.service_time();
     let takes = shared.options.consumer_transition;
-    let limits = &shared.options.limits;
+    let limits = shared.consumer_limits();
+    let mut tags = Tags::default();
+    tags.add(request)?;
     let consumer = entry
         .consumers
-        .register(name, &arn, limits, created, now, takes)?;
+        .register((name, tags), &arn, &limits, created, now, takes)?;
     Ok(Map::new().with("Consumer", consumer.describe(now)))
 }
 
@@ -55,6 +58,8 @@ pub(super) fn deregister(shared: &Shared, request: &Map, now: Moment) -> Answer 
         }
     };
     let takes = shared.options.consumer_transition;
+    let arn = entry.consumers.named(&name)?.arn.clone();
+    entry.attributes.policies.remove(&arn);
     entry.consumers.deregister(&name, now, takes);
     streams.settle(now);
     Ok(Map::new())
@@ -73,20 +78,8 @@ pub(super) fn describe(shared: &Shared, request: &Map, now: Moment) -> Answer {
 }
 
 pub(super) fn list(shared: &Shared, request: &Map, now: Moment) -> Answer {
-    let most = request.int_within("MaxResults", 1, 10_000)?.unwrap_or(100);
-    let token = match request.text("NextToken")? {
-        Some(text) => Some(
-            NextToken::decode(text)
-                .ok_or_else(|| ServiceError::invalid("NextToken is not one that this service made"))?,
-        ),
-        None => None,
-    };
-    if token
-        .as_ref()
-        .is_some_and(|token| now.saturating_since(token.minted) > shared.options.token_lifetime)
-    {
-        return Err(ServiceError::expired_token("NextToken has expired"));
-    }
+    let most = request.page_size("MaxResults", 100)?;
+    let token = shared.page_token(request, "consumers", now)?;
     let mut streams = shared.streams();
     let entry = streams.of(request)?;
     let mut rest = entry.consumers.iter().filter(|consumer| {
@@ -94,10 +87,7 @@ pub(super) fn list(shared: &Shared, request: &Map, now: Moment) -> Answer {
             .as_ref()
             .is_none_or(|token| consumer.name.as_str() > token.last.as_str())
     });
-    let page: Vec<_> = rest
-        .by_ref()
-        .take(usize::try_from(most).unwrap_or(usize::MAX))
-        .collect();
+    let page: Vec<_> = rest.by_ref().take(most).collect();
     let last = page.last().filter(|_| rest.next().is_some());
     let next = last.map(|last| {
         let token = NextToken {
@@ -128,6 +118,9 @@ pub(super) fn subscribe(shared: &Shared, request: &Map, now: Moment) -> Result<O
     let consumer = entry.consumers.with_arn(arn)?;
     let place = stream.place(&shard, &start)?;
     consumer.may_subscribe(&shard, shared.options.resubscribe_after, now)?;
+    if request.flag("DryRun")? {
+        return Err(ServiceError::dry_run());
+    }
     let operation = Operation::SubscribeToShard;
     let most = shared.options.limits.calls_per_second.get(&operation).copied();
     let scope = format!("{arn}/{shard}");

@@ -32,7 +32,19 @@ impl Filter {
                 .time("Timestamp")?
                 .ok_or_else(|| ServiceError::invalid("this filter needs a Timestamp"))
         };
-        match filter.needed_text("Type")? {
+        let kind = filter.needed_text("Type")?;
+        let needs = |name| match name {
+            "ShardId" => kind == "AFTER_SHARD_ID",
+            _ => matches!(kind, "AT_TIMESTAMP" | "FROM_TIMESTAMP"),
+        };
+        for other in ["ShardId", "Timestamp"] {
+            if filter.has(other) && !needs(other) {
+                return Err(ServiceError::invalid(format!(
+                    "The shard filter {kind} does not take a {other}."
+                )));
+            }
+        }
+        match kind {
             "AFTER_SHARD_ID" => Ok(Self::AfterShardId(filter.shard("ShardId")?.to_string())),
             "AT_TRIM_HORIZON" => Ok(Self::AtTrimHorizon),
             "FROM_TRIM_HORIZON" => Ok(Self::All),
@@ -123,12 +135,11 @@ pub(super) fn hash_range_map(range: &kcl_core::model::HashKeyRange) -> Map {
 }
 
 pub(super) fn list_shards(shared: &Shared, request: &Map, now: Moment) -> Answer {
-    let most = request.int_within("MaxResults", 1, 10_000)?.unwrap_or(1000);
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let most = request.page_size("MaxResults", 1000)?;
+    let token = checked_token(request, shared, now)?;
     let mut streams = shared.streams();
-    let (entry, filter, after) = match request.text("NextToken")? {
+    let (entry, filter, after) = match token {
         Some(token) => {
-            let token = checked_token(token, request, shared, now)?;
             let filter = Filter::decode(&token.filter);
             let filter = filter.ok_or_else(|| ServiceError::invalid("NextToken is not one of ListShards"))?;
             (streams.named(&token.stream)?, filter, Some(token.last))
@@ -168,23 +179,20 @@ pub(super) fn list_shards(shared: &Shared, request: &Map, now: Moment) -> Answer
     Ok(Map::new().with("Shards", shards).with_some("NextToken", next))
 }
 
-fn checked_token(
-    token: &str,
-    request: &Map,
-    shared: &Shared,
-    now: Moment,
-) -> Result<NextToken, ServiceError> {
-    for other in ["StreamName", "StreamCreationTimestamp", "ExclusiveStartShardId"] {
-        if request.has(other) {
-            return Err(ServiceError::invalid(format!(
-                "NextToken and {other} cannot be provided together."
-            )));
-        }
+/// The token of a page, which says everything that the first call said.
+fn checked_token(request: &Map, shared: &Shared, now: Moment) -> Result<Option<NextToken>, ServiceError> {
+    let token = shared.next_token(request, now)?;
+    let others = [
+        "StreamName",
+        "StreamARN",
+        "StreamCreationTimestamp",
+        "ExclusiveStartShardId",
+        "ShardFilter",
+    ];
+    match others.iter().find(|other| request.has(other)) {
+        Some(other) if token.is_some() => Err(ServiceError::invalid(format!(
+            "NextToken and {other} cannot be provided together."
+        ))),
+        _ => Ok(token),
     }
-    let token = NextToken::decode(token)
-        .ok_or_else(|| ServiceError::invalid("NextToken is not one that this service made"))?;
-    if now.saturating_since(token.minted) > shared.options.token_lifetime {
-        return Err(ServiceError::expired_token("NextToken has expired"));
-    }
-    Ok(token)
 }

@@ -1,16 +1,23 @@
 //! What each operation does: from a request to an answer, at one moment.
 
+mod account;
 mod consumers;
 mod listing;
+mod policies;
 pub(super) mod reading;
 mod resharding;
+mod settings;
 mod streams;
+mod switches;
+mod tags;
 mod writing;
 
 use kcl_core::model::ShardId;
 use kcl_core::time::Timestamp;
 
+pub(super) use account::Commitment;
 pub(super) use consumers::{Opened, Source};
+use settings::Direction;
 
 use super::Operation;
 use super::error::ServiceError;
@@ -45,6 +52,35 @@ pub(super) fn perform(shared: &Shared, operation: Operation, request: &Map) -> R
         Operation::PutRecords => writing::put_records(shared, request, now),
         Operation::GetShardIterator => reading::get_shard_iterator(shared, request, now),
         Operation::GetRecords => reading::get_records(shared, request, now),
+        Operation::UpdateShardCount => resharding::update_shard_count(shared, request, now),
+        Operation::IncreaseStreamRetentionPeriod => {
+            settings::retention(shared, request, Direction::Increase, now)
+        }
+        Operation::DecreaseStreamRetentionPeriod => {
+            settings::retention(shared, request, Direction::Decrease, now)
+        }
+        Operation::UpdateMaxRecordSize => settings::update_max_record_size(shared, request, now),
+        Operation::UpdateStreamMode => settings::update_mode(shared, request, now),
+        Operation::UpdateStreamRecordDistributionStrategy => {
+            settings::update_distribution(shared, request, now)
+        }
+        Operation::UpdateStreamWarmThroughput => settings::update_warm_throughput(shared, request, now),
+        Operation::StartStreamEncryption => switches::start_encryption(shared, request, now),
+        Operation::StopStreamEncryption => switches::stop_encryption(shared, request, now),
+        Operation::EnableEnhancedMonitoring => switches::enable_monitoring(shared, request, now),
+        Operation::DisableEnhancedMonitoring => switches::disable_monitoring(shared, request, now),
+        Operation::AddTagsToStream => tags::add_to_stream(shared, request, now),
+        Operation::RemoveTagsFromStream => tags::remove_from_stream(shared, request, now),
+        Operation::ListTagsForStream => tags::list_of_stream(shared, request),
+        Operation::TagResource => tags::add(shared, request),
+        Operation::UntagResource => tags::remove(shared, request),
+        Operation::ListTagsForResource => tags::list(shared, request),
+        Operation::PutResourcePolicy => policies::put(shared, request),
+        Operation::GetResourcePolicy => policies::get(shared, request),
+        Operation::DeleteResourcePolicy => policies::delete(shared, request),
+        Operation::DescribeLimits => account::limits(shared),
+        Operation::DescribeAccountSettings => account::describe(shared),
+        Operation::UpdateAccountSettings => account::update(shared, request),
         Operation::RegisterStreamConsumer => consumers::register(shared, request, now),
         Operation::DeregisterStreamConsumer => consumers::deregister(shared, request, now),
         Operation::DescribeStreamConsumer => consumers::describe(shared, request, now),

@@ -8,6 +8,7 @@ use kcl_core::time::Moment;
 
 use super::listing::hash_range_map;
 use super::{Answer, counted};
+use crate::memory_stream::MemoryStream;
 use crate::wire::Operation;
 use crate::wire::error::ServiceError;
 use crate::wire::server::Shared;
@@ -49,7 +50,7 @@ pub(super) fn position(
 }
 
 pub(super) fn get_shard_iterator(shared: &Shared, request: &Map, now: Moment) -> Answer {
-    let stream = shared.streams().readable(request, now)?.stream.clone();
+    let stream = shared.streams().with_data(request, now)?.stream.clone();
     let shard = request.shard("ShardId")?;
     let start = position(
         request,
@@ -57,6 +58,10 @@ pub(super) fn get_shard_iterator(shared: &Shared, request: &Map, now: Moment) ->
         "StartingSequenceNumber",
         "Timestamp",
     )?;
+    let place = stream.place(&shard, &start)?;
+    if request.flag("DryRun")? {
+        return Err(ServiceError::dry_run());
+    }
     shared.limiter().call(
         Operation::GetShardIterator,
         &counted(stream.name(), &shard),
@@ -64,7 +69,7 @@ pub(super) fn get_shard_iterator(shared: &Shared, request: &Map, now: Moment) ->
         now,
     )?;
     let iterator = ShardIterator {
-        place: stream.place(&shard, &start)?,
+        place,
         stream: stream.name().to_owned(),
         shard,
         minted: now,
@@ -78,13 +83,16 @@ pub(super) fn get_records(shared: &Shared, request: &Map, now: Moment) -> Answer
         .unwrap_or(MOST_RECORDS);
     let iterator = ShardIterator::decode(request.needed_text("ShardIterator")?)
         .ok_or_else(|| ServiceError::invalid("Invalid ShardIterator."))?;
-    let stream = shared.streams().named(&iterator.stream)?.stream.clone();
+    let stream = named_by(shared, request, &iterator)?;
     let age = now.saturating_since(iterator.minted);
     let lifetime = shared.options.iterator_lifetime;
     if age > lifetime || stream.made_to_expire(iterator.place) {
         return Err(ServiceError::expired_iterator(format!(
             "Iterator expired. It is {age:?} old; the most is {lifetime:?}."
         )));
+    }
+    if request.flag("DryRun")? {
+        return Err(ServiceError::dry_run());
     }
     let limits = &shared.options.limits;
     let shard = counted(stream.name(), &iterator.shard);
@@ -107,6 +115,19 @@ pub(super) fn get_records(shared: &Shared, request: &Map, now: Moment) -> Answer
         .with_some("NextShardIterator", next)
         .with("MillisBehindLatest", millis(page.behind))
         .with_some("ChildShards", page.end.as_ref().map(children)))
+}
+
+/// The stream of an iterator, which a `StreamARN` in the request must name too.
+fn named_by(shared: &Shared, request: &Map, iterator: &ShardIterator) -> Result<MemoryStream, ServiceError> {
+    let mut streams = shared.streams();
+    let entry = streams.named(&iterator.stream)?;
+    match request.text("StreamARN")? {
+        Some(arn) if arn != entry.identity()?.arn => Err(ServiceError::invalid(format!(
+            "The shard iterator is one of the stream {}, not of {arn}.",
+            iterator.stream
+        ))),
+        _ => Ok(entry.stream.clone()),
+    }
 }
 
 /// What the records count against limits.

@@ -1,20 +1,25 @@
 //! Making, describing and listing streams.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kcl_core::source::StreamSource as _;
 use kcl_core::time::Moment;
 
-use super::Answer;
 use super::listing::shard_map;
-use crate::memory_stream::MemoryStream;
+use super::resharding::check_shards;
+use super::{Answer, settings};
+use crate::memory_stream::{MemoryStream, RecordDistribution, StreamMode};
 use crate::wire::error::ServiceError;
 use crate::wire::server::Shared;
-use crate::wire::streams::{Entry, Status};
-use crate::wire::value::{Map, Value};
+use crate::wire::streams::{Entry, Status, Streams};
+use crate::wire::token::NextToken;
+use crate::wire::value::Map;
 
 /// How many shards a stream in on-demand mode begins with.
 const ON_DEMAND_SHARDS: i64 = 4;
+/// The retention that a stream begins with.
+const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn create(shared: &Shared, request: &Map, now: Moment) -> Answer {
     let name = request.needed_text("StreamName")?;
@@ -24,37 +29,69 @@ pub(super) fn create(shared: &Shared, request: &Map, now: Moment) -> Answer {
             "{name:?} is not the name of a stream"
         )));
     }
-    let mode = match request.map("StreamModeDetails")? {
-        Some(details) => details.text("StreamMode")?,
-        None => None,
-    };
-    let on_demand = mode == Some("ON_DEMAND");
+    let mode = settings::mode(request)?.unwrap_or_default();
     let given = request.int_within("ShardCount", 1, 10_000)?;
-    let shards = match (given, on_demand) {
-        (Some(count), false) => count,
-        (None, true) => ON_DEMAND_SHARDS,
-        (None, false) => return Err(ServiceError::validation("ShardCount is missing")),
-        (Some(_), true) => {
+    let shards = match (given, mode) {
+        (Some(count), StreamMode::Provisioned) => count,
+        (None, StreamMode::OnDemand) => ON_DEMAND_SHARDS,
+        (None, StreamMode::Provisioned) => return Err(ServiceError::validation("ShardCount is missing")),
+        (Some(_), StreamMode::OnDemand) => {
             return Err(ServiceError::validation(
                 "ShardCount is not for streams in on-demand mode",
             ));
         }
     };
+    let shards = u32::try_from(shards).unwrap_or(1);
+    let max_record_kib = settings::max_record_kib(request)?;
+    let distribution = settings::distribution(request, mode)?.unwrap_or_default();
     let mut streams = shared.streams();
     if streams.named(name).is_ok() {
         return Err(ServiceError::in_use(format!(
-            "Stream {name} under account 000000000000 already exists."
+            "Stream {name} under account {} already exists.",
+            streams.account()
         )));
     }
-    let stream = MemoryStream::new(
-        name,
-        u32::try_from(shards).unwrap_or(1),
-        Arc::clone(&shared.clock),
-    );
-    let mut entry = Entry::new(stream, on_demand);
+    check_limits(shared, &streams, shards, mode, now)?;
+    let stream = MemoryStream::new(name, shards, Arc::clone(&shared.clock));
+    stream.configure(|settings| {
+        settings.retention = Some(RETENTION);
+        settings.mode = mode;
+        settings.max_record_kib = max_record_kib;
+        settings.distribution = distribution;
+    });
+    let mut entry = Entry::new(stream);
+    entry.attributes.tags.add(request)?;
+    settings::warm_up(shared, &mut entry, request, now)?;
     entry.begin(Status::Creating, now, shared.options.stream_transition);
-    streams.add(name.to_owned(), entry);
+    streams.add(entry);
     Ok(Map::new())
+}
+
+/// Checks that the account may have this stream too.
+fn check_limits(
+    shared: &Shared,
+    streams: &Streams,
+    shards: u32,
+    mode: StreamMode,
+    now: Moment,
+) -> Result<(), ServiceError> {
+    let limits = &shared.options.limits;
+    let creating = streams
+        .iter()
+        .filter(|(_, entry)| entry.status(now) == Status::Creating);
+    if let Some(most) = limits.streams_creating
+        && creating.count() >= most as usize
+    {
+        return Err(ServiceError::limit(format!(
+            "{most} streams are CREATING, which is the limit."
+        )));
+    }
+    if mode == StreamMode::OnDemand {
+        let on_demand = streams.iter().filter(|(_, entry)| entry.is_on_demand()).count();
+        settings::check_on_demand(on_demand, limits.on_demand_streams)?;
+    }
+    let open = streams.iter().map(|(_, entry)| entry.open_shards()).sum();
+    check_shards(open, shards, limits.shards)
 }
 
 pub(super) fn delete(shared: &Shared, request: &Map, now: Moment) -> Answer {
@@ -73,29 +110,32 @@ pub(super) fn delete(shared: &Shared, request: &Map, now: Moment) -> Answer {
 /// What both descriptions of a stream show.
 fn common(entry: &Entry, now: Moment) -> Answer {
     let identity = entry.identity()?;
-    let mode = if entry.on_demand {
+    let mode = if entry.is_on_demand() {
         "ON_DEMAND"
     } else {
         "PROVISIONED"
     };
+    let hours = i64::try_from(entry.retention_hours()).unwrap_or(i64::MAX);
+    let attributes = &entry.attributes;
     Ok(Map::new()
         .with("StreamName", identity.name)
         .with("StreamARN", identity.arn)
         .with("StreamStatus", entry.status(now).name())
         .with("StreamModeDetails", Map::new().with("StreamMode", mode))
-        .with("RetentionPeriodHours", 24_i64)
+        .with("RetentionPeriodHours", hours)
         .with("StreamCreationTimestamp", identity.created)
-        .with("EncryptionType", "NONE")
+        .with("EncryptionType", attributes.encryption())
+        .with_some("KeyId", attributes.key.as_deref())
         .with(
             "EnhancedMonitoring",
-            vec![Map::new().with("ShardLevelMetrics", Value::List(Vec::new()))],
+            vec![Map::new().with("ShardLevelMetrics", attributes.metrics.list())],
         ))
 }
 
 pub(super) fn describe(shared: &Shared, request: &Map, now: Moment) -> Answer {
     let mut streams = shared.streams();
     let entry = streams.of(request)?;
-    let most = request.int_within("Limit", 1, 10_000)?.unwrap_or(100);
+    let most = request.page_size("Limit", 100)?;
     let after = request.text("ExclusiveStartShardId")?;
     let mut listed = Vec::new();
     if entry.status(now) != Status::Creating {
@@ -106,8 +146,8 @@ pub(super) fn describe(shared: &Shared, request: &Map, now: Moment) -> Answer {
             .map(shard_map)
             .collect();
     }
-    let more = listed.len() > usize::try_from(most).unwrap_or(usize::MAX);
-    listed.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    let more = listed.len() > most;
+    listed.truncate(most);
     let description = common(entry, now)?
         .with("Shards", listed)
         .with("HasMoreShards", more);
@@ -117,18 +157,25 @@ pub(super) fn describe(shared: &Shared, request: &Map, now: Moment) -> Answer {
 pub(super) fn summary(shared: &Shared, request: &Map, now: Moment) -> Answer {
     let mut streams = shared.streams();
     let entry = streams.of(request)?;
-    let shards = entry.stream.shards_snapshot();
-    let open = shards.iter().filter(|shard| !shard.shard.closed).count();
+    let distribution = match entry.stream.settings().distribution {
+        RecordDistribution::ByPartitionKey => "USER_PARTITION_KEY",
+        RecordDistribution::Automatic => "AUTO",
+    };
+    let distribution = entry.is_on_demand().then_some(distribution);
     let summary = common(entry, now)?
-        .with("OpenShardCount", open)
-        .with("ConsumerCount", entry.consumers.len());
+        .with("OpenShardCount", entry.open_shards())
+        .with("ConsumerCount", entry.consumers.len())
+        .with("MaxRecordSizeInKiB", i64::from(entry.max_record_kib()))
+        .with_some("WarmThroughput", settings::warm_throughput(entry))
+        .with_some("RecordDistributionStrategy", distribution);
     Ok(Map::new().with("StreamDescriptionSummary", summary))
 }
 
 pub(super) fn list(shared: &Shared, request: &Map, now: Moment) -> Answer {
-    let most = request.int_within("Limit", 1, 10_000)?.unwrap_or(100);
-    let after = match request.text("NextToken")? {
-        Some(token) => Some(token),
+    let most = request.page_size("Limit", 100)?;
+    let token = shared.page_token(request, "streams", now)?;
+    let after = match &token {
+        Some(token) => Some(token.last.as_str()),
         None => request.text("ExclusiveStartStreamName")?,
     };
     let streams = shared.streams();
@@ -136,10 +183,7 @@ pub(super) fn list(shared: &Shared, request: &Map, now: Moment) -> Answer {
         .iter()
         .filter(|(name, _)| after.is_none_or(|after| name.as_str() > after))
         .map(|(_, entry)| entry);
-    let page: Vec<&Entry> = rest
-        .by_ref()
-        .take(usize::try_from(most).unwrap_or(usize::MAX))
-        .collect();
+    let page: Vec<&Entry> = rest.by_ref().take(most).collect();
     let more = rest.next().is_some();
     let names: Vec<&str> = page.iter().map(|entry| entry.stream.name()).collect();
     let mut summaries = Vec::new();
@@ -155,10 +199,18 @@ pub(super) fn list(shared: &Shared, request: &Map, now: Moment) -> Answer {
         let members = all.0.into_iter().filter(|(name, _)| shown.contains(&&**name));
         summaries.push(Map(members.collect()));
     }
-    let last = names.last().filter(|_| more).map(|last| (*last).to_owned());
+    let next = names.last().filter(|_| more).map(|last| {
+        let token = NextToken {
+            stream: String::new(),
+            filter: "streams".to_owned(),
+            last: (*last).to_owned(),
+            minted: now,
+        };
+        token.encode()
+    });
     Ok(Map::new()
         .with("StreamNames", names)
         .with("HasMoreStreams", more)
-        .with_some("NextToken", last)
+        .with_some("NextToken", next)
         .with("StreamSummaries", summaries))
 }

@@ -5,7 +5,7 @@ use kcl_core::source::StreamSource as _;
 use kcl_core::time::Moment;
 
 use super::{Answer, counted};
-use crate::memory_stream::MemoryStream;
+use crate::memory_stream::{MemoryStream, RecordDistribution};
 use crate::wire::error::ServiceError;
 use crate::wire::server::Shared;
 use crate::wire::value::Map;
@@ -17,34 +17,64 @@ const MOST_BYTES: u64 = 10 * 1024 * 1024;
 
 /// A record that is to be put.
 struct Entry<'a> {
-    partition_key: &'a str,
+    partition_key: Option<&'a str>,
     hash_key: Option<u128>,
     data: Bytes,
 }
 
+/// What the stream asks of records.
+struct Rules {
+    stream: MemoryStream,
+    /// The largest record, in bytes.
+    most: u64,
+    needs_key: bool,
+    encryption: &'static str,
+}
+
+impl Rules {
+    fn of(shared: &Shared, request: &Map, now: Moment) -> Result<Self, ServiceError> {
+        let mut streams = shared.streams();
+        let entry = streams.with_data(request, now)?;
+        Ok(Self {
+            stream: entry.stream.clone(),
+            most: u64::from(entry.max_record_kib()) * 1024,
+            needs_key: entry.stream.settings().distribution == RecordDistribution::ByPartitionKey,
+            encryption: entry.attributes.encryption(),
+        })
+    }
+}
+
 impl<'a> Entry<'a> {
-    fn of(request: &'a Map, shared: &Shared) -> Result<Self, ServiceError> {
+    fn of(request: &'a Map, rules: &Rules) -> Result<Self, ServiceError> {
         let entry = Self {
-            partition_key: request.needed_text("PartitionKey")?,
+            partition_key: if rules.needs_key {
+                Some(request.needed_text("PartitionKey")?)
+            } else {
+                request.text("PartitionKey")?
+            },
             hash_key: request.hash_key("ExplicitHashKey")?,
             data: request.blob("Data")?,
         };
-        if !(1..=256).contains(&entry.partition_key.chars().count()) {
+        let length = entry.partition_key.map(|key| key.chars().count());
+        if length.is_some_and(|length| !(1..=256).contains(&length)) {
             return Err(ServiceError::validation(
                 "PartitionKey must have 1 to 256 characters",
             ));
         }
-        match shared.options.limits.record_bytes {
-            Some(most) if entry.size() > most => Err(ServiceError::validation(format!(
-                "a record of {} bytes; the most is {most}",
-                entry.size()
-            ))),
-            _ => Ok(entry),
+        if entry.size() > rules.most {
+            return Err(ServiceError::invalid(format!(
+                "The record has {} bytes, its partition key included; the most that this stream takes is {} \
+                 (MaxRecordSizeInKiB).",
+                entry.size(),
+                rules.most
+            )));
         }
+        Ok(entry)
     }
 
     fn size(&self) -> u64 {
-        u64::try_from(self.data.len() + self.partition_key.len()).unwrap_or(u64::MAX)
+        let key = self.partition_key.map_or(0, str::len);
+        u64::try_from(self.data.len() + key).unwrap_or(u64::MAX)
     }
 
     fn put(self, stream: &MemoryStream, shared: &Shared, now: Moment) -> Answer {
@@ -54,10 +84,7 @@ impl<'a> Entry<'a> {
         let limits = &shared.options.limits;
         let shard = counted(stream.name(), &target);
         shared.limiter().write(&shard, self.size(), limits, now)?;
-        let (shard, number) = match self.hash_key {
-            Some(key) => stream.put_with_hash_key(self.partition_key, key, self.data)?,
-            None => stream.put(self.partition_key, self.data)?,
-        };
+        let (shard, number) = stream.put_with(self.partition_key, self.hash_key, self.data)?;
         Ok(Map::new()
             .with("SequenceNumber", number.as_str())
             .with("ShardId", shard.as_str()))
@@ -65,13 +92,17 @@ impl<'a> Entry<'a> {
 }
 
 pub(super) fn put_record(shared: &Shared, request: &Map, now: Moment) -> Answer {
-    let stream = shared.streams().readable(request, now)?.stream.clone();
-    let put = Entry::of(request, shared)?.put(&stream, shared, now)?;
-    Ok(put.with("EncryptionType", "NONE"))
+    let rules = Rules::of(shared, request, now)?;
+    let entry = Entry::of(request, &rules)?;
+    if request.flag("DryRun")? {
+        return Err(ServiceError::dry_run());
+    }
+    let put = entry.put(&rules.stream, shared, now)?;
+    Ok(put.with("EncryptionType", rules.encryption))
 }
 
 pub(super) fn put_records(shared: &Shared, request: &Map, now: Moment) -> Answer {
-    let stream = shared.streams().readable(request, now)?.stream.clone();
+    let rules = Rules::of(shared, request, now)?;
     let records = request.maps("Records")?;
     if !(1..=MOST_RECORDS).contains(&records.len()) {
         return Err(ServiceError::validation(format!(
@@ -80,17 +111,20 @@ pub(super) fn put_records(shared: &Shared, request: &Map, now: Moment) -> Answer
     }
     let entries = records
         .into_iter()
-        .map(|record| Entry::of(record, shared))
+        .map(|record| Entry::of(record, &rules))
         .collect::<Result<Vec<_>, _>>()?;
     if entries.iter().map(Entry::size).sum::<u64>() > MOST_BYTES {
         return Err(ServiceError::invalid(format!(
             "Records exceed {MOST_BYTES} bytes"
         )));
     }
+    if request.flag("DryRun")? {
+        return Err(ServiceError::dry_run());
+    }
     let mut failed = 0_usize;
     let mut results = Vec::with_capacity(entries.len());
     for entry in entries {
-        results.push(entry.put(&stream, shared, now).unwrap_or_else(|error| {
+        results.push(entry.put(&rules.stream, shared, now).unwrap_or_else(|error| {
             failed += 1;
             Map::new()
                 .with("ErrorCode", error.code)
@@ -100,5 +134,5 @@ pub(super) fn put_records(shared: &Shared, request: &Map, now: Moment) -> Answer
     Ok(Map::new()
         .with("FailedRecordCount", failed)
         .with("Records", results)
-        .with("EncryptionType", "NONE"))
+        .with("EncryptionType", rules.encryption))
 }
