@@ -11,6 +11,7 @@ pub mod bed;
 pub mod chaos;
 pub mod figures;
 pub mod fleet;
+pub mod foreign;
 pub mod judge;
 pub mod simulation;
 pub mod wait;

@@ -41,6 +41,16 @@ const JAVA_KCL: &str =
 /// The aggregation library for Python of Amazon's own laboratory, and everything that it depends on.
 const KINESIS_AGG: &[&str] = &["aws-kinesis-agg==1.2.3", "protobuf==7.36.2", "six==1.17.0"];
 
+/// Clients that are not ours, in environments of their own: each wants another version of what they rest on.
+const FOREIGN_PYTHON: &[(&str, &[&str])] = &[
+    ("boto3", &["boto3==1.44.8", "kcl-rs==0.1.4"]),
+    ("awscli", &["awscli==1.46.3"]),
+    ("async-kinesis", &["async-kinesis==3.0.1"]),
+];
+
+/// Clients that are not ours, for Node.js.
+const FOREIGN_NODE: &[&str] = &["@aws-sdk/client-kinesis@3.1143.0", "lifion-kinesis@1.3.3"];
+
 /// Written last into a folder, so that an interrupted installation starts again.
 const COMPLETE: &str = ".installed";
 
@@ -90,6 +100,11 @@ pub(super) fn kinesis_agg(root: &Path) -> Result<PathBuf, String> {
 
 /// The Python interpreter of an environment that has these packages and no others.
 fn python(root: &Path, name: &str, packages: &[&str]) -> Result<PathBuf, String> {
+    environment(root, name, packages, &["--no-deps"])
+}
+
+/// The Python interpreter of an environment that has these packages, installed with these options.
+fn environment(root: &Path, name: &str, packages: &[&str], options: &[&str]) -> Result<PathBuf, String> {
     require("python3", &["--version"], "Python 3.10 or newer")?;
     let folder = root.join(name);
     let python = folder.join("bin/python");
@@ -97,12 +112,53 @@ fn python(root: &Path, name: &str, packages: &[&str]) -> Result<PathBuf, String>
         let venv = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
         succeeded("python3 -m venv (on Debian: apt-get install python3-venv)", venv)?;
         let pip = Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+            .args(["-m", "pip", "install", "--quiet"])
+            .args(options)
             .args(packages)
             .output();
         succeeded("pip install", pip).map(drop)
     })?;
     Ok(python)
+}
+
+/// The Python interpreter of the environment of a client that is not ours, with what it rests on. Needs `python3` with its venv
+/// module to install it.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn foreign_python(root: &Path, client: &str) -> Result<PathBuf, String> {
+    let known = FOREIGN_PYTHON.iter().find(|(name, _)| *name == client);
+    let (_, packages) =
+        known.ok_or_else(|| format!("{client} is no client for Python that is known here"))?;
+    let first = packages.first().copied().unwrap_or(client).replace("==", "-");
+    environment(root, &format!("foreign-{first}"), packages, &[])
+}
+
+/// Node.js, beside the packages of clients that are not ours. Needs `node`, and `npm` to install them.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn foreign_node(root: &Path) -> Result<PathBuf, String> {
+    require("node", &["--version"], "Node.js 18 or newer")?;
+    let folder = root.join("foreign-node");
+    once(&folder, "clients for Node.js", || {
+        fs::write(folder.join("package.json"), "{}").map_err(|error| error.to_string())?;
+        let npm = Command::new("npm")
+            .args([
+                "install",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+                "--save-exact",
+            ])
+            .args(FOREIGN_NODE)
+            .current_dir(&folder)
+            .output();
+        succeeded("npm install", npm).map(drop)
+    })?;
+    Ok(folder.join("node_modules"))
 }
 
 /// The folder with the jars of the Java KCL. Needs `java`, and `python3` with pip to install it.

@@ -143,7 +143,7 @@ impl TestBed {
 
     /// A folder inside the target folder for what tests write.
     pub fn scratch(&self) -> PathBuf {
-        shared::root().join("scratch")
+        scratch()
     }
 
     /// A name that no other test uses, in this run or an earlier one: letters, digits and hyphens.
@@ -184,6 +184,34 @@ pub fn kinesis_agg() -> Result<PathBuf, LeftOut> {
         assert!(!required(), "{REQUIRE}=1, but {left_out}");
         left_out
     })
+}
+
+/// The Python interpreter of an environment with a client that is not ours (`boto3`, `awscli` or `async-kinesis`), installed into
+/// the target folder on first use.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub fn foreign_python(client: &str) -> Result<PathBuf, String> {
+    let root = shared::root();
+    let _lock = shared::Lock::acquire(&root).map_err(|error| error.to_string())?;
+    install::foreign_python(&root, client)
+}
+
+/// The folder with the packages for Node.js of clients that are not ours, installed into the target folder on first use.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub fn foreign_node() -> Result<PathBuf, String> {
+    let root = shared::root();
+    let _lock = shared::Lock::acquire(&root).map_err(|error| error.to_string())?;
+    install::foreign_node(&root)
+}
+
+/// A folder inside the target folder for what tests write.
+pub fn scratch() -> PathBuf {
+    shared::root().join("scratch")
 }
 
 fn required() -> bool {

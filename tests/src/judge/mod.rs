@@ -5,7 +5,7 @@
 //! takes no end of a shard without children, and goes round in circles where a continuation should be none.
 
 mod java;
-mod seen;
+pub(crate) mod seen;
 
 use std::fmt;
 use std::time::Duration;
@@ -108,7 +108,7 @@ async fn judge(bed: &TestBed, jars: &std::path::Path, mode: Reading) -> Verdict 
     }
 }
 
-fn put(stream: &MemoryStream) {
+pub(crate) fn put(stream: &MemoryStream) {
     for _ in 0..RECORDS_A_PHASE {
         let number = stream.put_log().len();
         let put = stream.put(format!("truck-{number}"), format!("record {number}"));
@@ -116,7 +116,7 @@ fn put(stream: &MemoryStream) {
     }
 }
 
-fn open_shards(stream: &MemoryStream) -> Vec<ShardId> {
+pub(crate) fn open_shards(stream: &MemoryStream) -> Vec<ShardId> {
     let shards = stream.shards_snapshot();
     let mut open: Vec<_> = shards
         .into_iter()
@@ -128,7 +128,7 @@ fn open_shards(stream: &MemoryStream) -> Vec<ShardId> {
 }
 
 /// An open shard and the one whose hash keys follow.
-fn open_neighbours(stream: &MemoryStream, first: &ShardId) -> [ShardId; 2] {
+pub(crate) fn open_neighbours(stream: &MemoryStream, first: &ShardId) -> [ShardId; 2] {
     let open = open_shards(stream);
     let at = open.iter().position(|shard| shard == first);
     let at = at.expect("the shard is open");
@@ -157,6 +157,6 @@ async fn read_to_the_end_of(stream: &MemoryStream, daemon: &Daemon) -> Seen {
         }
     })
     .await;
-    seen.assert_in_order();
+    seen.check_order().expect("records in order");
     seen
 }

@@ -9,14 +9,16 @@ use serde_json::Value;
 
 /// Records and ends of shards, as all processes saw them.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// The sequence numbers of each process and shard, as they came.
     numbers: BTreeMap<(String, String), Vec<String>>,
     ended: BTreeSet<String>,
+    /// Contents that came without shard and number, with their process.
+    unplaced: Vec<(String, String)>,
 }
 
 impl Seen {
-    pub(super) fn read(folder: &Path) -> Self {
+    pub(crate) fn read(folder: &Path) -> Self {
         let mut seen = Self::default();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -41,6 +43,18 @@ impl Seen {
         if let (Some(shard), Some(number)) = (text("shard"), text("number")) {
             let of_process = self.numbers.entry((process.to_owned(), shard));
             of_process.or_default().push(number);
+        } else if let Some(data) = text("data") {
+            self.unplaced.push((process.to_owned(), data));
+        }
+    }
+
+    /// Finds the shards and numbers of contents that came without them. What is in no place was not put, and is left.
+    pub(crate) fn locate(&mut self, places: &BTreeMap<String, (ShardId, String)>) {
+        for (process, data) in std::mem::take(&mut self.unplaced) {
+            if let Some((shard, number)) = places.get(&data) {
+                let of_process = self.numbers.entry((process, shard.to_string()));
+                of_process.or_default().push(number.clone());
+            }
         }
     }
 
@@ -51,7 +65,7 @@ impl Seen {
     }
 
     /// What was put or closed and not seen, in words.
-    pub(super) fn missing(&self, put: &[(ShardId, String)], closed: &[ShardId]) -> Option<String> {
+    pub(crate) fn missing(&self, put: &[(ShardId, String)], closed: &[ShardId]) -> Option<String> {
         let seen: BTreeSet<(&str, &str)> = self.all().collect();
         let records = put
             .iter()
@@ -70,24 +84,31 @@ impl Seen {
         })
     }
 
-    /// # Panics
+    /// # Errors
     ///
-    /// When a process got the records of a shard in another order than that of their numbers.
-    pub(super) fn assert_in_order(&self) {
+    /// When a process got the records of a shard for the first time in another order than that of their numbers.
+    pub(crate) fn check_order(&self) -> Result<(), String> {
         for ((process, shard), numbers) in &self.numbers {
-            // All have 56 digits, so texts compare as numbers.
-            let rising = numbers.windows(2).all(|pair| pair[0] < pair[1]);
-            assert!(rising, "{process} got {shard} out of order");
+            let mut before = BTreeSet::new();
+            for number in numbers {
+                // All have 56 digits, so texts compare as numbers. What comes again is counted elsewhere.
+                let last: Option<&&String> = before.last();
+                if last.is_some_and(|last| number < *last) && !before.contains(number) {
+                    return Err(format!("{process} got {shard} out of order"));
+                }
+                before.insert(number);
+            }
         }
+        Ok(())
     }
 
     /// How many records came again.
-    pub(super) fn twice(&self) -> usize {
+    pub(crate) fn twice(&self) -> usize {
         let different: BTreeSet<(&str, &str)> = self.all().collect();
         self.all().count() - different.len()
     }
 
-    pub(super) fn ended(&self) -> &BTreeSet<String> {
+    pub(crate) fn ended(&self) -> &BTreeSet<String> {
         &self.ended
     }
 }
