@@ -186,3 +186,21 @@ fn a_worker_that_is_restarted_at_any_point_goes_on_and_loses_no_record() {
 fn a_worker_that_hangs_at_any_point_loses_no_record_and_repeats_no_order() {
     everywhere(Blow::Hangs);
 }
+
+#[test]
+fn restarted_worker_reads_before_failover_time() {
+    simulate(1, async |fleet| {
+        fleet.start_worker("v", fleet.settings());
+        held_by(&fleet, "v", 4).await;
+        fleet.settle().await;
+        fleet.kill("v");
+        fleet.put(100);
+        fleet.start(Member::named("again").worker_id("v"));
+        let took = fleet
+            .wait_until("the restarted worker has read", 60 * SECOND, |view| {
+                view.held("again").len() == 4 && view.tally().finished == 100
+            })
+            .await;
+        assert!(took < fleet.settings().failover_time, "{took:?}");
+    });
+}

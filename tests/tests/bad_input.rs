@@ -17,7 +17,7 @@ use aws_sdk_dynamodb::types::{
 };
 use kcl_tests::bed::TestBed;
 use kcl_tests::bed_or_skip;
-use kcl_tests::fleet::drive::{Fleet, Programs, Shape};
+use kcl_tests::fleet::drive::{Fleet, Programs, ReadMode, Shape};
 use kcl_tests::fleet::processes::{Scene, build_example};
 
 /// A service that does not answer is given a minute; everything else is known at once.
@@ -145,6 +145,7 @@ async fn an_application_that_reads_another_stream_is_refused() {
             shards: 1,
             rate: 10,
             failover: Duration::from_secs(3),
+            read: ReadMode::Polling,
         },
     )
     .await;

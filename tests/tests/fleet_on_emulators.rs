@@ -8,7 +8,7 @@ use kcl_core::time::{Clock as _, TokioClock};
 use kcl_tests::bed::TestBed;
 use kcl_tests::bed_or_skip;
 use kcl_tests::figures::measure::first_record_elsewhere;
-use kcl_tests::fleet::drive::{Fleet, Programs, SOON, Shape, lineage};
+use kcl_tests::fleet::drive::{Fleet, Programs, ReadMode, SOON, Shape, lineage};
 use kcl_tests::fleet::leases::leader;
 use kcl_tests::fleet::oracle::{Lineage, held};
 use kcl_tests::fleet::timing::{begun_elsewhere, children_after_parents, let_go};
@@ -21,6 +21,7 @@ const SHAPE: Shape = Shape {
     shards: 4,
     rate: 100,
     failover: Duration::from_secs(3),
+    read: ReadMode::Polling,
 };
 /// As large as the emulators carry.
 const TWELVE: Shape = Shape { shards: 12, ..SHAPE };

@@ -34,6 +34,18 @@ const MINISTACK: &[&str] = &[
     "wsproto==1.3.2",
 ];
 
+/// LocalStack as it runs without a container; the last version that needs no account's token. The others are bounds that it does not state.
+const LOCALSTACK: &[&str] = &[
+    "localstack-core[base-runtime,runtime]==4.14.0",
+    "cbor2<6",
+    "pyopenssl<26",
+    "service_identity",
+    "cryptography<47",
+];
+
+/// ministack as it reads streams: newer than the one that serves lease tables.
+const NEWER_MINISTACK: &[&str] = &["ministack==1.5.33"];
+
 /// The Java KCL with all its jars, carried by a package for Python.
 const JAVA_KCL: &str =
     "kclpy_ext==3.1.3.post4 --hash=sha256:6c8ced93674bd30103b9bdc319702e3637d2833641bbe58dda578f8a418858c2";
@@ -89,6 +101,47 @@ pub(super) fn ministack(root: &Path) -> Result<PathBuf, String> {
     python(root, "ministack-1.4.21", MINISTACK)
 }
 
+/// The Python interpreter of an environment that has ministack 1.5.33, which serves Kinesis.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn newer_ministack(root: &Path) -> Result<PathBuf, String> {
+    environment(root, "ministack-1.5.33", "python3", &[], NEWER_MINISTACK)
+}
+
+/// The Python interpreter of an environment that has LocalStack 4.14.0. Needs Python 3.13 as `python3.13`.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn localstack(root: &Path) -> Result<PathBuf, String> {
+    require(
+        "python3.13",
+        &["--version"],
+        "Python 3.13 under this name; LocalStack 4.14.0 runs on no older one",
+    )?;
+    environment(root, "localstack-4.14.0", "python3.13", &[], LOCALSTACK)
+}
+
+/// The executable of ferrokinesis 0.7.0, which compiles for some minutes.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn ferrokinesis(root: &Path) -> Result<PathBuf, String> {
+    let folder = root.join("ferrokinesis-0.7.0");
+    once(&folder, "ferrokinesis 0.7.0", || {
+        let install = Command::new("cargo")
+            .args(["install", "--locked", "--quiet", "ferrokinesis@0.7.0", "--root"])
+            .arg(&folder)
+            .env_remove("CARGO_TARGET_DIR")
+            .output();
+        succeeded("cargo install", install).map(drop)
+    })?;
+    Ok(folder.join("bin/ferrokinesis"))
+}
+
 /// The Python interpreter of an environment that has `aws_kinesis_agg`. Needs `python3` with its venv module to install it.
 ///
 /// # Errors
@@ -100,16 +153,25 @@ pub(super) fn kinesis_agg(root: &Path) -> Result<PathBuf, String> {
 
 /// The Python interpreter of an environment that has these packages and no others.
 fn python(root: &Path, name: &str, packages: &[&str]) -> Result<PathBuf, String> {
-    environment(root, name, packages, &["--no-deps"])
+    environment(root, name, "python3", &["--no-deps"], packages)
 }
 
-/// The Python interpreter of an environment that has these packages, installed with these options.
-fn environment(root: &Path, name: &str, packages: &[&str], options: &[&str]) -> Result<PathBuf, String> {
-    require("python3", &["--version"], "Python 3.10 or newer")?;
+/// The interpreter of an environment made by this Python, in which pip has installed these packages.
+fn environment(
+    root: &Path,
+    name: &str,
+    interpreter: &str,
+    options: &[&str],
+    packages: &[&str],
+) -> Result<PathBuf, String> {
+    require(interpreter, &["--version"], "Python 3.10 or newer")?;
     let folder = root.join(name);
     let python = folder.join("bin/python");
     once(&folder, name, || {
-        let venv = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
+        let venv = Command::new(interpreter)
+            .args(["-m", "venv"])
+            .arg(&folder)
+            .output();
         succeeded("python3 -m venv (on Debian: apt-get install python3-venv)", venv)?;
         let pip = Command::new(&python)
             .args(["-m", "pip", "install", "--quiet"])
@@ -132,7 +194,7 @@ pub(super) fn foreign_python(root: &Path, client: &str) -> Result<PathBuf, Strin
     let (_, packages) =
         known.ok_or_else(|| format!("{client} is no client for Python that is known here"))?;
     let first = packages.first().copied().unwrap_or(client).replace("==", "-");
-    environment(root, &format!("foreign-{first}"), packages, &[])
+    environment(root, &format!("foreign-{first}"), "python3", &[], packages)
 }
 
 /// Node.js, beside the packages of clients that are not ours. Needs `node`, and `npm` to install them.

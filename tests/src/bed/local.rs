@@ -28,51 +28,89 @@ pub(super) async fn servers(root: &Path, require_all: bool) -> Result<Servers, V
         return Ok(servers);
     }
     let (plan, servers) = plan(root, require_all)?;
-    let run = Run::create(root).map_err(one)?;
-    say(&format!("starting {}", servers.names()));
-    let keeper = start(run.folder(), &plan).map_err(one)?;
-    if let Err(why) = wait_until_up(&servers, keeper, run.folder()).await {
-        run.abandon();
-        return Err(vec![why]);
-    }
+    let run = run(root, &plan, &servers).await.map_err(|why| vec![why])?;
     run.publish(root, &servers).map_err(one)?;
     Ok(servers)
+}
+
+/// Starts servers by this plan and waits until all of them answer.
+///
+/// # Errors
+///
+/// Which of them does not, with the ends of all logs.
+pub(super) async fn run(root: &Path, plan: &[Value], servers: &Servers) -> Result<Run, String> {
+    let one = |error: std::io::Error| format!("{}: {error}", root.display());
+    let run = Run::create(root).map_err(one)?;
+    say(&format!("starting {}", servers.names()));
+    let keeper = start(run.folder(), plan).map_err(one)?;
+    match wait_until_up(servers, keeper, run.folder()).await {
+        Ok(()) => Ok(run),
+        Err(why) => {
+            run.abandon();
+            Err(why)
+        }
+    }
+}
+
+/// DynamoDB Local on a port of its own: what the keeper is told, and where it answers.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn dynamodb_local(root: &Path) -> Result<(Value, DynamoServer), String> {
+    let folder = install::dynamodb_local(root)?;
+    let port = free_port();
+    let plan = json!({
+        "name": "dynamodb-local", "command": "java", "cwd": folder, "env": {},
+        "args": ["-Xmx512m", "-Djava.library.path=DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar",
+                 "-inMemory", "-sharedDb", "-port", port.to_string()],
+    });
+    let server = DynamoServer {
+        name: "dynamodb-local".to_owned(),
+        endpoint: format!("http://127.0.0.1:{port}"),
+    };
+    Ok((plan, server))
+}
+
+/// kinesis-mock on a port of its own: what the keeper is told, and where it answers.
+///
+/// # Errors
+///
+/// What is missing or failed, for people.
+pub(super) fn kinesis_mock(root: &Path) -> Result<(Value, String), String> {
+    let folder = install::kinesis_mock(root)?;
+    let port = free_port();
+    let plan = json!({
+        "name": "kinesis-mock", "command": "node", "cwd": folder, "args": ["main.js"],
+        "env": {
+            "KINESIS_MOCK_PLAIN_PORT": port.to_string(), "KINESIS_MOCK_TLS_PORT": free_port().to_string(),
+            "SHARD_LIMIT": "500", "LOG_LEVEL": "WARN", "AWS_ACCOUNT_ID": "123456789012",
+        },
+    });
+    Ok((plan, format!("http://127.0.0.1:{port}")))
 }
 
 /// What to start, on which ports. Kinesis is needed; one of the two DynamoDBs is enough unless all are required.
 fn plan(root: &Path, require_all: bool) -> Result<(Vec<Value>, Servers), Vec<String>> {
     let mut missing = Vec::new();
     let mut keep = |outcome: Result<_, String>| outcome.map_err(|why| missing.push(why)).ok();
-    let kinesis = keep(install::kinesis_mock(root));
-    let dynamodb_local = keep(install::dynamodb_local(root));
-    let ministack = keep(install::ministack(root));
+    let kinesis = keep(kinesis_mock(root));
+    let dynamodb_local = dynamodb_local(root).map_err(|why| missing.push(why)).ok();
+    let ministack = install::ministack(root).map_err(|why| missing.push(why)).ok();
 
-    let mut plan = Vec::new();
-    let mut dynamo = Vec::new();
-    let mut add_dynamo = |name: &str, port: u16| {
-        dynamo.push(DynamoServer {
-            name: name.to_owned(),
-            endpoint: format!("http://127.0.0.1:{port}"),
-        });
-    };
-    if let Some(folder) = dynamodb_local {
-        let port = free_port();
-        plan.push(json!({
-            "name": "dynamodb-local", "command": "java", "cwd": folder, "env": {},
-            "args": ["-Xmx512m", "-Djava.library.path=DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar",
-                     "-inMemory", "-sharedDb", "-port", port.to_string()],
-        }));
-        add_dynamo("dynamodb-local", port);
-    }
+    let (mut plan, mut dynamo): (Vec<_>, Vec<_>) = dynamodb_local.into_iter().unzip();
     if let Some(python) = ministack {
         let port = free_port();
         plan.push(json!({
             "name": "ministack", "command": python, "cwd": root, "args": ["-m", "ministack"],
             "env": { "GATEWAY_PORT": port.to_string() },
         }));
-        add_dynamo("ministack", port);
+        dynamo.push(DynamoServer {
+            name: "ministack".to_owned(),
+            endpoint: format!("http://127.0.0.1:{port}"),
+        });
     }
-    let Some(folder) = kinesis else {
+    let Some((kinesis_mock, kinesis)) = kinesis else {
         return Err(missing);
     };
     if dynamo.is_empty() || (require_all && !missing.is_empty()) {
@@ -81,15 +119,7 @@ fn plan(root: &Path, require_all: bool) -> Result<(Vec<Value>, Servers), Vec<Str
     for server in missing {
         say(&format!("LEFT OUT: {server}"));
     }
-    let port = free_port();
-    plan.push(json!({
-        "name": "kinesis-mock", "command": "node", "cwd": folder, "args": ["main.js"],
-        "env": {
-            "KINESIS_MOCK_PLAIN_PORT": port.to_string(), "KINESIS_MOCK_TLS_PORT": free_port().to_string(),
-            "SHARD_LIMIT": "500", "LOG_LEVEL": "WARN", "AWS_ACCOUNT_ID": "123456789012",
-        },
-    }));
-    let kinesis = format!("http://127.0.0.1:{port}");
+    plan.push(kinesis_mock);
     Ok((
         plan,
         Servers {

@@ -7,6 +7,7 @@
 mod docker;
 mod install;
 mod local;
+mod others;
 mod shared;
 mod streams;
 
@@ -20,6 +21,7 @@ use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
 use kcl_core::time::{Clock, TokioClock};
 use tokio::sync::OnceCell;
 
+pub use others::{Server, Started};
 pub use streams::hash_keys;
 
 /// Names the endpoint of a server that somebody else runs.

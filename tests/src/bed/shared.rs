@@ -102,8 +102,13 @@ impl Run {
         let state = json!({ "kind": servers.kind, "kinesis": servers.kinesis, "dynamo": dynamo });
         fs::write(self.folder.join("state.json"), state.to_string())?;
         fs::write(root.join("current"), self.folder.to_string_lossy().as_bytes())?;
-        keep_alive(self.folder.join("lease"));
+        self.keep();
         Ok(())
+    }
+
+    /// Keeps the servers running for as long as this process lives, or until they are [abandoned](Self::abandon).
+    pub(super) fn keep(&self) {
+        keep_alive(self.folder.join("lease"));
     }
 
     /// Takes the lease away, so that whatever runs on it ends now. The logs stay, for whoever looks into the failure.

@@ -9,7 +9,7 @@ use super::memory;
 use super::process::cost;
 use super::table::{Row, Table, seconds};
 use crate::bed::TestBed;
-use crate::fleet::drive::{Fleet, Programs, SOON, Shape};
+use crate::fleet::drive::{Fleet, Programs, ReadMode, SOON, Shape};
 use crate::fleet::leases::leader;
 use crate::fleet::oracle::{Evidence, Lineage, held};
 use crate::wait::eventually;
@@ -21,6 +21,7 @@ const SHAPE: Shape = Shape {
     shards: 4,
     rate: 100,
     failover: FAILOVER,
+    read: ReadMode::Polling,
 };
 const LATENCY_RECORDS: usize = 3000;
 const IDLE_FOR: Duration = Duration::from_secs(60);

@@ -1,6 +1,7 @@
 //! A fleet on a test bed: a stream with a producer, workers as processes, and waiting for what they do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +35,30 @@ impl Programs {
     }
 }
 
+/// How the workers of a fleet read, as `--read` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReadMode {
+    /// By GetRecords.
+    Polling,
+    /// By enhanced fan-out.
+    FanOut,
+}
+
+impl ReadMode {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Polling => "polling",
+            Self::FanOut => "fan-out",
+        }
+    }
+}
+
+impl fmt::Display for ReadMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.flag())
+    }
+}
+
 /// What a fleet is like.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -43,6 +68,8 @@ pub struct Shape {
     pub rate: u32,
     /// The failover time.
     pub failover: Duration,
+    /// How the workers read.
+    pub read: ReadMode,
 }
 
 /// A stream, its producer and its workers. Dropping it kills the processes.
@@ -103,6 +130,8 @@ impl Fleet {
             "trim-horizon",
             "--failover-ms",
             &failover,
+            "--read",
+            self.shape.read.flag(),
         ];
         self.workers
             .push(self.scene.start(&self.programs.worker, &name, &arguments));

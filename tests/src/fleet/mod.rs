@@ -6,3 +6,4 @@ pub mod log;
 pub mod oracle;
 pub mod processes;
 pub mod timing;
+pub mod walk;

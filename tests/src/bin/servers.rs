@@ -1,0 +1,61 @@
+//! Reads through a split and a merge on the Kinesis servers of others, with workers that come, die and leave:
+//! `cargo run -p kcl-tests --bin servers`. Each server is installed into the target folder; one that cannot be is left out, and said.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kcl_tests::bed::Server;
+use kcl_tests::fleet::drive::{Programs, ReadMode};
+use kcl_tests::fleet::walk::walk;
+
+/// Reads through a reshard on the Kinesis servers of others. Exit code 1: a server was left out; 101: a record was not seen.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The servers; all of them by default.
+    servers: Vec<Server>,
+    /// The modes of reading; both by default.
+    #[arg(long)]
+    read: Vec<ReadMode>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let or_all = |given: Vec<_>, all: &[_]| if given.is_empty() { all.to_vec() } else { given };
+    let servers = or_all(
+        arguments.servers,
+        &[
+            Server::KinesisMock,
+            Server::Localstack,
+            Server::Ferrokinesis,
+            Server::Ministack,
+        ],
+    );
+    let modes = match arguments.read {
+        modes if modes.is_empty() => vec![ReadMode::Polling, ReadMode::FanOut],
+        modes => modes,
+    };
+    let programs = Programs::build();
+    let mut left_out = false;
+    for server in servers {
+        match server.start().await {
+            Ok(started) => {
+                for mode in &modes {
+                    println!(
+                        "{server}, {mode}: {}",
+                        walk(started.bed(), &programs, *mode).await
+                    );
+                }
+            }
+            Err(reason) => {
+                eprintln!("LEFT OUT: {server}: {reason}");
+                left_out = true;
+            }
+        }
+    }
+    if left_out {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
