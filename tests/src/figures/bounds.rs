@@ -3,7 +3,7 @@
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::reading::stock::{Body, Stock};
+use super::reading::stock::{Beside, Body, Stock};
 use super::standing::{Idle, Many, idle as idle_worker, many, stalled};
 use super::verdict::Verdicts;
 
@@ -19,16 +19,41 @@ const MEMORY_BUDGET: f64 = 256.0;
 const BESIDE_BUDGET: f64 = 61.0;
 const MANY_SHARDS: u32 = 10_000;
 
-/// Ten MB or nearly, in small records and in the largest that a producer usually writes.
-const STALLED_BODIES: [Body; 2] = [
-    Body {
-        records: 10_000,
-        bytes: 1024,
-    },
-    Body {
-        records: 10,
-        bytes: 1024 * 1024,
-    },
+/// Ten MB or nearly, in small records and in those that a producer usually writes at most; then small ones with the largest that there
+/// are among them, and with aggregates that take many times their size when they are unpacked.
+const STALLED_BODIES: [(Body, Beside, &str); 4] = [
+    (
+        Body {
+            records: 10_000,
+            bytes: 1024,
+        },
+        Beside::Nothing,
+        "",
+    ),
+    (
+        Body {
+            records: 10,
+            bytes: 1024 * 1024,
+        },
+        Beside::Nothing,
+        "",
+    ),
+    (
+        Body {
+            records: 50,
+            bytes: 1024,
+        },
+        Beside::Large,
+        ", each answer with one of 10 MiB",
+    ),
+    (
+        Body {
+            records: 1,
+            bytes: 1024,
+        },
+        Beside::Aggregate,
+        ", then one aggregate of 10 MB",
+    ),
 ];
 
 fn most_threads() -> f64 {
@@ -56,18 +81,19 @@ pub async fn idle(verdicts: &mut Verdicts) {
 pub async fn memory(verdicts: &mut Verdicts) {
     println!("| memory | measured | target |");
     println!("|---|---:|---|");
-    for body in STALLED_BODIES {
-        eprintln!("figures: {STALLED_SHARDS} stalled shards of {body}");
+    for (body, beside, text) in STALLED_BODIES {
+        eprintln!("figures: {STALLED_SHARDS} stalled shards of {body}{text}");
         let stock = Stock {
             shards: STALLED_SHARDS,
             body,
-            answers: 1,
+            answers: if beside == Beside::Large { 4 } else { 1 },
+            beside,
             limits: false,
         };
         let peak = stalled(stock, STALLED_FOR).await.peak_mib;
         let bound = MEMORY_BUDGET + BESIDE_BUDGET;
         println!(
-            "| {STALLED_SHARDS} shards of {} × {} B, code stalled, budget {MEMORY_BUDGET} MiB | {peak:.0} MiB at the peak | ≤ {bound} MiB: {} |",
+            "| {STALLED_SHARDS} shards of {} × {} B{text}, code stalled, budget {MEMORY_BUDGET} MiB | {peak:.0} MiB at the peak | ≤ {bound} MiB: {} |",
             body.records,
             body.bytes,
             verdicts.at_most(peak, bound),

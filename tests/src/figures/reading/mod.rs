@@ -11,7 +11,7 @@ pub mod summary;
 pub mod window;
 
 use clients::{Reading, Way};
-use stock::{Body, Server, Stock};
+use stock::{Beside, Body, Server, Stock};
 use summary::{Pairs, cells};
 use window::{Spent, WARM_UP};
 
@@ -73,6 +73,7 @@ async fn compare(plan: &Plan, body: Body, shards: u32, measured: u32, verdicts: 
         body,
         // Some shards are read faster than others.
         answers: WARM_UP + measured + measured / 2 + 4,
+        beside: Beside::Nothing,
         limits: false,
     };
     eprintln!("figures: {shards} shards of {} answers of {body}", stock.answers);

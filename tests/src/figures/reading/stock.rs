@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
 use bytes::Bytes;
+use kcl_aggregation::Aggregator;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::wire::{WireOptions, WireServer};
 
@@ -66,10 +67,54 @@ pub struct Stock {
     /// How many such answers each shard has.
     #[arg(long, default_value_t = 0)]
     pub answers: u32,
+    /// What comes behind these records, in every answer.
+    #[arg(long, value_enum, default_value_t = Beside::Nothing)]
+    pub beside: Beside,
     /// Throttle as Kinesis does.
     #[arg(long)]
     pub limits: bool,
 }
+
+/// Large records among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Beside {
+    /// No others.
+    Nothing,
+    /// One record of 10 MiB, the most that Kinesis takes.
+    Large,
+    /// One aggregated record of 10 MB, with user records of eight bytes.
+    Aggregate,
+}
+
+impl Beside {
+    /// The name on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Large => "large",
+            Self::Aggregate => "aggregate",
+        }
+    }
+
+    fn payload(self) -> Option<Bytes> {
+        match self {
+            Self::Nothing => None,
+            Self::Large => Some(Bytes::from(vec![7; 10 * 1024 * 1024])),
+            Self::Aggregate => {
+                let mut aggregator = Aggregator::with_limit(usize::MAX);
+                for number in 0..AGGREGATED {
+                    let key = format!("truck-{}", number % 10_000);
+                    let added = aggregator.add(&key, None, &u64::from(number).to_be_bytes());
+                    added.expect("the user record is small");
+                }
+                aggregator.finish().map(|packed| packed.data)
+            }
+        }
+    }
+}
+
+/// So many user records of eight bytes, with their keys, make an aggregate of 10 MB.
+const AGGREGATED: u32 = 670_000;
 
 impl Stock {
     /// A stream without a record, throttled as by Kinesis.
@@ -78,6 +123,7 @@ impl Stock {
             shards,
             body: Body { records: 1, bytes: 1 },
             answers: 0,
+            beside: Beside::Nothing,
             limits: true,
         }
     }
@@ -98,6 +144,7 @@ impl Server {
             shards,
             body,
             answers,
+            beside,
             limits,
         } = stock;
         let mut arguments = vec![
@@ -105,6 +152,7 @@ impl Server {
             format!("--shards={shards}"),
             format!("--body={body}"),
             format!("--answers={answers}"),
+            format!("--beside={}", beside.name()),
         ];
         arguments.extend(limits.then(|| "--limits".to_owned()));
         let mut child = Child::start(arguments);
@@ -135,13 +183,20 @@ fn stocked(stock: Stock) -> MemoryStream {
     let stream = MemoryStream::builder(STREAM).shards(stock.shards).build();
     let payload: Bytes = (0..stock.body.bytes).map(|byte| (byte * 31 + 7) as u8).collect();
     let width = u128::MAX / u128::from(stock.shards);
-    for number in 0..stock.answers * stock.body.records {
-        let key = bytestring::ByteString::from(format!("truck-{:05}", number % 10_000));
+    let beside = stock.beside.payload();
+    let put = |key: &bytestring::ByteString, payload: &Bytes| {
         for shard in 0..stock.shards {
             let hash_key = width * u128::from(shard) + width / 2;
             stream
                 .put_with_hash_key(key.clone(), hash_key, payload.clone())
                 .expect("the stream takes records");
+        }
+    };
+    for number in 0..stock.answers * stock.body.records {
+        let key = bytestring::ByteString::from(format!("truck-{:05}", number % 10_000));
+        put(&key, &payload);
+        if let (Some(beside), 0) = (&beside, (number + 1) % stock.body.records) {
+            put(&key, beside);
         }
     }
     stream
@@ -168,6 +223,7 @@ mod tests {
             shards: 3,
             body: "10x100".parse().unwrap(),
             answers: 2,
+            beside: Beside::Nothing,
             limits: false,
         };
         let stream = stocked(stock);
@@ -178,5 +234,14 @@ mod tests {
         );
         assert_eq!(stock.body.payload(), 1000);
         assert_eq!(stock.body.to_string(), "10x100");
+    }
+
+    #[test]
+    fn aggregates_and_large_records_have_their_size() {
+        let mib = 1024 * 1024;
+        assert_eq!(Beside::Nothing.payload(), None);
+        assert_eq!(Beside::Large.payload().unwrap().len(), 10 * mib);
+        let aggregate = Beside::Aggregate.payload().unwrap().len();
+        assert!((9_500_000..=10 * mib).contains(&aggregate), "{aggregate}");
     }
 }
