@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_kinesis::config::retry::RetryConfig;
@@ -19,17 +19,19 @@ use aws_sdk_kinesis::types::{
 };
 use aws_sdk_kinesis::{Client, Config};
 use bytes::Bytes;
+use kcl_aws::{Arn, Attempt, Caller, ConsumerArn, InvalidArn, Late, StreamArn, Unsent};
 use kcl_core::model::ShardId;
-use kcl_core::source::{Arrival, FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
+use kcl_core::source::{
+    Arrival, FetchLimit, ShardFilter, SourceError, SourceErrorKind, StartPosition, StreamDescription,
+};
 use kcl_core::task::PerRuntime;
 use kcl_core::time::{Clock, ClockExt as _, Timestamp};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::body::{Body, Pieces};
 use crate::cbor::{self, KinesisCbor, NOT_CBOR};
-use crate::convert::Answer;
-use crate::date::AnswerDate;
-use crate::errors::{Failure, Request, SERIALIZATION, UNKNOWN_OPERATION};
+use crate::convert::{self, Answer};
+use crate::errors::{Failure, Request, Resource, SERIALIZATION, UNKNOWN_OPERATION};
 use crate::json;
 use crate::pace::{PollingSettings, RecordFormat};
 
@@ -38,45 +40,54 @@ pub(crate) const MAX_RECORDS: u32 = 10_000;
 
 /// Longer than any call may take.
 const NEVER: Duration = Duration::from_secs(3600);
+/// How many pages of consumers are read at most.
+const MOST_PAGES: usize = 20;
 
 /// How requests name the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Target {
     Name(String),
-    Arn { arn: String, name: String },
+    Arn(StreamArn),
+    /// What was given is no name, and not the ARN of a stream.
+    Wrong {
+        given: String,
+        problem: InvalidArn,
+    },
 }
 
 impl Target {
     /// Anything that begins like an ARN is one; a stream's name cannot hold a colon.
     fn new(name_or_arn: String) -> Self {
-        if !name_or_arn.starts_with("arn:") {
+        if !Arn::is_meant(&name_or_arn) {
             return Self::Name(name_or_arn);
         }
-        let name = name_or_arn.rsplit_once('/').map_or("", |(_, name)| name);
-        let name = if name.is_empty() { &name_or_arn } else { name }.to_owned();
-        Self::Arn {
-            arn: name_or_arn,
-            name,
+        match name_or_arn.parse() {
+            Ok(arn) => Self::Arn(arn),
+            Err(problem) => Self::Wrong {
+                given: name_or_arn,
+                problem,
+            },
         }
     }
 
     fn bare_name(&self) -> &str {
         match self {
-            Self::Name(name) | Self::Arn { name, .. } => name,
+            Self::Name(name) | Self::Wrong { given: name, .. } => name,
+            Self::Arn(arn) => arn.name(),
         }
     }
 
     fn name(&self) -> Option<String> {
         match self {
             Self::Name(name) => Some(name.clone()),
-            Self::Arn { .. } => None,
+            Self::Arn(_) | Self::Wrong { .. } => None,
         }
     }
 
     fn arn(&self) -> Option<String> {
         match self {
-            Self::Name(_) => None,
-            Self::Arn { arn, .. } => Some(arn.clone()),
+            Self::Name(_) | Self::Wrong { .. } => None,
+            Self::Arn(arn) => Some(arn.as_str().to_owned()),
         }
     }
 }
@@ -103,7 +114,12 @@ pub(crate) struct Calls {
     /// The calls for records that may be under way at once, as a rule.
     turns: Arc<Semaphore>,
     target: Target,
-    region: String,
+    /// The stream's ARN, once the service told it.
+    told: Arc<OnceLock<StreamArn>>,
+    /// What the service told last of the stream.
+    description: Arc<Mutex<StreamDescription>>,
+    region: Option<String>,
+    caller: Caller,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) polling: PollingSettings,
 }
@@ -133,10 +149,12 @@ impl Calls {
     /// A retry inside the SDK would hide throttles from the pace, and read a shard faster than the pace says. The environment can
     /// neither bring the retries back nor stretch the deadline.
     pub(crate) fn new(sdk: &Client, name_or_arn: String, clock: Arc<dyn Clock>) -> Self {
+        let caller = Caller::default();
         let config = sdk.config().to_builder();
         let config = config
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
+            .identity_cache(caller.credentials.clone())
             .build();
         let region = config.region();
         let base = config.clone();
@@ -152,7 +170,10 @@ impl Calls {
             }
         };
         Self {
-            region: region.map_or_else(|| "no region".to_owned(), ToString::to_string),
+            region: region.map(ToString::to_string),
+            caller,
+            told: Arc::default(),
+            description: Arc::default(),
             clients: Arc::new(PerRuntime::new(clients)),
             config,
             only_json: Arc::default(),
@@ -182,7 +203,75 @@ impl Calls {
 
     pub(crate) fn address(&self) -> &str {
         match &self.target {
-            Target::Name(address) | Target::Arn { arn: address, .. } => address,
+            Target::Name(address) | Target::Wrong { given: address, .. } => address,
+            Target::Arn(arn) => arn.as_str(),
+        }
+    }
+
+    /// Checks what was configured, as far as that needs no answer of the service.
+    ///
+    /// # Errors
+    ///
+    /// Without a region, and if the ARN is none of a stream or names another region than the client has.
+    pub(crate) fn check(&self) -> Result<(), SourceError> {
+        let invalid =
+            |problem: &dyn fmt::Display| SourceError::new(SourceErrorKind::Invalid, problem.to_string());
+        if let Target::Wrong { problem, .. } = &self.target {
+            return Err(invalid(problem));
+        }
+        if self.region.is_none() {
+            let message = format!(
+                "the stream {} cannot be read: there is no region; {}",
+                self.stream_name(),
+                Unsent::NoRegion.advice()
+            );
+            return Err(SourceError::new(SourceErrorKind::Denied, message));
+        }
+        match &self.target {
+            Target::Arn(arn) => arn
+                .check_region(self.region.as_deref())
+                .map_err(|problem| invalid(&problem)),
+            Target::Name(_) | Target::Wrong { .. } => Ok(()),
+        }
+    }
+
+    /// Checks that a consumer is one of this stream: by the ARN, where it is known, or else by the name.
+    pub(crate) fn check_consumer(&self, consumer: &ConsumerArn) -> Result<(), SourceError> {
+        let is_ours = match self.arn() {
+            Some(arn) => consumer.stream() == arn,
+            None => consumer.stream().name() == self.stream_name(),
+        };
+        if is_ours {
+            return Ok(());
+        }
+        let ours = self.arn().map_or(self.stream_name(), |arn| arn.as_str());
+        let message = format!(
+            "{} is a consumer of the stream {}, and the stream to read is {ours}: its records would be taken for those of another stream; give the ARN of a consumer of {ours}",
+            consumer.as_str(),
+            consumer.stream().as_str(),
+        );
+        Err(SourceError::new(SourceErrorKind::Invalid, message))
+    }
+
+    /// What the service told last of the stream, if it was asked.
+    pub(crate) fn description(&self) -> StreamDescription {
+        self.lock_description().clone()
+    }
+
+    /// How many consumers the stream had when it was last asked.
+    pub(crate) fn described_consumers(&self) -> Option<usize> {
+        usize::try_from(self.lock_description().consumers?).ok()
+    }
+
+    fn lock_description(&self) -> MutexGuard<'_, StreamDescription> {
+        self.description.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ARN of the stream, if it was given or told.
+    fn arn(&self) -> Option<&StreamArn> {
+        match &self.target {
+            Target::Arn(arn) => Some(arn),
+            Target::Name(_) | Target::Wrong { .. } => self.told.get(),
         }
     }
 
@@ -191,30 +280,48 @@ impl Calls {
             action,
             stream: self.stream_name(),
             shard: shard.map(ShardId::as_str),
-            region: &self.region,
+            region: self.region.as_deref(),
+            resource: Resource::Stream(self.arn().map(|arn| arn.as_str())),
         }
     }
 
     /// Waits for the answer, as long as the deadline allows.
-    async fn answer<T, E>(
+    async fn answer<T, E, F>(
         &self,
         request: Request<'_>,
-        call: impl Future<Output = Result<T, SdkError<E>>> + Send,
+        call: impl FnMut(Attempt) -> F,
     ) -> Result<T, Failure>
     where
         T: Send,
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E>>> + Send,
     {
         let deadline = self.polling.request_deadline;
-        match self.clock.timeout(deadline, Box::pin(call)).await {
+        match self.caller.call(self.clock.as_ref(), deadline, call).await {
             Ok(answer) => answer.map_err(|error| request.failed(error)),
-            Err(_) => Err(request.no_answer(deadline)),
+            Err(late) => Err(request.late(late, deadline)),
         }
     }
 
-    /// The service's time of an answer, or this host's where the answer has none.
-    fn time_of(&self, date: &AnswerDate) -> Timestamp {
-        date.get().unwrap_or_else(|| self.clock.wall())
+    /// Waits for the answer, and returns it with the service's time, or this host's where the answer has none.
+    async fn dated_answer<T, E, F>(
+        &self,
+        request: Request<'_>,
+        mut call: impl FnMut(Attempt) -> F,
+    ) -> Result<(T, Timestamp), Failure>
+    where
+        T: Send,
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E>>> + Send,
+    {
+        let mut last = Attempt::default();
+        let answer = self
+            .answer(request, |attempt| {
+                last = attempt.clone();
+                call(attempt)
+            })
+            .await?;
+        Ok((answer, last.date().unwrap_or_else(|| self.clock.wall())))
     }
 
     pub(crate) async fn describe(&self) -> Result<StreamDescriptionSummary, Failure> {
@@ -224,10 +331,23 @@ impl Calls {
             .describe_stream_summary()
             .set_stream_name(self.target.name())
             .set_stream_arn(self.target.arn());
-        let described = self.answer(request, call.send()).await?;
-        described
+        let described = self
+            .answer(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?;
+        let summary = described
             .stream_description_summary
-            .ok_or_else(|| request.incomplete("summary"))
+            .ok_or_else(|| request.incomplete("summary"))?;
+        if summary.stream_name != self.stream_name() {
+            return Err(request.of_another(&summary.stream_name));
+        }
+        if let Ok(arn) = summary.stream_arn.parse() {
+            // A stream that is made again has the ARN of the one before.
+            let _ = self.told.set(arn);
+        }
+        *self.lock_description() = convert::description(&summary);
+        Ok(summary)
     }
 
     /// One page of shards, with the service's time. A token stands for the stream and the filter: with it they may not be sent.
@@ -245,10 +365,10 @@ impl Calls {
                 .set_stream_arn(self.target.arn())
                 .set_shard_filter(sdk_filter(filter)),
         };
-        let date = AnswerDate::default();
-        let call = call.customize().interceptor(date.clone());
-        let listed = self.answer(request, call.send()).await?;
-        Ok((listed, self.time_of(&date)))
+        self.dated_answer(request, |attempt| {
+            call.clone().customize().interceptor(attempt).send()
+        })
+        .await
     }
 
     /// An iterator, with the service's time when it was made.
@@ -277,13 +397,15 @@ impl Calls {
                 .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
                 .starting_sequence_number(number.as_str()),
         };
-        let date = AnswerDate::default();
-        let call = call.customize().interceptor(date.clone());
-        let made = self.answer(request, call.send()).await?;
+        let (made, time) = self
+            .dated_answer(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?;
         let iterator = made
             .shard_iterator
             .ok_or_else(|| request.incomplete("iterator"))?;
-        Ok((iterator, self.time_of(&date)))
+        Ok((iterator, time))
     }
 
     /// Reads records: in CBOR, and in JSON if that is wished or the server speaks nothing else.
@@ -323,9 +445,11 @@ impl Calls {
             .shard_iterator(read.iterator)
             .set_stream_arn(self.target.arn())
             .limit(read.most);
-        let body = Body::cbor();
-        let call = call.customize().interceptor(body.clone());
-        let body = self.body(read, call.send(), &body).await?;
+        let call = |attempt, body| {
+            let call = call.clone().customize().interceptor(attempt);
+            call.interceptor(body).send()
+        };
+        let body = self.body(read, call, Body::cbor).await?;
         let body = body.ok_or_else(|| read.request.not_cbor())?;
         cbor::decode(&body).map_err(|error| Failure { code: None, error })
     }
@@ -337,9 +461,11 @@ impl Calls {
             .shard_iterator(read.iterator)
             .set_stream_arn(self.target.arn())
             .limit(read.most);
-        let body = Body::json();
-        let call = call.customize().interceptor(body.clone());
-        let body = self.body(read, call.send(), &body).await?;
+        let call = |attempt, body| {
+            let call = call.clone().customize().interceptor(attempt);
+            call.interceptor(body).send()
+        };
+        let body = self.body(read, call, Body::json).await?;
         let body = body.ok_or_else(|| read.request.incomplete("body in JSON"))?;
         json::decode(&body).map_err(|error| Failure { code: None, error })
     }
@@ -347,19 +473,25 @@ impl Calls {
     /// Waits for the answer and its body: for the answer as long as the deadline allows, and then as long for each piece of the body.
     ///
     /// The body is read once there is room for it. What a body takes on a slow connection says nothing about whether the service lives.
-    async fn body<T, E>(
+    async fn body<T, E, F>(
         &self,
         read: Reading<'_>,
-        call: impl Future<Output = Result<T, SdkError<E>>> + Send,
-        body: &Body,
+        mut call: impl FnMut(Attempt, Body) -> F,
+        empty: impl Fn() -> Body,
     ) -> Result<Option<Bytes>, Failure>
     where
         T: Send,
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E>>> + Send,
     {
         let request = read.request;
         let mut turn = self.turn().await;
-        self.answer(request, call).await?;
+        let mut body = empty();
+        self.answer(request, |attempt| {
+            body = empty();
+            call(attempt, body.clone())
+        })
+        .await?;
         let Some(mut body) = body.take() else {
             return Ok(None);
         };
@@ -423,17 +555,25 @@ pub(crate) struct Registered {
 impl Calls {
     /// The ARN of the stream: the one that was given, or the one that the service tells.
     pub(crate) async fn stream_arn(&self) -> Result<String, Failure> {
-        match self.target.arn() {
-            Some(arn) => Ok(arn),
+        match self.arn() {
+            Some(arn) => Ok(arn.as_str().to_owned()),
             None => Ok(self.describe().await?.stream_arn),
         }
     }
 
     pub(crate) async fn describe_consumer(&self, stream: &str, name: &str) -> Result<Registered, Failure> {
-        let request = self.request("kinesis:DescribeStreamConsumer", None);
+        let consumer = format!("{stream}/consumer/{name}:*");
+        let request = Request {
+            resource: Resource::Consumer(&consumer),
+            ..self.request("kinesis:DescribeStreamConsumer", None)
+        };
         let call = self.sdk().describe_stream_consumer();
         let call = call.stream_arn(stream).consumer_name(name);
-        let described = self.answer(request, call.send()).await?;
+        let described = self
+            .answer(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?;
         let consumer = described
             .consumer_description
             .ok_or_else(|| request.incomplete("consumer"))?;
@@ -447,7 +587,11 @@ impl Calls {
         let request = self.request("kinesis:RegisterStreamConsumer", None);
         let call = self.sdk().register_stream_consumer();
         let call = call.stream_arn(stream).consumer_name(name);
-        let registered = self.answer(request, call.send()).await?;
+        let registered = self
+            .answer(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?;
         let consumer = registered
             .consumer
             .ok_or_else(|| request.incomplete("consumer"))?;
@@ -457,16 +601,50 @@ impl Calls {
         })
     }
 
+    /// The names of the consumers that the stream has.
+    pub(crate) async fn consumers(&self, stream: &str) -> Result<Vec<String>, Failure> {
+        let request = self.request("kinesis:ListStreamConsumers", None);
+        let mut names = Vec::new();
+        let mut next = None;
+        // A stream has at most fifty consumers, and a page a hundred.
+        for _ in 0..MOST_PAGES {
+            let call = self.sdk().list_stream_consumers();
+            let call = call.stream_arn(stream).set_next_token(next);
+            let page = self
+                .answer(request, |attempt| {
+                    call.clone().customize().interceptor(attempt).send()
+                })
+                .await?;
+            let consumers = page.consumers.into_iter().flatten();
+            names.extend(consumers.map(|consumer| consumer.consumer_name));
+            next = page.next_token;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(names)
+    }
+
     pub(crate) async fn deregister_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {
-        let request = self.request("kinesis:DeregisterStreamConsumer", None);
+        let consumer = format!("{stream}/consumer/{name}:*");
+        let request = Request {
+            resource: Resource::Consumer(&consumer),
+            ..self.request("kinesis:DeregisterStreamConsumer", None)
+        };
         let call = self.sdk().deregister_stream_consumer();
         let call = call.stream_arn(stream).consumer_name(name);
-        self.answer(request, call.send()).await?;
+        self.answer(request, |attempt| {
+            call.clone().customize().interceptor(attempt).send()
+        })
+        .await?;
         Ok(())
     }
 
     pub(crate) fn subscription_request<'a>(&'a self, shard: &'a ShardId) -> Request<'a> {
-        self.request("kinesis:SubscribeToShard", Some(shard))
+        Request {
+            resource: Resource::Consumer("the consumer"),
+            ..self.request("kinesis:SubscribeToShard", Some(shard))
+        }
     }
 
     /// Subscribes with a client of its own. Returns what the subscription brings, and the service's time.
@@ -477,7 +655,10 @@ impl Calls {
         shard: &ShardId,
         start: &StartPosition,
     ) -> Result<(Events, Timestamp), Failure> {
-        let request = self.subscription_request(shard);
+        let request = Request {
+            resource: Resource::Consumer(consumer),
+            ..self.subscription_request(shard)
+        };
         let at = |kind| StartingPosition::builder().r#type(kind);
         let position = match start {
             StartPosition::TrimHorizon => at(ShardIteratorType::TrimHorizon),
@@ -497,10 +678,12 @@ impl Calls {
             .consumer_arn(consumer)
             .shard_id(shard.as_str())
             .set_starting_position(position.build().ok());
-        let date = AnswerDate::default();
-        let call = call.customize().interceptor(date.clone());
-        let subscribed = self.answer(request, call.send()).await?;
-        Ok((subscribed.event_stream, self.time_of(&date)))
+        let (subscribed, time) = self
+            .dated_answer(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?;
+        Ok((subscribed.event_stream, time))
     }
 }
 
@@ -542,7 +725,11 @@ mod tests {
             (target.name(), target.arn(), target.bare_name()),
             (Some("orders".to_owned()), None, "orders")
         );
-        assert_eq!(Target::new("arn:odd".to_owned()).bare_name(), "arn:odd");
+        let wrong = Target::new("arn:odd".to_owned());
+        assert_eq!(
+            (wrong.name(), wrong.arn(), wrong.bare_name()),
+            (None, None, "arn:odd")
+        );
     }
 
     #[test]

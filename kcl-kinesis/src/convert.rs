@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use aws_sdk_kinesis::types;
+use aws_sdk_kinesis::types::{self, RecordDistributionStrategy, StreamMode};
 use bytes::Bytes;
 use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity};
-use kcl_core::source::{ChildShard, Shard, SourceError, SourceErrorKind};
+use kcl_core::source::{
+    CapacityMode, ChildShard, RecordPlacement, Shard, SourceError, SourceErrorKind, StreamDescription,
+};
 use kcl_core::time::Timestamp;
 
 type Result<T> = std::result::Result<T, SourceError>;
@@ -120,6 +122,38 @@ pub(crate) fn identity(summary: types::StreamDescriptionSummary) -> Result<Strea
         arn: summary.stream_arn,
         created: Timestamp::from_millis(created),
     })
+}
+
+/// What the summary says beside the identity. It counts no queues: the SDK has no field for them.
+pub(crate) fn description(summary: &types::StreamDescriptionSummary) -> StreamDescription {
+    let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok());
+    let mode = summary
+        .stream_mode_details
+        .as_ref()
+        .map(|details| &details.stream_mode);
+    let capacity = match mode {
+        Some(StreamMode::OnDemand) => Some(CapacityMode::OnDemand),
+        Some(StreamMode::Provisioned) => Some(CapacityMode::Provisioned),
+        Some(_) | None => None,
+    };
+    let placement = match summary.record_distribution_strategy {
+        Some(RecordDistributionStrategy::Auto) => Some(RecordPlacement::ByService),
+        Some(RecordDistributionStrategy::UserPartitionKey) => Some(RecordPlacement::ByPartitionKey),
+        // The service says it of on-demand streams alone.
+        None if capacity == Some(CapacityMode::Provisioned) => Some(RecordPlacement::ByPartitionKey),
+        Some(_) | None => None,
+    };
+    let mut description = StreamDescription::default();
+    description.capacity = capacity;
+    description.retention = count(Some(summary.retention_period_hours))
+        .filter(|hours| *hours > 0)
+        .map(|hours| Duration::from_secs(u64::from(hours) * 3600));
+    description.largest_record = count(summary.max_record_size_in_kib).map(|kib| u64::from(kib) * 1024);
+    description.placement = placement;
+    description.open_shards = count(Some(summary.open_shard_count));
+    description.consumers = count(summary.consumer_count);
+    description.channels = count(summary.channel_count);
+    description
 }
 
 fn shard_id(id: &str) -> Result<ShardId> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::event_stream::RawMessage;
+use kcl_aws::{Code, Late, Unsent, partition_of, quotable, story};
 use kcl_core::source::{SourceError, SourceErrorKind};
 
 use crate::cbor::NOT_CBOR;
@@ -14,6 +15,8 @@ use SourceErrorKind::{Denied, Invalid, NotFound, Throttled, Unavailable};
 
 /// The iterator is older than five minutes.
 pub(crate) const EXPIRED_ITERATOR: &str = "ExpiredIteratorException";
+/// Too many requests, or no room for one consumer more.
+pub(crate) const LIMIT_EXCEEDED: &str = "LimitExceededException";
 /// The request makes no sense to the service.
 pub(crate) const INVALID_ARGUMENT: &str = "InvalidArgumentException";
 /// The stream, the shard or the consumer is not there.
@@ -27,16 +30,11 @@ pub(crate) const SERIALIZATION: &str = "SerializationException";
 /// The server does not know the operation, or not in this form.
 pub(crate) const UNKNOWN_OPERATION: &str = "UnknownOperationException";
 
-/// The error codes of Kinesis and of what stands in front of it: what each means, and what to do where the code alone does not say.
+/// The error codes of Kinesis itself: what each means, and what to do where the code alone does not say.
 ///
-/// From the error sections of the Kinesis Data Streams API reference and its "Common Errors".
+/// From the error sections of the Kinesis Data Streams API reference. What every service answers with is in [`Code`].
 const CODES: &[(&str, SourceErrorKind, &str)] = &[
-    ("ProvisionedThroughputExceededException", Throttled, ""),
-    ("LimitExceededException", Throttled, ""),
     ("KMSThrottlingException", Throttled, ""),
-    ("ThrottlingException", Throttled, ""),
-    ("Throttling", Throttled, ""),
-    ("RequestLimitExceeded", Throttled, ""),
     (EXPIRED_ITERATOR, Unavailable, ""),
     (
         "ExpiredNextTokenException",
@@ -46,17 +44,9 @@ const CODES: &[(&str, SourceErrorKind, &str)] = &[
     (
         RESOURCE_IN_USE,
         Unavailable,
-        "it is being created or deleted, or somebody else has just subscribed to the shard as the same consumer",
+        "it is being created or deleted, or the shard has just got another subscription of the same consumer",
     ),
-    ("InternalFailureException", Unavailable, ""),
-    ("InternalFailure", Unavailable, ""),
-    ("InternalServerError", Unavailable, ""),
-    ("ServiceUnavailable", Unavailable, ""),
-    ("ServiceUnavailableException", Unavailable, ""),
     (RESOURCE_NOT_FOUND, NotFound, NO_STREAM),
-    ("AccessDeniedException", Denied, GRANT),
-    ("AccessDenied", Denied, GRANT),
-    ("NotAuthorized", Denied, GRANT),
     (
         "KMSAccessDeniedException",
         Denied,
@@ -74,48 +64,64 @@ const CODES: &[(&str, SourceErrorKind, &str)] = &[
         "the KMS key of the stream is gone; restore it or change the encryption",
     ),
     ("KMSOptInRequired", Denied, "activate KMS for the account"),
-    (
-        "OptInRequired",
-        Denied,
-        "activate Kinesis, or this region, for the account",
-    ),
-    ("UnrecognizedClientException", Denied, CREDENTIALS),
-    ("InvalidClientTokenId", Denied, CREDENTIALS),
-    ("MissingAuthenticationToken", Denied, CREDENTIALS),
-    ("MissingAuthenticationTokenException", Denied, CREDENTIALS),
-    ("ExpiredToken", Denied, "renew the credentials"),
-    ("ExpiredTokenException", Denied, "renew the credentials"),
-    ("InvalidSignatureException", Denied, SIGNATURE),
-    ("SignatureDoesNotMatch", Denied, SIGNATURE),
-    ("IncompleteSignature", Denied, SIGNATURE),
-    ("IncompleteSignatureException", Denied, SIGNATURE),
-    ("RequestExpired", Denied, SIGNATURE),
     (INVALID_ARGUMENT, Invalid, ""),
-    ("ValidationException", Invalid, ""),
-    (SERIALIZATION, Invalid, ""),
+    (
+        "DryRunOperationException",
+        Invalid,
+        "the request was a dry run and would have succeeded; something between this worker and Kinesis made it one",
+    ),
     (UNKNOWN_OPERATION, Invalid, "is this the endpoint of Kinesis?"),
 ];
 
 const NO_STREAM: &str = "create it, or correct the name, the region or the account of the credentials";
 /// Of the actions that name a consumer instead of a stream.
 const NO_CONSUMER: &str = "register the consumer, or correct its name or ARN; or the shard is gone";
-const GRANT: &str = "grant the action on the stream to the role of this worker";
-const CREDENTIALS: &str = "check the access key and the session token";
-const SIGNATURE: &str = "check the secret access key and this host's clock";
 
-/// The actions for which what is not there is most likely the consumer.
-const CONSUMER_ACTIONS: [&str; 2] = ["kinesis:SubscribeToShard", "kinesis:DescribeStreamConsumer"];
+/// What an error code means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Meaning {
+    pub(crate) kind: SourceErrorKind,
+    pub(crate) advice: &'static str,
+    /// A permission is what is missing.
+    not_granted: bool,
+}
 
-/// The meaning of an error code that came with this HTTP status, and what to do. A code that is not listed is judged by the status.
-pub(crate) fn meaning(code: Option<&str>, status: u16) -> (SourceErrorKind, &'static str) {
-    if let Some((_, kind, advice)) = CODES.iter().find(|(listed, ..)| Some(*listed) == code) {
-        return (*kind, advice);
+impl Meaning {
+    const fn new(kind: SourceErrorKind, advice: &'static str) -> Self {
+        Self {
+            kind,
+            advice,
+            not_granted: false,
+        }
     }
-    match status {
-        429 => (Throttled, ""),
-        401 | 403 => (Denied, GRANT),
-        400..=499 => (Invalid, ""),
-        _ => (Unavailable, ""),
+
+    const NOT_GRANTED: Self = Self {
+        kind: Denied,
+        advice: "",
+        not_granted: true,
+    };
+}
+
+/// The meaning of an error code that came with this HTTP status. A code that is not listed is judged by the status.
+pub(crate) fn meaning(code: Option<&str>, status: u16) -> Meaning {
+    if let Some((_, kind, advice)) = CODES.iter().find(|(listed, ..)| Some(*listed) == code) {
+        return Meaning::new(*kind, advice);
+    }
+    let known = Code::of(code);
+    let advice = known.map_or("", Code::advice);
+    match known {
+        Some(Code::Throttled) => Meaning::new(Throttled, advice),
+        // Credentials that are too old heal by themselves where their source renews them.
+        Some(Code::Unavailable | Code::Expired) => Meaning::new(Unavailable, advice),
+        Some(Code::NotGranted) => Meaning::NOT_GRANTED,
+        Some(Code::Credentials | Code::Signature | Code::NotActivated) => Meaning::new(Denied, advice),
+        Some(Code::Invalid) => Meaning::new(Invalid, advice),
+        Some(_) | None => match status {
+            429 => Meaning::new(Throttled, ""),
+            401 | 403 => Meaning::NOT_GRANTED,
+            400..=499 => Meaning::new(Invalid, ""),
+            _ => Meaning::new(Unavailable, ""),
+        },
     }
 }
 
@@ -127,7 +133,18 @@ pub(crate) struct Request<'a> {
     /// The stream as the application configured it.
     pub(crate) stream: &'a str,
     pub(crate) shard: Option<&'a str>,
-    pub(crate) region: &'a str,
+    pub(crate) region: Option<&'a str>,
+    /// The resource as IAM policies name it.
+    pub(crate) resource: Resource<'a>,
+}
+
+/// What an action is granted on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Resource<'a> {
+    /// The stream, by its ARN if that is known.
+    Stream(Option<&'a str>),
+    /// The consumer with this ARN.
+    Consumer(&'a str),
 }
 
 impl fmt::Display for Request<'_> {
@@ -136,7 +153,8 @@ impl fmt::Display for Request<'_> {
         if let Some(shard) = self.shard {
             write!(f, "{shard} of ")?;
         }
-        write!(f, "the stream {} in {}", self.stream, self.region)
+        let region = self.region.unwrap_or("no region");
+        write!(f, "the stream {} in {region}", self.stream)
     }
 }
 
@@ -160,9 +178,29 @@ impl From<Failure> for SourceError {
 }
 
 impl Request<'_> {
+    /// What to grant.
+    fn grant(&self) -> String {
+        let resource = match self.resource {
+            Resource::Stream(Some(arn)) | Resource::Consumer(arn) => arn.to_owned(),
+            Resource::Stream(None) => {
+                let region = self.region.unwrap_or("*");
+                let partition = partition_of(region);
+                format!("arn:{partition}:kinesis:{region}:*:stream/{}", self.stream)
+            }
+        };
+        format!("grant {} on {resource} to the role of this worker", self.action)
+    }
+
     /// Nothing came back in time.
-    pub(crate) fn no_answer(&self, limit: Duration) -> Failure {
-        let message = format!("{self}: no answer within {limit:?}; is the endpoint reachable?");
+    pub(crate) fn late(&self, late: Late, limit: Duration) -> Failure {
+        let message = match late {
+            Late::Unsent => {
+                format!("{self}: the request was not sent: the credentials did not come within {limit:?}")
+            }
+            Late::Unanswered => {
+                format!("{self}: no answer within {limit:?}; is the endpoint reachable?")
+            }
+        };
         Failure {
             code: Some(TOO_SLOW.to_owned()),
             error: SourceError::new(Unavailable, message),
@@ -171,7 +209,7 @@ impl Request<'_> {
 
     /// The answer began and did not end.
     pub(crate) fn cut_off(&self, error: impl StdError) -> Failure {
-        let message = format!("{self}: the answer was cut off: {}", whole_story(&error));
+        let message = format!("{self}: the answer was cut off: {}", story(&error));
         Failure {
             code: None,
             error: SourceError::new(Unavailable, message),
@@ -195,6 +233,17 @@ impl Request<'_> {
         Failure {
             code: None,
             error: SourceError::new(Invalid, format!("{self}: the answer has no {what}")),
+        }
+    }
+
+    /// The service answered for a stream that was not asked for.
+    pub(crate) fn of_another(&self, name: &str) -> Failure {
+        Failure {
+            code: None,
+            error: SourceError::new(
+                Invalid,
+                format!("{self}: the answer is about the stream {name:?}"),
+            ),
         }
     }
 
@@ -232,7 +281,7 @@ impl Request<'_> {
                 },
             };
         }
-        self.lost(format!("{self}: the subscription broke: {}", whole_story(&error)))
+        self.lost(format!("{self}: the subscription broke: {}", story(&error)))
     }
 
     fn lost(&self, message: String) -> Failure {
@@ -251,10 +300,11 @@ impl Request<'_> {
             // The causes would only repeat what is said here.
             return self.service_error(context.err(), context.raw().status().as_u16());
         }
-        let story = whole_story(&error);
-        let (kind, advice) = match (&error, Obstacle::of(&story)) {
+        let story = story(&error);
+        let (kind, advice) = match (&error, Unsent::of(&story)) {
             (SdkError::TimeoutError(_) | SdkError::ResponseError(_), _) => UNREACHABLE,
-            (_, Some(obstacle)) => obstacle.meaning(),
+            (_, Some(unsent)) if unsent.may_heal() => (Unavailable, unsent.advice()),
+            (_, Some(unsent)) => (Denied, unsent.advice()),
             (SdkError::ConstructionFailure(_), None) => UNSENDABLE,
             (SdkError::DispatchFailure(failure), None) if failure.is_user() => UNSENDABLE,
             (_, None) => UNREACHABLE,
@@ -266,80 +316,31 @@ impl Request<'_> {
     }
 
     fn service_error(&self, error: &impl ProvideErrorMetadata, status: u16) -> Failure {
-        let (kind, advice) = match meaning(error.code(), status) {
-            (NotFound, _) if CONSUMER_ACTIONS.contains(&self.action) => (NotFound, NO_CONSUMER),
-            meaning => meaning,
-        };
+        let meaning = meaning(error.code(), status);
         let mut message = match error.code() {
             Some(code) => format!("{self}: {code}"),
             None => format!("{self}: HTTP status {status}"),
         };
-        // The service explains a wrong signature by quoting the request, with the session token in its headers.
-        if let Some(said) = error.message().filter(|_| advice != SIGNATURE) {
+        if let Some(said) = quotable(error.code(), error.message()) {
             message = format!("{message} ({said})");
         }
+        let advice = match (meaning.kind, self.resource) {
+            _ if meaning.not_granted => self.grant(),
+            (NotFound, Resource::Consumer(_)) => NO_CONSUMER.to_owned(),
+            _ => meaning.advice.to_owned(),
+        };
         if !advice.is_empty() {
             message = format!("{message}; {advice}");
         }
         Failure {
             code: error.code().map(str::to_owned),
-            error: SourceError::new(kind, message),
+            error: SourceError::new(meaning.kind, message),
         }
     }
 }
 
-type Meaning = (SourceErrorKind, &'static str);
-const UNREACHABLE: Meaning = (Unavailable, "is the endpoint reachable?");
-const UNSENDABLE: Meaning = (Invalid, "the request could not be built");
-
-/// What keeps the SDK from sending, told from its words: it has no types for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Obstacle {
-    NoCredentials,
-    CredentialsFailed,
-    NoRegion,
-}
-
-impl Obstacle {
-    fn of(story: &str) -> Option<Self> {
-        let says = |words: &str| story.contains(words);
-        if says("no identity resolver") || says("credential provider was not enabled") {
-            Some(Self::NoCredentials)
-        } else if says("credential") || says("identity resolver") {
-            Some(Self::CredentialsFailed)
-        } else {
-            says("Missing Region").then_some(Self::NoRegion)
-        }
-    }
-
-    fn meaning(self) -> Meaning {
-        match self {
-            Self::NoCredentials => (
-                Denied,
-                "give the SDK credentials: a profile, a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            ),
-            Self::NoRegion => (
-                Denied,
-                "give the SDK a region: AWS_REGION, a profile, or SdkConfig",
-            ),
-            Self::CredentialsFailed => (Unavailable, "the source of the credentials does not answer"),
-        }
-    }
-}
-
-/// The error with all its causes, each said once.
-fn whole_story(error: &dyn StdError) -> String {
-    let mut story = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let text = next.to_string();
-        if !story.contains(&text) {
-            story = format!("{story}: {text}");
-        }
-        cause = next.source();
-    }
-    story
-}
+const UNREACHABLE: (SourceErrorKind, &str) = (Unavailable, "is the endpoint reachable?");
+const UNSENDABLE: (SourceErrorKind, &str) = (Invalid, "the request could not be built");
 
 #[cfg(test)]
 mod tests {
@@ -377,8 +378,8 @@ mod tests {
             ("InvalidClientTokenId", Denied),
             ("MissingAuthenticationToken", Denied),
             ("MissingAuthenticationTokenException", Denied),
-            ("ExpiredToken", Denied),
-            ("ExpiredTokenException", Denied),
+            ("ExpiredToken", Unavailable),
+            ("ExpiredTokenException", Unavailable),
             ("InvalidSignatureException", Denied),
             ("SignatureDoesNotMatch", Denied),
             ("IncompleteSignature", Denied),
@@ -388,17 +389,22 @@ mod tests {
             ("ValidationException", Invalid),
             ("SerializationException", Invalid),
             ("UnknownOperationException", Invalid),
+            ("DryRunOperationException", Invalid),
         ];
         for (code, kind) in rows {
-            assert_eq!(meaning(Some(code), 400).0, kind, "{code}");
+            assert_eq!(meaning(Some(code), 400).kind, kind, "{code}");
         }
-        assert_eq!(rows.len(), CODES.len());
+        for (code, ..) in CODES {
+            assert!(rows.iter().any(|(row, _)| row == code), "{code}");
+        }
     }
 
     #[test]
     fn every_denial_says_what_to_do() {
-        for (code, _, advice) in CODES.iter().filter(|(_, kind, _)| *kind == Denied) {
-            assert!(!advice.is_empty(), "{code}");
+        for code in CODES.iter().map(|(code, ..)| *code).chain(Code::listed()) {
+            let meaning = meaning(Some(code), 400);
+            let says = meaning.not_granted || !meaning.advice.is_empty();
+            assert!(meaning.kind != Denied || says, "{code}");
         }
     }
 
@@ -415,28 +421,12 @@ mod tests {
             (200, Unavailable),
         ];
         for (status, kind) in rows {
-            assert_eq!(meaning(Some("SomethingNewException"), status).0, kind, "{status}");
-            assert_eq!(meaning(None, status).0, kind, "{status}");
-        }
-    }
-
-    #[test]
-    fn missing_credentials_are_told_from_credentials_that_could_not_be_fetched() {
-        let rows = [
-            ("no identity resolver for it", Some(Obstacle::NoCredentials)),
-            (
-                "the credential provider was not enabled: x",
-                Some(Obstacle::NoCredentials),
-            ),
-            (
-                "loading credentials timed out after 5s",
-                Some(Obstacle::CredentialsFailed),
-            ),
-            ("Invalid Configuration: Missing Region", Some(Obstacle::NoRegion)),
-            ("connection reset by peer", None),
-        ];
-        for (story, obstacle) in rows {
-            assert_eq!(Obstacle::of(story), obstacle, "{story}");
+            assert_eq!(
+                meaning(Some("SomethingNewException"), status).kind,
+                kind,
+                "{status}"
+            );
+            assert_eq!(meaning(None, status).kind, kind, "{status}");
         }
     }
 }

@@ -63,8 +63,15 @@ struct SaidRange<'a> {
 
 /// Reads the body of an answer. Members that nobody here knows are passed over.
 pub(crate) fn decode(body: &Bytes) -> Result<Answer, SourceError> {
-    let said: Said = serde_json::from_slice(body)
-        .map_err(|error| unreadable("a body that is not what GetRecords answers", error))?;
+    // The parser's own words quote what they stumbled over, which may be a record.
+    let said: Said = serde_json::from_slice(body).map_err(|error| {
+        senseless(&format!(
+            "a body that is not what GetRecords answers: {:?} error at line {}, column {}",
+            error.classify(),
+            error.line(),
+            error.column()
+        ))
+    })?;
     let said_records = said.records.unwrap_or_default();
     let mut memory = Memory(BytesMut::zeroed(said_records.iter().map(SaidRecord::room).sum()));
     let body_bytes = memory.0.len();

@@ -18,15 +18,13 @@
 //! - **Room.** A record may take 10 MiB, among others of 1 KiB. The body of an answer is read once the worker's memory budget has room for what
 //!   its head announces, so no size need be guessed, and nothing is read twice because it did not fit.
 //!
-//! # Permissions
-//!
-//! `kinesis:DescribeStreamSummary`, `kinesis:ListShards`, `kinesis:GetShardIterator` and `kinesis:GetRecords` on the stream, and `kms:Decrypt`
-//! on its key if it is encrypted with a key of yours.
-//!
 //! # AWS SDK
 //!
 //! The SDK that this crate is built for is [`aws_sdk_kinesis`], re-exported so that a client of the same version can be made.
-
+//!
+//! # Permissions
+//!
+#![doc = include_str!("../docs/iam-policy.md")]
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -34,7 +32,6 @@ mod body;
 mod calls;
 mod cbor;
 mod convert;
-mod date;
 mod errors;
 mod fan_out;
 #[doc(hidden)]

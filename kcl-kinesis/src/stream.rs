@@ -9,7 +9,7 @@ use aws_sdk_kinesis::Client;
 use kcl_core::model::{ShardId, StreamIdentity};
 use kcl_core::source::{
     PageToken, RecordStream, Shard, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition,
-    StreamSource,
+    StreamDescription, StreamSource,
 };
 use kcl_core::time::{Clock, TokioClock};
 
@@ -51,7 +51,8 @@ impl KinesisStream {
     /// The stream of this name, or with this ARN. Nothing is sent yet.
     ///
     /// With an ARN every request carries it, which is what a stream of another account needs. Endpoint, region and credentials come
-    /// from the configuration; its retries and timeouts are not used.
+    /// from the configuration; its retries, timeouts and identity cache are not used. An ARN that is none of a stream, or of a stream in
+    /// another region than the configuration's, is an error of every call, before anything is sent.
     ///
     /// # Panics
     ///
@@ -62,7 +63,7 @@ impl KinesisStream {
 
     /// The stream of this name, or with this ARN, through a client of yours.
     ///
-    /// The client is copied with its retries and timeouts switched off.
+    /// The client is copied with its retries and timeouts switched off, and with a cache of credentials of its own.
     pub fn from_client(client: &Client, name_or_arn: impl Into<String>) -> Self {
         let clock = Arc::new(TokioClock::new());
         Self {
@@ -122,10 +123,22 @@ impl KinesisStream {
             );
             return Err(SourceError::new(SourceErrorKind::Invalid, message));
         };
+        self.calls.check()?;
         let stream = self.calls.stream_arn().await?;
         match self.calls.deregister_consumer(&stream, name).await {
             Err(failure) if !failure.has_code(RESOURCE_NOT_FOUND) => Err(failure.into()),
             _ => Ok(()),
+        }
+    }
+}
+
+impl KinesisStream {
+    /// Checks what was configured, as far as that needs no answer of the service.
+    fn check(&self) -> Result<(), SourceError> {
+        self.calls.check()?;
+        match &self.fan_out {
+            Some(reader) => reader.check(&self.calls),
+            None => Ok(()),
         }
     }
 }
@@ -153,7 +166,16 @@ impl StreamSource for KinesisStream {
 
     /// Asks DescribeStreamSummary.
     async fn identity(&self) -> Result<StreamIdentity, SourceError> {
-        convert::identity(self.calls.describe().await?)
+        self.check()?;
+        let identity = convert::identity(self.calls.describe().await?)?;
+        // The stream's ARN is known now.
+        self.check()?;
+        Ok(identity)
+    }
+
+    /// What the last DescribeStreamSummary said.
+    fn description(&self) -> StreamDescription {
+        self.calls.description()
     }
 
     /// Asks ListShards, for up to 1,000 shards a page.
@@ -161,6 +183,7 @@ impl StreamSource for KinesisStream {
     /// The service time is that of the answer's `Date` header, in whole seconds; an answer without one, which AWS does not give,
     /// is dated by this host's clock. A page token lives five minutes.
     async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
+        self.check()?;
         let (listed, service_time) = self.calls.list(filter, page.map(|page| page.0)).await?;
         let shards = listed.shards.into_iter().flatten().map(convert::shard);
         let mut shards = shards.collect::<Result<Vec<_>, _>>()?;
@@ -182,6 +205,7 @@ impl StreamSource for KinesisStream {
         shard: &ShardId,
         start: StartPosition,
     ) -> Result<Box<dyn RecordStream>, SourceError> {
+        self.check()?;
         let (calls, shard) = (self.calls.clone(), shard.clone());
         Ok(match &self.fan_out {
             None => {

@@ -9,29 +9,34 @@ use aws_sdk_dynamodb::types::{
 use kcl_core::lease::{StoreError, StoreErrorKind};
 
 use crate::client::TableClient;
-use crate::errors::Request;
+use crate::errors::{Failure, Request};
 use crate::options::{Billing, TableOptions};
 use crate::{rights, table};
 
 impl TableClient {
     /// Describes a table of the account.
-    pub(crate) async fn describe(&self, table: &str) -> Result<TableDescription, StoreError> {
+    pub(crate) async fn describe(&self, table: &str) -> Result<TableDescription, Failure> {
         let request = Request {
             action: rights::DESCRIBE_TABLE,
             table,
         };
         let call = self.sdk().describe_table().table_name(table);
-        let described = self.call(request, call.send()).await?;
+        let described = self
+            .call(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?;
         described.table.ok_or_else(|| {
             StoreError::unknown(
                 StoreErrorKind::Unavailable,
                 format!("{request}: the answer describes no table"),
             )
+            .into()
         })
     }
 
     /// Asks for the table with its index.
-    pub(crate) async fn create(&self, options: &TableOptions) -> Result<(), StoreError> {
+    pub(crate) async fn create(&self, options: &TableOptions) -> Result<(), Failure> {
         let tags = table::tags(options)?;
         let call = self
             .sdk()
@@ -45,7 +50,12 @@ impl TableClient {
             .set_deletion_protection_enabled(options.deletion_protection.then_some(true))
             .set_tags((!tags.is_empty()).then_some(tags));
         let request = self.request(rights::CREATE_TABLE);
-        match self.in_time(request, call.send()).await? {
+        match self
+            .in_time(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?
+        {
             Ok(_) => Ok(()),
             // Another worker was faster.
             Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
@@ -54,7 +64,7 @@ impl TableClient {
     }
 
     /// Asks for the owner index on a table that is there without it. It is filled while the table is in use.
-    pub(crate) async fn add_index(&self, billing: Billing) -> Result<(), StoreError> {
+    pub(crate) async fn add_index(&self, billing: Billing) -> Result<(), Failure> {
         let call = self
             .sdk()
             .update_table()
@@ -62,7 +72,12 @@ impl TableClient {
             .set_attribute_definitions(Some(table::attribute_definitions()?))
             .global_secondary_index_updates(table::missing_index(billing)?);
         let request = self.request(rights::UPDATE_TABLE);
-        match self.in_time(request, call.send()).await? {
+        match self
+            .in_time(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?
+        {
             Ok(_) => Ok(()),
             // Another worker was faster.
             Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
@@ -71,10 +86,12 @@ impl TableClient {
     }
 
     /// Whether the table can be restored to a point in time.
-    pub(crate) async fn is_recoverable(&self) -> Result<bool, StoreError> {
+    pub(crate) async fn is_recoverable(&self) -> Result<bool, Failure> {
         let call = self.sdk().describe_continuous_backups().table_name(&self.table);
         let described = self
-            .call(self.request(rights::DESCRIBE_BACKUPS), call.send())
+            .call(self.request(rights::DESCRIBE_BACKUPS), |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
             .await?;
         let description = described.continuous_backups_description;
         let recovery = description.and_then(|backups| backups.point_in_time_recovery_description);
@@ -85,20 +102,22 @@ impl TableClient {
     }
 
     /// Lets the table be restored to a point in time from now on.
-    pub(crate) async fn make_recoverable(&self) -> Result<(), StoreError> {
+    pub(crate) async fn make_recoverable(&self) -> Result<(), Failure> {
         let enabled = PointInTimeRecoverySpecification::builder().point_in_time_recovery_enabled(true);
         let call = self
             .sdk()
             .update_continuous_backups()
             .table_name(&self.table)
             .point_in_time_recovery_specification(enabled.build().map_err(table::invalid)?);
-        self.call(self.request(rights::UPDATE_BACKUPS), call.send())
-            .await?;
+        self.call(self.request(rights::UPDATE_BACKUPS), |attempt| {
+            call.clone().customize().interceptor(attempt).send()
+        })
+        .await?;
         Ok(())
     }
 
     /// The tags of the table with this ARN.
-    pub(crate) async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, StoreError> {
+    pub(crate) async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>, Failure> {
         let mut tags = BTreeMap::new();
         let mut next = None;
         loop {
@@ -107,7 +126,11 @@ impl TableClient {
                 .list_tags_of_resource()
                 .resource_arn(arn)
                 .set_next_token(next);
-            let page = self.call(self.request(rights::LIST_TAGS), call.send()).await?;
+            let page = self
+                .call(self.request(rights::LIST_TAGS), |attempt| {
+                    call.clone().customize().interceptor(attempt).send()
+                })
+                .await?;
             tags.extend(page.tags.into_iter().flatten().map(|tag| (tag.key, tag.value)));
             next = page.next_token;
             if next.is_none() {

@@ -8,19 +8,20 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{IdentityCache, Region};
+use aws_sdk_dynamodb::config::Region;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+use kcl_aws::{Attempt, Caller, Unsent};
 use kcl_core::lease::{Certainty, StoreError, StoreErrorKind};
 use kcl_core::task::PerRuntime;
-use kcl_core::time::{Clock, ClockExt as _};
+use kcl_core::time::Clock;
 
 use crate::attr;
 use crate::codec::{Item, s};
-use crate::errors::{Request, says_not_granted};
+use crate::errors::{Failure, Request, says_not_granted};
 use crate::expression::{Action, Write};
 use crate::rights;
 
@@ -55,7 +56,7 @@ pub(crate) enum Indexed {
 #[derive(Clone)]
 pub(crate) struct TableClient {
     /// What a runtime opens another must not use: code may block its threads.
-    clients: Arc<PerRuntime<Client>>,
+    clients: Arc<PerRuntime<(Client, Caller)>>,
     region: Option<Region>,
     pub(crate) table: String,
     pub(crate) clock: Arc<dyn Clock>,
@@ -81,6 +82,7 @@ impl TableClient {
         let region = config.region().cloned();
         let client = move |runtime: u64| {
             // An HTTP client that was given has a pool of connections for each connect timeout. Ours never fires.
+            let caller = Caller::default();
             let connect = NEVER + Duration::from_millis(runtime);
             let timeouts = TimeoutConfig::disabled().to_builder().connect_timeout(connect);
             let config = config
@@ -88,8 +90,8 @@ impl TableClient {
                 .retry_config(RetryConfig::disabled())
                 .timeout_config(timeouts.build())
                 // A caller that waits for credentials waits for the runtime of whoever asked for them first.
-                .identity_cache(IdentityCache::lazy().build());
-            Client::from_conf(config.build())
+                .identity_cache(caller.credentials.clone());
+            (Client::from_conf(config.build()), caller)
         };
         Self {
             clients: Arc::new(PerRuntime::new(client)),
@@ -101,14 +103,17 @@ impl TableClient {
     }
 
     /// The client of the current runtime.
+    pub(crate) fn region(&self) -> Option<&str> {
+        self.region.as_ref().map(AsRef::as_ref)
+    }
+
     pub(crate) fn sdk(&self) -> Client {
-        self.clients.get()
+        self.clients.get().0
     }
 
     /// The table as IAM policies name it.
     pub(crate) fn arn(&self) -> String {
-        let region = self.region.as_ref().map(AsRef::as_ref);
-        rights::table_arn(&self.table, region)
+        rights::table_arn(&self.table, self.region())
     }
 
     /// The same table with another deadline for each call.
@@ -119,24 +124,47 @@ impl TableClient {
         }
     }
 
+    /// Checks what was configured, as far as that needs no answer of the service.
+    fn check(&self) -> Result<(), StoreError> {
+        if self.region.is_some() {
+            return Ok(());
+        }
+        let message = format!(
+            "table {} cannot be used: there is no region; {}",
+            self.table,
+            Unsent::NoRegion.advice()
+        );
+        Err(StoreError::definite(StoreErrorKind::Denied, message))
+    }
+
     /// A call that ended in time, whichever way.
-    pub(crate) async fn in_time<T>(
+    pub(crate) async fn in_time<T, E, F>(
         &self,
         request: Request<'_>,
-        call: impl Future<Output = T> + Send,
-    ) -> Result<T, StoreError> {
-        let ended = self.clock.timeout(self.request_timeout, Box::pin(call)).await;
-        ended.map_err(|_| request.no_answer(self.request_timeout))
+        call: impl FnMut(Attempt) -> F,
+    ) -> Result<Result<T, SdkError<E>>, Failure>
+    where
+        T: Send,
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E>>> + Send,
+    {
+        self.check()?;
+        let limit = self.request_timeout;
+        let (_, caller) = self.clients.get();
+        let ended = caller.call(self.clock.as_ref(), limit, call).await;
+        ended.map_err(|late| request.late(late, limit))
     }
 
     /// A call of which every error is an error.
-    pub(crate) async fn call<T, E>(
+    pub(crate) async fn call<T, E, F>(
         &self,
         request: Request<'_>,
-        call: impl Future<Output = Result<T, SdkError<E>>> + Send,
-    ) -> Result<T, StoreError>
+        call: impl FnMut(Attempt) -> F,
+    ) -> Result<T, Failure>
     where
+        T: Send,
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E>>> + Send,
     {
         self.in_time(request, call)
             .await?
@@ -151,7 +179,7 @@ impl TableClient {
     }
 
     /// Makes one conditional write.
-    pub(crate) async fn write(&self, write: Write) -> Result<Written, StoreError> {
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, Failure> {
         let names = Some(write.names.into_iter().collect());
         let values = (!write.values.is_empty()).then(|| write.values.into_iter().collect());
         let show = ReturnValuesOnConditionCheckFailure::AllOld;
@@ -167,7 +195,12 @@ impl TableClient {
                     .set_expression_attribute_values(values)
                     .return_values_on_condition_check_failure(show);
                 let request = self.request(rights::PUT_ITEM);
-                match self.in_time(request, call.send()).await? {
+                match self
+                    .in_time(request, |attempt| {
+                        call.clone().customize().interceptor(attempt).send()
+                    })
+                    .await?
+                {
                     Ok(_) => Ok(Written::Applied(None)),
                     Err(error) => refused(request, error, |error| {
                         let PutItemError::ConditionalCheckFailedException(failed) = error else {
@@ -191,7 +224,12 @@ impl TableClient {
                     .return_values(ReturnValue::AllNew)
                     .return_values_on_condition_check_failure(show);
                 let request = self.request(rights::UPDATE_ITEM);
-                match self.in_time(request, call.send()).await? {
+                match self
+                    .in_time(request, |attempt| {
+                        call.clone().customize().interceptor(attempt).send()
+                    })
+                    .await?
+                {
                     Ok(done) => Ok(Written::Applied(as_item(done.attributes))),
                     Err(error) => refused(request, error, |error| {
                         let UpdateItemError::ConditionalCheckFailedException(failed) = error else {
@@ -213,7 +251,12 @@ impl TableClient {
                     .return_values(ReturnValue::AllOld)
                     .return_values_on_condition_check_failure(show);
                 let request = self.request(rights::DELETE_ITEM);
-                match self.in_time(request, call.send()).await? {
+                match self
+                    .in_time(request, |attempt| {
+                        call.clone().customize().interceptor(attempt).send()
+                    })
+                    .await?
+                {
                     Ok(done) => Ok(Written::Applied(as_item(done.attributes))),
                     Err(error) => refused(request, error, |error| {
                         let DeleteItemError::ConditionalCheckFailedException(failed) = error else {
@@ -227,14 +270,18 @@ impl TableClient {
     }
 
     /// Reads one row, strongly consistent.
-    pub(crate) async fn get(&self, key: &str) -> Result<Option<Item>, StoreError> {
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Item>, Failure> {
         let call = self
             .sdk()
             .get_item()
             .table_name(&self.table)
             .key(attr::KEY, s(key))
             .consistent_read(true);
-        let got = self.call(self.request(rights::GET_ITEM), call.send()).await?;
+        let got = self
+            .call(self.request(rights::GET_ITEM), |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?;
         Ok(as_item(got.item))
     }
 
@@ -244,7 +291,7 @@ impl TableClient {
         segment: i32,
         segments: i32,
         start: Option<Item>,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<Page, Failure> {
         let parallel = segments > 1;
         let call = self
             .sdk()
@@ -253,7 +300,11 @@ impl TableClient {
             .set_segment(parallel.then_some(segment))
             .set_total_segments(parallel.then_some(segments))
             .set_exclusive_start_key(start.map(|key| key.into_iter().collect()));
-        let page = self.call(self.request(rights::SCAN), call.send()).await?;
+        let page = self
+            .call(self.request(rights::SCAN), |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?;
         Ok(Page {
             items: page
                 .items
@@ -266,7 +317,7 @@ impl TableClient {
     }
 
     /// Reads one page of the leases that the index shows for an owner.
-    pub(crate) async fn owned_page(&self, owner: &str, start: Option<Item>) -> Result<Indexed, StoreError> {
+    pub(crate) async fn owned_page(&self, owner: &str, start: Option<Item>) -> Result<Indexed, Failure> {
         let call = self
             .sdk()
             .query()
@@ -277,7 +328,12 @@ impl TableClient {
             .expression_attribute_values(":owner", s(owner))
             .set_exclusive_start_key(start.map(|key| key.into_iter().collect()));
         let request = self.request(rights::QUERY);
-        match self.in_time(request, call.send()).await? {
+        match self
+            .in_time(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?
+        {
             Ok(page) => Ok(Indexed::Page(Page {
                 items: page
                     .items
@@ -317,7 +373,7 @@ fn refused<E>(
     request: Request<'_>,
     error: SdkError<E>,
     current: impl Fn(&E) -> Option<Option<Item>>,
-) -> Result<Written, StoreError>
+) -> Result<Written, Failure>
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {

@@ -4,24 +4,17 @@ use std::error::Error as StdError;
 use std::io;
 
 use aws_sdk_dynamodb::error::{ConnectorError, ProvideErrorMetadata, SdkError};
+use kcl_aws::{Code, Late, Unsent, quotable, story};
 use kcl_core::lease::{Certainty, StoreError, StoreErrorKind};
 
 use Certainty::{Definite, Unknown};
 use StoreErrorKind::{Denied, Invalid, Missing, Throttled, Unavailable};
 
-/// The error codes of DynamoDB and of what stands in front of it, with what each means for a write.
+/// The error codes of DynamoDB itself, with what each means for a write.
 ///
-/// From "Error handling with DynamoDB" and "Common Errors" in the AWS documentation. What is not listed may have happened.
+/// From "Error handling with DynamoDB" in the AWS documentation. What every service answers with is in [`Code`]. What is not listed may have
+/// happened.
 const CODES: &[(&str, StoreErrorKind, Certainty)] = &[
-    ("ProvisionedThroughputExceededException", Throttled, Definite),
-    ("ThrottlingException", Throttled, Definite),
-    ("Throttling", Throttled, Definite),
-    ("RequestLimitExceeded", Throttled, Definite),
-    ("LimitExceededException", Throttled, Definite),
-    ("InternalServerError", Unavailable, Unknown),
-    ("InternalFailure", Unavailable, Unknown),
-    ("ServiceUnavailable", Unavailable, Unknown),
-    ("ServiceUnavailableException", Unavailable, Unknown),
     ("TransactionConflictException", Unavailable, Definite),
     ("ReplicatedWriteConflictException", Unavailable, Definite),
     ("ContinuousBackupsUnavailableException", Unavailable, Definite),
@@ -29,62 +22,62 @@ const CODES: &[(&str, StoreErrorKind, Certainty)] = &[
     ("InvalidEndpointException", Unavailable, Definite),
     ("ResourceNotFoundException", Missing, Definite),
     ("TableNotFoundException", Missing, Definite),
-    ("AccessDeniedException", Denied, Definite),
-    ("AccessDenied", Denied, Definite),
-    ("NotAuthorized", Denied, Definite),
-    ("UnrecognizedClientException", Denied, Definite),
-    ("InvalidClientTokenId", Denied, Definite),
-    ("MissingAuthenticationToken", Denied, Definite),
-    ("MissingAuthenticationTokenException", Denied, Definite),
-    ("IncompleteSignature", Denied, Definite),
-    ("IncompleteSignatureException", Denied, Definite),
-    ("InvalidSignatureException", Denied, Definite),
-    ("SignatureDoesNotMatch", Denied, Definite),
-    ("ExpiredToken", Denied, Definite),
-    ("ExpiredTokenException", Denied, Definite),
-    ("RequestExpired", Denied, Definite),
-    ("OptInRequired", Denied, Definite),
-    ("ValidationException", Invalid, Definite),
-    ("SerializationException", Invalid, Definite),
-    ("UnknownOperationException", Invalid, Definite),
     ("ItemCollectionSizeLimitExceededException", Invalid, Definite),
 ];
 
 /// The meaning of an error code that came with this HTTP status.
 pub(crate) fn meaning(code: Option<&str>, status: u16) -> (StoreErrorKind, Certainty) {
     let listed = CODES.iter().find(|(listed, ..)| Some(*listed) == code);
-    let (kind, certainty) = listed.map_or((Unavailable, Unknown), |(_, kind, certainty)| (*kind, *certainty));
+    let (kind, certainty) = match (listed, Code::of(code)) {
+        (Some((_, kind, certainty)), _) => (*kind, *certainty),
+        (None, Some(Code::Throttled)) => (Throttled, Definite),
+        (None, Some(Code::Unavailable)) => (Unavailable, Unknown),
+        // Credentials that are too old heal by themselves where their source renews them.
+        (None, Some(Code::Expired)) => (Unavailable, Definite),
+        (None, Some(Code::NotGranted | Code::Credentials | Code::Signature | Code::NotActivated)) => {
+            (Denied, Definite)
+        }
+        (None, Some(Code::Invalid)) => (Invalid, Definite),
+        (None, Some(_) | None) => (Unavailable, Unknown),
+    };
     // A server that failed does not know itself, whatever it calls its failure.
     (kind, if status >= 500 { Unknown } else { certainty })
 }
 
-/// The codes that say that the credentials are good and the action is not granted to them.
-const NOT_GRANTED: [&str; 3] = ["AccessDeniedException", "AccessDenied", "NotAuthorized"];
-
-/// The cause of an error that a permission would cure, and so none of missing or expired credentials.
+/// A call that failed: the error for the core, and whether a permission would cure it.
+///
+/// The error has no cause. The SDK's errors would say the same again, and their `Debug` shows what a service said in full.
 #[derive(Debug)]
-struct NotGranted(Box<dyn StdError + Send + Sync>);
+pub(crate) struct Failure {
+    pub(crate) error: StoreError,
+    /// The credentials are good and the action is not granted to them.
+    pub(crate) not_granted: bool,
+}
 
-impl std::fmt::Display for NotGranted {
+impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        self.error.fmt(f)
     }
 }
 
-impl StdError for NotGranted {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source()
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        failure.error
     }
 }
 
-/// Whether a permission is what is missing.
-pub(crate) fn is_not_granted(error: &StoreError) -> bool {
-    error.source().is_some_and(|cause| cause.is::<NotGranted>())
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self {
+            error,
+            not_granted: false,
+        }
+    }
 }
 
-/// Whether the service says so.
+/// Returns `true` if the service says that a permission is missing.
 pub(crate) fn says_not_granted(error: &impl ProvideErrorMetadata) -> bool {
-    error.code().is_some_and(|code| NOT_GRANTED.contains(&code))
+    Code::of(error.code()) == Some(Code::NotGranted)
 }
 
 /// What was asked of which table, for messages.
@@ -97,13 +90,22 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     /// Nothing came back in time.
-    pub(crate) fn no_answer(&self, limit: std::time::Duration) -> StoreError {
-        let message = format!("{self}: no answer within {limit:?}; is the endpoint reachable?");
-        StoreError::unknown(Unavailable, message)
+    pub(crate) fn late(&self, late: Late, limit: std::time::Duration) -> Failure {
+        let error = match late {
+            Late::Unsent => StoreError::definite(
+                Unavailable,
+                format!("{self}: the request was not sent: the credentials did not come within {limit:?}"),
+            ),
+            Late::Unanswered => StoreError::unknown(
+                Unavailable,
+                format!("{self}: no answer within {limit:?}; is the endpoint reachable?"),
+            ),
+        };
+        error.into()
     }
 
     /// Something came back, and it is an error.
-    pub(crate) fn failed<E>(&self, error: SdkError<E>) -> StoreError
+    pub(crate) fn failed<E>(&self, error: SdkError<E>) -> Failure
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
     {
@@ -121,54 +123,48 @@ impl Request<'_> {
             SdkError::TimeoutError(_) | SdkError::ResponseError(_) => self.unreachable(&error, Unknown),
             _ => self.unreachable(&error, Unknown),
         };
-        let store_error = match certainty {
-            Definite => StoreError::definite(kind, message),
-            Unknown => StoreError::unknown(kind, message),
-        };
-        let not_granted = says_not_granted(&error);
-        match error.into_source() {
-            Ok(source) if not_granted => store_error.with_source(NotGranted(source)),
-            Ok(source) => store_error.with_source(source),
-            Err(error) => store_error.with_source(error.to_string()),
+        Failure {
+            error: match certainty {
+                Definite => StoreError::definite(kind, message),
+                Unknown => StoreError::unknown(kind, message),
+            },
+            not_granted: says_not_granted(&error),
         }
     }
 
     fn service_error(&self, error: &impl ProvideErrorMetadata, status: u16) -> Classified {
         let (kind, certainty) = meaning(error.code(), status);
-        let code = error.code().unwrap_or("an error without a code");
-        let said = error.message().unwrap_or("no message");
-        let advice = if says_not_granted(error) {
-            format!("; grant {} on it", self.action)
-        } else if kind == Denied {
-            "; check the credentials and the clock".to_owned()
-        } else if kind == Missing {
-            "; does the table exist in this region and account?".to_owned()
-        } else {
-            String::new()
+        let mut message = match error.code() {
+            Some(code) => format!("{self}: {code}"),
+            None => format!("{self}: HTTP status {status}"),
         };
-        (kind, certainty, format!("{self}: {code} ({said}){advice}"))
+        if let Some(said) = quotable(error.code(), error.message()) {
+            message = format!("{message} ({said})");
+        }
+        let advice = if says_not_granted(error) {
+            format!("grant {} on it", self.action)
+        } else if kind == Missing {
+            "does the table exist in this region and account?".to_owned()
+        } else {
+            Code::of(error.code()).map_or("", Code::advice).to_owned()
+        };
+        if !advice.is_empty() {
+            message = format!("{message}; {advice}");
+        }
+        (kind, certainty, message)
     }
 
     fn unreachable(&self, error: &dyn StdError, certainty: Certainty) -> Classified {
-        let message = format!("{self}: {}; is the endpoint reachable?", whole_story(error));
+        let message = format!("{self}: {}; is the endpoint reachable?", story(error));
         (Unavailable, certainty, message)
     }
 
     /// The SDK built no request: a setting is missing, or credentials could not be had.
     fn not_sent(&self, error: &dyn StdError) -> Classified {
-        let story = whole_story(error);
-        let (kind, advice) = match Obstacle::of(&story) {
-            Some(Obstacle::NoCredentials) => (
-                Denied,
-                "give the SDK credentials: a profile, a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            ),
-            Some(Obstacle::NoRegion) => (
-                Denied,
-                "give the SDK a region: AWS_REGION, a profile, or SdkConfig",
-            ),
-            Some(Obstacle::CredentialsFailed) => {
-                (Unavailable, "the source of the credentials does not answer")
-            }
+        let story = story(error);
+        let (kind, advice) = match Unsent::of(&story) {
+            Some(unsent) if unsent.may_heal() => (Unavailable, unsent.advice()),
+            Some(unsent) => (Denied, unsent.advice()),
             None => (Invalid, "the request could not be built"),
         };
         (kind, Definite, format!("{self}: {story}; {advice}"))
@@ -176,31 +172,10 @@ impl Request<'_> {
 
     /// Loading credentials and finding the endpoint fail in the same place as the connection does.
     fn not_sent_or_unknown(&self, error: &dyn StdError) -> Classified {
-        if Obstacle::of(&whole_story(error)).is_some() {
+        if Unsent::of(&story(error)).is_some() {
             self.not_sent(error)
         } else {
             self.unreachable(error, Unknown)
-        }
-    }
-}
-
-/// What keeps the SDK from sending, told from its words: it has no types for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Obstacle {
-    NoCredentials,
-    CredentialsFailed,
-    NoRegion,
-}
-
-impl Obstacle {
-    fn of(story: &str) -> Option<Self> {
-        let says = |words: &str| story.contains(words);
-        if says("no identity resolver") || says("credential provider was not enabled") {
-            Some(Self::NoCredentials)
-        } else if says("credential") || says("identity resolver") {
-            Some(Self::CredentialsFailed)
-        } else {
-            says("Missing Region").then_some(Self::NoRegion)
         }
     }
 }
@@ -224,20 +199,6 @@ fn refused(error: &ConnectorError) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// The error with all its causes, each said once.
-fn whole_story(error: &dyn StdError) -> String {
-    let mut story = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let text = next.to_string();
-        if !story.contains(&text) {
-            story = format!("{story}: {text}");
-        }
-        cause = next.source();
-    }
-    story
 }
 
 #[cfg(test)]
@@ -270,8 +231,8 @@ mod tests {
             ("IncompleteSignatureException", Denied, Definite),
             ("InvalidSignatureException", Denied, Definite),
             ("SignatureDoesNotMatch", Denied, Definite),
-            ("ExpiredToken", Denied, Definite),
-            ("ExpiredTokenException", Denied, Definite),
+            ("ExpiredToken", Unavailable, Definite),
+            ("ExpiredTokenException", Unavailable, Definite),
             ("RequestExpired", Denied, Definite),
             ("OptInRequired", Denied, Definite),
             ("ValidationException", Invalid, Definite),
@@ -286,7 +247,9 @@ mod tests {
         for (code, kind, certainty) in rows {
             assert_eq!(meaning(Some(code), 400), (kind, certainty), "{code}");
         }
-        assert_eq!(rows.len(), CODES.len());
+        for (code, ..) in CODES {
+            assert!(rows.iter().any(|(row, ..)| row == code), "{code}");
+        }
     }
 
     #[test]
@@ -296,30 +259,6 @@ mod tests {
             (Unavailable, Unknown)
         );
         assert_eq!(meaning(None, 200), (Unavailable, Unknown));
-    }
-
-    #[test]
-    fn missing_credentials_are_told_from_credentials_that_could_not_be_fetched() {
-        let obstacles = [
-            ("no identity resolver for it", Some(Obstacle::NoCredentials)),
-            (
-                "the credential provider was not enabled: x",
-                Some(Obstacle::NoCredentials),
-            ),
-            (
-                "loading credentials timed out after 5s",
-                Some(Obstacle::CredentialsFailed),
-            ),
-            (
-                "an error occurred while loading credentials",
-                Some(Obstacle::CredentialsFailed),
-            ),
-            ("Invalid Configuration: Missing Region", Some(Obstacle::NoRegion)),
-            ("connection reset by peer", None),
-        ];
-        for (story, obstacle) in obstacles {
-            assert_eq!(Obstacle::of(story), obstacle, "{story}");
-        }
     }
 
     #[test]

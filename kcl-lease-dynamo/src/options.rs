@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use kcl_aws::{Arn, TableArn};
 use serde::{Deserialize, Serialize};
 
 /// How the lease table is made, and what a table that is there already should have. Plain data: it can be read from a file,
@@ -153,11 +154,17 @@ fn fits_a_tag(character: char) -> bool {
     character.is_alphanumeric() || character.is_whitespace() || "+-=._:/@".contains(character)
 }
 
-/// What is wrong with the name of a table, from "Naming rules" of DynamoDB. An ARN is left to the service.
-pub(crate) fn wrong_name(table: &str) -> Option<String> {
+/// What is wrong with the name of a table, from "Naming rules" of DynamoDB, or with its ARN for a client in this region.
+pub(crate) fn wrong_name(table: &str, region: Option<&str>) -> Option<String> {
+    if Arn::is_meant(table) {
+        return match table.parse::<TableArn>() {
+            Ok(arn) => arn.check_region(region).err().map(|problem| problem.to_string()),
+            Err(problem) => Some(problem.to_string()),
+        };
+    }
     let fits = |character: char| character.is_ascii_alphanumeric() || "_.-".contains(character);
     let right = (3..=255).contains(&table.len()) && table.chars().all(fits);
-    (!right && !table.starts_with("arn:")).then(|| {
+    (!right).then(|| {
         format!("the table name {table:?} must have 3 to 255 characters of a-z, A-Z, 0-9, _, . and -")
     })
 }
@@ -247,10 +254,18 @@ mod tests {
             "My_app.v2-leases",
             "arn:aws:dynamodb:eu-west-1:123456789012:table/app",
         ] {
-            assert_eq!(wrong_name(right), None, "{right}");
+            assert_eq!(wrong_name(right, Some("eu-west-1")), None, "{right}");
         }
-        for wrong in ["", "ab", "my app", "größe", &"x".repeat(256)] {
-            assert!(wrong_name(wrong).is_some(), "{wrong}");
+        for wrong in [
+            "",
+            "ab",
+            "my app",
+            "größe",
+            &"x".repeat(256),
+            "arn:aws:dynamodb:us-east-1:123456789012:table/app",
+            "arn:aws:kinesis:eu-west-1:123456789012:stream/app",
+        ] {
+            assert!(wrong_name(wrong, Some("eu-west-1")).is_some(), "{wrong}");
         }
     }
 }

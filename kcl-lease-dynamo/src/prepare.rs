@@ -7,7 +7,7 @@ use kcl_core::time::{ClockExt as _, Moment};
 
 use crate::client::{TableClient, Written};
 use crate::codec::Item;
-use crate::errors::is_not_granted;
+use crate::errors::Failure;
 use crate::expression::{put_if_absent, writes_that_never_happen};
 use crate::options::{TableOptions, wrong_name};
 use crate::table::Table;
@@ -54,7 +54,7 @@ pub(crate) async fn prepare(
 
 /// Says everything at once that no service could accept.
 fn check(client: &TableClient, options: &TableOptions) -> Result<(), StoreError> {
-    let name = wrong_name(&client.table);
+    let name = wrong_name(&client.table, client.region());
     let violations = name.into_iter().chain(options.violations()).collect::<Vec<_>>();
     if violations.is_empty() {
         return Ok(());
@@ -67,20 +67,20 @@ fn check(client: &TableClient, options: &TableOptions) -> Result<(), StoreError>
 pub(crate) async fn look(client: &TableClient) -> Result<Option<Table>, StoreError> {
     match client.describe(&client.table).await {
         Ok(description) => Ok(Some(Table::of(&description))),
-        Err(error) if error.kind() == StoreErrorKind::Missing => Ok(None),
-        Err(error) if is_not_granted(&error) => probe(client, error).await,
-        Err(error) => Err(error),
+        Err(failure) if failure.error.kind() == StoreErrorKind::Missing => Ok(None),
+        Err(failure) if failure.not_granted => probe(client, failure).await,
+        Err(failure) => Err(failure.into()),
     }
 }
 
 /// Whoever may not describe the table may still be allowed to use it.
-async fn probe(client: &TableClient, denied: StoreError) -> Result<Option<Table>, StoreError> {
+async fn probe(client: &TableClient, denied: Failure) -> Result<Option<Table>, StoreError> {
     match client.get(attr::LEADER_KEY).await {
         Ok(_) => Ok(Some(Table::undescribed())),
-        Err(error) if error.kind() == StoreErrorKind::Missing => Ok(None),
-        Err(error) => {
-            all_granted(client, [Some(&denied), Some(&error)])?;
-            Err(denied)
+        Err(failure) if failure.error.kind() == StoreErrorKind::Missing => Ok(None),
+        Err(failure) => {
+            all_granted(client, [Some(&denied), Some(&failure)])?;
+            Err(denied.into())
         }
     }
 }
@@ -89,20 +89,20 @@ async fn refuse_coordinator_table(client: &TableClient, preparation: &Preparatio
     let table = guard::coordinator_table(preparation.application.as_str());
     match client.describe(&table).await {
         Ok(_) => Err(guard::refuse_coordinator_table(&table)),
-        Err(error) if error.kind() == StoreErrorKind::Missing => Ok(()),
+        Err(failure) if failure.error.kind() == StoreErrorKind::Missing => Ok(()),
         // A policy for the lease table alone is good practice; the rows themselves are looked at next.
-        Err(error) if is_not_granted(&error) => {
+        Err(failure) if failure.not_granted => {
             tracing::warn!(table = %table, "may not look whether a Java fleet keeps its state there");
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(failure) => Err(failure.into()),
     }
 }
 
 /// Everything that would have to be granted, or made by hand, so that there is a table.
-fn explain_creation(client: &TableClient, options: &TableOptions, error: StoreError) -> StoreError {
-    if !is_not_granted(&error) {
-        return error;
+fn explain_creation(client: &TableClient, options: &TableOptions, failure: Failure) -> StoreError {
+    if !failure.not_granted {
+        return failure.into();
     }
     let mut actions = vec![rights::CREATE_TABLE];
     if !options.tags.is_empty() {
@@ -119,7 +119,7 @@ fn explain_creation(client: &TableClient, options: &TableOptions, error: StoreEr
         table::by_hand(options),
         rights::advice_to_work(&arn)
     );
-    StoreError::definite(StoreErrorKind::Denied, message).with_source(error)
+    StoreError::definite(StoreErrorKind::Denied, message).with_source(failure.error)
 }
 
 /// Creates the table where there is none, and waits for it, never for its index.
@@ -134,7 +134,7 @@ async fn usable(
         // Also where a table that was being deleted is gone now; asking again for one that is not visible yet does no harm.
         if found.is_none() {
             let created = client.create(options).await;
-            created.map_err(|error| explain_creation(client, options, error))?;
+            created.map_err(|failure| explain_creation(client, options, failure))?;
             found = look(client).await?;
         }
         let status = match found {
@@ -189,16 +189,17 @@ async fn may_write(client: &TableClient, preparation: &Preparation) -> Result<()
         outcomes.push(client.write(write).await);
     }
     all_granted(client, outcomes.iter().map(|outcome| outcome.as_ref().err()))?;
-    outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))
+    outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))?;
+    Ok(())
 }
 
 /// One error of all that were denied.
 fn all_granted<'a>(
     client: &TableClient,
-    errors: impl IntoIterator<Item = Option<&'a StoreError>>,
+    failures: impl IntoIterator<Item = Option<&'a Failure>>,
 ) -> Result<(), StoreError> {
-    let errors = errors.into_iter().flatten();
-    let denied = errors.filter(|error| is_not_granted(error));
+    let failures = failures.into_iter().flatten();
+    let denied = failures.filter(|failure| failure.not_granted);
     let denied = denied.map(ToString::to_string).collect::<Vec<_>>();
     if denied.is_empty() {
         return Ok(());

@@ -1,5 +1,7 @@
 //! The actions of AWS that a worker asks for, and what to say when one is not granted.
 
+use kcl_aws::partition_of;
+
 use crate::attr;
 
 /// One action as IAM policies write it.
@@ -29,13 +31,7 @@ pub(crate) fn table_arn(table: &str, region: Option<&str>) -> String {
         return table.to_owned();
     }
     let region = region.unwrap_or("*");
-    let partition = if region.starts_with("cn-") {
-        "aws-cn"
-    } else if region.starts_with("us-gov-") {
-        "aws-us-gov"
-    } else {
-        "aws"
-    };
+    let partition = partition_of(region);
     format!("arn:{partition}:dynamodb:{region}:*:table/{table}")
 }
 

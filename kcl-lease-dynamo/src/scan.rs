@@ -5,10 +5,11 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::{Scan, StoreError};
+use kcl_core::lease::Scan;
 
 use crate::client::TableClient;
 use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, decode_worker, kind};
+use crate::errors::Failure;
 
 /// How much of a table DynamoDB reads for one page of a scan ("Paginating the results", 1 MB).
 const PAGE_BYTES: usize = 1 << 20;
@@ -17,7 +18,7 @@ const PAGE_BYTES: usize = 1 << 20;
 ///
 /// The pages are counted by what there was to read, so that they do not depend on the number of parts: each that was cut, and what the last
 /// pages of all parts come to together. The cadence of scans follows from them, and a small table must not seem large.
-pub(crate) async fn scan(client: &TableClient, segments: u32) -> Result<Scan, StoreError> {
+pub(crate) async fn scan(client: &TableClient, segments: u32) -> Result<Scan, Failure> {
     let segments = i32::try_from(segments).unwrap_or(i32::MAX).max(1);
     let parts = (0..segments).map(|segment| Box::pin(scan_segment(client, segment, segments)));
     let mut whole = Scan::default();
@@ -37,11 +38,7 @@ pub(crate) async fn scan(client: &TableClient, segments: u32) -> Result<Scan, St
 }
 
 /// Reads one part, counts the pages that were cut, and says how many bytes the last one had.
-async fn scan_segment(
-    client: &TableClient,
-    segment: i32,
-    segments: i32,
-) -> Result<(Scan, usize), StoreError> {
+async fn scan_segment(client: &TableClient, segment: i32, segments: i32) -> Result<(Scan, usize), Failure> {
     let mut part = Scan::default();
     let mut start = None;
     loop {

@@ -71,14 +71,15 @@ impl fmt::Debug for DynamoLeaseStore {
 impl DynamoLeaseStore {
     /// A store in the table of this name, reached with the user's AWS configuration.
     ///
-    /// Retries, timeouts and the cache of credentials of the configuration are replaced by the store's own.
+    /// Retries, timeouts and identity cache of the configuration are replaced by the store's own. The table may be named by its ARN; one
+    /// of another region than the configuration's is refused at the start.
     pub fn new(config: &SdkConfig, table: impl Into<String>) -> Self {
         Self::from_client(&Client::new(config), table)
     }
 
     /// A store in the table of this name, reached with a client of the user's.
     ///
-    /// Retries, timeouts and the cache of credentials of the client are replaced by the store's own, on a copy of it.
+    /// Retries, timeouts and identity cache of the client are replaced by the store's own, on a copy of it.
     pub fn from_client(client: &Client, table: impl Into<String>) -> Self {
         let clock = Arc::new(TokioClock::new());
         Self {
@@ -175,7 +176,7 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn scan(&self) -> Result<Scan, StoreError> {
-        scan::scan(&self.client, self.scan_segments).await
+        Ok(scan::scan(&self.client, self.scan_segments).await?)
     }
 
     async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {

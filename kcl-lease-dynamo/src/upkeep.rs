@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{Certainty, StoreError, StoreErrorKind};
+use kcl_core::lease::{Certainty, StoreErrorKind};
 use kcl_core::model::WorkerId;
 use kcl_core::time::{ClockExt as _, Moment};
 
 use crate::client::{Indexed, TableClient};
-use crate::errors::is_not_granted;
+use crate::errors::Failure;
 use crate::options::{Billing, TableOptions};
 use crate::table::{self, Features, OwnerIndex, Table};
 use crate::{attr, rights};
@@ -129,8 +129,8 @@ async fn recovery(client: &TableClient, table: &Table, deadline: Moment) -> Opti
         Ok(true) => return None,
         // Whoever may not look may still be allowed to act.
         Ok(false) => {}
-        Err(error) if is_not_granted(&error) => {}
-        Err(error) => return Some(format!("its point-in-time recovery is unknown: {error}")),
+        Err(failure) if failure.not_granted => {}
+        Err(failure) => return Some(format!("its point-in-time recovery is unknown: {failure}")),
     }
     if table.features.is_some() && !table.is_active() {
         return Some(format!(
@@ -139,16 +139,17 @@ async fn recovery(client: &TableClient, table: &Table, deadline: Moment) -> Opti
         ));
     }
     loop {
-        let error = match client.make_recoverable().await {
+        let failure = match client.make_recoverable().await {
             Ok(()) => {
                 tracing::info!(table = %client.table, "point-in-time recovery is on");
                 return None;
             }
-            Err(error) => error,
+            Err(failure) => failure,
         };
+        let error = &failure.error;
         let not_yet = error.kind() == StoreErrorKind::Unavailable && error.certainty() == Certainty::Definite;
         if !not_yet || client.clock.now() + RECOVERY_PAUSE > patience {
-            let remedy = remedy(client, &error, rights::UPDATE_BACKUPS, "switch it on");
+            let remedy = remedy(client, &failure, rights::UPDATE_BACKUPS, "switch it on");
             return Some(format!(
                 "its point-in-time recovery could not be switched on: {remedy}"
             ));
@@ -157,10 +158,10 @@ async fn recovery(client: &TableClient, table: &Table, deadline: Moment) -> Opti
     }
 }
 
-fn remedy(client: &TableClient, error: &StoreError, action: rights::Action, by_hand: &str) -> String {
-    if is_not_granted(error) {
+fn remedy(client: &TableClient, failure: &Failure, action: rights::Action, by_hand: &str) -> String {
+    if failure.not_granted {
         format!("grant {action} on {}, or {by_hand} by hand", client.arn())
     } else {
-        error.to_string()
+        failure.to_string()
     }
 }

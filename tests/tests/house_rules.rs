@@ -38,8 +38,9 @@ const WITHOUT_AWS: &[&str] = &[
 const ARROWS: &[(&str, &[&str])] = &[
     ("kcl-core", &["kcl-aggregation"]),
     ("kcl-aggregation", &[]),
-    ("kcl-kinesis", &["kcl-core"]),
-    ("kcl-lease-dynamo", &["kcl-core"]),
+    ("kcl-aws", &["kcl-core"]),
+    ("kcl-kinesis", &["kcl-aws", "kcl-core"]),
+    ("kcl-lease-dynamo", &["kcl-aws", "kcl-core"]),
     ("kcl-lease-memory", &["kcl-core"]),
     (
         "kcl-testkit",

@@ -9,8 +9,8 @@ use std::error::Error as StdError;
 use std::fmt;
 
 pub use stream::{
-    Arrival, ChildShard, Fetch, FetchLimit, PageToken, RecordStream, Shard, ShardEnd, ShardFilter, ShardPage,
-    StartPosition, StreamSource,
+    Arrival, CapacityMode, ChildShard, Fetch, FetchLimit, PageToken, RecordPlacement, RecordStream, Shard,
+    ShardEnd, ShardFilter, ShardPage, StartPosition, StreamDescription, StreamSource,
 };
 
 /// Why a source could not answer. A kind is here only if the worker acts differently on it.

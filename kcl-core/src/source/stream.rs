@@ -31,6 +31,13 @@ pub trait StreamSource: Send + Sync + fmt::Debug + 'static {
     /// Dropping the future has no effect.
     async fn identity(&self) -> Result<StreamIdentity, SourceError>;
 
+    /// What the source was told of the stream when it was last asked for its [identity](Self::identity). Nothing is asked here.
+    ///
+    /// The default knows nothing.
+    fn description(&self) -> StreamDescription {
+        StreamDescription::default()
+    }
+
     /// One page of the stream's shards.
     ///
     /// # Errors
@@ -242,4 +249,53 @@ pub struct ChildShard {
     pub parents: BTreeSet<ShardId>,
     /// The hash keys that it receives.
     pub hash_range: HashKeyRange,
+}
+
+/// What is known of a stream beside its identity and its shards. Every field is `None` where the source cannot tell.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::source::StreamDescription;
+///
+/// let mut description = StreamDescription::default();
+/// description.retention = Some(Duration::from_secs(24 * 3600));
+/// assert_eq!(description.largest_record, None);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamDescription {
+    /// How capacity is provided and paid for.
+    pub capacity: Option<CapacityMode>,
+    /// How long records are kept.
+    pub retention: Option<Duration>,
+    /// The most bytes of payload that one record may have.
+    pub largest_record: Option<u64>,
+    /// What decides the shard of a record.
+    pub placement: Option<RecordPlacement>,
+    /// How many shards take records.
+    pub open_shards: Option<u32>,
+    /// How many consumers are registered for enhanced fan-out.
+    pub consumers: Option<u32>,
+    /// How many channels carry records of the stream to other storage.
+    pub channels: Option<u32>,
+}
+
+/// How the capacity of a stream is provided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CapacityMode {
+    /// By the number of shards, which the owner of the stream sets.
+    Provisioned,
+    /// By the service, as the traffic needs it.
+    OnDemand,
+}
+
+/// What decides the shard of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordPlacement {
+    /// The hash of the partition key, or the explicit hash key.
+    ByPartitionKey,
+    /// The service, whatever the key is (`AUTO`). Keys may be missing, and records of one key are in any shard.
+    ByService,
 }

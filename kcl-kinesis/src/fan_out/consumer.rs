@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::ConsumerStatus;
+use kcl_aws::{ConsumerArn, InvalidArn};
 use kcl_core::rng::Rng;
 use kcl_core::source::{SourceError, SourceErrorKind};
 use kcl_core::time::{ClockExt as _, Moment};
 use tokio::sync::OnceCell;
 
 use crate::calls::{Calls, Registered};
-use crate::errors::{RESOURCE_IN_USE, RESOURCE_NOT_FOUND};
+use crate::errors::{Failure, LIMIT_EXCEEDED, RESOURCE_IN_USE, RESOURCE_NOT_FOUND};
 use crate::fan_out::lines::Lines;
 use crate::fan_out::timing::Turns;
 use crate::fan_out::{Consumer, FanOut};
@@ -51,10 +52,18 @@ impl FanOutReader {
         }
     }
 
+    /// Checks a consumer that was given by ARN.
+    pub(crate) fn check(&self, calls: &Calls) -> Result<(), SourceError> {
+        match &self.settings.consumer {
+            Consumer::Given(arn) => calls.check_consumer(given(arn)?),
+            Consumer::Named { .. } => Ok(()),
+        }
+    }
+
     /// The ARN of the consumer, which is registered and ready.
     pub(crate) async fn consumer_arn(&self, calls: &Calls, rng: &mut Rng) -> Result<String, SourceError> {
         match &self.settings.consumer {
-            Consumer::Given { arn } => Ok(arn.clone()),
+            Consumer::Given(arn) => Ok(given(arn)?.as_str().to_owned()),
             Consumer::Named { name, register } => {
                 let known = Arc::clone(&lock(&self.known));
                 let arn = known.get_or_try_init(|| self.look(calls, name, *register, rng));
@@ -92,6 +101,11 @@ impl FanOutReader {
             *known = Arc::default();
         }
     }
+}
+
+fn given(arn: &Result<ConsumerArn, InvalidArn>) -> Result<&ConsumerArn, SourceError> {
+    let invalid = |problem: &InvalidArn| SourceError::new(SourceErrorKind::Invalid, problem.to_string());
+    arn.as_ref().map_err(invalid)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -152,6 +166,30 @@ async fn registered(calls: &Calls, stream: &str, name: &str) -> Result<Registere
         Err(failure) if failure.has_code(RESOURCE_IN_USE) => {
             Ok(calls.describe_consumer(stream, name).await?)
         }
+        Err(failure) if failure.has_code(LIMIT_EXCEEDED) => Err(limit(calls, stream, name, failure).await),
         Err(failure) => Err(failure.into()),
     }
+}
+
+/// The fewest consumers that a stream may have registered: 20, and 50 for an account with On-demand Advantage. Consumers that AWS
+/// registers for other services count.
+const MOST_CONSUMERS: usize = 20;
+
+/// Tells a stream that has no room for another consumer from too many requests: Kinesis has one error code for both.
+async fn limit(calls: &Calls, stream: &str, name: &str, failure: Failure) -> SourceError {
+    let (count, who) = match calls.consumers(stream).await {
+        Ok(names) => (names.len(), names.join(", ")),
+        Err(unlisted) => {
+            let told = calls.described_consumers().unwrap_or(0);
+            (told, format!("their names are unknown: {}", unlisted.error))
+        }
+    };
+    if count < MOST_CONSUMERS {
+        return failure.into();
+    }
+    let message = format!(
+        "the stream {} has no room for the consumer {name}: it has {count} consumers ({who}); deregister one that is not used, read as a registered one, or poll",
+        calls.stream_name()
+    );
+    SourceError::new(SourceErrorKind::Invalid, message)
 }

@@ -7,6 +7,8 @@ mod timing;
 
 use std::time::Duration;
 
+use kcl_aws::{ConsumerArn, InvalidArn};
+
 pub(crate) use consumer::FanOutReader;
 pub(crate) use lines::Lines;
 pub(crate) use subscription::SubscriptionStream;
@@ -37,7 +39,7 @@ pub struct FanOut {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Consumer {
     Named { name: String, register: bool },
-    Given { arn: String },
+    Given(Result<ConsumerArn, InvalidArn>),
 }
 
 /// The service ends a subscription after five minutes.
@@ -69,8 +71,10 @@ impl FanOut {
     }
 
     /// As the consumer with this ARN. Neither looked for nor registered, and never deregistered.
+    ///
+    /// An ARN that is none of a consumer, or of a consumer of another stream, is an error of every call of the stream.
     pub fn consumer_arn(arn: impl Into<String>) -> Self {
-        Self::of(Consumer::Given { arn: arn.into() })
+        Self::of(Consumer::Given(arn.into().parse()))
     }
 
     fn of(consumer: Consumer) -> Self {

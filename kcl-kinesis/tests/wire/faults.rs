@@ -86,7 +86,8 @@ async fn codes_arrive_as_kinds() {
         (502, "", SourceErrorKind::Unavailable),
     ];
     for (status, code, kind) in rows {
-        let server = Server::with([iterator("i0"), error(status, code)]);
+        // A signature of another time than the answer's is made once more.
+        let server = Server::with([iterator("i0"), error(status, code), error(status, code)]);
         let mut reader = server.open(StartPosition::TrimHorizon).await;
         let failed = next(&mut reader).await.unwrap_err();
         assert_eq!(failed.kind(), kind, "{code}: {failed}");
@@ -146,7 +147,7 @@ async fn neither_token_nor_payload_is_in_an_error() {
             body,
             dated: true,
         };
-        let server = Server::with([iterator("i0"), answer]);
+        let server = Server::with([iterator("i0"), answer.clone(), answer]);
         let mut reader = server.open(StartPosition::TrimHorizon).await;
         let failed = next(&mut reader).await.unwrap_err();
         let shown = format!("{failed} {failed:?} {reader:?}");

@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod clock;
+mod consumers;
+mod credentials;
 mod encoding;
 mod ending;
 mod faults;
 mod formats;
 mod listing;
+mod names;
+mod policy;
 mod reading;
+mod secrets;
 mod server;
 mod slow;

@@ -135,6 +135,36 @@ pub(crate) fn error(status: u16, code: &str) -> Answer {
     }
 }
 
+/// An error that says this.
+pub(crate) fn error_saying(status: u16, code: &str, message: &str) -> Answer {
+    Answer::Reply {
+        status,
+        body: json!({ "__type": code, "message": message }).to_string(),
+        dated: true,
+    }
+}
+
+/// The answer of DescribeStreamSummary for the stream `orders` of this test's account, with these members besides.
+pub(crate) fn summary(more: Value) -> Answer {
+    let mut summary = json!({
+        "StreamName": "orders",
+        "StreamARN": STREAM_ARN,
+        "StreamStatus": "ACTIVE",
+        "RetentionPeriodHours": 24,
+        "StreamCreationTimestamp": 1_700_000_000.0,
+        "EnhancedMonitoring": [],
+        "OpenShardCount": 1,
+    });
+    for (name, value) in more.as_object().unwrap() {
+        summary[name] = value.clone();
+    }
+    ok(json!({ "StreamDescriptionSummary": summary }))
+}
+
+pub(crate) const STREAM_ARN: &str = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders";
+pub(crate) const CONSUMER_ARN: &str =
+    "arn:aws:kinesis:eu-west-1:123456789012:stream/orders/consumer/app:1700000000";
+
 /// An answer of GetShardIterator.
 pub(crate) fn iterator(token: &str) -> Answer {
     ok(json!({ "ShardIterator": token }))

@@ -35,6 +35,7 @@ impl Log {
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
+            .with_max_level(tracing::Level::DEBUG)
             .with_writer(move || writer.clone())
             .finish();
         Self {
@@ -43,10 +44,15 @@ impl Log {
         }
     }
 
+    /// Everything so far.
+    pub(crate) fn text(&self) -> String {
+        let bytes = self.lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// The warnings so far.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let bytes = self.lines.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(&bytes);
+        let text = self.text();
         let warnings = text.lines().filter(|line| line.contains(" WARN "));
         warnings.map(str::to_owned).collect()
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod credentials;
 mod faults;
 mod log;
 mod options;
@@ -9,6 +10,7 @@ mod policy;
 mod preparing;
 mod reading;
 mod rights;
+mod secrets;
 mod server;
 mod states;
 mod tables;

@@ -228,18 +228,30 @@ async fn every_right_to_write_that_is_missing_is_named_at_the_start_and_nothing_
 }
 
 #[tokio::test]
-async fn credentials_that_are_no_good_are_not_taken_for_a_missing_right() {
-    let server = Server::start().await;
-    let script = |_: &str, _: &Value| error(400, "ExpiredTokenException");
-    let refusal = server
-        .while_running(script, server.store().prepare(&preparation()))
-        .await
-        .unwrap_err();
-    assert_eq!(refusal.kind(), StoreErrorKind::Denied);
-    let text = refusal.to_string();
-    assert!(
-        text.contains("check the credentials") && !text.contains("grant"),
-        "{text}"
-    );
-    assert_eq!(server.operations(), ["DescribeTable"]);
+async fn bad_credentials_are_no_missing_right() {
+    let cases = [
+        (
+            "UnrecognizedClientException",
+            StoreErrorKind::Denied,
+            "check the access key",
+        ),
+        // They heal where their source renews them, so that a start tries on.
+        (
+            "ExpiredTokenException",
+            StoreErrorKind::Unavailable,
+            "renew the credentials",
+        ),
+    ];
+    for (code, kind, advice) in cases {
+        let server = Server::start().await;
+        let script = |_: &str, _: &Value| error(400, code);
+        let refusal = server
+            .while_running(script, server.store().prepare(&preparation()))
+            .await
+            .unwrap_err();
+        assert_eq!(refusal.kind(), kind);
+        let text = refusal.to_string();
+        assert!(text.contains(advice) && !text.contains("grant"), "{text}");
+        assert_eq!(server.operations(), ["DescribeTable"]);
+    }
 }

@@ -31,6 +31,11 @@ pub(crate) fn error(status: u16, code: &str) -> Answer {
     (status, json!({ "__type": kind, "message": "said by the script" }))
 }
 
+/// An error that says this.
+pub(crate) fn error_saying(status: u16, code: &str, message: &str) -> Answer {
+    (status, json!({ "__type": code, "message": message }))
+}
+
 /// A configuration with credentials, for this endpoint.
 pub(crate) fn config(endpoint: &str) -> SdkConfig {
     let credentials = Credentials::new("test", "test", None, None, "test");

@@ -5,14 +5,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::error::ErrorKind;
+use kcl_core::lease::LeaseStore as _;
 use kcl_core::model::{Record, ShardId};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::source::StreamSource as _;
 use kcl_core::time::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::worker::Worker;
+use kcl_kinesis::{FanOut, KinesisStream};
 use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::wire::{Operation, WireOptions};
+use kcl_testkit::MemoryStream;
+use kcl_testkit::wire::{Operation, WireOptions, WireServer};
 
-use crate::served::{PATIENCE, Read, Served};
+use crate::served::{PATIENCE, Read, Served, aws};
 
 /// What was processed of each shard, in order, and when.
 type Seen = Arc<Mutex<BTreeMap<ShardId, Vec<(Record, Moment)>>>>;
@@ -120,4 +125,45 @@ async fn a_worker_by_fan_out_follows_a_split_and_a_merge_and_is_told_of_records_
     assert_eq!(served.server.requests().count(Operation::GetRecords), 0);
     // Four shards, each of one subscription.
     assert_eq!(served.server.requests().count(Operation::SubscribeToShard), 4);
+}
+
+#[tokio::test]
+async fn a_consumer_of_another_stream_delivers_nothing() {
+    let [trucks, ships] = ["trucks", "ships"].map(|name| MemoryStream::builder(name).build());
+    let streams = [trucks.clone(), ships.clone()];
+    let server = WireServer::start(streams, WireOptions::unlimited())
+        .await
+        .unwrap();
+    let config = aws(&server);
+    let arn = KinesisStream::new(&config, "ships").identity().await.unwrap().arn;
+    let registration = aws_sdk_kinesis::Client::new(&config).register_stream_consumer();
+    let registration = registration.stream_arn(arn).consumer_name("app");
+    let registered = registration.send().await.unwrap().consumer.unwrap();
+    trucks.put("k", "truck").unwrap();
+    ships.put("k", "ship").unwrap();
+    let fan_out = FanOut::consumer_arn(registered.consumer_arn);
+    let (leases, seen) = (MemoryLeaseStore::new(), Seen::default());
+    let noted = Arc::clone(&seen);
+    let worker = Worker::builder("suite")
+        .worker_id("a")
+        .stream(KinesisStream::new(&config, "trucks").with_fan_out(fan_out))
+        .leases(leases.clone())
+        .processor(move |_: &ShardContext| Notes {
+            seen: Arc::clone(&noted),
+            clock: TokioClock::new(),
+        })
+        .build()
+        .unwrap()
+        .start();
+    let error = TokioClock::new()
+        .timeout(PATIENCE, worker.stopped())
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(
+        error.to_string().contains("is a consumer of the stream"),
+        "{error}"
+    );
+    assert!(seen.lock().unwrap().is_empty() && leases.scan().await.unwrap().leases.is_empty());
 }

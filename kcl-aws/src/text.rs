@@ -1,0 +1,149 @@
+//! The text of an error, without what must not be logged.
+
+use std::error::Error as StdError;
+
+use crate::Code;
+
+/// The longest text of a service that is quoted, in characters.
+const LONGEST: usize = 600;
+/// From which length on a word of base64 may be a key or a token: a secret access key has 40 characters.
+const SECRET: usize = 32;
+/// Where a text begins to quote the request with its headers.
+const QUOTES: [&str; 4] = [
+    "The Canonical String",
+    "The String-to-Sign",
+    "AWS4-HMAC-SHA256",
+    "x-amz-",
+];
+
+/// What a service said beside its error code, as far as it may be logged.
+///
+/// A service explains a wrong signature by quoting the request, with the session token in its headers, so that is never quoted. Of
+/// anything else the first line is, cut where it goes on to quote a request, and without words that may be keys or tokens.
+pub fn quotable(code: Option<&str>, said: Option<&str>) -> Option<String> {
+    if matches!(
+        Code::of(code),
+        Some(Code::Signature | Code::Credentials | Code::Expired)
+    ) {
+        return None;
+    }
+    let text = masked(said?);
+    (!text.is_empty()).then_some(text)
+}
+
+/// The error with all its causes on one line, each said once, without words that may be keys or tokens.
+pub fn story(error: &dyn StdError) -> String {
+    let mut story = masked(&error.to_string());
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let text = masked(&next.to_string());
+        if !story.contains(&text) {
+            story = format!("{story}: {text}");
+        }
+        cause = next.source();
+    }
+    story
+}
+
+fn masked(text: &str) -> String {
+    let line = text.trim().lines().next().unwrap_or_default();
+    let lower = line.to_ascii_lowercase();
+    let quotes = QUOTES
+        .iter()
+        .filter_map(|quote| lower.find(&quote.to_ascii_lowercase()));
+    // `lower` has the same places as `line`: only ASCII letters differ.
+    let line = quotes.min().map_or(line, |begin| &line[..begin]);
+    let mut masked = String::new();
+    let mut left = LONGEST;
+    for word in line.split_inclusive(char::is_whitespace) {
+        let shown = if may_hold_a_secret(word) { "*** " } else { word };
+        left = left.saturating_sub(shown.chars().count());
+        if left == 0 {
+            masked.push('…');
+            break;
+        }
+        masked.push_str(shown);
+    }
+    masked.trim_end().to_owned()
+}
+
+/// Returns `true` if the word holds a long run of base64 and is no ARN.
+fn may_hold_a_secret(word: &str) -> bool {
+    if word
+        .trim_start_matches(|letter: char| !letter.is_ascii_alphanumeric())
+        .starts_with("arn:")
+    {
+        return false;
+    }
+    let is_base64 = |letter: char| letter.is_ascii_alphanumeric() || "+/=_".contains(letter);
+    let mut runs = word.split(|letter| !is_base64(letter));
+    runs.any(|run| {
+        let has = |kind: fn(&u8) -> bool| run.bytes().any(|byte| kind(&byte));
+        run.len() >= SECRET
+            && has(u8::is_ascii_digit)
+            && (has(u8::is_ascii_uppercase) || has(u8::is_ascii_lowercase))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "IQoJb3JpZ2luX2VjEKr//////////wEaCWV1LXdlc3QtMSJHMEUCIQDcanary0123456789";
+    const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+
+    #[test]
+    fn no_error_quotes_the_request_it_answers() {
+        let said = format!(
+            "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key.\n\n\
+             The Canonical String for this request should have been\n'POST\n/\n\nx-amz-security-token:{TOKEN}\n\nhost'"
+        );
+        let one_line = said.replace('\n', " ");
+        for text in [&said, &one_line] {
+            for code in Code::listed()
+                .map(Some)
+                .chain([None, Some("SomethingNewException")])
+            {
+                let quoted = quotable(code, Some(text)).unwrap_or_default();
+                assert!(!quoted.contains("canary"), "{code:?}: {quoted}");
+            }
+        }
+        assert_eq!(quotable(Some("InvalidSignatureException"), Some(&said)), None);
+    }
+
+    #[test]
+    fn keys_and_tokens_are_masked_wherever_they_stand() {
+        for secret in [TOKEN, SECRET_KEY] {
+            for text in [
+                secret.to_owned(),
+                format!("token={secret};"),
+                format!("unexpected \"{secret}\" in it"),
+            ] {
+                let quoted = quotable(None, Some(&text)).unwrap();
+                assert!(!quoted.contains(secret) && quoted.contains("***"), "{quoted}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_helps_is_quoted_as_it_was_said() {
+        for text in [
+            "User: arn:aws:sts::123456789012:assumed-role/TruckTrackerWorkerRoleInEurope1/i-0123456789abcdef0 is not authorized to perform: kinesis:GetRecords",
+            "Rate exceeded for shard shardId-000000000001 in stream trucks under account 123456789012.",
+            "Shard shardId-000000000001 of 49590338271490256608559692538361571095921575989136588898 is gone",
+        ] {
+            let quoted = quotable(Some("AccessDeniedException"), Some(text)).unwrap();
+            assert_eq!(quoted.contains("***"), false, "{quoted}");
+            assert_eq!(quoted, text);
+        }
+        let long = "word ".repeat(1000);
+        assert!(quotable(None, Some(&long)).unwrap().chars().count() <= LONGEST + 1);
+        assert_eq!(quotable(None, Some(" \n ")), None);
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = std::io::Error::other("the connection was reset");
+        assert_eq!(story(&inner), "the connection was reset");
+    }
+}

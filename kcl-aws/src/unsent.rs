@@ -1,0 +1,75 @@
+//! What kept the SDK from sending a request, told from its words: it has no types for it.
+
+/// Why nothing was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsent {
+    /// The SDK was given no source of credentials.
+    NoCredentials,
+    /// The source of the credentials failed. This may heal by itself.
+    CredentialsFailed,
+    /// The SDK was given no region.
+    NoRegion,
+}
+
+impl Unsent {
+    /// The obstacle that this [story](crate::story) tells of, if it tells of one.
+    pub fn of(story: &str) -> Option<Self> {
+        let says = |words: &str| story.contains(words);
+        if says("no identity resolver") || says("credential provider was not enabled") {
+            Some(Self::NoCredentials)
+        } else if says("Missing Region") || says("missing signing region") {
+            Some(Self::NoRegion)
+        } else if says("credential") || says("identity resolver") {
+            Some(Self::CredentialsFailed)
+        } else {
+            None
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::NoCredentials => {
+                "give the SDK credentials: a profile, a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            }
+            Self::NoRegion => "give the SDK a region: AWS_REGION, a profile, or SdkConfig",
+            Self::CredentialsFailed => {
+                "the request was not sent: the source of the credentials does not answer"
+            }
+        }
+    }
+
+    /// Returns `true` if another attempt may succeed without anyone changing a setting.
+    pub fn may_heal(self) -> bool {
+        self == Self::CredentialsFailed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_credentials_are_told_from_failing_ones() {
+        let rows = [
+            ("no identity resolver for it", Some(Unsent::NoCredentials)),
+            (
+                "the credential provider was not enabled: x",
+                Some(Unsent::NoCredentials),
+            ),
+            (
+                "loading credentials timed out after 5s",
+                Some(Unsent::CredentialsFailed),
+            ),
+            (
+                "an error occurred while loading credentials",
+                Some(Unsent::CredentialsFailed),
+            ),
+            ("Invalid Configuration: Missing Region", Some(Unsent::NoRegion)),
+            ("connection reset by peer", None),
+        ];
+        for (story, obstacle) in rows {
+            assert_eq!(Unsent::of(story), obstacle, "{story}");
+        }
+    }
+}

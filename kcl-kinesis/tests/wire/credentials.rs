@@ -1,0 +1,112 @@
+//! Credentials that are slow, gone or too old.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use aws_credential_types::provider::future::ProvideCredentials as Coming;
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::{
+    BehaviorVersion, Config, Credentials, ProvideCredentials, Region, SharedCredentialsProvider,
+};
+use kcl_core::source::{SourceErrorKind, StreamSource as _};
+use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
+use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
+use serde_json::json;
+
+use crate::server::{Server, config, error, summary};
+
+/// A source of credentials that takes its time.
+#[derive(Debug, Clone)]
+struct Slow {
+    seconds: u64,
+    loads: Arc<AtomicU32>,
+}
+
+impl Slow {
+    fn new(seconds: u64) -> Self {
+        Self {
+            seconds,
+            loads: Arc::default(),
+        }
+    }
+
+    fn stream(&self, server: &Server) -> KinesisStream {
+        let slow = config(server).credentials_provider(SharedCredentialsProvider::new(self.clone()));
+        KinesisStream::from_client(&Client::from_conf(slow.build()), "orders")
+    }
+}
+
+impl ProvideCredentials for Slow {
+    fn provide_credentials<'a>(&'a self) -> Coming<'a>
+    where
+        Self: 'a,
+    {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        let seconds = Duration::from_secs(self.seconds);
+        Coming::new(async move {
+            TokioClock::new().sleep(seconds).await;
+            Ok(Credentials::new("test", "test", None, None, "slow"))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_slower_than_a_call_come_in_the_end() {
+    let slow = Slow::new(25);
+    let server = Server::with([summary(json!({})), summary(json!({}))]);
+    let stream = slow.stream(&server);
+    let clock = TokioClock::new();
+    for _ in 0..2 {
+        let failed = stream.identity().await.unwrap_err();
+        assert_eq!(failed.kind(), SourceErrorKind::Unavailable);
+        let said = failed.to_string();
+        assert!(
+            said.contains("credentials") && said.contains("not sent"),
+            "{said}"
+        );
+        assert!(!said.contains("endpoint"), "{said}");
+    }
+    stream.identity().await.unwrap();
+    assert_eq!(clock.now().since_origin(), Duration::from_secs(25));
+    stream.identity().await.unwrap();
+    assert_eq!(slow.loads.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_callers_share_one_load() {
+    let slow = Slow::new(5);
+    let server = Server::with([(); 3].map(|()| summary(json!({}))));
+    let stream = slow.stream(&server);
+    let (first, second, third) = tokio::join!(stream.identity(), stream.identity(), stream.identity());
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    assert_eq!(slow.loads.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_credentials_are_loaded_again() {
+    let quick = Slow::new(0);
+    let server = Server::with([error(400, "ExpiredTokenException"), summary(json!({}))]);
+    let stream = quick.stream(&server);
+    let failed = stream.identity().await.unwrap_err();
+    // A worker that starts tries on.
+    assert_eq!(failed.kind(), SourceErrorKind::Unavailable);
+    assert!(failed.to_string().contains("renew the credentials"), "{failed}");
+    stream.identity().await.unwrap();
+    assert_eq!(quick.loads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_region_nothing_is_tried() {
+    let server = Server::default();
+    let lost = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(None::<Region>)
+        .endpoint_url("http://127.0.0.1:1")
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .http_client(server.clone());
+    let stream = KinesisStream::from_client(&Client::from_conf(lost.build()), "orders");
+    let failed = stream.identity().await.unwrap_err();
+    assert_eq!(failed.kind(), SourceErrorKind::Denied, "{failed}");
+    assert!(failed.to_string().contains("AWS_REGION"), "{failed}");
+}
