@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{self, RecordDistributionStrategy, StreamMode};
 use bytes::Bytes;
 use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity};
@@ -72,13 +73,19 @@ pub(crate) fn record(record: types::Record) -> Result<Record> {
     if let Some(key) = record.partition_key {
         taken = taken.with_partition_key(key);
     }
-    let arrived = record
-        .approximate_arrival_timestamp
-        .and_then(|time| time.to_millis().ok());
-    if let Some(millis) = arrived {
-        taken = taken.with_arrival(Timestamp::from_millis(millis));
+    if let Some(time) = record.approximate_arrival_timestamp {
+        taken = taken.with_arrival(timestamp(&time));
     }
     Ok(taken)
+}
+
+/// The time in milliseconds, rounded to the nearest.
+///
+/// The SDK reads a time in JSON as seconds with a fraction and holds it a few nanoseconds low, and its own `to_millis` cuts: that is a
+/// millisecond early for about half of all fractions.
+pub(crate) fn timestamp(time: &DateTime) -> Timestamp {
+    let millis = (i64::from(time.subsec_nanos()) + 500_000) / 1_000_000;
+    Timestamp::from_millis(time.secs().saturating_mul(1000).saturating_add(millis))
 }
 
 pub(crate) fn shard(shard: types::Shard) -> Result<Shard> {
@@ -113,14 +120,11 @@ pub(crate) fn child(child: types::ChildShard) -> Result<ChildShard> {
 }
 
 pub(crate) fn identity(summary: types::StreamDescriptionSummary) -> Result<StreamIdentity> {
-    let created = summary
-        .stream_creation_timestamp
-        .to_millis()
-        .map_err(|error| unreadable("a creation time that is none", error))?;
+    let created = timestamp(&summary.stream_creation_timestamp);
     Ok(StreamIdentity {
         name: summary.stream_name,
         arn: summary.stream_arn,
-        created: Timestamp::from_millis(created),
+        created,
     })
 }
 
@@ -173,7 +177,7 @@ fn hash_range(range: Option<types::HashKeyRange>) -> Result<HashKeyRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_sdk_kinesis::primitives::{Blob, DateTime};
+    use aws_sdk_kinesis::primitives::Blob;
 
     fn sdk_record() -> aws_sdk_kinesis::types::builders::RecordBuilder {
         types::Record::builder()
@@ -209,5 +213,20 @@ mod tests {
         assert_eq!(record(built).unwrap_err().kind(), SourceErrorKind::Invalid);
         let built = types::Shard::builder().shard_id("shardId-0").build().unwrap();
         assert_eq!(shard(built).unwrap_err().kind(), SourceErrorKind::Invalid);
+    }
+
+    #[test]
+    fn a_time_is_the_same_from_every_format() {
+        for millis in 1_700_000_000_000..1_700_000_001_000 {
+            #[expect(clippy::cast_precision_loss, reason = "as JSON has it")]
+            let in_json = millis as f64 / 1000.0;
+            let read = DateTime::from_secs_f64(in_json);
+            assert_eq!(timestamp(&read), Timestamp::from_millis(millis));
+            assert_eq!(
+                timestamp(&DateTime::from_millis(millis)),
+                Timestamp::from_millis(millis)
+            );
+        }
+        assert_eq!(timestamp(&DateTime::from_millis(-1)), Timestamp::from_millis(-1));
     }
 }

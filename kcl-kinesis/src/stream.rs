@@ -8,7 +8,7 @@ use aws_config::SdkConfig;
 use aws_sdk_kinesis::Client;
 use kcl_core::model::{ShardId, StreamIdentity};
 use kcl_core::source::{
-    PageToken, RecordStream, Shard, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition,
+    PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition,
     StreamDescription, StreamSource,
 };
 use kcl_core::time::{Clock, TokioClock};
@@ -186,11 +186,8 @@ impl StreamSource for KinesisStream {
         self.check()?;
         let (listed, service_time) = self.calls.list(filter, page.map(|page| page.0)).await?;
         let shards = listed.shards.into_iter().flatten().map(convert::shard);
-        let mut shards = shards.collect::<Result<Vec<_>, _>>()?;
-        // Not every server that speaks the protocol knows the filter.
-        shards.retain(|shard| passes(shard, filter));
         Ok(ShardPage {
-            shards,
+            shards: shards.collect::<Result<_, _>>()?,
             next: listed.next_token.map(PageToken),
             service_time,
         })
@@ -227,13 +224,5 @@ impl StreamSource for KinesisStream {
         let (calls, shares) = (self.calls.clone(), Arc::clone(&self.shares));
         let opened = PollingStream::open(calls, shares, shard.clone(), start).await?;
         Ok(Box::new(opened))
-    }
-}
-
-/// What a listing shows of a filter: when a shard was closed it does not show.
-fn passes(shard: &Shard, filter: ShardFilter) -> bool {
-    match filter {
-        ShardFilter::Open => !shard.closed,
-        ShardFilter::All | ShardFilter::FromTimestamp(_) => true,
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::Region;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::Region;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -102,11 +102,12 @@ impl TableClient {
         }
     }
 
-    /// The client of the current runtime.
+    /// The region of the client, if it has one.
     pub(crate) fn region(&self) -> Option<&str> {
         self.region.as_ref().map(AsRef::as_ref)
     }
 
+    /// The client of the current runtime.
     pub(crate) fn sdk(&self) -> Client {
         self.clients.get().0
     }

@@ -144,6 +144,32 @@ pub struct StreamIdentity {
 }
 
 impl StreamIdentity {
+    /// Returns `true` if both are the same stream, and not one that was deleted and created again under its name.
+    ///
+    /// The same creation may be told in other words: cut or rounded to the millisecond, or in whole seconds. So creation times agree if they
+    /// are at most a millisecond apart, or if one is in whole seconds and they are less than a second apart.
+    ///
+    /// ```
+    /// use kcl_core::model::StreamIdentity;
+    /// use kcl_core::time::Timestamp;
+    ///
+    /// let created = |millis| StreamIdentity {
+    ///     name: "trucks".to_owned(),
+    ///     arn: "arn:aws:kinesis:eu-west-1:111122223333:stream/trucks".to_owned(),
+    ///     created: Timestamp::from_millis(millis),
+    /// };
+    /// let stream = created(1_700_000_000_123);
+    /// assert!(stream.is_same_stream(&created(1_700_000_000_122)));
+    /// assert!(stream.is_same_stream(&created(1_700_000_000_000)));
+    /// assert!(!stream.is_same_stream(&created(1_700_000_000_456)));
+    /// ```
+    pub fn is_same_stream(&self, other: &Self) -> bool {
+        let [ours, theirs] = [self, other].map(|identity| identity.created.as_millis());
+        let apart = ours.abs_diff(theirs);
+        let in_seconds = ours % 1000 == 0 || theirs % 1000 == 0;
+        (&self.name, &self.arn) == (&other.name, &other.arn) && (apart <= 1 || in_seconds && apart < 1000)
+    }
+
     /// How the lease rows of an application that reads many streams name this one: `account:stream:creation`, where the
     /// account is that of the ARN and the creation is in whole seconds since 1970, as in the Java KCL.
     ///

@@ -95,7 +95,7 @@ fn check(lease: &Lease, identity: &StreamIdentity, keying: &Keying) -> Result<()
     if (&found.name, &found.arn) != (&expected.name, &expected.arn) {
         return Err(Mismatch::OtherStream { key, found, expected });
     }
-    if found.created != expected.created {
+    if !found.is_same_stream(&expected) {
         return Err(Mismatch::OtherCreation { key, found, expected });
     }
     Ok(())

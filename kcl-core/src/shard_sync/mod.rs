@@ -21,6 +21,7 @@ mod shard_end;
 mod task;
 #[cfg(test)]
 mod testing;
+mod unfiltered;
 mod upkeep;
 
 pub use audit::{Audit, Verdict};

@@ -9,6 +9,7 @@ use crate::lease::{Lease, LeaseStore, LeaseWriter, Outcome, StoreError, StoreErr
 use crate::model::{HashKeyRange, LeaseKey, Position, ShardId, StreamIdentity};
 use crate::mutant::{self, Mutant};
 use crate::rng::Rng;
+use crate::shard_sync::unfiltered;
 use crate::shard_sync::{
     Anomaly, CreateReason, Creation, InitialPosition, Keying, ShardGraph, Start, lease_cover, plan_sync,
 };
@@ -99,12 +100,11 @@ pub(crate) async fn sync_once(
 ) -> Result<SyncReport, SyncError> {
     let needs_time = request.initial != InitialPosition::TrimHorizon
         || request.leases.iter().any(|lease| lease.pinned_start.is_some());
-    let service_time = if needs_time {
-        page(&mut tools, &request, ShardFilter::Open, None)
-            .await?
-            .service_time
+    let (service_time, honours_filters) = if needs_time {
+        let open = page(&mut tools, &request, ShardFilter::Open, None).await?;
+        (open.service_time, open.shards.iter().all(|shard| !shard.closed))
     } else {
-        Timestamp::from_millis(0)
+        (Timestamp::from_millis(0), true)
     };
     let mut unreadable = presumed_leases(&request);
     let start = Start::settle(
@@ -112,7 +112,12 @@ pub(crate) async fn sync_once(
         request.leases.iter().chain(&unreadable),
         service_time,
     );
-    let graph = list_all(&mut tools, &request, start.filter(service_time)).await?;
+    let mut graph = list_all(&mut tools, &request, start.filter(service_time)).await?;
+    if let (false, Some(at)) = (honours_filters, start.pinned()) {
+        let leases = request.leases.iter().chain(&unreadable);
+        let leased = leases.map(|lease| &lease.shard).collect();
+        graph = unfiltered::without_ended_before(&tools, &request, &graph, &leased, at).await?;
+    }
     // A row of another kind may be among them; it names no shard.
     unreadable.retain(|lease| graph.contains(&lease.shard));
     let leases = [request.leases, &unreadable].concat();

@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::consumer::Services;
 use crate::error::{Causes, Error, ErrorKind};
 use crate::model::{InvalidName, StreamIdentity};
+use crate::settings::Aggregation;
 use crate::shard_sync::Keying;
-use crate::source::{SourceError, SourceErrorKind, StreamSource};
+use crate::source::{RecordPlacement, SourceError, SourceErrorKind, StreamSource};
 use crate::streams::{OpenStream, StreamTracker, TrackedStream};
 use crate::task::{Place, TaskScope};
 use crate::time::{ClockExt as _, Moment};
@@ -53,6 +54,25 @@ pub(crate) async fn ask_tracker(
     let tracker = Arc::clone(tracker);
     let listed = async move { tracker.streams().await };
     scope.run_at(Place::Processing, "streams tracker", listed).await
+}
+
+/// Refuses to filter user records by hash key where the hash key does not decide the shard. The source must have been asked for its identity.
+///
+/// # Errors
+///
+/// What is wrong, and what to do.
+pub(crate) fn check_placement(source: &dyn StreamSource, aggregation: Aggregation) -> Result<(), String> {
+    let filters = match aggregation {
+        Aggregation::Filter | Aggregation::FilterRecords => true,
+        Aggregation::Deliver | Aggregation::Fail | Aggregation::Raw => false,
+    };
+    match source.description().placement {
+        Some(RecordPlacement::ByService) if filters => Err(format!(
+            "the service distributes the records of the stream {:?} over its shards (AUTO), so the setting aggregation = {aggregation:?} would drop user records that are nowhere else: set it to Deliver",
+            source.address()
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Leaves out streams whose address was there before.
@@ -182,6 +202,10 @@ impl Follower<'_> {
                 return false;
             }
         };
+        let aggregation = self.services.settings.aggregation;
+        if let Err(problem) = check_placement(stream.source().as_ref(), aggregation) {
+            return self.say(address, problem, WHAT);
+        }
         let opened = match open_tracked(stream, identity) {
             Ok(opened) => opened,
             Err(error) => {
@@ -221,7 +245,7 @@ impl Follower<'_> {
                 continue;
             }
             match self.identify(stream.source.as_ref()).await {
-                Ok(identity) if identity == stream.identity => {
+                Ok(identity) if identity.is_same_stream(&stream.identity) => {
                     stream.is_confirmed(self.services.clock.now());
                 }
                 Ok(identity) => {

@@ -12,14 +12,14 @@ use crate::lease::{Lease, Preparation, StoreError, StoreErrorKind};
 use crate::model::StreamIdentity;
 use crate::processor::backoff;
 use crate::rng::Rng;
-use crate::settings::Settings;
+use crate::settings::{Aggregation, Settings};
 use crate::shard_sync::{InitialPosition, Keying, Mismatch, check_identity, check_keyed_by_stream};
 use crate::source::{SourceError, SourceErrorKind, StreamSource};
 use crate::streams::{OpenStream, StreamTracker, Streams};
 use crate::task::TaskScope;
 use crate::time::{Clock, ClockExt as _, Moment};
 use crate::worker::builder::{Parts, Subject};
-use crate::worker::following::{ask_tracker, by_address, open_tracked};
+use crate::worker::following::{ask_tracker, by_address, check_placement, open_tracked};
 use crate::worker::membership::Membership;
 
 /// What a worker knows once it may begin.
@@ -38,6 +38,7 @@ pub(crate) async fn prepare(parts: &Parts) -> Result<Ground, Error> {
         scope: &parts.scope,
         rng: parts.rng.child("start"),
         deadline,
+        aggregation: parts.settings.aggregation,
     };
     let streams = attempts.find_streams(&parts.subject).await?;
     attempts
@@ -81,6 +82,7 @@ pub(crate) async fn announce(
         scope: &services.scope,
         rng: services.rng.child("announce"),
         deadline,
+        aggregation: services.settings.aggregation,
     };
     attempts
         .until_answered("cannot write the worker's row", || membership.announce())
@@ -122,6 +124,7 @@ struct Attempts<'a> {
     scope: &'a TaskScope,
     rng: Rng,
     deadline: Moment,
+    aggregation: Aggregation,
 }
 
 /// An error of a service, seen from the start of a worker.
@@ -155,12 +158,22 @@ impl Answer for SourceError {
     }
 }
 
+/// Returns `true` for an error that says nothing about the other streams, and that waiting does not cure.
+fn concerns_one_stream(kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::Mismatch | ErrorKind::Denied | ErrorKind::Configuration => true,
+        ErrorKind::Unavailable | ErrorKind::Superseded | ErrorKind::Internal => false,
+    }
+}
+
 impl Attempts<'_> {
     async fn find_streams(&self, subject: &Subject) -> Result<Streams, Error> {
         let streams = Streams::default();
         match subject {
             Subject::One(source) => {
                 let identity = self.identify(source.as_ref()).await?;
+                check_placement(source.as_ref(), self.aggregation)
+                    .map_err(|problem| Error::new(ErrorKind::Configuration, problem))?;
                 let source = Arc::clone(source);
                 streams.open(OpenStream::new(source, identity, Keying::SingleStream, None));
             }
@@ -169,7 +182,9 @@ impl Attempts<'_> {
         Ok(streams)
     }
 
-    /// Of many streams, those that are there. One that is missing may come: it is looked for again while the worker runs.
+    /// Finds those of many streams that can be read. The stream follower asks for the others again while the worker runs.
+    ///
+    /// A stream that is missing, denied or set up wrongly keeps no other from being read.
     async fn find_tracked(&self, tracker: &Arc<dyn StreamTracker>, streams: &Streams) -> Result<(), Error> {
         let tracked = self
             .until_answered("cannot list the streams to read", || {
@@ -177,13 +192,19 @@ impl Attempts<'_> {
             })
             .await?;
         let tracked = by_address(tracked);
-        let mut missing = None;
+        let mut unreadable = None;
         for (address, stream) in &tracked {
-            let identity = match self.identify(stream.source().as_ref()).await {
+            let source = stream.source().as_ref();
+            let found = self.identify(source).await.and_then(|identity| {
+                let placement = check_placement(source, self.aggregation);
+                placement.map_err(|problem| Error::new(ErrorKind::Configuration, problem))?;
+                Ok(identity)
+            });
+            let identity = match found {
                 Ok(identity) => identity,
-                Err(error) if error.kind() == ErrorKind::Mismatch => {
-                    tracing::error!(stream = address, error = %Causes(&error), "a stream is not there; the others are read");
-                    missing = Some(error);
+                Err(error) if concerns_one_stream(error.kind()) => {
+                    tracing::error!(stream = address, error = %Causes(&error), "a stream cannot be read; reading the others");
+                    unreadable = Some(error);
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -194,8 +215,8 @@ impl Attempts<'_> {
             })?;
             streams.open(opened);
         }
-        streams.are_settled(missing.is_none());
-        match missing {
+        streams.are_settled(unreadable.is_none());
+        match unreadable {
             Some(error) if streams.all().is_empty() => Err(error),
             Some(_) | None => Ok(()),
         }

@@ -84,7 +84,7 @@ async fn a_filter_is_sent_with_the_first_page() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closed_shards_of_a_server_that_ignores_the_filter_are_left_out() {
+async fn what_a_server_lists_is_passed_on() {
     let answer = ok(json!({ "Shards": [listed(1, &[], true), listed(2, &[1], false)] }));
     let server = Server::with([answer.clone(), answer]);
     let ids = async |filter| {
@@ -94,7 +94,8 @@ async fn closed_shards_of_a_server_that_ignores_the_filter_are_left_out() {
             .map(|shard| shard.id.to_string())
             .collect::<Vec<_>>()
     };
-    assert_eq!(ids(ShardFilter::Open).await, ["shardId-000000000002"]);
+    // By its closed shards the core recognises a server that ignores filters.
+    assert_eq!(ids(ShardFilter::Open).await.len(), 2);
     assert_eq!(ids(ShardFilter::All).await.len(), 2);
 }
 
