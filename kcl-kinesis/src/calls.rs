@@ -19,7 +19,7 @@ use aws_sdk_kinesis::types::{
 };
 use aws_sdk_kinesis::{Client, Config};
 use bytes::Bytes;
-use kcl_aws::{Arn, Attempt, Caller, ConsumerArn, InvalidArn, Late, StreamArn, Unsent};
+use kcl_aws::{Arn, Attempt, Caller, ConsumerArn, InvalidArn, StreamArn, Unsent};
 use kcl_core::model::ShardId;
 use kcl_core::source::{
     Arrival, FetchLimit, ShardFilter, SourceError, SourceErrorKind, StartPosition, StreamDescription,

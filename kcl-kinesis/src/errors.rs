@@ -273,12 +273,12 @@ impl Request<'_> {
     {
         if let SdkError::ServiceError(context) = &error {
             let failure = self.service_error(context.err(), 500);
-            return match failure.error.kind() {
-                Throttled => failure,
-                _ => Failure {
-                    error: SourceError::new(Unavailable, failure.error.to_string()),
-                    ..failure
-                },
+            if failure.error.kind() == Throttled {
+                return failure;
+            }
+            return Failure {
+                error: SourceError::new(Unavailable, failure.error.to_string()),
+                ..failure
             };
         }
         self.lost(format!("{self}: the subscription broke: {}", story(&error)))

@@ -348,7 +348,7 @@ impl TableClient {
             // worker may not ask is as good as none.
             Err(error) if error.code() == Some("ValidationException") => Ok(Indexed::NoIndex),
             Err(error) if says_not_granted(&error) => Ok(Indexed::Denied),
-            Err(error) => Err(self.of_index(request.failed(error))),
+            Err(error) => Err(self.of_index(request.failed(error).into()).into()),
         }
     }
 

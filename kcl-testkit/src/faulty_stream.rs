@@ -360,7 +360,11 @@ impl FaultyRecords {
                 end.children.truncate(1);
                 fetch.end = Some(end);
             }
-            _ => fetch.end = Some(ShardEnd::default()),
+            EndFault::Claimed
+            | EndFault::Strangers
+            | EndFault::WithoutChildren
+            | EndFault::Withheld
+            | EndFault::NamedBeside => fetch.end = Some(ShardEnd::default()),
         }
         fetch
     }

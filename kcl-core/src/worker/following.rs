@@ -204,7 +204,8 @@ impl Follower<'_> {
         };
         let aggregation = self.services.settings.aggregation;
         if let Err(problem) = check_placement(stream.source().as_ref(), aggregation) {
-            return self.say(address, problem, WHAT);
+            self.say(address, problem, WHAT);
+            return false;
         }
         let opened = match open_tracked(stream, identity) {
             Ok(opened) => opened,
