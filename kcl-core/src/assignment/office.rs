@@ -256,9 +256,21 @@ impl Office {
     /// and those of the dead leader would go without an owner for that long.
     fn patience(&self) -> Duration {
         match &self.deputy {
-            Some(deputy) if *deputy != self.me => self.poll * 2,
+            Some(deputy) if *deputy != self.me => self.poll.max(self.pace()) * 2,
             Some(_) | None => Duration::ZERO,
         }
+    }
+
+    /// How often to read the lock: as often as the failover time of its holder asks for, where that is shorter than this worker's own. A
+    /// deputy that looked less often would come after a challenger with a shorter failover time, who has not watched the leases.
+    pub(crate) fn poll(&self) -> Duration {
+        self.poll.min(self.pace())
+    }
+
+    /// How often a worker reads the lock that lives by the failover time of its holder.
+    fn pace(&self) -> Duration {
+        let lock = self.lock.as_ref();
+        lock.map_or(self.poll, |lock| poll_for(lock.duration))
     }
 
     fn still_for(&self) -> Duration {
@@ -270,6 +282,16 @@ impl Office {
         let tenure = self.tenure.as_ref();
         lock.owner == self.me && !lock.released && tenure.is_some_and(|tenure| tenure.version == lock.version)
     }
+}
+
+/// The slowest that the lock is read; a short failover time needs it more often.
+const SLOWEST_POLL: Duration = Duration::from_secs(1);
+/// The fastest, whatever a lock says of its holder.
+const FASTEST_POLL: Duration = Duration::from_millis(20);
+
+/// How often a worker with this failover time reads the lock.
+pub(crate) fn poll_for(failover: Duration) -> Duration {
+    (failover / 5).clamp(FASTEST_POLL, SLOWEST_POLL)
 }
 
 fn expect(lock: &LeaderLock) -> LockExpect {

@@ -13,7 +13,7 @@ use crate::assignment::calls::{Calls, Patience};
 use crate::assignment::faults::Faults;
 use crate::assignment::java::JavaWatch;
 use crate::assignment::observer::Observer;
-use crate::assignment::office::{Office, OfficeStep, pick_deputy};
+use crate::assignment::office::{Office, OfficeStep, pick_deputy, poll_for};
 use crate::assignment::perform::at_most;
 use crate::assignment::plan::{
     AssignmentPlan, Candidate, Move, Snapshot, plan_assignment, plan_overdue, plan_placement,
@@ -28,9 +28,6 @@ use crate::lease::{
 use crate::model::{LeaseKey, WorkerId};
 use crate::rng::Rng;
 use crate::time::{Clock, ClockExt, Moment};
-
-/// The slowest that the lock is read; a short failover time needs it more often.
-const SLOWEST_POLL: Duration = Duration::from_secs(1);
 
 /// A leader whose rounds fail this often in a row gives the office to somebody who may have more luck.
 const FAILED_ROUNDS: u32 = 3;
@@ -78,7 +75,6 @@ pub(crate) async fn coordinate(context: CoordinatorContext, shutdown: Cancellati
 struct Coordinator {
     context: CoordinatorContext,
     calls: Calls,
-    poll: Duration,
     state: Mutex<State>,
     /// The lock wants attention before the next poll: another deputy is to be named. One waiter, for whom it is kept; so also below.
     tend: Notify,
@@ -110,7 +106,7 @@ struct Rounds {
 
 impl Coordinator {
     fn new(context: CoordinatorContext) -> Self {
-        let poll = SLOWEST_POLL.min(context.failover / 5);
+        let poll = poll_for(context.failover);
         let cadence = cadence::fit(
             1,
             context.settings.scan_pages_per_second,
@@ -141,7 +137,6 @@ impl Coordinator {
                 context.failover,
             ),
             context,
-            poll,
             state: Mutex::new(state),
             tend: Notify::new(),
             role_changed: Notify::new(),
@@ -153,11 +148,12 @@ impl Coordinator {
         while !shutdown.is_cancelled() {
             self.tend_office(shutdown).await;
             self.publish();
+            let poll = self.state().office.poll();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
                 () = self.tend.notified() => {}
-                () = self.context.clock.sleep(self.poll) => {}
+                () = self.context.clock.sleep(poll) => {}
             }
         }
     }

@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kcl_core::error::Error;
-use kcl_core::invariant::{Lineage, Observation, Process, Violation};
+use kcl_core::invariant::{Lineage, Observation, Process, Violation, check_owned};
 use kcl_core::lease::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
 use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
 use kcl_core::rng::Rng;
@@ -442,6 +442,11 @@ impl Fleet {
             .await;
         let at_rest = || self.oracle().ask(|checker| checker.at_rest());
         if let Err(violation) = followed.and_then(|()| at_rest()) {
+            self.fail(violation).await;
+        }
+        if took.is_none()
+            && let Err(violation) = check_owned(&self.view().leases(), &self.view().holders())
+        {
             self.fail(violation).await;
         }
         took.unwrap_or_else(|| panic!("not within {SETTLE:?}: the fleet settles"))

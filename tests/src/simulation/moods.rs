@@ -17,6 +17,8 @@ pub(super) struct Moods {
     pub(super) fleet: Fleet,
     pub(super) rng: Rng,
     pub(super) bad_times: Arc<AtomicBool>,
+    /// Whether every callback takes long.
+    pub(super) is_slow: Arc<AtomicBool>,
 }
 
 impl RecordProcessorFactory for Moods {
@@ -26,6 +28,7 @@ impl RecordProcessorFactory for Moods {
             fleet: self.fleet.clone(),
             rng: self.rng.child(&name),
             bad_times: Arc::clone(&self.bad_times),
+            is_slow: Arc::clone(&self.is_slow),
             collected: None,
         })
     }
@@ -35,6 +38,7 @@ struct Moody {
     fleet: Fleet,
     rng: Rng,
     bad_times: Arc<AtomicBool>,
+    is_slow: Arc<AtomicBool>,
     /// With manual checkpoints, the last batch that is processed and not checkpointed.
     collected: Option<RecordBatch>,
 }
@@ -68,6 +72,9 @@ impl Moody {
     }
 }
 
+/// How long each callback takes while all are slow.
+const SLOW: Duration = Duration::from_secs(9);
+
 #[derive(Debug, thiserror::Error)]
 #[error("the sink is unwell")]
 struct Unwell;
@@ -75,6 +82,9 @@ struct Unwell;
 #[async_trait]
 impl RecordProcessor for Moody {
     async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        if self.is_slow.load(Ordering::Relaxed) {
+            self.fleet.sleep(SLOW).await;
+        }
         if !self.bad_times.load(Ordering::Relaxed) {
             self.collect(batch).await;
             return Ok(());

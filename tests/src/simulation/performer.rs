@@ -27,6 +27,8 @@ const NEWCOMER: &str = "newcomer";
 const LATENCY: Duration = Duration::from_millis(3);
 /// How often a table with little capacity answers a scan.
 const SCAN_EVERY: Duration = Duration::from_secs(3);
+/// How long a deploy waits until callbacks that take long have begun.
+const SLOW_START: Duration = Duration::from_secs(2);
 /// How often records are put.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How many at a time.
@@ -45,6 +47,8 @@ pub(super) struct Performer {
     failovers: BTreeMap<&'static str, u32>,
     leaders: Arc<Leaders>,
     bad_times: Arc<AtomicBool>,
+    /// Whether every callback takes long.
+    is_slow: Arc<AtomicBool>,
     alive: BTreeSet<&'static str>,
     /// How often each name was started.
     runs: BTreeMap<&'static str, u32>,
@@ -74,6 +78,7 @@ impl Performer {
             story: story.clone(),
             leaders: Arc::default(),
             bad_times: Arc::new(AtomicBool::new(true)),
+            is_slow: Arc::default(),
             alive: BTreeSet::new(),
             runs: BTreeMap::new(),
             passing: Vec::new(),
@@ -183,6 +188,7 @@ impl Performer {
             fleet: self.fleet.clone(),
             rng: self.fresh_rng(),
             bad_times: Arc::clone(&self.bad_times),
+            is_slow: Arc::clone(&self.is_slow),
         };
         let percent = self.failovers.get(name).copied().unwrap_or(100);
         let member = Member::named(name)
@@ -318,12 +324,16 @@ impl Performer {
                 });
             }
             Stroke::Retime(percent) => {
+                // Who leaves is busy, and holds its leases for a while.
+                self.is_slow.store(true, Ordering::Relaxed);
+                fleet.sleep(SLOW_START).await;
                 for name in self.alive.clone() {
                     if !self.is_frozen(name) && self.drain(name).await {
                         self.failovers.insert(name, percent);
                         self.start(name);
                     }
                 }
+                self.is_slow.store(false, Ordering::Relaxed);
             }
             Stroke::LoseReply => fleet.store_faults(name).once(Operation::Change, Fault::LoseReply),
             Stroke::DelayRequest(late) => {

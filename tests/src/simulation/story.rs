@@ -123,7 +123,12 @@ impl Story {
             more.push(Stroke::ScansAreFew(millis(&mut rng, 60_000)));
         }
         if rng.one_in(3) {
-            more.push(Stroke::Retime(percent(&mut rng)));
+            // Half of these deploys shorten the failover time as much as can be.
+            let shortens = rng.one_in(2);
+            if shortens {
+                story.failovers = vec![300; MOST_MEMBERS];
+            }
+            more.push(Stroke::Retime(if shortens { 50 } else { percent(&mut rng) }));
         }
         for stroke in more {
             // Behind what no story does without, and before the last.

@@ -403,6 +403,35 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
+#[test]
+fn challenger_with_shorter_failover_time_leaves_the_lock_to_the_deputy() {
+    // It would read the lock every 400 ms, and wait for two of those beyond the duration; the deputy reads it once a second.
+    let mut quick = Office::new(id("quick"), F / 5, Duration::from_millis(400));
+    let mut deputy = Office::new(id("deputy"), F * 3, POLL);
+    let held = lock("leader", "1", Some("deputy"));
+    let takes = |office: &Office, at: Moment| matches!(step(office, at), OfficeStep::Take { .. });
+    let taken_by = |office: &mut Office, first: u64| {
+        let poll = u64::try_from(office.poll().as_millis()).unwrap();
+        (0..).map(|n| first + n * poll).find(|millis| {
+            let at = Moment::from_origin(Duration::from_millis(*millis));
+            office.look(at, Some(held.clone()));
+            takes(office, at)
+        })
+    };
+    let (first, second) = (taken_by(&mut deputy, 900), taken_by(&mut quick, 0));
+    assert!(first < second, "{first:?} and {second:?}");
+    // A deputy reads the lock of a leader with a shorter failover time as often as that asks for.
+    let mut slow = Office::new(id("deputy"), F * 3, POLL);
+    slow.look(
+        Moment::ZERO,
+        Some(LeaderLock {
+            duration: F / 10,
+            ..held
+        }),
+    );
+    assert_eq!(slow.poll(), F / 50);
+}
+
 proptest! {
     /// Clocks may be wrong by 5 % either way, workers may pause for any time, replies may be lost and writes may land late:
     /// there is never more than one leader. And without any of that there always is one in the end.
