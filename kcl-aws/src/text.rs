@@ -133,7 +133,7 @@ mod tests {
             "Shard shardId-000000000001 of 49590338271490256608559692538361571095921575989136588898 is gone",
         ] {
             let quoted = quotable(Some("AccessDeniedException"), Some(text)).unwrap();
-            assert_eq!(quoted.contains("***"), false, "{quoted}");
+            assert!(!quoted.contains("***"), "{quoted}");
             assert_eq!(quoted, text);
         }
         let long = "word ".repeat(1000);

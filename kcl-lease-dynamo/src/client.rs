@@ -355,11 +355,12 @@ impl TableClient {
     /// An error of a look-up in the index, which has a capacity of its own.
     fn of_index(&self, error: StoreError) -> StoreError {
         let (index, table) = (attr::OWNER_INDEX, &self.table);
-        let message = match error.kind() {
-            StoreErrorKind::Throttled => format!(
+        let message = if error.kind() == StoreErrorKind::Throttled {
+            format!(
                 "the index {index} of table {table} is throttled: raise its read capacity, or make the table on-demand"
-            ),
-            _ => format!("the index {index} of table {table} cannot be asked"),
+            )
+        } else {
+            format!("the index {index} of table {table} cannot be asked")
         };
         let of_index = match error.certainty() {
             Certainty::Definite => StoreError::definite(error.kind(), message),

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use kcl_core::model::{HashKeyRange, ShardId, StreamIdentity};
 use kcl_core::source::{
     Arrival, ChildShard, Fetch, FetchLimit, PageToken, RecordStream, ShardEnd, ShardFilter, ShardPage,
-    SourceError, SourceErrorKind, StartPosition, StreamSource,
+    SourceError, SourceErrorKind, StartPosition, StreamDescription, StreamSource,
 };
 use kcl_core::time::{Clock, ClockExt as _};
 
@@ -290,6 +290,10 @@ impl<S: StreamSource> StreamSource for FaultyStream<S> {
     async fn identity(&self) -> Result<StreamIdentity, SourceError> {
         let reply = self.link.cross(StreamCall::Identity, None).await?;
         reply.deliver(StreamCall::Identity, self.inner.identity().await)
+    }
+
+    fn description(&self) -> StreamDescription {
+        self.inner.description()
     }
 
     async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {

@@ -226,10 +226,8 @@ fn throttled_leader_keeps_its_office_and_its_deputy_steps_in() {
             .lock()
             .and_then(|lock| lock.deputy)
             .map(|id| id.to_string());
-        let living = fleet.view().living().into_keys();
-        let victim = living
-            .filter(|name| *name != old && Some(name) != deputy.as_ref())
-            .next();
+        let mut living = fleet.view().living().into_keys();
+        let victim = living.find(|name| *name != old && Some(name) != deputy.as_ref());
         let victim = victim.expect("four workers are more than two");
         let shards = fleet.view().held(&victim);
         fleet.produce(SECOND / 10, 10);

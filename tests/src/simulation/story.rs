@@ -141,9 +141,11 @@ impl Story {
 
     /// The longest failover time that a worker of the story lives by.
     pub fn longest_failover(&self) -> Duration {
-        let retimed = self.script.iter().filter_map(|turn| match turn.stroke {
-            Stroke::Retime(percent) => Some(percent),
-            _ => None,
+        let retimed = self.script.iter().filter_map(|turn| {
+            let Stroke::Retime(percent) = turn.stroke else {
+                return None;
+            };
+            Some(percent)
         });
         let longest = self.failovers.iter().copied().chain(retimed).fold(100, u32::max);
         self.settings.failover_time * longest / 100
