@@ -30,11 +30,12 @@ impl TestBed {
         self.wait_until_active(name).await;
     }
 
-    /// Deletes a stream, so that beds that outlive the run do not fill up.
+    /// Deletes a stream with its consumers, so that beds that outlive the run do not fill up.
     pub async fn delete_stream(&self, name: &str) {
         self.kinesis()
             .delete_stream()
             .stream_name(name)
+            .enforce_consumer_deletion(true)
             .send()
             .await
             .expect("the stream is deleted");
