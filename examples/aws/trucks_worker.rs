@@ -23,7 +23,7 @@ use kcl_core::streams::{StreamSet, TrackedStream};
 use kcl_core::time::{Clock, Timestamp, TokioClock};
 use kcl_core::worker::{ShutdownReport, Worker};
 use kcl_kinesis::{FanOut, KinesisStream};
-use kcl_lease_dynamo::DynamoLeaseStore;
+use kcl_lease_dynamo::{DynamoLeaseStore, TableLayout, TableOptions};
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 
@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long, default_value = "truck-tracker")]
     application: String,
     /// The stream to consume, by name or ARN. Given more than once, the application is one of many streams from then on.
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "prepare_for_java")]
     stream: Vec<String>,
     /// Name of this worker, different from every other's; by default the application's name with random digits.
     #[arg(long)]
@@ -54,6 +54,16 @@ struct Arguments {
     /// The consumer to read as, registered by somebody else: with `--read fan-out` and one stream.
     #[arg(long)]
     consumer_arn: Option<String>,
+    /// Takes over the table of a Java application, all of whose workers are stopped. Needed for one start: the table remembers it.
+    #[arg(long)]
+    take_over_java: bool,
+    /// How many tables a new application has.
+    #[arg(long, value_enum, default_value_t = Layout::AsFound)]
+    table_layout: Layout,
+    /// Instead of working: leaves nothing but leases in the lease table of an application whose workers are all stopped, as a Java
+    /// KCL before 3.5 needs it.
+    #[arg(long)]
+    prepare_for_java: bool,
     /// Appends one JSON line per event to this file.
     #[arg(long)]
     log: Option<PathBuf>,
@@ -65,7 +75,25 @@ enum Read {
     FanOut,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Layout {
+    AsFound,
+    OneTable,
+    ThreeTables,
+}
+
 impl Arguments {
+    fn table_options(&self) -> TableOptions {
+        TableOptions {
+            layout: match self.table_layout {
+                Layout::AsFound => TableLayout::AsFound,
+                Layout::OneTable => TableLayout::OneTable,
+                Layout::ThreeTables => TableLayout::ThreeTables,
+            },
+            ..TableOptions::default()
+        }
+    }
+
     /// The consumer to read as, or none where shards are polled.
     fn fan_out(&self) -> Result<Option<FanOut>, String> {
         match (self.read, &self.consumer_arn) {
@@ -88,11 +116,16 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    match run(Arguments::parse()).await {
-        Ok(report) => {
-            tracing::info!(?report, "stopped");
-            ExitCode::SUCCESS
-        }
+    let arguments = Arguments::parse();
+    let outcome = if arguments.prepare_for_java {
+        prepare_for_java(&arguments).await
+    } else {
+        run(arguments)
+            .await
+            .map(|report| tracing::info!(?report, "stopped"))
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("trucks_worker: {error}");
             ExitCode::FAILURE
@@ -100,13 +133,29 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn prepare_for_java(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let leases = DynamoLeaseStore::new(&aws, &arguments.application);
+    let report = leases.prepare_for_java(&arguments.application.parse()?).await?;
+    println!("removed: {}", report.removed.join(", "));
+    if !report.left.is_empty() {
+        println!(
+            "left, and in the way of a Java KCL before 3.5: {}",
+            report.left.join(", ")
+        );
+    }
+    Ok(())
+}
+
 async fn run(arguments: Arguments) -> Result<ShutdownReport, Box<dyn Error>> {
     let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let leases = DynamoLeaseStore::new(&aws, &arguments.application).table_options(arguments.table_options());
     let journal = Arc::new(Journal::open(arguments.log.as_ref())?);
     let settings = Settings {
         failover_time: Duration::from_millis(arguments.failover_ms),
         initial_position: arguments.initial_position,
         max_leases: arguments.max_leases,
+        take_over_java: arguments.take_over_java,
         ..Settings::default()
     };
     let fan_out = arguments.fan_out()?;
@@ -125,7 +174,7 @@ async fn run(arguments: Arguments) -> Result<ShutdownReport, Box<dyn Error>> {
         )),
     };
     let mut builder = builder
-        .leases(DynamoLeaseStore::new(&aws, &arguments.application))
+        .leases(leases)
         .settings(settings)
         .processor(move |_: &ShardContext| TruckTracker {
             journal: Arc::clone(&journal),
@@ -272,6 +321,16 @@ mod tests {
         );
         assert!(parse("--stream a --consumer-arn arn:x").is_err());
         assert!(parse("--stream a --stream b --read fan-out --consumer-arn arn:x").is_err());
+    }
+
+    #[test]
+    fn java_flags_go_with_and_without_a_stream() {
+        let parse = |flags: &str| Arguments::try_parse_from(format!("worker {flags}").split(' '));
+        let taking_over = parse("--stream a --take-over-java --table-layout three-tables").unwrap();
+        assert!(taking_over.take_over_java && !taking_over.prepare_for_java);
+        assert_eq!(taking_over.table_options().layout, TableLayout::ThreeTables);
+        assert!(parse("--prepare-for-java").unwrap().prepare_for_java);
+        assert!(parse("--take-over-java").is_err());
     }
 
     #[test]

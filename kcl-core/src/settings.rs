@@ -114,8 +114,9 @@ pub struct Settings {
     pub forget_streams_after: Option<Duration>,
     /// How the leader assigns leases.
     pub assignment: AssignmentSettings,
-    /// Takes over the table of a Java application. It must be stopped: a Java worker and this library do not share
-    /// a fleet. Off by default, so that a table Java workers may be using is refused.
+    /// Takes over the table of a Java application, all of whose workers are stopped. Off by default, so that a table that Java workers may
+    /// be using is refused. The table remembers the answer: it is needed for one start. A table that a live Java worker uses is refused
+    /// all the time, because a Java worker and this library do not share a fleet.
     pub take_over_java: bool,
 }
 

@@ -11,7 +11,7 @@ use kcl_core::lease::{StoreError, StoreErrorKind};
 use crate::client::TableClient;
 use crate::errors::{Failure, Request};
 use crate::options::{Billing, TableOptions};
-use crate::{rights, table};
+use crate::{attr, rights, table};
 
 impl TableClient {
     /// Describes a table of the account.
@@ -35,16 +35,20 @@ impl TableClient {
         })
     }
 
-    /// Asks for the table with its index.
+    /// Asks for the table, with its index if it is the lease table.
     pub(crate) async fn create(&self, options: &TableOptions) -> Result<(), Failure> {
         let tags = table::tags(options)?;
+        let has_index = self.key() == attr::KEY;
+        let index = has_index
+            .then(|| table::owner_index(options.billing))
+            .transpose()?;
         let call = self
             .sdk()
             .create_table()
             .table_name(&self.table)
-            .set_attribute_definitions(Some(table::attribute_definitions()?))
-            .set_key_schema(Some(table::table_key()?))
-            .global_secondary_indexes(table::owner_index(options.billing)?)
+            .set_attribute_definitions(Some(table::attribute_definitions(self.key())?))
+            .set_key_schema(Some(table::table_key(self.key())?))
+            .set_global_secondary_indexes(index.map(|index| vec![index]))
             .billing_mode(table::billing_mode(options.billing))
             .set_provisioned_throughput(table::throughput(options.billing)?)
             .set_deletion_protection_enabled(options.deletion_protection.then_some(true))
@@ -69,7 +73,7 @@ impl TableClient {
             .sdk()
             .update_table()
             .table_name(&self.table)
-            .set_attribute_definitions(Some(table::attribute_definitions()?))
+            .set_attribute_definitions(Some(table::attribute_definitions(self.key())?))
             .global_secondary_index_updates(table::missing_index(billing)?);
         let request = self.request(rights::UPDATE_TABLE);
         match self

@@ -59,6 +59,8 @@ pub(crate) const LOCK_OWNER: &str = "ownerName";
 pub(crate) const LOCK_DURATION: &str = "leaseDuration";
 pub(crate) const LOCK_VERSION: &str = "recordVersionNumber";
 pub(crate) const LOCK_RELEASED: &str = "isReleased";
+/// Private: on every lock row of ours, and on none of Java's, which replaces the row as a whole.
+pub(crate) const LOCK_IS_OURS: &str = "rsLock";
 /// Private.
 pub(crate) const LOCK_DEPUTY: &str = "rsDeputy";
 
@@ -67,12 +69,25 @@ pub(crate) const CLIENT_VERSION: &str = "cv";
 pub(crate) const MODIFIED_BY: &str = "mb";
 pub(crate) const MODIFIED_MILLIS: &str = "mts";
 pub(crate) const HISTORY: &str = "h";
-/// Private: whose table it is. Java changes this row attribute by attribute, so it stays.
+/// Private: whose table it is. Java changes this row attribute by attribute, so it stays; so do the next three.
 pub(crate) const APPLICATION: &str = "rsApplication";
+/// Private: which worker took the table over from a Java application, and when, in ms since 1970.
+pub(crate) const TAKEN_OVER_BY: &str = "rsTakenOverBy";
+pub(crate) const TAKEN_OVER_MILLIS: &str = "rsTakenOverMillis";
+/// Private: the rows of Java workers that were watched standing still, so that they are watched once.
+pub(crate) const LEFT_OVER: &str = "rsLeftOver";
+
+// The state of the migration to one table, which the Java KCL 3.5 keeps in the coordinator table.
+pub(crate) const TABLE_MIGRATION: &str = "tm";
 
 /// The keys of the rows that are neither leases nor worker rows.
 pub(crate) const LEADER_KEY: &str = "Leader";
 pub(crate) const CLIENT_VERSION_KEY: &str = "Migration3.0";
+pub(crate) const TABLE_MIGRATION_KEY: &str = "TableMigration3.5";
+
+/// The keys of the two further tables of the Java KCL 3.0 to 3.4.
+pub(crate) const WORKER_TABLE_KEY: &str = "wid";
+pub(crate) const COORDINATOR_TABLE_KEY: &str = "key";
 
 /// The values of `entityType`. A row without one is a lease, because the KCL before 3.5 wrote none.
 pub(crate) const LEASE_ENTITY: &str = "LEASE";
@@ -83,6 +98,10 @@ pub(crate) const CLIENT_VERSION_ENTITY: &str = "CLIENT_VERSION_MIGRATION";
 /// The values of `cv` that matter here.
 pub(crate) const CLIENT_VERSION_3X: &str = "CLIENT_VERSION_3X";
 pub(crate) const CLIENT_VERSION_INIT: &str = "CLIENT_VERSION_INIT";
+
+/// The values of `tm` that matter here.
+pub(crate) const TABLE_MIGRATION_PENDING: &str = "TABLE_MIGRATION_STATUS_PENDING";
+pub(crate) const TABLE_MIGRATION_COMPLETE: &str = "TABLE_MIGRATION_STATUS_COMPLETE";
 
 /// The index by which a worker finds its leases; the name is the Java KCL's.
 pub(crate) const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";

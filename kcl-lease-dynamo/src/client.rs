@@ -59,6 +59,8 @@ pub(crate) struct TableClient {
     clients: Arc<PerRuntime<(Client, Caller)>>,
     region: Option<Region>,
     pub(crate) table: String,
+    /// The name of the partition key: here and nowhere else, it is not that of the lease table.
+    key: &'static str,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) request_timeout: Duration,
 }
@@ -97,6 +99,7 @@ impl TableClient {
             clients: Arc::new(PerRuntime::new(client)),
             region,
             table,
+            key: attr::KEY,
             clock,
             request_timeout,
         }
@@ -110,6 +113,45 @@ impl TableClient {
     /// The client of the current runtime.
     pub(crate) fn sdk(&self) -> Client {
         self.clients.get().0
+    }
+
+    /// Another table of the same account, with its own name for the partition key. Its rows are given and taken as if the key had
+    /// the lease table's name.
+    pub(crate) fn beside(&self, table: String, key: &'static str) -> Self {
+        Self {
+            table,
+            key,
+            ..self.clone()
+        }
+    }
+
+    /// The name of the partition key.
+    pub(crate) fn key(&self) -> &'static str {
+        self.key
+    }
+
+    /// The row under the table's own name for the key.
+    fn outward(&self, mut item: Item) -> Item {
+        if self.key != attr::KEY
+            && let Some(value) = item.remove(attr::KEY)
+        {
+            item.insert(self.key.to_owned(), value);
+        }
+        item
+    }
+
+    /// The row under the lease table's name for the key.
+    fn inward<M>(&self, attributes: Option<M>) -> Option<Item>
+    where
+        M: IntoIterator<Item = (String, aws_sdk_dynamodb::types::AttributeValue)>,
+    {
+        let mut item = as_item(attributes)?;
+        if self.key != attr::KEY
+            && let Some(value) = item.remove(self.key)
+        {
+            item.insert(attr::KEY.to_owned(), value);
+        }
+        Some(item)
     }
 
     /// The table as IAM policies name it.
@@ -181,7 +223,12 @@ impl TableClient {
 
     /// Makes one conditional write.
     pub(crate) async fn write(&self, write: Write) -> Result<Written, Failure> {
-        let names = Some(write.names.into_iter().collect());
+        let named = write.names.into_iter().map(|(placeholder, name)| {
+            let is_key = name == attr::KEY;
+            (placeholder, if is_key { self.key.to_owned() } else { name })
+        });
+        let names = Some(named.collect());
+        let condition = (!write.condition.is_empty()).then_some(write.condition);
         let values = (!write.values.is_empty()).then(|| write.values.into_iter().collect());
         let show = ReturnValuesOnConditionCheckFailure::AllOld;
         match write.action {
@@ -190,8 +237,8 @@ impl TableClient {
                     .sdk()
                     .put_item()
                     .table_name(&self.table)
-                    .set_item(Some(item.into_iter().collect()))
-                    .condition_expression(write.condition)
+                    .set_item(Some(self.outward(item).into_iter().collect()))
+                    .set_condition_expression(condition)
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .return_values_on_condition_check_failure(show);
@@ -207,7 +254,7 @@ impl TableClient {
                         let PutItemError::ConditionalCheckFailedException(failed) = error else {
                             return None;
                         };
-                        Some(as_item(failed.item.clone()))
+                        Some(self.inward(failed.item.clone()))
                     }),
                 }
             }
@@ -217,9 +264,9 @@ impl TableClient {
                     .sdk()
                     .update_item()
                     .table_name(&self.table)
-                    .key(attr::KEY, s(write.key))
+                    .key(self.key, s(write.key))
                     .set_update_expression(expression)
-                    .condition_expression(write.condition)
+                    .set_condition_expression(condition)
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .return_values(ReturnValue::AllNew)
@@ -231,12 +278,12 @@ impl TableClient {
                     })
                     .await?
                 {
-                    Ok(done) => Ok(Written::Applied(as_item(done.attributes))),
+                    Ok(done) => Ok(Written::Applied(self.inward(done.attributes))),
                     Err(error) => refused(request, error, |error| {
                         let UpdateItemError::ConditionalCheckFailedException(failed) = error else {
                             return None;
                         };
-                        Some(as_item(failed.item.clone()))
+                        Some(self.inward(failed.item.clone()))
                     }),
                 }
             }
@@ -245,8 +292,8 @@ impl TableClient {
                     .sdk()
                     .delete_item()
                     .table_name(&self.table)
-                    .key(attr::KEY, s(write.key))
-                    .condition_expression(write.condition)
+                    .key(self.key, s(write.key))
+                    .set_condition_expression(condition)
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .return_values(ReturnValue::AllOld)
@@ -258,12 +305,12 @@ impl TableClient {
                     })
                     .await?
                 {
-                    Ok(done) => Ok(Written::Applied(as_item(done.attributes))),
+                    Ok(done) => Ok(Written::Applied(self.inward(done.attributes))),
                     Err(error) => refused(request, error, |error| {
                         let DeleteItemError::ConditionalCheckFailedException(failed) = error else {
                             return None;
                         };
-                        Some(as_item(failed.item.clone()))
+                        Some(self.inward(failed.item.clone()))
                     }),
                 }
             }
@@ -276,14 +323,14 @@ impl TableClient {
             .sdk()
             .get_item()
             .table_name(&self.table)
-            .key(attr::KEY, s(key))
+            .key(self.key, s(key))
             .consistent_read(true);
         let got = self
             .call(self.request(rights::GET_ITEM), |attempt| {
                 call.clone().customize().interceptor(attempt).send()
             })
             .await?;
-        Ok(as_item(got.item))
+        Ok(self.inward(got.item))
     }
 
     /// Reads one page of one of `segments` parts of the table, eventually consistent.
@@ -311,7 +358,7 @@ impl TableClient {
                 .items
                 .into_iter()
                 .flatten()
-                .map(|item| item.into_iter().collect())
+                .filter_map(|item| self.inward(Some(item)))
                 .collect(),
             next: as_item(page.last_evaluated_key).filter(|key| !key.is_empty()),
         })

@@ -54,6 +54,13 @@ pub(crate) struct Failure {
     pub(crate) not_granted: bool,
 }
 
+impl Failure {
+    /// There is no such table.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.error.kind() == Missing
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.error.fmt(f)

@@ -10,7 +10,7 @@ use kcl_core::lease::change::counts_as_switch;
 use kcl_core::lease::{
     Expect, LeaseChange, LockChange, LockExpect, RowFacts, Version, WorkerChange, WorkerRow,
 };
-use kcl_core::model::{HashKeyRange, Incarnation, Position, ShardId, WorkerId};
+use kcl_core::model::{ApplicationName, HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
 use crate::attr;
 use crate::codec::{Item, creation_item, encode_lock, n, s, string_set, throughput_text, worker_attributes};
@@ -196,20 +196,31 @@ fn describe(draft: &mut Draft, children: Option<&BTreeSet<ShardId>>, hash_range:
     }
 }
 
+/// Where the rows of the workers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkerRows {
+    /// Among rows of other kinds, each with its `entityType`.
+    AmongOthers,
+    /// In a table of their own, where Java's rows have no `entityType` before 3.5.
+    Alone,
+}
+
 /// The write that makes the change of a worker's row.
 ///
 /// A touch without an incarnation must not come here: a Java worker's row has none either.
-pub(crate) fn worker_write(change: &WorkerChange) -> Write {
+pub(crate) fn worker_write(change: &WorkerChange, rows: WorkerRows) -> Write {
     let mut draft = Draft::default();
     match change {
         WorkerChange::Announce(row) => {
             // A worker id that is the key of another kind of row would destroy that row.
-            draft.require_absent_or(attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+            if rows == WorkerRows::AmongOthers {
+                draft.require_absent_or(attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+            }
             draft.write_worker(row);
             draft.update(row.id.as_str())
         }
         WorkerChange::Touch(row) => {
-            draft.require_incarnation(row.incarnation);
+            draft.require_incarnation(row.incarnation, rows);
             draft.write_worker(row);
             draft.update(row.id.as_str())
         }
@@ -219,11 +230,11 @@ pub(crate) fn worker_write(change: &WorkerChange) -> Write {
             draft.update(row.id.as_str())
         }
         WorkerChange::Leave { id, incarnation } => {
-            draft.require_incarnation(Some(*incarnation));
+            draft.require_incarnation(Some(*incarnation), rows);
             draft.delete(id.as_str())
         }
         WorkerChange::Bury(row) => {
-            draft.require_incarnation(row.incarnation);
+            draft.require_incarnation(row.incarnation, rows);
             match row.incarnation {
                 Some(_) => draft.require(attr::TOUCHES, n(row.touches)),
                 // Nothing moves in a Java worker's row but its time.
@@ -258,6 +269,37 @@ pub(crate) fn put_if_absent(key: &str, item: Item) -> Write {
     let mut draft = Draft::default();
     draft.require_absent(attr::KEY);
     draft.put(key, item)
+}
+
+/// The write that marks an application as ours, on the row of the client version that is there. `taken_over` says by which worker
+/// and when, in ms since 1970; `left_over` is what Java workers left.
+pub(crate) fn mark_write(
+    application: &ApplicationName,
+    taken_over: Option<(&WorkerId, i64)>,
+    left_over: &BTreeSet<String>,
+) -> Write {
+    let mut draft = Draft::default();
+    draft.require_present(attr::CLIENT_VERSION);
+    let name = draft.name(attr::APPLICATION);
+    let value = draft.value(format!(":{}", attr::APPLICATION), s(application));
+    draft
+        .conditions
+        .push(format!("(attribute_not_exists({name}) OR {name} = {value})"));
+    draft.sets.push(format!("{name} = {value}"));
+    if let Some((worker, millis)) = taken_over {
+        draft.set(attr::TAKEN_OVER_BY, s(worker));
+        draft.set(attr::TAKEN_OVER_MILLIS, n(millis));
+    }
+    draft.set_or_remove(attr::LEFT_OVER, string_set(left_over));
+    draft.update(attr::CLIENT_VERSION_KEY)
+}
+
+/// The write that removes a row if one attribute is as it was read.
+pub(crate) fn delete_as_read(key: &str, attribute: &str, value: Option<AttributeValue>) -> Write {
+    let mut draft = Draft::default();
+    draft.require_present(attr::KEY);
+    draft.require_some(attribute, value);
+    draft.delete(key)
 }
 
 /// One write of each kind whose condition never holds: they change nothing, and find out whether they would be allowed.
@@ -335,8 +377,10 @@ impl Draft {
         self.require_some(attr::CHECKPOINT_OWNER, version.checkpoint_owner.as_ref().map(s));
     }
 
-    fn require_incarnation(&mut self, incarnation: Option<Incarnation>) {
-        self.require(attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+    fn require_incarnation(&mut self, incarnation: Option<Incarnation>, rows: WorkerRows) {
+        if rows == WorkerRows::AmongOthers {
+            self.require(attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+        }
         self.require_some(attr::WORKER_INCARNATION, incarnation.map(s));
     }
 

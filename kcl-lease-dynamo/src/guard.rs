@@ -1,11 +1,12 @@
-//! Refuses a table that is another application's, or that Java workers may be using: pure decisions over what was read.
+//! Refuses a table that is another application's, that a Java application left and no start has answered for, or that a live Java worker
+//! uses: pure decisions over what was read.
 //!
 //! A Java fleet has one leader of its own, deals leases by rules of its own and would fight ours over every row. Until both can
-//! share a table, a live one is left alone.
+//! share a table, a live one is left alone. Rows that Java left behind say nothing about life: what moves while it is watched does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kcl_core::lease::{Lease, Scan, StoreError, StoreErrorKind};
+use kcl_core::lease::{Lease, Scan, StoreError, StoreErrorKind, WorkerRow};
 use kcl_core::model::{ApplicationName, WorkerId};
 
 use crate::codec::{Item, client_version};
@@ -16,9 +17,9 @@ pub(crate) fn coordinator_table(application: &str) -> String {
     format!("{application}-CoordinatorState")
 }
 
-/// Refuses an application whose three-table layout is there.
-pub(crate) fn refuse_coordinator_table(table: &str) -> StoreError {
-    refuse(&format!("the Java KCL's table {table} exists"))
+/// The table in which the Java KCL 3.0 to 3.4 keeps the rows of its workers.
+pub(crate) fn worker_table(application: &str) -> String {
+    format!("{application}-WorkerMetricStats")
 }
 
 /// Refuses a table that was made for another application. `migration` is the row of the client version, if any; one that Java wrote
@@ -41,32 +42,216 @@ pub(crate) fn check_application(
     }
 }
 
-/// Refuses a table whose rows show a Java fleet that may be alive. `migration` is the row of the client version, if any.
-pub(crate) fn check_rows(table: &str, scan: &Scan, migration: Option<&Item>) -> Result<(), StoreError> {
-    if let Some(version) = migration.map(client_version)
-        && version != attr::CLIENT_VERSION_3X
-    {
-        let key = attr::CLIENT_VERSION_KEY;
-        return Err(refuse(&format!("row {key} of table {table} says {version}")));
+/// Whether a worker of ours has answered for the application of this table.
+pub(crate) fn is_ours(migration: Option<&Item>) -> bool {
+    migration.and_then(codec::application).is_some()
+}
+
+/// What Java workers wrote and a live one would write again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Traces {
+    /// When each worker's row was written, in seconds since 1970.
+    workers: BTreeMap<String, i64>,
+    /// The counters of the leases that a Java worker wrote last, whatever its name: it may have that of a worker of ours.
+    leases: BTreeMap<String, u64>,
+    /// The versions of the leaders' locks, by table.
+    locks: BTreeMap<String, String>,
+    /// The first lease whose owner is none of ours, and that owner.
+    owner: Option<(String, WorkerId)>,
+}
+
+impl Traces {
+    /// What the rows show. `locks` are the rows of leaders, each with its table.
+    pub(crate) fn of(leases: &[Lease], workers: &[WorkerRow], locks: &[(String, Item)]) -> Self {
+        let ours = workers.iter().filter(|worker| worker.incarnation.is_some());
+        let ours = ours.map(|worker| &worker.id).collect::<BTreeSet<_>>();
+        let foreign = leases.iter().filter(|lease| is_javas(lease)).collect::<Vec<_>>();
+        let owned = foreign.iter().find_map(|lease| {
+            Some((lease, lease.actual_owner()?)).filter(|(_, owner)| !ours.contains(owner))
+        });
+        let rows = workers.iter().filter(|worker| worker.incarnation.is_none());
+        let locks = locks.iter().filter(|(_, row)| !is_lock_of(row, &ours));
+        let version = |row: &Item| {
+            row.get(attr::LOCK_VERSION)
+                .and_then(|value| value.as_s().ok())
+                .cloned()
+        };
+        Self {
+            workers: rows
+                .map(|worker| (worker.id.to_string(), worker.updated.as_secs()))
+                .collect(),
+            leases: foreign
+                .iter()
+                .map(|lease| (lease.key.to_string(), lease.counter))
+                .collect(),
+            locks: locks
+                .filter_map(|(table, row)| Some((table.clone(), version(row)?)))
+                .collect(),
+            owner: owned.map(|(lease, owner)| (lease.key.to_string(), owner.clone())),
+        }
     }
-    let ours = scan.workers.iter().filter(|worker| worker.incarnation.is_some());
-    let ours = ours.map(|worker| &worker.id).collect::<BTreeSet<_>>();
-    match scan.leases.iter().find_map(|lease| foreign_owner(lease, &ours)) {
-        Some((lease, owner)) => Err(refuse(&format!(
-            "lease {} of table {table} belongs to worker {owner}, which is none of ours",
-            lease.key
-        ))),
-        None => Ok(()),
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.workers.is_empty() && self.leases.is_empty() && self.locks.is_empty()
+    }
+
+    /// Whether there are rows of workers or leaders.
+    pub(crate) fn has_workers(&self) -> bool {
+        !self.workers.is_empty() || !self.locks.is_empty()
+    }
+
+    /// Leaves out locks where there is nothing else. A live Java worker has a row or a lease as well, and earlier builds of this library
+    /// wrote locks without their mark.
+    pub(crate) fn without_lone_locks(mut self) -> Self {
+        if self.workers.is_empty() && self.leases.is_empty() {
+            self.locks.clear();
+        }
+        self
+    }
+
+    /// Leaves out the rows that were watched standing still before, and are as they were then.
+    pub(crate) fn without(mut self, left_over: &BTreeSet<String>) -> Self {
+        self.workers
+            .retain(|worker, secs| !left_over.contains(&worker_mark(worker, *secs)));
+        self.locks
+            .retain(|table, version| !left_over.contains(&lock_mark(table, version)));
+        self
+    }
+
+    /// The rows of workers and leaders, to be remembered once they were watched. Leases are not among them: they change hands soon.
+    pub(crate) fn marks(&self) -> BTreeSet<String> {
+        let workers = self
+            .workers
+            .iter()
+            .map(|(worker, secs)| worker_mark(worker, *secs));
+        let locks = self
+            .locks
+            .iter()
+            .map(|(table, version)| lock_mark(table, version));
+        workers.chain(locks).take(MOST_MARKS).collect()
+    }
+
+    /// What a Java worker wrote between this look and a later one, in words.
+    pub(crate) fn moved(&self, later: &Self) -> Option<String> {
+        let worker = later.workers.iter().find(|(worker, secs)| {
+            let before = self.workers.get(*worker);
+            before.is_none_or(|before| before < secs)
+        });
+        let lease = later.leases.iter().find(|(lease, counter)| {
+            let before = self.leases.get(*lease);
+            before.is_none_or(|before| before < counter)
+        });
+        let lock = later
+            .locks
+            .iter()
+            .find(|(table, version)| self.locks.get(*table) != Some(version));
+        let row = match (lease, worker, lock) {
+            (Some((lease, _)), ..) => format!("lease {lease}"),
+            (None, Some((worker, _)), _) => format!("the row of worker {worker}"),
+            (None, None, Some((table, _))) => format!("the leader lock in table {table}"),
+            (None, None, None) => return None,
+        };
+        Some(format!("{row} was written by a Java worker a moment ago"))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(workers: &[(&str, i64)], leases: &[(&str, i64)]) -> Self {
+        let counter = |counter: i64| u64::try_from(counter).unwrap();
+        Self {
+            workers: workers
+                .iter()
+                .map(|(worker, secs)| ((*worker).to_owned(), *secs))
+                .collect(),
+            leases: leases
+                .iter()
+                .map(|(lease, at)| ((*lease).to_owned(), counter(*at)))
+                .collect(),
+            ..Self::default()
+        }
     }
 }
 
-/// The owner of the lease, if it is a worker that knows nothing of us.
+/// How many rows are remembered at most: an item of DynamoDB has 400 KB.
+const MOST_MARKS: usize = 1000;
+
+fn worker_mark(worker: &str, secs: i64) -> String {
+    format!("worker {worker} {secs}")
+}
+
+fn lock_mark(table: &str, version: &str) -> String {
+    format!("lock {table} {version}")
+}
+
+/// Why a table that no worker of ours has answered for may be a Java application's, in words; none where nothing says so.
+/// `coordinator` is the coordinator table, if it is there, and `migration` the row of the client version.
+pub(crate) fn reasons(
+    table: &str,
+    traces: &Traces,
+    coordinator: Option<&str>,
+    migration: Option<&Item>,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    reasons.extend(coordinator.map(|table| format!("the Java KCL's table {table} exists")));
+    let version = migration.map(client_version);
+    let version = version.filter(|version| *version != attr::CLIENT_VERSION_3X);
+    reasons.extend(
+        version.map(|version| format!("row {} of table {table} says {version}", attr::CLIENT_VERSION_KEY)),
+    );
+    reasons.extend(traces.owner.as_ref().map(|(lease, owner)| {
+        format!("lease {lease} of table {table} belongs to worker {owner}, which is none of ours")
+    }));
+    let worker = traces.workers.keys().next();
+    reasons.extend(worker.map(|worker| format!("worker {worker} is a Java worker")));
+    let lock = traces.locks.keys().next();
+    reasons.extend(lock.map(|table| format!("the leader lock in table {table} is a Java worker's")));
+    reasons
+}
+
+/// How users write the setting, wherever they do.
+const SETTING: &str = "Settings::take_over_java in code, --take-over-java on the command line of trucks_worker, or \
+                       \"take_over_java\": true in a settings file";
+
+/// Refuses a Java application until a start says that it is stopped.
+pub(crate) fn refuse_unanswered(reasons: &[String]) -> StoreError {
+    foreign(&format!(
+        "{}: Java workers may be running this application, and sharing it with them is not supported; nothing was written. Use \
+         another application name, or stop every Java worker and start once with the setting take_over_java ({SETTING}); the table \
+         remembers the answer",
+        reasons.join(", ")
+    ))
+}
+
+/// Refuses a table that a Java worker uses now, with the setting and without it.
+pub(crate) fn refuse_alive(moved: &str, answered: bool) -> StoreError {
+    let then = if answered {
+        "start again: this application was taken over before, and needs no setting".to_owned()
+    } else {
+        format!("start again with the setting take_over_java ({SETTING})")
+    };
+    foreign(&format!(
+        "{moved}, and sharing an application with live Java workers is not supported; nothing was written. Stop every Java worker, and \
+         {then}"
+    ))
+}
+
+fn foreign(message: &str) -> StoreError {
+    StoreError::definite(StoreErrorKind::Foreign, message)
+}
+
+/// Whether a Java worker wrote the lease last and may write it again.
 ///
-/// Java leaves the owner on the leases of finished shards for ever, so these tell nothing about life.
-fn foreign_owner<'a>(lease: &'a Lease, ours: &BTreeSet<&WorkerId>) -> Option<(&'a Lease, &'a WorkerId)> {
-    let owner = lease.actual_owner()?;
-    let foreign = !lease.is_ended() && lease.is_written_by_foreigner() && !ours.contains(owner);
-    foreign.then_some((lease, owner))
+/// Java leaves the owner on the leases of finished shards for ever, so these tell nothing about life. A lease that was never written
+/// after its creation has the owner that created it, which is one of ours.
+fn is_javas(lease: &Lease) -> bool {
+    let is_owned = lease.actual_owner().is_some() && !lease.is_ended();
+    is_owned && lease.counter > 0 && lease.is_written_by_foreigner()
+}
+
+/// Whether the lock is that of a worker of ours. One from before such locks were marked has an owner among them, or a deputy.
+fn is_lock_of(row: &Item, ours: &BTreeSet<&WorkerId>) -> bool {
+    let owner = row.get(attr::LOCK_OWNER).and_then(|value| value.as_s().ok());
+    let is_marked = row.contains_key(attr::LOCK_IS_OURS) || row.contains_key(attr::LOCK_DEPUTY);
+    is_marked || owner.is_some_and(|owner| ours.iter().any(|id| id.as_str() == owner))
 }
 
 /// Whether no worker of any kind has used the table for this application yet.
@@ -74,17 +259,9 @@ pub(crate) fn is_new_application(scan: &Scan, migration: Option<&Item>) -> bool 
     scan.leases.is_empty() && scan.undecodable.is_empty() && migration.is_none()
 }
 
-fn refuse(finding: &str) -> StoreError {
-    let message = format!(
-        "{finding}: Java workers may be running this application, and sharing it with them is not supported; nothing was \
-         written. Use another application name, or stop every Java worker and start with the setting take_over_java"
-    );
-    StoreError::definite(StoreErrorKind::Foreign, message)
-}
-
 #[cfg(test)]
 mod tests {
-    use kcl_core::lease::{LeaseChange, WorkerRow, apply};
+    use kcl_core::lease::{LeaseChange, apply};
     use kcl_core::model::{Incarnation, Position};
     use kcl_core::time::Timestamp;
 
@@ -115,60 +292,177 @@ mod tests {
             failover: None,
             max_leases: None,
             max_throughput: None,
-            updated: Timestamp::from_millis(0),
+            updated: Timestamp::from_millis(5000),
         }
     }
 
-    fn verdict(leases: Vec<Lease>, workers: Vec<WorkerRow>) -> Option<String> {
-        let scan = Scan {
-            leases,
-            workers,
-            ..Scan::default()
-        };
-        check_rows("table", &scan, None).err().map(|error| {
-            assert_eq!(error.kind(), StoreErrorKind::Foreign);
-            error.to_string()
-        })
+    fn lock(version: &str, ours: bool) -> (String, Item) {
+        let mut row = Item::from([(attr::LOCK_VERSION.to_owned(), s(version))]);
+        if ours {
+            row.insert(attr::LOCK_IS_OURS.to_owned(), s("1"));
+        }
+        ("app-CoordinatorState".to_owned(), row)
+    }
+
+    fn why(leases: &[Lease], workers: &[WorkerRow]) -> String {
+        reasons("table", &Traces::of(leases, workers, &[]), None, None).join(", ")
     }
 
     #[test]
-    fn a_lease_of_an_unknown_worker_that_wrote_last_is_refused_naming_the_setting() {
-        let refusal = verdict(vec![java_lease()], vec![worker(None)]).unwrap();
-        assert!(
-            refusal.starts_with("lease shardId-1 of table table belongs to worker worker-1"),
-            "{refusal}"
-        );
-        assert!(refusal.contains("take_over_java"), "{refusal}");
+    fn lease_of_an_unknown_worker_is_a_reason() {
+        let why = why(&[java_lease()], &[worker(None)]);
+        let expected = "lease shardId-1 of table table belongs to worker worker-1, which is none of ours, worker worker-1 is a Java \
+                        worker";
+        assert_eq!(why, expected);
     }
 
     #[test]
-    fn a_lease_that_java_hands_over_between_its_workers_is_refused() {
+    fn lease_that_java_hands_over_is_a_reason() {
         let lease = Lease {
             checkpoint_owner: Some("worker-2".parse().unwrap()),
             ..java_lease()
         };
-        assert!(verdict(vec![lease], vec![worker(Some(incarnation()))]).is_some());
+        assert!(why(&[lease], &[worker(Some(incarnation()))]).contains("worker-2"));
     }
 
     #[test]
-    fn our_own_leases_are_not_refused_even_after_their_worker_was_buried() {
-        assert_eq!(
-            verdict(vec![java_lease()], vec![worker(Some(incarnation()))]),
-            None
-        );
+    fn leases_of_ours_are_no_reason() {
+        assert_eq!(why(&[java_lease()], &[worker(Some(incarnation()))]), "");
         let to = "worker-9".parse().unwrap();
         let ours = apply(&java_lease(), &LeaseChange::Assign { to }, incarnation());
-        assert_eq!(verdict(vec![ours], vec![]), None);
-        assert_eq!(verdict(vec![lease()], vec![]), None);
+        assert_eq!(why(&[ours], &[]), "");
+        assert_eq!(why(&[lease()], &[]), "");
+        let child = Lease {
+            owner: Some("worker-9".parse().unwrap()),
+            ..lease()
+        };
+        assert_eq!(why(&[child], &[]), "");
     }
 
     #[test]
-    fn a_finished_lease_that_java_left_behind_is_not_refused() {
+    fn finished_lease_that_java_left_is_no_reason() {
         let ended = Lease {
             checkpoint: Position::ShardEnd,
             ..java_lease()
         };
-        assert_eq!(verdict(vec![ended], vec![]), None);
+        assert_eq!(why(&[ended], &[]), "");
+    }
+
+    #[test]
+    fn refusal_names_the_setting_as_users_write_it() {
+        for refusal in [
+            refuse_unanswered(&["row x says y".to_owned()]),
+            refuse_alive("lease l was written", false),
+        ] {
+            assert_eq!(refusal.kind(), StoreErrorKind::Foreign);
+            let text = refusal.to_string();
+            for name in [
+                "Settings::take_over_java",
+                "--take-over-java",
+                "\"take_over_java\": true",
+            ] {
+                assert!(text.contains(name), "{text}");
+            }
+        }
+        let answered = refuse_alive("lease l was written", true).to_string();
+        assert!(answered.contains("needs no setting"), "{answered}");
+    }
+
+    #[test]
+    fn whatever_a_java_worker_writes_is_movement() {
+        let java = |counter, millis, version| {
+            let lease = Lease {
+                counter,
+                ..java_lease()
+            };
+            let worker = WorkerRow {
+                updated: Timestamp::from_millis(millis),
+                ..worker(None)
+            };
+            Traces::of(&[lease], &[worker], &[lock(version, false)])
+        };
+        let first = java(7, 5000, "a");
+        assert_eq!(first.moved(&java(7, 5000, "a")), None);
+        // An old row that a scan still shows is no movement.
+        assert_eq!(first.moved(&java(6, 4000, "a")), None);
+        assert!(
+            first
+                .moved(&java(8, 5000, "a"))
+                .unwrap()
+                .starts_with("lease shardId-1 ")
+        );
+        assert!(
+            first
+                .moved(&java(7, 35_000, "a"))
+                .unwrap()
+                .starts_with("the row of worker worker-1 ")
+        );
+        assert!(
+            first
+                .moved(&java(7, 5000, "b"))
+                .unwrap()
+                .starts_with("the leader lock ")
+        );
+        assert!(Traces::default().moved(&first).is_some());
+        assert_eq!(first.moved(&Traces::default()), None);
+    }
+
+    #[test]
+    fn java_worker_under_the_id_of_ours_is_watched() {
+        let of_ours = [worker(Some(incarnation()))];
+        let at = |counter| {
+            Traces::of(
+                &[Lease {
+                    counter,
+                    ..java_lease()
+                }],
+                &of_ours,
+                &[],
+            )
+        };
+        assert!(!at(7).is_empty());
+        assert!(at(7).moved(&at(8)).is_some());
+    }
+
+    #[test]
+    fn lock_of_ours_is_no_trace_of_java() {
+        assert!(Traces::of(&[], &[], &[lock("a", true)]).is_empty());
+        assert!(!Traces::of(&[], &[], &[lock("a", false)]).is_empty());
+    }
+
+    #[test]
+    fn unmarked_lock_of_a_worker_of_ours_is_ours() {
+        let (table, mut row) = lock("a", false);
+        row.insert(attr::LOCK_OWNER.to_owned(), s("worker-1"));
+        let locks = [(table, row)];
+        assert!(Traces::of(&[], &[worker(Some(incarnation()))], &locks).is_empty());
+        let of_java = Traces::of(&[], &[worker(None)], &locks);
+        assert!(
+            of_java
+                .moved(&Traces::of(&[], &[worker(None)], &[lock("b", false)]))
+                .is_some()
+        );
+        // Its worker has left: nothing else of Java is there.
+        let alone = Traces::of(&[], &[], &locks);
+        assert!(alone.has_workers() && alone.without_lone_locks().is_empty());
+    }
+
+    #[test]
+    fn rows_that_were_watched_are_watched_again_once_they_moved() {
+        let at = |millis, version| {
+            let worker = WorkerRow {
+                updated: Timestamp::from_millis(millis),
+                ..worker(None)
+            };
+            Traces::of(&[], &[worker], &[lock(version, false)])
+        };
+        let marks = at(5000, "a").marks();
+        assert!(at(5000, "a").without(&marks).is_empty());
+        assert!(at(5000, "b").without(&marks).has_workers());
+        let moved = at(35_000, "a").without(&marks);
+        assert!(Traces::default().moved(&moved).is_some());
+        let with_lease = Traces::of(&[java_lease()], &[], &[]).without(&marks);
+        assert!(!with_lease.is_empty() && !with_lease.has_workers());
     }
 
     fn version_row() -> Item {
@@ -194,22 +488,20 @@ mod tests {
     }
 
     #[test]
-    fn any_client_version_but_3x_is_refused() {
+    fn any_client_version_but_3x_is_a_reason() {
         let mut row = version_row();
-        assert!(check_rows("table", &Scan::default(), Some(&row)).is_ok());
+        let why = |row: &Item| reasons("table", &Traces::default(), None, Some(row)).join(", ");
+        assert_eq!(why(&row), "");
         for version in [
             "CLIENT_VERSION_2X",
             "CLIENT_VERSION_UPGRADE_FROM_2X",
             "CLIENT_VERSION_3X_WITH_ROLLBACK",
         ] {
             row.insert(attr::CLIENT_VERSION.to_owned(), s(version));
-            let refusal = check_rows("table", &Scan::default(), Some(&row))
-                .unwrap_err()
-                .to_string();
-            assert!(refusal.contains(version), "{refusal}");
+            assert!(why(&row).contains(version));
         }
         row.remove(attr::CLIENT_VERSION);
-        assert!(check_rows("table", &Scan::default(), Some(&row)).is_err());
+        assert!(!why(&row).is_empty());
     }
 
     #[test]

@@ -4,14 +4,21 @@
 //!
 //! # What is in the table
 //!
-//! One row per lease, one per worker, the leader lock, and a mark of the client version, in the single-table layout of the Java KCL.
+//! One row per lease, one per worker, the leader lock, and a mark of the client version, in the single-table layout of the Java KCL 3.5.
+//! Where the Java KCL 3.0 to 3.4 worked, the workers and the leader lock are in two further tables, as Java has them: see [`TableLayout`].
 //! Ours carry a few attributes more, all of whose names begin with `rs`; Java ignores and keeps them, as this crate keeps what it does
 //! not know. Rows of unknown kinds are skipped and never written.
 //!
 //! # Java
 //!
-//! A table that Java workers may be using is refused before anything is written. A *stopped* Java application can be taken over with
-//! the setting `take_over_java` of [`Preparation`](kcl_core::lease::Preparation).
+//! A table that a Java application left is refused before anything is written, until one start has the setting `take_over_java` of
+//! [`Preparation`](kcl_core::lease::Preparation). The answer is remembered in the table: in the row `Migration3.0`, which says by which
+//! worker the table was taken over, and when. A later start needs no setting.
+//!
+//! With and without the setting, a table is refused while a Java worker uses it. A start watches the rows that Java workers left: 20 s
+//! where there are leases alone, which a live worker renews every third of its failover time, and 35 s where there are rows of workers,
+//! which a live worker writes every 30 s; [`DynamoLeaseStore::watch_java_for`] changes that. Rows of workers that stood still are
+//! remembered and are not watched again. Without such rows a start does not wait.
 //!
 //! # The table
 //!
@@ -39,6 +46,8 @@ mod expression;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod layout;
+mod leave;
 mod options;
 mod prepare;
 mod rights;
@@ -46,7 +55,9 @@ mod scan;
 mod store;
 mod table;
 mod upkeep;
+mod watch;
 
 pub use aws_sdk_dynamodb;
-pub use options::{Billing, InvalidTableOptions, TableOptions};
+pub use leave::PreparedForJava;
+pub use options::{Billing, InvalidTableOptions, TableLayout, TableOptions};
 pub use store::DynamoLeaseStore;

@@ -37,6 +37,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TableOptions {
+    /// In how many tables a new application keeps its rows.
+    pub layout: TableLayout,
     /// How reads and writes are paid for. On demand by default, because nobody can say in advance how many shards a stream will
     /// have; being the default, it is no reason to complain of a table that is billed otherwise.
     pub billing: Billing,
@@ -47,6 +49,23 @@ pub struct TableOptions {
     pub deletion_protection: bool,
     /// The tags of the table, at most 50. None by default. Creating a table with tags takes the right to `dynamodb:TagResource`.
     pub tags: BTreeMap<String, String>,
+}
+
+/// In how many tables an application keeps its rows. One that is there already keeps the layout that it has: these are for a new one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableLayout {
+    /// As the application has it: three tables where the Java KCL 3.0 to 3.4 worked, or where the lease table holds the leases of the
+    /// Java KCL 2.x and nothing else; otherwise one. By default.
+    #[default]
+    AsFound,
+    /// Everything in the lease table, as the Java KCL 3.5 has it for a new application. A Java KCL before 3.5 cannot start on such a
+    /// table before [`DynamoLeaseStore::prepare_for_java`](crate::DynamoLeaseStore::prepare_for_java).
+    OneTable,
+    /// Leases in the lease table, the leader lock in `<application>-CoordinatorState` and the workers in
+    /// `<application>-WorkerMetricStats`, as the Java KCL 3.0 to 3.4 has it: for an application that may go back to one. The lease table
+    /// then holds what every Java KCL reads, also after a crash.
+    ThreeTables,
 }
 
 /// How reads and writes of the lease table are paid for.

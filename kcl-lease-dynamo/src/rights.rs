@@ -40,13 +40,14 @@ pub(crate) fn index_arn(table_arn: &str) -> String {
     format!("{table_arn}/index/{}", attr::OWNER_INDEX)
 }
 
-/// What to grant so that the table can be worked with.
-pub(crate) fn advice_to_work(table_arn: &str) -> String {
-    format!(
-        "a worker needs {} on {table_arn}, and {QUERY} on {}",
-        NEEDED.join(", "),
-        index_arn(table_arn)
-    )
+/// What to grant so that a table with this partition key can be worked with.
+pub(crate) fn advice_to_work(table_arn: &str, key: &str) -> String {
+    let needed = format!("a worker needs {} on {table_arn}", NEEDED.join(", "));
+    if key == attr::KEY {
+        format!("{needed}, and {QUERY} on {}", index_arn(table_arn))
+    } else {
+        needed
+    }
 }
 
 #[cfg(test)]

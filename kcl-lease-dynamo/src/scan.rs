@@ -7,50 +7,104 @@ use std::task::Poll;
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease::Scan;
 
+use crate::attr;
 use crate::client::TableClient;
 use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, decode_worker, kind};
 use crate::errors::Failure;
+use crate::layout::{Layout, Tables};
 
 /// How much of a table DynamoDB reads for one page of a scan ("Paginating the results", 1 MB).
 const PAGE_BYTES: usize = 1 << 20;
 
-/// Reads everything once.
+/// A scan with the row of the leader as it is stored.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) scan: Scan,
+    pub(crate) lock: Option<Item>,
+}
+
+/// Reads all tables of an application once.
+pub(crate) async fn all_tables(tables: &Tables, segments: u32) -> Result<Rows, Failure> {
+    let mut rows = scan(&tables.leases, segments).await?;
+    if tables.layout == Layout::One {
+        return Ok(rows);
+    }
+    // What else is in the lease table is none of this layout's.
+    rows.scan.workers.clear();
+    rows.scan.lock = None;
+    workers(&tables.workers, &mut rows.scan).await?;
+    rows.lock = tables.coordinator.get(attr::LEADER_KEY).await?;
+    if let Some(item) = &rows.lock {
+        match decode_lock(item) {
+            Ok(lock) => rows.scan.lock = Some(lock),
+            Err(error) => rows.scan.undecodable.push(error.of_row(item)),
+        }
+    }
+    Ok(rows)
+}
+
+/// Reads a table that holds rows of workers alone.
+pub(crate) async fn workers(client: &TableClient, scan: &mut Scan) -> Result<(), Failure> {
+    let mut start = None;
+    loop {
+        let page = client.scan_page(0, 1, start).await?;
+        for item in &page.items {
+            match decode_worker(item) {
+                Ok(worker) => scan.workers.push(worker),
+                Err(error) => scan.undecodable.push(error.of_row(item)),
+            }
+        }
+        start = page.next;
+        if start.is_none() {
+            return Ok(());
+        }
+        scan.pages = scan.pages.saturating_add(1);
+    }
+}
+
+/// Reads the lease table once.
 ///
 /// The pages are counted by what there was to read, so that they do not depend on the number of parts: each that was cut, and what the last
 /// pages of all parts come to together. The cadence of scans follows from them, and a small table must not seem large.
-pub(crate) async fn scan(client: &TableClient, segments: u32) -> Result<Scan, Failure> {
+pub(crate) async fn scan(client: &TableClient, segments: u32) -> Result<Rows, Failure> {
     let segments = i32::try_from(segments).unwrap_or(i32::MAX).max(1);
     let parts = (0..segments).map(|segment| Box::pin(scan_segment(client, segment, segments)));
-    let mut whole = Scan::default();
+    let mut rows = Rows::default();
+    let whole = &mut rows.scan;
     let mut rest = 0;
     for part in all(parts.collect()).await {
-        let (part, last_page) = part?;
+        let (Rows { scan: part, lock }, last_page) = part?;
+        rows.lock = rows.lock.or(lock);
         whole.leases.extend(part.leases);
         whole.workers.extend(part.workers);
         whole.undecodable.extend(part.undecodable);
-        whole.lock = whole.lock.or(part.lock);
+        whole.lock = whole.lock.take().or(part.lock);
         whole.pages += part.pages;
         rest += last_page;
     }
     let rest = u32::try_from(rest.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX);
     whole.pages = whole.pages.saturating_add(rest).max(1);
-    Ok(whole)
+    Ok(rows)
 }
 
 /// Reads one part, counts the pages that were cut, and says how many bytes the last one had.
-async fn scan_segment(client: &TableClient, segment: i32, segments: i32) -> Result<(Scan, usize), Failure> {
-    let mut part = Scan::default();
+async fn scan_segment(client: &TableClient, segment: i32, segments: i32) -> Result<(Rows, usize), Failure> {
+    let mut rows = Rows::default();
+    let part = &mut rows.scan;
     let mut start = None;
     loop {
         let page = client.scan_page(segment, segments, start).await?;
         for item in &page.items {
-            if let Err(error) = sort_in(&mut part, item) {
+            if let Err(error) = sort_in(part, item) {
                 part.undecodable.push(error.of_row(item));
+            }
+            if kind(item) == RowKind::Lock {
+                rows.lock = Some(item.clone());
             }
         }
         start = page.next;
         if start.is_none() {
-            return Ok((part, page.items.iter().map(size).sum()));
+            return Ok((rows, page.items.iter().map(size).sum()));
         }
         part.pages += 1;
     }
@@ -125,7 +179,6 @@ mod tests {
     use kcl_core::model::Position;
 
     use super::*;
-    use crate::attr;
     use crate::codec::{client_version_item, creation_item, s};
 
     #[test]

@@ -15,7 +15,9 @@ use kcl_core::time::{Clock, Moment, TokioClock};
 use crate::client::{Indexed, TableClient, Written};
 use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, key_of, kind};
 use crate::expression::{Mismatch, lease_write, lock_write, worker_write};
+use crate::layout::Tables;
 use crate::options::TableOptions;
+use crate::prepare::Manner;
 use crate::{attr, prepare, scan};
 
 /// How long a call may take unless the user says otherwise: well under a third of the usual failover time of 10 s.
@@ -24,7 +26,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often an index that could not be asked is looked at again.
 const INDEX_RECHECK: Duration = Duration::from_secs(30);
 
-/// Leases in a DynamoDB table, in the rows of the Java KCL 3.5.
+/// Leases in a DynamoDB table, in the rows of the Java KCL 3.x.
 ///
 /// The table needs the partition key `leaseKey` of type S. [`prepare`](LeaseStore::prepare) creates it as
 /// [`table_options`](Self::table_options) say, with the index `LeaseOwnerToLeaseKeyIndex`; a table that is there already is used,
@@ -45,9 +47,12 @@ const INDEX_RECHECK: Duration = Duration::from_secs(30);
 /// assert_eq!(store.table(), "truck-tracker");
 /// ```
 pub struct DynamoLeaseStore {
-    client: TableClient,
+    pub(crate) client: TableClient,
     options: TableOptions,
-    scan_segments: u32,
+    pub(crate) scan_segments: u32,
+    watch: Option<Duration>,
+    /// Where everything is, once the store was prepared: a fact of the application, as the index is one of its table.
+    tables: Mutex<Option<Arc<Tables>>>,
     index: Mutex<Index>,
 }
 
@@ -86,6 +91,8 @@ impl DynamoLeaseStore {
             client: TableClient::new(client, table.into(), clock, REQUEST_TIMEOUT),
             options: TableOptions::default(),
             scan_segments: 1,
+            watch: None,
+            tables: Mutex::default(),
             index: Mutex::default(),
         }
     }
@@ -126,6 +133,24 @@ impl DynamoLeaseStore {
     pub fn scan_segments(mut self, parts: u32) -> Self {
         self.scan_segments = parts.clamp(1, 64);
         self
+    }
+
+    /// How long a start watches the rows that Java workers left before it uses their table.
+    ///
+    /// By default 20 s where these are leases alone, and 35 s where there are rows of workers: enough for a Java KCL whose
+    /// `failoverTimeMillis` is at most a minute and whose `workerMetricsReporterFreqInMillis` is the default. A longer failover time
+    /// takes a third of it and some seconds. The time counts as a part of `Settings::start_timeout`.
+    #[must_use]
+    pub fn watch_java_for(mut self, long: Duration) -> Self {
+        self.watch = Some(long);
+        self
+    }
+
+    /// Where everything is. A store that was not prepared takes the lease table for everything.
+    fn tables(&self) -> Arc<Tables> {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = tables.as_ref().map(Arc::clone);
+        prepared.unwrap_or_else(|| Arc::new(Tables::one(&self.client)))
     }
 
     /// The name of the table.
@@ -170,13 +195,20 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn prepare(&self, preparation: &Preparation) -> Result<(), StoreError> {
-        let table = prepare::prepare(&self.client, self.scan_segments, &self.options, preparation).await?;
+        let manner = Manner {
+            segments: self.scan_segments,
+            options: &self.options,
+            watch: self.watch,
+        };
+        let (table, tables) = prepare::prepare(&self.client, &manner, preparation).await?;
+        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tables));
         self.remember_index(table.index.may_be_asked());
         Ok(())
     }
 
     async fn scan(&self) -> Result<Scan, StoreError> {
-        Ok(scan::scan(&self.client, self.scan_segments).await?)
+        let rows = scan::all_tables(&self.tables(), self.scan_segments).await?;
+        Ok(rows.scan)
     }
 
     async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
@@ -239,7 +271,9 @@ impl LeaseStore for DynamoLeaseStore {
         {
             return Ok(WorkerOutcome::Refused);
         }
-        match (self.client.write(worker_write(change)).await?, change) {
+        let tables = self.tables();
+        let write = worker_write(change, tables.worker_rows());
+        match (tables.workers.write(write).await?, change) {
             (Written::Applied(_), _) => Ok(WorkerOutcome::Applied),
             (Written::Refused(_), WorkerChange::Announce(row)) => {
                 let message = format!(
@@ -254,14 +288,14 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
-        let row = self.client.get(attr::LEADER_KEY).await?;
+        let row = self.tables().coordinator.get(attr::LEADER_KEY).await?;
         row.map(|item| decode_lock(&item).map_err(|error| unreadable(&item, &error)))
             .transpose()
     }
 
     async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError> {
         let write = lock_write(expect, change).map_err(mistake)?;
-        Ok(match self.client.write(write).await? {
+        Ok(match self.tables().coordinator.write(write).await? {
             Written::Applied(_) => LockOutcome::Applied,
             Written::Refused(_) => LockOutcome::Refused,
         })

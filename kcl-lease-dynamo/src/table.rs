@@ -21,8 +21,8 @@ pub(crate) struct Table {
     pub(crate) index: OwnerIndex,
     /// What is known beyond that; `None` where the table may not be described.
     pub(crate) features: Option<Features>,
-    /// What the key is, in words, if it is not what a lease table needs.
-    wrong_key: Option<String>,
+    /// What the key is, in words.
+    key: Option<String>,
 }
 
 /// What options can ask of a table.
@@ -87,7 +87,7 @@ impl Table {
                 billing: billing(description),
                 deletion_protection: description.deletion_protection_enabled().unwrap_or(false),
             }),
-            wrong_key: wrong_key(description),
+            key: Some(key(description)),
         }
     }
 
@@ -98,7 +98,7 @@ impl Table {
             status: "unknown, because dynamodb:DescribeTable is not granted".to_owned(),
             index: OwnerIndex::Unknown,
             features: None,
-            wrong_key: None,
+            key: None,
         }
     }
 
@@ -107,9 +107,9 @@ impl Table {
         self.status == TableStatus::Active.as_str()
     }
 
-    /// Refuses a table with another key than ours.
+    /// Refuses a table with another key than a lease table's.
     pub(crate) fn check_key(&self, table: &str) -> Result<(), StoreError> {
-        let Some(found) = &self.wrong_key else {
+        let Some(found) = self.key.as_ref().filter(|key| **key != right_key(attr::KEY)) else {
             return Ok(());
         };
         let message = format!(
@@ -119,9 +119,26 @@ impl Table {
         );
         Err(StoreError::definite(StoreErrorKind::Foreign, message))
     }
+
+    /// Refuses a table that has the name of one of the Java KCL's, and another key.
+    pub(crate) fn check_key_named(&self, key: &str, table: &str) -> Result<(), StoreError> {
+        let Some(found) = self.key.as_ref().filter(|found| **found != right_key(key)) else {
+            return Ok(());
+        };
+        let message = format!(
+            "table {table} has the key {found}, and the Java KCL's table of this name has the partition key {key} of type S alone; \
+             remove that table, or use another application name"
+        );
+        Err(StoreError::definite(StoreErrorKind::Foreign, message))
+    }
 }
 
-fn wrong_key(description: &TableDescription) -> Option<String> {
+/// The one key of type S, in words.
+fn right_key(name: &str) -> String {
+    format!("HASH {name} of type S")
+}
+
+fn key(description: &TableDescription) -> String {
     let definitions = description.attribute_definitions();
     let kind_of = |name: &str| {
         let definition = definitions
@@ -130,25 +147,19 @@ fn wrong_key(description: &TableDescription) -> Option<String> {
         definition.map_or("?", |definition| definition.attribute_type().as_str())
     };
     let key = description.key_schema();
-    let is_ours = |element: &KeySchemaElement| {
-        element.attribute_name() == attr::KEY
-            && *element.key_type() == KeyType::Hash
-            && kind_of(attr::KEY) == "S"
-    };
-    if key.len() == 1 && key.iter().all(is_ours) {
-        return None;
-    }
     let parts = key.iter().map(|element| {
         let name = element.attribute_name();
         format!("{} {name} of type {}", element.key_type().as_str(), kind_of(name))
     });
-    Some(parts.collect::<Vec<_>>().join(" and "))
+    parts.collect::<Vec<_>>().join(" and ")
 }
 
-/// The attributes that are keys of the table or of its index.
-pub(crate) fn attribute_definitions() -> Result<Vec<AttributeDefinition>, StoreError> {
-    [attr::KEY, attr::OWNER]
+/// The attributes that are keys of a table with this partition key, or of the lease table's index.
+pub(crate) fn attribute_definitions(key: &str) -> Result<Vec<AttributeDefinition>, StoreError> {
+    let indexed = (key == attr::KEY).then_some(attr::OWNER);
+    [key]
         .into_iter()
+        .chain(indexed)
         .map(|name| {
             AttributeDefinition::builder()
                 .attribute_name(name)
@@ -160,8 +171,8 @@ pub(crate) fn attribute_definitions() -> Result<Vec<AttributeDefinition>, StoreE
 }
 
 /// The key of the table.
-pub(crate) fn table_key() -> Result<Vec<KeySchemaElement>, StoreError> {
-    Ok(vec![key_element(attr::KEY, KeyType::Hash)?])
+pub(crate) fn table_key(key: &str) -> Result<Vec<KeySchemaElement>, StoreError> {
+    Ok(vec![key_element(key, KeyType::Hash)?])
 }
 
 /// The index by owner, as the Java KCL defines it; created with the table so that nobody ever waits for a backfill.
@@ -253,12 +264,10 @@ pub(crate) fn tags(options: &TableOptions) -> Result<Vec<Tag>, StoreError> {
 }
 
 /// The table that the options describe, for whoever makes it by hand.
-pub(crate) fn by_hand(options: &TableOptions) -> String {
-    let mut parts = vec![
-        format!("the partition key {} of type S and no sort key", attr::KEY),
-        index_by_hand(),
-        format!("billed {}", options.billing),
-    ];
+pub(crate) fn by_hand(options: &TableOptions, key: &str) -> String {
+    let mut parts = vec![format!("the partition key {key} of type S and no sort key")];
+    parts.extend((key == attr::KEY).then(index_by_hand));
+    parts.push(format!("billed {}", options.billing));
     if options.point_in_time_recovery {
         parts.push("with point-in-time recovery".to_owned());
     }

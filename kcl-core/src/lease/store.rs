@@ -151,8 +151,8 @@ pub struct Preparation {
     ///
     /// A length of time and no moment: a store may measure it with a clock of its own, whose origin is another than the worker's.
     pub within: Duration,
-    /// Whether to take over rows that a *stopped* Java application left; otherwise a table that Java workers may be
-    /// using is refused.
+    /// Whether to take over rows that a *stopped* Java application left; otherwise a table that Java workers may be using is refused. A
+    /// store remembers that it was asked to, and refuses a table that a live Java worker uses in any case.
     pub take_over_java: bool,
 }
 

@@ -196,6 +196,7 @@ fn the_lock_is_the_lock_client_s_item_and_our_deputy() {
         "ownerName": { "S": "worker-1" },
         "leaseDuration": { "S": "10000" },
         "recordVersionNumber": { "S": "909051ab-fad5-441c-82b3-56ea9af242e2" },
+        "rsLock": { "N": "1" },
     });
     assert_eq!(encode_lock(&lock), item(&bare));
     let deputy = Some("worker-2".parse().unwrap());

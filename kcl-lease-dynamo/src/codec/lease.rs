@@ -185,8 +185,8 @@ pub(crate) fn lease_attributes(lease: &Lease) -> Item {
 }
 
 /// A set of shard ids; `None` for the empty set, which DynamoDB cannot store.
-pub(crate) fn string_set(shards: &BTreeSet<ShardId>) -> Option<AttributeValue> {
-    let texts = shards.iter().map(ToString::to_string).collect::<Vec<_>>();
+pub(crate) fn string_set<T: ToString>(values: &BTreeSet<T>) -> Option<AttributeValue> {
+    let texts = values.iter().map(ToString::to_string).collect::<Vec<_>>();
     (!texts.is_empty()).then_some(AttributeValue::Ss(texts))
 }
 

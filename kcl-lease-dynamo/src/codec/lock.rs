@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use kcl_core::lease::LeaderLock;
 
-use super::{DecodeError, Decoded, Item, optional_parsed, optional_text, parse, put, put_some, s, text};
+use super::{DecodeError, Decoded, Item, n, optional_parsed, optional_text, parse, put, put_some, s, text};
 use crate::attr;
 
 /// Reads the lock row of the DynamoDB lock client.
@@ -30,6 +30,7 @@ pub(crate) fn encode_lock(lock: &LeaderLock) -> Item {
     put(&mut item, attr::LOCK_OWNER, s(&lock.owner));
     put(&mut item, attr::LOCK_DURATION, s(lock.duration.as_millis()));
     put(&mut item, attr::LOCK_VERSION, s(&lock.version));
+    put(&mut item, attr::LOCK_IS_OURS, n(1));
     put_some(&mut item, attr::LOCK_RELEASED, lock.released.then(|| s("1")));
     put_some(&mut item, attr::LOCK_DEPUTY, lock.deputy.as_ref().map(s));
     item

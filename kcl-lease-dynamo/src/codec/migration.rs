@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::model::{ApplicationName, WorkerId};
 use kcl_core::time::Timestamp;
@@ -16,6 +18,17 @@ pub(crate) fn client_version(item: &Item) -> &str {
 /// The application that the table was made for, if one of our workers marked it.
 pub(crate) fn application(item: &Item) -> Option<&str> {
     optional_text(item, attr::APPLICATION).ok().flatten()
+}
+
+/// What the row of the table migration says.
+pub(crate) fn table_migration(item: &Item) -> Option<&str> {
+    optional_text(item, attr::TABLE_MIGRATION).ok().flatten()
+}
+
+/// The Java workers' rows that a start has watched standing still.
+pub(crate) fn left_over(item: &Item) -> BTreeSet<String> {
+    let texts = item.get(attr::LEFT_OVER).and_then(|value| value.as_ss().ok());
+    texts.into_iter().flatten().cloned().collect()
 }
 
 /// The row with which a Java worker of 3.x marks a new application: in use by 3.x only, with one entry of history. The

@@ -15,7 +15,7 @@ use crate::attr;
 
 pub(crate) use lease::{creation_item, decode_lease, string_set, throughput_text};
 pub(crate) use lock::{decode_lock, encode_lock};
-pub(crate) use migration::{application, client_version, client_version_item};
+pub(crate) use migration::{application, client_version, client_version_item, left_over, table_migration};
 pub(crate) use worker::{decode_worker, worker_attributes};
 
 #[cfg(test)]
@@ -49,7 +49,7 @@ pub(crate) fn kind(item: &Item) -> RowKind {
         Ok(Some(_)) | Err(_) => RowKind::Other,
         Ok(None) => match key_of(item) {
             attr::LEADER_KEY => RowKind::Lock,
-            attr::CLIENT_VERSION_KEY => RowKind::Other,
+            attr::CLIENT_VERSION_KEY | attr::TABLE_MIGRATION_KEY => RowKind::Other,
             _ => RowKind::Lease,
         },
     }

@@ -244,6 +244,7 @@ fn a_lock_keeps_its_duration_as_a_text_of_milliseconds() {
         ("ownerName", s("worker-1")),
         ("recordVersionNumber", s("909051ab-fad5-441c-82b3-56ea9af242e2")),
         ("rsDeputy", s("worker-2")),
+        ("rsLock", n(1)),
     ];
     assert_eq!(
         item,

@@ -309,28 +309,46 @@ fn worker_rows_change_under_the_incarnation_that_wrote_them() {
     let is_mine = "IF entityType = 'WORKER_METRIC_STATS' AND rsIncarnation = 'me'";
     let ours = || row(Some(me()));
     assert_eq!(
-        text(&worker_write(&WorkerChange::Announce(ours()))),
+        text(&worker_write(
+            &WorkerChange::Announce(ours()),
+            WorkerRows::AmongOthers
+        )),
         format!("{writes} IF (attribute_not_exists(leaseKey) OR entityType = 'WORKER_METRIC_STATS')")
     );
     assert_eq!(
-        text(&worker_write(&WorkerChange::Touch(ours()))),
+        text(&worker_write(
+            &WorkerChange::Touch(ours()),
+            WorkerRows::AmongOthers
+        )),
         format!("{writes} {is_mine}")
     );
     assert_eq!(
-        text(&worker_write(&WorkerChange::Return(ours()))),
+        text(&worker_write(
+            &WorkerChange::Return(ours()),
+            WorkerRows::AmongOthers
+        )),
         format!("{writes} IF attribute_not_exists(leaseKey)")
     );
     let leave = WorkerChange::Leave {
         id: worker("w"),
         incarnation: me(),
     };
-    assert_eq!(text(&worker_write(&leave)), format!("DELETE {is_mine}"));
     assert_eq!(
-        text(&worker_write(&WorkerChange::Bury(ours()))),
+        text(&worker_write(&leave, WorkerRows::AmongOthers)),
+        format!("DELETE {is_mine}")
+    );
+    assert_eq!(
+        text(&worker_write(
+            &WorkerChange::Bury(ours()),
+            WorkerRows::AmongOthers
+        )),
         format!("DELETE {is_mine} AND rsTouches = 4")
     );
     assert_eq!(
-        text(&worker_write(&WorkerChange::Bury(row(None)))),
+        text(&worker_write(
+            &WorkerChange::Bury(row(None)),
+            WorkerRows::AmongOthers
+        )),
         "DELETE IF entityType = 'WORKER_METRIC_STATS' AND attribute_not_exists(rsIncarnation) AND lut = 5"
     );
 }
@@ -348,7 +366,7 @@ fn the_lock_changes_under_version_and_owner() {
         version: "old".into(),
         owner: worker("x"),
     };
-    let put = "PUT entityType leaseDuration leaseKey ownerName recordVersionNumber";
+    let put = "PUT entityType leaseDuration leaseKey ownerName recordVersionNumber rsLock";
     let is_held = "IF recordVersionNumber = 'old' AND ownerName = 'x'";
     let hold = LockChange::Hold(lock);
     assert_eq!(
@@ -364,4 +382,19 @@ fn the_lock_changes_under_version_and_owner() {
         format!("DELETE {is_held}")
     );
     assert!(lock_write(&LockExpect::Absent, &LockChange::Release).is_err());
+}
+
+#[test]
+fn worker_rows_of_their_own_table_need_no_entity_type() {
+    let all = [
+        WorkerChange::Announce(row(Some(me()))),
+        WorkerChange::Touch(row(Some(me()))),
+        WorkerChange::Bury(row(None)),
+    ];
+    for change in all {
+        let write = worker_write(&change, WorkerRows::Alone);
+        assert!(!write.condition.contains("entityType"), "{write:?}");
+        let among = worker_write(&change, WorkerRows::AmongOthers);
+        assert!(among.condition.contains("entityType"), "{among:?}");
+    }
 }

@@ -9,17 +9,17 @@ use kcl_core::lease::{
 };
 use kcl_core::model::{Incarnation, Position};
 use kcl_core::time::Timestamp;
-use kcl_lease_dynamo::TableOptions;
-use serde_json::Value;
+use kcl_lease_dynamo::{TableLayout, TableOptions};
+use serde_json::{Value, json};
 
-use crate::server::{Answer, Asked, Server, error};
-use crate::tables::{backups, described, preparation, usual};
+use crate::server::{Answer, Asked, Server, error, ok};
+use crate::tables::{backups, described, preparation, three_tables, usual};
 
 /// An action and the resource it is granted on, without region and account.
 type Grants = BTreeSet<(String, String)>;
 
-/// The two policies of the page, in their order.
-fn documented() -> [Grants; 2] {
+/// The policies of the page, in their order.
+fn documented() -> [Grants; 3] {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/iam-policy.md");
     let page = std::fs::read_to_string(page).unwrap();
     let blocks = page
@@ -54,6 +54,7 @@ fn needed((operation, input): &Asked) -> Grants {
     let table = match table {
         "leases" => "truck-tracker".to_owned(),
         "app-CoordinatorState" => "truck-tracker-CoordinatorState".to_owned(),
+        "app-WorkerMetricStats" => "truck-tracker-WorkerMetricStats".to_owned(),
         other => panic!("a call on table {other}"),
     };
     let resource = match input["IndexName"].as_str() {
@@ -142,6 +143,50 @@ fn options() -> TableOptions {
     }
 }
 
+/// An application of ours, beside which an older Java worker was started by accident.
+fn beside_java(operation: &str, input: &Value) -> Answer {
+    match (operation, input["TableName"].as_str()) {
+        ("GetItem", Some("leases")) => ok(json!({ "Item": {
+            "leaseKey": { "S": "Migration3.0" },
+            "cv": { "S": "CLIENT_VERSION_3X" },
+            "rsApplication": { "S": "app" },
+        }})),
+        _ => three_tables(operation, input),
+    }
+}
+
+#[tokio::test]
+async fn three_tables_need_what_their_policy_says() {
+    let server = Server::start().await;
+    let mut created = std::collections::BTreeSet::new();
+    let makes = |operation: &str, input: &Value| {
+        let table = input["TableName"].as_str().unwrap_or_default();
+        if operation == "CreateTable" {
+            created.insert(table.to_owned());
+        }
+        match operation {
+            "DescribeTable" if !created.contains(table) => error(400, "ResourceNotFoundException"),
+            _ => three_tables(operation, input),
+        }
+    };
+    let options = TableOptions {
+        layout: TableLayout::ThreeTables,
+        ..TableOptions::default()
+    };
+    let store = server.store().table_options(options);
+    server.while_running(makes, life(&store)).await;
+    server
+        .while_running(beside_java, server.store().prepare(&preparation()))
+        .await
+        .unwrap();
+    let mut beside = server.asked().iter().flat_map(needed).collect::<Grants>();
+    let [makes_its_table, _, three] = documented();
+    beside.retain(|(_, resource)| resource.contains("truck-tracker-"));
+    assert_eq!(beside, three);
+    // In addition to the policy for the lease table.
+    assert!(!makes_its_table.is_superset(&three));
+}
+
 #[tokio::test]
 async fn the_policy_of_a_worker_that_makes_its_table_allows_all_calls_and_no_others() {
     let server = Server::start().await;
@@ -164,14 +209,18 @@ async fn the_policy_of_a_worker_that_makes_its_table_allows_all_calls_and_no_oth
         .while_running(completes, server.store().prepare(&preparation()))
         .await
         .unwrap();
+    server
+        .while_running(beside_java, server.store().prepare(&preparation()))
+        .await
+        .unwrap();
     let called = server.asked().iter().flat_map(needed).collect::<Grants>();
-    let [makes_its_table, _] = documented();
+    let [makes_its_table, ..] = documented();
     assert_eq!(called, makes_its_table);
 }
 
 #[tokio::test]
 async fn the_policy_of_a_worker_with_a_table_made_for_it_is_enough_and_holds_nothing_else() {
-    let [_, uses_a_table] = documented();
+    let [_, uses_a_table, _] = documented();
     for options in [TableOptions::default(), options()] {
         let server = Server::start().await;
         let refused = std::cell::Cell::new(0);
@@ -187,6 +236,10 @@ async fn the_policy_of_a_worker_with_a_table_made_for_it_is_enough_and_holds_not
         let plain = options == TableOptions::default();
         let store = server.store().table_options(options);
         server.while_running(script, life(&store)).await;
+        server
+            .while_running(beside_java, server.store().prepare(&preparation()))
+            .await
+            .unwrap();
         let called = server.asked().iter().flat_map(needed).collect::<Grants>();
         assert!(called.is_superset(&uses_a_table), "{called:?}");
         assert_eq!(plain, refused.get() == 0, "{called:?}");
@@ -196,7 +249,7 @@ async fn the_policy_of_a_worker_with_a_table_made_for_it_is_enough_and_holds_not
 
 #[test]
 fn the_policies_differ_in_what_is_done_to_the_table_alone() {
-    let [makes, uses] = documented();
+    let [makes, uses, _] = documented();
     let more = makes.difference(&uses).map(|(action, _)| action.as_str());
     let expected = [
         "dynamodb:CreateTable",

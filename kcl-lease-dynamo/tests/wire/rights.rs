@@ -23,6 +23,7 @@ fn everything() -> TableOptions {
         point_in_time_recovery: true,
         deletion_protection: true,
         tags: [("team".to_owned(), "trucks".to_owned())].into(),
+        ..TableOptions::default()
     }
 }
 

@@ -6,7 +6,7 @@ use kcl_core::lease::{Certainty, LeaseStore as _, Preparation, StoreError, Store
 use serde_json::{Value, json};
 
 use crate::server::{Answer, Server, error, ok};
-use crate::tables::{described, preparation, usual};
+use crate::tables::{described, preparation, three_tables, usual};
 
 /// Too short for a table that does not change.
 fn hurried() -> Preparation {
@@ -188,8 +188,10 @@ async fn of_two_applications_that_find_one_new_table_the_later_is_refused() {
 async fn the_table_that_a_java_fleet_of_3_0_to_3_4_keeps_its_state_in_is_named() {
     let script = |operation: &str, input: &Value| match operation {
         "DescribeTable" if input["TableName"] == "leases" => error(400, "ResourceNotFoundException"),
-        "DescribeTable" => described("ACTIVE", None),
-        _ => usual(operation, input),
+        "GetItem" => {
+            ok(json!({ "Item": { "key": { "S": "Migration3.0" }, "cv": { "S": "CLIENT_VERSION_3X" } } }))
+        }
+        _ => three_tables(operation, input),
     };
     let (server, outcome) = start(script, &preparation()).await;
     let refusal = outcome.unwrap_err();
@@ -198,5 +200,8 @@ async fn the_table_that_a_java_fleet_of_3_0_to_3_4_keeps_its_state_in_is_named()
         refusal.to_string().contains("table app-CoordinatorState exists"),
         "{refusal}"
     );
-    assert_eq!(server.operations(), ["DescribeTable", "DescribeTable"]);
+    assert_eq!(
+        server.operations(),
+        ["DescribeTable", "DescribeTable", "GetItem", "GetItem"]
+    );
 }

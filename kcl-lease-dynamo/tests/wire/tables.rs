@@ -45,6 +45,34 @@ pub(crate) fn described(status: &str, index: Option<&str>) -> Answer {
     }}))
 }
 
+/// A further table of the Java KCL 3.0 to 3.4, with this partition key.
+pub(crate) fn described_beside(key: &str) -> Answer {
+    ok(json!({ "Table": {
+        "TableStatus": "ACTIVE",
+        "KeySchema": [{ "AttributeName": key, "KeyType": "HASH" }],
+        "AttributeDefinitions": [{ "AttributeName": key, "AttributeType": "S" }],
+    }}))
+}
+
+/// As [`usual`], with the two further tables of the Java KCL 3.0 to 3.4.
+pub(crate) fn three_tables(operation: &str, input: &Value) -> Answer {
+    match (operation, input["TableName"].as_str()) {
+        ("DescribeTable", Some("app-CoordinatorState")) => described_beside("key"),
+        ("DescribeTable", Some("app-WorkerMetricStats")) => described_beside("wid"),
+        ("DescribeTable", _) => usual(operation, input),
+        ("PutItem" | "UpdateItem" | "DeleteItem", _) if is_never(input) => {
+            error(400, "ConditionalCheckFailedException")
+        }
+        ("Scan", _) => ok(json!({ "Items": [], "Count": 0, "ScannedCount": 0 })),
+        _ => ok(json!({})),
+    }
+}
+
+/// Whether the write only finds out whether it would be allowed.
+pub(crate) fn is_never(input: &Value) -> bool {
+    input["ConditionExpression"] == NEVER
+}
+
 pub(crate) const ARN: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/leases";
 
 /// The condition of a write that finds out whether it would be allowed.
@@ -54,7 +82,9 @@ pub(crate) const NEVER: &str = "attribute_exists(#leaseKey) AND attribute_not_ex
 pub(crate) fn usual(operation: &str, input: &Value) -> Answer {
     match (operation, input["TableName"].as_str()) {
         ("DescribeTable", Some("leases")) => described("ACTIVE", Some("ACTIVE")),
-        ("DescribeTable", _) => error(400, "ResourceNotFoundException"),
+        ("DescribeTable", _) | (_, Some("app-CoordinatorState" | "app-WorkerMetricStats")) => {
+            error(400, "ResourceNotFoundException")
+        }
         ("PutItem" | "UpdateItem" | "DeleteItem", _) if input["ConditionExpression"] == NEVER => {
             error(400, "ConditionalCheckFailedException")
         }

@@ -5,8 +5,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::bed::TestBed;
+use crate::wait::eventually;
 
 const CHILD: &str = include_str!("child.py");
 
@@ -44,9 +46,28 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
+    /// A daemon of an application of its own, which reads this stream of the server at this endpoint.
     pub(super) fn start(bed: &TestBed, jars: &Path, mode: Reading, stream: &str, endpoint: &str) -> Self {
         let application = bed.unique(&format!("judge-{mode}"));
         let folder = bed.scratch().join(&application);
+        Self::start_as(bed, jars, mode, stream, endpoint, &application, "judge", folder)
+    }
+
+    /// A daemon of this application under this worker id, whose logs go into the folder.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a property of the daemon's file"
+    )]
+    pub(super) fn start_as(
+        bed: &TestBed,
+        jars: &Path,
+        mode: Reading,
+        stream: &str,
+        endpoint: &str,
+        application: &str,
+        worker: &str,
+        folder: PathBuf,
+    ) -> Self {
         fs::create_dir_all(&folder).expect("the target folder is writable");
         let write =
             |name: &str, text: &str| fs::write(folder.join(name), text).expect("a file in the folder");
@@ -61,7 +82,7 @@ impl Daemon {
             "executableName = python3 {folder}/child.py {folder}\n\
              streamName = {stream}\n\
              applicationName = {application}\n\
-             workerId = judge\n\
+             workerId = {worker}\n\
              AwsCredentialsProvider = DefaultCredentialsProvider\n\
              processingLanguage = python/3\n\
              initialPositionInStream = TRIM_HORIZON\n\
@@ -72,6 +93,7 @@ impl Daemon {
              retrievalMode = {mode}\n\
              shardSyncIntervalMillis = 3000\n\
              parentShardPollIntervalMillis = 1000\n\
+             shutdownGraceMillis = 20000\n\
              disableWorkerMetrics = true\n",
             folder = folder.display(),
             region = value("AWS_REGION"),
@@ -105,6 +127,25 @@ impl Daemon {
     /// Where the daemon and its record processors log.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Asks it to end, as an orchestrator does, and waits until it has: SIGTERM.
+    pub(super) async fn terminate(&self) {
+        let id = self.process.lock().unwrap_or_else(PoisonError::into_inner).id();
+        let status = Command::new("kill").args(["-TERM", &id.to_string()]).status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "the daemon could not be signalled"
+        );
+        eventually(Duration::from_secs(60), async || {
+            let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+            match process.try_wait() {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => Err("the daemon still runs".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await;
     }
 
     /// # Panics

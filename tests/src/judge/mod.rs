@@ -4,6 +4,8 @@
 //! What a server may leave out or make up without our own clients noticing, this one notices: it asks in CBOR over HTTP/2,
 //! takes no end of a shard without children, and goes round in circles where a continuation should be none.
 
+pub mod cutover;
+
 mod java;
 pub(crate) mod seen;
 

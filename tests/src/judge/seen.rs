@@ -58,7 +58,7 @@ impl Seen {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.numbers
             .iter()
             .flat_map(|((_, shard), numbers)| numbers.iter().map(|number| (shard.as_str(), number.as_str())))

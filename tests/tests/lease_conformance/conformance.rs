@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease::LeaseStore;
 use kcl_core::model::LeaseKey;
+use kcl_lease_dynamo::TableLayout;
 use kcl_testkit::lease_suite::{LeaseStoreFixture, RawRows, Scale};
 use kcl_tests::bed::TestBed;
 
@@ -21,7 +22,7 @@ struct Tables {
 
 impl Tables {
     /// Fresh tables on the DynamoDB of this rank in the bed; `None`, loudly, where the bed has none.
-    async fn on(rank: usize) -> Option<Self> {
+    async fn on(rank: usize, layout: TableLayout) -> Option<Self> {
         let bed = match TestBed::get().await {
             Ok(bed) => bed,
             Err(left_out) => {
@@ -31,7 +32,7 @@ impl Tables {
         };
         let ours = Ground::all(&bed, "conformance").into_iter().nth(rank);
         let other = Ground::all(&bed, "conformance-other").into_iter().nth(rank);
-        let (Some(ours), Some(other)) = (ours, other) else {
+        let (Some(mut ours), Some(other)) = (ours, other) else {
             // Past the output capture of the test harness.
             let _ = writeln!(
                 std::io::stderr(),
@@ -39,6 +40,7 @@ impl Tables {
             );
             return None;
         };
+        ours.layout = layout;
         ours.prepared().await;
         Some(Self { ours, other })
     }
@@ -47,7 +49,8 @@ impl Tables {
 #[async_trait]
 impl LeaseStoreFixture for Tables {
     async fn handle(&self) -> Arc<dyn LeaseStore> {
-        Arc::new(self.ours.store())
+        // Where the rows are is known to a store that was prepared.
+        Arc::new(self.ours.prepared().await)
     }
 
     async fn other_application(&self) -> Arc<dyn LeaseStore> {
@@ -96,7 +99,10 @@ fn mark() -> AttributeValue {
 
 mod on_the_first_dynamodb {
     async fn make() -> Vec<super::Tables> {
-        super::Tables::on(0).await.into_iter().collect()
+        super::Tables::on(0, super::TableLayout::OneTable)
+            .await
+            .into_iter()
+            .collect()
     }
 
     kcl_testkit::lease_store_suite!(make);
@@ -104,7 +110,28 @@ mod on_the_first_dynamodb {
 
 mod on_the_second_dynamodb {
     async fn make() -> Vec<super::Tables> {
-        super::Tables::on(1).await.into_iter().collect()
+        super::Tables::on(1, super::TableLayout::OneTable)
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    kcl_testkit::lease_store_suite!(make);
+}
+
+mod three_tables_on_the_first_dynamodb {
+    async fn make() -> Vec<super::Tables> {
+        let tables = super::Tables::on(0, super::TableLayout::ThreeTables).await;
+        tables.into_iter().collect()
+    }
+
+    kcl_testkit::lease_store_suite!(make);
+}
+
+mod three_tables_on_the_second_dynamodb {
+    async fn make() -> Vec<super::Tables> {
+        let tables = super::Tables::on(1, super::TableLayout::ThreeTables).await;
+        tables.into_iter().collect()
     }
 
     kcl_testkit::lease_store_suite!(make);

@@ -10,13 +10,16 @@ use aws_sdk_dynamodb::types::{
 use kcl_core::lease::{LeaseStore as _, Preparation};
 use kcl_core::model::{LeaseKey, WorkerId};
 use kcl_core::time::TokioClock;
-use kcl_lease_dynamo::DynamoLeaseStore;
+use kcl_lease_dynamo::{DynamoLeaseStore, TableLayout, TableOptions};
 use kcl_tests::bed::TestBed;
 use kcl_tests::wait::eventually;
 use serde_json::{Value, json};
 
 /// How long a call may take: emulators on a busy machine are no measure for a time limit.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long rows of Java workers are watched: nothing writes them in these tests.
+const SHORT: Duration = Duration::from_millis(200);
 
 /// How long an emulator may take to fill the index of a small table.
 const LONG: Duration = Duration::from_secs(60);
@@ -25,6 +28,7 @@ const LONG: Duration = Duration::from_secs(60);
 pub(crate) struct Ground {
     pub(crate) server: String,
     pub(crate) table: String,
+    pub(crate) layout: TableLayout,
     config: SdkConfig,
     clock: Arc<TokioClock>,
 }
@@ -36,6 +40,7 @@ impl Ground {
             server,
             config,
             table: bed.unique(test),
+            layout: TableLayout::AsFound,
             clock: Arc::new(TokioClock::new()),
         };
         bed.dynamo_configs().into_iter().map(of).collect()
@@ -44,9 +49,15 @@ impl Ground {
     /// A handle on the store, as one worker has it.
     pub(crate) fn store(&self) -> DynamoLeaseStore {
         let store = DynamoLeaseStore::new(&self.config, &self.table);
+        let options = TableOptions {
+            layout: self.layout,
+            ..TableOptions::default()
+        };
         store
             .with_clock(self.clock.clone())
             .request_timeout(REQUEST_TIMEOUT)
+            .table_options(options)
+            .watch_java_for(SHORT)
     }
 
     /// A start of the application that is named like the table.
@@ -109,7 +120,16 @@ impl Ground {
 
     /// Writes a row past the store.
     pub(crate) async fn put(&self, attributes: impl IntoIterator<Item = (String, AttributeValue)>) {
-        let put = self.sdk().put_item().table_name(&self.table);
+        self.put_into(&self.table, attributes).await;
+    }
+
+    /// Writes a row into a further table, past the store.
+    pub(crate) async fn put_into(
+        &self,
+        table: &str,
+        attributes: impl IntoIterator<Item = (String, AttributeValue)>,
+    ) {
+        let put = self.sdk().put_item().table_name(table);
         let put = put.set_item(Some(attributes.into_iter().collect()));
         put.send().await.unwrap();
     }
@@ -134,6 +154,16 @@ impl Ground {
             .key("leaseKey", AttributeValue::S(key.to_owned()))
             .consistent_read(true);
         get.send().await.unwrap().item?.remove(attribute)
+    }
+
+    /// The keys of all rows of a table, under this name, past the store.
+    pub(crate) async fn keys(&self, table: &str, key: &str) -> BTreeSet<String> {
+        let scan = self.sdk().scan().table_name(table).consistent_read(true);
+        let items = scan.send().await.unwrap().items.unwrap_or_default();
+        items
+            .iter()
+            .map(|item| item[key].as_s().unwrap().clone())
+            .collect()
     }
 
     /// Reads a whole row past the store, in DynamoDB's own JSON; sets are sorted.

@@ -10,6 +10,7 @@
 
 mod conformance;
 mod ground;
+mod java;
 mod options;
 mod particulars;
 mod stored;

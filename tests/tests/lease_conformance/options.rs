@@ -24,6 +24,7 @@ async fn a_table_is_made_as_the_options_say() {
             point_in_time_recovery: true,
             deletion_protection: true,
             tags: [("team".to_owned(), "trucks".to_owned())].into(),
+            ..TableOptions::default()
         };
         let server = &ground.server;
         let options = if knows_all_options(&ground) {

@@ -283,6 +283,9 @@ async fn nothing_is_created_beside_the_coordinator_table_of_a_java_fleet() {
     for ground in Ground::all(&bed, "java-coordinator") {
         let coordinator = format!("{}-CoordinatorState", ground.table);
         ground.create_table(&coordinator, "key").await;
+        let row = [("key", "Migration3.0"), ("cv", "CLIENT_VERSION_3X")];
+        let row = row.map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())));
+        ground.put_into(&coordinator, row).await;
         let refusal = ground.store().prepare(&ground.preparation()).await.unwrap_err();
         assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", ground.server);
         assert!(refusal.to_string().contains("take_over_java"), "{refusal}");
@@ -339,14 +342,20 @@ async fn rows_of_a_real_java_fleet_are_refused_and_taken_over_only_on_demand() {
     }
 }
 
-fn attribute((name, value): (&String, &Value)) -> (String, AttributeValue) {
+/// DynamoDB's JSON form of an attribute.
+pub(crate) fn attribute((name, value): (&String, &Value)) -> (String, AttributeValue) {
+    (name.clone(), of_json(value))
+}
+
+fn of_json(value: &Value) -> AttributeValue {
     let (kind, value) = value.as_object().unwrap().iter().next().unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let value = match kind.as_str() {
+    match kind.as_str() {
         "S" => AttributeValue::S(text(value)),
         "N" => AttributeValue::N(text(value)),
         "SS" => AttributeValue::Ss(value.as_array().unwrap().iter().map(text).collect()),
+        "L" => AttributeValue::L(value.as_array().unwrap().iter().map(of_json).collect()),
+        "M" => AttributeValue::M(value.as_object().unwrap().iter().map(attribute).collect()),
         other => panic!("a value of type {other}"),
-    };
-    (name.clone(), value)
+    }
 }

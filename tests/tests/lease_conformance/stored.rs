@@ -241,6 +241,8 @@ async fn the_lock_is_stored_as_the_lock_client_writes_it_when_taken_renewed_and_
                 "ownerName": { "S": owner },
                 "leaseDuration": { "S": "10000" },
                 "recordVersionNumber": { "S": version(number) },
+                // Says to a later start that no Java worker holds it.
+                "rsLock": { "N": "1" },
             })
         };
         let steps = [

@@ -1,0 +1,34 @@
+//! Lets the Java KCL 3.1.3 and this library take turns on one application of three tables: cut-over, restarts, and the way back, after
+//! SIGTERM and after `kill -9`: `cargo run -p kcl-tests --bin java-cutover`. Needs Java 17, Python 3 and about ten minutes.
+
+use std::process::ExitCode;
+
+use kcl_tests::bed::TestBed;
+use kcl_tests::judge::cutover;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let bed = match TestBed::get().await {
+        Ok(bed) => bed,
+        Err(left_out) => {
+            eprintln!("java-cutover: {left_out}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match cutover::run(&bed).await {
+        Ok(turns) => {
+            for turn in turns {
+                println!("{turn}");
+            }
+            println!(
+                "Nothing was lost, and the lease table held nothing but leases after each turn of this library."
+            );
+            ExitCode::SUCCESS
+        }
+        Err(missing) => {
+            eprintln!("java-cutover: {missing}");
+            ExitCode::FAILURE
+        }
+    }
+}
