@@ -1,7 +1,7 @@
 //! A host whose clock is not the service's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::http::{HttpRequest, HttpResponse};
@@ -18,10 +18,15 @@ use serde_json::json;
 
 use crate::server::{Server, config, error_saying, iterator, next, numbers, records, shard, summary};
 
-/// A service whose clock is an hour ahead of this host's, and which refuses what was signed more than five minutes ago.
+const HOUR: i64 = 3600;
+
+/// A service whose clock may be ahead of this host's, and which refuses what was signed more than five minutes ago.
 #[derive(Debug, Clone)]
 struct Ahead {
     server: Server,
+    ahead: i64,
+    /// How far the stamps of its answers are ahead of its clock.
+    stamped_ahead: Arc<AtomicI64>,
     refused: Arc<AtomicU32>,
 }
 
@@ -33,7 +38,7 @@ impl HttpClient for Ahead {
 
 impl HttpConnector for Ahead {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let now = TokioClock::new().wall().as_millis() / 1000 + 3600;
+        let now = TokioClock::new().wall().as_millis() / 1000 + self.ahead;
         let signed = request.headers().get("x-amz-date").unwrap();
         let (day, time) = signed.trim_end_matches('Z').split_once('T').unwrap();
         let text = format!(
@@ -53,18 +58,21 @@ impl HttpConnector for Ahead {
         } else {
             self.server.call(request)
         };
+        let stamp = now + self.stamped_ahead.load(Ordering::SeqCst);
         HttpConnectorFuture::new(async move {
             let mut response: HttpResponse = answer.await?;
-            let date = DateTime::from_secs(now).fmt(Format::HttpDate).unwrap();
+            let date = DateTime::from_secs(stamp).fmt(Format::HttpDate).unwrap();
             response.headers_mut().insert("date", date);
             Ok(response)
         })
     }
 }
 
-fn stream_of(server: &Server) -> (KinesisStream, Ahead) {
+fn stream_of(server: &Server, ahead: i64) -> (KinesisStream, Ahead) {
     let ahead = Ahead {
         server: server.clone(),
+        ahead,
+        stamped_ahead: Arc::default(),
         refused: Arc::default(),
     };
     let client = Client::from_conf(config(server).http_client(ahead.clone()).build());
@@ -80,7 +88,7 @@ async fn a_wrong_clock_costs_one_refused_request() {
         records(&[1], "i1"),
         records(&[2], "i2"),
     ]);
-    let (stream, ahead) = stream_of(&server);
+    let (stream, ahead) = stream_of(&server, HOUR);
     stream.identity().await.unwrap();
     stream.identity().await.unwrap();
     assert_eq!(ahead.refused.load(Ordering::SeqCst), 1);
@@ -89,6 +97,19 @@ async fn a_wrong_clock_costs_one_refused_request() {
     assert_eq!(numbers(&mut reader).await, ["1"]);
     assert_eq!(numbers(&mut reader).await, ["2"]);
     assert_eq!(ahead.refused.load(Ordering::SeqCst), 2);
+}
+
+/// The SDK signs with the `Date` of the last answer, also of one that a proxy stamped wrongly.
+#[tokio::test]
+async fn wrong_date_of_an_answer_costs_one_request() {
+    let server = Server::with([summary(json!({})), summary(json!({})), summary(json!({}))]);
+    let (stream, service) = stream_of(&server, 0);
+    service.stamped_ahead.store(HOUR, Ordering::SeqCst);
+    stream.identity().await.unwrap();
+    service.stamped_ahead.store(0, Ordering::SeqCst);
+    stream.identity().await.unwrap();
+    stream.identity().await.unwrap();
+    assert_eq!(service.refused.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@
 
 mod black_holes;
 mod pauses;
+mod runtimes;
 mod served;
 mod sharing;
 mod subscribing;
