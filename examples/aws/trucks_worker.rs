@@ -30,9 +30,12 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(about = "One worker of a fleet that consumes a Kinesis stream")]
 struct Arguments {
-    /// Name of the fleet, and of its lease table, which is created if absent.
+    /// Name of the fleet.
     #[arg(long, default_value = "truck-tracker")]
     application: String,
+    /// Name or ARN of the lease table, which is created if absent; by default the application's name.
+    #[arg(long)]
+    table: Option<String>,
     /// The stream to consume, by name or ARN. Given more than once, the application is one of many streams from then on.
     #[arg(long, required_unless_present = "prepare_for_java")]
     stream: Vec<String>,
@@ -83,6 +86,11 @@ enum Layout {
 }
 
 impl Arguments {
+    /// The lease table.
+    fn table(&self) -> &str {
+        self.table.as_ref().unwrap_or(&self.application)
+    }
+
     fn table_options(&self) -> TableOptions {
         TableOptions {
             layout: match self.table_layout {
@@ -135,7 +143,7 @@ async fn main() -> ExitCode {
 
 async fn prepare_for_java(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
-    let leases = DynamoLeaseStore::new(&aws, &arguments.application);
+    let leases = DynamoLeaseStore::new(&aws, arguments.table());
     let report = leases.prepare_for_java(&arguments.application.parse()?).await?;
     println!("removed: {}", report.removed.join(", "));
     if !report.left.is_empty() {
@@ -149,7 +157,7 @@ async fn prepare_for_java(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 async fn run(arguments: Arguments) -> Result<ShutdownReport, Box<dyn Error>> {
     let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
-    let leases = DynamoLeaseStore::new(&aws, &arguments.application).table_options(arguments.table_options());
+    let leases = DynamoLeaseStore::new(&aws, arguments.table()).table_options(arguments.table_options());
     let journal = Arc::new(Journal::open(arguments.log.as_ref())?);
     let settings = Settings {
         failover_time: Duration::from_millis(arguments.failover_ms),

@@ -10,6 +10,7 @@ use kcl_core::lease::{Lease, Scan, StoreError, StoreErrorKind, WorkerRow};
 use kcl_core::model::{ApplicationName, WorkerId};
 
 use crate::codec::{Item, client_version};
+use crate::options::is_name;
 use crate::{attr, codec};
 
 /// The table in which the Java KCL 3.0 to 3.4 keeps its lock and its migration state.
@@ -20,6 +21,12 @@ pub(crate) fn coordinator_table(application: &str) -> String {
 /// The table in which the Java KCL 3.0 to 3.4 keeps the rows of its workers.
 pub(crate) fn worker_table(application: &str) -> String {
     format!("{application}-WorkerMetricStats")
+}
+
+/// Returns `true` if tables can have the names that the Java KCL 3.0 to 3.4 makes of the application's. Where they cannot, as of an application
+/// whose name holds a space, there are none, and to ask for one would fail with a name that was never chosen.
+pub(crate) fn names_tables(application: &str) -> bool {
+    is_name(&coordinator_table(application)) && is_name(&worker_table(application))
 }
 
 /// Refuses a table that was made for another application. `migration` is the row of the client version, if any; one that Java wrote
@@ -293,6 +300,19 @@ mod tests {
             max_leases: None,
             max_throughput: None,
             updated: Timestamp::from_millis(5000),
+        }
+    }
+
+    #[test]
+    fn application_that_names_no_table_has_no_tables_of_java() {
+        assert!(names_tables("trucks") && names_tables(&"x".repeat(237)));
+        for application in [
+            "my trucks",
+            "größe",
+            &*"x".repeat(238),
+            "arn:aws:dynamodb:eu-west-1:1:table/x",
+        ] {
+            assert!(!names_tables(application), "{application}");
         }
     }
 

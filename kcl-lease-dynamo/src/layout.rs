@@ -67,6 +67,19 @@ pub(crate) fn decide(wanted: TableLayout, found: Found<'_>) -> Result<Layout, St
     })
 }
 
+/// Refuses three tables where the application's name makes no names of tables: none other is made up.
+pub(crate) fn check_names(layout: Layout, application: &ApplicationName) -> Result<(), StoreError> {
+    if layout == Layout::One || guard::names_tables(application.as_str()) {
+        return Ok(());
+    }
+    let table = guard::coordinator_table(application.as_str());
+    let message = format!(
+        "the layout of three tables names two of them by the application, and no table can be named {table:?}: that takes 3 to 255 characters of \
+         a-z, A-Z, 0-9, _, . and -. Choose TableLayout::OneTable, or another name for the application; nothing was written"
+    );
+    Err(StoreError::definite(StoreErrorKind::Invalid, message))
+}
+
 fn moving() -> StoreError {
     let message = "the Java KCL 3.5 is moving the three tables of this application into one, and has not finished: let it finish \
                    (TableMigration3.5 then says TABLE_MIGRATION_STATUS_COMPLETE), and start again; nothing was written";
@@ -144,6 +157,20 @@ mod tests {
         assert_eq!(new(TableLayout::AsFound), Layout::One);
         assert_eq!(new(TableLayout::OneTable), Layout::One);
         assert_eq!(new(TableLayout::ThreeTables), Layout::Three);
+    }
+
+    #[test]
+    fn three_tables_need_an_application_that_names_tables() {
+        let check = |layout, name: &str| check_names(layout, &ApplicationName::new(name).unwrap());
+        assert!(check(Layout::One, "my trucks").is_ok());
+        assert!(check(Layout::Three, "trucks").is_ok());
+        let refused = check(Layout::Three, "my trucks").unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Invalid);
+        let text = refused.to_string();
+        assert!(
+            text.contains("my trucks-CoordinatorState") && text.contains("OneTable"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{StoreError, StoreErrorKind, WorkerRow};
+use kcl_core::lease::{Lease, StoreError, StoreErrorKind, WorkerRow};
 use kcl_core::model::ApplicationName;
 use kcl_core::time::ClockExt as _;
 
@@ -81,7 +81,10 @@ impl DynamoLeaseStore {
         let workers = &rows.scan.workers;
         let longest = workers
             .iter()
-            .map(|row| row.failover.unwrap_or(watch::WORKERS))
+            .map(|row| {
+                row.failover
+                    .map_or(watch::WORKERS, |failover| failover.min(Lease::LONGEST_FAILOVER))
+            })
             .max();
         let Some(longest) = longest else { return Ok(()) };
         let clock = &self.client.clock;

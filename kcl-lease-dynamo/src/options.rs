@@ -181,11 +181,18 @@ pub(crate) fn wrong_name(table: &str, region: Option<&str>) -> Option<String> {
             Err(problem) => Some(problem.to_string()),
         };
     }
-    let fits = |character: char| character.is_ascii_alphanumeric() || "_.-".contains(character);
-    let right = (3..=255).contains(&table.len()) && table.chars().all(fits);
-    (!right).then(|| {
-        format!("the table name {table:?} must have 3 to 255 characters of a-z, A-Z, 0-9, _, . and -")
+    (!is_name(table)).then(|| {
+        format!(
+            "the table name {table:?} must have 3 to 255 characters of a-z, A-Z, 0-9, _, . and -: give the store another, which need not be \
+             the name of the application"
+        )
     })
+}
+
+/// Returns `true` if a table can have this name.
+pub(crate) fn is_name(table: &str) -> bool {
+    let fits = |character: char| character.is_ascii_alphanumeric() || "_.-".contains(character);
+    (3..=255).contains(&table.len()) && table.chars().all(fits)
 }
 
 /// The options of a table cannot be met.

@@ -65,6 +65,7 @@ pub(crate) async fn prepare(
             workers_of_ours: rows.scan.workers.iter().any(|row| row.incarnation.is_some()),
         },
     )?;
+    layout::check_names(layout, &preparation.application)?;
     let tables = Tables::of(layout, client, &preparation.application);
     let migration = match layout {
         Layout::One => migration,
@@ -126,6 +127,9 @@ impl JavaTables {
             migration: None,
             table_migration: None,
         };
+        if !guard::names_tables(preparation.application.as_str()) {
+            return Ok(java);
+        }
         match client.describe(&java.coordinator.table).await {
             Ok(_) => java.is_there = true,
             Err(failure) if failure.is_missing() => return Ok(java),

@@ -7,7 +7,7 @@ use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use kcl_core::lease::{
     Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
-    Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome,
+    Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome, check_counter,
 };
 use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
 use kcl_core::time::{Clock, Moment, TokioClock};
@@ -253,6 +253,7 @@ impl LeaseStore for DynamoLeaseStore {
         change: &LeaseChange,
         incarnation: Incarnation,
     ) -> Result<Outcome, StoreError> {
+        check_counter(key, expect, change)?;
         let write = lease_write(key.as_str(), expect, change, incarnation).map_err(mistake)?;
         match (self.client.write(write).await?, change) {
             (Written::Applied(_), LeaseChange::Create(lease)) => Ok(Outcome::Applied(lease.clone())),

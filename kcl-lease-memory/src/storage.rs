@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kcl_core::lease::{
     Expect, LeaderLock, Lease, LeaseChange, LockChange, LockExpect, LockOutcome, Outcome, StoreError,
-    StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow, apply,
+    StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow, apply, check_counter,
 };
 use kcl_core::model::{ApplicationName, Incarnation, LeaseKey, WorkerId};
 use kcl_core::mutant::{self, Mutant};
@@ -46,6 +46,7 @@ impl Storage {
         incarnation: Incarnation,
     ) -> Result<Outcome, StoreError> {
         check(key, expect, change)?;
+        check_counter(key, expect, change)?;
         let row = self.leases.get(key);
         if !expect.holds(row) && !is_blind_to(change) {
             let current = row.cloned().map(Box::new);

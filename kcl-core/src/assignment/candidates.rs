@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::assignment::plan::Candidate;
-use crate::lease::WorkerRow;
 use crate::lease::observe::Watch;
+use crate::lease::{Lease, WorkerRow};
 use crate::model::{Incarnation, LeaseKey, WorkerId};
 use crate::time::Moment;
 
@@ -123,7 +123,8 @@ impl Roster {
     /// The failover time by which this worker's leases are judged: the longer of its own and the observer's.
     pub fn failover_of(&self, worker: &WorkerId) -> Duration {
         let published = self.rows.get(worker).and_then(|seen| seen.row.failover);
-        published.unwrap_or_default().max(self.failover)
+        let published = published.unwrap_or_default().min(Lease::LONGEST_FAILOVER);
+        published.max(self.failover)
     }
 
     /// The workers that may be given leases, in the order of their names. The observer itself always may, whatever its row shows.

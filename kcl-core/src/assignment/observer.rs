@@ -202,7 +202,7 @@ impl Observer {
         let stored = lease.failover.filter(|_| !lease.is_written_by_foreigner());
         match mutant::active(Mutant::FailoverTimeForgotten) {
             true => known,
-            false => known.max(stored.unwrap_or_default()),
+            false => known.max(stored.unwrap_or_default().min(Lease::LONGEST_FAILOVER)),
         }
     }
 

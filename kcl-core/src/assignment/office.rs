@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::assignment::plan::Candidate;
 use crate::lease::observe::Watch;
-use crate::lease::{LeaderLock, LockChange, LockExpect};
+use crate::lease::{LeaderLock, Lease, LockChange, LockExpect};
 use crate::model::WorkerId;
 use crate::mutant::{self, Mutant};
 use crate::rng::Rng;
@@ -84,6 +84,11 @@ impl Tenure {
     fn ends(&self) -> Moment {
         self.sent + (self.duration - self.duration / 10)
     }
+}
+
+/// How long the lock must stand still. One of a broken row must not keep the fleet from having a leader for ever.
+fn lasts(lock: &LeaderLock) -> Duration {
+    lock.duration.min(Lease::LONGEST_FAILOVER)
 }
 
 impl Office {
@@ -230,7 +235,7 @@ impl Office {
 
     /// Whether this worker gives away leases in the silent leader's place: it is the deputy, and the lock has stood still for half its duration.
     pub fn stands_in(&self) -> bool {
-        let duration = self.lock.as_ref().map_or(Duration::MAX, |lock| lock.duration);
+        let duration = self.lock.as_ref().map_or(Duration::MAX, lasts);
         self.is_deputy() && self.still_for() >= duration / 2
     }
 
@@ -246,7 +251,7 @@ impl Office {
         if lock.released {
             self.still_for() >= patience
         } else {
-            self.still_for() > lock.duration + patience
+            self.still_for() > lasts(lock) + patience
         }
     }
 
@@ -270,7 +275,7 @@ impl Office {
     /// How often a worker reads the lock that lives by the failover time of its holder.
     fn pace(&self) -> Duration {
         let lock = self.lock.as_ref();
-        lock.map_or(self.poll, |lock| poll_for(lock.duration))
+        lock.map_or(self.poll, |lock| poll_for(lasts(lock)))
     }
 
     fn still_for(&self) -> Duration {

@@ -193,7 +193,8 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
             new.latest_at = facts.latest_at.or(new.latest_at);
         }
         LeaseChange::Assign { to } => {
-            new.owner_switches += u64::from(counts_as_switch(&row.version(), to));
+            let switches = u64::from(counts_as_switch(&row.version(), to));
+            new.owner_switches = new.owner_switches.saturating_add(switches);
             new.owner = Some(to.clone());
             new.checkpoint_owner = None;
             new.failover = None;
@@ -239,7 +240,8 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
     let is_uncounted =
         matches!(change, LeaseChange::Renew { .. }) && mutant::active(Mutant::RenewalWithoutCount);
     if change.moves_counter() && !is_uncounted {
-        new.counter += 1;
+        // A store refuses to count beyond `Lease::LARGEST_COUNTER`.
+        new.counter = new.counter.saturating_add(1);
         new.stamp = Some(WriteStamp {
             incarnation,
             counter: new.counter,

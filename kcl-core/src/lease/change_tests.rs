@@ -6,7 +6,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::resolve::{Resolution, resolve};
-use super::{Expect, Lease, LeaseChange, PendingCheckpoint, RowFacts, WriteStamp, apply};
+use super::{
+    Certainty, Expect, Lease, LeaseChange, PendingCheckpoint, RowFacts, StoreErrorKind, WriteStamp, apply,
+    check_counter,
+};
 use crate::model::{HashKeyRange, Incarnation, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
 
 fn worker(n: u8) -> WorkerId {
@@ -52,6 +55,65 @@ fn in_handoff() -> Lease {
 
 fn version(row: &Lease) -> Expect {
     Expect::Version(row.version())
+}
+
+#[test]
+fn numbers_at_their_limit_neither_wrap_nor_panic() {
+    let last = Lease {
+        counter: u64::MAX,
+        owner_switches: u64::MAX,
+        ..owned()
+    };
+    let taken = apply(&last, &LeaseChange::Assign { to: worker(2) }, incarnation(1));
+    assert_eq!((taken.counter, taken.owner_switches), (u64::MAX, u64::MAX));
+    let again = resolve(
+        Some(&last),
+        Some(&last),
+        &version(&last),
+        &renew(),
+        incarnation(1),
+    );
+    assert_ne!(
+        again,
+        Resolution::OwnEarlierWrite,
+        "no row is a step ahead of the last"
+    );
+}
+
+#[test]
+fn counting_ends_at_the_largest_counter() {
+    let counted = |counter| Lease { counter, ..owned() };
+    let check = |row: &Lease, change: &LeaseChange| check_counter(&row.key, &expecting(row, change), change);
+    let (last, before) = (
+        counted(Lease::LARGEST_COUNTER),
+        counted(Lease::LARGEST_COUNTER - 1),
+    );
+    let counting = [
+        renew(),
+        LeaseChange::Assign { to: worker(2) },
+        LeaseChange::Release,
+        LeaseChange::Checkpoint {
+            position: at(9),
+            throughput: None,
+        },
+        LeaseChange::End {
+            children: BTreeSet::new(),
+        },
+    ];
+    for change in &counting {
+        let error = check(&last, change).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.certainty()),
+            (StoreErrorKind::Data, Certainty::Definite)
+        );
+        assert!(check(&before, change).is_ok(), "{change:?}");
+    }
+    for change in [LeaseChange::BeginHandoff { to: worker(2) }, LeaseChange::Delete] {
+        assert!(check(&last, &change).is_ok(), "{change:?} counts nothing");
+    }
+    let create = |row: Lease| LeaseChange::Create(Box::new(row));
+    assert!(check(&last, &create(last.clone())).is_ok());
+    assert!(check(&last, &create(counted(Lease::LARGEST_COUNTER + 1))).is_err());
 }
 
 /// What the change is conditioned on by a writer that has read this row.

@@ -23,6 +23,7 @@ pub(crate) use lane::{LaneLimits, Lanes};
 pub use row::{Lease, PendingCheckpoint, RowFacts, Version, WriteStamp};
 pub use store::{
     Capabilities, Certainty, LeaseStore, Outcome, Preparation, Scan, StoreError, StoreErrorKind, Undecodable,
+    check_counter,
 };
 pub use worker_row::{
     LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome, WorkerRow,

@@ -145,7 +145,7 @@ fn is_one_own_step_ahead(row: &Lease, before: &Lease, incarnation: Incarnation) 
 
 /// Whether the counter was moved once since `before`, by this incarnation.
 fn is_next_step_of(row: &Lease, before: &Lease, incarnation: Incarnation) -> bool {
-    row.counter == before.counter + 1
+    before.counter.checked_add(1) == Some(row.counter)
         && row
             .stamp
             .is_some_and(|stamp| stamp.incarnation == incarnation && stamp.counter == row.counter)

@@ -123,6 +123,12 @@ pub struct Version {
 }
 
 impl Lease {
+    /// The largest counter that a row may have: what a Java worker reads is a signed number of 64 bits. A lease renewed a thousand times a
+    /// second gets there after 292 million years, so a row that shows it was written by hand or is broken.
+    ///
+    /// A change that would move the counter further is an error, because the next writer could not be told from the last.
+    pub const LARGEST_COUNTER: u64 = i64::MAX as u64;
+
     /// A lease that nobody owns yet, in an application that reads one stream.
     pub fn unowned(shard: ShardId, checkpoint: Position) -> Self {
         Self {
@@ -147,6 +153,10 @@ impl Lease {
             identity: None,
         }
     }
+
+    /// The longest failover time that is waited for: the longest that the [settings](crate::settings::Settings::failover_time) allow. A row
+    /// that says more was written by hand or is broken, and must not keep a lease from the fleet for ever.
+    pub const LONGEST_FAILOVER: Duration = Duration::from_secs(3600);
 
     /// The key of the lease of another shard of the same stream.
     pub fn key_of_sibling(&self, shard: &ShardId) -> LeaseKey {

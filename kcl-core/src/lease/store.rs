@@ -223,6 +223,41 @@ pub enum StoreErrorKind {
     Invalid,
 }
 
+/// Refuses a change that would count beyond [`Lease::LARGEST_COUNTER`]. Every store asks this before it touches the row.
+///
+/// ```
+/// use kcl_core::lease::{Expect, Lease, LeaseChange, StoreErrorKind, check_counter};
+/// use kcl_core::model::{Position, ShardId};
+///
+/// let counter = Lease::LARGEST_COUNTER;
+/// let lease = Lease { counter, ..Lease::unowned(ShardId::new("shardId-000000000000")?, Position::Latest) };
+/// let expect = Expect::Version(lease.version());
+/// let refused = check_counter(&lease.key, &expect, &LeaseChange::Release).unwrap_err();
+/// assert_eq!(refused.kind(), StoreErrorKind::Data);
+/// assert!(check_counter(&lease.key, &expect, &LeaseChange::Delete).is_ok());
+/// # Ok::<(), kcl_core::model::InvalidName>(())
+/// ```
+///
+/// # Errors
+///
+/// A definite one of the kind [`Data`](StoreErrorKind::Data), with what to do.
+pub fn check_counter(key: &LeaseKey, expect: &Expect, change: &LeaseChange) -> Result<(), StoreError> {
+    let seen = match (change, expect) {
+        (LeaseChange::Create(lease), _) => lease.counter.saturating_sub(1),
+        (change, Expect::Version(version)) if change.moves_counter() => version.counter,
+        (_, _) => return Ok(()),
+    };
+    if seen < Lease::LARGEST_COUNTER {
+        return Ok(());
+    }
+    let message = format!(
+        "the lease {key} cannot be changed: its counter is at its limit of {}, where no write could be told from the next. Stop the workers and \
+         set leaseCounter to a smaller number",
+        Lease::LARGEST_COUNTER
+    );
+    Err(StoreError::definite(StoreErrorKind::Data, message))
+}
+
 /// A store could not answer.
 #[derive(Debug)]
 pub struct StoreError {

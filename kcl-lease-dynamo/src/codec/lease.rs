@@ -35,8 +35,8 @@ pub(crate) fn decode_lease(item: &Item) -> Decoded<Lease> {
         stream,
         owner: optional_parsed(item, attr::OWNER)?,
         checkpoint_owner,
-        counter: number(item, attr::COUNTER)?,
-        owner_switches: optional_number(item, attr::OWNER_SWITCHES)?.unwrap_or(0),
+        counter: counter(item)?,
+        owner_switches: switches(item)?,
         checkpoint: position(item, attr::CHECKPOINT, attr::SUB_SEQUENCE)?
             .ok_or(DecodeError::Missing(attr::CHECKPOINT))?,
         pending: pending(item)?,
@@ -51,6 +51,35 @@ pub(crate) fn decode_lease(item: &Item) -> Decoded<Lease> {
         failover: optional_number(item, attr::OWNER_FAILOVER_MILLIS)?.map(Duration::from_millis),
         identity: identity(item)?,
     })
+}
+
+/// The counter, unless it is one that no worker can count on from.
+fn counter(item: &Item) -> Decoded<u64> {
+    let counter = number(item, attr::COUNTER)?;
+    if counter <= Lease::LARGEST_COUNTER {
+        return Ok(counter);
+    }
+    let problem = format!(
+        "{counter} is beyond the largest counter, {}",
+        Lease::LARGEST_COUNTER
+    );
+    Err(DecodeError::Value(attr::COUNTER, problem))
+}
+
+/// How often the owner changed. DynamoDB itself adds to it, without our limit: what is larger than fits is shown as the largest that does.
+fn switches(item: &Item) -> Decoded<u64> {
+    let wrong_type = |_| DecodeError::Type(attr::OWNER_SWITCHES, "N");
+    let digits = item
+        .get(attr::OWNER_SWITCHES)
+        .map(AttributeValue::as_n)
+        .transpose();
+    match digits.map_err(wrong_type)? {
+        None => Ok(0),
+        Some(digits) if digits.len() > 19 && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+            Ok(digits.parse().unwrap_or(u64::MAX))
+        }
+        Some(digits) => parse(attr::OWNER_SWITCHES, digits),
+    }
 }
 
 fn position(item: &Item, checkpoint: &'static str, sub_sequence: &'static str) -> Decoded<Option<Position>> {

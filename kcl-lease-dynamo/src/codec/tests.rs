@@ -124,6 +124,25 @@ fn a_row_without_counter_checkpoint_or_key_is_not_a_lease() {
 }
 
 #[test]
+fn numbers_at_their_limit_are_read() {
+    for (digits, switches) in [
+        ("18446744073709551615", u64::MAX),
+        ("18446744073709551616", u64::MAX),
+        ("99999999999999999999999999999999999999", u64::MAX),
+        ("00000000000000000000000000000000000007", 7),
+    ] {
+        let mut item = creation_item(&full_lease());
+        put(&mut item, attr::COUNTER, n(Lease::LARGEST_COUNTER));
+        put(&mut item, attr::OWNER_SWITCHES, n(digits));
+        let lease = decode_lease(&item).unwrap();
+        assert_eq!(
+            (lease.counter, lease.owner_switches),
+            (Lease::LARGEST_COUNTER, switches)
+        );
+    }
+}
+
+#[test]
 fn an_attribute_of_the_wrong_type_or_value_is_named() {
     let broken = [
         (attr::COUNTER, s("7"), "attribute leaseCounter is not of type N"),
@@ -142,6 +161,21 @@ fn an_attribute_of_the_wrong_type_or_value_is_named() {
             attr::COUNTER,
             n(-1),
             "attribute leaseCounter: invalid digit found in string",
+        ),
+        (
+            attr::COUNTER,
+            n(9_223_372_036_854_775_808_u64),
+            "attribute leaseCounter: 9223372036854775808 is beyond the largest counter, 9223372036854775807",
+        ),
+        (
+            attr::COUNTER,
+            n("18446744073709551616"),
+            "attribute leaseCounter: number too large to fit in target type",
+        ),
+        (
+            attr::OWNER_SWITCHES,
+            n("1.5"),
+            "attribute ownerSwitchesSinceCheckpoint: invalid digit found in string",
         ),
     ];
     for (name, value, problem) in broken {
@@ -272,7 +306,7 @@ fn a_throughput_has_at_most_six_decimals_and_is_always_a_number() {
 proptest! {
     #[test]
     fn a_lease_of_one_stream_round_trips(
-        counter in any::<u64>(),
+        counter in 0..=Lease::LARGEST_COUNTER,
         switches in any::<u64>(),
         owner in prop::option::of("[a-z]{1,9}"),
         checkpoint in prop_oneof![Just("LATEST"), Just("AT_TIMESTAMP"), Just("SHARD_END"), Just("170141183460469231731687303715884105726")],

@@ -89,10 +89,12 @@ macro_rules! lease_store_suite {
                 renewal_of_an_absent_lease_is_refused_and_creates_nothing,
                 of_a_renewal_and_a_take_at_once_exactly_one_wins,
                 of_two_renewals_of_one_version_exactly_one_is_made,
+                counter_at_its_limit_is_moved_no_further,
             }
             owner {
                 assigning_names_the_new_owner_alone,
                 assigning_counts_a_switch_of_the_owner,
+                switches_of_the_owner_stop_at_their_limit,
                 the_loser_of_two_takes_sees_the_winners_row,
                 an_assignment_is_refused_by_one_late_renewal,
                 a_deleted_lease_is_not_brought_back_by_an_assignment_or_a_handoff,

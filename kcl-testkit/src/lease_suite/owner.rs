@@ -39,6 +39,21 @@ pub async fn assigning_counts_a_switch_of_the_owner(fixture: &dyn LeaseStoreFixt
     assert_eq!(checkpointed.owner_switches, 0, "checkpointed");
 }
 
+/// How often the owner changed is for people and Java: a number that can rise no further keeps nobody from taking the lease.
+pub async fn switches_of_the_owner_stop_at_their_limit(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(
+        &store,
+        Lease {
+            owner_switches: u64::MAX,
+            ..owned(1, 1)
+        },
+    )
+    .await;
+    let taken = change(&store, &row, assign(2)).await;
+    assert_eq!((taken.owner_switches, taken.owner), (u64::MAX, Some(worker(2))));
+}
+
 /// Of two workers taking one lease one is refused, and reads the winner's row.
 pub async fn the_loser_of_two_takes_sees_the_winners_row(fixture: &dyn LeaseStoreFixture) {
     let (a, b) = (fixture.handle().await, fixture.handle().await);

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, LeaseChange, RowFacts};
+use kcl_core::lease::{Certainty, Expect, Lease, LeaseChange, RowFacts, StoreErrorKind};
 use kcl_core::model::StreamIdentity;
 use kcl_core::time::Timestamp;
 
 use super::LeaseStoreFixture;
 use super::support::{
-    assign, at, attempt, change, checkpoint, create, hand_off, lease, one_won, owned, read, refused,
-    refused_expecting, renew, with_counter, worker,
+    assign, at, attempt, change, checkpoint, create, end, expecting, hand_off, incarnation, lease, one_won,
+    owned, read, refused, refused_expecting, renew, with_counter, worker,
 };
 
 /// A renewal moves the counter by one and nothing else that another worker could rely on.
@@ -153,4 +153,42 @@ pub async fn of_two_renewals_of_one_version_exactly_one_is_made(fixture: &dyn Le
         assert!(Expect::Version(left.version()) == with_counter(&row, row.counter + 1));
         row = left;
     }
+}
+
+/// A row whose counter can count no further is as it was after every change that would count: a write that could not be told from the next
+/// is an error, and never made.
+pub async fn counter_at_its_limit_is_moved_no_further(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let counter = Lease::LARGEST_COUNTER - 1;
+    let row = create(
+        &store,
+        Lease {
+            counter,
+            ..owned(1, 1)
+        },
+    )
+    .await;
+    let last = change(&store, &row, renew()).await;
+    assert_eq!(last.counter, Lease::LARGEST_COUNTER);
+    for step in [
+        renew(),
+        checkpoint(5),
+        assign(2),
+        LeaseChange::Release,
+        end([2, 3]),
+    ] {
+        let tried = store
+            .change(&last.key, &expecting(&last, &step), &step, incarnation(1))
+            .await;
+        let error = tried.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.certainty()),
+            (StoreErrorKind::Data, Certainty::Definite),
+            "{error}"
+        );
+        assert!(error.to_string().contains("limit"), "{error}");
+        assert_eq!(read(&store, &last.key).await.as_ref(), Some(&last));
+    }
+    // It can still be removed.
+    change(&store, &last, LeaseChange::Delete).await;
 }

@@ -147,6 +147,34 @@ fn restart_with_shorter_failover_time_shortens_no_lease() {
 }
 
 #[test]
+fn endless_failover_time_in_a_row_keeps_no_lease_for_ever() {
+    let endless = Some(Duration::from_millis(u64::MAX));
+    for (in_lease, in_worker_row) in [(endless, None), (None, endless)] {
+        let mut observer = observer();
+        let mut held = lease(0, Some("a"));
+        let facts = RowFacts {
+            failover: in_lease,
+            ..RowFacts::NONE
+        };
+        let throughput = None;
+        change(&mut held, LeaseChange::Renew { throughput, facts });
+        let row = WorkerRow {
+            failover: in_worker_row,
+            ..worker("a", 1)
+        };
+        for second in 0..=3600 {
+            look(
+                &mut observer,
+                second,
+                std::slice::from_ref(&held),
+                std::slice::from_ref(&row),
+            );
+        }
+        assert_eq!(view(&observer, 0).hold, Hold::Expired);
+    }
+}
+
+#[test]
 fn failover_time_left_behind_for_java_counts_no_more() {
     let mut observer = observer();
     let mut held = lease(0, Some("java"));

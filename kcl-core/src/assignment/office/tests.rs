@@ -126,6 +126,19 @@ fn a_lock_that_stood_still_for_longer_than_the_stored_duration_is_taken() {
 }
 
 #[test]
+fn lock_of_endless_duration_is_taken_after_an_hour() {
+    let mut b = office("b");
+    let held = LeaderLock {
+        duration: Duration::from_millis(u64::MAX),
+        ..lock("a", "1", None)
+    };
+    watch(&mut b, Some(&held), 0, 3600);
+    assert_eq!(step(&b, second(3600)), OfficeStep::Follow);
+    watch(&mut b, Some(&held), 3601, 3601);
+    assert!(matches!(step(&b, second(3601)), OfficeStep::Take { .. }));
+}
+
+#[test]
 fn a_lock_that_moves_is_never_taken() {
     let mut b = office("b");
     for n in 0..100 {
