@@ -1,8 +1,13 @@
-//! What a worker measures. Every name is a constant here.
+//! What a worker measures. Every name is a constant here, and [`ALL`] has the kind, the unit, the labels and the help text of each.
 //!
-//! The handles are registered once per worker with the recorder given to the builder, the global one of the
-//! [`metrics`](https://docs.rs/metrics) crate by default.
+//! The handles are registered and described once per worker with the recorder given to the builder, the global one of the
+//! [`metrics`](https://docs.rs/metrics) crate by default. A Prometheus exporter therefore prints the help texts.
+//!
+//! Every metric has the label `worker`: by default the worker's id if your code gave it one, and else the name of the application, because
+//! an id that is new at each start would make new series at each start. See
+//! [`MetricsSettings::worker_label`](crate::settings::MetricsSettings::worker_label).
 
+mod catalogue;
 mod registry;
 
 use std::fmt;
@@ -11,125 +16,8 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder};
 
+pub use catalogue::*;
 use registry::Registry;
-
-/// Changes of lease rows, by `verb` and `outcome` (`applied`, `refused`, `failed`). Counter.
-pub const LEASE_CHANGES: &str = "kcl_lease_changes_total";
-/// Leases that this worker holds. Gauge.
-pub const LEASES_HELD: &str = "kcl_leases_held";
-/// Leases that were lost to another worker. Counter.
-pub const LEASES_LOST: &str = "kcl_leases_lost_total";
-/// Holders that passed their own deadline and waited for a renewal. Counter.
-pub const LEASES_SUSPENDED: &str = "kcl_leases_suspended_total";
-/// Records handed to the processor with success. Counter.
-pub const RECORDS_PROCESSED: &str = "kcl_records_processed_total";
-/// Payload bytes handed to the processor with success. Counter.
-pub const BYTES_PROCESSED: &str = "kcl_bytes_processed_total";
-/// Time in `process_records`. Histogram, seconds.
-pub const PROCESS_SECONDS: &str = "kcl_process_seconds";
-/// Batches that the processor failed on, by `kind` (`error`, `panic`). Counter.
-pub const BATCH_FAILURES: &str = "kcl_batch_failures_total";
-/// Shards held at a batch that fails. Gauge.
-pub const SHARDS_ON_HOLD: &str = "kcl_shards_on_hold";
-/// Fetches, by `outcome` (`records`, `empty`, `throttled`, `failed`). Counter.
-pub const FETCHES: &str = "kcl_fetches_total";
-/// How far the reading is behind the newest record, of the shard that is furthest behind. It grows while a shard cannot be read, and stays
-/// near zero where there is nothing new. Gauge, seconds.
-pub const BEHIND_SECONDS: &str = "kcl_behind_latest_seconds";
-/// How old the oldest record may be that is not finished, of all shards of the worker: with manual checkpoints, that your code has not
-/// checkpointed. It grows while a shard is stuck or paused, and stays near zero where everything is finished. Gauge, seconds.
-pub const FRESHNESS_SECONDS: &str = "kcl_freshness_seconds";
-/// Records that were given to the processor and are not finished, over all shards of the worker. Gauge.
-pub const RECORDS_UNFINISHED: &str = "kcl_records_unfinished";
-/// Shards that wait, by `reason`, which is a [`WaitReason`](crate::lifecycle::WaitReason). Gauge.
-pub const SHARDS_WAITING: &str = "kcl_shards_waiting";
-/// How long a shard has waited, of those that wait for this `reason` now: the longest wait, zero where none waits. Gauge, seconds.
-pub const WAIT_SECONDS: &str = "kcl_wait_seconds";
-/// Shards with which something is wrong, by `concern`, which is a [`Concern`](crate::status::Concern). Gauge.
-pub const SHARDS_OF_CONCERN: &str = "kcl_shards_of_concern";
-/// Panics of the worker's tasks, by `task`: in your components, or in this library. What follows each is in
-/// [`TaskPolicy`](crate::task::TaskPolicy). Panics of a processor are not among them, but in [`BATCH_FAILURES`]. Counter.
-pub const TASK_PANICS: &str = "kcl_task_panics_total";
-/// User records in aggregates that do not belong to the shard, by what became of them (`delivered`, `withheld`). Counter.
-pub const OUTSIDE_SHARD: &str = "kcl_records_outside_shard_total";
-/// User records whose explicit hash key is no number from 0 to 2¹²⁸ − 1, and was read as absent. Counter.
-pub const INVALID_HASH_KEYS: &str = "kcl_invalid_hash_keys_total";
-/// Places where retention took the record at which reading was to go on, and perhaps others: see [`Gap`](crate::model::Gap). Counter.
-pub const GAPS: &str = "kcl_retention_gaps_total";
-/// Answers that claimed the end of a shard and did not show its children, or children that do not fit: each was checked. Counter.
-pub const END_CLAIMS: &str = "kcl_end_claims_total";
-/// Bytes of the worker's budget that fetched records take. Gauge.
-pub const BYTES_HELD: &str = "kcl_bytes_held";
-/// Shards that waited longer than the stall timeout for a part of the worker's budget of bytes. Counter.
-pub const STARVED: &str = "kcl_shards_starved_total";
-/// Consumers torn down because they made no progress. Counter.
-pub const STALLS: &str = "kcl_stalls_total";
-/// Times in which a `runtime` ran nothing although something was due: the one that the processors run on (`processing`), because code blocked
-/// its threads, or that of the worker's own thread (`coordination`), because the process had no CPU or was stopped. Counter.
-pub const STANDSTILLS: &str = "kcl_runtime_standstills_total";
-/// Whether this worker is the leader, 0 or 1. Gauge.
-pub const LEADER: &str = "kcl_leader";
-/// Leases that this worker assigned as leader or deputy. Counter.
-pub const ASSIGNMENTS: &str = "kcl_assignments_total";
-/// Leases that nobody owns, as the planner sees it. Gauge.
-pub const LEASES_UNPLACED: &str = "kcl_leases_unplaced";
-/// Leases that this worker deleted as leader because nobody needs them any more. Counter.
-pub const LEASES_DELETED: &str = "kcl_leases_deleted_total";
-/// Shards that retention took away before they were read to their end: records are lost to the application. Counter.
-pub const SHARDS_GONE: &str = "kcl_shards_gone_total";
-/// Ranges of hash keys that no lease covers, as the leader has seen more than once. Gauge.
-pub const HASH_KEY_HOLES: &str = "kcl_hash_key_holes";
-/// Moments at which the worker itself saw one of the [invariants](crate::invariant::Invariant) broken, by `invariant`, its id. Any is a bug:
-/// of this library, of the lease store, or of whoever else writes to the table. Counter.
-pub const INVARIANT_VIOLATIONS: &str = "kcl_invariant_violations_total";
-
-/// Calls of the lease store, by `operation` (`prepare`, `scan`, `read`, `owned_by`, `change`, `change_worker`, `read_lock`,
-/// `change_lock`) and `outcome`: `done`; `refused`, where the expectation did not hold; `throttled`; `failed`, where it did
-/// certainly not happen; `unknown`, where it may have happened; `abandoned`, where the worker did not wait for the answer. Counter.
-pub const STORE_CALLS: &str = "kcl_store_calls_total";
-/// Time until the lease store answered or the worker stopped waiting, by `operation`. Histogram, seconds.
-pub const STORE_SECONDS: &str = "kcl_store_call_seconds";
-/// Pages that scans of the lease store read, as [`Scan::pages`](crate::lease::Scan::pages) counts them. Counter.
-pub const STORE_PAGES: &str = "kcl_store_scan_pages_total";
-
-/// Every metric name with its kind and meaning, for dashboards and for the test of the documentation.
-pub const ALL: [(&str, &str); 35] = [
-    (LEASE_CHANGES, "counter"),
-    (LEASES_HELD, "gauge"),
-    (LEASES_LOST, "counter"),
-    (LEASES_SUSPENDED, "counter"),
-    (RECORDS_PROCESSED, "counter"),
-    (BYTES_PROCESSED, "counter"),
-    (PROCESS_SECONDS, "histogram"),
-    (BATCH_FAILURES, "counter"),
-    (SHARDS_ON_HOLD, "gauge"),
-    (FETCHES, "counter"),
-    (BEHIND_SECONDS, "gauge"),
-    (FRESHNESS_SECONDS, "gauge"),
-    (RECORDS_UNFINISHED, "gauge"),
-    (SHARDS_WAITING, "gauge"),
-    (WAIT_SECONDS, "gauge"),
-    (SHARDS_OF_CONCERN, "gauge"),
-    (TASK_PANICS, "counter"),
-    (OUTSIDE_SHARD, "counter"),
-    (INVALID_HASH_KEYS, "counter"),
-    (GAPS, "counter"),
-    (END_CLAIMS, "counter"),
-    (BYTES_HELD, "gauge"),
-    (STARVED, "counter"),
-    (STALLS, "counter"),
-    (STANDSTILLS, "counter"),
-    (LEADER, "gauge"),
-    (ASSIGNMENTS, "counter"),
-    (LEASES_UNPLACED, "gauge"),
-    (LEASES_DELETED, "counter"),
-    (SHARDS_GONE, "counter"),
-    (HASH_KEY_HOLES, "gauge"),
-    (INVARIANT_VIOLATIONS, "counter"),
-    (STORE_CALLS, "counter"),
-    (STORE_SECONDS, "histogram"),
-    (STORE_PAGES, "counter"),
-];
 
 /// The verbs that a lease change can be counted under.
 const VERBS: [&str; 11] = [
@@ -205,6 +93,7 @@ pub(crate) struct Metrics {
 }
 
 struct Handles {
+    registry: Registry,
     lease_changes: Vec<[Counter; 3]>,
     leases_held: Gauge,
     leases_lost: Counter,
@@ -309,12 +198,10 @@ pub(crate) enum FetchOutcome {
 }
 
 impl Metrics {
-    /// Registers every handle of a worker.
-    pub(crate) fn register(recorder: &dyn Recorder, worker: &str) -> Self {
-        let registry = Registry {
-            recorder,
-            worker: worker.to_owned(),
-        };
+    /// Describes every metric, and registers the handles of a worker under this label: with the given recorder, or with the global one.
+    pub(crate) fn register(recorder: Option<Arc<dyn Recorder + Send + Sync>>, worker: &str) -> Self {
+        let registry = Registry::new(recorder, worker);
+        registry.describe_all();
         let changes = |verb| {
             ["applied", "refused", "failed"]
                 .map(|outcome| registry.counter(LEASE_CHANGES, &[("verb", verb), ("outcome", outcome)]))
@@ -368,6 +255,7 @@ impl Metrics {
                 seconds: registry.histogram(STORE_SECONDS, &[("operation", operation)]),
             }),
             store_pages: registry.counter(STORE_PAGES, &[]),
+            registry,
         };
         Self {
             handles: Arc::new(handles),
@@ -443,6 +331,13 @@ impl Metrics {
     pub(crate) fn lateness(&self, behind: Duration, freshness: Duration) {
         self.handles.behind.set(behind.as_secs_f64());
         self.handles.freshness.set(freshness.as_secs_f64());
+    }
+
+    /// The freshness of one shard. Asked for by name each time, because a recorder may drop a series that was idle.
+    pub(crate) fn shard_freshness(&self, lease: &str, freshness: Duration) {
+        let registry = &self.handles.registry;
+        let gauge = registry.labelled_gauge(SHARD_FRESHNESS_SECONDS, "lease", lease);
+        gauge.set(freshness.as_secs_f64());
     }
 
     /// How many records were given to processors and are not finished.
@@ -570,15 +465,107 @@ impl fmt::Debug for Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Mutex;
+
+    use metrics::{Key, KeyName, Metadata, SharedString, Unit};
 
     use super::*;
     use crate::lease::LeaseChange;
 
+    type Description = (MetricKind, Option<Unit>, String);
+
+    /// What a recorder was told: of each name how often what, and which labels its series have.
+    #[derive(Default)]
+    struct Told {
+        described: Mutex<BTreeMap<String, Vec<Description>>>,
+        registered: Mutex<BTreeMap<String, BTreeSet<Vec<String>>>>,
+    }
+
+    impl Told {
+        fn describe(&self, kind: MetricKind, name: &KeyName, unit: Option<Unit>, help: &str) {
+            let mut described = self.described.lock().unwrap();
+            let told = described.entry(name.as_str().to_owned()).or_default();
+            told.push((kind, unit, help.to_owned()));
+        }
+
+        fn register(&self, key: &Key) {
+            let labels = key.labels().map(|label| label.key().to_owned());
+            let mut registered = self.registered.lock().unwrap();
+            let of_name = registered.entry(key.name().to_owned()).or_default();
+            of_name.insert(labels.collect());
+        }
+    }
+
+    impl Recorder for Told {
+        fn describe_counter(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
+            self.describe(MetricKind::Counter, &name, unit, &help);
+        }
+
+        fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
+            self.describe(MetricKind::Gauge, &name, unit, &help);
+        }
+
+        fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
+            self.describe(MetricKind::Histogram, &name, unit, &help);
+        }
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            self.register(key);
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            self.register(key);
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            self.register(key);
+            Histogram::noop()
+        }
+    }
+
     #[test]
-    fn every_name_is_listed_once() {
-        let names: BTreeSet<_> = ALL.iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), ALL.len());
+    fn every_metric_is_described_once_with_its_help() {
+        let told = Arc::new(Told::default());
+        let metrics = Metrics::register(Some(Arc::clone(&told) as Arc<_>), "w");
+        metrics.shard_freshness("shardId-000000000000", Duration::from_secs(11));
+        let expected: BTreeMap<_, _> = ALL
+            .iter()
+            .map(|metric| {
+                let told = (metric.kind, Some(metric.unit), metric.help.to_owned());
+                (metric.name.to_owned(), vec![told])
+            })
+            .collect();
+        assert_eq!(expected.len(), ALL.len(), "a name stands twice");
+        assert_eq!(*told.described.lock().unwrap(), expected);
+        let labels = |metric: &Metric| {
+            let labels = metric.labels.iter().copied().chain(["worker"]);
+            BTreeSet::from([labels.map(str::to_owned).collect::<Vec<_>>()])
+        };
+        let expected: BTreeMap<_, _> = ALL
+            .iter()
+            .map(|metric| (metric.name.to_owned(), labels(metric)))
+            .collect();
+        assert_eq!(*told.registered.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn help_texts_are_one_line_each() {
+        for metric in ALL {
+            let is_sentence = metric.help.ends_with('.') && !metric.help.contains(['\n', '`', '[']);
+            assert!(is_sentence, "{metric:?}");
+            let suffix = match (metric.kind, metric.unit) {
+                (MetricKind::Counter, _) => "_total",
+                (_, Unit::Seconds) => "_seconds",
+                (_, _) => "",
+            };
+            assert!(
+                metric.name.starts_with("kcl_") && metric.name.ends_with(suffix),
+                "{metric:?}"
+            );
+        }
     }
 
     #[test]
@@ -598,7 +585,7 @@ mod tests {
     fn every_verb_of_a_lease_change_can_be_counted() {
         assert!(VERBS.contains(&LeaseChange::Release.verb()));
         assert!(VERBS.contains(&LeaseChange::CompleteHandoff.verb()));
-        let metrics = Metrics::register(&metrics::NoopRecorder, "w");
+        let metrics = Metrics::register(None, "w");
         metrics.lease_change("renew", ChangeOutcome::Refused);
     }
 }

@@ -1,13 +1,17 @@
 //! What can be set, as plain data: every default explained, every violation reported at once.
 
 mod durations;
+mod measuring;
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use measuring::MetricsSettings;
+
 use crate::assignment::AssignmentSettings;
+use crate::lease::Lease;
 use crate::shard_sync::InitialPosition;
 
 /// The shortest time after which the leases of a stream may be deleted that is read no more.
@@ -114,6 +118,8 @@ pub struct Settings {
     pub forget_streams_after: Option<Duration>,
     /// How the leader assigns leases.
     pub assignment: AssignmentSettings,
+    /// How the worker's metrics are labelled.
+    pub metrics: MetricsSettings,
     /// Takes over the table of a Java application, all of whose workers are stopped. Off by default, so that a table that Java workers may
     /// be using is refused. The table remembers the answer: it is needed for one start. A table that a live Java worker uses is refused
     /// all the time, because a Java worker and this library do not share a fleet.
@@ -199,6 +205,7 @@ impl Default for Settings {
             cleanup: true,
             forget_streams_after: None,
             assignment: AssignmentSettings::default(),
+            metrics: MetricsSettings::default(),
             take_over_java: false,
         }
     }
@@ -223,7 +230,7 @@ impl Settings {
                 "failover_time must be at least 200 ms: a lease is renewed every third of it",
             ),
             (
-                failover > Duration::from_secs(3600),
+                failover > Lease::LONGEST_FAILOVER,
                 "failover_time must be at most an hour: the leases of a dead worker wait that long",
             ),
             (
@@ -303,6 +310,7 @@ impl Settings {
         let violations: Vec<_> = violated
             .chain(self.too_long())
             .chain(self.assignment.violations(failover))
+            .chain(self.metrics.violations())
             .collect();
         if violations.is_empty() {
             Ok(())

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore as _};
 use kcl_core::metrics::{STORE_CALLS, STORE_PAGES};
 use kcl_core::model::{Incarnation, Position};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::settings::Settings;
+use kcl_core::settings::{MetricsSettings, Settings};
 use kcl_core::time::{ClockExt as _, TokioClock};
 use kcl_core::worker::Worker;
 use kcl_lease_memory::MemoryLeaseStore;
@@ -81,6 +81,73 @@ impl RecordProcessor for Idle {
     async fn process_records(&mut self, _: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
         Ok(())
     }
+}
+
+/// Keeps the values of the label `worker`.
+#[derive(Default)]
+struct Labels(Mutex<BTreeSet<String>>);
+
+impl Labels {
+    fn note(&self, key: &Key) {
+        let labels = key.labels().filter(|label| label.key() == "worker");
+        let labels = labels.map(|label| label.value().to_owned());
+        self.0.lock().unwrap().extend(labels);
+    }
+}
+
+impl Recorder for Labels {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        self.note(key);
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        self.note(key);
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        self.note(key);
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn worker_label_is_the_same_at_each_start() {
+    let labels = |id: Option<&str>, label: Option<&str>| {
+        let seen = Arc::new(Labels::default());
+        for _ in 0..2 {
+            let metrics = MetricsSettings {
+                worker_label: label.map(str::to_owned),
+                ..MetricsSettings::default()
+            };
+            let settings = Settings {
+                metrics,
+                ..Settings::default()
+            };
+            let builder = Worker::builder("counted")
+                .stream(MemoryStream::builder("trucks").build())
+                .leases(MemoryLeaseStore::new())
+                .processor(|_: &ShardContext| Idle)
+                .settings(settings)
+                .metrics_recorder(Arc::clone(&seen) as Arc<_>);
+            let builder = match id {
+                Some(id) => builder.worker_id(id),
+                None => builder,
+            };
+            builder.build().unwrap();
+        }
+        let seen = seen.0.lock().unwrap().clone();
+        seen.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(labels(None, None), ["counted"]);
+    assert_eq!(labels(Some("a"), None), ["a"]);
+    assert_eq!(labels(Some("a"), Some("blue")), ["blue"]);
+    assert_eq!(labels(None, Some("blue")), ["blue"]);
 }
 
 #[tokio::test(start_paused = true)]

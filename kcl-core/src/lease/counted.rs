@@ -297,9 +297,9 @@ mod tests {
         }
     }
 
-    fn counted() -> (Counted, Ledger) {
-        let ledger = Ledger::default();
-        let metrics = Metrics::register(&ledger, "w-1");
+    fn counted() -> (Counted, Arc<Ledger>) {
+        let ledger = Arc::new(Ledger::default());
+        let metrics = Metrics::register(Some(Arc::clone(&ledger) as Arc<_>), "w-1");
         let clock = TokioClock::new();
         let slow = Arc::new(Slow(clock));
         (Counted::new(slow, Arc::new(clock), metrics), ledger)

@@ -399,7 +399,7 @@ mod tests {
             TaskScope::new(),
             Incarnation::from_random_bytes([1; 16]),
             LaneLimits::for_failover(60 * SECOND),
-            Metrics::register(&metrics::NoopRecorder, "lane"),
+            Metrics::register(None, "lane"),
         );
         let lease = Lease::unowned(ShardId::new("child").unwrap(), Position::TrimHorizon);
         let created = lanes.create(lease, clock.now() + time).await;

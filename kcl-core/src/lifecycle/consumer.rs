@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// What a consumer is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ConsumerState {
     /// Waits until every parent of the shard is finished.
     AwaitingParents,
@@ -28,11 +31,13 @@ pub enum ConsumerState {
     /// Calls `lease_lost`.
     Losing,
     /// Nothing any more.
+    #[serde(untagged)]
     Done(ConsumerEnd),
 }
 
 /// How a consumer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ConsumerEnd {
     /// The shard is processed to its end, and that is stored.
     ShardEnded,

@@ -1,37 +1,87 @@
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+use std::fmt;
+use std::sync::Arc;
 
-/// Registers what one worker measures.
-pub(super) struct Registry<'a> {
-    pub(super) recorder: &'a dyn Recorder,
-    pub(super) worker: String,
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
+
+use super::catalogue::{ALL, MetricKind};
+
+/// The recorder of one worker, and the name that its metrics carry.
+#[derive(Clone)]
+pub(super) struct Registry {
+    recorder: Option<Arc<dyn Recorder + Send + Sync>>,
+    worker: Arc<str>,
 }
 
 const TARGET: &str = "kcl_core::metrics";
 const METADATA: Metadata<'static> = Metadata::new(TARGET, Level::INFO, Some(TARGET));
 
-impl Registry<'_> {
-    fn key(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
-        let worker = Label::new("worker", self.worker.clone());
-        let labels = labels
-            .iter()
-            .map(|(name, value)| Label::from_static_parts(name, value));
-        Key::from_parts(name, labels.chain([worker]).collect::<Vec<_>>())
+impl Registry {
+    /// The registry of a worker with this label: in the given recorder, or in the global one.
+    pub(super) fn new(recorder: Option<Arc<dyn Recorder + Send + Sync>>, worker: &str) -> Self {
+        Self {
+            recorder,
+            worker: Arc::from(worker),
+        }
+    }
+
+    fn with<T>(&self, call: impl FnOnce(&dyn Recorder) -> T) -> T {
+        match &self.recorder {
+            Some(recorder) => call(recorder.as_ref()),
+            None => metrics::with_recorder(call),
+        }
+    }
+
+    /// Describes every metric, each once.
+    pub(super) fn describe_all(&self) {
+        self.with(|recorder| {
+            for metric in ALL {
+                let (name, unit) = (KeyName::from_const_str(metric.name), Some(metric.unit));
+                let help = metric.help.into();
+                match metric.kind {
+                    MetricKind::Counter => recorder.describe_counter(name, unit, help),
+                    MetricKind::Gauge => recorder.describe_gauge(name, unit, help),
+                    MetricKind::Histogram => recorder.describe_histogram(name, unit, help),
+                }
+            }
+        });
+    }
+
+    fn key(&self, name: &'static str, labels: impl IntoIterator<Item = Label>) -> Key {
+        let worker = Label::new("worker", Arc::clone(&self.worker));
+        Key::from_parts(name, labels.into_iter().chain([worker]).collect::<Vec<_>>())
+    }
+
+    fn fixed_key(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+        let fixed = |(name, value): &(&'static str, &'static str)| Label::from_static_parts(name, value);
+        self.key(name, labels.iter().map(fixed))
     }
 
     pub(super) fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
-        self.recorder
-            .describe_counter(KeyName::from_const_str(name), Some(Unit::Count), "".into());
-        self.recorder.register_counter(&self.key(name, labels), &METADATA)
+        let key = self.fixed_key(name, labels);
+        self.with(|recorder| recorder.register_counter(&key, &METADATA))
     }
 
     pub(super) fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
-        self.recorder.register_gauge(&self.key(name, labels), &METADATA)
+        let key = self.fixed_key(name, labels);
+        self.with(|recorder| recorder.register_gauge(&key, &METADATA))
+    }
+
+    /// A gauge with one label whose value is not known beforehand.
+    pub(super) fn labelled_gauge(&self, name: &'static str, label: &'static str, value: &str) -> Gauge {
+        let key = self.key(name, [Label::new(label, value.to_owned())]);
+        self.with(|recorder| recorder.register_gauge(&key, &METADATA))
     }
 
     pub(super) fn histogram(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Histogram {
-        self.recorder
-            .describe_histogram(KeyName::from_const_str(name), Some(Unit::Seconds), "".into());
-        self.recorder
-            .register_histogram(&self.key(name, labels), &METADATA)
+        let key = self.fixed_key(name, labels);
+        self.with(|recorder| recorder.register_histogram(&key, &METADATA))
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
     }
 }

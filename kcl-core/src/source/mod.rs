@@ -8,13 +8,16 @@ mod stream;
 use std::error::Error as StdError;
 use std::fmt;
 
+use serde::Serialize;
+
 pub use stream::{
     Arrival, CapacityMode, ChildShard, Fetch, FetchLimit, PageToken, RecordPlacement, RecordStream, Shard,
     ShardEnd, ShardFilter, ShardPage, StartPosition, StreamDescription, StreamSource,
 };
 
 /// Why a source could not answer. A kind is here only if the worker acts differently on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SourceErrorKind {
     /// Too many requests on this shard or this account. Do: slow down.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::lifecycle::{ConsumerState, WaitReason};
 use crate::model::LeaseKey;
 use crate::settings::Settings;
@@ -12,7 +14,8 @@ use crate::status::LeaseStatus;
 use crate::time::Moment;
 
 /// What may be wrong with a shard. The lease is kept all the same, except that of a shard which [stalls](Self::Stalled) again and again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Concern {
     /// The lease could not be renewed in time: no batch starts until it is.
@@ -149,6 +152,8 @@ pub(crate) struct Survey {
     pub(crate) behind: Duration,
     /// Of the shard that is worst processed.
     pub(crate) freshness: Duration,
+    /// The freshness of each shard.
+    pub(crate) lateness: BTreeMap<LeaseKey, Duration>,
     /// The records that were given to processors and are not finished.
     pub(crate) unfinished: u64,
     /// The callbacks that do not return.
@@ -188,7 +193,9 @@ impl Survey {
         }
         self.unfinished = self.unfinished.saturating_add(lease.unfinished);
         self.behind = self.behind.max(lease.behind.at(now));
-        self.freshness = self.freshness.max(lease.freshness.at(now));
+        let freshness = lease.freshness.at(now);
+        self.freshness = self.freshness.max(freshness);
+        self.lateness.insert(key.clone(), freshness);
     }
 }
 

@@ -1,12 +1,14 @@
 //! What a worker is doing, as a snapshot that tests, health checks and people read alike.
 
 mod end_doubt;
+mod form;
 mod health;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::watch;
 
 pub use end_doubt::EndDoubt;
@@ -20,6 +22,40 @@ use crate::source::SourceErrorKind;
 use crate::time::{Clock, Moment};
 
 /// A snapshot of a worker.
+///
+/// # As JSON
+///
+/// It serializes, through serde, to plain JSON for a health endpoint or a dashboard: [`Moment`]s become ages at the moment of the snapshot,
+/// in seconds with fractions; ids, positions and sequence numbers are texts; the names of what a worker does, waits for or is worried about
+/// are in `snake_case`, and those of [`WaitReason`] and [`Concern`] are the labels of the [metrics](crate::metrics). What is not so is `null`.
+/// Fields may be added later; those that are here keep their names and units.
+///
+/// | Field | What it is |
+/// |---|---|
+/// | `worker` | the worker's id |
+/// | `phase` | [`Phase`]: `starting`, `running`, `draining` or `stopped` |
+/// | `is_healthy`, `is_leader` | true or false |
+/// | `failover_bound_seconds` | [`failover_bound`](Self::failover_bound) |
+/// | `unplaced` | a number of leases |
+/// | `standstill_seconds` | for how long the runtime of the processors has run nothing |
+/// | `leases` | by the key of the lease, an object of these fields: |
+/// | `state` | [`ConsumerState`], such as `running`; how a consumer ended is a state of its own, such as `shard_ended` |
+/// | `waiting_for`, `waiting_seconds` | [`WaitReason`], and for how long |
+/// | `token` | the [fencing token](LeaseStatus::token), a number |
+/// | `suspended_seconds` | for how long the lease could not be renewed |
+/// | `checkpoint` | `AT_TIMESTAMP`, `TRIM_HORIZON`, `LATEST`, `SHARD_END`, or a sequence number and, inside an aggregate, a slash and the number in it: `495/2` |
+/// | `processed` | the last record processed, as in `checkpoint` |
+/// | `records`, `unfinished` | numbers of records |
+/// | `unfinished_seconds` | for how long records have waited for a checkpoint of your code |
+/// | `behind_seconds`, `freshness_seconds` | how far reading and processing are behind |
+/// | `trouble` | [`SourceErrorKind`], such as `denied` |
+/// | `failures`, `stalls` | how often in a row |
+/// | `unreadable` | the record that cannot be read, as in `checkpoint` |
+/// | `end_in_doubt` | [`EndDoubt`], such as `listed_open` |
+/// | `gap` | an object of `after` and `first`, two sequence numbers, of which `first` may be `null` |
+/// | `concern` | [`Concern`], such as `slow_callback` |
+///
+/// A [`LeaseStatus`] alone does not serialize: its moments mean nothing without that of the snapshot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerStatus {
     /// The worker.
@@ -54,7 +90,8 @@ impl WorkerStatus {
 }
 
 /// What a worker as a whole is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Looks whether stream and store are there.
     Starting,

@@ -153,7 +153,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// The id of the worker, unique in its fleet. By default the application name and random digits, new with each start.
+    /// The id of the worker, unique in its fleet. By default the application name and random digits, new with each start. An id that is set
+    /// here is the label of the worker's [metrics](crate::metrics) as well, unless
+    /// [`worker_label`](crate::settings::MetricsSettings::worker_label) is.
     pub fn worker_id(mut self, id: impl Into<String>) -> Self {
         self.worker_id = Some(id.into());
         self
@@ -213,10 +215,12 @@ impl WorkerBuilder {
         let mut wrong = Vec::new();
         let application = keep(ApplicationName::new(&self.application), &mut wrong);
         let generated = || format!("{}-{:016x}", self.application, rng.child("worker id").bits());
-        let worker = keep(
-            WorkerId::new(self.worker_id.clone().unwrap_or_else(generated)),
-            &mut wrong,
-        );
+        let worker = match &self.worker_id {
+            Some(id) => keep(WorkerId::new(id), &mut wrong),
+            None => WorkerId::new(generated())
+                .inspect_err(|_| wrong.extend(application.is_some().then(|| NO_ROOM_FOR_ID.to_owned())))
+                .ok(),
+        };
         if let Err(violations) = self.settings.validate() {
             wrong.extend(violations.violations().iter().map(ToString::to_string));
         }
@@ -264,12 +268,11 @@ impl WorkerBuilder {
                 format!("the worker cannot be built: {}", wrong.join("; ")),
             ));
         };
-        let metrics = match &self.recorder {
-            Some(recorder) => crate::metrics::Metrics::register(recorder.as_ref(), worker.as_str()),
-            None => metrics::with_recorder(|recorder| {
-                crate::metrics::Metrics::register(recorder, worker.as_str())
-            }),
-        };
+        let label = self.settings.metrics.worker_label.as_deref();
+        let label = label
+            .or(self.worker_id.as_deref())
+            .unwrap_or(application.as_str());
+        let metrics = crate::metrics::Metrics::register(self.recorder, label);
         let clock = self.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
         let store = Arc::new(Counted::new(store, Arc::clone(&clock), metrics.clone()));
         Ok(Worker {
@@ -301,6 +304,8 @@ impl fmt::Debug for WorkerBuilder {
             .finish_non_exhaustive()
     }
 }
+
+const NO_ROOM_FOR_ID: &str = "the application name is too long to make a worker id of it: shorten it to 1007 bytes, or call .worker_id(…)";
 
 fn keep<T, E: fmt::Display>(made: Result<T, E>, wrong: &mut Vec<String>) -> Option<T> {
     made.map_err(|error| wrong.push(error.to_string())).ok()
@@ -358,6 +363,19 @@ mod tests {
         ] {
             assert!(message.contains(part), "{part} is not in {message}");
         }
+    }
+
+    #[test]
+    fn too_long_application_name_blames_no_worker_id() {
+        let name = "x".repeat(1010);
+        let error = Worker::builder(&name).build().unwrap_err().to_string();
+        assert!(error.contains("too long to make a worker id"), "{error}");
+        let error = Worker::builder(&name)
+            .worker_id("a")
+            .build()
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains("worker id"), "{error}");
     }
 
     #[test]

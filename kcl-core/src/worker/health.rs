@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::model::LeaseKey;
 use crate::status::{Concern, Survey};
 use crate::worker::grants::Grants;
+use crate::worker::late_shards::LateShards;
 use crate::worker::standstill::Standstills;
 
 /// How often the ages are looked at: what reads metrics seldom does so more often.
@@ -20,7 +21,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Measures and warns until `stopped` is cancelled.
 pub(crate) async fn watch_health(services: Arc<Services>, grants: Arc<Grants>, stopped: CancellationToken) {
-    let gauges = Gauges(services.metrics.clone());
+    let mut gauges = Gauges {
+        metrics: services.metrics.clone(),
+        late: LateShards::new(services.settings.metrics.top_shards),
+    };
     let mut standstills = Standstills::default();
     let mut slow = Warnings::default();
     let mut unchecked = Warnings::default();
@@ -76,20 +80,27 @@ impl Warnings {
 }
 
 /// The gauges of a worker that runs. They are zero once it does not.
-struct Gauges(Metrics);
+struct Gauges {
+    metrics: Metrics,
+    late: LateShards,
+}
 
 impl Gauges {
-    fn show(&self, survey: &Survey) {
+    fn show(&mut self, survey: &Survey) {
+        let metrics = &self.metrics;
         for (index, reason) in WaitReason::ALL.iter().enumerate() {
             let (shards, longest) = survey.waits.get(reason).copied().unwrap_or_default();
-            self.0.waiting(index, shards, longest);
+            metrics.waiting(index, shards, longest);
         }
         for (index, concern) in Concern::ALL.iter().enumerate() {
             let shards = survey.concerns.get(concern).copied().unwrap_or(0);
-            self.0.of_concern(index, shards);
+            metrics.of_concern(index, shards);
         }
-        self.0.lateness(survey.behind, survey.freshness);
-        self.0.unfinished(survey.unfinished);
+        metrics.lateness(survey.behind, survey.freshness);
+        metrics.unfinished(survey.unfinished);
+        for (label, freshness) in self.late.next(&survey.lateness) {
+            metrics.shard_freshness(&label, freshness);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod grants;
 mod handle;
 mod health;
 mod holdings;
+mod late_shards;
 mod leadership;
 mod membership;
 mod run;

@@ -1,7 +1,7 @@
 //! How far behind a shard is: true while nothing is heard of it.
 
 use kcl_core::flow::Scope;
-use kcl_core::metrics::{BEHIND_SECONDS, FRESHNESS_SECONDS};
+use kcl_core::metrics::{BEHIND_SECONDS, FRESHNESS_SECONDS, SHARD_FRESHNESS_SECONDS};
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::processors::Misbehaviour;
@@ -68,14 +68,31 @@ async fn a_shard_that_cannot_be_read_grows_late_although_no_answer_says_so() {
             last = now;
         }
         assert!(about(last.0, 49.0), "{fault:?}: {last:?}");
+        let named = || bench.meters.of(SHARD_FRESHNESS_SECONDS, "shardId-000000000000");
+        assert!(about(named(), 49.0), "{fault:?}: {}", named());
         let (behind, freshness) = bench.lateness();
         assert!(about(behind.as_secs_f64(), 49.0) && about(freshness.as_secs_f64(), 49.0));
         bench.source.clear();
         // A call that hangs does so until the shard is opened anew.
         bench.sleep(90 * SECOND).await;
         assert_fresh(&bench);
+        assert_eq!(named(), 0.0, "it is among the late ones no more");
         bench.stops_cleanly().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn series_of_a_late_shard_is_zero_once_the_worker_stops() {
+    let bench = Bench::running(1).await;
+    bench.journal.misbehave(Misbehaviour::Hang);
+    bench.put(3);
+    bench.sleep(60 * SECOND).await;
+    let meters = bench.meters.clone();
+    let named = || meters.of(SHARD_FRESHNESS_SECONDS, "shardId-000000000000");
+    assert!(named() > 50.0, "{}", named());
+    bench.worker.drain();
+    bench.worker.stopped().await.unwrap();
+    assert_eq!(named(), 0.0);
 }
 
 #[tokio::test(start_paused = true)]
