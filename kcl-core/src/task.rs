@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::monitor::Monitor;
 
@@ -128,6 +128,7 @@ impl TaskScope {
                 id,
                 name,
                 policy,
+                span: Span::current(),
             },
         };
         #[expect(clippy::disallowed_methods, reason = "the scope is the one place that spawns")]
@@ -309,12 +310,14 @@ struct Entry {
     id: u64,
     name: String,
     policy: TaskPolicy,
+    /// Where the task was spawned: a panic is logged when its future is left.
+    span: Span,
 }
 
 impl Entry {
     fn panicked(&self, payload: &(dyn Any + Send)) {
         let message = panic_message(payload);
-        tracing::error!(task = %self.name, message, "a task panicked");
+        tracing::error!(parent: &self.span, task = %self.name, panic = message, "a task panicked");
         let listener = self.state.look(|state| state.listener.clone());
         if let Some(tell) = listener {
             tell(&self.name);

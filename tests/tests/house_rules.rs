@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kcl_core::metrics::ALL;
 use serde_json::Value;
 
 /// Crates that may never be in the tree, by name and leading version: a second HTTP and TLS stack with open advisories,
@@ -379,6 +380,128 @@ fn tree(selection: &[&str]) -> Vec<String> {
     lines.sort();
     lines.dedup();
     lines
+}
+
+#[test]
+fn table_of_metrics_is_the_code_s() {
+    let documented = read(&root().join("docs/metrics.md"));
+    let rows = documented.lines().filter(|line| line.starts_with("| `kcl_"));
+    let rows: Vec<_> = rows.map(str::to_owned).collect();
+    let in_words = |text: String| text.to_lowercase();
+    let expected: Vec<_> = ALL
+        .iter()
+        .map(|metric| {
+            let labels = metric
+                .labels
+                .iter()
+                .map(|label| format!("`{label}`"))
+                .collect::<Vec<_>>();
+            let labels = match labels.is_empty() {
+                true => String::new(),
+                false => format!("{} ", labels.join(", ")),
+            };
+            let (kind, unit) = (format!("{:?}", metric.kind), format!("{:?}", metric.unit));
+            let (name, help) = (metric.name, metric.help);
+            format!(
+                "| `{name}` | {} | {} | {labels}| {help} |",
+                in_words(kind),
+                in_words(unit)
+            )
+        })
+        .collect();
+    assert_eq!(rows, expected, "correct docs/metrics.md");
+}
+
+#[test]
+fn documents_name_metrics_that_exist() {
+    let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+    let documents = files(&root().join("docs"))
+        .into_iter()
+        .chain([root().join("README.md")]);
+    let documents = documents.filter(|file| file.extension().is_some_and(|extension| extension == "md"));
+    let mut seen = 0;
+    for file in documents {
+        let text = read(&file);
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let looks_like_one = |word: &&str| {
+            let suffixes = [
+                "_total",
+                "_seconds",
+                "_held",
+                "_of_concern",
+                "_waiting",
+                "_unfinished",
+                "_on_hold",
+            ];
+            word.starts_with("kcl_") && suffixes.iter().any(|suffix| word.ends_with(suffix))
+        };
+        for word in words.filter(looks_like_one) {
+            seen += 1;
+            assert!(
+                names.contains(word),
+                "{} names {word}, which is no metric",
+                file.display()
+            );
+        }
+    }
+    assert!(seen > 30, "only {seen} names were found");
+}
+
+/// The names of the fields of every log line in this code, as far as they are written out, with the line's beginning.
+fn fields_of_lines(code: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for level in ["error!(", "warn!(", "info!(", "debug!(", "trace!("] {
+        for event in code.split(&format!("tracing::{level}")).skip(1) {
+            // The message is the first text, and fields come before it.
+            let fields = event.split('"').next().unwrap_or_default();
+            for field in fields.split(',') {
+                let name = field.split('=').next().unwrap_or_default().trim();
+                found.push((
+                    name.trim_start_matches(['%', '?']).to_owned(),
+                    format!("{level}{fields}"),
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// The tasks of a lease run inside of its span, which carries the lease, the token and the worker: a line that says them again would have them
+/// twice. Code that is called from elsewhere gives its lines the span as parent.
+#[test]
+fn lines_of_a_consumer_leave_the_lease_to_their_span() {
+    let mut seen = 0;
+    for file in rust_files(&root().join("kcl-core/src/consumer")) {
+        for (field, line) in fields_of_lines(&read(&file)) {
+            seen += 1;
+            let is_of_span = ["lease", "token", "worker", "application"].contains(&field.as_str());
+            assert!(
+                !is_of_span,
+                "{}: {line}… says {field}, as its span does",
+                file.display()
+            );
+        }
+    }
+    assert!(seen > 30, "only {seen} fields were seen");
+}
+
+/// The message is a field of that name already, and the worker is in every line's span.
+#[test]
+fn no_field_of_a_line_is_called_message_or_worker() {
+    for krate in [
+        "kcl-aws",
+        "kcl-core",
+        "kcl-kinesis",
+        "kcl-lease-dynamo",
+        "kcl-lease-memory",
+    ] {
+        for file in rust_files(&root().join(krate).join("src")) {
+            for (field, line) in fields_of_lines(&read(&file)) {
+                let is_taken = ["message", "worker", "application"].contains(&field.as_str());
+                assert!(!is_taken, "{}: {line}… has another {field}", file.display());
+            }
+        }
+    }
 }
 
 fn packages() -> Vec<Value> {

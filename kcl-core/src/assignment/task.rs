@@ -387,11 +387,11 @@ impl Coordinator {
         let worker = row.id.clone();
         match self.calls.change_worker(&WorkerChange::Bury(row)).await {
             Ok(WorkerOutcome::Applied) => {
-                tracing::info!(%worker, "the row of a worker that died long ago is deleted")
+                tracing::info!(dead = %worker, "the row of a worker that died long ago is deleted")
             }
             Ok(WorkerOutcome::Refused) => {}
             Err(error) => {
-                tracing::debug!(%worker, error = %Causes(&error), "the row of a dead worker cannot be deleted yet");
+                tracing::debug!(dead = %worker, error = %Causes(&error), "the row of a dead worker cannot be deleted yet");
             }
         }
     }

@@ -95,7 +95,7 @@ impl ShardConsumer {
             Err(interrupt) => self.interrupted(interrupt),
             Ok(Ok(())) => ConsumerEvent::CallReturned,
             Ok(Err(failure)) => {
-                tracing::warn!(lease = %self.own.key, error = failure.message, "shutdown_requested failed");
+                tracing::warn!(error = failure.message, "shutdown_requested failed");
                 ConsumerEvent::CallFailed
             }
         }
@@ -125,7 +125,7 @@ impl ShardConsumer {
             lost = self.delivery.lose() => match lost {
                 Ok(()) => ConsumerEvent::CallReturned,
                 Err(failure) => {
-                    tracing::warn!(lease = %self.own.key, error = failure.message, "lease_lost failed");
+                    tracing::warn!(error = failure.message, "lease_lost failed");
                     ConsumerEvent::Panicked
                 }
             },

@@ -34,7 +34,10 @@ pub(crate) async fn store_end(own: &Ownership, end: &ShardEnd) -> ConsumerEvent 
             Err(error) => Causes(&error).to_string(),
         };
         if said.as_ref() != Some(&obstacle) {
-            tracing::warn!(lease = %own.key, obstacle, "the end of the shard cannot be stored yet; the shard is held");
+            tracing::warn!(
+                obstacle,
+                "the end of the shard cannot be stored yet; the shard is held"
+            );
             said = Some(obstacle);
         }
         tokio::select! {
@@ -144,7 +147,7 @@ fn is_replaced_for_long(
     *replaced = is_replaced(graph, &row.shard).then(|| replaced.unwrap_or(now));
     let is_so = replaced.is_some_and(|since| now.saturating_since(since) >= REPLACED_FOR);
     if is_so {
-        tracing::info!(lease = %own.key, "the shard has no children; open shards without parents took its place");
+        tracing::info!("the shard has no children; open shards without parents took its place");
     }
     is_so
 }
@@ -273,7 +276,7 @@ async fn create_and_end(
         .await
     {
         Written::Applied(row) => {
-            tracing::info!(lease = %own.key, from = %services.worker, counter = row.counter, ?children, reason = "shard ended", "lease ended");
+            tracing::info!(from = %services.worker, counter = row.counter, ?children, reason = "shard ended", "lease ended");
             invite();
             services.plan_now.notify_one();
             Ok(Step::Done(ConsumerEvent::EndStored))

@@ -178,7 +178,7 @@ impl Fetcher {
             }
             Err(error) if error.kind() == SourceErrorKind::Invalid => {
                 if let Some(refused) = self.place.refused() {
-                    tracing::warn!(lease = %self.own.key, %refused, error = %Causes(error),
+                    tracing::warn!(%refused, error = %Causes(error),
                         "the service refuses the position; reading goes on at the oldest record that it keeps");
                 }
             }
@@ -309,7 +309,7 @@ impl Fetcher {
     fn end_failures(&mut self) {
         let own = &self.own;
         if self.failures > 0 {
-            tracing::info!(lease = %own.key, failures = self.failures, "the shard can be read again");
+            tracing::info!(failures = self.failures, "the shard can be read again");
             self.failures = 0;
         }
         let board = &own.services.board;
@@ -371,15 +371,21 @@ impl Fetcher {
             services.metrics.outside_shard(outside, withheld);
             if !own.said_outside.swap(true, Ordering::Relaxed) {
                 let how = services.settings.aggregation;
-                tracing::warn!(lease = %own.key, outside, withheld, ?how,
-                    "aggregated records hold user records of another shard: after a split a producer may send these again; the setting `aggregation` says what becomes of them");
+                tracing::warn!(
+                    outside,
+                    withheld,
+                    ?how,
+                    "aggregated records hold user records of another shard: after a split a producer may send these again; the setting `aggregation` says what becomes of them"
+                );
             }
         }
         if part.invalid_hash_keys > 0 {
             services.metrics.invalid_hash_keys(part.invalid_hash_keys);
             if !own.said_invalid_hash_key.swap(true, Ordering::Relaxed) {
-                tracing::warn!(lease = %own.key, records = part.invalid_hash_keys,
-                    "explicit hash keys of user records are no numbers and are read as absent: correct the producer");
+                tracing::warn!(
+                    records = part.invalid_hash_keys,
+                    "explicit hash keys of user records are no numbers and are read as absent: correct the producer"
+                );
             }
         }
     }
@@ -413,9 +419,9 @@ impl Fetcher {
                 .doubt_shard(&self.own.stream, services.clock.now());
         }
         if throttled {
-            tracing::debug!(lease = %self.own.key, "throttled");
+            tracing::debug!("throttled");
         } else if self.failures == 1 || self.failures.is_multiple_of(100) {
-            tracing::warn!(lease = %self.own.key, failures = self.failures, error = %Causes(error), "cannot read the shard, trying on");
+            tracing::warn!(failures = self.failures, error = %Causes(error), "cannot read the shard, trying on");
         }
         let (first, longest) = match error.kind() {
             SourceErrorKind::Throttled | SourceErrorKind::Unavailable => (FIRST_PAUSE, LONGEST_PAUSE),

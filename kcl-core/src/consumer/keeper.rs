@@ -123,7 +123,7 @@ impl Keeper<'_> {
         match self.own.write(change).await {
             Written::Applied(_) => {
                 if self.failing {
-                    tracing::info!(lease = %self.own.key, "the lease store answers again");
+                    tracing::info!("the lease store answers again");
                 }
                 self.failing = false;
                 self.not_before = None;
@@ -131,7 +131,7 @@ impl Keeper<'_> {
             Written::Lost | Written::GivenUp(_) => {}
             Written::Failed(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(lease = %self.own.key, error = %Causes(&error), "cannot renew the lease, trying on");
+                    tracing::warn!(error = %Causes(&error), "cannot renew the lease, trying on");
                 }
                 let services = &self.own.services;
                 self.not_before = Some(services.clock.now() + services.settings.failover_time / 20);
@@ -176,7 +176,7 @@ impl Keeper<'_> {
         // Before the write: a callback that returns meanwhile must find that it is to go on.
         self.own.withdraw_handoff();
         if let Written::Applied(_) = self.own.write(LeaseChange::CancelHandoff).await {
-            tracing::info!(lease = %self.own.key, reason = "callback still runs", "handoff declined");
+            tracing::info!(reason = "callback still runs", "handoff declined");
             self.decline = None;
         } else {
             self.own.drain(DrainReason::Handoff);
@@ -217,10 +217,10 @@ impl Keeper<'_> {
         services.metrics.stalled();
         self.show_stalls();
         if self.stalls > services.settings.stall_tries {
-            tracing::error!(lease = %self.own.key, ?idle, "no progress even after reopening: giving the lease up");
+            tracing::error!(?idle, "no progress even after reopening: giving the lease up");
             self.own.drain(DrainReason::Stalled);
         } else {
-            tracing::warn!(lease = %self.own.key, ?idle, tries = self.stalls, "no progress: opening the shard again");
+            tracing::warn!(?idle, tries = self.stalls, "no progress: opening the shard again");
             self.own.control.reopen();
         }
         false

@@ -16,7 +16,7 @@ pub(crate) async fn give_up(own: &Ownership) -> ConsumerEvent {
         match try_to_leave(own).await {
             Ok(event) => return event,
             Err(error) if clock.now() >= until => {
-                tracing::warn!(lease = %own.key, error = %Causes(&error), "cannot give the lease up; it expires");
+                tracing::warn!(error = %Causes(&error), "cannot give the lease up; it expires");
                 return ConsumerEvent::Aborted;
             }
             Err(_) => clock.sleep(failover / 50).await,
@@ -48,7 +48,7 @@ async fn try_to_leave(own: &Ownership) -> Result<ConsumerEvent, StoreError> {
     match own.write(change).await {
         Written::Applied(row) => {
             let to = row.owner.as_ref().map(ToString::to_string);
-            tracing::info!(lease = %own.key, from = %me, to, counter = row.counter, reason = "drained", "lease given up");
+            tracing::info!(from = %me, to, counter = row.counter, reason = "drained", "lease given up");
             Ok(given_up(&row))
         }
         Written::GivenUp(row) => Ok(given_up(&row)),

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tracing::{Instrument as _, Span};
 
 use crate::budget::ByteBudget;
 use crate::checkpoint::Tracker;
@@ -76,6 +77,9 @@ pub(crate) struct Ownership {
     pub(crate) stream: Arc<OpenStream>,
     pub(crate) key: LeaseKey,
     pub(crate) context: ShardContext,
+    /// What every log line about the shard carries: the lease, the token, and the worker around them. It is entered by the tasks of the lease, so
+    /// that their lines name neither; code of the user's that checkpoints may run outside of it.
+    pub(crate) span: Span,
     /// Where pauses and rates for the shard may be set.
     pub(crate) scopes: Vec<Scope>,
     pub(crate) control: Control,
@@ -154,10 +158,13 @@ impl Ownership {
         if stream.source.address() != stream.source.name() {
             scopes.push(Scope::Stream(stream.source.address().to_owned()));
         }
+        // Of the highest level, so that its fields are there whatever level is logged.
+        let span = tracing::error_span!("shard", lease = %row.key, token = %token);
         Arc::new(Self {
             stream,
             key: row.key.clone(),
             context,
+            span,
             scopes,
             control: Control::default(),
             progress: Progress::new(now),
@@ -214,7 +221,7 @@ impl Ownership {
             drop(state);
             self.show_suspended();
             self.services.metrics.lease_suspended();
-            tracing::warn!(lease = %self.key, "the lease could not be renewed in time: no batch starts until it is");
+            tracing::warn!(parent: &self.span, "the lease could not be renewed in time: no batch starts until it is");
         }
         verdict
     }
@@ -349,6 +356,10 @@ impl Ownership {
     /// A refusal that shows only a newly begun handoff, or an earlier write of our own that landed late, is adopted and the
     /// change made again.
     pub(crate) async fn write(&self, change: LeaseChange) -> Written {
+        self.try_to_write(change).instrument(self.span.clone()).await
+    }
+
+    async fn try_to_write(&self, change: LeaseChange) -> Written {
         if let LeaseChange::End { .. } | LeaseChange::Release | LeaseChange::CompleteHandoff = change {
             self.lock().giving_up = true;
         }
@@ -469,7 +480,7 @@ impl Ownership {
         drop(state);
         if was_suspended {
             self.show_suspended();
-            tracing::info!(lease = %self.key, "the lease is renewed again");
+            tracing::info!(parent: &self.span, "the lease is renewed again");
         }
         self.services
             .board
@@ -485,7 +496,7 @@ impl Ownership {
         self.context.believe_until(Moment::ZERO);
         let to = now_held_by.and_then(Lease::actual_owner).map(ToString::to_string);
         let counter = now_held_by.map(|row| row.counter);
-        tracing::info!(lease = %self.key, from = %self.services.worker, to, counter, reason = "refused", "lease lost");
+        tracing::info!(parent: &self.span, from = %self.services.worker, to, counter, reason = "refused", "lease lost");
         self.services.metrics.lease_lost();
         self.context.cancelled().cancel();
         self.control.lose();

@@ -221,7 +221,7 @@ pub(crate) async fn wait_for_room(own: &Ownership, reserved: impl Future<Output 
         Err(_) => {
             let (held, holders) = services.budget.holders(3);
             services.metrics.starved();
-            tracing::warn!(lease = %own.key, waited = ?patience, held, ?holders,
+            tracing::warn!(waited = ?patience, held, ?holders,
                 "not read, because others hold the worker's budget of bytes: raise memory_budget, or see what holds them up");
             reserved.await
         }

@@ -96,7 +96,7 @@ impl ShardConsumer {
                 ConsumerState::Done(end) => return end,
             };
             let Some(next) = transition(state, event) else {
-                tracing::error!(lease = %self.own.key, %state, ?event, "a consumer met an event that its state does not know");
+                tracing::error!(%state, ?event, "a consumer met an event that its state does not know");
                 debug_assert!(false, "{event:?} in {state}");
                 return ConsumerEnd::Expires;
             };
@@ -131,7 +131,7 @@ impl ShardConsumer {
                     Ok(row) if Lease::is_finished(row.as_ref()) => break,
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::debug!(lease = %key, error = %Causes(&error), "cannot read the parent's row")
+                        tracing::debug!(parent_lease = %key, error = %Causes(&error), "cannot read the parent's row")
                     }
                 }
                 self.waits(WaitReason::Parents);
@@ -165,7 +165,7 @@ impl ShardConsumer {
                 self.show_failures();
                 self.goes_on();
                 self.delay_tick();
-                tracing::info!(lease = %self.own.key, token = %self.own.token(), checkpoint = %self.own.row().checkpoint, "shard started");
+                tracing::info!(checkpoint = %self.own.row().checkpoint, "shard started");
                 ConsumerEvent::CallReturned
             }
             Ok(Err(failure)) => {
@@ -384,7 +384,11 @@ impl ShardConsumer {
                 let event = if at.is_some() && self.own.context.draining().is_cancelled() {
                     // The processor was told to come to an end, and says how far it came.
                     self.own.withdraw_offer(id, from + done);
-                    tracing::info!(lease = %self.own.key, done, left = part.len() - done, "processor left its batch for the drain");
+                    tracing::info!(
+                        done,
+                        left = part.len() - done,
+                        "processor left its batch for the drain"
+                    );
                     ConsumerEvent::CallFailed
                 } else {
                     self.failures = self.failures.saturating_add(1);
@@ -427,7 +431,11 @@ impl ShardConsumer {
     /// A callback was dropped, because the time for it was up.
     pub(super) fn dropped(&self, call: &'static str) -> ConsumerEvent {
         let unfinished = self.own.unfinished();
-        tracing::warn!(lease = %self.own.key, call, unfinished, "dropped a callback that did not return in time; what it did not finish is delivered again");
+        tracing::warn!(
+            call,
+            unfinished,
+            "dropped a callback that did not return in time; what it did not finish is delivered again"
+        );
         ConsumerEvent::Aborted
     }
 
@@ -470,9 +478,21 @@ impl ShardConsumer {
         }
         let at = position.as_ref().map(ToString::to_string);
         if attempt.is_power_of_two() && kind == FailureKind::Unreadable {
-            tracing::warn!(lease = %self.own.key, attempt, at, error = message, "a record cannot be read; the shard is held");
+            tracing::warn!(
+                attempt,
+                at,
+                error = message,
+                "a record cannot be read; the shard is held"
+            );
         } else if attempt.is_power_of_two() {
-            tracing::warn!(lease = %self.own.key, call, attempt, panicked, at, error = message, "the processor failed; the shard is held");
+            tracing::warn!(
+                call,
+                attempt,
+                panicked,
+                at,
+                error = message,
+                "the processor failed; the shard is held"
+            );
         }
         let failure = Failure {
             attempt,

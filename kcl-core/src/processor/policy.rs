@@ -125,7 +125,7 @@ impl ErrorPolicy for RetryForever {
 pub(crate) fn decide(policy: &dyn ErrorPolicy, failure: &Failure) -> Decision {
     catch_unwind(AssertUnwindSafe(|| policy.decide(failure))).unwrap_or_else(|payload| {
         let message = panic_message(payload.as_ref());
-        tracing::error!(message, "the error policy panicked; the default decides");
+        tracing::error!(panic = message, "the error policy panicked; the default decides");
         RetryForever::default().decide(failure)
     })
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use crate::consumer::{DrainReason, Ownership, Services, ThreadWatch, ToProcessor, consume, keep};
 use crate::error::Causes;
@@ -346,19 +345,14 @@ impl Grants {
         self.drain_closed_streams();
         services.metrics.lease_held();
 
-        // Of the highest level, as the worker's.
-        let span = tracing::error_span!("shard", lease = %key, token = %own.token());
         let kept = Arc::clone(&own);
         let keeper = async move {
             let keeping = Keeping(kept);
             keep(Arc::clone(&keeping.0)).await;
         };
-        services.scope.spawn_at(
-            Place::Coordination,
-            format!("keeper {key}"),
-            TaskPolicy::Job,
-            keeper.instrument(span.clone()),
-        );
+        let (scope, name) = (&services.scope, format!("keeper {key}"));
+        let spawn_keeper = || scope.spawn_at(Place::Coordination, name, TaskPolicy::Job, keeper);
+        own.span.in_scope(spawn_keeper);
 
         let grants = Arc::clone(self);
         let watch = ThreadWatch {
@@ -366,6 +360,7 @@ impl Grants {
             clock: Arc::clone(&services.clock),
         };
         let delivery = ToProcessor::new(Arc::clone(&services.factory), own.context.clone(), watch);
+        let span = own.span.clone();
         let consumer = async move {
             // Should the consumer break, the lease expires, and is taken up anew if it still names this worker.
             let mut departure = Departure {
@@ -375,12 +370,8 @@ impl Grants {
             };
             departure.end = consume(own, Box::new(delivery)).await;
         };
-        services.scope.spawn_at(
-            Place::Processing,
-            format!("consumer {key}"),
-            TaskPolicy::Job,
-            consumer.instrument(span),
-        );
+        let name = format!("consumer {key}");
+        span.in_scope(|| scope.spawn_at(Place::Processing, name, TaskPolicy::Job, consumer));
     }
 
     fn show(&self, own: &Ownership) {
@@ -418,7 +409,7 @@ impl Grants {
         self.services.board.update(|board| {
             board.leases.remove(&own.key);
         });
-        tracing::info!(lease = %own.key, token = %own.token(), %end, "consumer ended");
+        tracing::info!(parent: &own.span, %end, "consumer ended");
         // They are for as long as the lease is held, and what comes next is another ownership.
         self.services.brakes.forget(&Scope::Shard(own.key.clone()));
         // At last, when everything that shows the lease is as it is to stay: whoever waits for this goes on, and the lease may be taken up anew.

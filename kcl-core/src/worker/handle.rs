@@ -205,6 +205,8 @@ impl Worker {
             board: board.clone(),
             report: Some(report),
         };
+        // Of the highest level, so that its fields are there whatever level is logged.
+        let span = tracing::error_span!("worker", worker = %self.parts.worker, application = %self.parts.application);
         let thread = match own_thread(&self.parts) {
             Ok(thread) => thread,
             Err(error) => {
@@ -221,13 +223,14 @@ impl Worker {
                 pulse: Arc::clone(&self.parts.pulse),
                 ending: self.parts.ending.clone(),
             };
-            scope.spawn_at(Place::Processing, "pulse", TaskPolicy::Vital, sentinel.watch());
+            let watch = sentinel.watch();
+            span.in_scope(|| scope.spawn_at(Place::Processing, "pulse", TaskPolicy::Vital, watch));
         }
         // Names of threads end at a NUL.
         let name = format!("kcl {}", self.parts.worker).replace('\0', "");
         // However the first task ends, it drops this.
         let (lives, gone) = oneshot::channel::<()>();
-        scope.spawn_at(Place::Coordination, TASK, TaskPolicy::Job, async move {
+        let life_of_worker = async move {
             let (_lives, _ends) = (lives, ends);
             let run = Box::pin(caught(run(self.parts, board, &stop)));
             let outcome = tokio::select! {
@@ -239,11 +242,12 @@ impl Worker {
                 Ok(outcome) => life.end(outcome),
                 Err(message) => {
                     metrics.task_panicked(TASK);
-                    tracing::error!(message, "the worker panicked");
+                    tracing::error!(panic = message, "the worker panicked");
                     life.break_off(&message);
                 }
             }
-        });
+        };
+        span.in_scope(|| scope.spawn_at(Place::Coordination, TASK, TaskPolicy::Job, life_of_worker));
         if let Some(Err(error)) = thread.map(|thread| thread.run(&name, async { drop(gone.await) })) {
             scope.abandon(&no_thread(error).to_string());
         }

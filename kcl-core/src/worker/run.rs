@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use crate::budget::ByteBudget;
 use crate::consumer::{DrainReason, Invitations, Services};
@@ -35,8 +34,6 @@ pub(crate) async fn run(
     board: StatusBoard,
     stop: &StopSignal,
 ) -> Result<ShutdownReport, Error> {
-    // Of the highest level, so that its fields are there whatever level is logged.
-    let span = tracing::error_span!("worker", worker = %parts.worker, application = %parts.application);
     let outcome = async {
         let ground = tokio::select! {
             biased;
@@ -63,7 +60,6 @@ pub(crate) async fn run(
             Why::Failed(error) => Err(error),
         }
     }
-    .instrument(span)
     .await;
     board.update(|status| status.phase = Phase::Stopped);
     if let Err(error) = &outcome {
@@ -350,7 +346,7 @@ impl Running {
         if let Err(message) = caught(part).await {
             tracing::error!(
                 what,
-                message,
+                panic = message,
                 "a part of the shutdown panicked; the shutdown goes on"
             );
             self.services.metrics.task_panicked(TASK);

@@ -38,7 +38,7 @@ impl Fetcher {
         };
         match next {
             Next::End(end) => {
-                tracing::info!(lease = %own.key, "the shard is not listed any more; it ends with the children that were named");
+                tracing::info!("the shard is not listed any more; it ends with the children that were named");
                 return Some(end);
             }
             Next::ReadOn => {}
@@ -69,7 +69,7 @@ impl Fetcher {
         if board.update_end_in_doubt(key, doubt)
             && let Some(doubt) = doubt
         {
-            tracing::warn!(lease = %key, %doubt, "cannot tell whether the shard has ended; the worker goes on asking");
+            tracing::warn!(%doubt, "cannot tell whether the shard has ended; the worker goes on asking");
         }
     }
 
@@ -86,7 +86,7 @@ impl Fetcher {
             Said::Ended(end) => Some(end),
             Said::Claim => {
                 self.own.services.metrics.end_claimed();
-                tracing::debug!(lease = %self.own.key, "the source claims the end of the shard and shows no children that fit");
+                tracing::debug!("the source claims the end of the shard and shows no children that fit");
                 None
             }
         }
@@ -97,7 +97,7 @@ impl Fetcher {
         let services = &self.own.services;
         services.metrics.gap();
         let first = gap.first.as_ref().map(ToString::to_string);
-        tracing::warn!(lease = %self.own.key, after = %gap.after, first,
+        tracing::warn!(after = %gap.after, first,
             "retention took the record at which reading was to go on, and may have taken others that were not read");
         let shown = gap.clone();
         services
