@@ -1,4 +1,4 @@
-//! Shows the fleet: a table that is drawn over and over on a terminal, plain lines elsewhere.
+//! Shows the fleet: a table that is drawn over and over on a terminal, and gives way to the whole story at the end; plain lines elsewhere.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -29,7 +29,14 @@ pub(crate) async fn show(fleet: Arc<Fleet>) {
             () = fleet.view_stopped() => true,
             () = fleet.clock.sleep(REFRESH) => false,
         };
-        screen.refresh(&fleet);
+        let text = match is_last {
+            true => screen.last(&fleet),
+            false => screen.refresh(&fleet),
+        };
+        // A closed pipe is no reason to fail: nobody is looking any more.
+        let _ = std::io::stdout()
+            .write_all(text.as_bytes())
+            .and_then(|()| std::io::stdout().flush());
         if is_last {
             return;
         }
@@ -45,14 +52,31 @@ struct Screen {
 }
 
 impl Screen {
-    fn refresh(&mut self, fleet: &Fleet) {
+    /// What takes the last picture off a terminal: up to its first line, and clear from there.
+    fn erase(&mut self) -> String {
+        match std::mem::take(&mut self.height) {
+            0 => String::new(),
+            height => format!("\x1b[{height}A\x1b[J"),
+        }
+    }
+
+    /// What is left when the story is over. On a terminal all that happened stands where the table was, which is about workers that have stopped.
+    fn last(&mut self, fleet: &Fleet) -> String {
+        if !self.is_terminal {
+            return self.refresh(fleet);
+        }
+        let mut text = self.erase();
+        for (at, event) in fleet.events() {
+            let _ = writeln!(text, "  {} {event}", stamp(at));
+        }
+        text
+    }
+
+    fn refresh(&mut self, fleet: &Fleet) -> String {
         let mut text = String::new();
         if self.is_terminal {
             let picture = picture(fleet);
-            if self.height > 0 {
-                // Up to the first line of the last picture, and clear from there.
-                let _ = write!(text, "\x1b[{}A\x1b[J", self.height);
-            }
+            text.push_str(&self.erase());
             self.height = picture.lines().count();
             text.push_str(&picture);
         } else {
@@ -68,10 +92,7 @@ impl Screen {
             }
             self.told = events.len();
         }
-        // A closed pipe is no reason to fail: nobody is looking any more.
-        let _ = std::io::stdout()
-            .write_all(text.as_bytes())
-            .and_then(|()| std::io::stdout().flush());
+        text
     }
 }
 
@@ -148,4 +169,43 @@ fn shares(fleet: &Fleet) -> String {
 
 fn stamp(at: Moment) -> String {
     format!("{:>5.1} s", at.since_origin().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use kcl_core::time::TokioClock;
+    use kcl_examples::ledger::Ledger;
+    use kcl_testkit::MemoryStream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_table_is_left_above_the_verdict() {
+        let clock = Arc::new(TokioClock::new());
+        let stream = MemoryStream::new("trucks", 2, clock.clone());
+        let fleet = Fleet::new(stream, Arc::new(Ledger::default()), clock);
+        fleet.tell("it begins");
+        let mut screen = Screen {
+            is_terminal: true,
+            height: 0,
+            told: 0,
+        };
+        let picture = screen.refresh(&fleet);
+        assert!(
+            picture.contains("shard 1") && picture.contains("owner"),
+            "{picture}"
+        );
+        fleet.tell("it ends");
+        let last = screen.last(&fleet);
+        let lines = picture.lines().count();
+        let story = last.strip_prefix(&format!("\x1b[{lines}A\x1b[J")).unwrap();
+        assert!(
+            story.contains("it begins") && story.contains("it ends"),
+            "{story}"
+        );
+        assert!(
+            !story.contains("owner") && !story.contains("shards per worker"),
+            "{story}"
+        );
+    }
 }
