@@ -111,6 +111,37 @@ async fn an_existing_application_is_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn application_that_names_no_table_uses_the_chosen_one() {
+    let server = Server::start().await;
+    let preparation = Preparation {
+        application: "my trucks".parse().unwrap(),
+        ..preparation()
+    };
+    // What DynamoDB says of a name that no table can have.
+    let script = |operation: &str, input: &Value| match input["TableName"].as_str() {
+        Some("leases") => usual(operation, input),
+        _ => error(400, "ValidationException"),
+    };
+    server
+        .while_running(script, server.store().prepare(&preparation))
+        .await
+        .unwrap();
+    for (operation, input) in server.asked() {
+        assert_eq!(input["TableName"], "leases", "{operation}");
+    }
+    let store = server.store().table_options(TableOptions {
+        layout: TableLayout::ThreeTables,
+        ..TableOptions::default()
+    });
+    let refused = server
+        .while_running(script, store.prepare(&preparation))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Invalid);
+    assert!(refused.to_string().contains("OneTable"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_table_with_another_key_is_refused_at_first_sight() {
     let server = Server::start().await;
     let script = |_: &str, _: &Value| {
