@@ -179,6 +179,13 @@ mod tests {
     }
 
     #[test]
+    fn checkpoint_keeps_the_services_spelling() {
+        let position = Position::parse("0042", 1).unwrap();
+        assert_eq!(position.checkpoint_text(), "0042");
+        assert_eq!(position, Position::parse("42", 1).unwrap());
+    }
+
+    #[test]
     fn sentinels_stand_around_the_numbers() {
         let number = Position::parse("0", 0).unwrap();
         let order = [

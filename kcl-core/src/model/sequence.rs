@@ -1,5 +1,6 @@
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use bytestring::ByteString;
@@ -7,10 +8,13 @@ use bytestring::ByteString;
 /// The place of a record in its shard, as Kinesis numbers it: a decimal of up to 129 digits.
 ///
 /// Order is numeric, not alphabetic: `"9" < "10"`.
-/// The digits are shared, so a clone costs no allocation; leading zeros are dropped when parsing, so equal numbers are equal values.
+/// The digits are shared, so a clone costs no allocation.
+///
+/// Leading zeros make no other number, but they are kept: some servers write them and find a record by its text only, and
+/// DynamoDB Streams writes them as well.
 ///
 /// The length bound is that of the [Kinesis API](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecord.html),
-/// whose pattern is `0|([1-9]\d{0,128})`.
+/// whose pattern is `0|([1-9]\d{0,128})`. It holds for leading zeros, too.
 ///
 /// ```
 /// use kcl_core::model::SequenceNumber;
@@ -19,13 +23,17 @@ use bytestring::ByteString;
 /// let ten: SequenceNumber = "10".parse()?;
 /// assert!(nine < ten);
 /// assert_eq!(ten.as_str(), "10");
+///
+/// let padded: SequenceNumber = "0010".parse()?;
+/// assert_eq!(padded, ten);
+/// assert_eq!(padded.as_str(), "0010");
 /// assert!("12a".parse::<SequenceNumber>().is_err());
 /// # Ok::<(), kcl_core::model::InvalidSequenceNumber>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct SequenceNumber(ByteString);
 
-/// The most digits a sequence number can have.
+/// The most digits a sequence number can have, leading zeros among them.
 const MAX_DIGITS: usize = 129;
 
 impl SequenceNumber {
@@ -38,22 +46,7 @@ impl SequenceNumber {
         let digits = digits.into();
         // Without a way out in the middle the digits are looked at many at a time.
         let all_digits = digits.bytes().fold(true, |all, byte| all & byte.is_ascii_digit());
-        if digits.is_empty() || !all_digits {
-            return Err(InvalidSequenceNumber {
-                text: abridged(&digits),
-            });
-        }
-        let zeros = digits
-            .bytes()
-            .take_while(|b| *b == b'0')
-            .count()
-            .min(digits.len() - 1);
-        let digits = if zeros == 0 {
-            digits
-        } else {
-            ByteString::from(&digits[zeros..])
-        };
-        if digits.len() > MAX_DIGITS {
+        if digits.is_empty() || !all_digits || digits.len() > MAX_DIGITS {
             return Err(InvalidSequenceNumber {
                 text: abridged(&digits),
             });
@@ -61,9 +54,14 @@ impl SequenceNumber {
         Ok(Self(digits))
     }
 
-    /// The digits, without leading zeros.
+    /// The digits, as the service wrote them.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The digits that tell the number from others: without leading zeros, so none for zero.
+    fn significant(&self) -> &str {
+        self.0.trim_start_matches('0')
     }
 
     /// A copy that shares no memory with the response it came from.
@@ -78,9 +76,23 @@ fn abridged(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
+impl PartialEq for SequenceNumber {
+    fn eq(&self, other: &Self) -> bool {
+        self.significant() == other.significant()
+    }
+}
+
+impl Eq for SequenceNumber {}
+
+impl Hash for SequenceNumber {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.significant().hash(state);
+    }
+}
+
 impl Ord for SequenceNumber {
     fn cmp(&self, other: &Self) -> Ordering {
-        let (a, b) = (self.as_str(), other.as_str());
+        let (a, b) = (self.significant(), other.significant());
         a.len().cmp(&b.len()).then_with(|| a.cmp(b))
     }
 }
@@ -126,6 +138,8 @@ pub struct InvalidSequenceNumber {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+
     use super::*;
     use proptest::prelude::*;
 
@@ -143,8 +157,19 @@ mod tests {
         }
 
         #[test]
-        fn text_round_trips(a in "[1-9][0-9]{0,128}") {
-            prop_assert_eq!(a.parse::<SequenceNumber>().unwrap().to_string(), a);
+        fn text_round_trips(a in "[0-9]{1,129}") {
+            let number: SequenceNumber = a.parse().unwrap();
+            prop_assert_eq!(number.detached().to_string(), a);
+        }
+
+        #[test]
+        fn leading_zeros_change_no_comparison(a in any::<u128>(), b in any::<u128>(), zeros in 0_usize..20) {
+            let padded: SequenceNumber = format!("{}{a}", "0".repeat(zeros)).parse().unwrap();
+            let (plain, other) = (SequenceNumber::from(a), SequenceNumber::from(b));
+            prop_assert_eq!(&padded, &plain);
+            prop_assert_eq!(padded.cmp(&other), plain.cmp(&other));
+            let hash = |number: &SequenceNumber| BuildHasherDefault::<DefaultHasher>::default().hash_one(number);
+            prop_assert_eq!(hash(&padded), hash(&plain));
         }
     }
 

@@ -68,6 +68,30 @@ async fn every_start_is_asked_for_as_it_is() {
     }
 }
 
+/// Some servers number with leading zeros, and compare the digits as text.
+#[tokio::test(start_paused = true)]
+async fn positions_are_asked_for_in_the_services_spelling() {
+    let padded = "000000017959997300070000000003";
+    let mut first = record(1);
+    first["SequenceNumber"] = json!(padded);
+    let server = Server::with([
+        iterator("i0"),
+        ok(json!({ "Records": [first], "NextShardIterator": "i1", "MillisBehindLatest": 0 })),
+        error(400, "ExpiredIteratorException"),
+        iterator("j0"),
+        records(&[], "j1"),
+        iterator("k0"),
+    ]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    let fetch = next(&mut reader).await.unwrap();
+    let delivered = fetch.records[0].sequence_number().clone();
+    next(&mut reader).await.unwrap();
+    server.open(StartPosition::AtSequence(delivered)).await;
+    let asked = server.asked().into_iter();
+    let asked = asked.filter_map(|(_, input)| input.get("StartingSequenceNumber").cloned());
+    assert_eq!(asked.collect::<Vec<_>>(), [json!(padded), json!(padded)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_expired_iterator_is_replaced_after_the_last_delivered_record() {
     let server = Server::with([
