@@ -34,6 +34,8 @@ pub(crate) struct EndWatch {
 /// Why a listing is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Cause {
+    /// The service does not find the shard.
+    NotFound,
     /// The source names children and does not end the shard.
     Named,
     /// The source claims the end, and its reader is at an end.
@@ -103,6 +105,29 @@ impl EndWatch {
         self.asked.is_some()
     }
 
+    /// Whether a listing may show something new: a closed shard stays closed, but not listed for ever.
+    pub(crate) fn needs_listing(&self) -> bool {
+        !self.closed || self.asked == Some(Cause::NotFound)
+    }
+
+    /// The service does not find the shard.
+    pub(crate) fn not_found(&mut self) {
+        self.asked = self.asked.max(Some(Cause::NotFound));
+    }
+
+    /// Takes in which children a listing names that does not show the shard. If the service does not find it either, and they hold all its
+    /// keys, it is gone, and they take its place. Returns `true` if so.
+    pub(crate) fn gone(&mut self, row: &Lease, listed: ShardEnd) -> bool {
+        let is_gone = self.asked == Some(Cause::NotFound)
+            && self.named.is_empty()
+            && row.hash_range.is_some()
+            && is_plausible(row, &listed);
+        if is_gone {
+            self.named = listed.children;
+        }
+        is_gone
+    }
+
     /// Takes in an answer with records that were not handed on before.
     pub(crate) fn brought_records(&mut self) {
         (self.is_fresh, self.tries, self.blind_claims) = (false, 0, 0);
@@ -155,7 +180,7 @@ impl EndWatch {
                 EndDoubt::NoEnd
             }
             Listed::Not if !self.named.is_empty() => return Next::End(self.own_end()),
-            _ if asked == Some(Cause::Named) => return Next::ReadOn,
+            _ if asked <= Some(Cause::Named) => return Next::ReadOn,
             Listed::Open => EndDoubt::ListedOpen,
             Listed::Not => EndDoubt::NotListed,
             Listed::Unknown => EndDoubt::CannotList,
@@ -335,6 +360,48 @@ mod tests {
         let mut watch = EndWatch::default();
         says(&mut watch, None, children());
         assert_eq!(watch.looked(Listed::Open), Next::ReadOn, "the listing may lag");
+    }
+
+    #[test]
+    fn listed_children_are_used_where_the_shard_is_unknown() {
+        let listed = || ShardEnd { children: children() };
+        let mut watch = EndWatch::default();
+        watch.not_found();
+        assert!(watch.is_asked() && watch.gone(&row(), listed()));
+        assert_eq!(watch.looked(Listed::Not), Next::End(listed()));
+
+        let half = ShardEnd {
+            children: children()[..1].to_vec(),
+        };
+        let without_keys = Lease {
+            hash_range: None,
+            ..row()
+        };
+        for (row, listed) in [
+            (row(), half),
+            (without_keys, listed()),
+            (row(), ShardEnd::default()),
+        ] {
+            watch = EndWatch::default();
+            watch.not_found();
+            assert!(!watch.gone(&row, listed));
+            assert_eq!(watch.looked(Listed::Not), Next::ReadOn);
+        }
+        // It was found, and only the listing does not show it.
+        watch = EndWatch::default();
+        says(&mut watch, claim(), vec![]);
+        assert!(!watch.gone(&row(), listed()));
+        assert!(reopens(&watch.looked(Listed::Not)));
+    }
+
+    #[test]
+    fn unknown_shard_that_is_listed_is_read_on() {
+        for listed in [Listed::Open, Listed::Unknown, Listed::Not] {
+            let mut watch = EndWatch::default();
+            watch.not_found();
+            assert_eq!(watch.looked(listed), Next::ReadOn);
+            assert!(!watch.is_asked());
+        }
     }
 
     #[test]

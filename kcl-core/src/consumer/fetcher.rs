@@ -440,6 +440,7 @@ impl Fetcher {
         if error.kind() == SourceErrorKind::NotFound {
             // Whatever others may do, this one knows no more than that it found nothing.
             hold_while(&self.own, OpenStream::is_asked_for).await;
+            self.watch.not_found();
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::lease::Lease;
 use crate::model::{HashKeyRange, Position, ShardId, WorkerId};
 use crate::mutant::{self, Mutant};
 use crate::shard_sync::{Keying, ShardGraph, uncovered};
-use crate::source::{ChildShard, ShardEnd};
+use crate::source::{ChildShard, Shard, ShardEnd};
 
 /// What is known of the relatives of an ending shard, from strong reads of their rows.
 #[derive(Debug, Clone, Copy)]
@@ -158,17 +158,23 @@ fn new_child(parent: &Lease, child: &ChildShard, owner: Option<WorkerId>) -> Res
 
 /// The end of a shard as a listing shows it, for a source that tells no children.
 ///
-/// A listing may lag: no child, or not all of them, is found out by [`plan_children`].
+/// A listing may lag: no child, or not all of them, is found out by [`plan_children`]. It need not show the shard itself, which may be gone.
 pub fn children_from_listing(graph: &ShardGraph, shard: &ShardId) -> ShardEnd {
-    ShardEnd {
-        children: graph
-            .children(shard)
-            .map(|child| ChildShard {
-                id: child.id.clone(),
-                parents: child.parents.clone(),
-                hash_range: child.hash_range,
-            })
+    // The graph links listed shards only.
+    let children: Vec<&Shard> = match graph.contains(shard) {
+        true => graph.children(shard).collect(),
+        false => graph
+            .in_lineage_order()
+            .filter(|child| child.parents.contains(shard))
             .collect(),
+    };
+    let child = |child: &Shard| ChildShard {
+        id: child.id.clone(),
+        parents: child.parents.clone(),
+        hash_range: child.hash_range,
+    };
+    ShardEnd {
+        children: children.into_iter().map(child).collect(),
     }
 }
 
@@ -188,7 +194,6 @@ mod tests {
     use super::*;
     use crate::model::StreamKey;
     use crate::shard_sync::testing::{id, identity};
-    use crate::source::Shard;
     use crate::time::Timestamp;
 
     const LOW: u128 = u128::MAX / 2;
@@ -385,6 +390,11 @@ mod tests {
         let graph = ShardGraph::new(shards);
         let end = children_from_listing(&graph, &id(1));
         assert_eq!(created(&plan(&parent(), &end, &[], &[]).unwrap()), [id(2), id(3)]);
+        assert_eq!(children_from_listing(&graph, &id(2)), ShardEnd::default());
+
+        let without_parent = graph.in_lineage_order().filter(|shard| shard.id != id(1));
+        let graph = ShardGraph::new(without_parent.cloned());
+        assert_eq!(children_from_listing(&graph, &id(1)), end);
         assert_eq!(children_from_listing(&graph, &id(2)), ShardEnd::default());
     }
 }

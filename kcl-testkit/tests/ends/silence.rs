@@ -63,6 +63,28 @@ async fn shard_that_is_gone_ends_with_named_children() {
     worker.wait_for(|status| status.leases.len() == 2).await;
 }
 
+/// As ministack by polling: a shard that was split is unknown and not listed, and nothing has named its children.
+#[tokio::test(start_paused = true)]
+async fn shard_that_is_gone_ends_with_listed_children() {
+    let bench = Bench::new(1);
+    bench.err(EndFault::Withheld, None);
+    let worker = bench.start();
+    bench.put("before");
+    bench.processes(&["before"], 30).await;
+    let last = bench.stream.put_log().pop().unwrap();
+    bench.split();
+    bench
+        .stream
+        .trim(&Trim::Through(last.0, last.1.sequence_number().clone()));
+    assert_eq!(bench.stream.forget_closed_shards(), [bench.first_shard()]);
+    bench.put("child");
+    bench.processes(&["before", "child"], 10).await;
+    assert_eq!(bench.seen.lock().unwrap().ended, [bench.first_shard()]);
+    worker.wait_for(|status| status.leases.len() == 2).await;
+    bench.sleep(120).await;
+    assert!(worker.status().is_healthy());
+}
+
 /// A source that never shows an end, whatever is asked: a concern, and nothing is ended.
 #[tokio::test(start_paused = true)]
 async fn closed_shard_without_any_end_is_a_concern() {

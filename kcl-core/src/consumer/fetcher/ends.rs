@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Fetcher;
 use crate::consumer::end_watch::{Listed, Next, Said};
 use crate::model::Gap;
+use crate::shard_sync::children_from_listing;
 use crate::source::{ChildShard, ShardEnd};
 use crate::status::EndDoubt;
 use crate::streams::Listing;
@@ -23,9 +24,15 @@ impl Fetcher {
         let next = if self.watch.is_asked() {
             // An answer has come lately. Nothing would be better at another worker.
             own.progress.step(clock.now());
-            let listed = match self.watch.is_closed() {
-                true => Listed::Closed,
-                false => listed(&own.stream.listing.recent(source, clock).await),
+            let listed = match self.watch.needs_listing() {
+                false => Listed::Closed,
+                true => {
+                    let listing = own.stream.listing.recent(source, clock).await;
+                    if let (Listed::Not, Ok(graph)) = (listed(&listing), &listing) {
+                        self.look_for_heirs(&children_from_listing(graph, shard));
+                    }
+                    listed(&listing)
+                }
             };
             own.progress.step(clock.now());
             self.watch.looked(listed)
@@ -38,7 +45,7 @@ impl Fetcher {
         };
         match next {
             Next::End(end) => {
-                tracing::info!("the shard is not listed any more; it ends with the children that were named");
+                tracing::info!("the shard is not listed any more; it ends with the children that are known");
                 return Some(end);
             }
             Next::ReadOn => {}
@@ -55,6 +62,20 @@ impl Fetcher {
             }
         }
         None
+    }
+
+    /// Takes in the children of a shard that is not listed. Reports that records may be lost, where the shard is gone.
+    fn look_for_heirs(&mut self, listed: &ShardEnd) {
+        let own = Arc::clone(&self.own);
+        if !self.watch.gone(&own.row(), listed.clone()) {
+            return;
+        }
+        own.services.metrics.shards_gone(1);
+        let after = self.place.done().map(|done| done.position.sequence.detached());
+        match after {
+            Some(after) => self.report_gap(&Gap { after, first: None }),
+            None => tracing::warn!("the shard is gone, and no record of it was read"),
+        }
     }
 
     /// Whether nothing has come for so long that the shard may be closed and the source does not say so.
