@@ -1,9 +1,10 @@
 //! Kinesis on a laptop: streams in memory behind the protocol of Kinesis.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,13 +12,13 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
 use kcl_testkit::MemoryStream;
-use kcl_testkit::wire::{WireOptions, WireServer};
+use kcl_testkit::wire::{WireOptions, WireServer, WireTls};
 
 /// Serves Kinesis streams from memory until it is interrupted.
 ///
 /// Point any AWS SDK at it with AWS_ENDPOINT_URL_KINESIS; any credentials will do. It speaks JSON and CBOR, HTTP/1.1 and
-/// HTTP/2 with prior knowledge, polling and enhanced fan-out, and it throttles as Kinesis does. GET /health answers as soon as
-/// it serves. What it does and does not is listed in docs/kinesis-local.md.
+/// HTTP/2 with prior knowledge, HTTPS with a certificate, polling and enhanced fan-out, and it throttles as Kinesis does.
+/// GET /health answers as soon as it serves. What it does and does not is listed in docs/kinesis-local.md.
 #[derive(Debug, Parser)]
 #[command(name = "kinesis-local", version)]
 struct Arguments {
@@ -43,6 +44,32 @@ struct Arguments {
     /// Keeps streams, records and settings in this file: loaded at the start, written within a second after a change.
     #[arg(long, value_name = "FILE")]
     data_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct TlsArguments {
+    /// Serves HTTPS with this certificate, in PEM, and those that it rests on after it.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of --tls-cert, in PEM, without a passphrase.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Serves HTTPS with a certificate made at the start, for localhost and the address of --host.
+    #[arg(long, conflicts_with = "tls_cert")]
+    tls_self_signed: bool,
+    /// Another name or address in the certificate of --tls-self-signed. May be repeated.
+    #[arg(long = "tls-name", value_name = "NAME", requires = "tls_self_signed")]
+    tls_names: Vec<String>,
+    /// Where --tls-self-signed writes what clients must trust. What is there is replaced.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_self_signed",
+        default_value = "kinesis-local-ca.pem"
+    )]
+    tls_ca_out: PathBuf,
 }
 
 /// `trucks` or `trucks:4`.
@@ -109,16 +136,69 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> io::Result<()> {
     let (host, port) = (arguments.host, arguments.port);
-    let server = WireServer::start(streams(&arguments), options(arguments)).await;
+    let Certificate { tls, trusted } = certificate(&arguments.tls, host)?;
+    let server = WireServer::start(streams(&arguments), options(arguments, tls)).await;
     let server = server.map_err(|error| not_started(error, host, port))?;
-    // A script that reads this line may stop the command at once, and may be waiting for it through a pipe.
+    // A script that reads these lines may stop the command at once, and may be waiting for them through a pipe.
     let interrupted = interrupted()?;
-    writeln!(io::stdout(), "{}", server.endpoint())?;
+    let mut lines = format!("{}\n", server.endpoint());
+    if let Some(trusted) = trusted {
+        lines.push_str(&format!("AWS_CA_BUNDLE={}\n", trusted.display()));
+    }
+    io::stdout().write_all(lines.as_bytes())?;
     io::stdout().flush()?;
     interrupted.await;
     let saved = server.save();
     server.stop().await;
     saved
+}
+
+/// What to serve HTTPS with, and the file with what clients must trust, if that was made here.
+#[derive(Default)]
+struct Certificate {
+    tls: Option<WireTls>,
+    trusted: Option<PathBuf>,
+}
+
+fn certificate(arguments: &TlsArguments, host: IpAddr) -> io::Result<Certificate> {
+    if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
+        let read = |path: &PathBuf, option: &str| {
+            fs::read_to_string(path).map_err(|error| about(path, option, &error))
+        };
+        let tls = WireTls::from_pem(&read(certificate, "--tls-cert")?, &read(key, "--tls-key")?);
+        let tls = tls.map_err(|error| {
+            let (certificate, key) = (certificate.display(), key.display());
+            io::Error::new(
+                error.kind(),
+                format!("--tls-cert {certificate} with --tls-key {key}: {error}"),
+            )
+        })?;
+        return Ok(Certificate {
+            tls: Some(tls),
+            trusted: None,
+        });
+    }
+    if !arguments.tls_self_signed {
+        return Ok(Certificate::default());
+    }
+    let mut names: BTreeSet<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    if !host.is_unspecified() {
+        names.insert(host.to_string());
+    }
+    names.extend(arguments.tls_names.iter().cloned());
+    let tls = WireTls::self_signed(names)?;
+    let path = &arguments.tls_ca_out;
+    fs::write(path, tls.authority_pem()).map_err(|error| about(path, "--tls-ca-out", &error))?;
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+    Ok(Certificate {
+        tls: Some(tls),
+        trusted: Some(path),
+    })
+}
+
+/// A file of an option that cannot be read or written.
+fn about(path: &Path, option: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{option} {}: {error}", path.display()))
 }
 
 /// Why the server did not start, with what to do about it.
@@ -147,13 +227,14 @@ fn streams(arguments: &Arguments) -> Vec<MemoryStream> {
     arguments.streams.iter().map(stream).collect()
 }
 
-fn options(arguments: Arguments) -> WireOptions {
+fn options(arguments: Arguments, tls: Option<WireTls>) -> WireOptions {
     WireOptions {
         host: arguments.host,
         port: arguments.port,
         region: arguments.region,
         account: arguments.account,
         data_file: arguments.data_file,
+        tls,
         ..if arguments.no_limits {
             WireOptions::unlimited()
         } else {

@@ -1,12 +1,19 @@
 //! The bodies of answers: whole, cut off, or a stream of events.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
+
+/// A frame of a subscription, or that the body breaks off where the next would be.
+pub(super) type Piece = Result<Bytes, BrokenOff>;
+
+/// The body breaks off, and nothing follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body breaks off")]
+pub(super) struct BrokenOff;
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -16,24 +23,24 @@ pub(super) enum AnswerBody {
     /// This much of it, and then nothing for ever; so long it claims to be.
     CutOff(Option<Bytes>, u64),
     /// Whatever comes, until the sender is dropped, and whether something has come since the connection could write.
-    Events(mpsc::Receiver<Bytes>, bool),
+    Events(mpsc::Receiver<Piece>, bool),
 }
 
 impl AnswerBody {
     /// The frames that are sent, each in a piece of its own: not every client takes a piece apart.
-    pub(super) fn events(frames: mpsc::Receiver<Bytes>) -> Self {
+    pub(super) fn events(frames: mpsc::Receiver<Piece>) -> Self {
         Self::Events(frames, false)
     }
 }
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::CutOff(bytes, _) => match bytes.take() {
@@ -49,7 +56,7 @@ impl Body for AnswerBody {
             Self::Events(events, written) => {
                 let event = ready!(events.poll_recv(context));
                 *written = true;
-                Poll::Ready(event.map(|event| Ok(Frame::data(event))))
+                Poll::Ready(event.map(|event| event.map(Frame::data)))
             }
         }
     }
@@ -81,7 +88,7 @@ mod tests {
     fn two_frames_are_written_one_after_the_other() {
         let (sender, receiver) = mpsc::channel(2);
         for frame in ["one", "two"] {
-            sender.try_send(Bytes::from(frame)).unwrap();
+            sender.try_send(Ok(Bytes::from(frame))).unwrap();
         }
         let mut body = AnswerBody::events(receiver);
         let mut context = Context::from_waker(Waker::noop());

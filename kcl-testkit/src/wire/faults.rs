@@ -25,6 +25,8 @@ pub enum Fault {
     RefuseCbor,
     /// 200, and a body that is not what the content type says.
     Garbage,
+    /// GetRecords answers without an iterator to go on with, as if the shard had ended. Other calls are answered as ever.
+    WithoutIterator,
 }
 
 /// A fault, and the calls that it strikes.

@@ -1,7 +1,7 @@
 //! [`MemoryStream`]s behind the protocol of Kinesis, on a loopback port: what any AWS SDK can be pointed at.
 //!
-//! The server does what a consumer can notice, in JSON and CBOR, over HTTP/1.1 and HTTP/2 (with prior knowledge): the end of a
-//! shard and its children in GetRecords and in SubscribeToShard, throttles, the expiry of iterators and tokens, subscriptions
+//! The server does what a consumer can notice, in JSON and CBOR, over HTTP/1.1 and HTTP/2 (with prior knowledge), and over HTTPS with a
+//! certificate ([`WireTls`]): the end of a shard and its children in GetRecords and in SubscribeToShard, throttles, the expiry of iterators and tokens, subscriptions
 //! that end after five minutes, cannot be repeated within five seconds and take over from one another. Every limit and every
 //! time is in [`WireOptions`]; [`WireFaults`] makes calls fail. Signatures are not checked, policies are stored and not enforced,
 //! nothing is encrypted, and nothing is stored but in memory, unless [`WireOptions::data_file`] names a file. The page
@@ -38,6 +38,7 @@ mod body;
 mod connection;
 mod consumers;
 mod data_file;
+mod end_style;
 mod error;
 mod faults;
 mod headers;
@@ -50,6 +51,7 @@ mod requests;
 mod server;
 mod streams;
 mod subscription;
+mod tls;
 mod token;
 mod value;
 
@@ -61,11 +63,13 @@ use kcl_core::task::TaskPolicy;
 use kcl_core::time::{Clock, TokioClock};
 use tokio::net::TcpListener;
 
+pub use end_style::EndStyle;
 pub use faults::{Fault, FaultRule, WireFaults};
 pub use operation::Operation;
 pub use options::{WireLimits, WireOptions};
 pub use protocol::Protocol;
 pub use requests::WireRequests;
+pub use tls::WireTls;
 
 use crate::memory_stream::MemoryStream;
 use server::Shared;
@@ -127,16 +131,18 @@ impl WireServer {
             let keeping = data_file::keep(shared.clone(), path.clone(), version);
             shared.scope.spawn("data file", TaskPolicy::Vital, keeping);
         }
-        let accepting = server::accept(shared.clone(), listener);
+        let tls = shared.options.tls.as_ref().map(WireTls::acceptor);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let accepting = server::accept(shared.clone(), listener, tls);
         shared.scope.spawn("accept", TaskPolicy::Vital, accepting);
         Ok(Self {
             shared,
             address,
-            endpoint: format!("http://{address}"),
+            endpoint: format!("{scheme}://{address}"),
         })
     }
 
-    /// Where the server answers, such as `http://127.0.0.1:4567`.
+    /// Where the server answers, such as `http://127.0.0.1:4567`, or `https://…` if it has a certificate.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint

@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Operation;
+use super::{EndStyle, Operation, WireTls};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -33,6 +33,10 @@ pub struct WireOptions {
     /// The file that streams outlive the server in. It is read at the start, if it is there, and written within a second after a
     /// change, and when the server is [stopped](super::WireServer::stop). Default: none.
     pub data_file: Option<PathBuf>,
+    /// The certificate to serve HTTPS with; plain HTTP is then refused. Default: none, and plain HTTP.
+    pub tls: Option<WireTls>,
+    /// How the end of a shard is shown. Default: as by Kinesis; the others are those of servers that people test on.
+    pub end_style: EndStyle,
     /// What is throttled. Default: as by Kinesis.
     pub limits: WireLimits,
     /// How long an iterator is good for. Default: 300 s, as in
@@ -66,6 +70,8 @@ impl Default for WireOptions {
             region: "us-east-1".to_owned(),
             account: "000000000000".to_owned(),
             data_file: None,
+            tls: None,
+            end_style: EndStyle::default(),
             limits: WireLimits::default(),
             iterator_lifetime: Duration::from_secs(300),
             token_lifetime: Duration::from_secs(300),

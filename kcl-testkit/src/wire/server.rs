@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::http::HeaderName;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -17,8 +17,10 @@ use hyper_util::server::conn::auto;
 use kcl_core::source::StreamSource as _;
 use kcl_core::task::{TaskPolicy, TaskScope};
 use kcl_core::time::{Clock, ClockExt as _, Moment, Timestamp};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Operation;
@@ -34,6 +36,7 @@ use super::protocol::{Protocol, events};
 use super::requests::WireRequests;
 use super::streams::Streams;
 use super::subscription::Pump;
+use super::tls::HANDSHAKE;
 use super::token::NextToken;
 use super::value::Map;
 
@@ -43,6 +46,8 @@ const HEALTH_PATH: &str = "/health";
 const LARGEST_REQUEST: usize = 16 * 1024 * 1024;
 /// How many events may wait for the connection to take them.
 const EVENTS_WAITING: usize = 1;
+/// How long a client may take to begin with TLS.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait after a connection could not be accepted, as when there are too many.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
@@ -189,11 +194,11 @@ impl Shared {
 }
 
 /// Accepts connections until the scope is killed.
-pub(super) async fn accept(shared: Shared, listener: TcpListener) {
+pub(super) async fn accept(shared: Shared, listener: TcpListener, tls: Option<TlsAcceptor>) {
     loop {
         match listener.accept().await {
             Ok((tcp, _)) => {
-                let connection = serve(shared.clone(), tcp);
+                let connection = connected(shared.clone(), tcp, tls.clone());
                 shared.scope.spawn("connection", TaskPolicy::Job, connection);
             }
             Err(error) => {
@@ -204,22 +209,79 @@ pub(super) async fn accept(shared: Shared, listener: TcpListener) {
     }
 }
 
-async fn serve(shared: Shared, tcp: TcpStream) {
+/// Serves a connection until one of its ends is at an end.
+async fn connected(shared: Shared, tcp: TcpStream, tls: Option<TlsAcceptor>) {
     // Without it small answers would wait for acknowledgements; where it cannot be had they do.
     let _ = tcp.set_nodelay(true);
     let cut = shared.connections.token();
-    let service = service_fn(|request| {
-        let (shared, cut) = (shared.clone(), cut.clone());
-        async move { Ok::<_, Infallible>(respond(&shared, &cut, request).await) }
-    });
-    let http = auto::Builder::new(ScopeExecutor(shared.scope.clone()));
-    let connection = http.serve_connection(TokioIo::new(Link::new(tcp, cut.clone())), service);
+    let served = async {
+        match tls {
+            Some(tls) => secured(&shared, &cut, tcp, tls).await,
+            None => serve(&shared, &cut, Link::new(tcp, cut.clone()), Speaks::Kinesis).await,
+        }
+    };
     tokio::select! {
         biased;
         () = cut.cancelled() => {}
-        // A connection that ends badly is the client's to report.
-        _ = connection => {}
+        () = served => {}
     }
+}
+
+/// Serves a connection to a server with a certificate. A request in plain HTTP is answered in plain HTTP, and refused.
+async fn secured(shared: &Shared, cut: &CancellationToken, tcp: TcpStream, tls: TlsAcceptor) {
+    let shaken = shared.clock.timeout(HANDSHAKE_PATIENCE, async {
+        let mut first = [0];
+        let seen = tcp.peek(&mut first).await?;
+        let link = Link::new(tcp, cut.clone());
+        if seen == 1 && first != [HANDSHAKE] {
+            return Ok(Err(link));
+        }
+        tls.accept(link).await.map(Ok)
+    });
+    match shaken.await {
+        Ok(Ok(Ok(link))) => serve(shared, cut, link, Speaks::Kinesis).await,
+        Ok(Ok(Err(plain))) => serve(shared, cut, plain, Speaks::OnlyHttps).await,
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake took too long"),
+    }
+}
+
+/// What a connection is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Kinesis,
+    /// That HTTPS is needed.
+    OnlyHttps,
+}
+
+async fn serve(
+    shared: &Shared,
+    cut: &CancellationToken,
+    link: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    speaks: Speaks,
+) {
+    let service = service_fn(|request| {
+        let (shared, cut) = (shared.clone(), cut.clone());
+        async move {
+            Ok::<_, Infallible>(match speaks {
+                Speaks::Kinesis => respond(&shared, &cut, request).await,
+                Speaks::OnlyHttps => only_https(request).await,
+            })
+        }
+    });
+    let http = auto::Builder::new(ScopeExecutor(shared.scope.clone()));
+    // A connection that ends badly is the client's to report.
+    let _ = http.serve_connection(TokioIo::new(link), service).await;
+}
+
+async fn only_https(request: Request<Incoming>) -> Response<AnswerBody> {
+    // A connection that is closed with a body unread is reset, and the answer is lost with it.
+    let _ = Limited::new(request.into_body(), LARGEST_REQUEST).collect().await;
+    let error = ServiceError::invalid("this port serves HTTPS only: the endpoint must begin with https://");
+    let mut answer = failure(Protocol::Json, &error);
+    let close = HeaderValue::from_static("close");
+    answer.headers_mut().insert(CONNECTION, close);
+    answer
 }
 
 /// A request whose body was read.
@@ -289,8 +351,7 @@ async fn called(
             failure(Protocol::Json, &error)
         }
         Some(Fault::Garbage) => garbage(&call),
-        Some(Fault::HalfOpen) => perform(shared, &call, true),
-        None => perform(shared, &call, false),
+        Some(Fault::HalfOpen | Fault::WithoutIterator) | None => perform(shared, &call, fault),
     };
     (answer, time)
 }
@@ -320,10 +381,15 @@ async fn read(shared: &Shared, request: Request<Incoming>) -> Result<Call, (Prot
     })
 }
 
-fn perform(shared: &Shared, call: &Call, half: bool) -> Response<AnswerBody> {
+/// Performs the call. A fault strikes its answer.
+fn perform(shared: &Shared, call: &Call, fault: Option<Fault>) -> Response<AnswerBody> {
+    let half = fault == Some(Fault::HalfOpen);
     match operations::perform(shared, call.operation, &call.request) {
         Ok(Outcome::Subscription(opened)) => subscribed(shared, call.protocol, opened, half),
-        Ok(Outcome::Answer(answer)) => {
+        Ok(Outcome::Answer(mut answer)) => {
+            if fault == Some(Fault::WithoutIterator) {
+                answer.0.retain(|(name, _)| name != "NextShardIterator");
+            }
             if !call.operation.is_a_question() {
                 shared.changes.fetch_add(1, Ordering::Relaxed);
             }

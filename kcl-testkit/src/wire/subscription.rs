@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use kcl_core::model::SequenceNumber;
 use kcl_core::source::FetchLimit;
 use kcl_core::time::{ClockExt as _, Moment};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::body::{BrokenOff, Piece};
+use super::end_style::Follows;
 use super::error::ServiceError;
 use super::operations::{Opened, Source, reading};
 use super::protocol::{Protocol, events};
 use super::server::Shared;
-use super::value::{Map, Value};
-use crate::memory_stream::Page;
 
 /// The most bytes that one event brings, unless a single record has more.
 const EVENT_BYTES: usize = 1024 * 1024;
@@ -25,7 +25,7 @@ pub(super) struct Pump {
     pub(super) shared: Shared,
     pub(super) opened: Opened,
     pub(super) protocol: Protocol,
-    pub(super) events: mpsc::Sender<Bytes>,
+    pub(super) events: mpsc::Sender<Piece>,
     /// Makes it silent while its connection stays open.
     pub(super) frozen: CancellationToken,
 }
@@ -36,6 +36,8 @@ enum End {
     Quiet,
     /// The client is told.
     Failed(ServiceError),
+    /// The body breaks off.
+    Broken,
     /// Nothing is said any more, and the stream stays open.
     Silent,
 }
@@ -65,7 +67,11 @@ impl Pump {
             End::Failed(error) => {
                 let frame = events::exception(&error, protocol);
                 // Whoever does not read his events does not read this one either.
-                let _ = shared.clock.timeout(LAST_WORD, sender.send(frame)).await;
+                let _ = shared.clock.timeout(LAST_WORD, sender.send(Ok(frame))).await;
+            }
+            End::Broken => {
+                // A client that is gone sees nothing of it.
+                let _ = sender.send(Err(BrokenOff)).await;
             }
             End::Silent => sender.closed().await,
         }
@@ -87,10 +93,10 @@ async fn push(
     shared: &Shared,
     source: &Source,
     protocol: Protocol,
-    sender: &mpsc::Sender<Bytes>,
+    sender: &mpsc::Sender<Piece>,
     silent: bool,
 ) -> End {
-    if sender.send(events::initial_response(protocol)).await.is_err() {
+    if sender.send(Ok(events::initial_response(protocol))).await.is_err() {
         return End::Quiet;
     }
     if silent {
@@ -99,6 +105,8 @@ async fn push(
     let limit = FetchLimit {
         records: EVENT_RECORDS,
     };
+    let style = shared.options.end_style;
+    let mut brought: Option<SequenceNumber> = None;
     let mut place = source.place;
     let mut heartbeat_due = Moment::ZERO;
     loop {
@@ -107,14 +115,23 @@ async fn push(
             Err(error) => return End::Failed(error.into()),
         };
         place = page.next;
-        let (ends, bytes) = (page.end.is_some(), reading::size(&page.records));
+        let bytes = reading::size(&page.records);
         let now = shared.clock.now();
-        if ends || !page.records.is_empty() || now >= heartbeat_due {
+        let last = page.records.last().map(|record| record.sequence_number().clone());
+        let ends = page.end.is_some() && style.ends_subscription();
+        if ends || last.is_some() || now >= heartbeat_due {
             heartbeat_due = now + shared.options.heartbeat;
-            let frame = events::event("SubscribeToShardEvent", protocol, &event(page));
-            if sender.send(frame).await.is_err() || ends {
+            let (event, follows) = style.event(page, brought.as_ref());
+            let frame = events::event("SubscribeToShardEvent", protocol, &event);
+            if sender.send(Ok(frame)).await.is_err() {
                 return End::Quiet;
             }
+            match follows {
+                Follows::More => {}
+                Follows::End => return End::Quiet,
+                Follows::Break => return End::Broken,
+            }
+            brought = last.or(brought);
         }
         let rate = shared.options.limits.subscription_bytes_per_second;
         let paid = rate.map_or(Duration::ZERO, |rate| {
@@ -123,14 +140,4 @@ async fn push(
         let until = now + paid.max(shared.options.push_interval);
         shared.clock.sleep_until(until).await;
     }
-}
-
-/// At the end of the shard there is no number to continue after, but children.
-fn event(page: Page) -> Map {
-    let continuation = page.end.is_none().then(|| page.continuation.as_str().to_owned());
-    Map::new()
-        .with("Records", Value::Records(page.records))
-        .with_some("ContinuationSequenceNumber", continuation)
-        .with("MillisBehindLatest", reading::millis(page.behind))
-        .with_some("ChildShards", page.end.as_ref().map(reading::children))
 }

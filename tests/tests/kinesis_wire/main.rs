@@ -8,10 +8,12 @@
 )]
 
 mod black_holes;
+mod ends;
 mod pauses;
 mod runtimes;
 mod served;
 mod sharing;
 mod subscribing;
 mod suite;
+mod tls;
 mod worker;

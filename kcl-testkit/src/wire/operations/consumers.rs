@@ -6,7 +6,7 @@ use kcl_core::time::Moment;
 use tokio::sync::oneshot;
 
 use super::Answer;
-use super::reading::position;
+use super::reading::{check_known, position};
 use crate::memory_stream::{MemoryStream, Place};
 use crate::wire::Operation;
 use crate::wire::attributes::Tags;
@@ -116,6 +116,7 @@ pub(super) fn subscribe(shared: &Shared, request: &Map, now: Moment) -> Result<O
     let start = position(start, "Type", "SequenceNumber", "Timestamp")?;
     let arn = request.needed_text("ConsumerARN")?;
     let consumer = entry.consumers.with_arn(arn)?;
+    check_known(shared, &stream, &shard)?;
     let place = stream.place(&shard, &start)?;
     consumer.may_subscribe(&shard, shared.options.resubscribe_after, now)?;
     if request.flag("DryRun")? {

@@ -159,7 +159,8 @@ pub(super) fn list_shards(shared: &Shared, request: &Map, now: Moment) -> Answer
         }
     }
     let snapshot = entry.stream.shards_snapshot();
-    let all: Vec<&ShardSnapshot> = snapshot.iter().filter(|shard| !shard.forgotten).collect();
+    let style = shared.options.end_style;
+    let all: Vec<&ShardSnapshot> = snapshot.iter().filter(|shard| style.knows(shard)).collect();
     let mut rest = all.iter().copied().filter(|shard| {
         let id = shard.shard.id.as_str();
         after.as_deref().is_none_or(|after| id > after) && filter.lists(shard, &all)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::model::{Record, SequenceNumber};
+use kcl_core::model::{Record, SequenceNumber, ShardId};
 use kcl_core::source::{ChildShard, FetchLimit, ShardEnd, StartPosition, StreamSource as _};
 use kcl_core::time::Moment;
 
@@ -13,7 +13,7 @@ use crate::wire::Operation;
 use crate::wire::error::ServiceError;
 use crate::wire::server::Shared;
 use crate::wire::token::ShardIterator;
-use crate::wire::value::{Map, Value};
+use crate::wire::value::Map;
 
 /// The most records that a read may ask for and gets.
 const MOST_RECORDS: i64 = 10_000;
@@ -58,6 +58,7 @@ pub(super) fn get_shard_iterator(shared: &Shared, request: &Map, now: Moment) ->
         "StartingSequenceNumber",
         "Timestamp",
     )?;
+    check_known(shared, &stream, &shard)?;
     let place = stream.place(&shard, &start)?;
     if request.flag("DryRun")? {
         return Err(ServiceError::dry_run());
@@ -84,6 +85,7 @@ pub(super) fn get_records(shared: &Shared, request: &Map, now: Moment) -> Answer
     let iterator = ShardIterator::decode(request.needed_text("ShardIterator")?)
         .ok_or_else(|| ServiceError::invalid("Invalid ShardIterator."))?;
     let stream = named_by(shared, request, &iterator)?;
+    check_known(shared, &stream, &iterator.shard)?;
     let age = now.saturating_since(iterator.minted);
     let lifetime = shared.options.iterator_lifetime;
     if age > lifetime || stream.made_to_expire(iterator.place) {
@@ -110,11 +112,26 @@ pub(super) fn get_records(shared: &Shared, request: &Map, now: Moment) -> Answer
         };
         next.encode()
     });
-    Ok(Map::new()
-        .with("Records", Value::Records(page.records))
-        .with_some("NextShardIterator", next)
-        .with("MillisBehindLatest", millis(page.behind))
-        .with_some("ChildShards", page.end.as_ref().map(children)))
+    Ok(shared.options.end_style.answer(page, next))
+}
+
+/// Refuses a shard that a server of this style does not know any more.
+pub(super) fn check_known(
+    shared: &Shared,
+    stream: &MemoryStream,
+    shard: &ShardId,
+) -> Result<(), ServiceError> {
+    let style = shared.options.end_style;
+    if !style.forgets_closed() {
+        return Ok(());
+    }
+    let shards = stream.shards_snapshot();
+    match shards.iter().find(|other| other.shard.id == *shard) {
+        Some(other) if !style.knows(other) => {
+            Err(ServiceError::not_found(format!("Shard {shard} not found")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The stream of an iterator, which a `StreamARN` in the request must name too.

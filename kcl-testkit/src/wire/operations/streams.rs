@@ -137,12 +137,13 @@ pub(super) fn describe(shared: &Shared, request: &Map, now: Moment) -> Answer {
     let entry = streams.of(request)?;
     let most = request.page_size("Limit", 100)?;
     let after = request.text("ExclusiveStartShardId")?;
+    let style = shared.options.end_style;
     let mut listed = Vec::new();
     if entry.status(now) != Status::Creating {
         let shards = entry.stream.shards_snapshot();
         listed = shards
             .iter()
-            .filter(|shard| !shard.forgotten && after.is_none_or(|after| shard.shard.id.as_str() > after))
+            .filter(|shard| style.knows(shard) && after.is_none_or(|after| shard.shard.id.as_str() > after))
             .map(shard_map)
             .collect();
     }

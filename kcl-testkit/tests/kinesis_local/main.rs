@@ -7,6 +7,8 @@
     reason = "helpers of tests: a panic is how they report"
 )]
 
+mod tls;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
