@@ -17,7 +17,7 @@ pub enum Server {
     Localstack,
     /// ferrokinesis 0.7.0. It names no children when polled, and names them beside a continuation by fan-out.
     Ferrokinesis,
-    /// ministack 1.5.33. A shard that was split is gone from its listing.
+    /// ministack 1.5.33. A reshard deletes the old shards with every record that was not read.
     Ministack,
 }
 
@@ -53,6 +53,11 @@ impl Drop for Started {
 }
 
 impl Server {
+    /// Whether the records of a closed shard can be read.
+    pub fn keeps_unread(self) -> bool {
+        self != Self::Ministack
+    }
+
     /// Installs the server into the target folder where it is not there yet, and starts it with DynamoDB Local beside it.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
                 for mode in &modes {
                     println!(
                         "{server}, {mode}: {}",
-                        walk(started.bed(), &programs, *mode).await
+                        walk(started.bed(), &programs, *mode, server.keeps_unread()).await
                     );
                 }
             }

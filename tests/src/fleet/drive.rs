@@ -96,12 +96,7 @@ impl Fleet {
         let stream = bed.unique("trucks");
         bed.create_stream(&stream, shape.shards).await;
         let scene = Scene::new(bed, "fleet");
-        let rate = shape.rate.to_string();
-        let producer = scene.start(
-            &programs.producer,
-            "producer",
-            &["--stream", &stream, "--rate", &rate],
-        );
+        let producer = producer(&scene, programs, &stream, shape);
         Self {
             bed: bed.clone(),
             programs: programs.clone(),
@@ -155,6 +150,11 @@ impl Fleet {
             "{name} ended with {status}:{}",
             worker.printed()
         );
+    }
+
+    /// Starts the producer again after its end. It goes on with the same log.
+    pub fn start_producer(&mut self) {
+        self.producer = producer(&self.scene, &self.programs, &self.stream, self.shape);
     }
 
     /// Ends the producer; what it has begun to put is put and logged.
@@ -348,6 +348,12 @@ impl Fleet {
             worker.check_alive().unwrap_or_else(|problem| panic!("{problem}"));
         }
     }
+}
+
+fn producer(scene: &Scene, programs: &Programs, stream: &str, shape: Shape) -> Process {
+    let rate = shape.rate.to_string();
+    let arguments = ["--stream", stream, "--rate", &rate];
+    scene.start(&programs.producer, "producer", &arguments)
 }
 
 /// The parents of each child shard of a stream.

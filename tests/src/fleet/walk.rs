@@ -23,12 +23,12 @@ impl fmt::Display for Walked {
     }
 }
 
-/// Walks once, in this mode of reading.
+/// Walks once, in this mode of reading. Where a reshard deletes records that were not read, nothing is put from before it until all was seen.
 ///
 /// # Panics
 ///
 /// When a record is not seen within a minute, or out of order; the message says which, and where the logs are.
-pub async fn walk(bed: &TestBed, programs: &Programs, read: ReadMode) -> Walked {
+pub async fn walk(bed: &TestBed, programs: &Programs, read: ReadMode, keeps_unread: bool) -> Walked {
     let shape = Shape {
         shards: 2,
         rate: 20,
@@ -43,7 +43,9 @@ pub async fn walk(bed: &TestBed, programs: &Programs, read: ReadMode) -> Walked 
     fleet.every_open_shard_is_consumed("two workers share").await;
 
     let shards = bed.open_shards(&fleet.stream).await;
+    rest(&mut fleet, keeps_unread).await;
     bed.split(&fleet.stream, &shards[0]).await;
+    go_on(&mut fleet, keeps_unread);
     fleet.every_open_shard_is_consumed("after a split").await;
     let victim = fleet.busiest(&[]).expect("a worker holds a shard");
     fleet.kill(&victim);
@@ -51,7 +53,9 @@ pub async fn walk(bed: &TestBed, programs: &Programs, read: ReadMode) -> Walked 
     fleet.start_worker();
     fleet.every_open_shard_is_consumed("a third worker comes").await;
     let shards = bed.open_shards(&fleet.stream).await;
+    rest(&mut fleet, keeps_unread).await;
     bed.merge(&fleet.stream, &shards[0], &shards[1]).await;
+    go_on(&mut fleet, keeps_unread);
     fleet.every_open_shard_is_consumed("after a merge").await;
     let leaver = fleet.busiest(&[]).expect("a worker holds a shard");
     fleet.terminate(&leaver).await;
@@ -68,5 +72,18 @@ pub async fn walk(bed: &TestBed, programs: &Programs, read: ReadMode) -> Walked 
     Walked {
         put: tally.put,
         again: tally.redelivered,
+    }
+}
+
+async fn rest(fleet: &mut Fleet, keeps_unread: bool) {
+    if !keeps_unread {
+        fleet.stop_producer().await;
+        fleet.everything_is_seen().await;
+    }
+}
+
+fn go_on(fleet: &mut Fleet, keeps_unread: bool) {
+    if !keeps_unread {
+        fleet.start_producer();
     }
 }
