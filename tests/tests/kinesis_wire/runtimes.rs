@@ -16,6 +16,10 @@ fn runtime() -> Runtime {
 
 /// An HTTP client keeps one pool for each pair of timeouts, and a connection moves only while the runtime runs that opened it.
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a runtime that is blocked needs a thread of its own"
+)]
 fn blocked_runtime_holds_up_no_other() {
     let serving = Builder::new_multi_thread()
         .worker_threads(1)
