@@ -133,6 +133,15 @@ impl EndWatch {
         (self.is_fresh, self.tries, self.blind_claims) = (false, 0, 0);
     }
 
+    /// Takes in an answer that shows a place to go on and names no children. Returns `true` if that ends every doubt: an open shard is read
+    /// on, while of a closed one the end is to come.
+    pub(crate) fn went_on(&mut self) -> bool {
+        if !self.closed {
+            self.tries = 0;
+        }
+        !self.closed
+    }
+
     /// Takes in what an answer says of the end, after its records.
     ///
     /// `saw_place` says whether the reader has shown the record at which it was opened: then it has read there. One that has not may have

@@ -113,3 +113,31 @@ async fn claim_is_not_believed_while_listing_fails() {
     bench.err(EndFault::WithoutChildren, None);
     bench.processes(&["before", "child"], 30).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn rare_claims_of_idle_shard_are_no_concern() {
+    let bench = Bench::new(1);
+    let worker = bench.start();
+    bench.put("before");
+    bench.processes(&["before"], 30).await;
+    for _ in 0..8 {
+        bench.err(EndFault::Claimed, Some(1));
+        bench.sleep(300).await;
+    }
+    assert_eq!(lease(&worker).end_in_doubt, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubt_ends_with_the_claims() {
+    let bench = Bench::new(1);
+    let worker = bench.start();
+    bench.put("before");
+    bench.processes(&["before"], 30).await;
+    bench.err(EndFault::Claimed, None);
+    bench.sleep(60).await;
+    assert_eq!(lease(&worker).end_in_doubt, Some(EndDoubt::ListedOpen));
+    bench.source.faults().clear();
+    bench.sleep(30).await;
+    assert_eq!(lease(&worker).end_in_doubt, None);
+    assert!(worker.status().is_healthy());
+}

@@ -97,6 +97,9 @@ impl Fetcher {
     /// The end of the shard, if the answer ends it beyond doubt.
     pub(super) fn judge_end(&mut self, end: Option<ShardEnd>, named: Vec<ChildShard>) -> Option<ShardEnd> {
         if end.is_none() && named.is_empty() {
+            if self.watch.went_on() {
+                self.doubt(None);
+            }
             return None;
         }
         match self
