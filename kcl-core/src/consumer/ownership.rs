@@ -253,6 +253,11 @@ impl Ownership {
         self.lock().begun_at.clone()
     }
 
+    /// The processor begins at another place.
+    pub(crate) fn forget_begun(&self) {
+        self.lock().begun_at = None;
+    }
+
     /// The source brought records.
     pub(crate) fn brought_records(&self, now: Moment) {
         self.lock().idle_since = now;

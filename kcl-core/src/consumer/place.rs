@@ -76,7 +76,7 @@ impl ReadingPlace {
     /// The service refused to open the shard here. The second time reading begins with the oldest record that it keeps, since the position
     /// may be too old. Returns the position when it changes its mind.
     pub(crate) fn refused(&mut self) -> Option<SequenceNumber> {
-        let (StartPosition::AtSequence(refused), Some(done)) = (&self.position, &self.done) else {
+        let StartPosition::AtSequence(refused) = &self.position else {
             return None;
         };
         self.refusals += 1;
@@ -84,7 +84,8 @@ impl ReadingPlace {
             return None;
         }
         let refused = refused.clone();
-        self.expected = Some(done.position.sequence.clone());
+        let done = self.done.as_ref().map(|done| done.position.sequence.clone());
+        self.expected = Some(done.unwrap_or_else(|| refused.clone()));
         self.position = StartPosition::TrimHorizon;
         (self.refusals, self.from_oldest) = (0, true);
         Some(refused)
@@ -211,6 +212,17 @@ mod tests {
         assert_eq!(place.position(), &StartPosition::TrimHorizon);
         place.opened();
         place.check_oldest(&fetch(&[8])).unwrap();
+        assert_eq!(place.gap_before(&fetch(&[8])), gap(5, Some(8)));
+    }
+
+    #[test]
+    fn a_refused_first_record_gives_way_to_the_oldest_record() {
+        let mut place = ReadingPlace::new(Start {
+            position: StartPosition::AtSequence(number(5)),
+            done: None,
+        });
+        assert_eq!((place.refused(), place.refused()), (None, Some(number(5))));
+        place.opened();
         assert_eq!(place.gap_before(&fetch(&[8])), gap(5, Some(8)));
     }
 

@@ -160,6 +160,9 @@ impl ShardConsumer {
         match called {
             Err(interrupt) => self.interrupted(interrupt),
             Ok(Ok(wish)) => {
+                if wish != self.wish {
+                    self.own.forget_begun();
+                }
                 self.wish = wish;
                 self.failures_of_initialize = 0;
                 self.show_failures();

@@ -24,16 +24,21 @@ pub(crate) struct Seen {
     pub(crate) ended: Vec<ShardId>,
 }
 
+impl Seen {
+    pub(crate) fn note(&mut self, batch: &RecordBatch) {
+        self.gaps.extend(batch.gap().cloned());
+        let payloads = batch.iter().map(|record| record.data().to_vec());
+        let payloads = payloads.map(|data| String::from_utf8(data).unwrap());
+        self.payloads.extend(payloads);
+    }
+}
+
 struct Notes(Arc<Mutex<Seen>>);
 
 #[async_trait]
 impl RecordProcessor for Notes {
     async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
-        let mut seen = self.0.lock().unwrap();
-        seen.gaps.extend(batch.gap().cloned());
-        let payloads = batch.iter().map(|record| record.data().to_vec());
-        let payloads = payloads.map(|data| String::from_utf8(data).unwrap());
-        seen.payloads.extend(payloads);
+        self.0.lock().unwrap().note(&batch);
         Ok(())
     }
 
@@ -74,12 +79,23 @@ impl Bench {
     /// A worker that reads another source.
     pub(crate) fn start_on(&self, source: impl StreamSource) -> WorkerHandle {
         let seen = Arc::clone(&self.seen);
+        let notes = move |_: &ShardContext| Notes(Arc::clone(&seen));
+        self.start_as(source, Settings::default(), notes)
+    }
+
+    /// A worker that reads another source, with these settings and processors.
+    pub(crate) fn start_as<P: RecordProcessor + 'static>(
+        &self,
+        source: impl StreamSource,
+        settings: Settings,
+        processor: impl Fn(&ShardContext) -> P + Send + Sync + 'static,
+    ) -> WorkerHandle {
         Worker::builder("reports")
             .worker_id("a")
             .stream(source)
             .leases(self.leases.clone())
-            .settings(Settings::default())
-            .processor(move |_: &ShardContext| Notes(Arc::clone(&seen)))
+            .settings(settings)
+            .processor(processor)
             .clock(Arc::new(self.clock))
             .build()
             .unwrap()

@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod busy;
 mod claims;
 mod gaps;
 mod silence;

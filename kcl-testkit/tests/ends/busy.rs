@@ -1,0 +1,126 @@
+//! Shards whose processor panics before anything was stored.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use kcl_core::model::{SequenceNumber, ShardId, StreamIdentity};
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
+use kcl_core::settings::Settings;
+use kcl_core::source::{
+    PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition, StreamSource,
+};
+use kcl_testkit::memory_stream::{MemoryStream, Trim};
+
+use crate::bench::{Bench, Seen, lease};
+
+/// The first processor panics at its first batch. Each begins where it says.
+struct Fickle {
+    seen: Arc<Mutex<Seen>>,
+    from: StartFrom,
+    panics: bool,
+}
+
+#[async_trait]
+impl RecordProcessor for Fickle {
+    async fn initialize(&mut self, _: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        Ok(self.from.clone())
+    }
+
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        assert!(!self.panics, "as planned");
+        self.seen.lock().unwrap().note(&batch);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_processor_begins_where_it_says() {
+    let late = |bench: &Bench| StartFrom::AtTimestamp(bench.stream.service_time());
+    let all = |_: &Bench| StartFrom::TrimHorizon;
+    let rows: [(&dyn Fn(&Bench) -> StartFrom, &dyn Fn(&Bench) -> StartFrom, &[&str]); 2] = [
+        (&late, &all, &["0", "1", "2", "3"]),
+        (&all, &late, &["2", "3"]),
+    ];
+    for (first, then, expected) in rows {
+        let bench = Bench::new(1);
+        ["0", "1"].iter().for_each(|payload| bench.put(payload));
+        bench.sleep(60).await;
+        let (first, then) = (first(&bench), then(&bench));
+        ["2", "3"].iter().for_each(|payload| bench.put(payload));
+        let (seen, begun) = (Arc::clone(&bench.seen), AtomicBool::new(false));
+        let fickle = move |_: &ShardContext| {
+            let is_first = !begun.swap(true, Ordering::Relaxed);
+            Fickle {
+                seen: Arc::clone(&seen),
+                from: if is_first { first.clone() } else { then.clone() },
+                panics: is_first,
+            }
+        };
+        let _worker = bench.start_as(bench.source.clone(), Settings::default(), fickle);
+        bench.processes(expected, 60).await;
+    }
+}
+
+/// Refuses positions that are older than what is kept.
+#[derive(Debug, Clone)]
+struct Strict {
+    stream: MemoryStream,
+    oldest: Arc<Mutex<Option<SequenceNumber>>>,
+}
+
+#[async_trait]
+impl StreamSource for Strict {
+    fn name(&self) -> &str {
+        self.stream.name()
+    }
+
+    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
+        self.stream.identity().await
+    }
+
+    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
+        self.stream.shards(filter, page).await
+    }
+
+    async fn open(
+        &self,
+        shard: &ShardId,
+        start: StartPosition,
+    ) -> Result<Box<dyn RecordStream>, SourceError> {
+        let oldest = self.oldest.lock().unwrap().clone();
+        match (&start, oldest) {
+            (StartPosition::AtSequence(at), Some(oldest)) if *at < oldest => {
+                Err(SourceError::new(SourceErrorKind::Invalid, "the position is too old"))
+            }
+            _ => self.stream.open(shard, start).await,
+        }
+    }
+}
+
+/// Nothing is stored yet, and retention takes the record at which reading began.
+#[tokio::test(start_paused = true)]
+async fn refused_first_record_goes_on_at_the_oldest() {
+    let bench = Bench::new(1);
+    bench.put("0");
+    let strict = Strict {
+        stream: bench.stream.clone(),
+        oldest: Arc::default(),
+    };
+    let panics = Arc::new(AtomicBool::new(true));
+    let (seen, panicking) = (Arc::clone(&bench.seen), Arc::clone(&panics));
+    let fickle = move |_: &ShardContext| Fickle {
+        seen: Arc::clone(&seen),
+        from: StartFrom::Checkpoint,
+        panics: panicking.load(Ordering::Relaxed),
+    };
+    let worker = bench.start_as(strict.clone(), Settings::default(), fickle);
+    bench.sleep(60).await;
+    ["1", "2"].iter().for_each(|payload| bench.put(payload));
+    bench.stream.trim(&Trim::KeepLast(1));
+    let last = bench.stream.put_log().pop().unwrap().1;
+    *strict.oldest.lock().unwrap() = Some(last.sequence_number().clone());
+    panics.store(false, Ordering::Relaxed);
+    bench.processes(&["2"], 300).await;
+    assert!(lease(&worker).gap.is_some());
+}
