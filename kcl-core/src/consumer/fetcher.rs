@@ -83,9 +83,11 @@ impl Fetcher {
         loop {
             // There must be a place for a batch before it is fetched: nothing waits outside the bound.
             let clock = Arc::clone(&self.own.services.clock);
+            let waits_since = clock.now();
             let Ok(place) = patiently(&*clock, &mut self.stream, sender.reserve()).await else {
                 return;
             };
+            self.was_held_up(waits_since);
             if let Some(end) = self.look_into_end().await {
                 place.send(Fetched {
                     records: Vec::new().into(),
@@ -110,15 +112,19 @@ impl Fetcher {
                     }
                 }
             };
+            let waits_since = clock.now();
             let room = patiently(&*clock, &mut self.stream, room).await;
-            let begun = self.own.services.clock.now();
+            self.was_held_up(waits_since);
+            let begun = clock.now();
             match self.fetch(room).await {
                 Ok((fetch, room)) => {
                     let next = begun + fetch.wait;
                     let parts = self.take_in(fetch, room);
+                    let waits_since = clock.now();
                     if self.hand_on(parts, place, sender).await.is_break() {
                         return;
                     }
+                    self.was_held_up(waits_since);
                     keep_pace(&self.own, next).await;
                 }
                 Err(error) => {

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{Instrument as _, Span};
@@ -263,7 +264,13 @@ impl Ownership {
         self.lock().idle_since = now;
     }
 
-    /// Since when the source has brought no record, however often the shard was opened.
+    /// Nothing was asked of the source for so long, which says nothing about the shard.
+    pub(crate) fn held_up(&self, time: Duration) {
+        let mut state = self.lock();
+        state.idle_since = state.idle_since + time;
+    }
+
+    /// Since when the source has brought no record, however often the shard was opened. Times in which nothing was asked of it do not count.
     pub(crate) fn idle_since(&self) -> Moment {
         self.lock().idle_since
     }

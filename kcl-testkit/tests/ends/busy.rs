@@ -1,7 +1,8 @@
-//! Shards whose processor panics before anything was stored.
+//! Shards that are read slowly, or whose processor panics before anything was stored.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::model::{SequenceNumber, ShardId, StreamIdentity};
@@ -10,9 +11,59 @@ use kcl_core::settings::Settings;
 use kcl_core::source::{
     PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition, StreamSource,
 };
+use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::memory_stream::{MemoryStream, Trim};
 
-use crate::bench::{Bench, Seen, lease};
+use crate::bench::{Bench, SECOND, Seen, lease};
+
+fn one_by_one() -> Settings {
+    Settings {
+        max_batch_records: 1,
+        ..Settings::default()
+    }
+}
+
+/// Takes this long for a batch.
+struct Slow {
+    seen: Arc<Mutex<Seen>>,
+    clock: TokioClock,
+    takes: Duration,
+}
+
+#[async_trait]
+impl RecordProcessor for Slow {
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.clock.sleep(self.takes).await;
+        self.seen.lock().unwrap().note(&batch);
+        Ok(())
+    }
+}
+
+/// That nothing is asked while the processor is busy says nothing about the shard.
+#[tokio::test(start_paused = true)]
+async fn slow_processor_puts_no_end_in_doubt() {
+    let bench = Bench::new(1);
+    let payloads = ["0", "1", "2", "3", "4", "5"];
+    payloads.iter().for_each(|payload| bench.put(payload));
+    bench.split();
+    let late = StreamFault::Delay(SECOND);
+    let faults = bench.source.faults();
+    faults.add(StreamFaultRule::every(StreamCall::Next, late));
+    let (seen, clock) = (Arc::clone(&bench.seen), bench.clock);
+    let slow = move |_: &ShardContext| Slow {
+        seen: Arc::clone(&seen),
+        clock,
+        takes: SECOND * 15,
+    };
+    let worker = bench.start_as(bench.source.clone(), one_by_one(), slow);
+    for _ in 0..1200 {
+        bench.clock.sleep(SECOND / 10).await;
+        let leases = worker.status().leases;
+        assert!(leases.values().all(|lease| lease.end_in_doubt.is_none()));
+    }
+    assert_eq!(bench.payloads(), payloads);
+}
 
 /// The first processor panics at its first batch. Each begins where it says.
 struct Fickle {

@@ -10,7 +10,7 @@ use crate::shard_sync::children_from_listing;
 use crate::source::{ChildShard, ShardEnd};
 use crate::status::EndDoubt;
 use crate::streams::Listing;
-use crate::time::ClockExt as _;
+use crate::time::{ClockExt as _, Moment};
 
 /// How long nothing may come before a reader asks whether its shard is closed.
 const IDLE: Duration = Duration::from_secs(10);
@@ -75,6 +75,15 @@ impl Fetcher {
         match after {
             Some(after) => self.report_gap(&Gap { after, first: None }),
             None => tracing::warn!("the shard is gone, and no record of it was read"),
+        }
+    }
+
+    /// The source was asked for nothing since then: the processor was busy, the shard paused, or there was no room.
+    pub(super) fn was_held_up(&mut self, since: Moment) {
+        let time = self.own.services.clock.now().saturating_since(since);
+        if !time.is_zero() {
+            self.own.held_up(time);
+            self.looked = self.looked + time;
         }
     }
 
