@@ -14,6 +14,8 @@ use crate::time::{ClockExt as _, Timestamp};
 
 /// How often a shard is read before it counts as one with records.
 const MOST_FETCHES: u32 = 20;
+/// How many readers in a row must show an end without children.
+const CLAIMS: u32 = 3;
 
 /// Leaves out the closed shards that hold nothing from `at` on, nor does what they came from.
 pub(super) async fn without_ended_before(
@@ -48,6 +50,8 @@ pub(super) async fn without_ended_before(
 }
 
 /// Reads a closed shard from this time on. Returns `true` if it ends without a record.
+///
+/// An end without children may be an incomplete answer: a few readers in a row must show it.
 async fn holds_nothing(
     tools: &Tools<'_>,
     request: &SyncRequest<'_>,
@@ -55,15 +59,24 @@ async fn holds_nothing(
     at: Timestamp,
 ) -> Result<bool, SyncError> {
     let read = async {
-        let mut reader = tools.source.open(shard, StartPosition::AtTimestamp(at)).await?;
+        let (mut reader, mut claims) = (None, 0);
         for _ in 0..MOST_FETCHES {
             let begun = tools.clock.now();
-            let fetch = reader.next(FetchLimit { records: 1 }).await?;
+            let mut open = match reader.take() {
+                Some(open) => open,
+                None => {
+                    let start = StartPosition::AtTimestamp(at);
+                    tools.source.open_closed(shard, start).await?
+                }
+            };
+            let fetch = open.next(FetchLimit { records: 1 }).await?;
             if !fetch.records.is_empty() {
                 return Ok(false);
             }
-            if fetch.end.is_some() {
-                return Ok(true);
+            match &fetch.end {
+                None => reader = Some(open),
+                Some(end) if end.children.is_empty() && claims + 1 < CLAIMS => claims += 1,
+                Some(_) => return Ok(true),
             }
             tools.clock.sleep_until(begun + fetch.wait).await;
         }
