@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::consumer::place::Shown;
 use crate::lease::Lease;
 use crate::model::ShardId;
 use crate::mutant::{self, Mutant};
@@ -13,6 +14,7 @@ use crate::shard_sync::{ShardGraph, check_end};
 use crate::source::{ChildShard, ShardEnd};
 use crate::status::EndDoubt;
 use crate::streams::ListingError;
+use crate::time::Moment;
 
 /// What is known of the end of one shard while it is read.
 #[derive(Debug, Default)]
@@ -27,17 +29,18 @@ pub(crate) struct EndWatch {
     asked: Option<Cause>,
     /// How often in a row it looked in vain.
     tries: u32,
-    /// How many fresh readers in a row have claimed the end without showing the record at which they began.
-    blind_claims: u32,
+    /// How many fresh readers in a row have claimed the end, and since when, without the record at which they began in the same answer.
+    claims: u32,
+    claimed: Option<Moment>,
 }
 
 /// Why a listing is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Cause {
-    /// The service does not find the shard.
-    NotFound,
     /// The source names children and does not end the shard.
     Named,
+    /// The service does not find the shard.
+    NotFound,
     /// The source claims the end, and its reader is at an end.
     Claimed,
 }
@@ -130,7 +133,7 @@ impl EndWatch {
 
     /// Takes in an answer with records that were not handed on before.
     pub(crate) fn brought_records(&mut self) {
-        (self.is_fresh, self.tries, self.blind_claims) = (false, 0, 0);
+        (self.is_fresh, self.tries, self.claims, self.claimed) = (false, 0, 0, None);
     }
 
     /// Takes in an answer that shows a place to go on and names no children. Returns `true` if that ends every doubt: an open shard is read
@@ -144,12 +147,13 @@ impl EndWatch {
 
     /// Takes in what an answer says of the end, after its records.
     ///
-    /// `saw_place` says whether the reader has shown the record at which it was opened: then it has read there. One that has not may have
-    /// answered without reading, or retention took the record; a few such readers in a row are believed.
+    /// An answer that claims the end and shows the record at which its reader was opened has read there, up to the end. One without that
+    /// record may be incomplete: a few readers in a row must say so. A reader that never showed the record may have answered without reading,
+    /// or retention took the record: such readers must say so for a while.
     pub(crate) fn told(
         &mut self,
         row: &Lease,
-        saw_place: bool,
+        (shown, now): (Shown, Moment),
         end: Option<ShardEnd>,
         named: Vec<ChildShard>,
     ) -> Said {
@@ -167,8 +171,14 @@ impl EndWatch {
             return Said::Ended(end);
         }
         if self.is_fresh {
-            self.blind_claims += u32::from(!saw_place);
-            if saw_place || self.blind_claims >= BLIND_CLAIMS {
+            self.claims = self.claims.saturating_add(1);
+            let claimed = now.saturating_since(*self.claimed.get_or_insert(now));
+            let is_borne_out = match shown {
+                Shown::Now => true,
+                Shown::Before => self.claims >= CLAIMS,
+                Shown::Never => self.claims >= CLAIMS && claimed >= BLIND_FOR,
+            };
+            if is_borne_out {
                 return Said::Ended(self.own_end());
             }
         }
@@ -179,8 +189,10 @@ impl EndWatch {
     /// A listing was asked because of a claim.
     pub(crate) fn looked(&mut self, listed: Listed) -> Next {
         let asked = self.asked.take();
-        if asked == Some(Cause::Claimed) {
-            self.tries = self.tries.saturating_add(1);
+        match asked {
+            Some(Cause::Claimed) => self.tries = self.tries.saturating_add(1),
+            Some(Cause::NotFound) if listed != Listed::Not => return Next::ReadOn,
+            Some(Cause::NotFound | Cause::Named) | None => {}
         }
         let doubt = match listed {
             Listed::Closed => {
@@ -188,8 +200,10 @@ impl EndWatch {
                 self.closed = true;
                 EndDoubt::NoEnd
             }
+            // A listing may be incomplete, and the reader may have more to bring.
+            _ if asked == Some(Cause::Named) => return Next::ReadOn,
             Listed::Not if !self.named.is_empty() => return Next::End(self.own_end()),
-            _ if asked <= Some(Cause::Named) => return Next::ReadOn,
+            _ if asked == Some(Cause::NotFound) => return Next::ReadOn,
             Listed::Open => EndDoubt::ListedOpen,
             Listed::Not => EndDoubt::NotListed,
             Listed::Unknown => EndDoubt::CannotList,
@@ -199,9 +213,13 @@ impl EndWatch {
             (Listed::Closed, 0 | 1) => Duration::ZERO,
             (_, tries) => backoff(FIRST_PAUSE, LONGEST_PAUSE, tries),
         };
+        let tries = match listed {
+            Listed::Closed => TRIES_IF_CLOSED,
+            Listed::Open | Listed::Not | Listed::Unknown => TRIES,
+        };
         Next::Reopen {
             after: pause,
-            doubt: (self.tries >= TRIES).then_some(doubt),
+            doubt: (self.tries >= tries).then_some(doubt),
         }
     }
 
@@ -240,8 +258,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After so many looks in a row that were in vain the doubt is shown.
 const TRIES: u32 = 5;
-/// After so many fresh readers in a row that claim the end and have not shown the record at which they began, the end is believed.
-const BLIND_CLAIMS: u32 = 3;
+/// The same of a closed shard, whose end is believed by then as a rule.
+const TRIES_IF_CLOSED: u32 = 15;
+/// After so many fresh readers in a row that claim the end in an answer without the record at which they began, the end is believed.
+const CLAIMS: u32 = 3;
+/// For so long at least readers that never showed the record must claim the end: a proxy that answers without content does so for seconds.
+const BLIND_FOR: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
@@ -277,9 +299,13 @@ mod tests {
         Said::Ended(ShardEnd { children: children() })
     }
 
-    /// An empty answer.
+    fn at(seconds: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(seconds))
+    }
+
+    /// An answer with nothing but the record at which the reader began.
     fn says(watch: &mut EndWatch, end: Option<ShardEnd>, named: Vec<ChildShard>) -> Said {
-        watch.told(&row(), true, end, named)
+        watch.told(&row(), (Shown::Now, at(0)), end, named)
     }
 
     fn reopens(next: &Next) -> bool {
@@ -323,19 +349,24 @@ mod tests {
         );
     }
 
-    #[test]
-    fn readers_that_did_not_show_their_place_are_believed_in_a_row() {
+    /// How many fresh readers claim the end, one a second, until it is believed.
+    fn claims_until_end(shown: Shown) -> u64 {
         let mut watch = EndWatch::default();
         says(&mut watch, claim(), vec![]);
-        assert!(reopens(&watch.looked(Listed::Closed)));
-        for _ in 1..BLIND_CLAIMS {
-            watch.opened();
-            assert_eq!(watch.told(&row(), false, claim(), vec![]), Said::Claim);
+        let is_believed = |second: &u64| {
             assert!(reopens(&watch.looked(Listed::Closed)));
-        }
-        watch.opened();
-        let said = watch.told(&row(), false, claim(), vec![]);
-        assert_eq!(said, Said::Ended(ShardEnd::default()));
+            watch.opened();
+            let said = watch.told(&row(), (shown, at(*second)), claim(), vec![]);
+            said == Said::Ended(ShardEnd::default())
+        };
+        (1..100).find(is_believed).unwrap()
+    }
+
+    #[test]
+    fn claims_without_the_record_must_be_repeated() {
+        assert_eq!(claims_until_end(Shown::Now), 1);
+        assert_eq!(claims_until_end(Shown::Before), 3);
+        assert_eq!(claims_until_end(Shown::Never), 1 + BLIND_FOR.as_secs());
     }
 
     #[test]
@@ -361,8 +392,12 @@ mod tests {
         watch.brought_records();
         assert_eq!(says(&mut watch, None, children()), Said::Nothing);
         assert!(watch.is_asked());
+        assert_eq!(watch.looked(Listed::Not), Next::ReadOn, "a listing may be incomplete");
+        watch.not_found();
         let end = ShardEnd { children: children() };
         assert_eq!(watch.looked(Listed::Not), Next::End(end));
+        watch.not_found();
+        assert_eq!(watch.looked(Listed::Open), Next::ReadOn);
         let mut watch = EndWatch::default();
         says(&mut watch, claim(), vec![]);
         assert!(reopens(&watch.looked(Listed::Not)), "no children, no end");

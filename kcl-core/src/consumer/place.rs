@@ -18,10 +18,22 @@ pub(crate) struct ReadingPlace {
     done: Option<Done>,
     /// The record that should come first, until one has come.
     expected: Option<SequenceNumber>,
+    /// The newest answer has brought that record, or another in its place.
+    is_shown: bool,
     /// How often in a row the service has refused the position.
     refusals: u32,
     /// The service refused the position, and reading began at the oldest record instead.
     from_oldest: bool,
+}
+
+/// Whether a reader has shown the record at which it was opened, or another in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The newest answer has.
+    Now,
+    /// An answer before the newest has.
+    Before,
+    Never,
 }
 
 impl ReadingPlace {
@@ -30,6 +42,7 @@ impl ReadingPlace {
             position: start.position,
             done: start.done,
             expected: None,
+            is_shown: false,
             refusals: 0,
             from_oldest: false,
         }
@@ -110,8 +123,12 @@ impl ReadingPlace {
     }
 
     /// Whether the reader has shown the record at which it was opened.
-    pub(crate) fn was_seen(&self) -> bool {
-        self.done.is_some() && self.expected.is_none()
+    pub(crate) fn shown(&self) -> Shown {
+        match self.expected {
+            None if self.is_shown => Shown::Now,
+            None if self.done.is_some() => Shown::Before,
+            _ => Shown::Never,
+        }
     }
 
     /// What may be missing before the records of this answer.
@@ -121,6 +138,7 @@ impl ReadingPlace {
             Some(expected) => numbers().find(|number| *number >= expected),
             None => numbers().next(),
         };
+        self.is_shown = first.is_some() && self.expected.is_some();
         let found = first.and_then(|first| self.expected.take().filter(|expected| expected != first));
         let after = found.or_else(|| fetch.lost_place.clone())?;
         (!mutant::active(Mutant::GapNotCounted)).then(|| Gap {
@@ -178,8 +196,11 @@ mod tests {
     #[test]
     fn the_same_first_record_is_no_gap() {
         let mut place = opened_after(5);
+        assert_eq!(place.shown(), Shown::Never);
         assert_eq!(place.gap_before(&fetch(&[5])), None);
+        assert_eq!(place.shown(), Shown::Now);
         assert_eq!(place.gap_before(&fetch(&[9])), None);
+        assert_eq!(place.shown(), Shown::Before);
         assert_eq!(place.gap_at(Some(&ShardEnd::default())), None);
     }
 

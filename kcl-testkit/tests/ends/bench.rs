@@ -76,11 +76,19 @@ impl Bench {
         self.start_on(self.source.clone())
     }
 
-    /// A worker that reads another source.
-    pub(crate) fn start_on(&self, source: impl StreamSource) -> WorkerHandle {
+    pub(crate) fn start_noting(&self, settings: Settings) -> WorkerHandle {
+        self.start_noting_on(self.source.clone(), settings)
+    }
+
+    pub(crate) fn start_noting_on(&self, source: impl StreamSource, settings: Settings) -> WorkerHandle {
         let seen = Arc::clone(&self.seen);
         let notes = move |_: &ShardContext| Notes(Arc::clone(&seen));
-        self.start_as(source, Settings::default(), notes)
+        self.start_as(source, settings, notes)
+    }
+
+    /// A worker that reads another source.
+    pub(crate) fn start_on(&self, source: impl StreamSource) -> WorkerHandle {
+        self.start_noting_on(source, Settings::default())
     }
 
     /// A worker that reads another source, with these settings and processors.

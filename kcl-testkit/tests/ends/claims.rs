@@ -1,5 +1,8 @@
 //! Answers that claim the end of a shard, or show it with the wrong children.
 
+use std::time::Duration;
+
+use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
 use kcl_core::status::{Concern, EndDoubt};
 use kcl_testkit::faulty_stream::{EndFault, StreamCall, StreamFault, StreamFaultRule};
@@ -140,4 +143,42 @@ async fn doubt_ends_with_the_claims() {
     bench.sleep(30).await;
     assert_eq!(lease(&worker).end_in_doubt, None);
     assert!(worker.status().is_healthy());
+}
+
+/// As a proxy that answers without content for some seconds: eight answers in a row.
+#[tokio::test(start_paused = true)]
+async fn closed_shard_outlives_seconds_of_empty_answers() {
+    for times in [4, 8] {
+        let bench = Bench::new(1);
+        bench.put("before");
+        let _worker = bench.start();
+        bench.processes(&["before"], 25).await;
+        bench.err(EndFault::Claimed, Some(times));
+        bench.put("unread");
+        bench.split();
+        bench.put("child");
+        bench.processes(&["before", "unread", "child"], 60).await;
+    }
+}
+
+/// A fresh reader shows the last record alone, and the answer after it has no content.
+#[tokio::test(start_paused = true)]
+async fn empty_answer_behind_the_last_record_ends_nothing() {
+    let bench = Bench::new(1);
+    bench.put("before");
+    let settings = Settings {
+        max_batch_records: 1,
+        ..Settings::default()
+    };
+    let _worker = bench.start_noting(settings);
+    bench.processes(&["before"], 25).await;
+    bench.err(EndFault::Claimed, Some(1));
+    let as_it_is = StreamFault::Delay(Duration::ZERO);
+    let faults = bench.source.faults();
+    faults.add(StreamFaultRule::next(1, StreamCall::Next, as_it_is));
+    bench.err(EndFault::Claimed, Some(1));
+    bench.put("unread");
+    bench.split();
+    bench.put("child");
+    bench.processes(&["before", "unread", "child"], 60).await;
 }

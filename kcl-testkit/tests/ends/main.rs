@@ -11,4 +11,5 @@ mod bench;
 mod busy;
 mod claims;
 mod gaps;
+mod naming;
 mod silence;

@@ -111,10 +111,8 @@ impl Fetcher {
             }
             return None;
         }
-        match self
-            .watch
-            .told(&self.own.row(), self.place.was_seen(), end, named)
-        {
+        let (row, now) = (self.own.row(), self.own.services.clock.now());
+        match self.watch.told(&row, (self.place.shown(), now), end, named) {
             Said::Nothing => None,
             Said::Ended(end) => Some(end),
             Said::Claim => {
