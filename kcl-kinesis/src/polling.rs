@@ -178,7 +178,8 @@ impl PollingStream {
         let has_ended = answer.next.is_none() && !(answer.is_claim() && self.brings_news(&answer));
         let mut records = answer.records;
         let first = records.first().map(Record::sequence_number);
-        let lost_place = match first.is_some() || has_ended {
+        // A claim may be an answer of which the record is missing, too.
+        let lost_place = match first.is_some() || (has_ended && !answer.children.is_empty()) {
             true => self.sought.take().filter(|sought| first != Some(sought)),
             false => None,
         };

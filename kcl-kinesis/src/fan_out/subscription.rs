@@ -221,7 +221,8 @@ impl SubscriptionStream {
         let has_ended = continuation.is_none();
         let continuation = continuation.filter(is_place);
         let first = records.first().map(Record::sequence_number);
-        let lost_place = match first.is_some() || has_ended {
+        // A claim may be an event of which the record is missing, too.
+        let lost_place = match first.is_some() || (has_ended && !children.is_empty()) {
             true => self.sought.take().filter(|sought| first != Some(sought)),
             false => None,
         };

@@ -95,6 +95,22 @@ async fn claimed_end_is_told_and_not_kept() {
     );
 }
 
+/// With an iterator that was made at the last record.
+#[tokio::test(start_paused = true)]
+async fn claimed_end_tells_of_no_lost_record() {
+    let nothing = || ok(json!({ "Records": [], "NextShardIterator": null }));
+    let expired = error(400, "ExpiredIteratorException");
+    let start = [iterator("i0"), records(&[1], "i1"), expired];
+    let server = Server::with(start.into_iter().chain([iterator("j0"), nothing(), nothing()]));
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    let claim = next(&mut reader).await.unwrap();
+    assert_eq!((claim.end, claim.lost_place), (Some(ShardEnd::default()), None));
+    server.then([iterator("k0"), records(&[3], "k1")]);
+    let lost = next(&mut reader).await.unwrap().lost_place;
+    assert_eq!(lost, Some(1_u128.into()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn children_beside_a_next_iterator_do_not_end_the_shard() {
     let server = Server::with([
