@@ -47,7 +47,7 @@ impl StreamSource for Stream {
     }
 
     async fn open(&self, _: &ShardId, _: StartPosition) -> Result<Box<dyn RecordStream>, SourceError> {
-        Err(SourceError::new(SourceErrorKind::Invalid, "not part of a sync"))
+        Err(SourceError::new(SourceErrorKind::NotFound, "no shard is there to be read"))
     }
 }
 

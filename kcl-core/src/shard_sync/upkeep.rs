@@ -1,12 +1,17 @@
 //! Performs the upkeep of a stream's leases: fills in what rows lack, ends what retention took, deletes what nobody needs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::lease::{Expect, Lease, LeaseChange, Outcome, StoreError};
-use crate::model::LeaseKey;
+use crate::model::{LeaseKey, Position, Record};
 use crate::shard_sync::task::{list_all, read};
 use crate::shard_sync::{DeleteReason, Deletion, ShardGraph, SyncError, SyncRequest, Tools, plan_cleanup};
-use crate::source::ShardFilter;
+use crate::source::{FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
+use crate::time::ClockExt as _;
+
+/// How long the source may take to say whether it has a shard.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an upkeep did.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,7 +33,7 @@ pub(crate) fn needs_upkeep(leases: &[Lease], has_gone: bool, deletes: bool) -> b
 /// Does what is to be done for the leases of one stream, once, and adds it to `report` as it is done.
 ///
 /// `suspects` are the unfinished leases whose shards the upkeep before this one did not find; it is brought up to date. One
-/// listing may lag, two in a row that miss a shard mean that it is gone.
+/// listing may lag; of a shard that two in a row miss the source is asked.
 ///
 /// # Errors
 ///
@@ -62,6 +67,9 @@ pub(crate) async fn keep_up(
     suspects.retain(|key| gone.contains_key(key));
     for (key, lease) in gone {
         if suspects.insert(key.clone()) {
+            continue;
+        }
+        if !is_gone(&tools, &request, lease).await {
             continue;
         }
         if faults.pass(end_gone(&tools, &request, &graph, lease).await)? == Some(true) {
@@ -124,6 +132,30 @@ async fn describe(
         .change(&lease.key, Some(lease), Expect::Present, change)
         .await?;
     Ok(())
+}
+
+/// Asks the source for a shard that is not listed. Returns `true` if the source does not find it, or shows its end and no record behind the
+/// checkpoint: an owner may read what a wrong listing misses.
+async fn is_gone(tools: &Tools<'_>, request: &SyncRequest<'_>, lease: &Lease) -> bool {
+    let start = match &lease.checkpoint {
+        Position::Record(record) => StartPosition::AtSequence(record.sequence.clone()),
+        Position::TrimHorizon | Position::Latest | Position::AtTimestamp | Position::ShardEnd => {
+            StartPosition::TrimHorizon
+        }
+    };
+    let read = async {
+        let mut reader = tools.source.open_closed(&lease.shard, start).await?;
+        reader.next(FetchLimit { records: 2 }).await
+    };
+    let left = request.deadline.saturating_since(tools.clock.now());
+    match tools.clock.timeout(left.min(READ_TIMEOUT), Box::pin(read)).await {
+        Ok(Ok(fetch)) => {
+            let is_done = |record: &Record| lease.checkpoint.covers(record.position());
+            fetch.end.is_some() && fetch.records.iter().all(is_done)
+        }
+        Ok(Err(error)) => error.kind() == SourceErrorKind::NotFound,
+        Err(_) => false,
+    }
 }
 
 /// Ends a lease whose shard is gone. Says whether it did. The leases of its children are the next sync's business, to which an

@@ -23,6 +23,8 @@ struct Oddities {
     named: Mutex<Vec<ChildShard>>,
     /// The next listing shows nothing.
     lists_nothing: AtomicBool,
+    /// No listing shows it.
+    hidden: Mutex<Option<ShardId>>,
     /// Filters are ignored.
     ignores_filters: bool,
 }
@@ -65,6 +67,8 @@ impl StreamSource for Odd {
         if self.odd.lists_nothing.swap(false, Ordering::Relaxed) {
             page.shards.clear();
         }
+        let hidden = self.odd.hidden.lock().unwrap().clone();
+        page.shards.retain(|shard| Some(&shard.id) != hidden.as_ref());
         Ok(page)
     }
 
@@ -167,4 +171,23 @@ async fn silent_end_is_found_where_filters_are_ignored() {
     bench.sleep(60).await;
     bench.put("new");
     bench.processes(&["new"], 30).await;
+}
+
+/// Listings miss an open shard for five minutes.
+#[tokio::test(start_paused = true)]
+async fn shard_that_listings_miss_is_read_on() {
+    let bench = Bench::new(2);
+    let odd = Odd::new(&bench, false);
+    let worker = bench.start_noting_on(odd.clone(), Settings::default());
+    worker.wait_for(|status| status.leases.len() == 2).await;
+    bench.put("0");
+    let (shard, _) = bench.stream.put_log().pop().unwrap();
+    *odd.odd.hidden.lock().unwrap() = Some(shard);
+    let payloads: Vec<String> = (0..30).map(|n| n.to_string()).collect();
+    for payload in payloads.iter().skip(1) {
+        bench.sleep(10).await;
+        bench.put(payload);
+    }
+    let payloads: Vec<&str> = payloads.iter().map(String::as_str).collect();
+    bench.processes(&payloads, 30).await;
 }
