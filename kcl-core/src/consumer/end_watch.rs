@@ -392,7 +392,11 @@ mod tests {
         watch.brought_records();
         assert_eq!(says(&mut watch, None, children()), Said::Nothing);
         assert!(watch.is_asked());
-        assert_eq!(watch.looked(Listed::Not), Next::ReadOn, "a listing may be incomplete");
+        assert_eq!(
+            watch.looked(Listed::Not),
+            Next::ReadOn,
+            "a listing may be incomplete"
+        );
         watch.not_found();
         let end = ShardEnd { children: children() };
         assert_eq!(watch.looked(Listed::Not), Next::End(end));

@@ -9,7 +9,8 @@ use kcl_core::model::{SequenceNumber, ShardId, StreamIdentity};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
 use kcl_core::settings::Settings;
 use kcl_core::source::{
-    PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition, StreamSource,
+    PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition,
+    StreamSource,
 };
 use kcl_core::time::{ClockExt as _, TokioClock};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
@@ -89,10 +90,11 @@ impl RecordProcessor for Fickle {
 async fn new_processor_begins_where_it_says() {
     let late = |bench: &Bench| StartFrom::AtTimestamp(bench.stream.service_time());
     let all = |_: &Bench| StartFrom::TrimHorizon;
-    let rows: [(&dyn Fn(&Bench) -> StartFrom, &dyn Fn(&Bench) -> StartFrom, &[&str]); 2] = [
-        (&late, &all, &["0", "1", "2", "3"]),
-        (&all, &late, &["2", "3"]),
-    ];
+    let rows: [(
+        &dyn Fn(&Bench) -> StartFrom,
+        &dyn Fn(&Bench) -> StartFrom,
+        &[&str],
+    ); 2] = [(&late, &all, &["0", "1", "2", "3"]), (&all, &late, &["2", "3"])];
     for (first, then, expected) in rows {
         let bench = Bench::new(1);
         ["0", "1"].iter().for_each(|payload| bench.put(payload));
@@ -141,9 +143,10 @@ impl StreamSource for Strict {
     ) -> Result<Box<dyn RecordStream>, SourceError> {
         let oldest = self.oldest.lock().unwrap().clone();
         match (&start, oldest) {
-            (StartPosition::AtSequence(at), Some(oldest)) if *at < oldest => {
-                Err(SourceError::new(SourceErrorKind::Invalid, "the position is too old"))
-            }
+            (StartPosition::AtSequence(at), Some(oldest)) if *at < oldest => Err(SourceError::new(
+                SourceErrorKind::Invalid,
+                "the position is too old",
+            )),
             _ => self.stream.open(shard, start).await,
         }
     }

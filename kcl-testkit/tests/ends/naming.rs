@@ -134,7 +134,9 @@ async fn empty_listing_beside_named_children_ends_nothing() {
     };
     *odd.odd.named.lock().unwrap() = children.map(|snapshot| child(snapshot.shard)).collect();
     odd.odd.lists_nothing.store(true, Ordering::Relaxed);
-    bench.processes(&["before", "1", "2", "3", "4", "child"], 60).await;
+    bench
+        .processes(&["before", "1", "2", "3", "4", "child"], 60)
+        .await;
 }
 
 /// One answer without content, of a shard that was closed after the start.
