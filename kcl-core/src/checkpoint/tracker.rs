@@ -46,6 +46,8 @@ pub struct Tracker {
     next_number: u64,
     /// The records with lower numbers were offered to the processor.
     offered: u64,
+    /// The deliveries with lower numbers were forgotten.
+    forgotten: u64,
     open: VecDeque<Segment>,
     finished: Option<RecordPosition>,
     last_delivered: Option<RecordPosition>,
@@ -127,6 +129,7 @@ impl Tracker {
             next_id: self.next_id,
             next_number: self.next_number,
             offered: self.next_number,
+            forgotten: self.next_number,
             ..Self::default()
         };
     }
@@ -154,7 +157,11 @@ impl Tracker {
 
     /// As [`finish_through`](Self::finish_through), with the number under which the record was delivered, where that is known: the records
     /// of released batches are counted by it.
+    /// A number from before the deliveries were [forgotten](Self::forget) finishes nothing.
     pub fn finish_numbered(&mut self, record: &RecordPosition, number: Option<u64>) {
+        if number.is_some_and(|number| number < self.forgotten) {
+            return;
+        }
         for segment in &mut self.open {
             if !segment.finish_through(record, number) {
                 break;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::model::{SequenceNumber, ShardId, StreamIdentity};
-use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
-use kcl_core::settings::Settings;
+use kcl_core::processor::{
+    CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
+};
+use kcl_core::settings::{Checkpointing, Settings};
 use kcl_core::source::{
     PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition,
     StreamSource,
@@ -177,4 +179,45 @@ async fn refused_first_record_goes_on_at_the_oldest() {
     panics.store(false, Ordering::Relaxed);
     bench.processes(&["2"], 300).await;
     assert!(lease(&worker).gap.is_some());
+}
+
+/// Keeps its batches; the first processor panics at the first of them.
+struct Keeper {
+    kept: Arc<Mutex<Vec<RecordBatch>>>,
+    panics: bool,
+}
+
+#[async_trait]
+impl RecordProcessor for Keeper {
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.kept.lock().unwrap().push(batch);
+        assert!(!self.panics, "as planned");
+        Ok(())
+    }
+}
+
+/// The records were delivered again, to a processor that has not finished them.
+#[tokio::test(start_paused = true)]
+async fn batch_of_panicked_processor_finishes_nothing() {
+    let bench = Bench::new(1);
+    ["0", "1"].iter().for_each(|payload| bench.put(payload));
+    let kept = Arc::new(Mutex::new(Vec::<RecordBatch>::new()));
+    let (keeps, begun) = (Arc::clone(&kept), AtomicBool::new(false));
+    let settings = Settings {
+        checkpointing: Checkpointing::Manual,
+        ..Settings::default()
+    };
+    let worker = bench.start_as(bench.source.clone(), settings, move |_: &ShardContext| Keeper {
+        kept: Arc::clone(&keeps),
+        panics: !begun.swap(true, Ordering::Relaxed),
+    });
+    bench.sleep(30).await;
+    let batches = kept.lock().unwrap().clone();
+    let [old, new] = &batches[..] else {
+        panic!("{batches:?}")
+    };
+    assert!(matches!(old.checkpoint().await, Err(CheckpointError::Fenced)));
+    assert_eq!(lease(&worker).unfinished, 2);
+    new.checkpoint().await.unwrap();
+    assert_eq!(lease(&worker).unfinished, 0);
 }
