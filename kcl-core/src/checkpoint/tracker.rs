@@ -156,8 +156,7 @@ impl Tracker {
     }
 
     /// As [`finish_through`](Self::finish_through), with the number under which the record was delivered, where that is known: the records
-    /// of released batches are counted by it.
-    /// A number from before the deliveries were [forgotten](Self::forget) finishes nothing.
+    /// of released batches are counted by it. A number from before the deliveries were [forgotten](Self::forget) finishes nothing.
     pub fn finish_numbered(&mut self, record: &RecordPosition, number: Option<u64>) {
         if number.is_some_and(|number| number < self.forgotten) {
             return;
@@ -470,12 +469,12 @@ mod tests {
         tracker.offer(id, 3);
         tracker.release(id);
         tracker.finish_batch(former);
-        // Whoever holds the former delivery names a number that is not among these: they count as unfinished.
+        // A batch of the former delivery finishes nothing of this one.
         let second = RecordPosition::plain(SequenceNumber::from(2));
         tracker.finish_numbered(&second, Some(former.first_number() + 1));
-        assert_eq!((tracker.finished(), tracker.unfinished()), (Some(&second), 3));
+        assert_eq!((tracker.finished(), tracker.unfinished()), (None, 3));
         tracker.finish_numbered(&second, Some(id.first_number() + 1));
-        assert_eq!(tracker.unfinished(), 1);
+        assert_eq!((tracker.finished(), tracker.unfinished()), (Some(&second), 1));
     }
 
     #[test]

@@ -47,7 +47,10 @@ impl StreamSource for Stream {
     }
 
     async fn open(&self, _: &ShardId, _: StartPosition) -> Result<Box<dyn RecordStream>, SourceError> {
-        Err(SourceError::new(SourceErrorKind::NotFound, "no shard is there to be read"))
+        Err(SourceError::new(
+            SourceErrorKind::NotFound,
+            "no shard is there to be read",
+        ))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::lease::{Expect, Lease, LeaseChange, Outcome, StoreError};
-use crate::model::{LeaseKey, Position, Record};
+use crate::model::{LeaseKey, Position};
 use crate::shard_sync::task::{list_all, read};
 use crate::shard_sync::{DeleteReason, Deletion, ShardGraph, SyncError, SyncRequest, Tools, plan_cleanup};
 use crate::source::{FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
@@ -134,8 +134,8 @@ async fn describe(
     Ok(())
 }
 
-/// Asks the source for a shard that is not listed. Returns `true` if the source does not find it, or shows its end and no record behind the
-/// checkpoint: an owner may read what a wrong listing misses.
+/// Asks the source for a shard that is not listed. Returns `true` if the source does not find it, or shows its end and no record from the
+/// checkpoint on: an owner may read what a wrong listing misses, and the record of the checkpoint may be an aggregate with more in it.
 async fn is_gone(tools: &Tools<'_>, request: &SyncRequest<'_>, lease: &Lease) -> bool {
     let start = match &lease.checkpoint {
         Position::Record(record) => StartPosition::AtSequence(record.sequence.clone()),
@@ -145,14 +145,11 @@ async fn is_gone(tools: &Tools<'_>, request: &SyncRequest<'_>, lease: &Lease) ->
     };
     let read = async {
         let mut reader = tools.source.open_closed(&lease.shard, start).await?;
-        reader.next(FetchLimit { records: 2 }).await
+        reader.next(FetchLimit { records: 1 }).await
     };
     let left = request.deadline.saturating_since(tools.clock.now());
     match tools.clock.timeout(left.min(READ_TIMEOUT), Box::pin(read)).await {
-        Ok(Ok(fetch)) => {
-            let is_done = |record: &Record| lease.checkpoint.covers(record.position());
-            fetch.end.is_some() && fetch.records.iter().all(is_done)
-        }
+        Ok(Ok(fetch)) => fetch.end.is_some() && fetch.records.is_empty(),
         Ok(Err(error)) => error.kind() == SourceErrorKind::NotFound,
         Err(_) => false,
     }
