@@ -130,6 +130,8 @@ fn restore(shared: &Shared, saved: SavedEntry) -> Result<(), String> {
 ///
 /// When the file cannot be written. The one before is as it was.
 pub(super) fn save(shared: &Shared, path: &Path) -> io::Result<()> {
+    // From the look at the streams on: an older state must not replace a newer one.
+    let _saving = shared.saving();
     let commitment = shared.commitment().map(|commitment| SavedCommitment {
         started: commitment.started.as_millis(),
         ends: commitment.ends,
@@ -155,8 +157,9 @@ pub(super) fn save(shared: &Shared, path: &Path) -> io::Result<()> {
     replace().map_err(|error| about(path, error.kind(), &error))
 }
 
+/// What there is to write down; nothing of a stream that is being deleted, which must not come back.
 fn save_entry(entry: &Entry) -> Option<SavedEntry> {
-    let stream = entry.stream.save()?;
+    let stream = entry.stream.save().filter(|_| !entry.is_going())?;
     let attributes = &entry.attributes;
     let arn = entry.identity().ok()?.arn;
     let consumers = entry.consumers.iter().filter(|consumer| !consumer.is_going());

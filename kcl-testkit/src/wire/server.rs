@@ -62,6 +62,8 @@ pub(super) struct Shared {
     request_ids: RequestIds,
     /// How many calls changed something.
     changes: Arc<AtomicU64>,
+    /// Held while the data file is written: two at once would write into one file.
+    saving: Arc<Mutex<()>>,
     streams: Arc<Mutex<Streams>>,
     limiter: Arc<Mutex<Limiter>>,
     commitment: Arc<Mutex<Option<Commitment>>>,
@@ -95,6 +97,7 @@ impl Shared {
             options: Arc::new(options),
             request_ids: RequestIds::new(clock.wall()),
             changes: Arc::default(),
+            saving: Arc::default(),
             clock,
             scope: TaskScope::new(),
             faults: WireFaults::default(),
@@ -109,6 +112,11 @@ impl Shared {
 
     pub(super) fn streams(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps others from writing the data file meanwhile.
+    pub(super) fn saving(&self) -> MutexGuard<'_, ()> {
+        self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn limiter(&self) -> MutexGuard<'_, Limiter> {

@@ -70,6 +70,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is being deleted, which nothing ends but the deletion.
+    pub(super) fn is_going(&self) -> bool {
+        matches!(self.transition, Some((Status::Deleting, _)))
+    }
+
     pub(super) fn is_on_demand(&self) -> bool {
         self.stream.settings().mode == StreamMode::OnDemand
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aws_sdk_kinesis::types::{
     EncryptionType, MetricsName, ShardIteratorType, StreamMode, StreamModeDetails, StreamStatus,
 };
+use kcl_testkit::MemoryStream;
 use kcl_testkit::clock::ManualClock;
 use kcl_testkit::wire::{WireOptions, WireServer};
 
@@ -132,4 +133,58 @@ async fn changes_are_written_while_the_server_runs() {
         tokio::task::yield_now().await;
     }
     served.server.save().unwrap();
+}
+
+#[tokio::test]
+async fn deleted_stream_stays_deleted_after_a_stop() {
+    let file = fresh_file("deleted.json");
+    let options = WireOptions {
+        data_file: Some(file.clone()),
+        ..WireOptions::default()
+    };
+    let served = Served::with(1, options.clone()).await;
+    let delete = served.sdk.delete_stream().stream_name(NAME);
+    delete.send().await.unwrap();
+    served.advance(60_000);
+    served.server.stop().await;
+    let clock = Arc::new(ManualClock::new());
+    let again = WireServer::start_with_clock([], options, clock).await.unwrap();
+    let listed = client(again.endpoint()).list_streams().send().await.unwrap();
+    assert_eq!(listed.stream_names, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn saves_at_once_leave_a_whole_file() {
+    let file = fresh_file("at_once.json");
+    let options = WireOptions {
+        data_file: Some(file.clone()),
+        ..WireOptions::unlimited()
+    };
+    let stream = MemoryStream::builder(NAME).build();
+    let server = WireServer::start([stream.clone()], options).await.unwrap();
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let savers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut failures = Vec::new();
+                    for round in 0..60 {
+                        stream.put("key", vec![7_u8; 1 + round * 997]).unwrap();
+                        if let Err(error) = server.save() {
+                            failures.push(error.to_string());
+                        }
+                        let text = std::fs::read(&file).unwrap();
+                        if let Err(error) = serde_json::from_slice::<serde_json::Value>(&text) {
+                            failures.push(error.to_string());
+                        }
+                    }
+                    failures
+                })
+            })
+            .collect();
+        savers
+            .into_iter()
+            .flat_map(|saver| saver.join().unwrap())
+            .collect()
+    });
+    assert_eq!(failures, Vec::<String>::new());
 }
