@@ -317,3 +317,19 @@ async fn created_stream_keeps_its_settings() {
     assert_eq!(code(refused), "ValidationException");
     assert!(served.server.stream("other").is_none());
 }
+
+#[tokio::test]
+async fn refused_change_of_mode_changes_nothing() {
+    let served = Served::with(1, WireOptions::default()).await;
+    let mode = StreamModeDetails::builder().stream_mode(StreamMode::OnDemand);
+    let update = served.sdk.update_stream_mode().stream_arn(served.arn().await);
+    let update = update.stream_mode_details(mode.build().unwrap());
+    // The account has not committed itself.
+    update.warm_throughput_mibps(10).send().await.unwrap_err();
+    let summary = served.sdk.describe_stream_summary().stream_name(NAME);
+    let summary = summary.send().await.unwrap().stream_description_summary.unwrap();
+    assert_eq!(
+        summary.stream_mode_details.unwrap().stream_mode,
+        StreamMode::Provisioned
+    );
+}

@@ -115,6 +115,7 @@ pub(super) fn update_mode(shared: &Shared, request: &Map, now: Moment) -> Answer
     if wanted == StreamMode::OnDemand {
         check_on_demand(on_demand, limits.on_demand_streams)?;
     }
+    wanted_warm_throughput(shared, wanted, request)?;
     let most = limits.mode_changes_per_day;
     entry.attributes.may_change(Change::Mode, most, now)?;
     entry.stream.configure(|settings| {
@@ -171,22 +172,21 @@ pub(super) fn update_distribution(shared: &Shared, request: &Map, now: Moment) -
     Ok(Map::new())
 }
 
-/// Notes the member `WarmThroughputMiBps` of a request. Nothing follows from it here.
-pub(super) fn warm_up(
+/// The member `WarmThroughputMiBps` of a request, for a stream in this mode.
+fn wanted_warm_throughput(
     shared: &Shared,
-    entry: &mut Entry,
+    mode: StreamMode,
     request: &Map,
-    now: Moment,
-) -> Result<(), ServiceError> {
+) -> Result<Option<i64>, ServiceError> {
     let Some(wanted) = request.int("WarmThroughputMiBps")? else {
-        return Ok(());
+        return Ok(None);
     };
     if wanted < 0 {
         return Err(ServiceError::validation(
             "WarmThroughputMiBps must not be negative",
         ));
     }
-    if !entry.is_on_demand() {
+    if mode != StreamMode::OnDemand {
         return Err(ServiceError::validation(
             "Warm throughput is only supported for data streams with the on-demand capacity mode.",
         ));
@@ -196,8 +196,21 @@ pub(super) fn warm_up(
             "Warm throughput needs the account setting MinimumThroughputBillingCommitment to be ENABLED.",
         ));
     }
-    entry.attributes.warm_throughput = Some(wanted);
-    entry.begin(Status::Updating, now, shared.options.stream_transition);
+    Ok(Some(wanted))
+}
+
+/// Notes the member `WarmThroughputMiBps` of a request. Nothing follows from it here.
+pub(super) fn warm_up(
+    shared: &Shared,
+    entry: &mut Entry,
+    request: &Map,
+    now: Moment,
+) -> Result<(), ServiceError> {
+    let mode = entry.stream.settings().mode;
+    if let Some(wanted) = wanted_warm_throughput(shared, mode, request)? {
+        entry.attributes.warm_throughput = Some(wanted);
+        entry.begin(Status::Updating, now, shared.options.stream_transition);
+    }
     Ok(())
 }
 
