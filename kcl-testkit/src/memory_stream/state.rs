@@ -333,7 +333,7 @@ impl State {
                 shard.records.get(index).map_or(future, |(tick, ..)| *tick)
             }
             StartPosition::AtSequence(number) => shard.tick_of(id, number)?,
-            StartPosition::AfterSequence(number) => shard.tick_of(id, number)? + 1,
+            StartPosition::AfterSequence(number) => shard.tick_of(id, number)?.saturating_add(1),
         };
         Ok(self.mint(from, now))
     }

@@ -281,3 +281,17 @@ async fn records_put_together_say_each_how_it_went() {
     let large = large.data(Blob::new(vec![0; 1024 * 1024])).send().await;
     assert_eq!(code(large), "InvalidArgumentException");
 }
+
+#[tokio::test]
+async fn largest_sequence_number_is_answered() {
+    let served = Served::with(1, WireOptions::unlimited()).await;
+    let number = format!("49{:037}{:017}", u64::MAX, 0);
+    let call = served.sdk.get_shard_iterator().stream_name(NAME);
+    let call = call.shard_id(shard(0).as_str()).starting_sequence_number(number);
+    let call = call.shard_iterator_type(ShardIteratorType::AfterSequenceNumber);
+    let answer = call.send().await;
+    assert!(
+        answer.is_ok() || answer.as_ref().unwrap_err().as_service_error().is_some(),
+        "{answer:?}"
+    );
+}
