@@ -250,14 +250,16 @@ impl Map {
         ShardId::new(id).map_err(|_| ServiceError::invalid(format!("{name} is not the id of a shard: {id}")))
     }
 
-    /// A hash key: a decimal number below 2¹²⁸.
+    /// A hash key: a decimal number below 2¹²⁸, without a sign and without leading zeros.
     pub(super) fn hash_key(&self, name: &str) -> Result<Option<u128>, ServiceError> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
         };
-        text.parse()
-            .map(Some)
-            .map_err(|_| ServiceError::invalid(format!("{name} is not a hash key: {text}")))
+        let is_plain =
+            text.bytes().all(|digit| digit.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+        let key = text.parse().ok().filter(|_| is_plain);
+        key.map(Some)
+            .ok_or_else(|| ServiceError::invalid(format!("{name} is not a hash key: {text}")))
     }
 }
 

@@ -299,3 +299,34 @@ async fn browsers_may_call_and_anyone_may_ask_for_health() {
     let call = ask("POST", "/", &[origin]).await;
     assert_eq!(call.0.headers["access-control-allow-origin"], "*");
 }
+
+#[tokio::test]
+async fn consumer_has_a_name_and_a_stream_arn() {
+    let served = Served::with(1, WireOptions::unlimited()).await;
+    let arn = served.arn().await;
+    for name in ["", "a/b", "a:b", "a\nb", "größe", &"x".repeat(129)] {
+        let call = served.sdk.register_stream_consumer().stream_arn(&arn);
+        let answer = call.consumer_name(name).send().await;
+        assert_eq!(code(answer), "ValidationException", "{name:?}");
+    }
+    let body = format!(r#"{{"StreamName":"{NAME}","ConsumerName":"app"}}"#);
+    let answer = raw::call(
+        &served.server,
+        Version::HTTP_11,
+        "RegisterStreamConsumer",
+        raw::JSON,
+        body,
+    )
+    .await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+}
+
+#[tokio::test]
+async fn hash_key_is_written_as_kinesis_takes_it() {
+    let served = Served::with(1, WireOptions::unlimited()).await;
+    for key in ["+5", "007", " 5", "-0", "340282366920938463463374607431768211456"] {
+        let put = served.sdk.put_record().stream_name(NAME).partition_key("a");
+        let answer = put.explicit_hash_key(key).data(Blob::new("x")).send().await;
+        assert!(answer.is_err(), "{key:?}");
+    }
+}

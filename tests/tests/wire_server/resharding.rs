@@ -155,3 +155,30 @@ async fn on_demand_stream_is_not_resharded_by_its_user() {
     assert_eq!(code(merge), "ValidationException");
     assert_eq!(open(&served).len(), 2);
 }
+
+#[tokio::test]
+async fn every_reshard_counts_against_the_shards_of_the_account() {
+    let limits = WireLimits {
+        shards: Some(2),
+        ..WireLimits::none()
+    };
+    let options = WireOptions {
+        limits,
+        ..WireOptions::unlimited()
+    };
+    let served = Served::with(2, options).await;
+    let update = served
+        .sdk
+        .update_shard_count()
+        .stream_name(NAME)
+        .target_shard_count(3);
+    let answer = update.scaling_type(ScalingType::UniformScaling).send().await;
+    assert_eq!(code(answer), "LimitExceededException");
+    let split = served
+        .sdk
+        .split_shard()
+        .stream_name(NAME)
+        .shard_to_split(shard(0).as_str());
+    let answer = split.new_starting_hash_key("77").send().await;
+    assert_eq!(code(answer), "LimitExceededException");
+}

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Answer;
 use super::reading::{check_known, position};
+use super::streams::is_name;
 use crate::memory_stream::{MemoryStream, Place};
 use crate::wire::Operation;
 use crate::wire::attributes::Tags;
@@ -32,9 +33,15 @@ pub(in crate::wire) struct Source {
 }
 
 pub(super) fn register(shared: &Shared, request: &Map, now: Moment) -> Answer {
+    request.needed_text("StreamARN")?;
+    let name = request.needed_text("ConsumerName")?;
+    if !is_name(name) {
+        return Err(ServiceError::validation(format!(
+            "{name:?} is not the name of a consumer"
+        )));
+    }
     let mut streams = shared.streams();
     let entry = streams.readable(request, now)?;
-    let name = request.needed_text("ConsumerName")?;
     let arn = entry.identity()?.arn;
     let created = entry.stream.service_time();
     let takes = shared.options.consumer_transition;
@@ -78,6 +85,7 @@ pub(super) fn describe(shared: &Shared, request: &Map, now: Moment) -> Answer {
 }
 
 pub(super) fn list(shared: &Shared, request: &Map, now: Moment) -> Answer {
+    request.needed_text("StreamARN")?;
     let most = request.page_size("MaxResults", 100)?;
     let token = shared.page_token(request, "consumers", now)?;
     let mut streams = shared.streams();

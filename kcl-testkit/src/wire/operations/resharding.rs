@@ -23,7 +23,9 @@ impl From<ReshardError> for ServiceError {
 
 pub(super) fn split(shared: &Shared, request: &Map, now: Moment) -> Answer {
     let mut streams = shared.streams();
+    let of_account: usize = streams.iter().map(|(_, entry)| entry.open_shards()).sum();
     let entry = streams.provisioned(request, now)?;
+    check_shards(of_account, 1, shared.options.limits.shards)?;
     let key = request
         .hash_key("NewStartingHashKey")?
         .ok_or_else(|| ServiceError::validation("NewStartingHashKey is missing"))?;

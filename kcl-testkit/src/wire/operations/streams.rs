@@ -21,10 +21,15 @@ const ON_DEMAND_SHARDS: i64 = 4;
 /// The retention that a stream begins with.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The length and the characters of the name of a stream or of a consumer.
+pub(super) fn is_name(name: &str) -> bool {
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
+    (1..=128).contains(&name.len()) && name.chars().all(allowed)
+}
+
 pub(super) fn create(shared: &Shared, request: &Map, now: Moment) -> Answer {
     let name = request.needed_text("StreamName")?;
-    let allowed = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
-    if name.is_empty() || name.len() > 128 || !name.chars().all(allowed) {
+    if !is_name(name) {
         return Err(ServiceError::validation(format!(
             "{name:?} is not the name of a stream"
         )));
