@@ -40,7 +40,7 @@ use super::tls::HANDSHAKE;
 use super::token::NextToken;
 use super::value::Map;
 
-/// Where a GET asks whether the server answers.
+/// Where a GET or a HEAD asks whether the server answers.
 const HEALTH_PATH: &str = "/health";
 /// PutRecords carries 10 MiB, which base64 makes a third longer.
 const LARGEST_REQUEST: usize = 16 * 1024 * 1024;
@@ -311,7 +311,7 @@ async fn respond(
             headers::preflight(answer.headers_mut(), &asking);
             (answer, shared.clock.wall())
         }
-        (&Method::GET, HEALTH_PATH) => (health(shared), shared.clock.wall()),
+        (&Method::GET | &Method::HEAD, HEALTH_PATH) => (health(shared), shared.clock.wall()),
         _ => called(shared, cut, request).await,
     };
     headers::stamp(answer.headers_mut(), &shared.request_ids, time);

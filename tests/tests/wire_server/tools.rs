@@ -3,8 +3,10 @@
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, MetricsName, ScalingType, StreamMode, StreamModeDetails};
+use hyper::http::Method;
 use kcl_testkit::wire::WireOptions;
 
+use crate::raw;
 use crate::support::{NAME, Served};
 
 /// The operations that failed, with their errors.
@@ -100,4 +102,15 @@ async fn tool_that_manages_streams_finds_its_operations() {
         sdk.list_shards().stream_arn(&arn).send().await,
     );
     assert_eq!(failures.0, [""; 0]);
+}
+
+#[tokio::test]
+async fn health_is_asked_without_a_body_too() {
+    let served = Served::with(1, WireOptions::unlimited()).await;
+    let request = hyper::Request::builder()
+        .method(Method::HEAD)
+        .header("host", "localhost")
+        .uri("/health");
+    let (head, body) = raw::ask(&served.server, request).await;
+    assert_eq!((head.status.as_u16(), body.len()), (200, 0));
 }
