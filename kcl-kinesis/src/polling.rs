@@ -53,7 +53,7 @@ pub(crate) struct PollingStream {
 }
 
 /// For a reader that does not want to know.
-struct Unheard;
+pub(crate) struct Unheard;
 
 #[async_trait]
 impl Arrival for Unheard {

@@ -246,3 +246,38 @@ async fn filters_by_hash_key_are_refused_where_the_service_distributes() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn idle_shard_is_no_stall_at_any_pace() {
+    for (pace, stall) in [(3, 2), (5, 5), (4, 1), (30, 1)] {
+        let seconds = Duration::from_secs;
+        let trucks = MemoryStream::builder("trucks")
+            .clock(Arc::new(TokioClock::new()))
+            .pace(kcl_testkit::memory_stream::Pace {
+                idle: seconds(pace),
+                ..Default::default()
+            })
+            .build();
+        let settings = Settings {
+            failover_time: seconds(1),
+            stall_timeout: seconds(stall),
+            ..Settings::default()
+        };
+        let (leases, seen) = (MemoryLeaseStore::new(), Seen::default());
+        let worker = builder(&leases, &seen, settings)
+            .stream(trucks)
+            .build()
+            .unwrap()
+            .start();
+        for _ in 0..120 {
+            self::pause(1).await;
+            let status = worker.status();
+            assert!(
+                status.leases.values().all(|lease| lease.stalls == 0),
+                "{pace} {stall}: {status:?}"
+            );
+        }
+        worker.drain();
+        worker.stopped().await.unwrap();
+    }
+}

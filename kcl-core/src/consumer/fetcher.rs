@@ -496,7 +496,9 @@ async fn hold_while(own: &Ownership, is_open: impl Fn(&OpenStream) -> bool) {
 /// Waits for the next read as the source asks to. What takes long is a slower pace that somebody asked for, and no stall.
 async fn keep_pace(own: &Ownership, next: Moment) {
     let clock = &own.services.clock;
-    if next.saturating_since(clock.now()) <= COMMON_PACE {
+    // A consumer counts as stuck that names nothing for the stall timeout.
+    let common = COMMON_PACE.min(own.services.settings.stall_timeout / 4);
+    if next.saturating_since(clock.now()) <= common {
         clock.sleep_until(next).await;
         return;
     }

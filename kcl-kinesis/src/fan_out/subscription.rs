@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::types::{SubscribeToShardEvent, SubscribeToShardEventStream};
 use kcl_core::model::{Record, SequenceNumber, ShardId};
 use kcl_core::rng::Rng;
-use kcl_core::source::{Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, StartPosition};
-use kcl_core::time::{ClockExt as _, Moment, Timestamp};
+use kcl_core::source::{Arrival, Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, StartPosition};
+use kcl_core::time::{Clock, ClockExt as _, Elapsed, Moment, Timestamp};
 
 use crate::calls::{Calls, Events};
 use crate::convert::{self, Answer};
@@ -17,7 +17,7 @@ use crate::errors::{Failure, RESOURCE_IN_USE, RESOURCE_NOT_FOUND};
 use crate::fan_out::consumer::FanOutReader;
 use crate::fan_out::lines::LineUser;
 use crate::fan_out::timing::Ended;
-use crate::polling::{NEAR_RETENTION, fixed};
+use crate::polling::{NEAR_RETENTION, Unheard, fixed};
 
 /// An open subscription.
 struct Subscription {
@@ -150,13 +150,14 @@ impl SubscriptionStream {
     }
 
     /// The next event; `None` when the service ended the subscription in good order.
-    async fn event(&mut self) -> Result<Option<SubscribeToShardEvent>, SourceError> {
+    async fn event(&mut self, arrival: &dyn Arrival) -> Result<Option<SubscribeToShardEvent>, SourceError> {
         let silence = self.reader.settings.silence;
         loop {
             let Some(open) = &mut self.subscription else {
                 return Ok(None);
             };
-            let received = self.calls.clock.timeout(silence, open.events.recv()).await;
+            let clock = self.calls.clock.as_ref();
+            let received = within(clock, silence, arrival, open.events.recv()).await;
             let request = self.calls.subscription_request(&self.shard);
             let event = match received {
                 Ok(Ok(event)) => event,
@@ -288,9 +289,40 @@ impl SubscriptionStream {
     }
 }
 
+/// Waits within the limit, and says now and then that this is no standstill: the limit is what ends it.
+async fn within<T: Send>(
+    clock: &dyn Clock,
+    limit: Duration,
+    arrival: &dyn Arrival,
+    wait: impl Future<Output = T> + Send,
+) -> Result<T, Elapsed> {
+    let (mut wait, end) = (std::pin::pin!(wait), clock.now() + limit);
+    loop {
+        let left = end.saturating_since(clock.now());
+        let step = left.min(SIGN_OF_LIFE);
+        match clock.timeout(step, &mut wait).await {
+            Ok(output) => return Ok(output),
+            Err(_) if step == left => return Err(Elapsed(limit)),
+            Err(_) => arrival.progressed(),
+        }
+    }
+}
+
+/// How often a wait for an event shows that it is one.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
 #[async_trait]
 impl RecordStream for SubscriptionStream {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
+        self.next_announced(limit, &Unheard).await
+    }
+
+    /// Announces nothing: an event comes whole.
+    async fn next_announced(
+        &mut self,
+        limit: FetchLimit,
+        arrival: &dyn Arrival,
+    ) -> Result<Fetch, SourceError> {
         if let Some(rest) = self.rest.take() {
             return Ok(self.part(rest.fetch, limit));
         }
@@ -310,7 +342,7 @@ impl RecordStream for SubscriptionStream {
                     self.subscribe().await?;
                 }
             }
-            let Some(event) = self.event().await? else {
+            let Some(event) = self.event(arrival).await? else {
                 self.close(Ended::InOrder);
                 continue;
             };

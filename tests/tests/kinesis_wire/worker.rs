@@ -9,6 +9,7 @@ use kcl_core::error::ErrorKind;
 use kcl_core::lease::LeaseStore as _;
 use kcl_core::model::{Record, ShardId};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::settings::Settings;
 use kcl_core::source::StreamSource as _;
 use kcl_core::time::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::worker::Worker;
@@ -166,4 +167,38 @@ async fn a_consumer_of_another_stream_delivers_nothing() {
         "{error}"
     );
     assert!(seen.lock().unwrap().is_empty() && leases.scan().await.unwrap().leases.is_empty());
+}
+
+#[tokio::test]
+async fn idle_subscription_is_no_stall() {
+    let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
+    let settings = Settings {
+        failover_time: Duration::from_secs(2),
+        stall_timeout: Duration::from_secs(2),
+        ..Settings::default()
+    };
+    let (seen, clock) = (Seen::default(), served.clock);
+    let worker = Worker::builder("suite")
+        .worker_id("a")
+        .stream(served.source.clone())
+        .leases(MemoryLeaseStore::new())
+        .settings(settings)
+        .processor(move |_: &ShardContext| Notes {
+            seen: Arc::clone(&seen),
+            clock,
+        })
+        .build()
+        .unwrap()
+        .start();
+    worker.wait_for(|status| status.leases.len() == 1).await;
+    for _ in 0..80 {
+        clock.sleep(Duration::from_millis(100)).await;
+        let status = worker.status();
+        assert!(
+            status.leases.values().all(|lease| lease.stalls == 0),
+            "{status:?}"
+        );
+    }
+    worker.drain();
+    worker.stopped().await.unwrap();
 }
