@@ -46,6 +46,10 @@ enum Oddity {
     Unfiltered,
     /// The service decides the shard of a record.
     ByService,
+    /// Its credentials never come, which each call says after ten seconds.
+    WithoutCredentials,
+    /// Its ARN holds no account.
+    Nameless,
 }
 
 #[derive(Debug, Clone)]
@@ -58,7 +62,7 @@ impl Odd {
                 SourceErrorKind::Denied,
                 "grant kinesis:Everything",
             )),
-            Oddity::Unfiltered | Oddity::ByService => Ok(()),
+            Oddity::Unfiltered | Oddity::ByService | Oddity::WithoutCredentials | Oddity::Nameless => Ok(()),
         }
     }
 }
@@ -79,14 +83,23 @@ impl StreamSource for Odd {
 
     async fn identity(&self) -> Result<StreamIdentity, SourceError> {
         self.check()?;
-        self.0.identity().await
+        if self.1 == Oddity::WithoutCredentials {
+            pause(10).await;
+            let message = "the credentials did not come";
+            return Err(SourceError::new(SourceErrorKind::Unavailable, message));
+        }
+        let mut identity = self.0.identity().await?;
+        if self.1 == Oddity::Nameless {
+            identity.arn = identity.arn.replace("000000000000", "");
+        }
+        Ok(identity)
     }
 
     async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
         self.check()?;
         let filter = match self.1 {
             Oddity::Unfiltered => ShardFilter::All,
-            Oddity::Denied | Oddity::ByService => filter,
+            _ => filter,
         };
         self.0.shards(filter, page).await
     }
@@ -245,6 +258,40 @@ async fn filters_by_hash_key_are_refused_where_the_service_distributes() {
             Ok(_) => assert!(!is_refused && *seen.lock().unwrap() == ["0"], "{aggregation:?}"),
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_in_vain_tells_the_last_cause() {
+    let odd = Odd(stream("trucks"), Oddity::WithoutCredentials);
+    let (leases, seen) = (MemoryLeaseStore::new(), Seen::default());
+    let worker = builder(&leases, &seen, Settings::default())
+        .stream(odd)
+        .build()
+        .unwrap()
+        .start();
+    let error = worker.stopped().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error.to_string().contains("the credentials did not come"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nameless_stream_keeps_no_other_from_being_read() {
+    let (trucks, ships) = (stream("trucks"), Odd(stream("ships"), Oddity::Nameless));
+    let both = StreamSet::new([TrackedStream::new(trucks.clone()), TrackedStream::new(ships)]);
+    put(&trucks, 0..1);
+    let (leases, seen) = (MemoryLeaseStore::new(), Seen::default());
+    let worker = builder(&leases, &seen, Settings::default())
+        .streams(both)
+        .build()
+        .unwrap()
+        .start();
+    pause(120).await;
+    assert_eq!(*seen.lock().unwrap(), ["0"]);
+    worker.drain();
+    worker.stopped().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -198,22 +198,19 @@ impl Attempts<'_> {
             let found = self.identify(source).await.and_then(|identity| {
                 let placement = check_placement(source, self.aggregation);
                 placement.map_err(|problem| Error::new(ErrorKind::Configuration, problem))?;
-                Ok(identity)
+                open_tracked(stream, identity).map_err(|error| {
+                    let message = format!("the stream {address:?} cannot be one of many");
+                    Error::new(ErrorKind::Configuration, message).with_source(error)
+                })
             });
-            let identity = match found {
-                Ok(identity) => identity,
+            match found {
+                Ok(opened) => streams.open(opened),
                 Err(error) if concerns_one_stream(error.kind()) => {
                     tracing::error!(stream = address, error = %Causes(&error), "a stream cannot be read; reading the others");
                     unreadable = Some(error);
-                    continue;
                 }
                 Err(error) => return Err(error),
-            };
-            let opened = open_tracked(stream, identity).map_err(|error| {
-                let message = format!("the stream {address:?} cannot be one of many");
-                Error::new(ErrorKind::Configuration, message).with_source(error)
-            })?;
-            streams.open(opened);
+            }
         }
         streams.are_settled(unreadable.is_none());
         match unreadable {
@@ -235,22 +232,31 @@ impl Attempts<'_> {
         let clock = self.clock;
         let mut rng = self.rng.clone();
         let mut tries = 0;
+        let mut last: Option<E> = None;
         loop {
             tries += 1;
             let left = self.deadline.saturating_since(clock.now());
-            let (kind, error): (_, Box<dyn StdError + Send + Sync>) = match clock.timeout(left, ask()).await {
+            let error = match clock.timeout(left, ask()).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => (error.verdict(), Box::new(error)),
-                Err(elapsed) => (Some(ErrorKind::Unavailable), Box::new(elapsed)),
+                Ok(Err(error)) => error,
+                Err(elapsed) => {
+                    let error = Error::new(ErrorKind::Unavailable, what);
+                    // The try that is cut off has no cause to show; the one before it has.
+                    return Err(match last {
+                        Some(last) => error.with_source(last),
+                        None => error.with_source(elapsed),
+                    });
+                }
             };
             let pause = rng.jittered(backoff(FIRST_PAUSE, LONGEST_PAUSE, tries));
             let time_is_up = clock.now() + pause >= self.deadline;
-            if let Some(kind) = kind.or(time_is_up.then_some(ErrorKind::Unavailable)) {
+            if let Some(kind) = error.verdict().or(time_is_up.then_some(ErrorKind::Unavailable)) {
                 return Err(Error::new(kind, what).with_source(error));
             }
             if tries == 1 {
-                tracing::warn!(error = %Causes(error.as_ref()), "{what}, trying on");
+                tracing::warn!(error = %Causes(&error), "{what}, trying on");
             }
+            last = Some(error);
             clock.sleep(pause).await;
         }
     }
