@@ -5,7 +5,7 @@
 //! - [`Arn`] and what it names: everything that an ARN says is checked where it is read.
 //! - [`Code`]: what an error code of AWS means, wherever it comes from.
 //! - [`Unsent`]: what kept the SDK from sending a request.
-//! - [`quotable`] and [`story`]: the text of an error without what must not be logged.
+//! - [`quotable`], [`quotable_code`] and [`story`]: the text of an error without what must not be logged.
 //! - [`Credentials`]: loads that outlive the calls that wait for them.
 //! - [`Caller`]: one call with a deadline, signed with the right time.
 
@@ -23,5 +23,5 @@ pub use arn::{Arn, ConsumerArn, InvalidArn, OtherRegion, StreamArn, TableArn, pa
 pub use call::{Attempt, Caller, Late};
 pub use code::Code;
 pub use credentials::Credentials;
-pub use text::{quotable, story};
+pub use text::{quotable, quotable_code, story};
 pub use unsent::Unsent;

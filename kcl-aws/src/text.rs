@@ -6,6 +6,8 @@ use crate::Code;
 
 /// The longest text of a service that is quoted, in characters.
 const LONGEST: usize = 600;
+/// The longest error code that is quoted; those of AWS have less than fifty characters.
+const LONGEST_CODE: usize = 100;
 /// From which length on a word of base64 may be a key or a token: a secret access key has 40 characters.
 const SECRET: usize = 32;
 /// Where a text begins to quote the request with its headers.
@@ -31,12 +33,25 @@ pub fn quotable(code: Option<&str>, said: Option<&str>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// The error code as it may be logged: it is a word of the service, or of whatever answers in its place.
+pub fn quotable_code(code: &str) -> String {
+    let begin: String = code.chars().take(LONGEST_CODE).collect();
+    let cut = if begin.len() < code.len() { "…" } else { "" };
+    format!("{}{cut}", masked(&begin))
+}
+
 /// The error with all its causes on one line, each said once, without words that may be keys or tokens.
 pub fn story(error: &dyn StdError) -> String {
-    let mut story = masked(&error.to_string());
+    // The sources of credentials that were tried stand on lines of their own.
+    let on_one_line = |error: &dyn StdError| {
+        let text = error.to_string();
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        masked(&lines.collect::<Vec<_>>().join(" | "))
+    };
+    let mut story = on_one_line(error);
     let mut cause = error.source();
     while let Some(next) = cause {
-        let text = masked(&next.to_string());
+        let text = on_one_line(next);
         if !story.contains(&text) {
             story = format!("{story}: {text}");
         }
@@ -139,6 +154,25 @@ mod tests {
         let long = "word ".repeat(1000);
         assert!(quotable(None, Some(&long)).unwrap().chars().count() <= LONGEST + 1);
         assert_eq!(quotable(None, Some(" \n ")), None);
+    }
+
+    #[test]
+    fn code_is_quoted_up_to_a_length() {
+        let code = "ProvisionedThroughputExceededException";
+        assert_eq!(quotable_code(code), code);
+        assert_eq!(quotable_code(TOKEN), "***");
+        assert_eq!(quotable_code(&"x".repeat(1000)).chars().count(), LONGEST_CODE + 1);
+    }
+
+    #[test]
+    fn every_line_of_a_cause_is_told() {
+        let chain =
+            format!("no credentials found in chain. Attempted:\n  Profile: not found\n  Web: {TOKEN}\n");
+        let said = story(&std::io::Error::other(chain));
+        assert_eq!(
+            said,
+            "no credentials found in chain. Attempted: | Profile: not found | Web: ***"
+        );
     }
 
     #[test]

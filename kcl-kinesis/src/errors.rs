@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::event_stream::RawMessage;
-use kcl_aws::{Code, Late, Unsent, partition_of, quotable, story};
+use kcl_aws::{Code, Late, Unsent, partition_of, quotable, quotable_code, story};
 use kcl_core::source::{SourceError, SourceErrorKind};
 
 use crate::cbor::NOT_CBOR;
@@ -318,7 +318,7 @@ impl Request<'_> {
     fn service_error(&self, error: &impl ProvideErrorMetadata, status: u16) -> Failure {
         let meaning = meaning(error.code(), status);
         let mut message = match error.code() {
-            Some(code) => format!("{self}: {code}"),
+            Some(code) => format!("{self}: {}", quotable_code(code)),
             None => format!("{self}: HTTP status {status}"),
         };
         if let Some(said) = quotable(error.code(), error.message()) {

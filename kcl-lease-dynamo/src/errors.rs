@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use aws_sdk_dynamodb::error::{ConnectorError, ProvideErrorMetadata, SdkError};
-use kcl_aws::{Code, Late, Unsent, quotable, story};
+use kcl_aws::{Code, Late, Unsent, quotable, quotable_code, story};
 use kcl_core::lease::{Certainty, StoreError, StoreErrorKind};
 
 use Certainty::{Definite, Unknown};
@@ -142,7 +142,7 @@ impl Request<'_> {
     fn service_error(&self, error: &impl ProvideErrorMetadata, status: u16) -> Classified {
         let (kind, certainty) = meaning(error.code(), status);
         let mut message = match error.code() {
-            Some(code) => format!("{self}: {code}"),
+            Some(code) => format!("{self}: {}", quotable_code(code)),
             None => format!("{self}: HTTP status {status}"),
         };
         if let Some(said) = quotable(error.code(), error.message()) {

@@ -151,3 +151,14 @@ async fn an_error_is_said_once() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn code_of_an_error_is_no_secret_either() {
+    let long = format!("{TOKEN} {}", "x".repeat(100_000));
+    for status in [400, 500] {
+        for error in all_errors(&error_saying(status, &long, "")).await {
+            let shown = shown(&error);
+            assert!(!shown.contains("canary") && shown.len() < 10_000, "{shown:.300}");
+        }
+    }
+}
