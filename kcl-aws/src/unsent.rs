@@ -5,6 +5,8 @@
 pub enum Unsent {
     /// The SDK was given no source of credentials.
     NoCredentials,
+    /// The source of the credentials is set up wrongly: a profile that is not there, or one that lacks something.
+    Misconfigured,
     /// The source of the credentials failed. This may heal by itself.
     CredentialsFailed,
     /// The SDK was given no region.
@@ -17,6 +19,8 @@ impl Unsent {
         let says = |words: &str| story.contains(words);
         if says("no identity resolver") || says("credential provider was not enabled") {
             Some(Self::NoCredentials)
+        } else if says("was not properly configured") {
+            Some(Self::Misconfigured)
         } else if says("Missing Region") || says("missing signing region") {
             Some(Self::NoRegion)
         } else if says("credential") || says("identity resolver") {
@@ -32,6 +36,7 @@ impl Unsent {
             Self::NoCredentials => {
                 "give the SDK credentials: a profile, a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             }
+            Self::Misconfigured => "the request was not sent: correct the source of the credentials",
             Self::NoRegion => "give the SDK a region: AWS_REGION, a profile, or SdkConfig",
             Self::CredentialsFailed => {
                 "the request was not sent: the source of the credentials does not answer"
@@ -66,6 +71,10 @@ mod tests {
                 Some(Unsent::CredentialsFailed),
             ),
             ("Invalid Configuration: Missing Region", Some(Unsent::NoRegion)),
+            (
+                "the credentials provider was not properly configured: no such profile",
+                Some(Unsent::Misconfigured),
+            ),
             ("connection reset by peer", None),
         ];
         for (story, obstacle) in rows {

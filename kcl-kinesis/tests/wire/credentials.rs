@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future::ProvideCredentials as Coming;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{
@@ -109,4 +110,34 @@ async fn without_a_region_nothing_is_tried() {
     let failed = stream.identity().await.unwrap_err();
     assert_eq!(failed.kind(), SourceErrorKind::Denied, "{failed}");
     assert!(failed.to_string().contains("AWS_REGION"), "{failed}");
+}
+
+/// A source of credentials that fails.
+#[derive(Debug)]
+struct Fails(fn() -> CredentialsError);
+
+impl ProvideCredentials for Fails {
+    fn provide_credentials<'a>(&'a self) -> Coming<'a>
+    where
+        Self: 'a,
+    {
+        Coming::ready(Err((self.0)()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_cannot_come_say_why() {
+    let chain =
+        || CredentialsError::not_loaded("none found. Attempted:\n  Profile: not this one\n  Web: nor that");
+    let setting = || CredentialsError::invalid_configuration("the profile `trucks` was not defined");
+    let rows: [(fn() -> CredentialsError, &str); 2] = [(chain, "nor that"), (setting, "`trucks`")];
+    for (error, part) in rows {
+        let config =
+            config(&Server::default()).credentials_provider(SharedCredentialsProvider::new(Fails(error)));
+        let stream = KinesisStream::from_client(&Client::from_conf(config.build()), "orders");
+        let failed = stream.identity().await.unwrap_err();
+        // A start ends at once.
+        assert_eq!(failed.kind(), SourceErrorKind::Denied, "{failed}");
+        assert!(failed.to_string().contains(part), "{failed}");
+    }
 }
