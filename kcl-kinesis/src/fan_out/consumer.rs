@@ -180,6 +180,8 @@ async fn limit(calls: &Calls, stream: &str, name: &str, failure: Failure) -> Sou
     let (count, who) = match calls.consumers(stream).await {
         Ok(names) => (names.len(), names.join(", ")),
         Err(unlisted) => {
+            // What the start was told may be old. If the stream does not tell now, that has to do.
+            let _ = calls.describe().await;
             let told = calls.described_consumers().unwrap_or(0);
             (told, format!("their names are unknown: {}", unlisted.error))
         }

@@ -72,7 +72,8 @@ async fn a_full_stream_names_its_consumers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_stream_is_one_without_the_list_too() {
-    let (kind, said, _) = refused([error(400, "AccessDeniedException")]).await;
+    let denied = error(400, "AccessDeniedException");
+    let (kind, said, _) = refused([denied, summary(json!({ "ConsumerCount": 20 }))]).await;
     assert_eq!(kind, SourceErrorKind::Invalid);
     for part in ["20 consumers", "kinesis:ListStreamConsumers"] {
         assert!(said.contains(part), "{part} is not in {said}");
@@ -83,4 +84,24 @@ async fn a_full_stream_is_one_without_the_list_too() {
 async fn a_stream_with_room_is_only_throttled() {
     let (kind, said, _) = refused([ok(json!({ "Consumers": registered(0..19) }))]).await;
     assert_eq!(kind, SourceErrorKind::Throttled, "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_that_filled_up_since_the_start_is_full() {
+    let server = Server::with([
+        summary(json!({ "ConsumerCount": 3 })),
+        summary(json!({ "ConsumerCount": 3 })),
+        error(400, "ResourceNotFoundException"),
+        error(400, "LimitExceededException"),
+        error(400, "AccessDeniedException"),
+        summary(json!({ "ConsumerCount": 20 })),
+    ]);
+    let stream = server.stream().with_fan_out(FanOut::consumer("late"));
+    stream.identity().await.unwrap();
+    let failed = stream
+        .open(&shard(), StartPosition::TrimHorizon)
+        .await
+        .unwrap_err();
+    assert_eq!(failed.kind(), SourceErrorKind::Invalid, "{failed}");
+    assert!(failed.to_string().contains("20 consumers"), "{failed}");
 }
