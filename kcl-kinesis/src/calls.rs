@@ -100,6 +100,9 @@ const TURN: Duration = Duration::from_secs(1);
 
 /// A body of so many bytes is read without asking for room: the answer of an idle shard is smaller, and every reader holds room for it.
 const SMALL_BODY: u64 = 4 * 1024;
+/// A longer body is given up: an answer of Kinesis has at most 10 MiB of data, which base64, keys and names make less than twice as much.
+/// Other servers of the protocol know no such limit, and bring less when asked for fewer records.
+const LARGEST_BODY: u64 = 64 * 1024 * 1024;
 /// A body that takes longer is given up, however steadily it comes: the iterator behind it lives for five minutes.
 const LONGEST_BODY: Duration = Duration::from_secs(4 * 60);
 
@@ -495,6 +498,9 @@ impl Calls {
         let Some(mut body) = body.take() else {
             return Ok(None);
         };
+        if body.announced.is_some_and(|bytes| bytes > LARGEST_BODY) {
+            return Err(request.too_large(LARGEST_BODY));
+        }
         if let Some(bytes) = body.announced.filter(|bytes| *bytes > SMALL_BODY) {
             let mut has_room = read.arrival.announced(bytes, None);
             tokio::select! {
@@ -516,6 +522,9 @@ impl Calls {
                 Ok(Ok(false)) => break,
                 Ok(Err(error)) => return Err(request.cut_off(error)),
                 Err(_) => return Err(too_slow(&body, silence)),
+            }
+            if body.len() as u64 > LARGEST_BODY {
+                return Err(request.too_large(LARGEST_BODY));
             }
             if self.clock.now().saturating_since(begun) > LONGEST_BODY {
                 return Err(too_slow(&body, LONGEST_BODY));

@@ -23,7 +23,7 @@ pub(crate) const INVALID_ARGUMENT: &str = "InvalidArgumentException";
 pub(crate) const RESOURCE_NOT_FOUND: &str = "ResourceNotFoundException";
 /// The stream or the consumer is being created or deleted, or the shard has a subscription that is too young to be replaced.
 pub(crate) const RESOURCE_IN_USE: &str = "ResourceInUseException";
-/// The answer did not come, or did not come to its end, in time. No code of the service, but of ours.
+/// The answer did not come, or did not come to its end, in time, or it is larger than is taken. No code of the service, but of ours.
 pub(crate) const TOO_SLOW: &str = "TooSlow";
 /// The request could not be read.
 pub(crate) const SERIALIZATION: &str = "SerializationException";
@@ -221,6 +221,17 @@ impl Request<'_> {
         let of = announced.map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
         let message = format!(
             "{self}: {came} of {of} bytes of the answer came, and no more within {limit:?}; the connection is too slow for answers of this size, so fewer records are asked for next"
+        );
+        Failure {
+            code: Some(TOO_SLOW.to_owned()),
+            error: SourceError::new(Unavailable, message),
+        }
+    }
+
+    /// The answer has more bytes than are taken.
+    pub(crate) fn too_large(&self, limit: u64) -> Failure {
+        let message = format!(
+            "{self}: the answer is too large: more than {limit} bytes; fewer records are asked for next"
         );
         Failure {
             code: Some(TOO_SLOW.to_owned()),

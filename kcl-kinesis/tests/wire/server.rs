@@ -44,6 +44,8 @@ pub(crate) enum Answer {
         pieces: usize,
         comes: usize,
     },
+    /// A success whose body has so many MiB, at once and without saying so.
+    Flood(usize),
 }
 
 /// Records in pieces, of which one comes each second and only so many come.
@@ -105,6 +107,25 @@ impl http_body::Body for SlowBody {
 
     fn size_hint(&self) -> http_body::SizeHint {
         http_body::SizeHint::with_exact(self.length as u64)
+    }
+}
+
+/// So many MiB, of unknown length until they have come.
+struct Flood(usize);
+
+impl http_body::Body for Flood {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
+        let Some(left) = self.0.checked_sub(1) else {
+            return Poll::Ready(None);
+        };
+        self.0 = left;
+        Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from(vec![b' '; 1 << 20])))))
     }
 }
 
@@ -336,6 +357,14 @@ impl HttpConnector for Server {
                         false => body.into_bytes(),
                     };
                     let body = SdkBody::from_body_1_x(SlowBody::new(body, pieces, comes));
+                    let mut response = HttpResponse::new(StatusCode::try_from(200).unwrap(), body);
+                    if in_cbor {
+                        response.headers_mut().insert("content-type", encoding::CBOR);
+                    }
+                    Ok(response)
+                }
+                Answer::Flood(mebibytes) => {
+                    let body = SdkBody::from_body_1_x(Flood(mebibytes));
                     let mut response = HttpResponse::new(StatusCode::try_from(200).unwrap(), body);
                     if in_cbor {
                         response.headers_mut().insert("content-type", encoding::CBOR);

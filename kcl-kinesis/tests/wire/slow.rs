@@ -112,3 +112,12 @@ async fn large_answer_waits_for_room_before_it_is_read() {
     // The first piece came while there was no room.
     assert_eq!(clock.now().since_origin(), 34 * SECOND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn answer_without_end_is_given_up() {
+    let server = Server::with([iterator("i0"), Answer::Flood(200), Answer::Flood(200)]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    let failed = next(&mut reader).await.unwrap_err();
+    assert_eq!(failed.kind(), SourceErrorKind::Unavailable, "{failed}");
+    assert!(failed.to_string().contains("too large"), "{failed}");
+}
