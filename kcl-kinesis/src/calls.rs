@@ -111,7 +111,6 @@ const LONGEST_BODY: Duration = Duration::from_secs(4 * 60);
 pub(crate) struct Calls {
     /// What a runtime opens another must not use: code may block its threads.
     clients: Arc<PerRuntime<Clients>>,
-    config: Config,
     /// The server was found to speak nothing but JSON.
     only_json: Arc<AtomicBool>,
     /// The calls for records that may be under way at once, as a rule.
@@ -122,7 +121,6 @@ pub(crate) struct Calls {
     /// What the service told last of the stream.
     description: Arc<Mutex<StreamDescription>>,
     region: Option<String>,
-    caller: Caller,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) polling: PollingSettings,
 }
@@ -134,6 +132,10 @@ struct Clients {
     sdk: Client,
     /// Speaks CBOR, over connections of its own.
     reader: Client,
+    /// Of both, with these credentials, but without their pools of connections.
+    config: Config,
+    /// A load of credentials moves only while the runtime runs that began it.
+    caller: Caller,
 }
 
 impl fmt::Debug for Calls {
@@ -152,16 +154,18 @@ impl Calls {
     /// A retry inside the SDK would hide throttles from the pace, and read a shard faster than the pace says. The environment can
     /// neither bring the retries back nor stretch the deadline.
     pub(crate) fn new(sdk: &Client, name_or_arn: String, clock: Arc<dyn Clock>) -> Self {
-        let caller = Caller::default();
         let config = sdk.config().to_builder();
-        let config = config
+        let base = config
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
-            .identity_cache(caller.credentials.clone())
             .build();
-        let region = config.region();
-        let base = config.clone();
+        let region = base.region().map(ToString::to_string);
         let clients = move |runtime: u64| {
+            let caller = Caller::default();
+            let base = base
+                .to_builder()
+                .identity_cache(caller.credentials.clone())
+                .build();
             // An HTTP client that was given has a pool of connections for each connect timeout. Ours never fires.
             let connect = NEVER + Duration::from_millis(runtime);
             let timeouts = TimeoutConfig::disabled().to_builder().connect_timeout(connect);
@@ -170,15 +174,15 @@ impl Calls {
             Clients {
                 sdk: Client::from_conf(config),
                 reader: Client::from_conf(reader),
+                config: base,
+                caller,
             }
         };
         Self {
-            region: region.map(ToString::to_string),
-            caller,
+            region,
             told: Arc::default(),
             description: Arc::default(),
             clients: Arc::new(PerRuntime::new(clients)),
-            config,
             only_json: Arc::default(),
             turns: Arc::new(Semaphore::new(UNDER_WAY)),
             target: Target::new(name_or_arn),
@@ -187,9 +191,9 @@ impl Calls {
         }
     }
 
-    /// The configuration of the client: without retries, without timeouts.
+    /// The configuration of the clients of this runtime: without retries, without timeouts.
     pub(crate) fn config(&self) -> Config {
-        self.config.clone()
+        self.clients.get().config
     }
 
     fn sdk(&self) -> Client {
@@ -300,7 +304,8 @@ impl Calls {
         F: Future<Output = Result<T, SdkError<E>>> + Send,
     {
         let deadline = self.polling.request_deadline;
-        match self.caller.call(self.clock.as_ref(), deadline, call).await {
+        let caller = self.clients.get().caller;
+        match caller.call(self.clock.as_ref(), deadline, call).await {
             Ok(answer) => answer.map_err(|error| request.failed(error)),
             Err(late) => Err(request.late(late, deadline)),
         }

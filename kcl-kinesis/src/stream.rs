@@ -16,7 +16,7 @@ use kcl_core::time::{Clock, TokioClock};
 use crate::calls::Calls;
 use crate::convert;
 use crate::errors::RESOURCE_NOT_FOUND;
-use crate::fan_out::{Consumer, FanOut, FanOutReader, Lines, SubscriptionStream};
+use crate::fan_out::{Consumer, FanOut, FanOutReader, SubscriptionStream};
 use crate::pace::PollingSettings;
 use crate::polling::PollingStream;
 use crate::share::Shares;
@@ -98,8 +98,7 @@ impl KinesisStream {
     /// your own, they share what that does.
     #[must_use]
     pub fn with_fan_out(mut self, fan_out: FanOut) -> Self {
-        let lines = Lines::new(self.calls.config());
-        self.fan_out = Some(Arc::new(FanOutReader::new(fan_out, lines)));
+        self.fan_out = Some(Arc::new(FanOutReader::new(fan_out)));
         self
     }
 

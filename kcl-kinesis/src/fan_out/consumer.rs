@@ -7,6 +7,7 @@ use aws_sdk_kinesis::types::ConsumerStatus;
 use kcl_aws::{ConsumerArn, InvalidArn};
 use kcl_core::rng::Rng;
 use kcl_core::source::{SourceError, SourceErrorKind};
+use kcl_core::task::PerRuntime;
 use kcl_core::time::{ClockExt as _, Moment};
 use tokio::sync::OnceCell;
 
@@ -26,7 +27,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct FanOutReader {
     pub(crate) settings: FanOut,
-    pub(crate) lines: Lines,
+    /// What one runtime opens another must not use.
+    pub(crate) lines: PerRuntime<Arc<Lines>>,
     pub(crate) turns: Turns,
     /// The consumer's ARN, once it is known. One task asks, and the others wait for it.
     known: Mutex<Arc<OnceCell<String>>>,
@@ -42,11 +44,11 @@ struct Failed {
 }
 
 impl FanOutReader {
-    pub(crate) fn new(settings: FanOut, lines: Lines) -> Self {
+    pub(crate) fn new(settings: FanOut) -> Self {
         Self {
             turns: Turns::new(settings.spacing),
             settings,
-            lines,
+            lines: PerRuntime::new(|_| Arc::default()),
             known: Mutex::default(),
             failed: Mutex::default(),
         }

@@ -11,11 +11,9 @@ use aws_sdk_kinesis::{Client, Config};
 /// The most subscriptions that share a client. A connection takes at least a hundred streams, and two unread ones hold it up.
 const SUBSCRIPTIONS: usize = 8;
 
-/// The clients for subscriptions.
-pub(crate) struct Lines {
-    config: Config,
-    lines: Mutex<Vec<Line>>,
-}
+/// The clients for subscriptions, of one runtime.
+#[derive(Default)]
+pub(crate) struct Lines(Mutex<Vec<Line>>);
 
 struct Line {
     client: Client,
@@ -29,21 +27,14 @@ pub(crate) struct LineUser {
 }
 
 impl Lines {
-    pub(crate) fn new(config: Config) -> Self {
-        Self {
-            config,
-            lines: Mutex::default(),
-        }
-    }
-
-    /// A client with a free place: an old one where there is, so that there are as few as can be.
-    pub(crate) fn free(&self) -> (Client, LineUser) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A client with a free place: an old one where there is, so that there are as few as can be, and one with this configuration otherwise.
+    pub(crate) fn free(&self, config: impl FnOnce() -> Config) -> (Client, LineUser) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let users = |line: &Line| Arc::strong_count(&line.users) - 1;
         let free = lines.iter().position(|line| users(line) < SUBSCRIPTIONS);
         let free = free.unwrap_or_else(|| {
             lines.push(Line {
-                client: Client::from_conf(self.config.clone()),
+                client: Client::from_conf(config()),
                 users: Arc::default(),
             });
             lines.len() - 1
@@ -72,13 +63,17 @@ mod tests {
 
     #[test]
     fn eight_share_a_client_and_places_are_used_again() {
-        let config = Config::builder().behavior_version(BehaviorVersion::latest());
-        let lines = Lines::new(config.build());
-        let count = || lines.lines.lock().unwrap().len();
-        let mut users: Vec<_> = (0..17).map(|_| lines.free().1).collect();
+        let config = || {
+            Config::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .build()
+        };
+        let lines = Lines::default();
+        let count = || lines.0.lock().unwrap().len();
+        let mut users: Vec<_> = (0..17).map(|_| lines.free(config).1).collect();
         assert_eq!(count(), 3);
         users.truncate(1);
-        users.push(lines.free().1);
+        users.push(lines.free(config).1);
         assert_eq!(count(), 1);
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use kcl_aws::{ConsumerArn, InvalidArn};
 
 pub(crate) use consumer::FanOutReader;
-pub(crate) use lines::Lines;
 pub(crate) use subscription::SubscriptionStream;
 
 /// How a stream is read by enhanced fan-out: as which consumer, and how a subscription is watched.

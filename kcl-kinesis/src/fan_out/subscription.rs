@@ -123,7 +123,7 @@ impl SubscriptionStream {
         let consumer = self.reader.consumer_arn(&self.calls, &mut self.rng).await?;
         self.consumer.clone_from(&consumer);
         let start = self.place();
-        let (client, line) = self.reader.lines.free();
+        let (client, line) = self.reader.lines.get().free(|| self.calls.config());
         let subscribed = self
             .calls
             .subscribe(&client, &consumer, &self.shard, &start)
@@ -373,15 +373,15 @@ mod tests {
     use kcl_core::time::TokioClock;
 
     use super::*;
-    use crate::fan_out::{FanOut, Lines};
+    use crate::fan_out::FanOut;
 
     /// A reader that has no subscription yet.
     fn reader() -> SubscriptionStream {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .build();
-        let client = Client::from_conf(config.clone());
-        let reader = FanOutReader::new(FanOut::consumer("test"), Lines::new(config));
+        let client = Client::from_conf(config);
+        let reader = FanOutReader::new(FanOut::consumer("test"));
         SubscriptionStream {
             calls: Calls::new(&client, "orders".to_owned(), Arc::new(TokioClock::new())),
             reader: Arc::new(reader),

@@ -112,6 +112,26 @@ async fn without_a_region_nothing_is_tried() {
     assert!(failed.to_string().contains("AWS_REGION"), "{failed}");
 }
 
+#[test]
+fn load_of_an_ended_runtime_is_begun_again() {
+    let slow = Slow::new(5);
+    let server = Server::with([summary(json!({}))]);
+    let stream = slow.stream(&server);
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap()
+    };
+    let first = runtime();
+    first.block_on(async {
+        let waited = TokioClock::new()
+            .timeout(Duration::from_secs(1), stream.identity())
+            .await;
+        assert!(waited.is_err());
+    });
+    drop(first);
+    runtime().block_on(stream.identity()).unwrap();
+}
+
 /// A source of credentials that fails.
 #[derive(Debug)]
 struct Fails(fn() -> CredentialsError);
