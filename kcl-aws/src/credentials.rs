@@ -139,16 +139,30 @@ impl Slot {
         resolver: SharedIdentityResolver,
         components: &RuntimeComponents,
     ) -> Result<Identity, BoxError> {
-        let now = || time(components);
+        self.wait_for(|| time(components), || load(resolver.clone(), components))
+            .await
+    }
+
+    /// Waits for the load that is under way, or for one that begins now.
+    async fn wait_for(
+        &self,
+        now: impl Fn() -> SystemTime,
+        begin: impl Fn() -> Loading,
+    ) -> Result<Identity, BoxError> {
         let mut slot = self.load.lock().await;
         // The call before this one may have had them.
         let known = lock(&self.known).clone();
         if let (Some(identity), Use::AsTheyAre | Use::AndRefresh) = (&known.identity, known.judge(now())) {
             return Ok(identity.clone());
         }
-        let under_way = under_way(&mut slot, now(), || load(resolver, components));
-        let loaded = under_way.future.as_mut().await;
+        let was_under_way = slot.is_some();
+        let mut loaded = under_way(&mut slot, now(), &begin).future.as_mut().await;
         *slot = None;
+        if loaded.is_err() && was_under_way {
+            // Only calls drive a load: between two that come seldom it stands still, and its own deadlines pass.
+            loaded = under_way(&mut slot, now(), &begin).future.as_mut().await;
+            *slot = None;
+        }
         self.learn(&loaded, now());
         loaded
     }
@@ -209,6 +223,8 @@ impl ResolveCachedIdentity for Credentials {
 
 #[cfg(test)]
 mod tests {
+    use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
+
     use super::*;
 
     #[test]
@@ -252,5 +268,28 @@ mod tests {
             });
             assert_eq!(begun, expected, "{seconds}");
         }
+    }
+
+    /// A load of two steps, which may take five seconds in all.
+    fn two_steps() -> Loading {
+        let clock = TokioClock::new();
+        Box::pin(async move {
+            let steps = async {
+                clock.sleep(Duration::from_secs(1)).await;
+                clock.sleep(Duration::from_secs(1)).await;
+            };
+            clock.timeout(Duration::from_secs(5), steps).await?;
+            Ok(Identity::new("test", None))
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn load_that_stood_still_between_calls_is_repeated() {
+        let (slot, clock) = (Slot::default(), TokioClock::new());
+        let wait = || slot.wait_for(|| SystemTime::UNIX_EPOCH, two_steps);
+        // Its first call gives up.
+        assert!(clock.timeout(Duration::from_millis(1), wait()).await.is_err());
+        clock.sleep(Duration::from_secs(30)).await;
+        wait().await.unwrap();
     }
 }
