@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::runtime::{Handle, Id};
 
 /// How many runtimes have a value. Those that used theirs longest ago lose it: a runtime that has ended does not say so.
-const MOST: usize = 4;
+const MOST: usize = 32;
 
 /// A value for each runtime that asks for it, for stores and sources that are called from several.
 ///
@@ -64,6 +64,7 @@ impl<T> fmt::Debug for PerRuntime<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -88,5 +89,21 @@ mod tests {
             !Arc::ptr_eq(&firsts[0], &runtimes[0].block_on(get())),
             "used longest ago"
         );
+    }
+
+    #[test]
+    fn many_workers_in_a_process_keep_their_values() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        let values = PerRuntime::new(move |_| count.fetch_add(1, Ordering::Relaxed));
+        let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+        // Each worker coordinates on a runtime of its own.
+        let workers = [(); 20].map(|()| runtime());
+        for _ in 0..3 {
+            for worker in &workers {
+                worker.block_on(async { values.get() });
+            }
+        }
+        assert_eq!(made.load(Ordering::Relaxed), workers.len());
     }
 }
