@@ -35,15 +35,22 @@ const STREAM: &str = "a stream (arn:PARTITION:kinesis:REGION:ACCOUNT:stream/NAME
 const CONSUMER: &str = "a consumer (arn:PARTITION:kinesis:REGION:ACCOUNT:stream/NAME/consumer/CONSUMER:TIME)";
 const TABLE: &str = "a table (arn:PARTITION:dynamodb:REGION:ACCOUNT:table/NAME)";
 
+/// How the names of regions begin, and the partition they belong to, from the endpoint rules of the AWS SDKs.
+const PARTITIONS: [(&str, &str); 7] = [
+    ("cn-", "aws-cn"),
+    ("us-gov-", "aws-us-gov"),
+    ("us-iso-", "aws-iso"),
+    ("us-isob-", "aws-iso-b"),
+    ("eu-isoe-", "aws-iso-e"),
+    ("us-isof-", "aws-iso-f"),
+    ("eusc-", "aws-eusc"),
+];
+
 /// The partition that a region belongs to, where its name says so, and `aws` otherwise.
 pub fn partition_of(region: &str) -> &'static str {
-    if region.starts_with("cn-") {
-        "aws-cn"
-    } else if region.starts_with("us-gov-") {
-        "aws-us-gov"
-    } else {
-        "aws"
-    }
+    let mut partitions = PARTITIONS.into_iter();
+    let found = partitions.find(|(begin, _)| region.starts_with(begin));
+    found.map_or("aws", |(_, partition)| partition)
 }
 
 impl Arn {
@@ -83,7 +90,8 @@ impl Arn {
             return Err(problem("it needs a partition and a region"));
         }
         let belongs = partition_of(arn.region());
-        let is_known = ["aws", "aws-cn", "aws-us-gov"].contains(&arn.partition());
+        let is_known =
+            arn.partition() == "aws" || PARTITIONS.iter().any(|(_, known)| *known == arn.partition());
         if is_known && arn.partition() != belongs {
             let (region, partition) = (arn.region(), arn.partition());
             return Err(problem(&format!(
@@ -330,6 +338,8 @@ mod tests {
             "arn:aws:kinesis:cn-north-1:123456789012:stream/trucks",
             "arn:aws-cn:kinesis:eu-west-1:123456789012:stream/trucks",
             "arn:aws-us-gov:kinesis:eu-west-1:123456789012:stream/trucks",
+            "arn:aws:kinesis:eusc-de-east-1:123456789012:stream/trucks",
+            "arn:aws-iso:kinesis:us-isob-east-1:123456789012:stream/trucks",
             " arn:aws:kinesis:eu-west-1:123456789012:stream/trucks",
             "arn:aws:kinesis:eu-west-1:123456789012:stream/trucks ",
             "arn:aws:kinesis",
@@ -370,6 +380,7 @@ mod tests {
             "arn:aws-us-gov:kinesis:us-gov-west-1:123456789012:stream/a",
             "arn:aws-iso:kinesis:us-iso-east-1:123456789012:stream/a",
             "arn:aws-eusc:kinesis:eusc-de-east-1:123456789012:stream/a",
+            "arn:aws-of-the-future:kinesis:moon-base-1:123456789012:stream/a",
         ] {
             assert!(arn.parse::<StreamArn>().is_ok(), "{arn}");
         }

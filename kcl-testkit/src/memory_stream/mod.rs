@@ -81,13 +81,22 @@ impl Default for Home {
     }
 }
 
+/// How the names of regions begin that are not in the partition `aws`, and their partitions.
+const PARTITIONS: [(&str, &str); 7] = [
+    ("cn-", "aws-cn"),
+    ("us-gov-", "aws-us-gov"),
+    ("us-iso-", "aws-iso"),
+    ("us-isob-", "aws-iso-b"),
+    ("eu-isoe-", "aws-iso-e"),
+    ("us-isof-", "aws-iso-f"),
+    ("eusc-", "aws-eusc"),
+];
+
 impl Home {
     fn arn(&self, stream: &str) -> String {
-        let partition = match self.region.split('-').next() {
-            Some("cn") => "aws-cn",
-            _ if self.region.starts_with("us-gov-") => "aws-us-gov",
-            _ => "aws",
-        };
+        let mut partitions = PARTITIONS.into_iter();
+        let partition = partitions.find(|(begin, _)| self.region.starts_with(begin));
+        let partition = partition.map_or("aws", |(_, partition)| partition);
         let Self { region, account } = self;
         format!("arn:{partition}:kinesis:{region}:{account}:stream/{stream}")
     }
