@@ -48,6 +48,8 @@ struct Known {
     expires: Option<SystemTime>,
     /// When the last refresh ended.
     refreshed: Option<SystemTime>,
+    /// When they came.
+    loaded: Option<SystemTime>,
 }
 
 struct Load {
@@ -74,13 +76,17 @@ impl Known {
             return Use::Wait;
         };
         let left = expires.duration_since(now).unwrap_or_default();
-        let is_recent = self
-            .refreshed
-            .and_then(|refreshed| now.duration_since(refreshed).ok())
-            .is_some_and(|age| age < PAUSE);
-        if left <= MARGIN {
+        let is_recent = |then: Option<SystemTime>| {
+            let age = then.and_then(|then| now.duration_since(then).ok());
+            age.is_some_and(|age| age < PAUSE)
+        };
+        // The source had no better ones. On a host whose clock is fast they seem expired and are not.
+        let came_old = |loaded| expires.duration_since(loaded).unwrap_or_default() <= MARGIN;
+        if left <= MARGIN && is_recent(self.loaded) && self.loaded.is_some_and(came_old) {
+            Use::AsTheyAre
+        } else if left <= MARGIN {
             Use::Wait
-        } else if left <= REFRESH && !is_recent {
+        } else if left <= REFRESH && !is_recent(self.refreshed) {
             Use::AndRefresh
         } else {
             Use::AsTheyAre
@@ -114,6 +120,7 @@ impl Slot {
         if let Ok(identity) = loaded {
             known.expires = Some(identity.expiration().unwrap_or(now + UNDATED));
             known.identity = Some(identity.clone());
+            known.loaded = Some(now);
         }
     }
 
@@ -235,6 +242,7 @@ mod tests {
             identity: Some(Identity::new("test", None)),
             expires: Some(at(1000)),
             refreshed: None,
+            loaded: None,
         };
         let rows = [
             (0, Use::AsTheyAre),
@@ -253,6 +261,12 @@ mod tests {
         };
         assert_eq!(refreshed.judge(at(919)), Use::AsTheyAre);
         assert_eq!(refreshed.judge(at(920)), Use::AndRefresh);
+        let seems_expired = Known {
+            loaded: Some(at(5000)),
+            ..refreshed
+        };
+        assert_eq!(seems_expired.judge(at(5019)), Use::AsTheyAre);
+        assert_eq!(seems_expired.judge(at(5020)), Use::Wait);
         assert_eq!(Known::default().judge(start), Use::Wait);
     }
 

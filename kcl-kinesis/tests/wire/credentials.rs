@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future::ProvideCredentials as Coming;
@@ -160,4 +160,32 @@ async fn credentials_that_cannot_come_say_why() {
         assert_eq!(failed.kind(), SourceErrorKind::Denied, "{failed}");
         assert!(failed.to_string().contains(part), "{failed}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_seem_expired_are_loaded_seldom() {
+    /// On a host whose clock is an hour fast.
+    #[derive(Debug, Clone, Default)]
+    struct Old(Arc<AtomicU32>);
+
+    impl ProvideCredentials for Old {
+        fn provide_credentials<'a>(&'a self) -> Coming<'a>
+        where
+            Self: 'a,
+        {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let wall = TokioClock::new().wall().as_millis().unsigned_abs();
+            let expired = UNIX_EPOCH + Duration::from_millis(wall) - Duration::from_secs(3600);
+            Coming::ready(Ok(Credentials::new("test", "test", None, Some(expired), "old")))
+        }
+    }
+
+    let old = Old::default();
+    let server = Server::with([(); 10].map(|()| summary(json!({}))));
+    let config = config(&server).credentials_provider(SharedCredentialsProvider::new(old.clone()));
+    let stream = KinesisStream::from_client(&Client::from_conf(config.build()), "orders");
+    for _ in 0..10 {
+        stream.identity().await.unwrap();
+    }
+    assert_eq!(old.0.load(Ordering::SeqCst), 1);
 }
