@@ -202,7 +202,8 @@ impl Request<'_> {
             }
         };
         Failure {
-            code: Some(TOO_SLOW.to_owned()),
+            // That credentials are slow says nothing about answers.
+            code: (late == Late::Unanswered).then(|| TOO_SLOW.to_owned()),
             error: SourceError::new(Unavailable, message),
         }
     }

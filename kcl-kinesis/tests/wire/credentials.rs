@@ -10,12 +10,12 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{
     BehaviorVersion, Config, Credentials, ProvideCredentials, Region, SharedCredentialsProvider,
 };
-use kcl_core::source::{SourceErrorKind, StreamSource as _};
+use kcl_core::source::{SourceErrorKind, StartPosition, StreamSource as _};
 use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
 use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
 use serde_json::json;
 
-use crate::server::{Server, config, error, summary};
+use crate::server::{Server, config, error, iterator, next, numbers, records, shard, summary};
 
 /// A source of credentials that takes its time.
 #[derive(Debug, Clone)]
@@ -188,4 +188,30 @@ async fn credentials_that_seem_expired_are_loaded_seldom() {
         stream.identity().await.unwrap();
     }
     assert_eq!(old.0.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_credentials_make_no_answer_smaller() {
+    let slow = Slow::new(25);
+    let server = Server::with([
+        iterator("i0"),
+        error(400, "ExpiredTokenException"),
+        records(&[1], "i1"),
+    ]);
+    let stream = slow.stream(&server);
+    let open = async || stream.open(&shard(), StartPosition::TrimHorizon).await;
+    for _ in 0..2 {
+        open().await.unwrap_err();
+    }
+    let mut reader = open().await.unwrap();
+    // The credentials are refused, and two reads wait in vain for new ones.
+    for _ in 0..3 {
+        next(&mut reader).await.unwrap_err();
+    }
+    assert_eq!(numbers(&mut reader).await, ["1"]);
+    let asked = server.asked().into_iter();
+    let limits: Vec<_> = asked
+        .filter_map(|(_, input)| input.get("Limit").cloned())
+        .collect();
+    assert_eq!(limits, [100, 100]);
 }
