@@ -99,7 +99,7 @@ impl StreamSource for Odd {
         self.check()?;
         let filter = match self.1 {
             Oddity::Unfiltered => ShardFilter::All,
-            _ => filter,
+            Oddity::Denied | Oddity::ByService | Oddity::WithoutCredentials | Oddity::Nameless => filter,
         };
         self.0.shards(filter, page).await
     }

@@ -132,9 +132,11 @@ fn load_of_an_ended_runtime_is_begun_again() {
     runtime().block_on(stream.identity()).unwrap();
 }
 
+type Failure = fn() -> CredentialsError;
+
 /// A source of credentials that fails.
 #[derive(Debug)]
-struct Fails(fn() -> CredentialsError);
+struct Fails(Failure);
 
 impl ProvideCredentials for Fails {
     fn provide_credentials<'a>(&'a self) -> Coming<'a>
@@ -150,7 +152,7 @@ async fn credentials_that_cannot_come_say_why() {
     let chain =
         || CredentialsError::not_loaded("none found. Attempted:\n  Profile: not this one\n  Web: nor that");
     let setting = || CredentialsError::invalid_configuration("the profile `trucks` was not defined");
-    let rows: [(fn() -> CredentialsError, &str); 2] = [(chain, "nor that"), (setting, "`trucks`")];
+    let rows: [(Failure, &str); 2] = [(chain, "nor that"), (setting, "`trucks`")];
     for (error, part) in rows {
         let config =
             config(&Server::default()).credentials_provider(SharedCredentialsProvider::new(Fails(error)));
