@@ -88,15 +88,14 @@ impl RecordProcessor for Fickle {
     }
 }
 
+type Begins = dyn Fn(&Bench) -> StartFrom;
+
 #[tokio::test(start_paused = true)]
 async fn new_processor_begins_where_it_says() {
     let late = |bench: &Bench| StartFrom::AtTimestamp(bench.stream.service_time());
     let all = |_: &Bench| StartFrom::TrimHorizon;
-    let rows: [(
-        &dyn Fn(&Bench) -> StartFrom,
-        &dyn Fn(&Bench) -> StartFrom,
-        &[&str],
-    ); 2] = [(&late, &all, &["0", "1", "2", "3"]), (&all, &late, &["2", "3"])];
+    let rows: [(&Begins, &Begins, &[&str]); 2] =
+        [(&late, &all, &["0", "1", "2", "3"]), (&all, &late, &["2", "3"])];
     for (first, then, expected) in rows {
         let bench = Bench::new(1);
         ["0", "1"].iter().for_each(|payload| bench.put(payload));
