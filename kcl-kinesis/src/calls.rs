@@ -446,6 +446,13 @@ impl Calls {
         Ok(answer)
     }
 
+    /// GetRecords was answered with nothing.
+    pub(crate) fn without_content(&self, shard: &ShardId) -> SourceError {
+        self.request("kinesis:GetRecords", Some(shard))
+            .without_content()
+            .into()
+    }
+
     async fn records_in_cbor(&self, read: Reading<'_>) -> Result<Answer, Failure> {
         let call = self
             .reader()

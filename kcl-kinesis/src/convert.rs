@@ -30,6 +30,9 @@ pub(crate) fn unreadable(
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) records: Vec<Record>,
+    /// Whether there is a list of records, empty or not: [Kinesis](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html)
+    /// always sends one.
+    pub(crate) lists_records: bool,
     /// The iterator to go on with; none after the last record of a closed shard.
     pub(crate) next: Option<String>,
     pub(crate) behind_millis: Option<i64>,
@@ -56,6 +59,7 @@ pub(crate) fn event(event: types::SubscribeToShardEvent) -> Result<(Answer, Opti
     let records = records.collect::<Result<Vec<_>>>()?;
     let children = event.child_shards.into_iter().flatten().map(child);
     let answer = Answer {
+        lists_records: true,
         next: None,
         behind_millis: Some(event.millis_behind_latest),
         children: children.collect::<Result<_>>()?,

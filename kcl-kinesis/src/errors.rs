@@ -248,6 +248,17 @@ impl Request<'_> {
         }
     }
 
+    /// The answer has nothing of what every answer of the service has.
+    pub(crate) fn without_content(&self) -> Failure {
+        let message = format!(
+            "{self}: the answer has no content; does a proxy or a load balancer stand before the service?"
+        );
+        Failure {
+            code: None,
+            error: SourceError::new(Unavailable, message),
+        }
+    }
+
     /// The service answered for a stream that was not asked for.
     pub(crate) fn of_another(&self, name: &str) -> Failure {
         Failure {

@@ -72,12 +72,14 @@ pub(crate) fn decode(body: &Bytes) -> Result<Answer, SourceError> {
             error.column()
         ))
     })?;
+    let lists_records = said.records.is_some();
     let said_records = said.records.unwrap_or_default();
     let mut memory = Memory(BytesMut::zeroed(said_records.iter().map(SaidRecord::room).sum()));
     let body_bytes = memory.0.len();
     let records = said_records.into_iter().map(|record| record.kept_in(&mut memory));
     let children = said.child_shards.into_iter().flatten().map(SaidChild::child);
     Ok(Answer {
+        lists_records,
         records: records.collect::<Result<_, _>>()?,
         next: said.next_shard_iterator,
         behind_millis: said.millis_behind_latest,

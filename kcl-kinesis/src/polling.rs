@@ -123,11 +123,14 @@ impl PollingStream {
     }
 
     /// Reads, and reads again with the same iterator where the answer brings nothing and claims the end of the shard without children: an
-    /// answer of which something is missing looks the same.
+    /// answer of which something is missing looks the same. One without any content is none, however often it comes.
     async fn read(&mut self, limit: FetchLimit, arrival: &dyn Arrival) -> Result<Answer, SourceError> {
-        let answer = self.read_once(limit, arrival).await?;
-        match answer.is_claim() && !self.brings_news(&answer) {
-            true => self.read_once(limit, arrival).await,
+        let mut answer = self.read_once(limit, arrival).await?;
+        if answer.is_claim() && !self.brings_news(&answer) {
+            answer = self.read_once(limit, arrival).await?;
+        }
+        match answer.is_claim() && !answer.lists_records {
+            true => Err(self.calls.without_content(&self.shard)),
             false => Ok(answer),
         }
     }

@@ -262,8 +262,8 @@ const TRIES: u32 = 5;
 const TRIES_IF_CLOSED: u32 = 15;
 /// After so many fresh readers in a row that claim the end in an answer without the record at which they began, the end is believed.
 const CLAIMS: u32 = 3;
-/// For so long at least readers that never showed the record must claim the end: a proxy that answers without content does so for seconds.
-const BLIND_FOR: Duration = Duration::from_secs(15);
+/// For so long at least readers that never showed the record must claim the end.
+const BLIND_FOR: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -49,15 +49,18 @@ impl<'b> Reader<'b> {
     fn answer(&mut self, answer: &mut Answer) -> Result<(), Error> {
         self.members(|reader, name| {
             match name {
-                b"Records" => reader.items(|reader| {
-                    let begin = reader.cbor.position();
-                    let record = reader.record()?;
-                    if answer.records.is_empty() {
-                        answer.records.reserve(reader.how_many_like(begin));
-                    }
-                    answer.records.push(record);
-                    Ok(())
-                })?,
+                b"Records" => {
+                    answer.lists_records = true;
+                    reader.items(|reader| {
+                        let begin = reader.cbor.position();
+                        let record = reader.record()?;
+                        if answer.records.is_empty() {
+                            answer.records.reserve(reader.how_many_like(begin));
+                        }
+                        answer.records.push(record);
+                        Ok(())
+                    })?;
+                }
                 b"NextShardIterator" => answer.next = Some(reader.text()?.to_string()),
                 b"MillisBehindLatest" => answer.behind_millis = Some(reader.cbor.i64()?),
                 b"ChildShards" => reader.items(|reader| {

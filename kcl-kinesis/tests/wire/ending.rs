@@ -78,6 +78,21 @@ async fn answer_with_records_is_no_claim() {
     assert_eq!(server.trace(), ["TRIM_HORIZON", "i0", "AT_SEQUENCE_NUMBER", "j0"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn answers_without_content_end_nothing() {
+    let server = Server::with([iterator("i0"), records(&[1], "i1")]);
+    let mut reader = server.open(StartPosition::TrimHorizon).await;
+    next(&mut reader).await.unwrap();
+    for _ in 0..20 {
+        server.then([ok(json!({})), ok(json!({}))]);
+        let failed = next(&mut reader).await.unwrap_err();
+        assert_eq!(failed.kind(), SourceErrorKind::Unavailable);
+        assert!(failed.to_string().contains("no content"), "{failed}");
+    }
+    server.then([records(&[2], "i2")]);
+    assert_eq!(numbers(&mut reader).await, ["2"]);
+}
+
 /// Twice no iterator and no children is a claim: it is told as that, and the reader goes on at the last record.
 #[tokio::test(start_paused = true)]
 async fn claimed_end_is_told_and_not_kept() {
