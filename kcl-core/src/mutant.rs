@@ -40,6 +40,8 @@ pub enum Mutant {
     EndBeforeCheckpoints,
     /// The end of a shard is believed although the answer shows no children.
     EndWithoutChildrenBelieved,
+    /// A shard that the source does not find once counts as gone, whatever a listing shows.
+    NotFoundBelieved,
     /// Nobody counts that retention took the place at which reading goes on.
     GapNotCounted,
     /// A new owner begins at the record of the checkpoint, and not after it.
@@ -80,7 +82,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every bug there is.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -98,6 +100,7 @@ impl Mutant {
         Self::EndBeforeLastRecords,
         Self::EndBeforeCheckpoints,
         Self::EndWithoutChildrenBelieved,
+        Self::NotFoundBelieved,
         Self::GapNotCounted,
         Self::ResumeAtCheckpoint,
         Self::ResumeTooLate,

@@ -103,6 +103,11 @@ pub fn table() -> Vec<Entry> {
             "an open shard is never read again after one incomplete answer",
         ),
         entry(
+            Mutant::NotFoundBelieved,
+            &[CheckpointNotAhead, NoRecordLost, InOrder],
+            "the rest of a closed shard is lost when a server does not find it for a moment",
+        ),
+        entry(
             Mutant::GapNotCounted,
             &[NoRecordLost],
             "retention takes records and nobody is told",

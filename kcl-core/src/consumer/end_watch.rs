@@ -191,6 +191,9 @@ impl EndWatch {
         let asked = self.asked.take();
         match asked {
             Some(Cause::Claimed) => self.tries = self.tries.saturating_add(1),
+            Some(Cause::NotFound) if mutant::active(Mutant::NotFoundBelieved) => {
+                return Next::End(self.own_end());
+            }
             Some(Cause::NotFound) if listed != Listed::Not => return Next::ReadOn,
             Some(Cause::NotFound | Cause::Named) | None => {}
         }

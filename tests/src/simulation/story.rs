@@ -254,9 +254,15 @@ fn any_stroke(rng: &mut Rng) -> Stroke {
         18 => Stroke::DelayRequest(millis(rng, 10_000)),
         19 => Stroke::DelayReply(millis(rng, 10_000)),
         20 => {
-            let kinds = [SourceErrorKind::Unavailable, SourceErrorKind::Throttled];
-            let times = 1 + u32::try_from(rng.below(200)).unwrap();
-            Stroke::SourceFails(kinds[pick(rng, 2)], times)
+            let kinds = [
+                (SourceErrorKind::Unavailable, 200),
+                (SourceErrorKind::Throttled, 200),
+                // A shard that is not found is asked for again after long pauses.
+                (SourceErrorKind::NotFound, 3),
+            ];
+            let (kind, most) = kinds[pick(rng, 3)];
+            let times = 1 + u32::try_from(rng.below(most)).unwrap();
+            Stroke::SourceFails(kind, times)
         }
         21 => Stroke::SourceHangs,
         22 => Stroke::SourceLosesReplies,
@@ -322,6 +328,7 @@ impl Stroke {
             Self::DelayRequest(_) => "late write",
             Self::DelayReply(_) => "late answer to a scan",
             Self::SourceFails(SourceErrorKind::Throttled, _) => "stream throttles",
+            Self::SourceFails(SourceErrorKind::NotFound, _) => "stream does not find a shard",
             Self::SourceFails(..) => "stream fails",
             Self::SourceHangs => "stream hangs",
             Self::SourceLosesReplies => "reply of the stream lost",
