@@ -176,7 +176,7 @@ fn a_released_lock_is_taken_at_once() {
 
 #[test]
 fn the_deputy_takes_the_lock_before_anybody_else_does() {
-    for (released, first) in [(false, 11), (true, 0)] {
+    for (released, first, then) in [(false, 11, 15), (true, 0, 3)] {
         let held = LeaderLock {
             released,
             ..lock("a", "1", Some("deputy"))
@@ -186,8 +186,10 @@ fn the_deputy_takes_the_lock_before_anybody_else_does() {
         watch(&mut other, Some(&held), 0, first);
         assert!(matches!(step(&deputy, second(first)), OfficeStep::Take { .. }));
         assert_eq!(step(&other, second(first)), OfficeStep::Follow);
-        watch(&mut other, Some(&held), first + 1, first + 2);
-        assert!(matches!(step(&other, second(first + 2)), OfficeStep::Take { .. }));
+        watch(&mut other, Some(&held), first + 1, then - 1);
+        assert_eq!(step(&other, second(then - 1)), OfficeStep::Follow);
+        watch(&mut other, Some(&held), then, then);
+        assert!(matches!(step(&other, second(then)), OfficeStep::Take { .. }));
     }
 }
 
@@ -200,8 +202,8 @@ fn the_deputy_takes_a_deleted_lock_before_anybody_else_does() {
     }
     assert!(matches!(step(&deputy, second(4)), OfficeStep::Take { .. }));
     assert_eq!(step(&other, second(4)), OfficeStep::Follow);
-    watch(&mut other, None, 5, 6);
-    assert!(matches!(step(&other, second(6)), OfficeStep::Take { .. }));
+    watch(&mut other, None, 5, 7);
+    assert!(matches!(step(&other, second(7)), OfficeStep::Take { .. }));
 }
 
 #[test]
@@ -509,6 +511,29 @@ proptest! {
             }
         }
         prop_assert_eq!(judges.iter().filter(|judge| judge.office.leads(judge.clock(now))).count(), 1);
+    }
+
+    /// Clocks may be wrong by 5 % either way, and both read the lock as often as they mean to. The deputy has watched the leases.
+    #[test]
+    fn deputy_takes_the_lock_before_any_challenger(
+        seconds in 1_u64..120, deputy_rate in 950_u64..=1050, challenger_rate in 950_u64..=1050,
+        first_look in 0_u64..1000,
+    ) {
+        let held = LeaderLock { duration: Duration::from_secs(seconds), ..lock("leader", "1", Some("deputy")) };
+        let taken = |name: &str, rate: u64, first: u64| {
+            let mut judge = Judge { office: office(name), rate, rng: Rng::from_seed(rate) };
+            judge.office.look(judge.clock(first), Some(held.clone()));
+            // Real time passes between two looks as the own clock says.
+            let pause = judge.office.poll().as_secs_f64() * 1000.0 * 1000.0 / rate as f64;
+            (0..).map(|n| first + (f64::from(n) * pause) as u64).find(|at| {
+                let at = judge.clock(*at);
+                judge.office.look(at, Some(held.clone()));
+                matches!(judge.office.step(at, None, &mut judge.rng), OfficeStep::Take { .. })
+            })
+        };
+        let poll = 1100;
+        let (deputy, challenger) = (taken("deputy", deputy_rate, first_look % poll), taken("challenger", challenger_rate, 0));
+        prop_assert!(deputy < challenger, "{deputy:?} and {challenger:?}");
     }
 
     /// The tightest case: the leader falls silent right after a heartbeat, and a challenger watches as closely as it can.
