@@ -18,7 +18,7 @@ use super::story::Story;
 const LAST_CALLS: Duration = Duration::from_secs(5);
 /// How long nothing may move once there is balance.
 const QUIET: Duration = Duration::from_secs(25);
-/// How long a fleet may take until it is in balance.
+/// How long a fleet may take until it is in balance, where no lease is left alone for longer.
 const BALANCE: Duration = Duration::from_secs(120);
 
 /// Waits until the fleet is whole again, and checks that it stays so, also when a worker joins.
@@ -50,11 +50,12 @@ pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), a
     fleet.stop_producing();
     fleet.settle().await;
     let by_count = story.settings.assignment.strategy == Strategy::LeaseCount;
-    balance(fleet, by_count).await;
+    let within = balanced_within(&settings);
+    balance(fleet, by_count, within).await;
     let before = fleet.view().moves().len();
     join();
     let least = needed_moves(&fleet.view());
-    let moves = balance(fleet, by_count).await - before;
+    let moves = balance(fleet, by_count, within).await - before;
     if by_count {
         ask(fleet, check_moves(moves, least)).await;
         account.balanced(moves, least);
@@ -72,6 +73,11 @@ pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), a
 /// the first look of a keeper after the stall timeout. A clock may be five percent slow.
 fn stalls_are_known(settings: &Settings) -> Duration {
     (settings.stall_timeout + settings.failover_time / 3) * 106 / 100
+}
+
+/// A lease whose handoff was declined is left alone for ten failover times of the leader, whose clock may be five percent slow.
+fn balanced_within(settings: &Settings) -> Duration {
+    BALANCE.max(settings.failover_time * 106 / 10 + BALANCE / 2)
 }
 
 /// Kills one worker, the leader as likely as any, while nothing else is wrong; tells how long its leases were without an owner.
@@ -102,7 +108,7 @@ async fn lose_one(fleet: &Fleet, story: &Story, settings: &Settings, by_count: b
 }
 
 /// Waits until there is balance and nothing moves, and tells how many moves there were until then.
-async fn balance(fleet: &Fleet, by_count: bool) -> usize {
+async fn balance(fleet: &Fleet, by_count: bool, within: Duration) -> usize {
     // What was handed over and not taken up yet would count for nobody.
     let is_even = |view: &View<'_>| {
         all_are_held(view)
@@ -112,7 +118,7 @@ async fn balance(fleet: &Fleet, by_count: bool) -> usize {
     let begun = fleet.now();
     loop {
         fleet
-            .wait_until("the balance settles (I13)", BALANCE, is_even)
+            .wait_until("the balance settles (I13)", within, is_even)
             .await;
         let moves = fleet.view().moves().len();
         fleet.sleep(QUIET).await;
@@ -121,7 +127,7 @@ async fn balance(fleet: &Fleet, by_count: bool) -> usize {
             return moves;
         }
         // What is even by count is so at once; loads are measured, and seen to be other than they were thought.
-        if by_count || fleet.now().saturating_since(begun) > 2 * BALANCE {
+        if by_count || fleet.now().saturating_since(begun) > 2 * within {
             ask(fleet, check_rest(after - moves, QUIET)).await;
         }
     }
