@@ -67,7 +67,8 @@ fn crash_at(write: usize, victims: &'static [&'static str]) -> &'static str {
             fleet.start_worker("c", fleet.settings());
         }
         let failover = fleet.settings().failover_time;
-        fleet.sleep(2 * failover + 2 * SECOND).await;
+        // Without leader and deputy, another worker leaves the deputy an eighth and three looks.
+        fleet.sleep(2 * failover + failover / 8 + 3 * SECOND).await;
         fleet.stop_producing();
         let took = fleet.settle().await;
         // The last checkpoint may have to wait for its second.
