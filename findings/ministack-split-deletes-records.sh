@@ -1,5 +1,5 @@
 #!/bin/sh
-# SplitShard of ministack 1.5.33 deletes the shard at once, with every record that nobody has read: it is not listed, and unknown to
+# SplitShard of ministack 1.5.33 deletes the shard at once, with its unread records: it is not listed, and unknown to
 # GetShardIterator and GetRecords, while its children name it. Kinesis keeps a closed shard for the retention period.
 #
 # Needs python3 with its venv module. Exit code 0: as described; 1: it behaves otherwise by now; 2: it could not be tried.

@@ -33,7 +33,7 @@ pub(crate) async fn show(fleet: Arc<Fleet>) {
             true => screen.last(&fleet),
             false => screen.refresh(&fleet),
         };
-        // A closed pipe is no reason to fail: nobody is looking any more.
+        // A closed pipe is no reason to fail: its reader has ended.
         let _ = std::io::stdout()
             .write_all(text.as_bytes())
             .and_then(|()| std::io::stdout().flush());

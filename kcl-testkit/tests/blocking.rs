@@ -41,6 +41,8 @@ type Seen = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 #[derive(Clone)]
 struct Blocking {
     seen: Seen,
+    /// How many times a thread was blocked.
+    blocks: Arc<AtomicUsize>,
     /// The only shard or worker that blocks; all do if there is none.
     only: Option<&'static str>,
     block: Duration,
@@ -57,6 +59,7 @@ impl RecordProcessor for Blocking {
             .only
             .is_none_or(|only| [shard.shard().as_str(), shard.worker().as_str()].contains(&only))
         {
+            self.blocks.fetch_add(1, Ordering::SeqCst);
             std::thread::sleep(self.block);
         }
         let mut seen = self.seen.lock().unwrap();
@@ -84,6 +87,7 @@ impl Bench {
             leases: MemoryLeaseStore::new(),
             processor: Blocking {
                 seen: Seen::default(),
+                blocks: Arc::default(),
                 only: None,
                 block: 2 * FAILOVER,
             },
@@ -162,8 +166,11 @@ fn blocks_cost_nothing(threads: usize) {
     });
     let before = held();
     for wave in 0..3 {
+        let before = bench.processor.blocks.load(Ordering::SeqCst);
         bench.put(wave * 12, (wave + 1) * 12);
-        std::thread::sleep(SECOND);
+        until("a thread blocks at records of this wave", || {
+            bench.processor.blocks.load(Ordering::SeqCst) > before
+        });
     }
     until("all records are seen", || bench.seen().0 == 36);
     assert_eq!(bench.seen(), (36, 0), "nothing comes again");

@@ -153,7 +153,8 @@ impl EndWatch {
     pub(crate) fn told(
         &mut self,
         row: &Lease,
-        (shown, now): (Shown, Moment),
+        shown: Shown,
+        now: Moment,
         end: Option<ShardEnd>,
         named: Vec<ChildShard>,
     ) -> Said {
@@ -211,7 +212,7 @@ impl EndWatch {
             Listed::Not => EndDoubt::NotListed,
             Listed::Unknown => EndDoubt::CannotList,
         };
-        // What a second look clears up needs nobody's attention.
+        // A doubt that a second look clears up is not shown.
         let pause = match (listed, self.tries) {
             (Listed::Closed, 0 | 1) => Duration::ZERO,
             (_, tries) => backoff(FIRST_PAUSE, LONGEST_PAUSE, tries),
@@ -308,7 +309,7 @@ mod tests {
 
     /// An answer with nothing but the record at which the reader began.
     fn says(watch: &mut EndWatch, end: Option<ShardEnd>, named: Vec<ChildShard>) -> Said {
-        watch.told(&row(), (Shown::Now, at(0)), end, named)
+        watch.told(&row(), Shown::Now, at(0), end, named)
     }
 
     fn reopens(next: &Next) -> bool {
@@ -359,7 +360,7 @@ mod tests {
         let is_believed = |second: &u64| {
             assert!(reopens(&watch.looked(Listed::Closed)));
             watch.opened();
-            let said = watch.told(&row(), (shown, at(*second)), claim(), vec![]);
+            let said = watch.told(&row(), shown, at(*second), claim(), vec![]);
             said == Said::Ended(ShardEnd::default())
         };
         (1..100).find(is_believed).unwrap()

@@ -17,7 +17,7 @@ const MOST_SHARDS: u32 = 1000;
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
     /// The value of the label `worker`, of 1 to 200 bytes. By default the worker's id, if your code set one, and else the name of the
-    /// application: an id that is made anew at each start would make new series at each start. Workers that record into the same recorder
+    /// application: an id that differs at each start would make new series at each start. Workers that record into the same recorder
     /// need labels, or ids, of their own, or they overwrite each other's gauges. Those of different processes do not: what collects the
     /// metrics tells processes apart, as the label `instance` of Prometheus does.
     pub worker_label: Option<String>,

@@ -55,7 +55,7 @@ async fn shard_that_is_gone_ends_with_named_children() {
         .stream
         .trim(&Trim::Through(last.0, last.1.sequence_number().clone()));
     // It is listed until the children were named.
-    bench.clock_until_named().await;
+    bench.sleep(1).await;
     assert_eq!(bench.stream.forget_closed_shards(), [bench.first_shard()]);
     bench.put("child");
     bench.processes(&["before", "child"], 10).await;
@@ -133,13 +133,6 @@ async fn replaced_shard_without_children_ends() {
         2,
         "the closed shard waits for nothing"
     );
-}
-
-impl Bench {
-    /// Waits until a reader was told of the children.
-    async fn clock_until_named(&self) {
-        self.sleep(1).await;
-    }
 }
 
 /// Has one way to open a shard.

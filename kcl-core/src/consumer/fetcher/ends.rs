@@ -112,7 +112,7 @@ impl Fetcher {
             return None;
         }
         let (row, now) = (self.own.row(), self.own.services.clock.now());
-        match self.watch.told(&row, (self.place.shown(), now), end, named) {
+        match self.watch.told(&row, self.place.shown(), now, end, named) {
             Said::Nothing => None,
             Said::Ended(end) => Some(end),
             Said::Claim => {
