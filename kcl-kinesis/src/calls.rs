@@ -1,8 +1,11 @@
 //! The calls, each with one attempt and a deadline of ours.
 
+mod consumers;
+mod records;
+
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,37 +14,25 @@ use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::list_shards::ListShardsOutput;
 use aws_sdk_kinesis::primitives::DateTime;
-use aws_sdk_kinesis::primitives::event_stream::EventReceiver;
-use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
-use aws_sdk_kinesis::types::{
-    self, ConsumerStatus, ShardFilterType, ShardIteratorType, StartingPosition, StreamDescriptionSummary,
-    SubscribeToShardEventStream,
-};
+use aws_sdk_kinesis::types::{self, ShardFilterType, ShardIteratorType, StreamDescriptionSummary};
 use aws_sdk_kinesis::{Client, Config};
-use bytes::Bytes;
 use kcl_aws::{Arn, Attempt, Caller, ConsumerArn, InvalidArn, StreamArn, Unsent};
 use kcl_core::model::ShardId;
-use kcl_core::source::{
-    Arrival, FetchLimit, ShardFilter, SourceError, SourceErrorKind, StartPosition, StreamDescription,
-};
+use kcl_core::source::{ShardFilter, SourceError, SourceErrorKind, StartPosition, StreamDescription};
 use kcl_core::task::PerRuntime;
-use kcl_core::time::{Clock, ClockExt as _, Timestamp};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use kcl_core::time::{Clock, Timestamp};
+use tokio::sync::Semaphore;
 
-use crate::body::{Body, Pieces};
-use crate::cbor::{self, KinesisCbor, NOT_CBOR};
-use crate::convert::{self, Answer};
-use crate::errors::{Failure, Request, Resource, SERIALIZATION, UNKNOWN_OPERATION};
-use crate::json;
-use crate::pace::{PollingSettings, RecordFormat};
+use crate::cbor::KinesisCbor;
+use crate::convert;
+use crate::errors::{Failure, Request, Resource};
+use crate::pace::PollingSettings;
 
-/// The most records that one GetRecords may ask for.
-pub(crate) const MAX_RECORDS: u32 = 10_000;
+pub(crate) use consumers::{Events, Registered};
+pub(crate) use records::MAX_RECORDS;
 
 /// Longer than any call may take.
 const NEVER: Duration = Duration::from_secs(3600);
-/// How many pages of consumers are read at most.
-const MOST_PAGES: usize = 20;
 
 /// How requests name the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,16 +86,6 @@ impl Target {
 /// How many calls for records are under way at once, as a rule. Each has a connection, and a connection that has brought an answer keeps a
 /// buffer of some hundred KiB for the next one.
 const UNDER_WAY: usize = 64;
-/// How long a call for records waits for one of the others to end. They may hang, so it goes all the same then.
-const TURN: Duration = Duration::from_secs(1);
-
-/// A body of so many bytes is read without asking for room: the answer of an idle shard is smaller, and every reader holds room for it.
-const SMALL_BODY: u64 = 4 * 1024;
-/// A longer body is given up: an answer of Kinesis has at most 10 MiB of data, which base64, keys and names make less than twice as much.
-/// Other servers of the protocol know no such limit, and bring less when asked for fewer records.
-const LARGEST_BODY: u64 = 64 * 1024 * 1024;
-/// A body that takes longer is given up, however steadily it comes: the iterator behind it lives for five minutes.
-const LONGEST_BODY: Duration = Duration::from_secs(4 * 60);
 
 /// One stream behind the SDK.
 #[derive(Clone)]
@@ -415,306 +396,6 @@ impl Calls {
             .ok_or_else(|| request.incomplete("iterator"))?;
         Ok((iterator, time))
     }
-
-    /// Reads records: in CBOR, and in JSON if that is wished or the server speaks nothing else.
-    pub(crate) async fn records(
-        &self,
-        shard: &ShardId,
-        iterator: &str,
-        limit: FetchLimit,
-        arrival: &dyn Arrival,
-    ) -> Result<Answer, Failure> {
-        let most = i32::try_from(limit.records.clamp(1, MAX_RECORDS)).unwrap_or(i32::MAX);
-        let read = Reading {
-            request: self.request("kinesis:GetRecords", Some(shard)),
-            iterator,
-            most,
-            arrival,
-        };
-        if self.polling.format == RecordFormat::Json || self.only_json.load(Ordering::Relaxed) {
-            return self.records_in_json(read).await;
-        }
-        let refused = match self.records_in_cbor(read).await {
-            Err(failure) if refuses_cbor(&failure) => failure,
-            answer => return answer,
-        };
-        // Something in between may have answered, or the server does not speak CBOR: then JSON succeeds.
-        let answer = self.records_in_json(read).await?;
-        if !self.only_json.swap(true, Ordering::Relaxed) {
-            tracing::warn!(stream = self.stream_name(), error = %refused.error, "the server does not answer in CBOR; records are read in JSON from now on");
-        }
-        Ok(answer)
-    }
-
-    /// GetRecords was answered with nothing.
-    pub(crate) fn without_content(&self, shard: &ShardId) -> SourceError {
-        self.request("kinesis:GetRecords", Some(shard))
-            .without_content()
-            .into()
-    }
-
-    async fn records_in_cbor(&self, read: Reading<'_>) -> Result<Answer, Failure> {
-        let call = self
-            .reader()
-            .get_records()
-            .shard_iterator(read.iterator)
-            .set_stream_arn(self.target.arn())
-            .limit(read.most);
-        let call = |attempt, body| {
-            let call = call.clone().customize().interceptor(attempt);
-            call.interceptor(body).send()
-        };
-        let body = self.body(read, call, Body::cbor).await?;
-        let body = body.ok_or_else(|| read.request.not_cbor())?;
-        cbor::decode(&body).map_err(|error| Failure { code: None, error })
-    }
-
-    async fn records_in_json(&self, read: Reading<'_>) -> Result<Answer, Failure> {
-        let call = self
-            .sdk()
-            .get_records()
-            .shard_iterator(read.iterator)
-            .set_stream_arn(self.target.arn())
-            .limit(read.most);
-        let call = |attempt, body| {
-            let call = call.clone().customize().interceptor(attempt);
-            call.interceptor(body).send()
-        };
-        let body = self.body(read, call, Body::json).await?;
-        let body = body.ok_or_else(|| read.request.incomplete("body in JSON"))?;
-        json::decode(&body).map_err(|error| Failure { code: None, error })
-    }
-
-    /// Waits for the answer and its body: for the answer as long as the deadline allows, and then as long for each piece of the body.
-    ///
-    /// The body is read once there is room for it. What a body takes on a slow connection says nothing about whether the service lives.
-    async fn body<T, E, F>(
-        &self,
-        read: Reading<'_>,
-        mut call: impl FnMut(Attempt, Body) -> F,
-        empty: impl Fn() -> Body,
-    ) -> Result<Option<Bytes>, Failure>
-    where
-        T: Send,
-        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
-        F: Future<Output = Result<T, SdkError<E>>> + Send,
-    {
-        let request = read.request;
-        let mut turn = self.turn().await;
-        let mut body = empty();
-        self.answer(request, |attempt| {
-            body = empty();
-            call(attempt, body.clone())
-        })
-        .await?;
-        let Some(mut body) = body.take() else {
-            return Ok(None);
-        };
-        if body.announced.is_some_and(|bytes| bytes > LARGEST_BODY) {
-            return Err(request.too_large(LARGEST_BODY));
-        }
-        if let Some(bytes) = body.announced.filter(|bytes| *bytes > SMALL_BODY) {
-            let mut has_room = read.arrival.announced(bytes, None);
-            tokio::select! {
-                biased;
-                () = &mut has_room => {}
-                // The others need not wait along.
-                () = std::future::ready(()) => {
-                    drop(turn.take());
-                    has_room.await;
-                    turn = self.turn().await;
-                }
-            }
-        }
-        let (silence, begun) = (self.polling.request_deadline, self.clock.now());
-        let too_slow = |body: &Pieces, limit| request.too_slow(body.len(), body.announced, limit);
-        loop {
-            match self.clock.timeout(silence, body.read()).await {
-                Ok(Ok(true)) => read.arrival.progressed(),
-                Ok(Ok(false)) => break,
-                Ok(Err(error)) => return Err(request.cut_off(error)),
-                Err(_) => return Err(too_slow(&body, silence)),
-            }
-            if body.len() as u64 > LARGEST_BODY {
-                return Err(request.too_large(LARGEST_BODY));
-            }
-            if self.clock.now().saturating_since(begun) > LONGEST_BODY {
-                return Err(too_slow(&body, LONGEST_BODY));
-            }
-        }
-        drop(turn);
-        Ok(Some(body.whole()))
-    }
-
-    /// Waits until few enough calls for records are under way, but not for long.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        let turn = self.clock.timeout(TURN, self.turns.acquire()).await;
-        turn.ok().and_then(Result::ok)
-    }
-}
-
-/// One read of a shard.
-#[derive(Clone, Copy)]
-struct Reading<'a> {
-    request: Request<'a>,
-    iterator: &'a str,
-    most: i32,
-    arrival: &'a dyn Arrival,
-}
-
-/// What an open subscription brings.
-pub(crate) type Events = EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>;
-
-/// A consumer as the service knows it.
-#[derive(Debug)]
-pub(crate) struct Registered {
-    pub(crate) arn: String,
-    pub(crate) status: ConsumerStatus,
-}
-
-/// The calls of enhanced fan-out.
-impl Calls {
-    /// The ARN of the stream: the one that was given, or the one that the service tells.
-    pub(crate) async fn stream_arn(&self) -> Result<String, Failure> {
-        match self.arn() {
-            Some(arn) => Ok(arn.as_str().to_owned()),
-            None => Ok(self.describe().await?.stream_arn),
-        }
-    }
-
-    pub(crate) async fn describe_consumer(&self, stream: &str, name: &str) -> Result<Registered, Failure> {
-        let consumer = format!("{stream}/consumer/{name}:*");
-        let request = Request {
-            resource: Resource::Consumer(&consumer),
-            ..self.request("kinesis:DescribeStreamConsumer", None)
-        };
-        let call = self.sdk().describe_stream_consumer();
-        let call = call.stream_arn(stream).consumer_name(name);
-        let described = self
-            .answer(request, |attempt| {
-                call.clone().customize().interceptor(attempt).send()
-            })
-            .await?;
-        let consumer = described
-            .consumer_description
-            .ok_or_else(|| request.incomplete("consumer"))?;
-        Ok(Registered {
-            arn: consumer.consumer_arn,
-            status: consumer.consumer_status,
-        })
-    }
-
-    pub(crate) async fn register_consumer(&self, stream: &str, name: &str) -> Result<Registered, Failure> {
-        let request = self.request("kinesis:RegisterStreamConsumer", None);
-        let call = self.sdk().register_stream_consumer();
-        let call = call.stream_arn(stream).consumer_name(name);
-        let registered = self
-            .answer(request, |attempt| {
-                call.clone().customize().interceptor(attempt).send()
-            })
-            .await?;
-        let consumer = registered
-            .consumer
-            .ok_or_else(|| request.incomplete("consumer"))?;
-        Ok(Registered {
-            arn: consumer.consumer_arn,
-            status: consumer.consumer_status,
-        })
-    }
-
-    /// The names of the consumers that the stream has.
-    pub(crate) async fn consumers(&self, stream: &str) -> Result<Vec<String>, Failure> {
-        let request = self.request("kinesis:ListStreamConsumers", None);
-        let mut names = Vec::new();
-        let mut next = None;
-        // A stream has at most fifty consumers, and a page a hundred.
-        for _ in 0..MOST_PAGES {
-            let call = self.sdk().list_stream_consumers();
-            let call = call.stream_arn(stream).set_next_token(next);
-            let page = self
-                .answer(request, |attempt| {
-                    call.clone().customize().interceptor(attempt).send()
-                })
-                .await?;
-            let consumers = page.consumers.into_iter().flatten();
-            names.extend(consumers.map(|consumer| consumer.consumer_name));
-            next = page.next_token;
-            if next.is_none() {
-                break;
-            }
-        }
-        Ok(names)
-    }
-
-    pub(crate) async fn deregister_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {
-        let consumer = format!("{stream}/consumer/{name}:*");
-        let request = Request {
-            resource: Resource::Consumer(&consumer),
-            ..self.request("kinesis:DeregisterStreamConsumer", None)
-        };
-        let call = self.sdk().deregister_stream_consumer();
-        let call = call.stream_arn(stream).consumer_name(name);
-        self.answer(request, |attempt| {
-            call.clone().customize().interceptor(attempt).send()
-        })
-        .await?;
-        Ok(())
-    }
-
-    pub(crate) fn subscription_request<'a>(&'a self, shard: &'a ShardId) -> Request<'a> {
-        Request {
-            resource: Resource::Consumer("the consumer"),
-            ..self.request("kinesis:SubscribeToShard", Some(shard))
-        }
-    }
-
-    /// Subscribes with a client of its own. Returns what the subscription brings, and the service's time.
-    pub(crate) async fn subscribe(
-        &self,
-        client: &Client,
-        consumer: &str,
-        shard: &ShardId,
-        start: &StartPosition,
-    ) -> Result<(Events, Timestamp), Failure> {
-        let request = Request {
-            resource: Resource::Consumer(consumer),
-            ..self.subscription_request(shard)
-        };
-        let at = |kind| StartingPosition::builder().r#type(kind);
-        let position = match start {
-            StartPosition::TrimHorizon => at(ShardIteratorType::TrimHorizon),
-            StartPosition::Latest => at(ShardIteratorType::Latest),
-            StartPosition::AtTimestamp(time) => {
-                at(ShardIteratorType::AtTimestamp).timestamp(DateTime::from_millis(time.as_millis()))
-            }
-            StartPosition::AtSequence(number) => {
-                at(ShardIteratorType::AtSequenceNumber).sequence_number(number.as_str())
-            }
-            StartPosition::AfterSequence(number) => {
-                at(ShardIteratorType::AfterSequenceNumber).sequence_number(number.as_str())
-            }
-        };
-        let call = client
-            .subscribe_to_shard()
-            .consumer_arn(consumer)
-            .shard_id(shard.as_str())
-            .set_starting_position(position.build().ok());
-        let (subscribed, time) = self
-            .dated_answer(request, |attempt| {
-                call.clone().customize().interceptor(attempt).send()
-            })
-            .await?;
-        Ok((subscribed.event_stream, time))
-    }
-}
-
-/// Whether a failure may mean that the server does not speak CBOR. That it is busy, or refuses the reader, says nothing about that: a
-/// balancer in front of the service says so in HTML.
-fn refuses_cbor(failure: &Failure) -> bool {
-    failure.error.kind() == SourceErrorKind::Invalid
-        && [NOT_CBOR, SERIALIZATION, UNKNOWN_OPERATION]
-            .into_iter()
-            .any(|code| failure.has_code(code))
 }
 
 fn sdk_filter(filter: ShardFilter) -> Option<types::ShardFilter> {
