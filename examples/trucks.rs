@@ -4,8 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kinesis_client::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, async_trait};
 
 use crate::ledger::{Ledger, Seen};
 

@@ -9,13 +9,13 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
-use aws_config::timeout::TimeoutConfig;
-use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use clap::Parser;
-use kcl_core::time::{Clock, ClockExt, Timestamp, TokioClock};
+use kinesis_client::aws_config::timeout::TimeoutConfig;
+use kinesis_client::aws_config::{self, BehaviorVersion};
+use kinesis_client::aws_sdk_kinesis::primitives::Blob;
+use kinesis_client::aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use kinesis_client::aws_sdk_kinesis::{self, Client};
+use kinesis_client::clock::{Clock, ClockExt, Timestamp, TokioClock};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -12,18 +12,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use aws_config::BehaviorVersion;
-use aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
 use clap::Parser;
-use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
-use kcl_core::settings::Settings;
-use kcl_core::shard_sync::InitialPosition;
-use kcl_core::streams::{StreamSet, TrackedStream};
-use kcl_core::time::{Clock, Timestamp, TokioClock};
-use kcl_core::worker::{ShutdownReport, Worker};
-use kcl_kinesis::{FanOut, KinesisStream};
-use kcl_lease_dynamo::{DynamoLeaseStore, TableLayout, TableOptions};
+use kinesis_client::aws_config::{self, BehaviorVersion};
+use kinesis_client::aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
+use kinesis_client::clock::{Clock, Timestamp, TokioClock};
+use kinesis_client::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
+use kinesis_client::settings::{InitialPosition, Settings};
+use kinesis_client::{
+    DynamoLeaseStore, FanOut, KinesisStream, ShutdownReport, StreamSet, TableLayout, TableOptions,
+    TrackedStream, Worker, async_trait,
+};
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 

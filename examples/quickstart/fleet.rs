@@ -4,20 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kcl_core::error::Error;
-use kcl_core::lifecycle::ConsumerState;
-use kcl_core::model::ShardId;
-use kcl_core::processor::ShardContext;
-use kcl_core::settings::Settings;
-use kcl_core::source::Shard;
-use kcl_core::status::WorkerStatus;
 use kcl_core::task::TaskScope;
-use kcl_core::time::{Clock, Moment};
-use kcl_core::worker::{Worker, WorkerHandle};
 use kcl_examples::ledger::Ledger;
 use kcl_examples::trucks::TruckTracker;
-use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
+use kinesis_client::clock::{Clock, Moment};
+use kinesis_client::source::Shard;
+use kinesis_client::status::{ConsumerState, WorkerStatus};
+use kinesis_client::types::ShardId;
+use kinesis_client::{Error, MemoryLeaseStore, Settings, ShardContext, Worker, WorkerHandle};
 use tokio_util::sync::CancellationToken;
 
 /// How long a worker must be silent before its shards go to others.

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use fleet::{FAILOVER, Fleet};
 use kcl_core::task::TaskPolicy;
-use kcl_core::time::{Clock, ClockExt as _, TokioClock};
 use kcl_examples::ledger::{Ledger, Sent};
 use kcl_examples::trucks::TruckPosition;
 use kcl_testkit::MemoryStream;
+use kinesis_client::clock::{Clock, ClockExt as _, TokioClock};
 
 const TRUCKS: u32 = 100;
 /// How often each truck sends its position.
@@ -156,7 +156,7 @@ async fn drive(stream: MemoryStream, ledger: Arc<Ledger>, fleet: Arc<Fleet>) {
 }
 
 /// The part of a shard id that tells shards apart.
-pub(crate) fn short(shard: &kcl_core::model::ShardId) -> String {
+pub(crate) fn short(shard: &kinesis_client::types::ShardId) -> String {
     let digits = shard
         .as_str()
         .trim_start_matches("shardId-")

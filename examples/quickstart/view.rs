@@ -5,10 +5,10 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::model::RecordPosition;
-use kcl_core::source::Shard;
-use kcl_core::status::{LeaseStatus, WorkerStatus};
-use kcl_core::time::{ClockExt as _, Moment};
+use kinesis_client::clock::{ClockExt as _, Moment};
+use kinesis_client::source::Shard;
+use kinesis_client::status::{LeaseStatus, WorkerStatus};
+use kinesis_client::types::RecordPosition;
 
 use crate::fleet::Fleet;
 use crate::short;
@@ -173,9 +173,9 @@ fn stamp(at: Moment) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kcl_core::time::TokioClock;
     use kcl_examples::ledger::Ledger;
     use kcl_testkit::MemoryStream;
+    use kinesis_client::clock::TokioClock;
 
     use super::*;
 

@@ -48,6 +48,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["kcl-core", "kcl-lease-memory", "kcl-aggregation"],
     ),
     ("kcl-model", &["kcl-core", "kcl-lease-memory"]),
+    (
+        "kinesis-client",
+        &["kcl-core", "kcl-kinesis", "kcl-lease-dynamo", "kcl-lease-memory"],
+    ),
 ];
 
 /// What an SDK crate may be built with. Its default features compile the second HTTP stack.
@@ -115,6 +119,20 @@ fn arrows_between_the_packages_point_one_way() {
             );
         }
     }
+}
+
+#[test]
+fn two_dependencies_are_enough_on_aws() {
+    let packages = packages();
+    let minimal = packages
+        .iter()
+        .find(|package| package["name"] == "kcl-examples-minimal");
+    let dependencies = array(&minimal.expect("it is there")["dependencies"]);
+    let names: Vec<_> = dependencies
+        .iter()
+        .map(|dependency| text(&dependency["name"]))
+        .collect();
+    assert_eq!(names, ["kinesis-client", "tokio"]);
 }
 
 #[test]
@@ -410,6 +428,39 @@ fn table_of_metrics_is_the_code_s() {
         })
         .collect();
     assert_eq!(rows, expected, "correct docs/metrics.md");
+}
+
+/// Every setting, with its default as a file writes it.
+#[test]
+fn tuning_guide_names_every_setting_and_default() {
+    let guide = read(&root().join("docs/tuning.md"));
+    let defaults = serde_json::to_value(kcl_core::settings::Settings::default()).expect("settings are data");
+    let mut missing = Vec::new();
+    let mut leaves = vec![(String::new(), defaults)];
+    while let Some((path, value)) = leaves.pop() {
+        if let Value::Object(fields) = value {
+            let prefix = match path.as_str() {
+                "" => String::new(),
+                path => format!("{path}."),
+            };
+            leaves.extend(
+                fields
+                    .into_iter()
+                    .map(|(name, value)| (prefix.clone() + &name, value)),
+            );
+            continue;
+        }
+        let is_duration = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
+        let value = match value.as_str() {
+            Some(text) if is_duration(text) => text.to_owned(),
+            _ => value.to_string(),
+        };
+        let row = format!("| `{path}` | {value} |");
+        if !guide.contains(&row) {
+            missing.push(row);
+        }
+    }
+    assert!(missing.is_empty(), "correct docs/tuning.md: {missing:#?}");
 }
 
 #[test]

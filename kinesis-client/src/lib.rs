@@ -1,0 +1,216 @@
+//! Consumes Amazon Kinesis streams with a fleet of worker processes.
+//!
+//! Each open shard is leased to exactly one worker, which runs your [`RecordProcessor`] on it and stores checkpoints. Shards move when
+//! workers come, go or die. A child shard starts when its parents are finished. It is what Amazon's Kinesis Client Library (KCL) does for
+//! Java, on the same lease table, without a JVM.
+//!
+//! # On AWS
+//!
+//! Two dependencies are enough:
+//!
+//! ```toml
+//! [dependencies]
+//! kinesis-client = "0.1"
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
+//!
+#![cfg_attr(all(feature = "aws", feature = "signal"), doc = "```rust,no_run")]
+#![cfg_attr(not(all(feature = "aws", feature = "signal")), doc = "```text")]
+//! use kinesis_client::{
+//!     DynamoLeaseStore, Error, KinesisStream, ProcessorError, RecordBatch, RecordProcessor, ShardContext, Worker, async_trait,
+//!     aws_config,
+//! };
+//!
+//! struct TruckTracker;
+//!
+//! #[async_trait]
+//! impl RecordProcessor for TruckTracker {
+//!     async fn process_records(&mut self, batch: RecordBatch, shard: &ShardContext) -> Result<(), ProcessorError> {
+//!         for record in &batch {
+//!             let text = std::str::from_utf8(record.data())?; // an error holds the shard, and the batch comes again
+//!             println!("{}: {text}", shard.shard());
+//!         }
+//!         Ok(()) // everything in the batch is done: the worker stores the checkpoint
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Error> {
+//!     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+//!     let worker = Worker::builder("truck-tracker")
+//!         .stream(KinesisStream::new(&aws, "truck-positions"))
+//!         .leases(DynamoLeaseStore::new(&aws, "truck-tracker")) // created if it is not there
+//!         .processor(|_: &ShardContext| TruckTracker)
+//!         .build()?;
+//!     worker.run_until_signal().await?; // SIGTERM drains; a second one stops at once
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Start it as often as you like: the workers find each other through the lease table. What it takes is on the pages of
+#![cfg_attr(feature = "aws", doc = "[`KinesisStream`] and [`DynamoLeaseStore`].")]
+#![cfg_attr(not(feature = "aws"), doc = "`KinesisStream` and `DynamoLeaseStore`.")]
+//!
+//! # In memory
+//!
+//! With the feature `memory` the same worker runs in a test, or on a laptop without a network:
+//!
+#![cfg_attr(feature = "memory", doc = "```rust")]
+#![cfg_attr(not(feature = "memory"), doc = "```text")]
+//! use kinesis_client::source::StreamSource;
+//! use kinesis_client::{Error, MemoryLeaseStore, RecordProcessor, ShardContext, Worker, WorkerHandle};
+//!
+//! fn start<P: RecordProcessor + Default>(stream: impl StreamSource) -> Result<WorkerHandle, Error> {
+//!     let worker = Worker::builder("truck-tracker")
+//!         .stream(stream)
+//!         .leases(MemoryLeaseStore::new())
+//!         .processor(|_: &ShardContext| P::default())
+//!         .build()?;
+//!     Ok(worker.start())
+//! }
+//! ```
+//!
+//! # What is promised
+//!
+//! - Every record is delivered at least once, in order per shard, and is never skipped unless your code said so.
+//! - Checkpoints are fenced: a worker that lost its lease stores nothing.
+//! - No child shard is delivered before its parents are finished.
+//!
+//! Side effects of your code are *not* mutually exclusive. A worker that was paused for longer than the failover time may finish a batch
+//! that another worker has been given. A sink that needs more checks the [`FencingToken`].
+//!
+//! # Where to go next
+//!
+//! | You want to | Look at |
+//! |---|---|
+//! | process records | [`RecordProcessor`], [`RecordBatch`], [`ProcessorError`] |
+//! | start, watch and stop a worker | [`WorkerBuilder`], [`WorkerHandle`] |
+//! | read several streams | [`StreamSet`], [`WorkerBuilder::streams`] |
+//! | change a default | [`settings`] |
+//! | pause or slow down | [`Flow`] |
+//! | know how it is doing | [`status`], [`metrics`] |
+//! | write a source or a lease store of your own | [`source`], [`lease_store`] |
+//!
+//! # Features
+//!
+//! | Feature | Default | Adds |
+//! |---|---|---|
+//! | `aws` | yes | `KinesisStream`, `DynamoLeaseStore`, and the SDK crates that they are built for |
+//! | `signal` | yes | `Worker::run_until_signal` |
+//! | `memory` | no | `MemoryLeaseStore` |
+
+#![deny(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub use async_trait::async_trait;
+pub use bytes;
+pub use tokio_util::sync::CancellationToken;
+
+#[doc(inline)]
+pub use kcl_core::error::{Error, ErrorKind};
+#[doc(inline)]
+pub use kcl_core::flow::{Flow, Rate, Scope};
+#[doc(inline)]
+pub use kcl_core::model::Record;
+#[doc(inline)]
+pub use kcl_core::processor::{FencingToken, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+#[doc(inline)]
+pub use kcl_core::settings::Settings;
+#[doc(inline)]
+pub use kcl_core::streams::{StreamSet, TrackedStream};
+#[doc(inline)]
+pub use kcl_core::worker::{
+    Coordination, ShutdownReport, StatusReader, Stopper, Worker, WorkerBuilder, WorkerHandle,
+};
+
+#[cfg(feature = "aws")]
+pub use aws_config;
+#[cfg(feature = "aws")]
+pub use kcl_kinesis::aws_sdk_kinesis;
+#[cfg(feature = "aws")]
+#[doc(inline)]
+pub use kcl_kinesis::{FanOut, KinesisStream, PollingSettings, RecordFormat};
+#[cfg(feature = "aws")]
+pub use kcl_lease_dynamo::aws_sdk_dynamodb;
+#[cfg(feature = "aws")]
+#[doc(inline)]
+pub use kcl_lease_dynamo::{
+    Billing, DynamoLeaseStore, InvalidTableOptions, PreparedForJava, TableLayout, TableOptions,
+};
+
+#[cfg(feature = "memory")]
+#[doc(inline)]
+pub use kcl_lease_memory::MemoryLeaseStore;
+
+/// What you write, and what it is given: processors, batches, errors and the policy that decides about them.
+pub mod processor {
+    #[doc(inline)]
+    pub use kcl_core::processor::{
+        CheckpointError, Decision, EndOfShard, ErrorPolicy, Failure, FailureKind, FencingToken,
+        ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, RetryForever, Severity,
+        ShardContext, StartFrom,
+    };
+}
+
+/// What can be set, as plain data that a file can hold: every default with its range and its reason.
+pub mod settings {
+    #[doc(inline)]
+    pub use kcl_core::assignment::{AssignmentSettings, Strategy};
+    #[doc(inline)]
+    pub use kcl_core::settings::{Aggregation, Checkpointing, InvalidSettings, MetricsSettings, Settings};
+    #[doc(inline)]
+    pub use kcl_core::shard_sync::InitialPosition;
+}
+
+/// What a worker is doing, as a snapshot for tests, health checks and people.
+pub mod status {
+    #[doc(inline)]
+    pub use kcl_core::lifecycle::{Behind, ConsumerEnd, ConsumerState, WaitReason};
+    #[doc(inline)]
+    pub use kcl_core::status::{Concern, EndDoubt, LeaseStatus, Phase, WorkerStatus};
+}
+
+/// What a worker measures: every name as a constant, and [`ALL`](metrics::ALL) with kind, unit, labels and help text.
+pub mod metrics {
+    #[doc(inline)]
+    pub use kcl_core::metrics::*;
+    pub use metrics::Recorder;
+}
+
+/// The streams that an application reads: one, or many that come and go.
+pub mod streams {
+    #[doc(inline)]
+    pub use kcl_core::streams::{StreamSet, StreamTracker, TrackedStream};
+}
+
+/// The words of the domain: streams, shards, sequence numbers, positions and records.
+pub mod types {
+    #[doc(inline)]
+    pub use kcl_core::model::{
+        ApplicationName, Gap, HashKeyRange, Incarnation, InvalidHashKeyRange, InvalidName, InvalidPosition,
+        InvalidSequenceNumber, LeaseKey, Position, Record, RecordPosition, SequenceNumber, ShardId,
+        StreamIdentity, StreamKey, WorkerId,
+    };
+}
+
+/// The seam to a stream, for sources of your own.
+pub mod source {
+    #[doc(inline)]
+    pub use kcl_core::source::*;
+}
+
+/// The seam to the lease table, for stores of your own. The suite in `kcl-testkit` says whether one behaves as it must.
+pub mod lease_store {
+    #[doc(inline)]
+    pub use kcl_core::lease::{
+        Capabilities, Certainty, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect,
+        LockOutcome, Outcome, PendingCheckpoint, Preparation, RowFacts, Scan, StoreError, StoreErrorKind,
+        Undecodable, Version, WorkerChange, WorkerOutcome, WorkerRow, WriteStamp, apply, check_counter,
+    };
+}
+
+/// Time: monotonic for decisions, wall time for people and for the service.
+pub mod clock {
+    #[doc(inline)]
+    pub use kcl_core::time::{BoxFuture, Clock, ClockExt, Elapsed, Moment, Timestamp, TokioClock};
+}
