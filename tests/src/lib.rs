@@ -16,12 +16,21 @@ pub mod judge;
 pub mod simulation;
 pub mod wait;
 
-/// The README's example, compiled: no published crate has all that it uses.
+/// The documents whose code is compiled, and run where it does not say otherwise: no published crate has all that they use.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-pub struct Readme;
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
 
-/// The examples of the guide to testing, compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/testing.md")]
-pub struct TestingGuide;
+    #[doc = include_str!("../../docs/testing.md")]
+    struct TestingGuide;
+
+    #[doc = include_str!("../../docs/operations.md")]
+    struct OperationsGuide;
+
+    #[doc = include_str!("../../docs/coming-from-java.md")]
+    struct MigrationGuide;
+
+    #[doc = include_str!("../../docs/tuning.md")]
+    struct TuningGuide;
+}
