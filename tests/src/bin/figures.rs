@@ -1,4 +1,4 @@
-//! Measures the figures that the README carries: `cargo run --release -p kcl-tests --bin figures -- coordination`,
+//! Measures the figures of docs/benchmarks.md: `cargo run --release -p kcl-tests --bin figures -- coordination`,
 //! or another of its commands, which need no servers.
 
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use kcl_tests::figures::standing::{Standing, stand, stand_on_many};
 use kcl_tests::figures::verdict::Verdicts;
 use kcl_tests::figures::{bounds, coordination, cost};
 
-/// Measures the figures that the README carries.
+/// Measures the figures of docs/benchmarks.md.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]

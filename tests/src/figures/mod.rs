@@ -1,4 +1,4 @@
-//! The figures that the README carries, measured on the [test bed](crate::bed), on servers of their own or counted in virtual time.
+//! The figures of docs/benchmarks.md, measured on the [test bed](crate::bed), on servers of their own or counted in virtual time.
 
 pub mod bounds;
 pub mod child;
