@@ -46,8 +46,12 @@ nextest:
 core:
     cargo test --locked -p kcl-core -p kcl-aggregation -p kcl-lease-memory -p kcl-testkit
 
-# Whole fleets on virtual time, by seed
-simulation seeds="1000" seed="0":
+# A thousand fleets on virtual time
+simulation:
+    cargo test --locked --workspace --test simulation
+
+# As many as you like, by seed
+simulate seeds="10000" seed="0":
     cargo run --locked --release -p kcl-tests --bin simulate -- --seeds {{seeds}} --seed {{seed}}
 
 # The lease protocols in every possible order, in small worlds

@@ -1,4 +1,4 @@
-//! Who sent what and who processed it: and the judgement whether that is as it should be.
+//! The ledger of what was sent and processed, and the verdict on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -73,7 +73,7 @@ impl Ledger {
     }
 }
 
-/// What became of the positions.
+/// The fate of the positions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// How many positions were put.

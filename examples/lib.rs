@@ -1,4 +1,4 @@
-//! What the examples share: the trucks that send their positions, and the judge of what became of them.
+//! Shared by the examples: the trucks that send their positions, and the judge of what became of them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

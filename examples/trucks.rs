@@ -78,7 +78,7 @@ impl FromStr for TruckPosition {
     }
 }
 
-/// Takes in the positions of one shard.
+/// Tracks the positions of one shard.
 #[derive(Debug)]
 pub struct TruckTracker {
     ledger: Arc<Ledger>,

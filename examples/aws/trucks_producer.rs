@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ = interrupt.recv() => break,
             () = producer.clock.sleep_until(due) => {}
         }
-        // Outside of the select, so that what was begun is finished and logged.
+        // Outside of the select, so that a tick that started is finished and logged.
         producer.tick().await?;
         if arguments.count.is_some_and(|count| producer.sent >= count) {
             break;

@@ -263,7 +263,7 @@ impl Journal {
         self.append(&self.line(shard, event).to_string())
     }
 
-    /// With the token that tells this ownership of the shard from every other.
+    /// Logs the token, which differs from that of every other ownership of the shard.
     fn began(&self, shard: &ShardContext) -> std::io::Result<()> {
         let mut line = self.line(shard, "initialized");
         line["token"] = json!(shard.fencing_token().as_u64());

@@ -89,7 +89,7 @@ impl Fleet {
         name
     }
 
-    /// What every living worker is doing.
+    /// The status of every living worker.
     pub(crate) fn statuses(&self) -> Vec<WorkerStatus> {
         self.members()
             .values()
@@ -155,7 +155,7 @@ impl Fleet {
             .collect()
     }
 
-    /// Lets every worker finish, and says whether each lease was given up.
+    /// Drains every worker. Returns `true` if each lease was given up.
     pub(crate) async fn shut_down(&self) -> Result<bool, Error> {
         let members = std::mem::take(&mut *self.members());
         for member in members.values() {

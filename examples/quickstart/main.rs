@@ -38,7 +38,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Tells the story, and whether everything in it was as it should be.
+/// Runs the story. Returns `true` if everything in it was as it should be.
 async fn tell() -> Result<bool, AnyError> {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
     let ledger = Arc::new(Ledger::default());
@@ -155,7 +155,7 @@ async fn drive(stream: MemoryStream, ledger: Arc<Ledger>, fleet: Arc<Fleet>) {
     }
 }
 
-/// The part of a shard id that tells shards apart.
+/// The part of a shard id in which shards differ.
 pub(crate) fn short(shard: &kinesis_client::types::ShardId) -> String {
     let digits = shard
         .as_str()

@@ -47,12 +47,12 @@ struct Screen {
     is_terminal: bool,
     /// How many lines the last picture had.
     height: usize,
-    /// How many events were told already.
+    /// How many events were shown already.
     told: usize,
 }
 
 impl Screen {
-    /// What takes the last picture off a terminal: up to its first line, and clear from there.
+    /// The way to take the last picture off a terminal: up to its first line, and clear from there.
     fn erase(&mut self) -> String {
         match std::mem::take(&mut self.height) {
             0 => String::new(),
@@ -60,7 +60,7 @@ impl Screen {
         }
     }
 
-    /// What is left when the story is over. On a terminal all that happened stands where the table was, which is about workers that have stopped.
+    /// The last picture, when the story is over. On a terminal all that happened stands where the table was, which is about workers that have stopped.
     fn last(&mut self, fleet: &Fleet) -> String {
         if !self.is_terminal {
             return self.refresh(fleet);

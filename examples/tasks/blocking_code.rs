@@ -26,7 +26,7 @@ impl RecordProcessor for Archive {
             clippy::disallowed_methods,
             reason = "the ban is for the core: a processor may block a thread that is there for it"
         )]
-        // A batch can be moved to another thread, and a clone of it is cheap.
+        // A batch can be moved to another thread, and its clones are cheap.
         tokio::task::spawn_blocking(move || write(&batch)).await??;
         Ok(())
     }

@@ -17,7 +17,7 @@ impl RecordProcessor for Writer {
     }
 }
 
-/// What the handler of an HTTP server returns: 200 or 503, and a body.
+/// Makes the answer of an HTTP server: 200 or 503, and a body.
 ///
 /// For dashboards and alarms. It is no liveness probe: what a worker waits for is as slow after a restart.
 fn health(reader: &StatusReader) -> Result<(u16, String), serde_json::Error> {

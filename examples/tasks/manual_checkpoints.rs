@@ -15,7 +15,7 @@ use kinesis_client::{
 /// How many records are written together.
 const FULL: usize = 100;
 
-/// What was written, one entry for each write.
+/// The sizes of the writes, in order.
 type Archive = Arc<Mutex<Vec<usize>>>;
 
 struct Collector {

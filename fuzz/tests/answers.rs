@@ -1,4 +1,4 @@
-//! No body of an answer makes a panic, and what is understood of it is understood the same in the other format.
+//! No body of an answer makes a panic, and both formats give the same records.
 //!
 //! `cargo test` replays the committed inputs and tries some more; CONTRIBUTING.md says how to search for longer.
 

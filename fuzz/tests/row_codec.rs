@@ -1,4 +1,4 @@
-//! No row of a lease table makes a panic, and what is read of a row is read of it again when we have written it.
+//! No row of a lease table makes a panic, and a row that was read reads the same after it is written.
 //!
 //! `cargo test` replays the committed inputs and tries some more; CONTRIBUTING.md says how to search for longer.
 

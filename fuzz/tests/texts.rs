@@ -1,4 +1,4 @@
-//! No text makes a panic where a number, a position or a name is expected, and what is read of it is read of it again.
+//! No text makes a panic where a number, a position or a name is expected, and a value that was read reads the same after it is written.
 //!
 //! `cargo test` replays the committed inputs and tries some more; CONTRIBUTING.md says how to search for longer.
 

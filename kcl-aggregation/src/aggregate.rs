@@ -18,7 +18,7 @@ pub(crate) mod field {
 
 /// An aggregated record whose message was parsed.
 ///
-/// It shares the memory of the Kinesis record. What it allocates are two tables of eight bytes per key, however many user records
+/// It shares the memory of the Kinesis record. It allocates two tables of eight bytes per key, however many user records
 /// there are.
 #[derive(Clone)]
 pub struct Aggregate {

@@ -1,4 +1,4 @@
-//! Magic bytes in front, MD5 behind: what tells an aggregated record from a plain one.
+//! The envelope of an aggregated record: magic bytes in front, MD5 behind.
 
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
@@ -9,10 +9,10 @@ use crate::wire::{CorruptAggregate, Span};
 pub(crate) const MAGIC: [u8; 4] = [0xf3, 0x89, 0x9a, 0xc2];
 const DIGEST: usize = 16;
 
-/// What the envelope adds to the message.
+/// The bytes that the envelope adds to the message.
 pub(crate) const OVERHEAD: usize = MAGIC.len() + DIGEST;
 
-/// Whether the data begins as an aggregated record does, which costs nothing to see. [`unpack`] tells whether it is one.
+/// Whether the data begins as an aggregated record does, which costs nothing to see. [`unpack`] decides.
 ///
 /// ```
 /// assert!(!kcl_aggregation::seems_aggregated(b"plain"));
@@ -24,7 +24,7 @@ pub fn seems_aggregated(data: &[u8]) -> bool {
 
 /// Reads the data of one Kinesis record: an aggregated record, or `None` for a plain one, which is delivered as it is.
 ///
-/// Nothing is copied: the user records share the memory of `data`, and keep all of it alive.
+/// Nothing is copied: the user records share the memory of `data`, and keep the whole record alive.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 //! The aggregated-record format of the Kinesis Producer Library (KPL): one Kinesis record with many user records in it.
 //!
-//! [`unpack`] tells an aggregated record from a plain one and gives its user records as slices of the bytes that came in;
+//! [`unpack`] distinguishes an aggregated record from a plain one and gives its user records as slices of the bytes that came in;
 //! [`Aggregator`] packs, for generators and tests. Nothing here is asynchronous and nothing knows AWS.
 //!
 //! ```
@@ -28,7 +28,7 @@
 //! `F3 89 9A C2`, or does not end with the MD5 of what stands between. An aggregated record is unpacked once: what its user records
 //! hold is not looked into. One without user records yields none.
 //!
-//! What has the magic bytes and the right MD5 was made by an aggregator, so anything wrong in it is an error that says what, and no
+//! A record with the magic bytes and the right MD5 was made by an aggregator, so anything wrong in it is an error that says what, and no
 //! guess is made: [`CorruptAggregate`] when the message cannot be parsed (Java delivers the whole record raw), [`CorruptRecord`] in
 //! the place of a single user record whose key cannot be known (Java drops it and all that follow it). The caller's error policy
 //! decides what becomes of them; readable neighbours stay readable.

@@ -12,7 +12,7 @@ use crate::wire::{CorruptAggregate, Fields, Span, Value};
 
 /// One user record of an aggregated record.
 ///
-/// Data and partition key share the memory of the Kinesis record and keep all of it alive.
+/// Data and partition key share the memory of the Kinesis record and keep the whole record alive.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserRecord {
@@ -109,7 +109,7 @@ impl Stored {
         })
     }
 
-    /// Nobody uses tags, but a message with a tag that has no key does not parse.
+    /// No producer uses tags, but a message with a tag that has no key does not parse.
     #[cold]
     fn check_tag(data: &[u8], tag: Span) -> Result<(), CorruptAggregate> {
         let mut fields = Fields::new(data, tag);

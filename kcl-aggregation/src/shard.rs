@@ -6,7 +6,7 @@ use crate::aggregate::Aggregate;
 use crate::record::{CorruptRecord, Cursor, Stored, UserRecord, UserRecords};
 use crate::wire::Span;
 
-/// What becomes of an aggregated record with user records whose hash keys lie outside the shard.
+/// Decides about an aggregated record with user records whose hash keys lie outside the shard.
 ///
 /// The Kinesis Producer Library packs by the shards that it knows. When one of them was split meanwhile, the aggregated record
 /// reaches one child, and the library sends the user records again that belong to the other. Other aggregators never send again.

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 /// The message inside an aggregated record cannot be parsed, although its MD5 is right.
 ///
-/// Nothing of it can be delivered. The Java KCL passes such a Kinesis record to the application as it is.
+/// None of its records can be delivered. The Java KCL passes such a Kinesis record to the application as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt aggregated record: {problem} at byte {at}")]
 pub struct CorruptAggregate {
@@ -186,13 +186,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What a varint of this value takes.
+/// The bytes that a varint of this value takes.
 pub(crate) fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
 
-/// What a length-delimited field takes, with its tag of one byte.
+/// The bytes that a length-delimited field takes, with its tag of one byte.
 pub(crate) fn bytes_field_len(length: usize) -> usize {
     1 + varint_len(length as u64) + length
 }

@@ -26,7 +26,7 @@ fn only_record(fields: &[Vec<u8>]) -> Result<UserRecord, String> {
 }
 
 #[test]
-fn a_user_record_without_data_makes_the_message_unparseable() {
+fn a_user_record_without_data_makes_the_message_unparsable() {
     let error = read(&[field(1, b"pk"), field(3, &[0x08, 0])]).unwrap_err();
     assert_eq!(
         error,
@@ -35,7 +35,7 @@ fn a_user_record_without_data_makes_the_message_unparseable() {
 }
 
 #[test]
-fn a_user_record_without_partition_key_index_makes_the_message_unparseable() {
+fn a_user_record_without_partition_key_index_makes_the_message_unparsable() {
     let error = read(&[field(1, b"pk"), field(3, &field(3, b"x"))]).unwrap_err();
     let expected = "corrupt aggregated record: a user record has no partition key index at byte 6";
     assert_eq!(error, expected);
@@ -50,7 +50,7 @@ fn tags_and_unknown_fields_are_skipped() {
 }
 
 #[test]
-fn a_tag_without_key_makes_the_message_unparseable() {
+fn a_tag_without_key_makes_the_message_unparsable() {
     let record = [vec![0x08, 0], field(3, b"x"), field(4, &field(2, b"value"))].concat();
     let error = read(&[field(1, b"pk"), field(3, &record)]).unwrap_err();
     assert_eq!(error, "corrupt aggregated record: a tag has no key at byte 13");

@@ -1,4 +1,4 @@
-//! What holds for all records: packing and unpacking agree, nothing is copied, nothing panics.
+//! Properties of all records: packing and unpacking agree, nothing is copied, nothing panics.
 
 #![allow(
     clippy::unwrap_used,

@@ -42,7 +42,7 @@ fn shown(record: Result<UserRecord, CorruptRecord>) -> String {
     }
 }
 
-/// What comes out as in the Java KCL, which filters whole aggregates.
+/// The records that the Java KCL delivers, which filters whole aggregates.
 fn delivered(hex: &str, shard: RangeInclusive<u128>) -> Vec<String> {
     let aggregate = aggregate(hex);
     let admitted = aggregate.admit(shard, OutsideShard::FilterAggregate).unwrap();

@@ -1,4 +1,4 @@
-//! What is particular to the store in memory. Everything it shares with other stores is tested by the suite in `kcl-testkit`.
+//! Particulars of the store in memory. Everything it shares with other stores is tested by the suite in `kcl-testkit`.
 
 #![expect(clippy::unwrap_used, reason = "tests may unwrap")]
 

@@ -142,7 +142,7 @@ pub use kcl_lease_dynamo::{
 #[doc(inline)]
 pub use kcl_lease_memory::MemoryLeaseStore;
 
-/// What you write, and what it is given: processors, batches, errors and the policy that decides about them.
+/// The code that you write, and its arguments: processors, batches, errors and the policy that decides about them.
 pub mod processor {
     #[doc(inline)]
     pub use kcl_core::processor::{
@@ -152,7 +152,7 @@ pub mod processor {
     };
 }
 
-/// What can be set, as plain data that a file can hold: every default with its range and its reason.
+/// Settings, as plain data that a file can hold: every default with its range and its reason.
 pub mod settings {
     #[doc(inline)]
     pub use kcl_core::assignment::{AssignmentSettings, Strategy};
@@ -162,7 +162,7 @@ pub mod settings {
     pub use kcl_core::shard_sync::InitialPosition;
 }
 
-/// What a worker is doing, as a snapshot for tests, health checks and people.
+/// The status of a worker, as a snapshot for tests, health checks and people.
 pub mod status {
     #[doc(inline)]
     pub use kcl_core::lifecycle::{Behind, ConsumerEnd, ConsumerState, WaitReason};
@@ -170,7 +170,7 @@ pub mod status {
     pub use kcl_core::status::{Concern, EndDoubt, LeaseStatus, Phase, WorkerStatus};
 }
 
-/// What a worker measures: every name as a constant, and [`ALL`](metrics::ALL) with kind, unit, labels and help text.
+/// Metrics of a worker: every name as a constant, and [`ALL`](metrics::ALL) with kind, unit, labels and help text.
 pub mod metrics {
     #[doc(inline)]
     pub use kcl_core::metrics::*;
@@ -199,7 +199,7 @@ pub mod source {
     pub use kcl_core::source::*;
 }
 
-/// The seam to the lease table, for stores of your own. The suite in `kcl-testkit` says whether one behaves as it must.
+/// The seam to the lease table, for stores of your own. The suite in `kcl-testkit` checks that one behaves as it must.
 pub mod lease_store {
     #[doc(inline)]
     pub use kcl_core::lease::{

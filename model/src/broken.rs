@@ -23,7 +23,7 @@ pub enum Broken {
     NextOwnerDoesNotWait,
     /// A lease is handed over without the last checkpoint.
     HandsOverWithoutCheckpoint,
-    /// What is being processed is checkpointed.
+    /// A record that is being processed is checkpointed.
     CheckpointBeforeFinish,
     /// A new owner begins one record too late.
     StartsPastTheCheckpoint,

@@ -1,4 +1,4 @@
-//! Who and what plays in a model: times, workers, shards.
+//! The cast of a model: times, workers, shards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,7 +163,7 @@ impl Cast {
         Incarnation::from_random_bytes(bytes)
     }
 
-    /// The lease of a shard that nobody has begun.
+    /// The lease of a shard that no worker has started.
     pub fn lease(&self, shard: usize) -> Lease {
         let role = &self.shards[shard];
         Lease {
@@ -177,7 +177,7 @@ impl Cast {
         }
     }
 
-    /// What the source tells when the shard is read to its end.
+    /// The answer of the source when the shard is read to its end.
     pub fn end_of(&self, shard: usize) -> ShardEnd {
         let child = |n: &usize| {
             let role = &self.shards[*n];

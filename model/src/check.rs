@@ -1,4 +1,4 @@
-//! Runs a model and tells what came of it.
+//! Runs a model and reports the result.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stateright::{Checker as _, Expectation, HasDiscoveries, Model};
 
-/// What a run has found.
+/// The findings of a run.
 #[derive(Debug)]
 pub struct Report {
     pub name: String,
@@ -21,7 +21,7 @@ pub struct Report {
     pub took: Duration,
     /// The properties that do not hold, each with the way to a state in which it does not.
     pub broken: BTreeMap<&'static str, String>,
-    /// What should be reachable, and was not reached.
+    /// The states that should be reachable, and were not reached.
     pub unreached: Vec<&'static str>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every worker keeps the core's own view of the leader lock and of the table, and acts as a coordinator does: it looks at the lock
 //! once per tick and does what its view asks for, and while it leads or is the deputy it scans and gives leases away. Each worker has
-//! a lease in the beginning, which it renews while it runs. What is checked is who believes to lead, and for how long a lease is
+//! a lease in the beginning, which it renews while it runs. The properties are about who believes to lead, and for how long a lease is
 //! without a live owner, whoever dies.
 
 mod clerk;
@@ -73,11 +73,11 @@ pub struct State {
     pub left: Budget,
     /// When a worker last crashed or began to stand still.
     pub last_fault: u8,
-    /// What has happened on the way here; not a part of the state.
+    /// Events on the way here; not a part of the state.
     pub seen: Seen,
 }
 
-/// What is worth reaching.
+/// The states that are worth reaching.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
     pub stood_in: bool,
@@ -222,7 +222,7 @@ impl Offices {
         outcome
     }
 
-    /// Time goes on. Whoever runs touches its row and renews what is its own.
+    /// Time goes on. Each running worker touches its row and renews what is its own.
     fn tick(&self, state: &mut State) {
         state.now += 1;
         for (n, clerk) in state

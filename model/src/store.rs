@@ -12,7 +12,7 @@ use kcl_core::lease::{
 use kcl_core::model::{Incarnation, LeaseKey};
 use kcl_lease_memory::MemoryLeaseStore;
 
-/// What becomes of a change of this row.
+/// Applies a change to this row.
 pub(crate) fn change(
     row: Option<&Lease>,
     key: &LeaseKey,
@@ -29,7 +29,7 @@ pub(crate) fn change(
     at_once(store.change(key, expect, change, incarnation)).expect("the model asks for sensible changes")
 }
 
-/// What becomes of a change of the leader lock, and the lock after it.
+/// Applies a change to the leader lock. Returns the lock after it, too.
 pub(crate) fn change_lock(
     lock: Option<&LeaderLock>,
     expect: &LockExpect,

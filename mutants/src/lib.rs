@@ -11,21 +11,21 @@ use kcl_tests::simulation::{Failure, outcome};
 
 pub use table::table;
 
-/// So many stories are told before a bug counts as not found.
+/// The number of stories after which a bug counts as not found.
 pub const MOST_SEEDS: u64 = 1000;
 
-/// A bug, and what should be found broken because of it.
+/// A bug, and the invariants that it should break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// The bug.
     pub mutant: Mutant,
     /// Any of these may be the first to be seen.
     pub breaks: &'static [Invariant],
-    /// What it does to an application.
+    /// Its effect on an application.
     pub harm: &'static str,
 }
 
-/// The first story in which something is found, of those before [`MOST_SEEDS`]. It is told on the calling thread.
+/// The first story in which something is found, of those before [`MOST_SEEDS`]. It runs on the calling thread.
 pub fn hunt(bug: Mutant) -> Option<Failure> {
     (0..MOST_SEEDS).find_map(|seed| mutant::with(bug, || outcome(seed)).err())
 }

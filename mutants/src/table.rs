@@ -7,7 +7,7 @@ use kcl_core::mutant::Mutant;
 
 use crate::Entry;
 
-/// Every bug, and what should be found broken because of it.
+/// Every bug, and the invariants that it should break.
 pub fn table() -> Vec<Entry> {
     let entry = |mutant, breaks, harm| Entry { mutant, breaks, harm };
     vec![

@@ -72,7 +72,7 @@ fn without_a_bug_the_same_stories_end_well() {
     }
 }
 
-/// What became of one bug.
+/// The outcome for one bug.
 struct Kill {
     place: usize,
     entry: Entry,

@@ -1,4 +1,4 @@
-//! What a worker sees of itself that must never be it counts, in production too.
+//! A worker counts what it sees of itself that must never be, in production too.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is how they report")]
 

@@ -13,6 +13,7 @@ pub mod figures;
 pub mod fleet;
 pub mod foreign;
 pub mod judge;
+pub mod prose;
 pub mod simulation;
 pub mod wait;
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kcl_core::metrics::ALL;
+use kcl_tests::prose;
 use serde_json::Value;
 
 /// Crates that may never be in the tree, by name and leading version: a second HTTP and TLS stack with open advisories,
@@ -428,6 +429,63 @@ fn table_of_metrics_is_the_code_s() {
         })
         .collect();
     assert_eq!(rows, expected, "correct docs/metrics.md");
+}
+
+/// The packages whose comments keep the rules of prose. It grows until it has all of them.
+const PROSE_IN_FORCE: &[&str] = &[
+    "examples",
+    "fuzz",
+    "kcl-aggregation",
+    "kcl-lease-memory",
+    "kinesis-client",
+    "model",
+    "mutants",
+];
+
+/// Commits before this one were made before there was a rule for subjects.
+const SUBJECTS_CHECKED_SINCE: &str = "2796d8b";
+
+#[test]
+fn documents_and_comments_keep_the_word_list() {
+    let mut found = Vec::new();
+    let mut searched = 0;
+    for file in files(&root()) {
+        let path = file.strip_prefix(root()).expect("a file of the repository");
+        let findings = match file.extension().and_then(|extension| extension.to_str()) {
+            Some("md") => prose::markdown(&read(&file)),
+            Some("rs") if PROSE_IN_FORCE.iter().any(|package| path.starts_with(package)) => {
+                prose::rust(&read(&file))
+            }
+            _ => continue,
+        };
+        searched += 1;
+        found.extend(
+            findings
+                .into_iter()
+                .map(|finding| format!("{}:{}: {}", path.display(), finding.line, finding.rule)),
+        );
+    }
+    assert!(found.is_empty(), "{found:#?}");
+    assert!(searched > 40, "only {searched} files were searched");
+}
+
+/// Where the history is there: an archive of the sources has none, and a shallow clone a part.
+#[test]
+fn commit_subjects_are_imperatives() {
+    let range = format!("{SUBJECTS_CHECKED_SINCE}..HEAD");
+    let log = Command::new("git")
+        .args(["log", "--no-merges", "--format=%s", &range])
+        .current_dir(root())
+        .output();
+    let Some(log) = log.ok().filter(|log| log.status.success()) else {
+        return;
+    };
+    let subjects = String::from_utf8_lossy(&log.stdout);
+    let wrong: Vec<String> = subjects
+        .lines()
+        .filter_map(|subject| Some(format!("{subject}: {}", prose::subject(subject)?)))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// Every setting, with its default as a file writes it.

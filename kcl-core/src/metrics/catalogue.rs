@@ -145,7 +145,7 @@ catalogue! {
     "Shards that waited longer than the stall timeout for a part of the worker's budget of bytes."
 
     STALLS = "kcl_stalls_total", Counter of Count:
-    "Consumers that were begun again because they made no progress."
+    "Consumers that were started again because they made no progress."
 
     STANDSTILLS = "kcl_runtime_standstills_total", Counter of Count by runtime:
     "Times in which a runtime ran nothing although something was due. The runtime is that of the processing or of the coordination."

@@ -1,4 +1,4 @@
-//! What a worker does of its own accord.
+//! Actions of a worker of its own accord.
 
 use std::collections::BTreeSet;
 
@@ -150,7 +150,7 @@ impl Fleet {
             || parents.all(|parent| Lease::is_finished(state.row(*parent).map(|row| &**row)))
     }
 
-    /// What is finished and not stored.
+    /// The position that is finished and not stored.
     fn unstored(&self, own: &Own) -> Option<u8> {
         let mut done = own.done;
         if self.is_broken(Broken::CheckpointBeforeFinish) && own.started.is_some() {

@@ -2,7 +2,7 @@
 //!
 //! Workers hold leases, process records, store checkpoints, end shards and create the leases of their children; some or all of
 //! them also scan the table and plan. All of that in every order within a tick, and under crashes, pauses, lost replies and
-//! late writes. Each decision is the core's own: what a write does, what became of it, until when a holder goes on, who is
+//! late writes. Each decision is the core's own: what a write does, what became of that write, until when a holder goes on, who is
 //! expired, who gets what, what follows in a consumer's life, what to create at a shard's end, what may be deleted.
 //!
 //! Time goes by in ticks. Whatever is due is done before the next tick begins, unless a fault keeps a worker from it: being slow
@@ -401,7 +401,7 @@ impl State {
         self.seen |= what as u16;
     }
 
-    /// Tells the checker what happened.
+    /// Reports to the checker what happened.
     pub(crate) fn observe(&mut self, observation: &Observation) {
         if let Err(violation) = Arc::make_mut(&mut self.checker).observe(observation)
             && self.violation.is_none()

@@ -1,4 +1,4 @@
-//! What must hold in every state of the fleet, and what must be reachable.
+//! Properties that must hold in every state of the fleet, and states that must be reachable.
 
 use kcl_core::invariant::Invariant;
 use kcl_core::lease::Lease;
@@ -25,7 +25,7 @@ macro_rules! reachable {
     };
 }
 
-/// The ticks that it takes at least until a lease expires, its next owner has begun, and the former one wakes up.
+/// The ticks that it takes at least until a lease expires, its next owner has started, and the former one wakes up.
 const EXPIRY_SEEN: u8 = 4;
 
 pub(super) fn of(config: &Config) -> Vec<Property<Fleet>> {

@@ -1,6 +1,6 @@
-//! What a state of the fleet is made of.
+//! The parts of a state of the fleet.
 //!
-//! States are told apart by their hash, so everything that decides about the future, or about the verdict on it, is hashed.
+//! States are distinguished by their hash, so everything that decides about the future, or about the verdict on it, is hashed.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,10 +24,10 @@ pub struct State {
     /// The faults that may still happen.
     pub left: Budget,
     pub ghost: Ghost,
-    /// What the checker says of the history that led here: a function of what is hashed.
+    /// The checker's verdict on the history that led here: a function of what is hashed.
     pub checker: Arc<Checker>,
     pub violation: Option<Arc<Violation>>,
-    /// What has happened on the way here, in a set of [`Seen`]; not a part of the state.
+    /// Events on the way here, in a set of [`Seen`]; not a part of the state.
     pub seen: u16,
 }
 
@@ -124,7 +124,7 @@ impl fmt::Debug for Row {
     }
 }
 
-/// One worker: a process, or what is left of it.
+/// One worker: a process, or its remains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Worker {
     /// How often it was started again.
@@ -136,7 +136,7 @@ pub struct Worker {
     pub leaving: bool,
     /// The counter in its own row.
     pub touches: u8,
-    /// What it has to do with each lease.
+    /// Its relation to each lease.
     pub slots: Vec<Slot>,
     /// It stands still between the decision to start a batch of this shard, made at this tick, and the start.
     pub cleared: Option<(usize, u8)>,
@@ -209,7 +209,7 @@ pub struct Write {
 pub enum Change {
     /// The renewal that begins an ownership.
     TakeUp,
-    /// A worker that leaves gives up what it has not begun.
+    /// A worker that leaves gives up what it has not started.
     GiveBack,
     Renew,
     Checkpoint(u8),
@@ -229,14 +229,14 @@ pub struct Request {
     pub write: Write,
 }
 
-/// What a worker that scans the table knows and is about to do.
+/// The knowledge and the next step of a worker that scans the table.
 #[derive(Clone)]
 pub struct Planner {
     pub observer: Arc<Observer>,
     /// A fingerprint of all that the observer knows.
     print: u64,
     pub scanned: Option<u8>,
-    /// What it has planned and not done yet.
+    /// The changes that it has planned and not made yet.
     pub pending: Vec<Planned>,
 }
 
@@ -340,7 +340,7 @@ pub struct Budget {
     pub handoffs: u8,
 }
 
-/// What the fleet does not know, and the verdict rests on.
+/// Facts that the fleet does not know, and that the verdict rests on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Ghost {
     /// The records of each shard that were handed to a processor, as bits.

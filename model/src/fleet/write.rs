@@ -208,7 +208,7 @@ impl Fleet {
         }
     }
 
-    /// What a worker makes of an answer.
+    /// The meaning of an answer for the worker.
     #[expect(
         clippy::too_many_arguments,
         reason = "whose write it was, what it was, and what became of it"

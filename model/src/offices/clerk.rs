@@ -28,7 +28,7 @@ pub struct Clerk {
     pub(super) looked: Option<u8>,
     pub(super) scanned: Option<u8>,
     pub(super) office: Viewed<Office>,
-    /// What it knows of the table, for as long as it is its part to scan.
+    /// Its knowledge of the table, for as long as it is its part to scan.
     observer: Option<Viewed<Observer>>,
     deputy: Option<WorkerId>,
     /// How many versions of the lock it has made.
@@ -42,7 +42,7 @@ pub(super) enum Life {
     Down,
 }
 
-/// What a worker does for the fleet.
+/// The role of a worker in the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Leader,
@@ -51,7 +51,7 @@ pub(super) enum Role {
     Follower,
 }
 
-/// A view of the core's, told apart by all that it shows of itself.
+/// A view of the core's, compared by all that it shows of itself.
 #[derive(Clone)]
 pub(super) struct Viewed<T> {
     value: Arc<T>,

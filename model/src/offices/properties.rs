@@ -1,4 +1,4 @@
-//! What must hold of the offices.
+//! Properties of the offices.
 
 use stateright::Property;
 
