@@ -66,3 +66,8 @@ pub use hash_key::hash_key_of;
 pub use record::{CorruptRecord, UserRecord, UserRecords};
 pub use shard::{Admitted, MisplacedRecords, OutsideShard, OwnedRecords};
 pub use wire::CorruptAggregate;
+
+/// The README, compiled against this crate alone.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -91,3 +91,8 @@ pub mod streams;
 pub mod task;
 pub mod time;
 pub mod worker;
+
+/// The README, compiled against this crate alone.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

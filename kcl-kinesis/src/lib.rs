@@ -46,3 +46,8 @@ pub use aws_sdk_kinesis;
 pub use fan_out::FanOut;
 pub use pace::{PollingSettings, RecordFormat};
 pub use stream::KinesisStream;
+
+/// The README, compiled against this crate alone.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -61,3 +61,8 @@ pub use aws_sdk_dynamodb;
 pub use leave::PreparedForJava;
 pub use options::{Billing, InvalidTableOptions, TableLayout, TableOptions};
 pub use store::DynamoLeaseStore;
+
+/// The README, compiled against this crate alone.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

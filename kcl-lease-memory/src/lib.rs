@@ -11,3 +11,8 @@ mod storage;
 mod store;
 
 pub use store::MemoryLeaseStore;
+
+/// The README, compiled against this crate alone.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

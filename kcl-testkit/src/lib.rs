@@ -19,3 +19,8 @@ pub mod wire;
 pub use faulty_stream::FaultyStream;
 pub use fleet::simulate;
 pub use memory_stream::MemoryStream;
+
+/// The README, compiled against this crate alone.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -123,6 +123,34 @@ fn arrows_between_the_packages_point_one_way() {
 }
 
 #[test]
+fn published_packages_describe_themselves() {
+    let packages = packages();
+    let published: Vec<_> = packages
+        .iter()
+        .filter(|package| package["publish"].is_null())
+        .collect();
+    assert!(published.len() > 5, "only {} are published", published.len());
+    for package in published {
+        for field in [
+            "description",
+            "documentation",
+            "license",
+            "readme",
+            "rust_version",
+        ] {
+            assert!(package[field].is_string(), "{} lacks {field}", package["name"]);
+        }
+        for field in ["categories", "keywords"] {
+            assert!(
+                !array(&package[field]).is_empty(),
+                "{} lacks {field}",
+                package["name"]
+            );
+        }
+    }
+}
+
+#[test]
 fn two_dependencies_are_enough_on_aws() {
     let packages = packages();
     let minimal = packages
