@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kcl_core::task::TaskScope;
+use kcl_core::internals::TaskScope;
 use kcl_examples::ledger::Ledger;
 use kcl_examples::trucks::TruckTracker;
 use kcl_testkit::MemoryStream;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::{FAILOVER, Fleet};
-use kcl_core::task::TaskPolicy;
+use kcl_core::internals::TaskPolicy;
 use kcl_examples::ledger::{Ledger, Sent};
 use kcl_examples::trucks::TruckPosition;
 use kcl_testkit::MemoryStream;

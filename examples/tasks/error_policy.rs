@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kcl_testkit::MemoryStream;
 use kinesis_client::processor::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever, Severity};
-use kinesis_client::status::Concern;
+use kinesis_client::status::HealthIssue;
 use kinesis_client::{
     MemoryLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardContext, Worker, async_trait,
 };
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let failing = worker
         .wait_for(|status| {
             let mut leases = status.leases.values();
-            leases.any(|lease| lease.concern == Some(Concern::Failing))
+            leases.any(|lease| lease.concern == Some(HealthIssue::Failing))
         })
         .await;
     println!("healthy while the sink is down: {}", failing.is_healthy());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kcl_testkit::MemoryStream;
 use kinesis_client::clock::{Clock, TokioClock};
 use kinesis_client::{
-    MemoryLeaseStore, ProcessorError, Rate, RecordBatch, RecordProcessor, Scope, ShardContext, Worker,
+    FlowScope, MemoryLeaseStore, ProcessorError, Rate, RecordBatch, RecordProcessor, ShardContext, Worker,
     async_trait,
 };
 
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .start();
     let flow = worker.flow();
 
-    flow.pause(Scope::Worker);
+    flow.pause(FlowScope::Worker);
     for number in 0..100 {
         stream.put("truck-7", format!("position {number}"))?;
     }
@@ -43,8 +43,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         records: NonZeroU32::new(50),
         ..Rate::default()
     };
-    flow.limit(Scope::Worker, Some(gentle));
-    flow.resume(Scope::Worker);
+    flow.limit(FlowScope::Worker, Some(gentle));
+    flow.resume(FlowScope::Worker);
     let clock = TokioClock::new();
     worker
         .wait_for(|status| status.leases.values().any(|lease| lease.records == 100))

@@ -14,7 +14,7 @@ mod corpus;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use kcl_core::model::Record;
+use kcl_core::types::Record;
 use kcl_kinesis::fuzzing::{Said, from_cbor, from_json};
 use serde_json::{Value, json};
 

@@ -11,10 +11,9 @@
 
 mod corpus;
 
-use kcl_core::model::{
-    HashKeyRange, Incarnation, LeaseKey, Position, SequenceNumber, ShardId, StreamIdentity,
+use kcl_core::types::{
+    HashKeyRange, Incarnation, LeaseKey, Position, SequenceNumber, ShardId, StreamIdentity, Timestamp,
 };
-use kcl_core::time::Timestamp;
 
 #[test]
 fn any_text_is_refused_or_read_the_same_again() {

@@ -18,7 +18,8 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::date_time::Format;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use kcl_core::time::{Clock, ClockExt as _, Timestamp};
+use kcl_core::clock::{Clock, ClockExt as _};
+use kcl_core::types::Timestamp;
 
 use crate::{Code, Credentials};
 

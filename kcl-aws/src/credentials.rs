@@ -230,7 +230,7 @@ impl ResolveCachedIdentity for Credentials {
 
 #[cfg(test)]
 mod tests {
-    use kcl_core::time::{ClockExt as _, TokioClock};
+    use kcl_core::clock::{ClockExt as _, TokioClock};
 
     use super::*;
 

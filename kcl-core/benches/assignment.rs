@@ -14,12 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use kcl_core::assignment::Strategy;
-use kcl_core::assignment::observer::Observer;
-use kcl_core::assignment::plan::{Candidate, Hold, LeaseView, Snapshot, plan_assignment};
-use kcl_core::lease::{Lease, LeaseChange, Scan, WorkerRow, apply};
-use kcl_core::model::{Incarnation, Position, ShardId, WorkerId};
-use kcl_core::time::{Moment, Timestamp};
+use kcl_core::clock::Moment;
+use kcl_core::internals::{Candidate, Hold, LeaseView, Snapshot, TableView, plan_assignment};
+use kcl_core::lease_store::{Lease, LeaseChange, Scan, WorkerRow, apply};
+use kcl_core::settings::Strategy;
+use kcl_core::types::{Incarnation, Position, ShardId, Timestamp, WorkerId};
 
 /// Leases, workers, and how long a plan may take.
 const SIZES: [(usize, usize, Option<Duration>); 3] = [
@@ -197,7 +196,7 @@ fn kill_one(fleet: &mut Snapshot) {
 }
 
 /// An observer that has scanned a fleet twice, and what a third scan shows.
-fn observer(leases: usize, workers: usize) -> (Observer, Scan) {
+fn observer(leases: usize, workers: usize) -> (TableView, Scan) {
     let incarnation = Incarnation::from_random_bytes([1; 16]);
     let (failover, cadence) = (Duration::from_secs(10), Duration::from_secs(1));
     let scan = |second: u64| Scan {
@@ -222,7 +221,7 @@ fn observer(leases: usize, workers: usize) -> (Observer, Scan) {
             .collect(),
         ..Scan::default()
     };
-    let mut observer = Observer::new(candidate(0), failover, cadence);
+    let mut observer = TableView::new(candidate(0), failover, cadence);
     for second in 0..2 {
         observer.look(Moment::from_origin(Duration::from_secs(second)), scan(second));
     }

@@ -14,11 +14,11 @@
 //!
 //! ```
 //! use async_trait::async_trait;
-//! use kcl_core::error::Error;
-//! use kcl_core::lease::LeaseStore;
+//! use kcl_core::Error;
+//! use kcl_core::lease_store::LeaseStore;
 //! use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 //! use kcl_core::source::StreamSource;
-//! use kcl_core::worker::Worker;
+//! use kcl_core::Worker;
 //!
 //! struct TruckTracker {
 //!     positions: u64,
@@ -60,37 +60,64 @@
 //!
 //! # Where to go next
 //!
-//! [`worker`] builds, runs and stops; [`processor`] is what you implement; [`settings`] explains every default; [`status`] is
+//! [`Worker`] builds, runs and stops; [`processor`] is what you implement; [`settings`] explains every default; [`status`] is
 //! what health checks read; [`metrics`] names what is measured. Those who write a store or a source implement
-//! [`lease::LeaseStore`] or [`source::StreamSource`]. Decisions are pure functions: [`assignment`], [`shard_sync`],
-//! [`lease::apply`], [`lease::hold`], [`lifecycle`], [`checkpoint`].
+//! [`lease_store::LeaseStore`] or [`source::StreamSource`].
 
 #![deny(missing_docs)]
+#![cfg_attr(not(feature = "internals"), allow(dead_code, unreachable_pub))]
 
-pub mod assignment;
-pub mod budget;
-pub mod checkpoint;
 mod consumer;
-pub mod error;
-pub mod flow;
-pub mod invariant;
-pub mod lease;
-pub mod lifecycle;
-pub mod metrics;
-pub mod model;
-mod monitor;
+mod coordinator;
+mod error;
+#[cfg(feature = "internals")]
 #[doc(hidden)]
-pub mod mutant;
+pub mod internals;
+#[doc(hidden)]
+pub mod invariant;
+mod lease;
+mod lifecycle;
+mod limits;
+pub mod metrics;
+mod ownership;
 pub mod processor;
-pub mod rng;
+mod retrieval;
+mod runtime;
 pub mod settings;
-pub mod shard_sync;
 pub mod source;
 pub mod status;
 pub mod streams;
-pub mod task;
-pub mod time;
-pub mod worker;
+pub mod types;
+mod worker;
+
+pub use crate::error::{Causes, Error, ErrorKind};
+pub use crate::limits::flow_control::{FlowHandle, FlowScope, Rate};
+pub use crate::worker::builder::{Coordination, Worker, WorkerBuilder};
+pub use crate::worker::handle::{ShutdownHandle, StatusReader, WorkerHandle};
+pub use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep};
+
+/// Time and randomness, as injected services, and values that belong to a runtime.
+pub mod clock {
+    pub use crate::runtime::clock::{BoxFuture, Clock, ClockExt, Elapsed, Moment, TokioClock};
+    pub use crate::runtime::per_runtime::PerRuntime;
+    pub use crate::runtime::rng::Rng;
+}
+
+/// What an implementor of a lease store needs: the rows, their changes, and what each change does.
+///
+/// [`LeaseStore`](lease_store::LeaseStore) is the seam. [`apply`](lease_store::apply) is the specification of every change of a lease:
+/// a store expresses it and adds nothing.
+pub mod lease_store {
+    pub use crate::lease::change::{Expect, LeaseChange, apply, counts_as_switch};
+    pub use crate::lease::row::{Lease, PendingCheckpoint, RowFacts, Version, WriteStamp};
+    pub use crate::lease::store::{
+        Capabilities, Certainty, LeaseStore, Outcome, Preparation, Scan, StoreError, StoreErrorKind,
+        Undecodable, check_counter,
+    };
+    pub use crate::lease::worker_row::{
+        LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome, WorkerRow,
+    };
+}
 
 /// The README, compiled against this crate alone.
 #[cfg(doctest)]

@@ -34,7 +34,7 @@ const VERBS: [&str; 11] = [
     "delete",
 ];
 
-/// What shards can be counted as waiting for, in the order of [`WaitReason::ALL`](crate::lifecycle::WaitReason::ALL).
+/// What shards can be counted as waiting for, in the order of [`WaitReason::ALL`](crate::status::WaitReason::ALL).
 const WAITS: [&str; 11] = [
     "parents",
     "initialize",
@@ -49,7 +49,7 @@ const WAITS: [&str; 11] = [
     "checkpoints",
 ];
 
-/// The concerns that shards can be counted under, in the order of [`Concern::ALL`](crate::status::Concern::ALL).
+/// The concerns that shards can be counted under, in the order of [`HealthIssue::ALL`](crate::status::HealthIssue::ALL).
 const CONCERNS: [&str; 10] = [
     "suspended",
     "stalled",
@@ -471,7 +471,7 @@ mod tests {
     use metrics::{Key, KeyName, Metadata, SharedString, Unit};
 
     use super::*;
-    use crate::lease::LeaseChange;
+    use crate::lease::change::LeaseChange;
 
     type Description = (MetricKind, Option<Unit>, String);
 
@@ -571,9 +571,9 @@ mod tests {
     #[test]
     fn every_wait_every_concern_and_every_invariant_has_its_label() {
         let label = |name: String| name.replace(' ', "_");
-        let waits = crate::lifecycle::WaitReason::ALL.map(|reason| label(reason.to_string()));
+        let waits = crate::status::WaitReason::ALL.map(|reason| label(reason.to_string()));
         assert_eq!(waits, WAITS);
-        let concerns = crate::status::Concern::ALL.map(|concern| label(concern.to_string()));
+        let concerns = crate::status::HealthIssue::ALL.map(|concern| label(concern.to_string()));
         assert_eq!(concerns, CONCERNS);
         assert_eq!(
             crate::invariant::Invariant::ALL.map(|invariant| invariant.id()),

@@ -1,18 +1,20 @@
 //! What can be set, as plain data: every default explained, every violation reported at once.
 
+mod assignment;
 mod durations;
-mod measuring;
+mod metrics;
+pub(crate) mod scan_cadence;
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use measuring::MetricsSettings;
+pub use assignment::{AssignmentSettings, Strategy};
+pub use metrics::MetricsSettings;
 
-use crate::assignment::AssignmentSettings;
-use crate::lease::Lease;
-use crate::shard_sync::InitialPosition;
+use crate::lease::row::Lease;
+use crate::types::InitialPosition;
 
 /// The shortest time after which the leases of a stream may be deleted that is read no more.
 const SHORTEST_MEMORY: Duration = Duration::from_secs(600);
@@ -76,12 +78,12 @@ pub struct Settings {
     #[serde(with = "durations")]
     pub tick_interval: Duration,
     /// How long a call of your code may take before the worker warns of it: in the log, ever less often while the call goes on, in the
-    /// status as a [concern](crate::status::Concern::SlowCallback), and in the metrics. 60 s by default. The lease is kept however long it takes.
+    /// status as a [concern](crate::status::HealthIssue::SlowCallback), and in the metrics. 60 s by default. The lease is kept however long it takes.
     #[serde(with = "durations")]
     pub slow_callback: Duration,
     /// With [manual checkpoints](Checkpointing::Manual), how long records that `process_records` returned from may stay without a checkpoint
     /// before the worker warns of it: in the log, ever less often while it lasts, in the status as a
-    /// [concern](crate::status::Concern::NotCheckpointed), and in the metrics. 5 minutes by default. Set it above the longest time for
+    /// [concern](crate::status::HealthIssue::NotCheckpointed), and in the metrics. 5 minutes by default. Set it above the longest time for
     /// which your code collects records. The lease is kept however long it takes.
     #[serde(with = "durations")]
     pub slow_checkpoint: Duration,
@@ -110,7 +112,7 @@ pub struct Settings {
     /// processed, or when the shard is listed no more. On by default, as in the Java KCL; off keeps them as a record.
     pub cleanup: bool,
     /// How long the leases of a stream that the application reads no more are kept, checkpoints and all. For ever by default,
-    /// as in the Java KCL; only where the application reads [many streams](crate::worker::WorkerBuilder::streams). The time
+    /// as in the Java KCL; only where the application reads [many streams](crate::worker::builder::WorkerBuilder::streams). The time
     /// counts while no worker holds a lease of the stream, and begins again with a new leader; it stands still while the tracker does not
     /// answer, and while a stream that it lists cannot be opened. At least ten minutes: a tracker that loses a stream for a while must not
     /// cost its checkpoints.

@@ -17,10 +17,9 @@ use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{self, ShardFilterType, ShardIteratorType, StreamDescriptionSummary};
 use aws_sdk_kinesis::{Client, Config};
 use kcl_aws::{Arn, Attempt, Caller, ConsumerArn, InvalidArn, StreamArn, Unsent};
-use kcl_core::model::ShardId;
+use kcl_core::clock::{Clock, PerRuntime};
 use kcl_core::source::{ShardFilter, SourceError, SourceErrorKind, StartPosition, StreamDescription};
-use kcl_core::task::PerRuntime;
-use kcl_core::time::{Clock, Timestamp};
+use kcl_core::types::{ShardId, Timestamp};
 use tokio::sync::Semaphore;
 
 use crate::cbor::KinesisCbor;

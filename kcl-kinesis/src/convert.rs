@@ -6,11 +6,10 @@ use std::time::Duration;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{self, RecordDistributionStrategy, StreamMode};
 use bytes::Bytes;
-use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity};
 use kcl_core::source::{
     CapacityMode, ChildShard, RecordPlacement, Shard, SourceError, SourceErrorKind, StreamDescription,
 };
-use kcl_core::time::Timestamp;
+use kcl_core::types::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity, Timestamp};
 
 type Result<T> = std::result::Result<T, SourceError>;
 

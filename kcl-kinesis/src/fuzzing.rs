@@ -1,7 +1,7 @@
 //! What the fuzz target of the answers calls. No part of the crate's interface.
 
 use bytes::Bytes;
-use kcl_core::model::{Record, ShardId};
+use kcl_core::types::{Record, ShardId};
 
 use crate::convert::Answer;
 use crate::{cbor, json};

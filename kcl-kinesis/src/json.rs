@@ -6,9 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId};
 use kcl_core::source::{ChildShard, SourceError};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{HashKeyRange, Record, SequenceNumber, ShardId, Timestamp};
 use serde::Deserialize;
 
 use crate::convert::{Answer, senseless, unreadable};

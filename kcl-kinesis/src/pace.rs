@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
 
 use crate::share::{Share, WHOLE};
 
@@ -55,7 +55,7 @@ pub enum RecordFormat {
     /// `cargo run --release -p kcl-tests --bin figures -- reading` in the repository. Kinesis speaks it, as do LocalStack and kinesis-mock; where a
     /// server refuses it, reading goes on in JSON, and the log says so once.
     ///
-    /// All records of an answer share its memory: [detach](kcl_core::model::Record::detached) a record that is kept for long.
+    /// All records of an answer share its memory: [detach](kcl_core::types::Record::detached) a record that is kept for long.
     #[default]
     Cbor,
     /// JSON, which every server of the protocol speaks. Here, too, all records of an answer share their memory.

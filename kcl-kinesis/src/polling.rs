@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::model::{Record, SequenceNumber, ShardId};
+use kcl_core::clock::Moment;
 use kcl_core::source::{
     Arrival, Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, SourceErrorKind, StartPosition,
 };
-use kcl_core::time::{Moment, Timestamp};
+use kcl_core::types::{Record, SequenceNumber, ShardId, Timestamp};
 
 use crate::calls::{Calls, MAX_RECORDS};
 use crate::convert::Answer;

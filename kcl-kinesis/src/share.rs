@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use kcl_core::model::ShardId;
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
+use kcl_core::types::ShardId;
 
 /// The part of a shard's limits that this reader uses, in thousandths.
 ///

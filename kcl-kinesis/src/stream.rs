@@ -6,12 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_kinesis::Client;
-use kcl_core::model::{ShardId, StreamIdentity};
+use kcl_core::clock::{Clock, TokioClock};
 use kcl_core::source::{
     PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition,
     StreamDescription, StreamSource,
 };
-use kcl_core::time::{Clock, TokioClock};
+use kcl_core::types::{ShardId, StreamIdentity};
 
 use crate::calls::Calls;
 use crate::convert;

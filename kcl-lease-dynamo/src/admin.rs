@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use aws_sdk_dynamodb::types::{
     PointInTimeRecoverySpecification, PointInTimeRecoveryStatus, TableDescription,
 };
-use kcl_core::lease::{StoreError, StoreErrorKind};
+use kcl_core::lease_store::{StoreError, StoreErrorKind};
 
 use crate::client::TableClient;
 use crate::errors::{Failure, Request};

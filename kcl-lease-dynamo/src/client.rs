@@ -15,9 +15,8 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use kcl_aws::{Attempt, Caller, Unsent};
-use kcl_core::lease::{Certainty, StoreError, StoreErrorKind};
-use kcl_core::task::PerRuntime;
-use kcl_core::time::Clock;
+use kcl_core::clock::{Clock, PerRuntime};
+use kcl_core::lease_store::{Certainty, StoreError, StoreErrorKind};
 
 use crate::attr;
 use crate::codec::{Item, s};

@@ -5,7 +5,7 @@ use std::io;
 
 use aws_sdk_dynamodb::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use kcl_aws::{Code, Late, Unsent, quotable, quotable_code, story};
-use kcl_core::lease::{Certainty, StoreError, StoreErrorKind};
+use kcl_core::lease_store::{Certainty, StoreError, StoreErrorKind};
 
 use Certainty::{Definite, Unknown};
 use StoreErrorKind::{Denied, Invalid, Missing, Throttled, Unavailable};

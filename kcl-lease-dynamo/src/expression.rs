@@ -6,11 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::change::counts_as_switch;
-use kcl_core::lease::{
-    Expect, LeaseChange, LockChange, LockExpect, RowFacts, Version, WorkerChange, WorkerRow,
+use kcl_core::lease_store::{
+    Expect, LeaseChange, LockChange, LockExpect, RowFacts, Version, WorkerChange, WorkerRow, counts_as_switch,
 };
-use kcl_core::model::{ApplicationName, HashKeyRange, Incarnation, Position, ShardId, WorkerId};
+use kcl_core::types::{ApplicationName, HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
 use crate::attr;
 use crate::codec::{Item, creation_item, encode_lock, n, s, string_set, throughput_text, worker_attributes};
@@ -224,7 +223,7 @@ pub(crate) fn worker_write(change: &WorkerChange, rows: WorkerRows) -> Write {
             draft.write_worker(row);
             draft.update(row.id.as_str())
         }
-        WorkerChange::Return(row) => {
+        WorkerChange::Reannounce(row) => {
             draft.require_absent(attr::KEY);
             draft.write_worker(row);
             draft.update(row.id.as_str())
@@ -233,7 +232,7 @@ pub(crate) fn worker_write(change: &WorkerChange, rows: WorkerRows) -> Write {
             draft.require_incarnation(Some(*incarnation), rows);
             draft.delete(id.as_str())
         }
-        WorkerChange::Bury(row) => {
+        WorkerChange::DeleteExpired(row) => {
             draft.require_incarnation(row.incarnation, rows);
             match row.incarnation {
                 Some(_) => draft.require(attr::TOUCHES, n(row.touches)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::Scan;
+use kcl_core::lease_store::Scan;
 
 use crate::attr;
 use crate::codec::{creation_item, encode_lock, put, s, worker_attributes};

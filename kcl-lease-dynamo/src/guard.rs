@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kcl_core::lease::{Lease, Scan, StoreError, StoreErrorKind, WorkerRow};
-use kcl_core::model::{ApplicationName, WorkerId};
+use kcl_core::lease_store::{Lease, Scan, StoreError, StoreErrorKind, WorkerRow};
+use kcl_core::types::{ApplicationName, WorkerId};
 
 use crate::codec::{Item, client_version};
 use crate::options::is_name;
@@ -254,7 +254,7 @@ fn is_javas(lease: &Lease) -> bool {
     is_owned && lease.counter > 0 && lease.is_written_by_foreigner()
 }
 
-/// Whether the lock is that of a worker of ours. One from before such locks were marked has an owner among them, or a deputy.
+/// Whether the lock is that of a worker of ours. One from before such locks were marked has an owner among them, or a standby.
 fn is_lock_of(row: &Item, ours: &BTreeSet<&WorkerId>) -> bool {
     let owner = row.get(attr::LOCK_OWNER).and_then(|value| value.as_s().ok());
     let is_marked = row.contains_key(attr::LOCK_IS_OURS) || row.contains_key(attr::LOCK_DEPUTY);
@@ -268,9 +268,8 @@ pub(crate) fn is_new_application(scan: &Scan, migration: Option<&Item>) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use kcl_core::lease::{LeaseChange, apply};
-    use kcl_core::model::{Incarnation, Position};
-    use kcl_core::time::Timestamp;
+    use kcl_core::lease_store::{LeaseChange, apply};
+    use kcl_core::types::{Incarnation, Position, Timestamp};
 
     use super::*;
     use crate::codec::{client_version_item, s};

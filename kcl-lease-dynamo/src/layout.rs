@@ -1,7 +1,7 @@
 //! In which tables the rows are: a pure decision over what a start found, and the tables that follow from it.
 
-use kcl_core::lease::{StoreError, StoreErrorKind};
-use kcl_core::model::ApplicationName;
+use kcl_core::lease_store::{StoreError, StoreErrorKind};
+use kcl_core::types::ApplicationName;
 
 use crate::client::TableClient;
 use crate::codec::{self, Item};

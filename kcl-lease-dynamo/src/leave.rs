@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{Lease, StoreError, StoreErrorKind, WorkerRow};
-use kcl_core::model::ApplicationName;
-use kcl_core::time::ClockExt as _;
+use kcl_core::clock::ClockExt as _;
+use kcl_core::lease_store::{Lease, StoreError, StoreErrorKind, WorkerRow};
+use kcl_core::types::ApplicationName;
 
 use crate::client::{TableClient, Written};
 use crate::codec::{Item, RowKind, key_of, kind};

@@ -12,7 +12,7 @@
 //! # Java
 //!
 //! A table that a Java application left is refused before anything is written, until one start has the setting `take_over_java` of
-//! [`Preparation`](kcl_core::lease::Preparation). The answer is remembered in the table: in the row `Migration3.0`, which says by which
+//! [`Preparation`](kcl_core::lease_store::Preparation). The answer is remembered in the table: in the row `Migration3.0`, which says by which
 //! worker the table was taken over, and when. A later start needs no setting.
 //!
 //! With and without the setting, a table is refused while a Java worker uses it. A start watches the rows that Java workers left: 20 s

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kcl_core::lease::{Preparation, Scan, StoreError, StoreErrorKind, WorkerRow};
-use kcl_core::time::{ClockExt as _, Moment};
+use kcl_core::clock::{ClockExt as _, Moment};
+use kcl_core::lease_store::{Preparation, Scan, StoreError, StoreErrorKind, WorkerRow};
 
 use crate::client::{TableClient, Written};
 use crate::codec::Item;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::Scan;
+use kcl_core::lease_store::Scan;
 
 use crate::attr;
 use crate::client::TableClient;
@@ -175,8 +175,8 @@ async fn all<F: Future>(mut futures: Vec<Pin<Box<F>>>) -> Vec<F::Output> {
 
 #[cfg(test)]
 mod tests {
-    use kcl_core::lease::Lease;
-    use kcl_core::model::Position;
+    use kcl_core::lease_store::Lease;
+    use kcl_core::types::Position;
 
     use super::*;
     use crate::codec::{client_version_item, creation_item, s};
@@ -189,7 +189,7 @@ mod tests {
         let mut scan = Scan::default();
         sort_in(&mut scan, &creation_item(&lease)).unwrap();
         let (application, worker) = ("app".parse().unwrap(), "worker-1".parse().unwrap());
-        let version = client_version_item(&application, &worker, kcl_core::time::Timestamp::from_millis(0));
+        let version = client_version_item(&application, &worker, kcl_core::types::Timestamp::from_millis(0));
         sort_in(&mut scan, &version).unwrap();
         let mut future = creation_item(&lease);
         future.insert(attr::ENTITY_TYPE.to_owned(), s("OF_THE_FUTURE"));

@@ -5,12 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
-use kcl_core::lease::{
+use kcl_core::clock::{Clock, Moment, TokioClock};
+use kcl_core::lease_store::{
     Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
     Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome, check_counter,
 };
-use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
-use kcl_core::time::{Clock, Moment, TokioClock};
+use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
 
 use crate::client::{Indexed, TableClient, Written};
 use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, key_of, kind};

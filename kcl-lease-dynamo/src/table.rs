@@ -5,7 +5,7 @@ use aws_sdk_dynamodb::types::{
     GlobalSecondaryIndexUpdate, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
     ProvisionedThroughput, ScalarAttributeType, TableDescription, TableStatus, Tag,
 };
-use kcl_core::lease::{StoreError, StoreErrorKind};
+use kcl_core::lease_store::{StoreError, StoreErrorKind};
 
 use crate::attr;
 use crate::options::{Billing, TableOptions};

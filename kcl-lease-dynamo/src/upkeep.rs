@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{Certainty, StoreErrorKind};
-use kcl_core::model::WorkerId;
-use kcl_core::time::{ClockExt as _, Moment};
+use kcl_core::clock::{ClockExt as _, Moment};
+use kcl_core::lease_store::{Certainty, StoreErrorKind};
+use kcl_core::types::WorkerId;
 
 use crate::client::{Indexed, TableClient};
 use crate::errors::Failure;

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use kcl_core::lease::{StoreError, StoreErrorKind};
-use kcl_core::time::{Clock, Moment};
+use kcl_core::clock::{Clock, Moment};
+use kcl_core::lease_store::{StoreError, StoreErrorKind};
 
 use crate::guard::Traces;
 
@@ -92,7 +92,8 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, Mutex};
 
-    use kcl_core::time::{BoxFuture, Timestamp};
+    use kcl_core::clock::BoxFuture;
+    use kcl_core::types::Timestamp;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Leases in memory: a real store for tests and laptops, and the reference for every other one.
 //!
-//! [`MemoryLeaseStore`] executes the specification of the lease table literally: [`Expect::holds`](kcl_core::lease::Expect::holds)
-//! decides, [`apply`](kcl_core::lease::apply) changes. Clones of a store are handles on the same storage, as two clients of one table are.
+//! [`MemoryLeaseStore`] executes the specification of the lease table literally: [`Expect::holds`](kcl_core::lease_store::Expect::holds)
+//! decides, [`apply`](kcl_core::lease_store::apply) changes. Clones of a store are handles on the same storage, as two clients of one table are.
 //! Nothing outlives the process.
 
 #![deny(missing_docs)]

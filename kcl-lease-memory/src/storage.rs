@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use kcl_core::lease::{
+use kcl_core::internals::{Failpoint, failpoint};
+use kcl_core::lease_store::{
     Expect, LeaderLock, Lease, LeaseChange, LockChange, LockExpect, LockOutcome, Outcome, StoreError,
     StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow, apply, check_counter,
 };
-use kcl_core::model::{ApplicationName, Incarnation, LeaseKey, WorkerId};
-use kcl_core::mutant::{self, Mutant};
+use kcl_core::types::{ApplicationName, Incarnation, LeaseKey, WorkerId};
 
 /// Everything that is stored. Every method is one atomic step: it runs under the store's lock.
 #[derive(Debug, Default)]
@@ -76,18 +76,18 @@ impl Storage {
         let holds = match change {
             WorkerChange::Announce(_) => true,
             WorkerChange::Touch(row) => shows(&row.id, row.incarnation),
-            WorkerChange::Return(row) => !self.workers.contains_key(&row.id),
+            WorkerChange::Reannounce(row) => !self.workers.contains_key(&row.id),
             WorkerChange::Leave { id, incarnation } => shows(id, Some(*incarnation)),
-            WorkerChange::Bury(row) => self.workers.get(&row.id) == Some(row),
+            WorkerChange::DeleteExpired(row) => self.workers.get(&row.id) == Some(row),
         };
         if !holds {
             return WorkerOutcome::Refused;
         }
         match change {
-            WorkerChange::Announce(row) | WorkerChange::Touch(row) | WorkerChange::Return(row) => {
+            WorkerChange::Announce(row) | WorkerChange::Touch(row) | WorkerChange::Reannounce(row) => {
                 self.workers.insert(row.id.clone(), row.clone());
             }
-            WorkerChange::Leave { id, .. } | WorkerChange::Bury(WorkerRow { id, .. }) => {
+            WorkerChange::Leave { id, .. } | WorkerChange::DeleteExpired(WorkerRow { id, .. }) => {
                 self.workers.remove(id);
             }
         }
@@ -106,7 +106,7 @@ impl Storage {
             }
             (LockExpect::Absent, Some(_)) | (LockExpect::Version { .. }, None) => false,
         };
-        let holds = holds || mutant::active(Mutant::LockWithoutCondition);
+        let holds = holds || failpoint::active(Failpoint::LockWithoutCondition);
         match (change, expect) {
             (LockChange::Release, LockExpect::Absent) => {
                 Err(invalid("a lock that is absent cannot be released"))
@@ -128,8 +128,8 @@ impl Storage {
 fn is_blind_to(change: &LeaseChange) -> bool {
     let assigns = matches!(change, LeaseChange::Assign { .. });
     let checkpoints = matches!(change, LeaseChange::Checkpoint { .. });
-    assigns && mutant::active(Mutant::AssignmentWithoutCondition)
-        || checkpoints && mutant::active(Mutant::CheckpointWithoutCondition)
+    assigns && failpoint::active(Failpoint::AssignmentWithoutCondition)
+        || checkpoints && failpoint::active(Failpoint::CheckpointWithoutCondition)
 }
 
 /// Refuses what no caller can mean, before the row is looked at.

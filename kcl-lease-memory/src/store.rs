@@ -2,11 +2,11 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use kcl_core::lease::{
+use kcl_core::lease_store::{
     Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
     Outcome, Preparation, Scan, StoreError, WorkerChange, WorkerOutcome,
 };
-use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
+use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
 
 use crate::storage::Storage;
 
@@ -19,8 +19,8 @@ const PAGE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 /// no call fails but those that make no sense.
 ///
 /// ```
-/// use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore, Outcome};
-/// use kcl_core::model::{Incarnation, Position, ShardId};
+/// use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore, Outcome};
+/// use kcl_core::types::{Incarnation, Position, ShardId};
 /// use kcl_lease_memory::MemoryLeaseStore;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

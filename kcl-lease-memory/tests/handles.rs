@@ -5,8 +5,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore, Outcome, Preparation, StoreErrorKind};
-use kcl_core::model::{ApplicationName, Incarnation, LeaseKey, Position, ShardId, WorkerId};
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore, Outcome, Preparation, StoreErrorKind};
+use kcl_core::types::{ApplicationName, Incarnation, LeaseKey, Position, ShardId, WorkerId};
 
 use kcl_lease_memory::MemoryLeaseStore;
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use kcl_core::time::{BoxFuture, Clock, Moment, Timestamp, TokioClock};
+use kcl_core::clock::{BoxFuture, Clock, Moment, TokioClock};
+use kcl_core::types::Timestamp;
 
 /// 2026-01-01T00:00:00Z, where the time of a simulation begins unless a test says otherwise.
 pub const SIMULATION_START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
@@ -31,7 +32,7 @@ pub struct Skew {
 ///
 /// ```
 /// use std::time::Duration;
-/// use kcl_core::time::{Clock, ClockExt};
+/// use kcl_core::clock::{Clock, ClockExt};
 /// use kcl_testkit::clock::{Skew, SkewedClock};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -123,7 +124,7 @@ impl Clock for SkewedClock {
 ///
 /// ```
 /// use std::time::Duration;
-/// use kcl_core::time::Clock;
+/// use kcl_core::clock::Clock;
 /// use kcl_testkit::clock::ManualClock;
 ///
 /// let clock = ManualClock::new();
@@ -232,7 +233,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
-    use kcl_core::time::ClockExt as _;
+    use kcl_core::clock::ClockExt as _;
     use proptest::prelude::*;
 
     use super::*;

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::model::{HashKeyRange, ShardId, StreamIdentity};
+use kcl_core::clock::{Clock, ClockExt as _};
 use kcl_core::source::{
     Arrival, ChildShard, Fetch, FetchLimit, PageToken, RecordStream, ShardEnd, ShardFilter, ShardPage,
     SourceError, SourceErrorKind, StartPosition, StreamDescription, StreamSource,
 };
-use kcl_core::time::{Clock, ClockExt as _};
+use kcl_core::types::{HashKeyRange, ShardId, StreamIdentity};
 
 /// The calls of a source and of its readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,7 +167,7 @@ impl StreamFaults {
 /// ```
 /// use std::sync::Arc;
 /// use kcl_core::source::{SourceErrorKind, StreamSource};
-/// use kcl_core::time::TokioClock;
+/// use kcl_core::clock::TokioClock;
 /// use kcl_testkit::MemoryStream;
 /// use kcl_testkit::faulty_stream::{FaultyStream, StreamCall, StreamFault, StreamFaultRule};
 ///

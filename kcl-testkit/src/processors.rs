@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::model::{Record, RecordPosition, ShardId, WorkerId};
+use kcl_core::clock::{Clock, ClockExt as _};
 use kcl_core::processor::{
     CheckpointError, FencingToken, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory,
     ShardContext, StartFrom,
 };
-use kcl_core::time::{Clock, ClockExt as _};
+use kcl_core::types::{Record, RecordPosition, ShardId, WorkerId};
 
 /// One line of the [`Journal`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,9 +61,9 @@ pub enum Misbehaviour {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use kcl_core::model::{ApplicationName, Record, SequenceNumber, ShardId, WorkerId};
+/// use kcl_core::types::{ApplicationName, Record, SequenceNumber, ShardId, WorkerId};
 /// use kcl_core::processor::{FencingToken, RecordBatch, RecordProcessorFactory, ShardContext};
-/// use kcl_core::time::TokioClock;
+/// use kcl_core::clock::TokioClock;
 /// use kcl_testkit::processors::Journal;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -166,7 +166,7 @@ impl RecordProcessorFactory for Journal {
 /// Sees the checkpoints that a processor under test makes. Clones share what is seen.
 ///
 /// ```
-/// use kcl_core::model::{Record, SequenceNumber};
+/// use kcl_core::types::{Record, SequenceNumber};
 /// use kcl_core::processor::CheckpointError;
 /// use kcl_testkit::processors::Checkpoints;
 ///
@@ -292,8 +292,8 @@ impl RecordProcessor for JournalProcessor {
 
 #[cfg(test)]
 mod tests {
-    use kcl_core::model::{ApplicationName, SequenceNumber};
-    use kcl_core::time::TokioClock;
+    use kcl_core::clock::TokioClock;
+    use kcl_core::types::{ApplicationName, SequenceNumber};
 
     use super::*;
 

@@ -8,17 +8,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_aggregation::Aggregator;
-use kcl_core::lifecycle::ConsumerState;
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::metrics::BYTES_HELD;
-use kcl_core::model::HashKeyRange;
 use kcl_core::processor::{
     Decision, ErrorPolicy, Failure, FailureKind, ProcessorError, RecordBatch, RecordProcessor, RetryForever,
     Severity, ShardContext, StartFrom,
 };
 use kcl_core::settings::{Aggregation, Checkpointing, Settings};
-use kcl_core::status::Concern;
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::status::{ConsumerState, HealthIssue};
+use kcl_core::types::HashKeyRange;
+use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use md5::{Digest as _, Md5};
@@ -186,7 +185,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 /// What a worker delivers of a shard with this record between two others, and what it says of the shard in the end.
-async fn delivered(between: Vec<u8>) -> (Vec<String>, Option<Concern>) {
+async fn delivered(between: Vec<u8>) -> (Vec<String>, Option<HealthIssue>) {
     let (stream, leases) = one_shard();
     stream.put("truck", "before").unwrap();
     stream.put("truck", between).unwrap();
@@ -253,7 +252,7 @@ async fn corrupt_aggregates_hold_shard_by_name() {
     for (what, message, expected) in rows {
         let (seen, concern) = delivered(framed(&message.concat())).await;
         assert_eq!(seen, expected, "{what}");
-        assert_eq!(concern, Some(Concern::Unreadable), "{what}");
+        assert_eq!(concern, Some(HealthIssue::Unreadable), "{what}");
     }
 }
 

@@ -14,18 +14,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use kcl_core::error::ErrorKind;
-use kcl_core::lease::{
+use kcl_core::internals::TaskScope;
+use kcl_core::lease_store::{
     Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
     Outcome, Preparation, Scan, StoreError, WorkerChange, WorkerOutcome,
 };
-use kcl_core::lifecycle::ConsumerEnd;
-use kcl_core::model::{Incarnation, LeaseKey, Position, ShardId, WorkerId};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
-use kcl_core::status::{Phase, WorkerStatus};
-use kcl_core::task::TaskScope;
-use kcl_core::worker::{Coordination, Worker, WorkerBuilder, WorkerHandle};
+use kcl_core::status::{ConsumerEnd, Phase, WorkerStatus};
+use kcl_core::types::{Incarnation, LeaseKey, Position, ShardId, WorkerId};
+use kcl_core::{Coordination, ErrorKind, Worker, WorkerBuilder, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use tokio::runtime::Runtime;

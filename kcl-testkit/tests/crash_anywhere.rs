@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use kcl_core::model::{LeaseKey, ShardId};
+use kcl_core::types::{LeaseKey, ShardId};
 use kcl_testkit::fleet::{Fleet, Member};
 use kcl_testkit::simulate;
 

@@ -5,11 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::lease::{Certainty, Expect, Lease, LeaseChange, LeaseStore, StoreError, StoreErrorKind};
-use kcl_core::model::{Incarnation, Position, ShardId};
-use kcl_core::rng::Rng;
-use kcl_core::task::{TaskPolicy, TaskScope};
-use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
+use kcl_core::clock::{Clock as _, ClockExt as _, Rng, TokioClock};
+use kcl_core::internals::{TaskPolicy, TaskScope};
+use kcl_core::lease_store::{Certainty, Expect, Lease, LeaseChange, LeaseStore, StoreError, StoreErrorKind};
+use kcl_core::types::{Incarnation, Position, ShardId};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::faults::{
     Fault, FaultRates, FaultyLeaseStore, Happened, Link, Operation, StoreFaults, StoreHistory,

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kcl_core::model::{SequenceNumber, ShardId};
+use kcl_core::clock::{Clock, ClockExt as _, TokioClock};
 use kcl_core::source::{
     FetchLimit, RecordStream, Shard, ShardFilter, SourceErrorKind, StartPosition, StreamSource,
 };
-use kcl_core::time::{Clock, ClockExt as _, TokioClock};
+use kcl_core::types::{SequenceNumber, ShardId};
 use kcl_testkit::faulty_stream::{FaultyStream, StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::memory_stream::Trim;
 use kcl_testkit::source_suite::{FixtureError, SourceFixture};

@@ -10,14 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::error::ErrorKind;
+use kcl_core::ErrorKind;
 use kcl_core::invariant::Invariant;
-use kcl_core::lease::{Expect, LeaseChange, LeaseStore as _, Outcome, RowFacts};
-use kcl_core::lifecycle::WaitReason;
-use kcl_core::model::LeaseKey;
+use kcl_core::lease_store::{Expect, LeaseChange, LeaseStore as _, Outcome, RowFacts};
 use kcl_core::processor::{FencingToken, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
-use kcl_core::shard_sync::InitialPosition;
+use kcl_core::status::WaitReason;
+use kcl_core::types::{InitialPosition, LeaseKey};
 use kcl_testkit::clock::Skew;
 use kcl_testkit::faults::{Fault, Link, Operation, StoreFaults};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};

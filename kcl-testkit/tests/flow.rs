@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::flow::{Rate, Scope};
-use kcl_core::lifecycle::WaitReason;
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::status::WaitReason;
+use kcl_core::{FlowScope, Rate, Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::memory_stream::Pace;
@@ -61,7 +60,7 @@ async fn a_paused_worker_keeps_its_leases_for_hours_and_goes_on_where_it_was() {
     put(&stream, 100);
     clock.sleep(10 * SECOND).await;
     assert_eq!(count.load(Ordering::Relaxed), 100);
-    worker.flow().pause(Scope::Worker);
+    worker.flow().pause(FlowScope::Worker);
     let tokens = |worker: &WorkerHandle| -> Vec<_> {
         worker.status().leases.values().map(|lease| lease.token).collect()
     };
@@ -77,7 +76,7 @@ async fn a_paused_worker_keeps_its_leases_for_hours_and_goes_on_where_it_was() {
         "{status:?}"
     );
     assert_eq!(tokens(&worker), before);
-    worker.flow().resume(Scope::Worker);
+    worker.flow().resume(FlowScope::Worker);
     clock.sleep(2 * SECOND).await;
     assert_eq!(count.load(Ordering::Relaxed), 200);
     assert!(
@@ -96,7 +95,7 @@ async fn a_paused_shard_holds_up_no_other_and_a_paused_worker_stops_at_once() {
     let (stream, worker, count, clock) = start(2);
     clock.sleep(5 * SECOND).await;
     let first = worker.status().leases.keys().next().cloned().unwrap();
-    worker.flow().pause(Scope::Shard(first));
+    worker.flow().pause(FlowScope::Shard(first));
     put(&stream, 200);
     clock.sleep(10 * SECOND).await;
     let half = count.load(Ordering::Relaxed);
@@ -115,13 +114,13 @@ async fn the_shards_of_a_stream_share_its_rate() {
     };
     worker
         .flow()
-        .limit(Scope::Stream("trucks".to_owned()), Some(rate));
+        .limit(FlowScope::Stream("trucks".to_owned()), Some(rate));
     put(&stream, 5000);
     clock.sleep(60 * SECOND).await;
     let read = count.load(Ordering::Relaxed);
     // A second's worth for each shard is on its way at most.
     assert!((1100..=1200 + 4 * 20).contains(&read), "{read}");
-    worker.flow().limit(Scope::Stream("trucks".to_owned()), None);
+    worker.flow().limit(FlowScope::Stream("trucks".to_owned()), None);
     clock.sleep(10 * SECOND).await;
     assert_eq!(count.load(Ordering::Relaxed), 5000);
     worker.drain();
@@ -179,7 +178,7 @@ async fn a_rate_of_bytes_bounds_each_batch_too() {
         .start();
     let kib = NonZeroU32::new(100);
     worker.flow().limit(
-        Scope::Worker,
+        FlowScope::Worker,
         Some(Rate {
             kib,
             ..Rate::default()
@@ -232,7 +231,7 @@ async fn pause_of_a_shard_ends_with_its_ownership() {
     let shards: Vec<_> = a.status().leases.keys().cloned().collect();
     assert_eq!(shards.len(), 4);
     for shard in &shards {
-        a.flow().pause(Scope::Shard(shard.clone()));
+        a.flow().pause(FlowScope::Shard(shard.clone()));
     }
     let b = start("b");
     b.wait_for(|status| status.leases.len() == 2).await;
@@ -249,7 +248,7 @@ async fn pause_of_a_shard_ends_with_its_ownership() {
     let read = count.load(Ordering::Relaxed);
     assert!((1..400).contains(&read), "{read}");
     for shard in shards {
-        a.flow().resume(Scope::Shard(shard));
+        a.flow().resume(FlowScope::Shard(shard));
     }
     clock.sleep(10 * SECOND).await;
     assert_eq!(count.load(Ordering::Relaxed), 400);

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::model::LeaseKey;
+use kcl_core::Worker;
+use kcl_core::clock::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::{Checkpointing, Settings};
-use kcl_core::time::{Clock as _, ClockExt as _, Moment, TokioClock};
-use kcl_core::worker::Worker;
+use kcl_core::types::LeaseKey;
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::clock::{Skew, SkewedClock};

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kcl_core::lease::StoreErrorKind;
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::internals::{TaskPolicy, TaskScope};
+use kcl_core::lease_store::StoreErrorKind;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::{Checkpointing, Settings};
-use kcl_core::task::{TaskPolicy, TaskScope};
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::faults::{Fault, FaultyLeaseStore, Operation};

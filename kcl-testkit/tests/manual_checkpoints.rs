@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::lifecycle::{ConsumerState, WaitReason};
-use kcl_core::model::Position;
 use kcl_core::processor::{EndOfShard, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::{Checkpointing, Settings};
-use kcl_core::status::{Concern, LeaseStatus, WorkerStatus};
+use kcl_core::status::{ConsumerState, HealthIssue, LeaseStatus, WaitReason, WorkerStatus};
+use kcl_core::types::Position;
 use kcl_testkit::fleet::{Fleet, Member, Simulation, View};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -145,7 +144,7 @@ fn end_waits_for_manual_checkpoints() {
         assert_eq!(waiting.waiting.unwrap().0, WaitReason::Checkpoints);
         assert_eq!((waiting.unfinished, waiting.concern), (10, None));
         fleet.sleep(120 * SECOND).await;
-        assert_eq!(lease(&fleet, "a").concern, Some(Concern::NotCheckpointed));
+        assert_eq!(lease(&fleet, "a").concern, Some(HealthIssue::NotCheckpointed));
 
         // The user's code comes round to it, whichever task that is.
         let batch = last.lock().unwrap().take().unwrap();
@@ -288,7 +287,7 @@ fn processor_without_checkpoints_is_stale_and_unclean() {
         assert!(fleet.now().saturating_since(begun) >= 120 * SECOND);
         let status = status_of(&fleet, "a");
         assert!(!status.is_healthy());
-        assert_eq!(lease(&fleet, "a").concern, Some(Concern::NotCheckpointed));
+        assert_eq!(lease(&fleet, "a").concern, Some(HealthIssue::NotCheckpointed));
         let report = fleet.drain("a").await.unwrap();
         assert!(!report.is_clean());
         assert_eq!(report.unfinished.values().sum::<u64>(), 17);
@@ -304,7 +303,7 @@ fn checkpoints_make_shard_fresh_and_drain_clean() {
             .wait_until("all is delivered", 60 * SECOND, delivered(10))
             .await;
         fleet.sleep(200 * SECOND).await;
-        assert_eq!(lease(&fleet, "a").concern, Some(Concern::NotCheckpointed));
+        assert_eq!(lease(&fleet, "a").concern, Some(HealthIssue::NotCheckpointed));
         let batch = last.lock().unwrap().take().unwrap();
         batch.checkpoint().await.unwrap();
         let (status, fresh) = (status_of(&fleet, "a"), lease(&fleet, "a"));

@@ -9,18 +9,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kcl_core::lifecycle::WaitReason;
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::metrics::{BYTES_HELD, STARVED};
-use kcl_core::model::{Record, ShardId, StreamIdentity};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::source::{
     Arrival, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition,
     StreamSource,
 };
-use kcl_core::status::Concern;
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::status::{HealthIssue, WaitReason};
+use kcl_core::types::{Record, ShardId, StreamIdentity};
+use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use metrics::{
@@ -327,8 +326,8 @@ async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
         .expect("one waits");
     let (reason, since) = lease.waiting.unwrap();
     assert_eq!(reason, WaitReason::ByteBudget);
-    assert!(since.saturating_since(kcl_core::time::Moment::ZERO) < 60 * SECOND);
-    assert_eq!(lease.concern, Some(Concern::Starved));
+    assert!(since.saturating_since(kcl_core::clock::Moment::ZERO) < 60 * SECOND);
+    assert_eq!(lease.concern, Some(HealthIssue::Starved));
     assert_eq!(meters.starved.load(Ordering::Relaxed), 1);
     assert!(meters.most.load(Ordering::Relaxed) <= BUDGET);
     // It stays the owner, and the other shard does not suffer.

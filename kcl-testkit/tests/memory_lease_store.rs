@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kcl_core::lease::LeaseStore;
+use kcl_core::lease_store::LeaseStore;
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::lease_suite::{LeaseStoreFixture, Scale};
 

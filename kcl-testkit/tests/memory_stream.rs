@@ -43,11 +43,11 @@ mod rules {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use kcl_core::model::{Record, ShardId};
+    use kcl_core::clock::ClockExt as _;
     use kcl_core::source::{
         FetchLimit, RecordStream, ShardFilter, SourceErrorKind, StartPosition, StreamSource as _,
     };
-    use kcl_core::time::{ClockExt as _, Timestamp};
+    use kcl_core::types::{Record, ShardId, Timestamp};
     use kcl_testkit::clock::{SIMULATION_START, Skew, SkewedClock};
     use kcl_testkit::memory_stream::{Pace, ReshardError, Trim};
 

@@ -7,17 +7,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore as _};
-use kcl_core::model::{Incarnation, LeaseKey, Position, ShardId, StreamIdentity};
+use kcl_core::Worker;
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::internals::TaskScope;
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
-use kcl_core::shard_sync::InitialPosition;
 use kcl_core::source::{
     PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition, StreamSource,
 };
-use kcl_core::task::TaskScope;
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::Worker;
+use kcl_core::types::{Incarnation, InitialPosition, LeaseKey, Position, ShardId, StreamIdentity};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 

@@ -6,19 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::error::ErrorKind;
-use kcl_core::lease::LeaseStore as _;
-use kcl_core::model::{ShardId, StreamIdentity};
+use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
+use kcl_core::lease_store::LeaseStore as _;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::{Aggregation, Settings};
-use kcl_core::shard_sync::InitialPosition;
 use kcl_core::source::{
     PageToken, RecordPlacement, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind,
     StartPosition, StreamDescription, StreamSource,
 };
 use kcl_core::streams::{StreamSet, TrackedStream};
-use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerBuilder};
+use kcl_core::types::{InitialPosition, ShardId, StreamIdentity};
+use kcl_core::{ErrorKind, Worker, WorkerBuilder};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 

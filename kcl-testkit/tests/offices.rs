@@ -1,13 +1,13 @@
-//! Leader and deputy: whoever dies, hangs or fails, and whatever failover time each worker lives by.
+//! Leader and standby: whoever dies, hangs or fails, and whatever failover time each worker lives by.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kcl_core::lease::{LeaseStore as _, StoreErrorKind};
-use kcl_core::model::LeaseKey;
+use kcl_core::lease_store::{LeaseStore as _, StoreErrorKind};
 use kcl_core::settings::Settings;
+use kcl_core::types::LeaseKey;
 use kcl_testkit::faults::{Fault, Link, Operation};
 use kcl_testkit::fleet::{Fleet, Simulation};
 use kcl_testkit::simulate;
@@ -33,7 +33,7 @@ fn leader(fleet: &Fleet) -> String {
     fleet.view().leader().expect("a leader")
 }
 
-/// Waits until somebody leads who has had the time to name a deputy that lives.
+/// Waits until somebody leads who has had the time to name a standby that lives.
 async fn led(fleet: &Fleet) {
     fleet
         .wait_until("somebody leads", 60 * SECOND, |view| view.leader().is_some())
@@ -41,14 +41,14 @@ async fn led(fleet: &Fleet) {
     fleet.sleep(2 * SECOND).await;
 }
 
-async fn deputy(fleet: &Fleet) -> String {
+async fn standby(fleet: &Fleet) -> String {
     let lock = fleet
         .store()
         .read_lock()
         .await
         .unwrap()
         .expect("the lock is held");
-    lock.deputy.expect("the leader names a deputy").to_string()
+    lock.standby.expect("the leader names a deputy").to_string()
 }
 
 /// Puts records into every shard, and returns how long it takes until others than these work on theirs.
@@ -74,11 +74,11 @@ async fn kill_and_wait(fleet: &Fleet, victims: &[String], seed: u64) -> Duration
 }
 
 #[test]
-fn the_crash_of_the_deputy_is_failed_over_within_two_seconds_beyond_the_failover_time() {
+fn the_crash_of_the_standby_is_failed_over_within_two_seconds_beyond_the_failover_time() {
     for seed in 0..10 {
         simulate(seed, async |fleet| {
             four_workers(&fleet).await;
-            let victims = [deputy(&fleet).await];
+            let victims = [standby(&fleet).await];
             let took = kill_and_wait(&fleet, &victims, seed).await;
             assert!(
                 took <= fleet.settings().failover_time + 2 * SECOND,
@@ -89,11 +89,11 @@ fn the_crash_of_the_deputy_is_failed_over_within_two_seconds_beyond_the_failover
 }
 
 #[test]
-fn leader_and_deputy_dying_together_cost_two_failover_times() {
+fn leader_and_standby_dying_together_cost_two_failover_times() {
     for seed in 0..10 {
         simulate(seed, async |fleet| {
             four_workers(&fleet).await;
-            let victims = [leader(&fleet), deputy(&fleet).await];
+            let victims = [leader(&fleet), standby(&fleet).await];
             let took = kill_and_wait(&fleet, &victims, seed).await;
             let failover = fleet.settings().failover_time;
             assert!(
@@ -105,7 +105,7 @@ fn leader_and_deputy_dying_together_cost_two_failover_times() {
 }
 
 #[test]
-fn leader_and_deputy_dying_one_after_the_other_cost_one_failover_time_each() {
+fn leader_and_standby_dying_one_after_the_other_cost_one_failover_time_each() {
     for seed in 0..5 {
         simulate(seed, async |fleet| {
             four_workers(&fleet).await;
@@ -128,10 +128,10 @@ fn a_frozen_leader_delays_no_failover_and_harms_nothing_when_it_thaws() {
         simulate(seed, async |fleet| {
             four_workers(&fleet).await;
             let frozen = leader(&fleet);
-            let deputy = deputy(&fleet).await;
+            let standby = standby(&fleet).await;
             let victim = MEMBERS
                 .iter()
-                .find(|name| **name != frozen && **name != deputy)
+                .find(|name| **name != frozen && **name != standby)
                 .unwrap();
             let shards: BTreeSet<_> = [frozen.as_str(), victim]
                 .iter()
@@ -170,10 +170,10 @@ fn a_leader_that_cannot_reach_the_lock_is_replaced_and_two_that_believe_to_lead_
                 faults.always(operation, Fault::Fail(StoreErrorKind::Unavailable));
             }
             fleet.sleep(Duration::from_millis(171 * seed)).await;
-            let deputy = deputy(&fleet).await;
+            let standby = standby(&fleet).await;
             let victim = MEMBERS
                 .iter()
-                .find(|name| **name != old && **name != deputy)
+                .find(|name| **name != old && **name != standby)
                 .unwrap();
             let shards = fleet.view().held(victim);
             fleet.kill(victim);
@@ -213,7 +213,7 @@ fn a_leader_that_cannot_scan_gives_its_office_up_at_once() {
 }
 
 #[test]
-fn throttled_leader_keeps_its_office_and_its_deputy_steps_in() {
+fn throttled_leader_keeps_its_office_and_its_standby_steps_in() {
     simulate(3, async |fleet| {
         four_workers(&fleet).await;
         let old = leader(&fleet);
@@ -222,13 +222,13 @@ fn throttled_leader_keeps_its_office_and_its_deputy_steps_in() {
         fleet.store_faults(&old).always(Operation::Scan, throttled);
         fleet.sleep(60 * SECOND).await;
         assert_eq!(leader(&fleet), old);
-        let deputy = fleet
+        let standby = fleet
             .view()
             .lock()
-            .and_then(|lock| lock.deputy)
+            .and_then(|lock| lock.standby)
             .map(|id| id.to_string());
         let mut living = fleet.view().living().into_keys();
-        let victim = living.find(|name| *name != old && Some(name) != deputy.as_ref());
+        let victim = living.find(|name| *name != old && Some(name) != standby.as_ref());
         let victim = victim.expect("four workers are more than two");
         let shards = fleet.view().held(&victim);
         fleet.produce(SECOND / 10, 10);

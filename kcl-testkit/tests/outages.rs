@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kcl_core::lease::{LeaseStore as _, StoreErrorKind, WorkerChange};
-use kcl_core::model::LeaseKey;
+use kcl_core::clock::Rng;
+use kcl_core::lease_store::{LeaseStore as _, StoreErrorKind, WorkerChange};
 use kcl_core::processor::FencingToken;
-use kcl_core::rng::Rng;
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
-use kcl_core::status::Concern;
+use kcl_core::status::HealthIssue;
+use kcl_core::types::LeaseKey;
 use kcl_testkit::clock::Skew;
 use kcl_testkit::faults::{Fault, FaultRates, Link, Operation, ScanCapacity, StoreFaults};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
@@ -166,7 +166,7 @@ fn failing_owner_index_delays_no_failover() {
             });
             fleet.sleep(120 * SECOND).await;
             let scanned = scans_a_minute(&fleet).await;
-            // The leader and its deputy, once a second each, and the budget of one more for all who look for their leases.
+            // The leader and its standby, once a second each, and the budget of one more for all who look for their leases.
             let most = 2 * 60 + 4 * 60 + 20;
             assert!(
                 scanned.values().sum::<u64>() <= most,
@@ -370,7 +370,7 @@ fn shard_that_is_refused_for_long_stays_where_it_is() {
             assert!(
                 concerns
                     .iter()
-                    .all(|concern| *concern == Some(Concern::Unreachable)),
+                    .all(|concern| *concern == Some(HealthIssue::Unreachable)),
                 "{concerns:?}"
             );
             MEMBERS.iter().for_each(|name| fleet.source_faults(name).clear());

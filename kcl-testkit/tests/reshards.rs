@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore as _, Outcome, StoreErrorKind};
-use kcl_core::model::{Incarnation, LeaseKey, ShardId};
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _, Outcome, StoreErrorKind};
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
+use kcl_core::types::{Incarnation, LeaseKey, ShardId};
 use kcl_testkit::faults::{Fault, Happened, Operation, StoreCall};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Simulation};
@@ -403,7 +403,7 @@ fn a_row_that_lacks_its_hash_keys_gets_them() {
         // As the Java KCL may have left it.
         let shards = fleet.stream().shards_snapshot();
         for snapshot in &shards {
-            let lease = Lease::unowned(snapshot.shard.id.clone(), kcl_core::model::Position::TrimHorizon);
+            let lease = Lease::unowned(snapshot.shard.id.clone(), kcl_core::types::Position::TrimHorizon);
             let create = LeaseChange::Create(Box::new(lease.clone()));
             let incarnation = Incarnation::from_random_bytes([9; 16]);
             let outcome = fleet

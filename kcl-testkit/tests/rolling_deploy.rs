@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::model::{LeaseKey, WorkerId};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
+use kcl_core::types::{LeaseKey, WorkerId};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
 
 const SECOND: Duration = Duration::from_secs(1);

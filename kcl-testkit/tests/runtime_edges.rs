@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::lease::{Lease, LeaseStore as _};
-use kcl_core::lifecycle::ConsumerEnd;
-use kcl_core::model::{LeaseKey, Position, WorkerId};
+use kcl_core::Worker;
+use kcl_core::clock::{Clock as _, ClockExt as _, Moment, TokioClock};
+use kcl_core::lease_store::{Lease, LeaseStore as _};
 use kcl_core::processor::{
     CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
 };
 use kcl_core::settings::{Checkpointing, Settings};
-use kcl_core::time::{Clock as _, ClockExt as _, Moment, TokioClock};
-use kcl_core::worker::Worker;
+use kcl_core::status::ConsumerEnd;
+use kcl_core::types::{LeaseKey, Position, WorkerId};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::clock::{Skew, SkewedClock};
 use kcl_testkit::faults::{Fault, FaultyLeaseStore, Link, Operation};
@@ -292,7 +292,7 @@ fn a_stop_during_the_first_write_of_the_workers_row_is_heeded() {
     for fault in [
         Fault::DelayRequest(20 * SECOND),
         Fault::DelayReply(20 * SECOND),
-        Fault::Fail(kcl_core::lease::StoreErrorKind::Throttled),
+        Fault::Fail(kcl_core::lease_store::StoreErrorKind::Throttled),
     ] {
         simulate(5, async |fleet| {
             fleet.start_worker("a", fleet.settings());

@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kcl_core::lifecycle::ConsumerEnd;
-use kcl_core::model::{LeaseKey, ShardId, WorkerId};
+use kcl_core::status::ConsumerEnd;
+use kcl_core::types::{LeaseKey, ShardId, WorkerId};
 use kcl_testkit::fleet::Fleet;
 use kcl_testkit::simulate;
 

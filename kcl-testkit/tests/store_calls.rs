@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore as _};
+use kcl_core::Worker;
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _};
 use kcl_core::metrics::{STORE_CALLS, STORE_PAGES};
-use kcl_core::model::{Incarnation, Position};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::{MetricsSettings, Settings};
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::Worker;
+use kcl_core::types::{Incarnation, Position};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::faults::{FaultyLeaseStore, Happened, Operation, StoreEvent};

@@ -8,17 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::error::ErrorKind;
-use kcl_core::lease::{
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::lease_store::{
     Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
     Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome,
 };
-use kcl_core::lifecycle::ConsumerEnd;
-use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::Worker;
+use kcl_core::status::ConsumerEnd;
+use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
+use kcl_core::{ErrorKind, Worker};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::faults::{Fault, Operation};
 use kcl_testkit::fleet::Fleet;

@@ -87,7 +87,7 @@
 //! | start, watch and stop a worker | [`WorkerBuilder`], [`WorkerHandle`] |
 //! | read several streams | [`StreamSet`], [`WorkerBuilder::streams`] |
 //! | change a default | [`settings`] |
-//! | pause or slow down | [`Flow`] |
+//! | pause or slow down | [`FlowHandle`] |
 //! | know how it is doing | [`status`], [`metrics`] |
 //! | write a source or a lease store of your own | [`source`], [`lease_store`] |
 //!
@@ -107,21 +107,21 @@ pub use bytes;
 pub use tokio_util::sync::CancellationToken;
 
 #[doc(inline)]
-pub use kcl_core::error::{Error, ErrorKind};
-#[doc(inline)]
-pub use kcl_core::flow::{Flow, Rate, Scope};
-#[doc(inline)]
-pub use kcl_core::model::Record;
-#[doc(inline)]
 pub use kcl_core::processor::{FencingToken, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 #[doc(inline)]
 pub use kcl_core::settings::Settings;
 #[doc(inline)]
 pub use kcl_core::streams::{StreamSet, TrackedStream};
 #[doc(inline)]
-pub use kcl_core::worker::{
-    Coordination, ShutdownReport, StatusReader, Stopper, Worker, WorkerBuilder, WorkerHandle,
+pub use kcl_core::types::Record;
+#[doc(inline)]
+pub use kcl_core::{
+    Coordination, ShutdownHandle, ShutdownReport, StatusReader, Worker, WorkerBuilder, WorkerHandle,
 };
+#[doc(inline)]
+pub use kcl_core::{Error, ErrorKind};
+#[doc(inline)]
+pub use kcl_core::{FlowHandle, FlowScope, Rate};
 
 #[cfg(feature = "aws")]
 pub use aws_config;
@@ -155,19 +155,19 @@ pub mod processor {
 /// Settings, as plain data that a file can hold: every default with its range and its reason.
 pub mod settings {
     #[doc(inline)]
-    pub use kcl_core::assignment::{AssignmentSettings, Strategy};
-    #[doc(inline)]
     pub use kcl_core::settings::{Aggregation, Checkpointing, InvalidSettings, MetricsSettings, Settings};
     #[doc(inline)]
-    pub use kcl_core::shard_sync::InitialPosition;
+    pub use kcl_core::settings::{AssignmentSettings, Strategy};
+    #[doc(inline)]
+    pub use kcl_core::types::InitialPosition;
 }
 
 /// The status of a worker, as a snapshot for tests, health checks and people.
 pub mod status {
     #[doc(inline)]
-    pub use kcl_core::lifecycle::{Behind, ConsumerEnd, ConsumerState, WaitReason};
+    pub use kcl_core::status::{Behind, ConsumerEnd, ConsumerState, WaitReason};
     #[doc(inline)]
-    pub use kcl_core::status::{Concern, EndDoubt, LeaseStatus, Phase, WorkerStatus};
+    pub use kcl_core::status::{EndDoubt, HealthIssue, LeaseStatus, Phase, WorkerStatus};
 }
 
 /// Metrics of a worker: every name as a constant, and [`ALL`](metrics::ALL) with kind, unit, labels and help text.
@@ -186,7 +186,7 @@ pub mod streams {
 /// The words of the domain: streams, shards, sequence numbers, positions and records.
 pub mod types {
     #[doc(inline)]
-    pub use kcl_core::model::{
+    pub use kcl_core::types::{
         ApplicationName, Gap, HashKeyRange, Incarnation, InvalidHashKeyRange, InvalidName, InvalidPosition,
         InvalidSequenceNumber, LeaseKey, Position, Record, RecordPosition, SequenceNumber, ShardId,
         StreamIdentity, StreamKey, WorkerId,
@@ -202,7 +202,7 @@ pub mod source {
 /// The seam to the lease table, for stores of your own. The suite in `kcl-testkit` checks that one behaves as it must.
 pub mod lease_store {
     #[doc(inline)]
-    pub use kcl_core::lease::{
+    pub use kcl_core::lease_store::{
         Capabilities, Certainty, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect,
         LockOutcome, Outcome, PendingCheckpoint, Preparation, RowFacts, Scan, StoreError, StoreErrorKind,
         Undecodable, Version, WorkerChange, WorkerOutcome, WorkerRow, WriteStamp, apply, check_counter,
@@ -212,5 +212,6 @@ pub mod lease_store {
 /// Time: monotonic for decisions, wall time for people and for the service.
 pub mod clock {
     #[doc(inline)]
-    pub use kcl_core::time::{BoxFuture, Clock, ClockExt, Elapsed, Moment, Timestamp, TokioClock};
+    pub use kcl_core::clock::{BoxFuture, Clock, ClockExt, Elapsed, Moment, TokioClock};
+    pub use kcl_core::types::Timestamp;
 }

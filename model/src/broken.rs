@@ -37,6 +37,6 @@ pub enum Broken {
     LeadsForEver,
     /// The lock is taken without watching it.
     TakesTheLockAtOnce,
-    /// The deputy leaves everything to the leader.
+    /// The standby leaves everything to the leader.
     NoDeputy,
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kcl_core::clock::Moment;
+use kcl_core::internals::ShardGraph;
 use kcl_core::invariant::Process;
-use kcl_core::lease::Lease;
-use kcl_core::model::{
+use kcl_core::lease_store::Lease;
+use kcl_core::source::{ChildShard, Shard, ShardEnd};
+use kcl_core::types::{
     HashKeyRange, Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId,
 };
-use kcl_core::shard_sync::ShardGraph;
-use kcl_core::source::{ChildShard, Shard, ShardEnd};
-use kcl_core::time::Moment;
 
 /// The unit of the abstract time: a renewal is due every one of them.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ pub const TICK: Duration = Duration::from_secs(1);
 pub const FAILOVER: Duration = Duration::from_secs(3);
 
 /// The moment of this tick. All workers of a model share one rate of time; that rates may differ is covered by the
-/// property test of `kcl_core::lease::hold`.
+/// property test of `kcl_core::ownership::validity`.
 pub fn at(tick: u8) -> Moment {
     Moment::from_origin(TICK * u32::from(tick))
 }

@@ -1,7 +1,7 @@
 //! The lease protocols in every possible order.
 //!
 //! Tests and simulations try some of the orders in which things can happen; a model checker tries all of them, in a world small
-//! enough. The worlds are here: [`fleet`] (leases, handoffs, parents and children) and [`offices`] (leader, deputy, failover).
+//! enough. The worlds are here: [`fleet`] (leases, handoffs, parents and children) and [`offices`] (leader, standby, failover).
 //! They contain no protocol of their own. The effect of a conditional write, the fate of one without an answer, until when a
 //! holder goes on, what is expired, who leads, who gets what: each is a call of the function that the worker itself calls, and a
 //! write goes through the memory store.

@@ -1,7 +1,7 @@
 //! The offices: who leads, who stands in, and that no lease waits for either of them.
 //!
 //! Every worker keeps the core's own view of the leader lock and of the table, and acts as a coordinator does: it looks at the lock
-//! once per tick and does what its view asks for, and while it leads or is the deputy it scans and gives leases away. Each worker has
+//! once per tick and does what its view asks for, and while it leads or is the standby it scans and gives leases away. Each worker has
 //! a lease in the beginning, which it renews while it runs. The properties are about who believes to lead, and for how long a lease is
 //! without a live owner, whoever dies.
 
@@ -13,7 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::lease::{
+use kcl_core::lease_store::{
     Expect, LeaderLock, LeaseChange, LockChange, LockExpect, LockOutcome, Outcome, RowFacts,
 };
 use stateright::{Model, Property};
@@ -87,7 +87,7 @@ pub struct Seen {
 
 impl State {
     fn parts(&self) -> impl PartialEq + Hash + '_ {
-        let text = |lock: &LeaderLock| (lock.owner.clone(), lock.version.clone(), lock.deputy.clone());
+        let text = |lock: &LeaderLock| (lock.owner.clone(), lock.version.clone(), lock.standby.clone());
         let network: Vec<_> = self.network.iter().map(|(_, lock)| text(lock)).collect();
         (
             self.now,
@@ -116,7 +116,7 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "tick {}", self.now)?;
         if let Some(lock) = &self.lock {
-            writeln!(f, "  {} leads, deputy {:?}", lock.owner, lock.deputy)?;
+            writeln!(f, "  {} leads, standby {:?}", lock.owner, lock.standby)?;
         }
         for row in &self.rows {
             writeln!(f, "  {row:?}")?;
@@ -327,8 +327,8 @@ impl Model for Offices {
 
 /// The bound of a failover in ticks: from the moment in which the last of so many was gone to a live owner's name in the row.
 ///
-/// F and one scan, whoever is gone, the leader included. When both leader and deputy are, nobody watches the leases until
-/// somebody has taken the lock: that takes more than F, and two looks of patience with the deputy that the lock names. Another F
+/// F and one scan, whoever is gone, the leader included. When both leader and standby are, nobody watches the leases until
+/// somebody has taken the lock: that takes more than F, and two looks of patience with the standby that the lock names. Another F
 /// and a scan pass from there. The bound for both does not hold if it is one tick less.
 pub(crate) fn bound(gone: u8) -> u8 {
     let (look, scan, patience) = (1, 1, 2);

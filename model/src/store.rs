@@ -6,10 +6,10 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use kcl_core::lease::{
+use kcl_core::lease_store::{
     Expect, LeaderLock, Lease, LeaseChange, LeaseStore as _, LockChange, LockExpect, LockOutcome, Outcome,
 };
-use kcl_core::model::{Incarnation, LeaseKey};
+use kcl_core::types::{Incarnation, LeaseKey};
 use kcl_lease_memory::MemoryLeaseStore;
 
 /// Applies a change to this row.

@@ -5,8 +5,8 @@
 
 mod table;
 
+use kcl_core::internals::{Failpoint, failpoint};
 use kcl_core::invariant::Invariant;
-use kcl_core::mutant::{self, Mutant};
 use kcl_tests::simulation::{Failure, outcome};
 
 pub use table::table;
@@ -18,7 +18,7 @@ pub const MOST_SEEDS: u64 = 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// The bug.
-    pub mutant: Mutant,
+    pub mutant: Failpoint,
     /// Any of these may be the first to be seen.
     pub breaks: &'static [Invariant],
     /// Its effect on an application.
@@ -26,6 +26,6 @@ pub struct Entry {
 }
 
 /// The first story in which something is found, of those before [`MOST_SEEDS`]. It runs on the calling thread.
-pub fn hunt(bug: Mutant) -> Option<Failure> {
-    (0..MOST_SEEDS).find_map(|seed| mutant::with(bug, || outcome(seed)).err())
+pub fn hunt(bug: Failpoint) -> Option<Failure> {
+    (0..MOST_SEEDS).find_map(|seed| failpoint::with(bug, || outcome(seed)).err())
 }

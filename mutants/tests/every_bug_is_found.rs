@@ -5,16 +5,16 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kcl_core::internals::Failpoint;
 use kcl_core::invariant::Invariant;
-use kcl_core::mutant::Mutant;
 use kcl_mutants::{Entry, MOST_SEEDS, hunt, table};
 use kcl_tests::simulation::{Failure, outcome};
 
 #[test]
 fn every_bug_stands_in_the_table_once() {
-    let listed: Vec<Mutant> = table().into_iter().map(|entry| entry.mutant).collect();
-    assert_eq!(listed, Mutant::ALL);
-    let different: BTreeSet<Mutant> = listed.iter().copied().collect();
+    let listed: Vec<Failpoint> = table().into_iter().map(|entry| entry.mutant).collect();
+    assert_eq!(listed, Failpoint::ALL);
+    let different: BTreeSet<Failpoint> = listed.iter().copied().collect();
     assert_eq!(listed.len(), different.len());
 }
 

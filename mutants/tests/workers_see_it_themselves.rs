@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::Worker;
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::internals::{Failpoint, failpoint};
 use kcl_core::invariant::Invariant;
 use kcl_core::metrics::INVARIANT_VIOLATIONS;
-use kcl_core::mutant::{self, Mutant};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::Worker;
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::faults::{FaultyLeaseStore, Link, StoreFaults};
@@ -110,9 +110,9 @@ fn a_worker_without_a_bug_sees_nothing() {
 
 #[test]
 fn a_worker_sees_what_a_bug_of_its_own_breaks() {
-    let seen = |bug| mutant::with(bug, two_minutes);
-    assert!(seen(Mutant::RenewalWithoutCount).contains(&Invariant::TokenRises.id()));
-    assert!(seen(Mutant::DeadlineIgnored).contains(&Invariant::NoStartAfterDeadline.id()));
-    assert!(seen(Mutant::ResumeAtCheckpoint).contains(&Invariant::InOrder.id()));
-    assert!(seen(Mutant::ForgottenChild).contains(&Invariant::LineageComplete.id()));
+    let seen = |bug| failpoint::with(bug, two_minutes);
+    assert!(seen(Failpoint::RenewalWithoutCount).contains(&Invariant::TokenRises.id()));
+    assert!(seen(Failpoint::DeadlineIgnored).contains(&Invariant::NoStartAfterDeadline.id()));
+    assert!(seen(Failpoint::ResumeAtCheckpoint).contains(&Invariant::InOrder.id()));
+    assert!(seen(Failpoint::ForgottenChild).contains(&Invariant::LineageComplete.id()));
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use kcl_core::time::{Clock, ClockExt, TokioClock};
+use kcl_core::clock::{Clock, ClockExt, TokioClock};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(50);

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use kcl_core::rng::Rng;
+use kcl_core::clock::Rng;
 use kcl_tests::bed_or_skip;
 use kcl_tests::chaos::fleet::say;
 use kcl_tests::chaos::plan::Shape;

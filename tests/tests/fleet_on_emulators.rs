@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use kcl_core::time::{Clock as _, TokioClock};
+use kcl_core::clock::{Clock as _, TokioClock};
 use kcl_tests::bed::TestBed;
 use kcl_tests::bed_or_skip;
 use kcl_tests::figures::measure::first_record_elsewhere;

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::primitives::Blob;
-use kcl_core::lease::{Lease, LeaseStore as _};
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::lease_store::{Lease, LeaseStore as _};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::streams::{StreamSet, TrackedStream};
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::{Worker, WorkerHandle};
 use kcl_kinesis::KinesisStream;
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_tests::bed::TestBed;

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::consumer::control::Interrupt;
-use crate::consumer::ending::store_end;
-use crate::consumer::leaving::give_up;
 use crate::consumer::shard_consumer::ShardConsumer;
-use crate::lifecycle::{ConsumerEvent, WaitReason};
-use crate::mutant::{self, Mutant};
+use crate::consumer::shard_end::store_end;
+use crate::lifecycle::ConsumerEvent;
+use crate::ownership::control::Interrupt;
+use crate::ownership::release::give_up;
 use crate::processor::EndOfShard;
-use crate::task::Place;
+use crate::runtime::failpoint::failpoint;
+use crate::runtime::task_scope::TaskPlace;
+use crate::status::WaitReason;
 
 impl ShardConsumer {
-    pub(super) async fn end_shard(&mut self) -> ConsumerEvent {
+    pub(crate) async fn end_shard(&mut self) -> ConsumerEvent {
         if let Some(event) = self.pause_after_failure().await {
             return event;
         }
@@ -44,13 +45,13 @@ impl ShardConsumer {
     }
 
     /// Waits until everything that was delivered is finished: with manual checkpoints the user's code may still be busy with it.
-    pub(super) async fn await_checkpoints(&mut self) -> ConsumerEvent {
+    pub(crate) async fn await_checkpoints(&mut self) -> ConsumerEvent {
         let own = Arc::clone(&self.own);
         // After a tick that failed.
         if let Some(event) = self.pause_after_failure().await {
             return event;
         }
-        while !own.is_all_finished() && !mutant::active(Mutant::EndBeforeCheckpoints) {
+        while !own.is_all_finished() && !failpoint!(EndBeforeCheckpoints) {
             self.waits(WaitReason::Checkpoints);
             let ticks = tokio::select! {
                 biased;
@@ -65,14 +66,14 @@ impl ShardConsumer {
         ConsumerEvent::AllFinished
     }
 
-    pub(super) async fn store_end(&mut self) -> ConsumerEvent {
+    pub(crate) async fn store_end(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Draining);
         let end = self.end.clone().unwrap_or_default();
         let own = Arc::clone(&self.own);
         let ending = Arc::clone(&own);
         let name = format!("ending {}", own.key);
-        let scope = &own.services.scope;
-        let stored = scope.run_at(Place::Coordination, name, async move {
+        let scope = &own.worker.scope;
+        let stored = scope.run_at(TaskPlace::Coordination, name, async move {
             store_end(&ending, &end).await
         });
         tokio::select! {
@@ -82,7 +83,7 @@ impl ShardConsumer {
         }
     }
 
-    pub(super) async fn drain(&mut self) -> ConsumerEvent {
+    pub(crate) async fn drain(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Draining);
         // Not a callback during which a handoff may be declined: a processor that was told to finish is not given more.
         let drained = tokio::select! {
@@ -101,14 +102,18 @@ impl ShardConsumer {
         }
     }
 
-    /// Stores the last checkpoint, then hands the lease over or releases it; the keeper renews until that is done.
-    pub(super) async fn leave(&mut self) -> ConsumerEvent {
+    /// Stores the last checkpoint, then hands the lease over or releases it; the renewer renews until that is done.
+    pub(crate) async fn leave(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Draining);
         let own = Arc::clone(&self.own);
         let leaving = Arc::clone(&own);
         let name = format!("leaving {}", own.key);
-        let scope = &own.services.scope;
-        let given_up = scope.run_at(Place::Coordination, name, async move { give_up(&leaving).await });
+        let scope = &own.worker.scope;
+        let given_up = scope.run_at(
+            TaskPlace::Coordination,
+            name,
+            async move { give_up(&leaving).await },
+        );
         tokio::select! {
             biased;
             // The worker waits no longer.
@@ -117,7 +122,7 @@ impl ShardConsumer {
         }
     }
 
-    pub(super) async fn lose(&mut self) -> ConsumerEvent {
+    pub(crate) async fn lose(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Draining);
         tokio::select! {
             biased;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::lifecycle::OnThread;
-use crate::model::{Record, RecordPosition};
 use crate::processor::{
     EndOfShard, FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory,
     ShardContext, StartFrom,
 };
-use crate::task::{caught, panic_message};
-use crate::time::{BoxFuture, Clock};
+use crate::runtime::clock::{BoxFuture, Clock};
+use crate::runtime::stall_probe::CallbackThread;
+use crate::runtime::task_scope::{caught, panic_message};
+use crate::types::{Record, RecordPosition};
 
 /// How a call of the user's code failed.
 #[derive(Debug)]
@@ -47,16 +47,16 @@ pub(crate) struct ToProcessor {
     factory: Arc<dyn RecordProcessorFactory>,
     context: ShardContext,
     processor: Option<Box<dyn RecordProcessor>>,
-    watch: ThreadWatch,
+    watch: ThreadObserver,
 }
 
 /// Notes when a callback has a thread.
-pub(crate) struct ThreadWatch {
-    pub(crate) on_thread: Arc<OnThread>,
+pub(crate) struct ThreadObserver {
+    pub(crate) on_thread: Arc<CallbackThread>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-impl ThreadWatch {
+impl ThreadObserver {
     /// Runs what may block its thread.
     fn note<T>(&self, call: &'static str, run: impl FnOnce() -> T) -> T {
         self.on_thread.begins(call, self.clock.now());
@@ -70,7 +70,7 @@ impl ToProcessor {
     pub(crate) fn new(
         factory: Arc<dyn RecordProcessorFactory>,
         context: ShardContext,
-        watch: ThreadWatch,
+        watch: ThreadObserver,
     ) -> Self {
         Self {
             factory,

@@ -4,26 +4,29 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
-use crate::budget::Held;
-use crate::checkpoint::BatchId;
-use crate::consumer::control::Interrupt;
+use crate::consumer::call_size::{CallPace, time_for_call};
 use crate::consumer::delivery::{CallFailure, Delivery};
-use crate::consumer::fetcher::start_fetching;
-use crate::consumer::latest::settle_latest;
-use crate::consumer::ownership::Ownership;
-use crate::consumer::pace::{Pace, time_for_call};
-use crate::consumer::parts::Fetched;
-use crate::consumer::start::{Start, start_of};
-use crate::consumer::unpack::Unreadable;
 use crate::error::Causes;
-use crate::lease::Lease;
-use crate::lease::hold::HoldVerdict;
-use crate::lifecycle::{Backlog, ConsumerEnd, ConsumerEvent, ConsumerState, WaitReason, transition};
-use crate::mutant::{self, Mutant};
-use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom, backoff, decide};
+use crate::lease::row::Lease;
+use crate::lifecycle::{ConsumerEnd, ConsumerEvent, ConsumerState, transition};
+use crate::limits::byte_budget::BudgetPermit;
+use crate::ownership::Ownership;
+use crate::ownership::backlog::LagTracker;
+use crate::ownership::checkpoint_tracker::BatchId;
+use crate::ownership::control::Interrupt;
+use crate::ownership::validity::Validity;
+use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom};
+use crate::processor::{backoff, decide};
+use crate::retrieval::deaggregate::UnreadableRecord;
+use crate::retrieval::fetcher::start_fetching;
+use crate::retrieval::pin_latest::pin_latest;
+use crate::retrieval::portions::FetchedBatch;
+use crate::retrieval::start_position::{ReadStart, start_of};
+use crate::runtime::clock::{ClockExt as _, Moment};
+use crate::runtime::failpoint::failpoint;
 use crate::settings::Checkpointing;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
-use crate::time::{ClockExt as _, Moment};
+use crate::status::WaitReason;
 
 /// Runs the life of one consumer, from its first state to its end.
 pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) -> ConsumerEnd {
@@ -39,8 +42,8 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         broken_fetchers: 0,
         failures_of_initialize: 0,
         pause: Duration::ZERO,
-        tick_due: own.services.clock.now(),
-        pace: Pace::default(),
+        tick_due: own.worker.clock.now(),
+        pace: CallPace::default(),
         batches: 0,
     };
     let end = consumer.live().await;
@@ -48,21 +51,21 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
     end
 }
 
-pub(super) struct ShardConsumer {
-    pub(super) own: Arc<Ownership>,
-    pub(super) delivery: Box<dyn Delivery>,
+pub(crate) struct ShardConsumer {
+    pub(crate) own: Arc<Ownership>,
+    pub(crate) delivery: Box<dyn Delivery>,
     /// Where the processor wants to start.
     wish: StartFrom,
     /// What the fetcher hands on, while there is one.
-    fetched: Option<mpsc::Receiver<Fetched>>,
+    fetched: Option<mpsc::Receiver<FetchedBatch>>,
     /// A batch that was taken in and is not finished.
-    pub(super) waiting: Option<(BatchId, RecordBatch)>,
+    pub(crate) waiting: Option<(BatchId, RecordBatch)>,
     /// What comes next and cannot be read, with the room that its answer takes.
-    pub(super) unreadable: Option<(Unreadable, Arc<Held>)>,
+    pub(crate) unreadable: Option<(UnreadableRecord, Arc<BudgetPermit>)>,
     /// The end of the shard, once it was read.
-    pub(super) end: Option<ShardEnd>,
+    pub(crate) end: Option<ShardEnd>,
     /// How often the user's code has failed without a batch finished in between.
-    pub(super) failures: u32,
+    pub(crate) failures: u32,
     /// How many fetchers have broken in a row.
     broken_fetchers: u32,
     /// How often `initialize` has failed in a row. Counted for itself: that a new processor begins well says nothing about
@@ -71,9 +74,9 @@ pub(super) struct ShardConsumer {
     /// How long to wait before it is called again.
     pause: Duration,
     /// When the processor is to be told that time has passed, unless it is called before.
-    pub(super) tick_due: Moment,
+    pub(crate) tick_due: Moment,
     /// How long its calls take.
-    pace: Pace,
+    pace: CallPace,
     batches: u64,
 }
 
@@ -107,10 +110,10 @@ impl ShardConsumer {
                 self.fetched = None;
             }
             if next != state && matches!(state, ConsumerState::Holding) {
-                self.own.services.metrics.hold_ends();
+                self.own.worker.metrics.hold_ends();
             }
             if next != state && matches!(next, ConsumerState::Holding) {
-                self.own.services.metrics.hold_begins();
+                self.own.worker.metrics.hold_begins();
             }
             state = next;
         }
@@ -120,14 +123,14 @@ impl ShardConsumer {
     async fn await_parents(&mut self) -> ConsumerEvent {
         let row = self.own.row();
         let needed = match () {
-            () if mutant::active(Mutant::NoParentWait) => 0,
-            () if mutant::active(Mutant::OneParentIsEnough) => 1,
+            () if failpoint!(NoParentWait) => 0,
+            () if failpoint!(OneParentIsEnough) => 1,
             () => row.parents.len(),
         };
         for parent in row.parents.iter().take(needed) {
             let key = row.key_of_sibling(parent);
             loop {
-                match self.own.services.lanes.read(&key).await {
+                match self.own.worker.store_client.read(&key).await {
                     Ok(row) if Lease::is_finished(row.as_ref()) => break,
                     Ok(_) => {}
                     Err(error) => {
@@ -136,7 +139,7 @@ impl ShardConsumer {
                 }
                 self.waits(WaitReason::Parents);
                 if let Some(event) = self
-                    .pause_for(self.own.services.settings.parent_poll_interval)
+                    .pause_for(self.own.worker.settings.parent_poll_interval)
                     .await
                 {
                     return event;
@@ -215,7 +218,7 @@ impl ShardConsumer {
                 let settled = tokio::select! {
                     biased;
                     interrupt = own.control.interrupted() => Some(self.interrupted(interrupt)),
-                    settled = settle_latest(&own, &self.wish) => settled,
+                    settled = pin_latest(&own, &self.wish) => settled,
                 };
                 if let Some(event) = settled {
                     return Err(event);
@@ -232,7 +235,7 @@ impl ShardConsumer {
                 biased;
                 interrupt = own.control.interrupted() => return Err(self.interrupted(interrupt)),
                 next = fetched.recv() => next,
-                () = own.services.clock.sleep_until(self.tick_due) => {
+                () = own.worker.clock.sleep_until(self.tick_due) => {
                     match self.tick().await {
                         Some(event) => return Err(event),
                         None => continue,
@@ -240,7 +243,7 @@ impl ShardConsumer {
                 }
             };
             match next {
-                Some(Fetched {
+                Some(FetchedBatch {
                     records,
                     behind,
                     gap,
@@ -250,11 +253,11 @@ impl ShardConsumer {
                     self.broken_fetchers = 0;
                     self.end = end;
                     self.unreadable = unreadable;
-                    let is_last = self.end.is_some() && mutant::active(Mutant::EndBeforeLastRecords);
+                    let is_last = self.end.is_some() && failpoint!(EndBeforeLastRecords);
                     if records.is_empty() || is_last {
                         continue;
                     }
-                    own.with_backlog(Backlog::taken);
+                    own.with_backlog(LagTracker::taken);
                     let records = Arc::new(records);
                     let id = own.deliver(Arc::clone(&records));
                     let batch = RecordBatch::new(records, id.first_number(), behind, own);
@@ -264,7 +267,7 @@ impl ShardConsumer {
                 None => {
                     self.fetched = None;
                     self.broken_fetchers = self.broken_fetchers.saturating_add(1);
-                    own.services.board.update_lease(&own.key, |status| {
+                    own.worker.status.update_lease(&own.key, |status| {
                         status.trouble = Some(SourceErrorKind::Unavailable);
                     });
                     let pause = backoff(FETCHER_PAUSE, LONGEST_FETCHER_PAUSE, self.broken_fetchers);
@@ -279,14 +282,14 @@ impl ShardConsumer {
     /// All before a record that cannot be read is finished: the policy decides, as if the user's code had failed on it.
     fn meet_unreadable(&mut self) -> Option<ConsumerEvent> {
         let (unreadable, _) = self.unreadable.as_ref()?;
-        let Unreadable {
+        let UnreadableRecord {
             position,
             why,
             record,
         } = unreadable.clone();
         let at = position.clone();
-        let board = &self.own.services.board;
-        board.update_lease(&self.own.key, |status| status.unreadable = Some(at));
+        let status = &self.own.worker.status;
+        status.update_lease(&self.own.key, |status| status.unreadable = Some(at));
         self.failures = self.failures.saturating_add(1);
         let failure = CallFailure {
             kind: FailureKind::Unreadable,
@@ -298,11 +301,11 @@ impl ShardConsumer {
     }
 
     /// Where to read on: after what was delivered in this ownership, or where the ownership begins.
-    fn start(&self) -> Start {
+    fn start(&self) -> ReadStart {
         if let Some(last) = self.own.last_delivered() {
-            return Start::after_delivered(last);
+            return ReadStart::after_delivered(last);
         }
-        let configured = self.own.services.settings.initial_position;
+        let configured = self.own.worker.settings.initial_position;
         let configured = self.own.stream.initial_position.unwrap_or(configured);
         let mut start = start_of(&self.own.row(), &self.wish, configured);
         // The first record that came stays the first: of LATEST there would be another, and one that retention took is missed.
@@ -320,7 +323,7 @@ impl ShardConsumer {
                 biased;
                 interrupt = own.control.interrupted() => return Some(self.interrupted(interrupt)),
                 () = own.until_free(false, |reason| own.consumer_waits(reason)) => return self.until_live().await,
-                () = own.services.clock.sleep_until(self.tick_due) => {}
+                () = own.worker.clock.sleep_until(self.tick_due) => {}
             }
             if let Some(event) = self.tick().await {
                 return Some(event);
@@ -335,10 +338,10 @@ impl ShardConsumer {
                 return Some(self.interrupted(interrupt));
             }
             match self.own.verdict() {
-                HoldVerdict::GoOn { .. } => return None,
-                HoldVerdict::Suspended | HoldVerdict::Lost => self.waits(WaitReason::Suspended),
+                Validity::GoOn { .. } => return None,
+                Validity::Suspended | Validity::Lost => self.waits(WaitReason::Suspended),
             }
-            let pause = self.own.services.settings.failover_time / 50;
+            let pause = self.own.worker.settings.failover_time / 50;
             if let Some(event) = self.pause_for(pause).await {
                 return Some(event);
             }
@@ -347,7 +350,7 @@ impl ShardConsumer {
 
     /// Offers as many of the records as the processor is likely to finish in time; `None` when they are finished and the next may come.
     async fn offer(&mut self, id: BatchId, batch: RecordBatch) -> Option<ConsumerEvent> {
-        let limit = time_for_call(&self.own.services.settings);
+        let limit = time_for_call(&self.own.worker.settings);
         let part = batch.first_part(self.pace.records(limit, batch.len()));
         let (from, to) = part.place();
         self.own.check_start();
@@ -375,7 +378,7 @@ impl ShardConsumer {
                 self.waiting = (!rest.is_empty()).then_some((id, rest));
                 None
             }
-            Err(_) if mutant::active(Mutant::BatchDroppedOnError) => {
+            Err(_) if failpoint!(BatchDroppedOnError) => {
                 self.finished(id, &batch, Duration::ZERO, true);
                 None
             }
@@ -405,25 +408,25 @@ impl ShardConsumer {
 
     /// Takes in that the processor returned from a part of a batch, the last one or not.
     fn finished(&mut self, id: BatchId, part: &RecordBatch, took: Duration, is_last: bool) {
-        let services = &self.own.services;
-        match (services.settings.checkpointing, part.last()) {
+        let worker = &self.own.worker;
+        match (worker.settings.checkpointing, part.last()) {
             (Checkpointing::Manual, Some(last)) if is_last => self.own.release_batch(id, last.position()),
             (Checkpointing::Automatic, Some(last)) if !is_last => {
                 self.own.finish_through(last.position(), None);
             }
             (Checkpointing::Automatic, _) => {
                 self.own.finish_batch(id);
-                self.own.with_backlog(Backlog::finished);
+                self.own.with_backlog(LagTracker::finished);
             }
             (Checkpointing::Manual, _) => {}
         }
         self.failures = 0;
         let records = part.len() as u64;
         self.own.processed(part.payload_bytes());
-        services
+        worker
             .metrics
             .batch_processed(records, part.payload_bytes(), took);
-        services.board.update_lease(&self.own.key, |status| {
+        worker.status.update_lease(&self.own.key, |status| {
             status.processed = part.last().map(|record| record.position().clone());
             status.records += records;
             status.failures = 0;
@@ -432,7 +435,7 @@ impl ShardConsumer {
     }
 
     /// A callback was dropped, because the time for it was up.
-    pub(super) fn dropped(&self, call: &'static str) -> ConsumerEvent {
+    pub(crate) fn dropped(&self, call: &'static str) -> ConsumerEvent {
         let unfinished = self.own.unfinished();
         tracing::warn!(
             call,
@@ -450,9 +453,9 @@ impl ShardConsumer {
                 .binary_search_by(|record| record.position().cmp(failed))
                 .ok()
         });
-        let skipped = usize::from(mutant::active(Mutant::SkipOnError));
+        let skipped = usize::from(failpoint!(SkipOnError));
         let index = (at.unwrap_or(0) + skipped).min(batch.len());
-        if self.own.services.settings.checkpointing == Checkpointing::Automatic
+        if self.own.worker.settings.checkpointing == Checkpointing::Automatic
             && let Some(last_good) = index.checked_sub(1).and_then(|index| batch.get(index))
         {
             self.own.finish_through(last_good.position(), None);
@@ -461,14 +464,14 @@ impl ShardConsumer {
     }
 
     /// Asks the policy what to do about a failure of the user's code.
-    pub(super) fn failed(
+    pub(crate) fn failed(
         &mut self,
         call: &'static str,
         attempt: u32,
         failure: CallFailure,
         records: usize,
     ) -> ConsumerEvent {
-        let services = &self.own.services;
+        let worker = &self.own.worker;
         let panicked = failure.kind == FailureKind::Panic;
         let CallFailure {
             kind,
@@ -477,7 +480,7 @@ impl ShardConsumer {
             message,
         } = failure;
         if call == "process_records" {
-            services.metrics.batch_failed(panicked);
+            worker.metrics.batch_failed(panicked);
         }
         let at = position.as_ref().map(ToString::to_string);
         if attempt.is_power_of_two() && kind == FailureKind::Unreadable {
@@ -504,12 +507,12 @@ impl ShardConsumer {
             record: record.map(|record| *record),
             records,
         };
-        let Decision::Retry { after } = decide(services.policy.as_ref(), &failure);
+        let Decision::Retry { after } = decide(worker.policy.as_ref(), &failure);
         self.pause = after;
         self.show_failures();
         if panicked {
             // The new processor begins at the stored checkpoint; what this one was given counts as not delivered.
-            if !mutant::active(Mutant::BatchDroppedOnPanic) {
+            if !failpoint!(BatchDroppedOnPanic) {
                 self.own.forget_delivered();
             }
             self.waiting = None;
@@ -524,7 +527,7 @@ impl ShardConsumer {
 
     async fn hold(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Hold);
-        let pause = match mutant::active(Mutant::NoRetry) {
+        let pause = match failpoint!(NoRetry) {
             true => Duration::from_secs(1 << 30),
             false => std::mem::take(&mut self.pause),
         };
@@ -535,7 +538,7 @@ impl ShardConsumer {
     }
 
     /// Waits as long as the policy said, if a call has failed before.
-    pub(super) async fn pause_after_failure(&mut self) -> Option<ConsumerEvent> {
+    pub(crate) async fn pause_after_failure(&mut self) -> Option<ConsumerEvent> {
         let pause = std::mem::take(&mut self.pause);
         if pause.is_zero() {
             return None;
@@ -549,12 +552,12 @@ impl ShardConsumer {
         let interrupt = tokio::select! {
             biased;
             interrupt = self.own.control.interrupted() => Some(interrupt),
-            () = self.own.services.clock.sleep(pause) => None,
+            () = self.own.worker.clock.sleep(pause) => None,
         };
         interrupt.map(|interrupt| self.interrupted(interrupt))
     }
 
-    pub(super) fn interrupted(&mut self, interrupt: Interrupt) -> ConsumerEvent {
+    pub(crate) fn interrupted(&mut self, interrupt: Interrupt) -> ConsumerEvent {
         match interrupt {
             Interrupt::Abort => ConsumerEvent::Aborted,
             Interrupt::Lost => ConsumerEvent::LeaseLost,
@@ -568,23 +571,23 @@ impl ShardConsumer {
         }
     }
 
-    pub(super) fn show_failures(&self) {
+    pub(crate) fn show_failures(&self) {
         let failures = self.failures.max(self.failures_of_initialize);
         self.own
-            .services
-            .board
+            .worker
+            .status
             .update_lease(&self.own.key, |status| status.failures = failures);
     }
 
     fn show(&self, state: ConsumerState) {
         self.own
-            .services
-            .board
+            .worker
+            .status
             .update_lease(&self.own.key, |status| status.state = state);
     }
 
-    /// Says what the consumer waits for: to its keeper, which renews the lease on that word, and to whoever watches.
-    pub(super) fn waits(&self, reason: WaitReason) {
+    /// Says what the consumer waits for: to its renewer, which renews the lease on that word, and to whoever watches.
+    pub(crate) fn waits(&self, reason: WaitReason) {
         self.own.consumer_waits(reason);
     }
 
@@ -593,8 +596,8 @@ impl ShardConsumer {
         self.own.show_waiting();
     }
 
-    pub(super) fn now(&self) -> Moment {
-        self.own.services.clock.now()
+    pub(crate) fn now(&self) -> Moment {
+        self.own.worker.clock.now()
     }
 }
 

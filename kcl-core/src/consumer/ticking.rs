@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::consumer::shard_consumer::ShardConsumer;
-use crate::lease::hold::HoldVerdict;
-use crate::lifecycle::{ConsumerEvent, WaitReason};
+use crate::lifecycle::ConsumerEvent;
+use crate::ownership::validity::Validity;
+use crate::status::WaitReason;
 
 impl ShardConsumer {
     /// Tells the processor that time has passed.
-    pub(super) async fn tick(&mut self) -> Option<ConsumerEvent> {
+    pub(crate) async fn tick(&mut self) -> Option<ConsumerEvent> {
         let own = Arc::clone(&self.own);
         // What it may do then belongs to the owner of the lease.
         let called = match own.verdict() {
-            HoldVerdict::GoOn { .. } => {
+            Validity::GoOn { .. } => {
                 let _callback = own.enter_callback();
                 let mut call = self.delivery.tick();
                 let mut called = None;
@@ -45,7 +46,7 @@ impl ShardConsumer {
                     }
                 }
             }
-            HoldVerdict::Suspended | HoldVerdict::Lost => Ok(()),
+            Validity::Suspended | Validity::Lost => Ok(()),
         };
         self.delay_tick();
         match called {
@@ -65,12 +66,12 @@ impl ShardConsumer {
     }
 
     /// Returns when the processor is to be told that time has passed.
-    pub(super) fn until_tick(&self) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn until_tick(&self) -> impl Future<Output = ()> + use<> {
         let (own, due) = (Arc::clone(&self.own), self.tick_due);
-        async move { own.services.clock.sleep_until(due).await }
+        async move { own.worker.clock.sleep_until(due).await }
     }
 
-    pub(super) fn delay_tick(&mut self) {
-        self.tick_due = self.now() + self.own.services.settings.tick_interval;
+    pub(crate) fn delay_tick(&mut self) {
+        self.tick_due = self.now() + self.own.worker.settings.tick_interval;
     }
 }

@@ -144,7 +144,7 @@ pub struct Violation {
 }
 
 impl Invariant {
-    pub(super) fn broken<T>(self, message: impl Into<String>) -> Result<T, Violation> {
+    pub(crate) fn broken<T>(self, message: impl Into<String>) -> Result<T, Violation> {
         Err(Violation {
             invariant: self,
             message: message.into(),

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::invariant::{Invariant, Observation, Process, Violation};
-use crate::model::{LeaseKey, Position, RecordPosition};
+use crate::invariant::{Invariant, Violation};
+use crate::invariant::{Observation, Process};
 use crate::processor::FencingToken;
-use crate::time::Moment;
+use crate::runtime::clock::Moment;
+use crate::types::{LeaseKey, Position, RecordPosition};
 
 /// What is known of the records of one shard, and of those who were given them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shard {
-    pub(super) parents: Vec<LeaseKey>,
+pub(crate) struct Shard {
+    pub(crate) parents: Vec<LeaseKey>,
     /// Whether the stream does not list the shard any more.
-    pub(super) forgotten: bool,
+    pub(crate) forgotten: bool,
     /// Every record that was put and that retention has left.
     kept: BTreeSet<RecordPosition>,
     unfinished: BTreeSet<RecordPosition>,
@@ -42,13 +43,13 @@ struct Ownership {
 }
 
 impl Shard {
-    pub(super) fn put(&mut self, position: &RecordPosition) {
+    pub(crate) fn put(&mut self, position: &RecordPosition) {
         self.kept.insert(position.clone());
         self.unfinished.insert(position.clone());
     }
 
     /// How many records went away unfinished.
-    pub(super) fn trim(&mut self, oldest: Option<&RecordPosition>) -> u64 {
+    pub(crate) fn trim(&mut self, oldest: Option<&RecordPosition>) -> u64 {
         let split = |records: &mut BTreeSet<RecordPosition>| match oldest {
             Some(oldest) => records.split_off(oldest),
             None => BTreeSet::new(),
@@ -62,25 +63,25 @@ impl Shard {
     }
 
     /// The process is told that records may be missing before its next batch.
-    pub(super) fn gap_told(&mut self, process: &Process) {
+    pub(crate) fn gap_told(&mut self, process: &Process) {
         self.told.insert(Process::clone(process));
     }
 
-    pub(super) fn unfinished(&self) -> Option<&RecordPosition> {
+    pub(crate) fn unfinished(&self) -> Option<&RecordPosition> {
         self.unfinished.first()
     }
 
     /// The process that has started a batch under the largest token.
-    pub(super) fn newest(&self) -> Option<&Process> {
+    pub(crate) fn newest(&self) -> Option<&Process> {
         self.newest.as_ref().map(|(_, _, process)| process)
     }
 
-    pub(super) fn last_put(&self) -> Option<&RecordPosition> {
+    pub(crate) fn last_put(&self) -> Option<&RecordPosition> {
         self.kept.last()
     }
 
     /// Whether this is a new ownership, and not a new processor in an old one.
-    pub(super) fn start(
+    pub(crate) fn start(
         &mut self,
         process: &Process,
         token: FencingToken,
@@ -110,7 +111,7 @@ impl Shard {
     }
 
     /// How many records were delivered, how many of them again, and how long two workers have overlapped.
-    pub(super) fn batch(
+    pub(crate) fn batch(
         &mut self,
         started: &Observation,
         excused: bool,
@@ -173,13 +174,13 @@ impl Shard {
     }
 
     /// How many records are finished that were not before, and how long two workers have overlapped.
-    pub(super) fn finish(&mut self, process: &Process, at: Moment) -> (u64, Duration) {
+    pub(crate) fn finish(&mut self, process: &Process, at: Moment) -> (u64, Duration) {
         let (batch, overlap) = self.end_batch(process, at);
         (done(&mut self.unfinished, &batch), overlap)
     }
 
     /// How many records are finished that were not before: of those delivered in the ownership, up to this one.
-    pub(super) fn finish_through(
+    pub(crate) fn finish_through(
         &mut self,
         process: &Process,
         token: FencingToken,
@@ -194,7 +195,7 @@ impl Shard {
     }
 
     /// The processor has returned from its batch: which that was, and how long two workers have overlapped.
-    pub(super) fn end_batch(&mut self, process: &Process, at: Moment) -> (Vec<RecordPosition>, Duration) {
+    pub(crate) fn end_batch(&mut self, process: &Process, at: Moment) -> (Vec<RecordPosition>, Duration) {
         let Some((token, own)) = working(&mut self.ownerships, process) else {
             return (Vec::new(), Duration::ZERO);
         };
@@ -210,7 +211,7 @@ impl Shard {
     }
 
     /// How many records are finished that were not before: those before the failed one, if that `finishes` them.
-    pub(super) fn fail(&mut self, process: &Process, from: Option<&RecordPosition>, finishes: bool) -> u64 {
+    pub(crate) fn fail(&mut self, process: &Process, from: Option<&RecordPosition>, finishes: bool) -> u64 {
         let Some((_, own)) = working(&mut self.ownerships, process) else {
             return 0;
         };

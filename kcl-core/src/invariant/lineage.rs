@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::invariant::Written;
 use crate::invariant::delivery::Shard;
 use crate::invariant::table::Table;
-use crate::invariant::{Invariant, Violation, Written};
-use crate::lease::Lease;
-use crate::model::LeaseKey;
-use crate::shard_sync::cover;
-use crate::time::Moment;
+use crate::invariant::{Invariant, Violation};
+use crate::lease::row::Lease;
+use crate::runtime::clock::Moment;
+use crate::source::shard_graph::cover;
+use crate::types::LeaseKey;
 
 /// Checks that the leases which are not ended cover every hash key once: what I10 says of a fleet at rest.
 ///
@@ -17,14 +18,14 @@ use crate::time::Moment;
 ///
 /// ```
 /// use kcl_core::invariant::{Invariant, check_cover};
-/// use kcl_core::lease::Lease;
-/// use kcl_core::model::{HashKeyRange, Position, ShardId};
+/// use kcl_core::lease_store::Lease;
+/// use kcl_core::types::{HashKeyRange, Position, ShardId};
 ///
 /// let mut lease = Lease::unowned(ShardId::new("shardId-000000000000")?, Position::TrimHorizon);
 /// lease.hash_range = Some(HashKeyRange::WHOLE);
 /// assert_eq!(check_cover([&lease]), Ok(()));
 /// assert_eq!(check_cover([&lease, &lease]).unwrap_err().invariant, Invariant::LineageComplete);
-/// # Ok::<(), kcl_core::model::InvalidName>(())
+/// # Ok::<(), kcl_core::types::InvalidName>(())
 /// ```
 ///
 /// # Errors
@@ -52,8 +53,8 @@ pub fn check_cover<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Result<()
 /// ```
 /// use std::time::Duration;
 /// use kcl_core::invariant::Lineage;
-/// use kcl_core::model::LeaseKey;
-/// use kcl_core::time::Moment;
+/// use kcl_core::types::LeaseKey;
+/// use kcl_core::clock::Moment;
 ///
 /// let mut lineage = Lineage::new(Duration::from_secs(30));
 /// let shard = LeaseKey::new("shardId-000000000000")?;
@@ -61,7 +62,7 @@ pub fn check_cover<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Result<()
 /// assert_eq!(lineage.look(at(0), [&shard]), Ok(()));
 /// assert_eq!(lineage.look(at(60), [&shard]), Ok(()));
 /// assert!(lineage.look(at(61), [&shard]).is_err());
-/// # Ok::<(), kcl_core::model::InvalidName>(())
+/// # Ok::<(), kcl_core::types::InvalidName>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Lineage {
@@ -71,7 +72,7 @@ pub struct Lineage {
 
 impl Lineage {
     /// Begins to watch a fleet whose leader compares shards and leases once per `sync_period`:
-    /// [`SYNC_INTERVAL`](crate::shard_sync::SYNC_INTERVAL) for workers of this library.
+    /// [`SYNC_INTERVAL`](crate::coordinator::shard_sync::SYNC_INTERVAL) for workers of this library.
     pub fn new(sync_period: Duration) -> Self {
         Self {
             period: sync_period,
@@ -103,14 +104,14 @@ impl Lineage {
 }
 
 /// The shards and their leases, and what came of what.
-pub(super) struct Family<'a> {
-    pub(super) shards: &'a BTreeMap<LeaseKey, Shard>,
-    pub(super) table: &'a Table,
+pub(crate) struct Family<'a> {
+    pub(crate) shards: &'a BTreeMap<LeaseKey, Shard>,
+    pub(crate) table: &'a Table,
 }
 
 impl<'a> Family<'a> {
     /// Whether a sync should create a lease for the shard: it is there, nobody has read it, and its parents are finished.
-    pub(super) fn lacks(&self, key: &LeaseKey) -> bool {
+    pub(crate) fn lacks(&self, key: &LeaseKey) -> bool {
         let is_there = self.shards.get(key).is_some_and(|shard| !shard.forgotten);
         let parents = self.shards.get(key).map_or(&[][..], |shard| &shard.parents);
         is_there
@@ -120,7 +121,7 @@ impl<'a> Family<'a> {
     }
 
     /// Checks that the row which this change deletes is not needed any more.
-    pub(super) fn check_deletion(&self, deleted: &Written) -> Result<(), Violation> {
+    pub(crate) fn check_deletion(&self, deleted: &Written) -> Result<(), Violation> {
         let (process, key) = (&deleted.process, &deleted.key);
         // Of shards that the observer knows nothing of, as those of another stream, nothing can be said.
         if !self.shards.contains_key(key) || self.is_gone(key) {

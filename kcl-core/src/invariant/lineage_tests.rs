@@ -1,6 +1,6 @@
-use super::tests::{FAILOVER, Story, breaks, key, seconds};
 use super::*;
-use crate::model::{HashKeyRange, Position, ShardId};
+use crate::invariant::tests::{FAILOVER, Story, breaks, key, seconds};
+use crate::types::{HashKeyRange, Position, ShardId};
 
 /// Shard 0 was read to its end and split into 1 and 2, which have leases.
 fn split() -> Story {
@@ -122,7 +122,7 @@ fn whoever_takes_the_leader_lock_is_counted() {
             duration: FAILOVER,
             version: second.to_string(),
             released: false,
-            deputy: None,
+            standby: None,
         };
         let written = |change| Observation::LockWritten {
             process: process.into(),

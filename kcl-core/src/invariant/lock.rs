@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::invariant::{Invariant, Process, Violation};
-use crate::lease::{LeaderLock, LockChange, LockExpect};
-use crate::time::Moment;
+use crate::invariant::Process;
+use crate::invariant::{Invariant, Violation};
+use crate::lease::worker_row::{LeaderLock, LockChange, LockExpect};
+use crate::runtime::clock::Moment;
 
 /// The lock as the accepted changes made it; `None` until one was seen.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     seen: Option<Seen>,
 }
 
@@ -24,12 +25,12 @@ struct Seen {
 }
 
 impl Lock {
-    pub(super) fn row(&self) -> Option<&LeaderLock> {
+    pub(crate) fn row(&self) -> Option<&LeaderLock> {
         self.seen.as_ref()?.row.as_ref()
     }
 
     /// Takes in a change that the store accepted, and says whether the lock went to another process.
-    pub(super) fn written(
+    pub(crate) fn written(
         &mut self,
         process: &Process,
         expect: &LockExpect,
@@ -100,7 +101,7 @@ mod tests {
             duration: DURATION,
             version: version.to_owned(),
             released: false,
-            deputy: None,
+            standby: None,
         }
     }
 

@@ -21,10 +21,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lease::{Expect, LeaderLock, Lease, LeaseChange, LockChange, LockExpect};
-use crate::model::{Incarnation, LeaseKey, RecordPosition, WorkerId};
+use crate::lease::change::{Expect, LeaseChange};
+use crate::lease::row::Lease;
+use crate::lease::worker_row::{LeaderLock, LockChange, LockExpect};
 use crate::processor::FencingToken;
-use crate::time::Moment;
+use crate::runtime::clock::Moment;
+use crate::types::{Incarnation, LeaseKey, RecordPosition, WorkerId};
 
 pub use catalogue::{Invariant, Violation};
 pub use compatible::{check_attributes, check_counted};
@@ -120,7 +122,7 @@ pub enum Observation {
         /// The time at the process.
         now: Moment,
         /// Until when the process believes that the lease is its own.
-        believed_until: Moment,
+        valid_until: Moment,
         /// The true time, the same for every process.
         at: Moment,
     },
@@ -221,7 +223,7 @@ pub struct Tally {
 ///
 /// ```
 /// use kcl_core::invariant::{Checker, Invariant, Observation};
-/// use kcl_core::model::{LeaseKey, RecordPosition, SequenceNumber};
+/// use kcl_core::types::{LeaseKey, RecordPosition, SequenceNumber};
 ///
 /// let mut checker = Checker::default();
 /// let shard = LeaseKey::new("shardId-000000000000")?;
@@ -231,7 +233,7 @@ pub struct Tally {
 /// assert_eq!(checker.at_rest().unwrap_err().invariant, Invariant::NoRecordLost);
 /// checker.observe(&Observation::Trimmed { shard, oldest: None }).unwrap();
 /// assert_eq!(checker.at_rest(), Ok(()));
-/// # Ok::<(), kcl_core::model::InvalidName>(())
+/// # Ok::<(), kcl_core::types::InvalidName>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Checker {

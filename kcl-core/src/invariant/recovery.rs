@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::invariant::{Invariant, Violation};
-use crate::lease::{LeaderLock, Lease};
-use crate::model::{LeaseKey, WorkerId};
+use crate::lease::row::Lease;
+use crate::lease::worker_row::LeaderLock;
 use crate::settings::Settings;
+use crate::types::{LeaseKey, WorkerId};
 
 /// The leases that each living worker holds by its own account.
 pub type Held = BTreeMap<WorkerId, BTreeSet<LeaseKey>>;
@@ -16,14 +17,14 @@ const SLACK: Duration = Duration::from_secs(10);
 
 /// How long after the last fault every lease must have a living owner: three failover times and ten seconds.
 ///
-/// The leader and its deputy may both be gone. Then one failover time passes until somebody leads, and a second until that leader has itself
+/// The leader and its standby may both be gone. Then one failover time passes until somebody leads, and a second until that leader has itself
 /// seen the leases of the dead stand still. Those that every living worker has just failed on are given to none of them for three.
 pub fn owned_within(settings: &Settings) -> Duration {
     settings.failover_time * 3 + SLACK
 }
 
 /// How long after the last fault somebody living must hold the leader lock: the lease of the leader, one heartbeat, and the few looks that
-/// a challenger leaves to the deputy before it takes the lock itself.
+/// a challenger leaves to the standby before it takes the lock itself.
 pub fn led_within(settings: &Settings) -> Duration {
     let heartbeat = settings.failover_time / 5;
     let look = heartbeat.min(Duration::from_secs(1));
@@ -84,7 +85,7 @@ pub fn least_moves(counts: &[usize]) -> usize {
         .sum()
 }
 
-/// Checks that no worker has two leases more than another: balance by [lease count](crate::assignment::Strategy::LeaseCount).
+/// Checks that no worker has two leases more than another: balance by [lease count](crate::settings::Strategy::LeaseCount).
 ///
 /// # Errors
 ///
@@ -95,7 +96,7 @@ pub fn check_balance(counts: &[usize]) -> Result<(), Violation> {
     })
 }
 
-/// Checks balance by [throughput](crate::assignment::Strategy::Throughput): every worker is within the band around the average load, or
+/// Checks balance by [throughput](crate::settings::Strategy::Throughput): every worker is within the band around the average load, or
 /// else no lease of the most loaded worker would make things better at the least loaded one. `loads` is what each lease of each living
 /// worker weighs.
 ///
@@ -148,7 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Position, ShardId};
+    use crate::types::{Position, ShardId};
 
     fn worker(name: &str) -> WorkerId {
         name.parse().unwrap()
@@ -199,7 +200,7 @@ mod tests {
             duration: Duration::from_secs(10),
             version: "1".to_owned(),
             released: false,
-            deputy: None,
+            standby: None,
         };
         let released = LeaderLock {
             released: true,

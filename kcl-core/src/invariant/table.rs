@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::invariant::{Invariant, Observation, Process, Violation, Written};
-use crate::lease::{Lease, LeaseChange, apply};
-use crate::model::{Incarnation, LeaseKey, Position};
+use crate::invariant::{Invariant, Violation};
+use crate::invariant::{Observation, Process, Written};
+use crate::lease::change::{LeaseChange, apply};
+use crate::lease::row::Lease;
 use crate::processor::FencingToken;
-use crate::time::Moment;
+use crate::runtime::clock::Moment;
+use crate::types::{Incarnation, LeaseKey, Position};
 
 /// The table as the accepted changes made it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     histories: BTreeMap<LeaseKey, History>,
 }
 
@@ -36,21 +38,21 @@ struct Holder {
 }
 
 impl Table {
-    pub(super) fn row(&self, key: &LeaseKey) -> Option<&Lease> {
+    pub(crate) fn row(&self, key: &LeaseKey) -> Option<&Lease> {
         self.histories.get(key)?.row.as_ref()
     }
 
     /// The last checkpoint that was ever stored, of a row that may be gone.
-    pub(super) fn checkpoint(&self, key: &LeaseKey) -> Option<&Position> {
+    pub(crate) fn checkpoint(&self, key: &LeaseKey) -> Option<&Position> {
         self.histories.get(key)?.checkpoint.as_ref()
     }
 
-    pub(super) fn has_ended(&self, key: &LeaseKey) -> bool {
+    pub(crate) fn has_ended(&self, key: &LeaseKey) -> bool {
         self.checkpoint(key).is_some_and(Position::is_shard_end)
     }
 
     /// Somebody who knows of no rules took the row away. What it said is forgotten with it.
-    pub(super) fn remove(&mut self, key: &LeaseKey) {
+    pub(crate) fn remove(&mut self, key: &LeaseKey) {
         if let Some(history) = self.histories.get_mut(key) {
             let grants = std::mem::take(&mut history.grants);
             *history = History {
@@ -60,11 +62,11 @@ impl Table {
         }
     }
 
-    pub(super) fn rows(&self) -> impl Iterator<Item = &Lease> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Lease> {
         self.histories.values().filter_map(|history| history.row.as_ref())
     }
 
-    pub(super) fn written(&mut self, written: &Written) -> Result<(), Violation> {
+    pub(crate) fn written(&mut self, written: &Written) -> Result<(), Violation> {
         let history = self.histories.entry(written.key.clone()).or_default();
         history.check_base(written)?;
         history.check_owner(written)?;
@@ -74,7 +76,7 @@ impl Table {
 
     /// A token belongs to the process whose first renewal stored it, or which renewed a lease that it held already and
     /// began with it anew.
-    pub(super) fn check_token(
+    pub(crate) fn check_token(
         &self,
         process: &Process,
         key: &LeaseKey,
@@ -90,19 +92,19 @@ impl Table {
     }
 
     /// The belief of a worker must follow from the changes that the store accepted, and from its own clock.
-    pub(super) fn check_deadline(&self, batch: &Observation) -> Result<(), Violation> {
+    pub(crate) fn check_deadline(&self, batch: &Observation) -> Result<(), Violation> {
         let Observation::BatchStarted {
             process,
             shard,
             now,
-            believed_until,
+            valid_until,
             ..
         } = batch
         else {
             return Ok(());
         };
-        Invariant::NoStartAfterDeadline.check(now < believed_until, || {
-            format!("{process} starts a batch of {shard} at {now:?}, and its deadline was {believed_until:?}")
+        Invariant::NoStartAfterDeadline.check(now < valid_until, || {
+            format!("{process} starts a batch of {shard} at {now:?}, and its deadline was {valid_until:?}")
         })?;
         let holder = self
             .histories
@@ -110,9 +112,9 @@ impl Table {
             .and_then(|history| history.holder.as_ref());
         match holder {
             Some(holder) if holder.process == *process => {
-                Invariant::NoStartAfterDeadline.check(*believed_until <= holder.deadline, || {
+                Invariant::NoStartAfterDeadline.check(*valid_until <= holder.deadline, || {
                     format!(
-                        "{process} believes to hold {shard} until {believed_until:?}, but its last change allows {:?}",
+                        "{process} believes to hold {shard} until {valid_until:?}, but its last change allows {:?}",
                         holder.deadline
                     )
                 })

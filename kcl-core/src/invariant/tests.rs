@@ -3,24 +3,25 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::lease::{RowFacts, apply};
-use crate::model::{Position, SequenceNumber, ShardId};
+use crate::lease::change::apply;
+use crate::lease::row::RowFacts;
+use crate::types::{Position, SequenceNumber, ShardId};
 
-pub(super) const FAILOVER: Duration = Duration::from_secs(10);
+pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
 
-pub(super) fn key(n: u8) -> LeaseKey {
+pub(crate) fn key(n: u8) -> LeaseKey {
     LeaseKey::new(format!("shardId-{n}")).unwrap()
 }
 
-pub(super) fn at(n: u64) -> RecordPosition {
+pub(crate) fn at(n: u64) -> RecordPosition {
     RecordPosition::plain(SequenceNumber::from(u128::from(n)))
 }
 
-pub(super) fn seconds(n: u64) -> Moment {
+pub(crate) fn seconds(n: u64) -> Moment {
     Moment::from_origin(Duration::from_secs(n))
 }
 
-pub(super) fn incarnation(process: &str) -> Incarnation {
+pub(crate) fn incarnation(process: &str) -> Incarnation {
     let mut bytes = [0; 16];
     for (to, from) in bytes.iter_mut().zip(process.bytes()) {
         *to = from;
@@ -31,14 +32,14 @@ pub(super) fn incarnation(process: &str) -> Incarnation {
 /// A small fleet: makes observations of what well-behaved workers do, so that a test can add what one must not do.
 /// A process `a` runs the worker `a`, and `a2` is another process with the same worker id.
 #[derive(Default, Clone)]
-pub(super) struct Story {
-    pub(super) checker: Checker,
+pub(crate) struct Story {
+    pub(crate) checker: Checker,
     rows: BTreeMap<LeaseKey, Lease>,
 }
 
 impl Story {
     /// Shards with ten records each, and their leases.
-    pub(super) fn new(shards: u8) -> Self {
+    pub(crate) fn new(shards: u8) -> Self {
         let mut story = Self::default();
         for n in 0..shards {
             story.open(n, &[]);
@@ -46,7 +47,7 @@ impl Story {
         story
     }
 
-    pub(super) fn open(&mut self, n: u8, parents: &[u8]) {
+    pub(crate) fn open(&mut self, n: u8, parents: &[u8]) {
         self.see(Observation::ShardOpened {
             shard: key(n),
             parents: parents.iter().map(|parent| key(*parent)).collect(),
@@ -64,11 +65,11 @@ impl Story {
             .unwrap();
     }
 
-    pub(super) fn see(&mut self, observation: Observation) -> Result<(), Violation> {
+    pub(crate) fn see(&mut self, observation: Observation) -> Result<(), Violation> {
         self.checker.observe(&observation)
     }
 
-    pub(super) fn written(&self, process: &str, now: u64, n: u8, change: LeaseChange) -> Written {
+    pub(crate) fn written(&self, process: &str, now: u64, n: u8, change: LeaseChange) -> Written {
         let row = self.rows.get(&key(n));
         let (expect, after) = match (&change, row) {
             (LeaseChange::Create(lease), _) => (Expect::Absent, (**lease).clone()),
@@ -91,7 +92,7 @@ impl Story {
         }
     }
 
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         process: &str,
         now: u64,
@@ -103,7 +104,7 @@ impl Story {
         self.see(Observation::Written(Box::new(written)))
     }
 
-    pub(super) fn renew(&mut self, process: &str, now: u64, n: u8) -> Result<(), Violation> {
+    pub(crate) fn renew(&mut self, process: &str, now: u64, n: u8) -> Result<(), Violation> {
         let renew = LeaseChange::Renew {
             throughput: None,
             facts: RowFacts::NONE,
@@ -111,7 +112,7 @@ impl Story {
         self.write(process, now, n, renew)
     }
 
-    pub(super) fn checkpoint(
+    pub(crate) fn checkpoint(
         &mut self,
         process: &str,
         now: u64,
@@ -130,13 +131,13 @@ impl Story {
         )
     }
 
-    pub(super) fn end(&mut self, process: &str, now: u64, n: u8) -> Result<(), Violation> {
+    pub(crate) fn end(&mut self, process: &str, now: u64, n: u8) -> Result<(), Violation> {
         let children = BTreeSet::new();
         self.write(process, now, n, LeaseChange::End { children })
     }
 
     /// Gives the lease to the process, which takes it up.
-    pub(super) fn own(&mut self, process: &str, now: u64, n: u8) {
+    pub(crate) fn own(&mut self, process: &str, now: u64, n: u8) {
         let to = WorkerId::new(process.trim_end_matches('2')).unwrap();
         self.write("leader", now, n, LeaseChange::Assign { to }).unwrap();
         self.renew(process, now, n).unwrap();
@@ -144,7 +145,7 @@ impl Story {
         self.started(process, n, token).unwrap();
     }
 
-    pub(super) fn started(&mut self, process: &str, n: u8, token: u64) -> Result<(), Violation> {
+    pub(crate) fn started(&mut self, process: &str, n: u8, token: u64) -> Result<(), Violation> {
         self.see(Observation::Started {
             process: process.into(),
             shard: key(n),
@@ -152,11 +153,11 @@ impl Story {
         })
     }
 
-    pub(super) fn token(&self, n: u8) -> u64 {
+    pub(crate) fn token(&self, n: u8) -> u64 {
         self.rows[&key(n)].counter
     }
 
-    pub(super) fn batch(
+    pub(crate) fn batch(
         &mut self,
         process: &str,
         now: u64,
@@ -167,11 +168,11 @@ impl Story {
         self.batch_until(process, now, now + 1, n, token, records)
     }
 
-    pub(super) fn batch_until(
+    pub(crate) fn batch_until(
         &mut self,
         process: &str,
         now: u64,
-        believed_until: u64,
+        valid_until: u64,
         n: u8,
         token: u64,
         records: impl IntoIterator<Item = u64>,
@@ -182,12 +183,12 @@ impl Story {
             token: FencingToken::new(token),
             records: records.into_iter().map(at).collect(),
             now: seconds(now),
-            believed_until: seconds(believed_until),
+            valid_until: seconds(valid_until),
             at: seconds(now),
         })
     }
 
-    pub(super) fn finish(&mut self, process: &str, now: u64, n: u8) {
+    pub(crate) fn finish(&mut self, process: &str, now: u64, n: u8) {
         self.see(Observation::BatchFinished {
             process: process.into(),
             shard: key(n),
@@ -196,7 +197,7 @@ impl Story {
         .unwrap();
     }
 
-    pub(super) fn fail(&mut self, process: &str, n: u8, from: Option<u64>) {
+    pub(crate) fn fail(&mut self, process: &str, n: u8, from: Option<u64>) {
         self.see(Observation::BatchFailed {
             process: process.into(),
             shard: key(n),
@@ -207,7 +208,7 @@ impl Story {
     }
 
     /// The process owns the shard, and has finished its first five records.
-    pub(super) fn with_five_done(process: &str) -> (Self, u64) {
+    pub(crate) fn with_five_done(process: &str) -> (Self, u64) {
         let mut story = Self::new(1);
         story.own(process, 0, 0);
         let token = story.token(0);
@@ -217,7 +218,7 @@ impl Story {
     }
 }
 
-pub(super) fn breaks(result: Result<(), Violation>, invariant: Invariant) {
+pub(crate) fn breaks(result: Result<(), Violation>, invariant: Invariant) {
     assert_eq!(result.unwrap_err().invariant, invariant);
 }
 

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::lease::{Lease, RowFacts, Version, WriteStamp};
-use crate::model::{HashKeyRange, Incarnation, Position, ShardId, WorkerId};
-use crate::mutant::{self, Mutant};
+use crate::lease::row::{Lease, RowFacts, Version, WriteStamp};
+use crate::runtime::failpoint::failpoint;
+use crate::types::{HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
 /// What must hold of the row at the moment of the write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,15 +171,15 @@ impl Expect {
 /// This is the specification of the lease table. The memory store executes it, every other store is compared with it.
 ///
 /// ```
-/// use kcl_core::lease::{Lease, LeaseChange, apply};
-/// use kcl_core::model::{Incarnation, Position, ShardId, WorkerId};
+/// use kcl_core::lease_store::{Lease, LeaseChange, apply};
+/// use kcl_core::types::{Incarnation, Position, ShardId, WorkerId};
 ///
 /// let incarnation = Incarnation::from_random_bytes([1; 16]);
 /// let lease = Lease::unowned(ShardId::new("shardId-000000000000")?, Position::TrimHorizon);
 /// let to = WorkerId::new("worker-1")?;
 /// let owned = apply(&lease, &LeaseChange::Assign { to: to.clone() }, incarnation);
 /// assert_eq!((owned.owner, owned.counter), (Some(to), 1));
-/// # Ok::<(), kcl_core::model::InvalidName>(())
+/// # Ok::<(), kcl_core::types::InvalidName>(())
 /// ```
 #[must_use]
 pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lease {
@@ -237,8 +237,7 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
         }
         LeaseChange::Delete => {}
     }
-    let is_uncounted =
-        matches!(change, LeaseChange::Renew { .. }) && mutant::active(Mutant::RenewalWithoutCount);
+    let is_uncounted = matches!(change, LeaseChange::Renew { .. }) && failpoint!(RenewalWithoutCount);
     if change.moves_counter() && !is_uncounted {
         // A store refuses to count beyond `Lease::LARGEST_COUNTER`.
         new.counter = new.counter.saturating_add(1);
@@ -258,3 +257,6 @@ pub fn counts_as_switch(old: &Version, to: &WorkerId) -> bool {
     let owner_changes = old.owner.as_ref().is_some_and(|owner| owner != to);
     owner_changes || old.checkpoint_owner.as_ref() == Some(to)
 }
+
+#[cfg(test)]
+mod tests;

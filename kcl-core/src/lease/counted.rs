@@ -4,23 +4,27 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::lease::{
-    Capabilities, Certainty, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect,
-    LockOutcome, Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome,
+use crate::lease::change::{Expect, LeaseChange};
+use crate::lease::row::Lease;
+use crate::lease::store::{
+    Capabilities, Certainty, LeaseStore, Outcome, Preparation, Scan, StoreError, StoreErrorKind,
+};
+use crate::lease::worker_row::{
+    LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
 };
 use crate::metrics::{Metrics, StoreOperation, StoreOutcome};
-use crate::model::{Incarnation, LeaseKey, WorkerId};
-use crate::time::{Clock, Moment};
+use crate::runtime::clock::{Clock, Moment};
+use crate::types::{Incarnation, LeaseKey, WorkerId};
 
 /// A lease store whose calls are counted and timed. It changes nothing else about them.
 #[derive(Debug)]
-pub(crate) struct Counted {
+pub(crate) struct MeteredStore {
     inner: Arc<dyn LeaseStore>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
 }
 
-impl Counted {
+impl MeteredStore {
     pub(crate) fn new(inner: Arc<dyn LeaseStore>, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
         Self {
             inner,
@@ -36,7 +40,7 @@ impl Counted {
         call: impl Future<Output = Result<T, StoreError>> + Send,
         judge: impl Fn(&T) -> StoreOutcome + Send,
     ) -> Result<T, StoreError> {
-        let pending = Pending {
+        let pending = PendingCall {
             store: self,
             operation,
             begun: self.clock.now(),
@@ -52,20 +56,20 @@ impl Counted {
 }
 
 /// A call under way. One whose future is dropped reached the store all the same, and is counted as abandoned.
-struct Pending<'a> {
-    store: &'a Counted,
+struct PendingCall<'a> {
+    store: &'a MeteredStore,
     operation: StoreOperation,
     begun: Moment,
     outcome: StoreOutcome,
 }
 
-impl Pending<'_> {
+impl PendingCall<'_> {
     fn end(mut self, outcome: StoreOutcome) {
         self.outcome = outcome;
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         let took = self.store.clock.now().saturating_since(self.begun);
         self.store.metrics.store_call(self.operation, self.outcome, took);
@@ -86,7 +90,7 @@ fn done<T>(_: &T) -> StoreOutcome {
 
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl LeaseStore for Counted {
+impl LeaseStore for MeteredStore {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }
@@ -163,8 +167,8 @@ mod tests {
 
     use super::*;
     use crate::metrics::{STORE_CALLS, STORE_PAGES, STORE_SECONDS};
-    use crate::model::ApplicationName;
-    use crate::time::{ClockExt as _, TokioClock};
+    use crate::runtime::clock::{ClockExt as _, TokioClock};
+    use crate::types::ApplicationName;
 
     /// Keeps what is recorded, by the name and the labels.
     #[derive(Debug, Default)]
@@ -297,12 +301,12 @@ mod tests {
         }
     }
 
-    fn counted() -> (Counted, Arc<Ledger>) {
+    fn counted() -> (MeteredStore, Arc<Ledger>) {
         let ledger = Arc::new(Ledger::default());
         let metrics = Metrics::register(Some(Arc::clone(&ledger) as Arc<_>), "w-1");
         let clock = TokioClock::new();
         let slow = Arc::new(Slow(clock));
-        (Counted::new(slow, Arc::new(clock), metrics), ledger)
+        (MeteredStore::new(slow, Arc::new(clock), metrics), ledger)
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! What a strong read tells about a write whose outcome is not known.
 
-use crate::lease::{Expect, Lease, LeaseChange, apply};
-use crate::model::{Incarnation, WorkerId};
+use crate::lease::change::{Expect, LeaseChange, apply};
+use crate::lease::row::Lease;
+use crate::types::{Incarnation, WorkerId};
 
 /// What became of a write whose reply was lost, as far as the row shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

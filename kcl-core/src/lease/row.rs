@@ -3,11 +3,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{
+use crate::types::{
     HashKeyRange, Incarnation, LeaseKey, Position, RecordPosition, ShardId, StreamIdentity, StreamKey,
-    WorkerId,
+    Timestamp, WorkerId,
 };
-use crate::time::Timestamp;
 
 /// One row of the lease table: a shard, who owns it, and how far it is processed.
 ///

@@ -4,18 +4,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::lease::{
-    Expect, LeaderLock, Lease, LeaseChange, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
-    WorkerRow,
+use crate::lease::change::{Expect, LeaseChange};
+use crate::lease::row::Lease;
+use crate::lease::worker_row::{
+    LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome, WorkerRow,
 };
-use crate::model::{ApplicationName, Incarnation, LeaseKey, WorkerId};
+use crate::types::{ApplicationName, Incarnation, LeaseKey, WorkerId};
 
 /// Where leases, worker rows and the leader lock live.
 ///
 /// # Contract
 ///
 /// - [`change`](Self::change) tests and writes in one atomic step with respect to every other worker.
-/// - The row after a change is what [`apply`](crate::lease::apply) says, and attributes that this crate does not know survive it.
+/// - The row after a change is what [`apply`](crate::lease::change::apply) says, and attributes that this crate does not know survive it.
 /// - [`read`](Self::read) and [`read_lock`](Self::read_lock) see every write that was answered before they were called.
 ///   [`scan`](Self::scan) and [`owned_by`](Self::owned_by) may lag behind.
 /// - A store keeps no state between calls that another handle on the same storage would not see.
@@ -226,8 +227,8 @@ pub enum StoreErrorKind {
 /// Refuses a change that would count beyond [`Lease::LARGEST_COUNTER`]. Every store asks this before it touches the row.
 ///
 /// ```
-/// use kcl_core::lease::{Expect, Lease, LeaseChange, StoreErrorKind, check_counter};
-/// use kcl_core::model::{Position, ShardId};
+/// use kcl_core::lease_store::{Expect, Lease, LeaseChange, StoreErrorKind, check_counter};
+/// use kcl_core::types::{Position, ShardId};
 ///
 /// let counter = Lease::LARGEST_COUNTER;
 /// let lease = Lease { counter, ..Lease::unowned(ShardId::new("shardId-000000000000")?, Position::Latest) };
@@ -235,7 +236,7 @@ pub enum StoreErrorKind {
 /// let refused = check_counter(&lease.key, &expect, &LeaseChange::Release).unwrap_err();
 /// assert_eq!(refused.kind(), StoreErrorKind::Data);
 /// assert!(check_counter(&lease.key, &expect, &LeaseChange::Delete).is_ok());
-/// # Ok::<(), kcl_core::model::InvalidName>(())
+/// # Ok::<(), kcl_core::types::InvalidName>(())
 /// ```
 ///
 /// # Errors

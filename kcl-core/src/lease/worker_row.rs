@@ -1,7 +1,6 @@
 use std::time::Duration;
 
-use crate::model::{Incarnation, WorkerId};
-use crate::time::Timestamp;
+use crate::types::{Incarnation, Timestamp, WorkerId};
 
 /// What a worker tells the fleet about itself; in a shared table, a Java KCL worker-metrics item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +29,7 @@ pub enum WorkerChange {
     /// A running worker writes its row again, if the row still shows its incarnation.
     Touch(WorkerRow),
     /// A running worker whose row is gone, because it was taken for dead, writes it again, if nobody has taken its id.
-    Return(WorkerRow),
+    Reannounce(WorkerRow),
     /// A leaving worker deletes its row, if the row still shows its incarnation.
     Leave {
         /// The worker.
@@ -39,7 +38,7 @@ pub enum WorkerChange {
         incarnation: Incarnation,
     },
     /// A planner deletes the row of a worker that has long been dead, if the row is as it was last seen.
-    Bury(WorkerRow),
+    DeleteExpired(WorkerRow),
 }
 
 /// How a change of a worker's row ended.
@@ -63,7 +62,7 @@ pub struct LeaderLock {
     /// Whether the holder gave the lock up without deleting the row.
     pub released: bool,
     /// Private: the worker that stands in for the leader; wiped when Java takes the lock.
-    pub deputy: Option<WorkerId>,
+    pub standby: Option<WorkerId>,
 }
 
 /// What must hold of the lock at the moment of the write.

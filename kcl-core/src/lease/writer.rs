@@ -1,8 +1,10 @@
 use async_trait::async_trait;
 
-use crate::lease::{Expect, Lease, LeaseChange, Outcome, StoreError};
-use crate::model::LeaseKey;
-use crate::time::Moment;
+use crate::lease::change::{Expect, LeaseChange};
+use crate::lease::row::Lease;
+use crate::lease::store::{Outcome, StoreError};
+use crate::runtime::clock::Moment;
+use crate::types::LeaseKey;
 
 /// Makes changes of lease rows, one at a time per row, and finds out what became of each.
 #[async_trait]

@@ -111,19 +111,19 @@ catalogue! {
 
     SHARDS_WAITING = "kcl_shards_waiting", Gauge of Count by reason:
     "Shards that wait."
-    /// The reason is a [`WaitReason`](crate::lifecycle::WaitReason).
+    /// The reason is a [`WaitReason`](crate::status::WaitReason).
 
     WAIT_SECONDS = "kcl_wait_seconds", Gauge of Seconds by reason:
     "The longest of the waits that last, and 0 where no shard waits for that."
-    /// The reason is a [`WaitReason`](crate::lifecycle::WaitReason).
+    /// The reason is a [`WaitReason`](crate::status::WaitReason).
 
     SHARDS_OF_CONCERN = "kcl_shards_of_concern", Gauge of Count by concern:
     "Shards with which something is wrong."
-    /// The concern is a [`Concern`](crate::status::Concern).
+    /// The concern is a [`HealthIssue`](crate::status::HealthIssue).
 
     TASK_PANICS = "kcl_task_panics_total", Counter of Count by task:
     "Panics of the worker's tasks: in components of yours, or in this library. Those of a processor are failures of batches."
-    /// What follows each is in [`TaskPolicy`](crate::task::TaskPolicy).
+    /// What follows each is in [`TaskPolicy`](crate::runtime::task_scope::TaskPolicy).
 
     OUTSIDE_SHARD = "kcl_records_outside_shard_total", Counter of Count by outcome:
     "User records in aggregates that do not belong to the shard; the outcome is delivered or withheld."
@@ -133,7 +133,7 @@ catalogue! {
 
     GAPS = "kcl_retention_gaps_total", Counter of Count:
     "Places where retention took the record at which reading was to go on, and perhaps others."
-    /// See [`Gap`](crate::model::Gap).
+    /// See [`Gap`](crate::types::Gap).
 
     END_CLAIMS = "kcl_end_claims_total", Counter of Count:
     "Answers that claimed the end of a shard without children, or with children that do not fit. Each was checked."
@@ -156,7 +156,7 @@ catalogue! {
     "1 if the worker is the leader, else 0."
 
     ASSIGNMENTS = "kcl_assignments_total", Counter of Count:
-    "Leases that the worker assigned as leader or deputy."
+    "Leases that the worker assigned as leader or standby."
 
     LEASES_UNPLACED = "kcl_leases_unplaced", Gauge of Count:
     "Leases without an owner, as the leader sees it."
@@ -186,5 +186,5 @@ catalogue! {
 
     STORE_PAGES = "kcl_store_scan_pages_total", Counter of Count:
     "Pages that scans of the lease store read."
-    /// See [`Scan::pages`](crate::lease::Scan::pages).
+    /// See [`Scan::pages`](crate::lease::store::Scan::pages).
 }

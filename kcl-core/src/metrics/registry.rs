@@ -3,11 +3,11 @@ use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
 
-use super::catalogue::{ALL, MetricKind};
+use crate::metrics::{ALL, MetricKind};
 
 /// The recorder of one worker, and the name that its metrics carry.
 #[derive(Clone)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     recorder: Option<Arc<dyn Recorder + Send + Sync>>,
     worker: Arc<str>,
 }
@@ -17,7 +17,7 @@ const METADATA: Metadata<'static> = Metadata::new(TARGET, Level::INFO, Some(TARG
 
 impl Registry {
     /// The registry of a worker with this label: in the given recorder, or in the global one.
-    pub(super) fn new(recorder: Option<Arc<dyn Recorder + Send + Sync>>, worker: &str) -> Self {
+    pub(crate) fn new(recorder: Option<Arc<dyn Recorder + Send + Sync>>, worker: &str) -> Self {
         Self {
             recorder,
             worker: Arc::from(worker),
@@ -32,7 +32,7 @@ impl Registry {
     }
 
     /// Describes every metric, each once.
-    pub(super) fn describe_all(&self) {
+    pub(crate) fn describe_all(&self) {
         self.with(|recorder| {
             for metric in ALL {
                 let (name, unit) = (KeyName::from_const_str(metric.name), Some(metric.unit));
@@ -56,23 +56,23 @@ impl Registry {
         self.key(name, labels.iter().map(fixed))
     }
 
-    pub(super) fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
+    pub(crate) fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
         let key = self.fixed_key(name, labels);
         self.with(|recorder| recorder.register_counter(&key, &METADATA))
     }
 
-    pub(super) fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
+    pub(crate) fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
         let key = self.fixed_key(name, labels);
         self.with(|recorder| recorder.register_gauge(&key, &METADATA))
     }
 
     /// A gauge with one label whose value is not known beforehand.
-    pub(super) fn labelled_gauge(&self, name: &'static str, label: &'static str, value: &str) -> Gauge {
+    pub(crate) fn labelled_gauge(&self, name: &'static str, label: &'static str, value: &str) -> Gauge {
         let key = self.key(name, [Label::new(label, value.to_owned())]);
         self.with(|recorder| recorder.register_gauge(&key, &METADATA))
     }
 
-    pub(super) fn histogram(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Histogram {
+    pub(crate) fn histogram(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Histogram {
         let key = self.fixed_key(name, labels);
         self.with(|recorder| recorder.register_histogram(&key, &METADATA))
     }

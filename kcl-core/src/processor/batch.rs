@@ -3,10 +3,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::budget::Records;
-use crate::lease::StoreError;
-use crate::model::{Gap, Record, RecordPosition};
-use crate::time::BoxFuture;
+use crate::lease::store::StoreError;
+use crate::limits::byte_budget::Records;
+use crate::runtime::clock::BoxFuture;
+use crate::types::{Gap, Record, RecordPosition};
 
 /// Records of one shard, in order. A clone is cheap, and a part shares the records of the whole.
 ///
@@ -14,7 +14,7 @@ use crate::time::BoxFuture;
 /// another shard's record nor one that was not delivered.
 ///
 /// ```
-/// use kcl_core::model::{Record, SequenceNumber};
+/// use kcl_core::types::{Record, SequenceNumber};
 /// use kcl_core::processor::RecordBatch;
 ///
 /// let batch = RecordBatch::unowned(vec![Record::new(SequenceNumber::from(1), "payload")]);
@@ -80,7 +80,7 @@ impl RecordBatch {
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};
-    /// use kcl_core::model::{Record, SequenceNumber};
+    /// use kcl_core::types::{Record, SequenceNumber};
     /// use kcl_core::processor::RecordBatch;
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), kcl_core::processor::CheckpointError> {

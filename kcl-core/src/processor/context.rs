@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{ApplicationName, HashKeyRange, LeaseKey, ShardId, WorkerId};
-use crate::time::Moment;
+use crate::runtime::clock::Moment;
+use crate::types::{ApplicationName, HashKeyRange, LeaseKey, ShardId, WorkerId};
 
 /// A number that rises with every ownership of a shard.
 ///
@@ -53,14 +53,14 @@ struct Inner {
     /// Another one after each drain that was called off.
     draining: Mutex<CancellationToken>,
     /// Nanoseconds since the origin of the worker's clock.
-    believed_until: AtomicU64,
+    valid_until: AtomicU64,
 }
 
 impl ShardContext {
     /// A context made by hand, for testing a processor without a worker.
     ///
     /// ```
-    /// use kcl_core::model::{ApplicationName, ShardId, WorkerId};
+    /// use kcl_core::types::{ApplicationName, ShardId, WorkerId};
     /// use kcl_core::processor::{FencingToken, ShardContext};
     ///
     /// let shard = ShardContext::new(
@@ -71,7 +71,7 @@ impl ShardContext {
     ///     FencingToken::new(1),
     /// );
     /// assert_eq!(shard.stream(), "trucks");
-    /// # Ok::<(), kcl_core::model::InvalidName>(())
+    /// # Ok::<(), kcl_core::types::InvalidName>(())
     /// ```
     pub fn new(
         application: ApplicationName,
@@ -95,9 +95,9 @@ impl ShardContext {
     /// clone only, which is then told no more of renewals and of drains.
     ///
     /// ```
-    /// # use kcl_core::model::{ApplicationName, ShardId, WorkerId};
+    /// # use kcl_core::types::{ApplicationName, ShardId, WorkerId};
     /// # use kcl_core::processor::{FencingToken, ShardContext};
-    /// use kcl_core::model::HashKeyRange;
+    /// use kcl_core::types::HashKeyRange;
     ///
     /// # let (app, worker) = (ApplicationName::new("app")?, WorkerId::new("worker-1")?);
     /// # let shard = ShardId::new("shardId-000000000000")?;
@@ -121,7 +121,7 @@ impl ShardContext {
             token: inner.token,
             cancelled: inner.cancelled.clone(),
             draining: Mutex::new(self.draining()),
-            believed_until: AtomicU64::new(inner.believed_until.load(Ordering::Acquire)),
+            valid_until: AtomicU64::new(inner.valid_until.load(Ordering::Acquire)),
         };
         Self {
             inner: Arc::new(inner),
@@ -148,7 +148,7 @@ impl ShardContext {
                 token,
                 cancelled: CancellationToken::new(),
                 draining: Mutex::default(),
-                believed_until: AtomicU64::new(u64::MAX),
+                valid_until: AtomicU64::new(u64::MAX),
             }),
         }
     }
@@ -225,19 +225,19 @@ impl ShardContext {
         self.inner.draining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until when the worker may believe that the lease is its own, on the worker's [`Clock`](crate::time::Clock).
+    /// Until when the worker may believe that the lease is its own, on the worker's [`Clock`](crate::runtime::clock::Clock).
     ///
     /// Each renewal moves it on. No batch starts after it; work that must not overlap with the next owner's should be done,
     /// or be refusable by the [token](Self::fencing_token), before it. It is the clock's origin once the lease is known to be
     /// lost, and as good as never in a context made by hand.
-    pub fn believed_until(&self) -> Moment {
+    pub fn valid_until(&self) -> Moment {
         Moment::from_origin(Duration::from_nanos(
-            self.inner.believed_until.load(Ordering::Acquire),
+            self.inner.valid_until.load(Ordering::Acquire),
         ))
     }
 
-    pub(crate) fn believe_until(&self, until: Moment) {
+    pub(crate) fn set_valid_until(&self, until: Moment) {
         let nanos = u64::try_from(until.since_origin().as_nanos()).unwrap_or(u64::MAX);
-        self.inner.believed_until.store(nanos, Ordering::Release);
+        self.inner.valid_until.store(nanos, Ordering::Release);
     }
 }

@@ -1,7 +1,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::model::{Record, RecordPosition};
+use crate::types::{Record, RecordPosition};
 
 /// A failure of the user's code, made by `?` from any error: also from a boxed one, from `anyhow::Error` and from a text.
 ///
@@ -11,7 +11,7 @@ use crate::model::{Record, RecordPosition};
 /// uses the record to go on from there.
 ///
 /// ```
-/// use kcl_core::model::{Record, SequenceNumber};
+/// use kcl_core::types::{Record, SequenceNumber};
 /// use kcl_core::processor::{ProcessorError, Severity};
 ///
 /// fn parse(record: &Record) -> Result<u64, ProcessorError> {

@@ -14,8 +14,7 @@ pub use error::{ProcessorError, Severity};
 pub use policy::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
 pub(crate) use policy::{backoff, decide};
 
-use crate::model::RecordPosition;
-use crate::time::Timestamp;
+use crate::types::{RecordPosition, Timestamp};
 
 /// Processes the records of one shard. One value is made per ownership of a lease, and used by one task.
 ///
@@ -46,7 +45,7 @@ use crate::time::Timestamp;
 ///
 /// Callbacks run on the runtime that the worker was started on, where a callback that blocks its thread, and one that computes for long, holds up
 /// whatever that thread was to run: other shards, and the rest of your program. It costs no lease, because the worker renews
-/// them on a [thread of its own](crate::worker::Coordination). The worker warns once of such a callback.
+/// them on a [thread of its own](crate::worker::builder::Coordination). The worker warns once of such a callback.
 ///
 /// Run blocking code on a thread that is there for it. `tokio::task::spawn_blocking` takes what it can own, which a batch is: clones of it are
 /// cheap. On a runtime of several threads, `tokio::task::block_in_place` takes what it can borrow:

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 
-use crate::model::{Record, RecordPosition};
 use crate::processor::Severity;
-use crate::task::panic_message;
+use crate::runtime::task_scope::panic_message;
+use crate::types::{Record, RecordPosition};
 
 /// A failed call of the user's code, or records that could not even be offered to it, as a policy sees it.
 ///
 /// ```
-/// use kcl_core::model::{Record, SequenceNumber};
+/// use kcl_core::types::{Record, SequenceNumber};
 /// use kcl_core::processor::{Failure, FailureKind};
 ///
 /// let record = Record::new(SequenceNumber::from(7), "payload");

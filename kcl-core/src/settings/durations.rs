@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::de::{self, Deserializer, Visitor};
 use serde::ser::Serializer;
 
-pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_duration(*duration))
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     deserializer.deserialize_any(Text)
 }
 
@@ -29,7 +29,7 @@ impl Visitor<'_> for Text {
 }
 
 /// The same for a duration that may be left out.
-pub(super) mod optional {
+pub(crate) mod optional {
     use super::{Deserializer, Duration, Serializer, Text, Visitor, de, fmt};
 
     pub(crate) fn serialize<S: Serializer>(

@@ -3,6 +3,8 @@
 //! [`StreamSource`] lists shards and opens them; [`RecordStream`] is one open shard, pulled one fetch at a time.
 //! Iterators, subscriptions, expiry and reconnects are handled behind this seam and never seen above it.
 
+mod end_doubt;
+pub(crate) mod shard_graph;
 mod stream;
 
 use std::error::Error as StdError;
@@ -10,6 +12,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use end_doubt::EndDoubt;
 pub use stream::{
     Arrival, CapacityMode, ChildShard, Fetch, FetchLimit, PageToken, RecordPlacement, RecordStream, Shard,
     ShardEnd, ShardFilter, ShardPage, StartPosition, StreamDescription, StreamSource,

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity};
 use crate::source::SourceError;
-use crate::time::Timestamp;
+use crate::types::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdentity, Timestamp};
 
 /// A stream: knows its shards and opens them.
 #[async_trait]

@@ -1,8 +1,9 @@
 //! What a worker is doing, as a snapshot that tests, health checks and people read alike.
 
-mod end_doubt;
-mod form;
-mod health;
+mod behind;
+mod format;
+pub(crate) mod issues;
+mod wait_reason;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,15 +12,18 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use end_doubt::EndDoubt;
-pub use health::Concern;
-pub(crate) use health::{Patience, Survey};
+pub use behind::Behind;
+pub use issues::HealthIssue;
+pub use wait_reason::WaitReason;
 
-use crate::lifecycle::{Behind, ConsumerState, WaitReason};
-use crate::model::{Gap, LeaseKey, Position, RecordPosition, WorkerId};
+pub use crate::lifecycle::{ConsumerEnd, ConsumerState};
+pub use crate::source::EndDoubt;
+
 use crate::processor::FencingToken;
+use crate::runtime::clock::{Clock, Moment};
 use crate::source::SourceErrorKind;
-use crate::time::{Clock, Moment};
+use crate::status::issues::{HealthSummary, IssueThresholds};
+use crate::types::{Gap, LeaseKey, Position, RecordPosition, WorkerId};
 
 /// A snapshot of a worker.
 ///
@@ -27,7 +31,7 @@ use crate::time::{Clock, Moment};
 ///
 /// It serializes, through serde, to plain JSON for a health endpoint or a dashboard: [`Moment`]s become ages at the moment of the snapshot,
 /// in seconds with fractions; ids, positions and sequence numbers are texts; the names of what a worker does, waits for or is worried about
-/// are in `snake_case`, and those of [`WaitReason`] and [`Concern`] are the labels of the [metrics](crate::metrics). What is not so is `null`.
+/// are in `snake_case`, and those of [`WaitReason`] and [`HealthIssue`] are the labels of the [metrics](crate::metrics). What is not so is `null`.
 /// Fields may be added later; those that are here keep their names and units.
 ///
 /// | Field | What it is |
@@ -53,7 +57,7 @@ use crate::time::{Clock, Moment};
 /// | `unreadable` | the record that cannot be read, as in `checkpoint` |
 /// | `end_in_doubt` | [`EndDoubt`], such as `listed_open` |
 /// | `gap` | an object of `after` and `first`, two sequence numbers, of which `first` may be `null` |
-/// | `concern` | [`Concern`], such as `slow_callback` |
+/// | `concern` | [`HealthIssue`], such as `slow_callback` |
 ///
 /// A [`LeaseStatus`] alone does not serialize: its moments mean nothing without that of the snapshot.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,7 +150,7 @@ pub struct LeaseStatus {
     /// Where reading last went on behind a place that retention had taken in this ownership: records may be missing there.
     pub gap: Option<Gap>,
     /// What is wrong with the shard, if anything is.
-    pub concern: Option<Concern>,
+    pub concern: Option<HealthIssue>,
 }
 
 impl LeaseStatus {
@@ -157,16 +161,16 @@ impl LeaseStatus {
     }
 }
 
-/// Where the parts of a worker write what they do. Clones write to the same board.
+/// Where the parts of a worker write what they do. Clones write to the same status.
 #[derive(Debug, Clone)]
-pub(crate) struct StatusBoard {
+pub(crate) struct StatusSource {
     sender: watch::Sender<WorkerStatus>,
     clock: Arc<dyn Clock>,
-    patience: Patience,
+    patience: IssueThresholds,
 }
 
-impl StatusBoard {
-    pub(crate) fn new(worker: WorkerId, clock: Arc<dyn Clock>, patience: Patience) -> Self {
+impl StatusSource {
+    pub(crate) fn new(worker: WorkerId, clock: Arc<dyn Clock>, patience: IssueThresholds) -> Self {
         let status = WorkerStatus {
             worker,
             at: clock.now(),
@@ -244,7 +248,7 @@ impl StatusBoard {
     }
 
     /// What the coordinator says about the office; watchers are woken only by news.
-    pub(crate) fn update_office(&self, leads: bool, bound: Option<Duration>, unplaced: usize) {
+    pub(crate) fn update_leadership(&self, leads: bool, bound: Option<Duration>, unplaced: usize) {
         self.sender.send_if_modified(|status| {
             let new = (leads, bound, unplaced);
             let is_news = (status.is_leader, status.failover_bound, status.unplaced) != new;
@@ -254,9 +258,9 @@ impl StatusBoard {
     }
 
     /// Looks how old everything has become; watchers are woken only when something becomes a concern or ceases to be one.
-    pub(crate) fn survey(&self) -> Survey {
+    pub(crate) fn survey(&self) -> HealthSummary {
         let now = self.clock.now();
-        let mut survey = Survey::default();
+        let mut survey = HealthSummary::default();
         self.sender.send_if_modified(|status| {
             status.at = now;
             let leases = status.leases.iter_mut();

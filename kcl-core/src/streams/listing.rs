@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use crate::shard_sync::ShardGraph;
+use crate::runtime::clock::{Clock, ClockExt as _, Moment};
+use crate::source::shard_graph::ShardGraph;
 use crate::source::{PageToken, ShardFilter, ShardPage, SourceError, SourceErrorKind, StreamSource};
-use crate::time::{Clock, ClockExt as _, Moment};
 
 /// How long one page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,11 +32,11 @@ pub(crate) struct ListingError {
 /// The newest listing of one stream. Of those who need a newer one, one asks, and the others wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct SharedListing {
-    newest: Mutex<Newest>,
+    newest: Mutex<NewestListing>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Newest {
+struct NewestListing {
     begun: Option<Moment>,
     /// Of the last listing that succeeded.
     pages: u32,

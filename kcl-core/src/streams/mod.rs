@@ -7,12 +7,8 @@
 //! A [`StreamTracker`] says which streams there are; [`StreamSet`] is one that the program changes at run time. What a worker
 //! reads at the moment is in the registry, in which every lease finds its stream.
 
-mod former;
-mod listing;
-mod registry;
+pub(crate) mod listing;
+pub(crate) mod registry;
 mod tracker;
 
-pub(crate) use former::FormerStreams;
-pub(crate) use listing::{Listing, ListingError, list_page, list_shards};
-pub(crate) use registry::{OpenStream, Streams};
 pub use tracker::{StreamSet, StreamTracker, TrackedStream};

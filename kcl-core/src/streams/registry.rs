@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::lease::Lease;
-use crate::model::{StreamIdentity, StreamKey};
-use crate::monitor::Monitor;
-use crate::shard_sync::{InitialPosition, Keying};
+use crate::lease::key_scheme::LeaseKeyScheme;
+use crate::lease::row::Lease;
+use crate::runtime::clock::Moment;
+use crate::runtime::watched::Watched;
 use crate::source::StreamSource;
 use crate::streams::listing::SharedListing;
-use crate::time::Moment;
+use crate::types::{InitialPosition, StreamIdentity, StreamKey};
 
 /// For how long a stream that was seen to be there is read on while one of its shards is not found. Whoever does not find it
 /// asks more often than that, so a stream that goes is noticed all the same.
@@ -23,18 +23,18 @@ const SURE_FOR: Duration = Duration::from_secs(300);
 pub(crate) struct OpenStream {
     pub(crate) source: Arc<dyn StreamSource>,
     pub(crate) identity: StreamIdentity,
-    pub(crate) keying: Keying,
+    pub(crate) keying: LeaseKeyScheme,
     /// Where to start, where that is said for this stream.
     pub(crate) initial_position: Option<InitialPosition>,
     /// What its readers share to see whether their shards are closed.
     pub(crate) listing: SharedListing,
-    belief: Mutex<Belief>,
+    belief: Mutex<IdentityCheck>,
 }
 
 /// Whether the stream is still the one that its leases are for. Until somebody has looked, one that was not found may have been
 /// created again: then its shards have the ids of the old ones, and positions in those mean nothing.
 #[derive(Debug, Default)]
-struct Belief {
+struct IdentityCheck {
     /// Nobody reads the stream before somebody has looked.
     doubted: bool,
     /// Somebody wants to know, and nobody has begun to look since.
@@ -49,7 +49,7 @@ impl OpenStream {
     pub(crate) fn new(
         source: Arc<dyn StreamSource>,
         identity: StreamIdentity,
-        keying: Keying,
+        keying: LeaseKeyScheme,
         initial_position: Option<InitialPosition>,
     ) -> Self {
         Self {
@@ -94,7 +94,7 @@ impl OpenStream {
         (belief.asked, belief.looking) = (true, false);
     }
 
-    fn belief(&self) -> MutexGuard<'_, Belief> {
+    fn belief(&self) -> MutexGuard<'_, IdentityCheck> {
         self.belief.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -102,7 +102,7 @@ impl OpenStream {
 /// The streams that this worker reads now.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    open: Monitor<BTreeMap<Option<StreamKey>, Arc<OpenStream>>>,
+    open: Watched<BTreeMap<Option<StreamKey>, Arc<OpenStream>>>,
     /// Somebody wants to know about one of them. Only one task waits for that, and a doubt that it has not seen yet is kept for it.
     doubt: Notify,
     /// Whether it is not known of some stream whether it is to be read, or one that is to be read could not be opened.
@@ -112,16 +112,16 @@ pub(crate) struct Streams {
 impl Streams {
     /// The stream of this lease, if this worker reads it.
     pub(crate) fn of(&self, lease: &Lease) -> Option<Arc<OpenStream>> {
-        self.open.look(|open| open.get(&lease.stream).cloned())
+        self.open.read(|open| open.get(&lease.stream).cloned())
     }
 
     /// Whether this worker reads the stream of the lease.
     pub(crate) fn reads(&self, lease: &Lease) -> bool {
-        self.open.look(|open| open.contains_key(&lease.stream))
+        self.open.read(|open| open.contains_key(&lease.stream))
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<OpenStream>> {
-        self.open.look(|open| open.values().cloned().collect())
+        self.open.read(|open| open.values().cloned().collect())
     }
 
     /// Takes in whether all streams that are to be read are known and open.
@@ -137,18 +137,18 @@ impl Streams {
     /// Reads this stream from now on.
     pub(crate) fn open(&self, stream: OpenStream) {
         let key = stream.keying.stream().cloned();
-        self.open.change(|open| open.insert(key, Arc::new(stream)));
+        self.open.modify(|open| open.insert(key, Arc::new(stream)));
     }
 
     /// Reads the stream no more.
     pub(crate) fn close(&self, stream: &OpenStream) {
         self.open
-            .change(|open| open.remove(&stream.keying.stream().cloned()));
+            .modify(|open| open.remove(&stream.keying.stream().cloned()));
     }
 
     /// Returns at the next change after this call, even if that comes before the first poll.
     pub(crate) fn changed(&self) -> Notified<'_> {
-        self.open.next_change()
+        self.open.changed()
     }
 
     /// The stream was not found. Whoever reads it waits until it is known whether it is still the same.
@@ -179,7 +179,7 @@ impl Streams {
             let doubt = self.doubt.notified();
             if self
                 .open
-                .look(|open| open.values().any(|stream| stream.is_asked_for()))
+                .read(|open| open.values().any(|stream| stream.is_asked_for()))
             {
                 return;
             }

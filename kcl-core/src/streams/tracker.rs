@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::shard_sync::InitialPosition;
 use crate::source::{SourceError, StreamSource};
+use crate::types::InitialPosition;
 
 /// Says which streams an application reads.
 ///

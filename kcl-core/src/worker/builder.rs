@@ -5,22 +5,23 @@ use metrics::Recorder;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind};
-use crate::lease::{Counted, LeaseStore};
-use crate::lifecycle::Pulse;
-use crate::model::{ApplicationName, WorkerId};
+use crate::lease::counted::MeteredStore;
+use crate::lease::store::LeaseStore;
 use crate::processor::{ErrorPolicy, RecordProcessorFactory, RetryForever};
-use crate::rng::Rng;
+use crate::runtime::clock::{Clock, TokioClock};
+use crate::runtime::rng::Rng;
+use crate::runtime::stall_probe::StallProbe;
+use crate::runtime::task_scope::TaskScope;
 use crate::settings::Settings;
 use crate::source::StreamSource;
 use crate::streams::StreamTracker;
-use crate::task::TaskScope;
-use crate::time::{Clock, TokioClock};
+use crate::types::{ApplicationName, WorkerId};
 
 /// One member of a fleet that consumes a stream together, ready to run.
 ///
 /// See the [crate page](crate) for an example.
 pub struct Worker {
-    pub(crate) parts: Parts,
+    pub(crate) parts: WorkerParts,
 }
 
 /// Where a worker coordinates: renews its leases, stores checkpoints, shows that it lives, leads, and shuts down.
@@ -42,7 +43,7 @@ pub enum Coordination {
 
 /// What a worker reads.
 #[derive(Debug, Clone)]
-pub(crate) enum Subject {
+pub(crate) enum StreamSelection {
     /// One stream, for good.
     One(Arc<dyn StreamSource>),
     /// Many, that come and go.
@@ -50,11 +51,11 @@ pub(crate) enum Subject {
 }
 
 /// What a worker is made of.
-pub(crate) struct Parts {
+pub(crate) struct WorkerParts {
     pub(crate) application: ApplicationName,
     pub(crate) worker: WorkerId,
     pub(crate) settings: Settings,
-    pub(crate) subject: Subject,
+    pub(crate) subject: StreamSelection,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) factory: Arc<dyn RecordProcessorFactory>,
     pub(crate) policy: Arc<dyn ErrorPolicy>,
@@ -62,9 +63,9 @@ pub(crate) struct Parts {
     pub(crate) rng: Rng,
     pub(crate) scope: TaskScope,
     pub(crate) metrics: crate::metrics::Metrics,
-    pub(crate) brakes: Arc<crate::flow::Brakes>,
+    pub(crate) flow_control: Arc<crate::limits::flow_control::FlowControl>,
     pub(crate) coordination: Coordination,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) stall_probe: Arc<StallProbe>,
     /// Ends what watches to the last.
     pub(crate) ending: CancellationToken,
 }
@@ -109,7 +110,7 @@ pub struct WorkerBuilder {
     application: String,
     worker_id: Option<String>,
     settings: Settings,
-    subjects: Vec<Subject>,
+    subjects: Vec<StreamSelection>,
     store: Option<Arc<dyn LeaseStore>>,
     factory: Option<Arc<dyn RecordProcessorFactory>>,
     policy: Arc<dyn ErrorPolicy>,
@@ -124,13 +125,13 @@ impl WorkerBuilder {
     /// The one stream to consume. The application is then one of one stream, and its table cannot take a second: for more,
     /// now or later, see [`streams`](Self::streams).
     pub fn stream(mut self, stream: impl StreamSource) -> Self {
-        self.subjects.push(Subject::One(Arc::new(stream)));
+        self.subjects.push(StreamSelection::One(Arc::new(stream)));
         self
     }
 
     /// The streams to consume, which may come and go: a [`StreamSet`](crate::streams::StreamSet), or another tracker.
     pub fn streams(mut self, tracker: impl StreamTracker) -> Self {
-        self.subjects.push(Subject::Many(Arc::new(tracker)));
+        self.subjects.push(StreamSelection::Many(Arc::new(tracker)));
         self
     }
 
@@ -247,8 +248,8 @@ impl WorkerBuilder {
             &mut wrong,
         );
         let stream = match &subject {
-            Some(Subject::One(source)) => Some(source.name().to_owned()),
-            Some(Subject::Many(_)) | None => None,
+            Some(StreamSelection::One(source)) => Some(source.name().to_owned()),
+            Some(StreamSelection::Many(_)) | None => None,
         };
         for (what, name) in [
             ("worker id", worker.as_ref().map(WorkerId::as_str)),
@@ -274,10 +275,10 @@ impl WorkerBuilder {
             .unwrap_or(application.as_str());
         let metrics = crate::metrics::Metrics::register(self.recorder, label);
         let clock = self.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
-        let store = Arc::new(Counted::new(store, Arc::clone(&clock), metrics.clone()));
+        let store = Arc::new(MeteredStore::new(store, Arc::clone(&clock), metrics.clone()));
         Ok(Worker {
-            parts: Parts {
-                brakes: Arc::default(),
+            parts: WorkerParts {
+                flow_control: Arc::default(),
                 application,
                 worker,
                 subject,
@@ -289,7 +290,7 @@ impl WorkerBuilder {
                 scope: self.scope,
                 metrics,
                 coordination: self.coordination,
-                pulse: Arc::new(Pulse::new(self.settings.failover_time)),
+                stall_probe: Arc::new(StallProbe::new(self.settings.failover_time)),
                 ending: CancellationToken::new(),
                 settings: self.settings,
             },

@@ -7,31 +7,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::model::LeaseKey;
 use crate::processor::backoff;
-use crate::rng::Rng;
+use crate::runtime::clock::Moment;
+use crate::runtime::rng::Rng;
 use crate::settings::Settings;
-use crate::time::Moment;
+use crate::types::LeaseKey;
 
 /// When a worker may ask the index, and when it may scan.
 #[derive(Debug)]
-pub(super) struct Discovery {
+pub(crate) struct Discovery {
     interval: Duration,
     failover: Duration,
     pages_per_second: u32,
-    index: Pace,
-    scan: Pace,
+    index: RetryPace,
+    scan: RetryPace,
     rng: Rng,
 }
 
 /// How often something failed in a row, and before when it is not asked again.
 #[derive(Debug, Default)]
-struct Pace {
+struct RetryPace {
     failures: u32,
     not_before: Option<Moment>,
 }
 
-impl Pace {
+impl RetryPace {
     fn may(&self, now: Moment) -> bool {
         self.not_before.is_none_or(|not_before| not_before <= now)
     }
@@ -45,24 +45,24 @@ impl Pace {
 }
 
 impl Discovery {
-    pub(super) fn new(settings: &Settings, rng: Rng) -> Self {
+    pub(crate) fn new(settings: &Settings, rng: Rng) -> Self {
         Self {
             interval: settings.discovery_interval,
             failover: settings.failover_time,
             pages_per_second: settings.assignment.scan_pages_per_second,
-            index: Pace::default(),
-            scan: Pace::default(),
+            index: RetryPace::default(),
+            scan: RetryPace::default(),
             rng,
         }
     }
 
     /// Whether the index may be asked now.
-    pub(super) fn may_ask_index(&self, now: Moment) -> bool {
+    pub(crate) fn may_ask_index(&self, now: Moment) -> bool {
         self.index.may(now)
     }
 
     /// How long an answer of the index may take. One that hangs keeps the worker from a scan meanwhile, and is waited for less long.
-    pub(super) fn index_limit(&self) -> Duration {
+    pub(crate) fn index_limit(&self) -> Duration {
         match self.index.failures {
             0 => self.failover / 3,
             _ => self.failover / 6,
@@ -70,31 +70,31 @@ impl Discovery {
     }
 
     /// The index answered. Says whether that ends a time of failures.
-    pub(super) fn index_answered(&mut self) -> bool {
+    pub(crate) fn index_answered(&mut self) -> bool {
         std::mem::take(&mut self.index).failures > 0
     }
 
     /// The index answered with an error, or not in time. Says whether that is news. It is asked again ever later, and once in a failover
     /// time at least.
-    pub(super) fn index_failed(&mut self, now: Moment) -> bool {
+    pub(crate) fn index_failed(&mut self, now: Moment) -> bool {
         let tries = self.index.failures.saturating_add(1);
         let pause = backoff(self.interval, self.failover, tries);
         self.index.failed(now, self.rng.jittered(pause))
     }
 
     /// Whether the table may be scanned now.
-    pub(super) fn may_scan(&self, now: Moment) -> bool {
+    pub(crate) fn may_scan(&self, now: Moment) -> bool {
         self.scan.may(now)
     }
 
     /// A scan read so many pages, and saw so many workers. The next comes when all of them together stay within the budget of one.
-    pub(super) fn scanned(&mut self, now: Moment, pages: u32, workers: usize) {
+    pub(crate) fn scanned(&mut self, now: Moment, pages: u32, workers: usize) {
         let pages = u64::from(pages.max(1)) * u64::try_from(workers.max(1)).unwrap_or(u64::MAX);
         let nanos = pages.saturating_mul(1_000_000_000);
         let affordable = Duration::from_nanos(nanos.div_ceil(u64::from(self.pages_per_second.max(1))));
         // No table is scanned less often than four times per failover time, whatever the budget says; the same holds for a leader.
         let pause = affordable.min(self.failover / 4).max(self.interval);
-        self.scan = Pace {
+        self.scan = RetryPace {
             failures: 0,
             // Workers that lost the index at the same moment must not scan at the same moment. On average it is a little more than the pause.
             not_before: (pause > self.interval).then(|| now + self.rng.jittered(pause * 3 / 2)),
@@ -102,7 +102,7 @@ impl Discovery {
     }
 
     /// A scan failed. The next comes later, ever more so.
-    pub(super) fn scan_failed(&mut self, now: Moment) {
+    pub(crate) fn scan_failed(&mut self, now: Moment) {
         let tries = self.scan.failures.saturating_add(1);
         let pause = backoff(self.interval, (self.failover / 2).max(self.interval), tries);
         self.scan.failed(now, self.rng.jittered(pause));
@@ -112,36 +112,36 @@ impl Discovery {
 /// Rows that name this worker and were found to give it nothing to do, or could not be taken up: they are looked at again, but not each time
 /// that they are found.
 #[derive(Debug, Default)]
-pub(super) struct Rests(BTreeMap<LeaseKey, Pace>);
+pub(crate) struct RestingRows(BTreeMap<LeaseKey, RetryPace>);
 
 /// Between two looks at a row in which there was nothing to do. Java ends a lease and leaves its owner there; nothing will come of it.
 const SHORTEST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(300);
 
-impl Rests {
+impl RestingRows {
     /// Whether the row may be looked at again.
-    pub(super) fn is_over(&self, key: &LeaseKey, now: Moment) -> bool {
+    pub(crate) fn is_over(&self, key: &LeaseKey, now: Moment) -> bool {
         self.0.get(key).is_none_or(|rest| rest.may(now))
     }
 
     /// There was nothing to do in this row.
-    pub(super) fn nothing_to_do(&mut self, key: &LeaseKey, now: Moment) {
+    pub(crate) fn nothing_to_do(&mut self, key: &LeaseKey, now: Moment) {
         self.pause(key, now, SHORTEST_REST, LONGEST_REST);
     }
 
     /// The row could not be read or taken up.
-    pub(super) fn failed(&mut self, key: &LeaseKey, now: Moment, settings: &Settings) {
+    pub(crate) fn failed(&mut self, key: &LeaseKey, now: Moment, settings: &Settings) {
         let first = settings.discovery_interval;
         self.pause(key, now, first, (settings.failover_time / 3).max(first));
     }
 
     /// The lease was taken up, or is not this worker's any more.
-    pub(super) fn forget(&mut self, key: &LeaseKey) {
+    pub(crate) fn forget(&mut self, key: &LeaseKey) {
         self.0.remove(key);
     }
 
     /// Forgets all that are not among the rows that name this worker now.
-    pub(super) fn keep(&mut self, found: &[LeaseKey]) {
+    pub(crate) fn keep(&mut self, found: &[LeaseKey]) {
         if !self.0.is_empty() {
             let found: BTreeSet<&LeaseKey> = found.iter().collect();
             self.0.retain(|key, _| found.contains(key));
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn row_without_work_is_read_ever_less_often() {
-        let (mut rests, key) = (Rests::default(), LeaseKey::new("ended").unwrap());
+        let (mut rests, key) = (RestingRows::default(), LeaseKey::new("ended").unwrap());
         let mut reads = 0;
         for second in 0..3600 {
             if rests.is_over(&key, at(second * 1000)) {

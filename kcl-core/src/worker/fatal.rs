@@ -1,20 +1,20 @@
 use crate::error::Error;
-use crate::monitor::Monitor;
+use crate::runtime::watched::Watched;
 
 /// Why a worker must stop although nobody asked. The first reason counts.
 #[derive(Debug, Default)]
-pub(crate) struct Fatal(Monitor<Reason>);
+pub(crate) struct FatalError(Watched<FatalReason>);
 
 #[derive(Debug, Default)]
-struct Reason {
+struct FatalReason {
     is_raised: bool,
     /// Until it is given out.
     error: Option<Error>,
 }
 
-impl Fatal {
+impl FatalError {
     pub(crate) fn raise(&self, error: Error) {
-        self.0.change(|reason| {
+        self.0.modify(|reason| {
             if !std::mem::replace(&mut reason.is_raised, true) {
                 reason.error = Some(error);
             }
@@ -23,7 +23,7 @@ impl Fatal {
 
     /// Returns once there is a reason. It is given out once.
     pub(crate) async fn raised(&self) -> Error {
-        self.0.wait_to(|reason| reason.error.take()).await
+        self.0.wait_until(|reason| reason.error.take()).await
     }
 }
 
@@ -33,13 +33,13 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
-    use crate::monitor::explored::{explore_some, give_up_at_once, run_all};
-    use crate::time::BoxFuture;
+    use crate::runtime::clock::BoxFuture;
+    use crate::runtime::watched::explored::{explore_some, give_up_at_once, run_all};
 
     #[test]
     fn of_two_reasons_one_is_given_out_and_once_in_any_order_of_steps() {
         explore_some(2000, || {
-            let fatal = Arc::new(Fatal::default());
+            let fatal = Arc::new(FatalError::default());
             let raise = |message: &'static str| -> BoxFuture<'static, ()> {
                 let fatal = Arc::clone(&fatal);
                 Box::pin(async move { fatal.raise(Error::new(ErrorKind::Mismatch, message)) })

@@ -7,22 +7,24 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind};
-use crate::flow::{Brakes, Flow};
-use crate::monitor::Monitor;
-use crate::status::{Patience, Phase, StatusBoard, WorkerStatus};
-use crate::task::{OwnThread, Place, TaskPolicy, TaskScope, caught};
-use crate::worker::builder::{Coordination, Parts, Worker};
-use crate::worker::run::run;
+use crate::limits::flow_control::{FlowControl, FlowHandle};
+use crate::runtime::task_scope::{OwnThread, TaskPlace};
+use crate::runtime::task_scope::{TaskPolicy, TaskScope, caught};
+use crate::runtime::watched::Watched;
+use crate::status::issues::IssueThresholds;
+use crate::status::{Phase, StatusSource, WorkerStatus};
+use crate::worker::builder::{Coordination, Worker, WorkerParts};
 use crate::worker::shutdown::ShutdownReport;
-use crate::worker::standstill::Sentinel;
+use crate::worker::stall_watch::RuntimeSentinel;
+use crate::worker::supervisor::run;
 
 /// A running worker: watch it, stop it, wait for its end.
 ///
 /// Dropping the handle does not stop the worker.
 pub struct WorkerHandle {
-    board: StatusBoard,
+    status: StatusSource,
     stop: Arc<StopSignal>,
-    brakes: Arc<Brakes>,
+    flow_control: Arc<FlowControl>,
     ended: oneshot::Receiver<Result<ShutdownReport, Error>>,
 }
 
@@ -31,13 +33,13 @@ pub struct WorkerHandle {
 /// It neither stops the worker nor keeps it running, and goes on showing the last status after the worker has stopped.
 #[derive(Debug, Clone)]
 pub struct StatusReader {
-    board: StatusBoard,
+    status: StatusSource,
 }
 
 impl StatusReader {
     /// What the worker is doing now.
     pub fn status(&self) -> WorkerStatus {
-        self.board.read()
+        self.status.read()
     }
 
     /// As [`WorkerHandle::wait_for`].
@@ -46,7 +48,7 @@ impl StatusReader {
     ///
     /// Dropping the future has no effect.
     pub async fn wait_for(&self, mut predicate: impl FnMut(&WorkerStatus) -> bool) -> WorkerStatus {
-        let mut receiver = self.board.subscribe();
+        let mut receiver = self.status.subscribe();
         loop {
             // On a copy: the worker cannot write the status while somebody looks at it, and the predicate may take its time.
             let status = receiver.borrow_and_update().clone();
@@ -63,11 +65,11 @@ pub(crate) const TASK: &str = "worker";
 
 /// Stops a worker. Clones stop the same one.
 #[derive(Debug, Clone)]
-pub struct Stopper {
+pub struct ShutdownHandle {
     stop: Arc<StopSignal>,
 }
 
-impl Stopper {
+impl ShutdownHandle {
     /// Asks the worker to let its callbacks return, checkpoint, and give its leases up.
     pub fn drain(&self) {
         self.stop.ask(Stop::Drain);
@@ -93,31 +95,31 @@ pub(crate) enum Stop {
 /// Tells a worker to stop. A wish to stop at once outranks one to drain.
 #[derive(Debug)]
 pub(crate) struct StopSignal {
-    wish: Monitor<Stop>,
+    wish: Watched<Stop>,
     /// The signals of the process, until the worker listens to them: where it coordinates, since code may block the runtime of its handle.
     #[cfg(feature = "signal")]
-    signals: Monitor<Option<crate::worker::signal::Signals>>,
+    signals: Watched<Option<crate::worker::signal::Signals>>,
 }
 
 impl StopSignal {
     pub(crate) fn new() -> Self {
         Self {
-            wish: Monitor::new(Stop::Never),
+            wish: Watched::new(Stop::Never),
             #[cfg(feature = "signal")]
-            signals: Monitor::new(None),
+            signals: Watched::new(None),
         }
     }
 
     /// Lets the signals of the process stop the worker.
     #[cfg(feature = "signal")]
     fn listen(&self, signals: crate::worker::signal::Signals) {
-        self.signals.change(|given| *given = Some(signals));
+        self.signals.modify(|given| *given = Some(signals));
     }
 
     /// Asks the worker to stop when a signal comes, once the worker is to listen to them.
     #[cfg(feature = "signal")]
     async fn heed_signals(&self) -> Infallible {
-        let mut signals = self.signals.wait_to(Option::take).await;
+        let mut signals = self.signals.wait_until(Option::take).await;
         for wish in [Stop::Drain, Stop::Now] {
             let name = signals.next().await;
             tracing::info!(signal = name, at_once = wish == Stop::Now, "stopping");
@@ -132,7 +134,7 @@ impl StopSignal {
     }
 
     fn ask(&self, stop: Stop) {
-        self.wish.change(|wish| *wish = (*wish).max(stop));
+        self.wish.modify(|wish| *wish = (*wish).max(stop));
     }
 
     /// Returns once the worker is to stop this urgently, or more so.
@@ -143,13 +145,13 @@ impl StopSignal {
 
 /// The life of the task that leads all others of its worker. However it ends, somebody is told, and nothing goes on without it: a lease
 /// that is renewed by a worker which nobody can stop is the worst of both worlds.
-struct Life {
+struct WorkerLife {
     scope: TaskScope,
-    board: StatusBoard,
+    status: StatusSource,
     report: Option<oneshot::Sender<Result<ShutdownReport, Error>>>,
 }
 
-impl Life {
+impl WorkerLife {
     fn end(&mut self, outcome: Result<ShutdownReport, Error>) {
         if let Some(report) = self.report.take() {
             // Nobody may be waiting for the report any more.
@@ -160,13 +162,13 @@ impl Life {
     /// Drops every other task: the leases expire, and others take them over.
     fn break_off(&mut self, why: &str) {
         self.scope.close_but_for(TASK);
-        self.board.update(|status| status.phase = Phase::Stopped);
+        self.status.update(|status| status.phase = Phase::Stopped);
         let message = format!("the worker broke, and its leases expire: {why}");
         self.end(Err(Error::new(ErrorKind::Internal, message)));
     }
 }
 
-impl Drop for Life {
+impl Drop for WorkerLife {
     fn drop(&mut self) {
         if self.report.is_some() && !self.scope.is_killed() {
             let why = self.scope.abandoned();
@@ -177,7 +179,7 @@ impl Drop for Life {
 
 impl Worker {
     /// Starts the worker on the current tokio runtime, which its processors run on, and on a thread of its own, on which it
-    /// [coordinates](crate::worker::Coordination).
+    /// [coordinates](crate::worker::builder::Coordination).
     ///
     /// The handle is there at once; whether the worker could start shows in [`WorkerHandle::stopped`] and its status. A runtime that
     /// ends takes the worker along: its leases expire.
@@ -188,21 +190,21 @@ impl Worker {
     pub fn start(self) -> WorkerHandle {
         let (report, ended) = oneshot::channel();
         let clock = Arc::clone(&self.parts.clock);
-        let patience = Patience::of(&self.parts.settings);
-        let board = StatusBoard::new(self.parts.worker.clone(), clock, patience);
+        let patience = IssueThresholds::of(&self.parts.settings);
+        let status = StatusSource::new(self.parts.worker.clone(), clock, patience);
         let stop = Arc::new(StopSignal::new());
         let handle = WorkerHandle {
-            board: board.clone(),
+            status: status.clone(),
             stop: Arc::clone(&stop),
-            brakes: Arc::clone(&self.parts.brakes),
+            flow_control: Arc::clone(&self.parts.flow_control),
             ended,
         };
         let (scope, metrics) = (self.parts.scope.clone(), self.parts.metrics.clone());
         let counted = metrics.clone();
         scope.on_panic(move |task| counted.task_panicked(task));
-        let mut life = Life {
+        let mut life = WorkerLife {
             scope: scope.clone(),
-            board: board.clone(),
+            status: status.clone(),
             report: Some(report),
         };
         // Of the highest level, so that its fields are there whatever level is logged.
@@ -217,14 +219,14 @@ impl Worker {
         let ends = self.parts.ending.clone().drop_guard();
         if let Some(thread) = &thread {
             scope.coordinate_on(thread);
-            let sentinel = Sentinel {
+            let sentinel = RuntimeSentinel {
                 scope: scope.clone(),
                 clock: Arc::clone(&self.parts.clock),
-                pulse: Arc::clone(&self.parts.pulse),
+                stall_probe: Arc::clone(&self.parts.stall_probe),
                 ending: self.parts.ending.clone(),
             };
             let watch = sentinel.watch();
-            span.in_scope(|| scope.spawn_at(Place::Processing, "pulse", TaskPolicy::Vital, watch));
+            span.in_scope(|| scope.spawn_at(TaskPlace::Processing, "pulse", TaskPolicy::Vital, watch));
         }
         // Names of threads end at a NUL.
         let name = format!("kcl {}", self.parts.worker).replace('\0', "");
@@ -232,7 +234,7 @@ impl Worker {
         let (lives, gone) = oneshot::channel::<()>();
         let life_of_worker = async move {
             let (_lives, _ends) = (lives, ends);
-            let run = Box::pin(caught(run(self.parts, board, &stop)));
+            let run = Box::pin(caught(run(self.parts, status, &stop)));
             let outcome = tokio::select! {
                 biased;
                 outcome = run => outcome,
@@ -247,7 +249,7 @@ impl Worker {
                 }
             }
         };
-        span.in_scope(|| scope.spawn_at(Place::Coordination, TASK, TaskPolicy::Job, life_of_worker));
+        span.in_scope(|| scope.spawn_at(TaskPlace::Coordination, TASK, TaskPolicy::Job, life_of_worker));
         if let Some(Err(error)) = thread.map(|thread| thread.run(&name, async { drop(gone.await) })) {
             scope.abandon(&no_thread(error).to_string());
         }
@@ -292,7 +294,7 @@ impl Worker {
 }
 
 /// The thread on which the worker is to coordinate, if that is one of its own.
-fn own_thread(parts: &Parts) -> io::Result<Option<OwnThread>> {
+fn own_thread(parts: &WorkerParts) -> io::Result<Option<OwnThread>> {
     let wants_one = match parts.coordination {
         Coordination::OwnThread => parts.clock.follows_real_time(),
         Coordination::SameRuntime => false,
@@ -313,7 +315,7 @@ impl WorkerHandle {
     /// [`flow`](Self::flow) or a [`stopper`](Self::stopper) from its handle.
     ///
     /// ```no_run
-    /// # async fn example(worker: kcl_core::worker::Worker) -> Result<(), kcl_core::error::Error> {
+    /// # async fn example(worker: kcl_core::Worker) -> Result<(), kcl_core::Error> {
     /// let handle = worker.start();
     /// let health = handle.status_reader(); // for an endpoint
     /// handle.run_until_signal().await?;
@@ -348,11 +350,11 @@ impl WorkerHandle {
 
     /// What the worker is doing now.
     pub fn status(&self) -> WorkerStatus {
-        self.board.read()
+        self.status.read()
     }
 
     /// Returns the first status for which the predicate holds, the present one included. It is asked again when something happens, or
-    /// becomes a [concern](crate::status::Concern); that an age has grown is no event.
+    /// becomes a [concern](crate::status::HealthIssue); that an age has grown is no event.
     ///
     /// # Cancel safety
     ///
@@ -364,7 +366,7 @@ impl WorkerHandle {
     /// Reads the status from elsewhere, while the handle waits for the worker's end.
     pub fn status_reader(&self) -> StatusReader {
         StatusReader {
-            board: self.board.clone(),
+            status: self.status.clone(),
         }
     }
 
@@ -379,15 +381,15 @@ impl WorkerHandle {
     }
 
     /// Stops the worker from elsewhere, while somebody waits for its end with the handle.
-    pub fn stopper(&self) -> Stopper {
-        Stopper {
+    pub fn stopper(&self) -> ShutdownHandle {
+        ShutdownHandle {
             stop: Arc::clone(&self.stop),
         }
     }
 
     /// Pauses and limits what the worker reads.
-    pub fn flow(&self) -> Flow {
-        Flow::new(Arc::clone(&self.brakes))
+    pub fn flow(&self) -> FlowHandle {
+        FlowHandle::new(Arc::clone(&self.flow_control))
     }
 
     /// Returns once the worker has stopped.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::model::LeaseKey;
+use crate::types::LeaseKey;
 
 /// A shard that is less behind has no series. It is longer than the pause between two answers about a shard where nothing comes.
 pub(crate) const FROM: Duration = Duration::from_secs(10);
@@ -84,7 +84,7 @@ impl LateShards {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ShardId;
+    use crate::types::ShardId;
 
     fn key(n: u32) -> LeaseKey {
         LeaseKey::single_stream(&ShardId::new(format!("shardId-{n:012}")).unwrap())

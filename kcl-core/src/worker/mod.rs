@@ -1,25 +1,18 @@
 //! A worker: everything wired together, started, watched and stopped.
 
-mod builder;
-mod departure;
-mod discovery;
-mod fatal;
-mod following;
-mod grants;
-mod handle;
-mod health;
-mod holdings;
-mod late_shards;
-mod leadership;
-mod membership;
-mod run;
-mod scan_limit;
-mod shutdown;
+pub(crate) mod builder;
+pub(crate) mod discovery;
+pub(crate) mod fatal;
+pub(crate) mod handle;
+pub(crate) mod handover;
+pub(crate) mod health_watch;
+pub(crate) mod heartbeat;
+pub(crate) mod late_shards;
+pub(crate) mod lease_taker;
+pub(crate) mod shutdown;
 #[cfg(feature = "signal")]
-mod signal;
-mod standstill;
-mod start;
-
-pub use builder::{Coordination, Worker, WorkerBuilder};
-pub use handle::{StatusReader, Stopper, WorkerHandle};
-pub use shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};
+pub(crate) mod signal;
+pub(crate) mod stall_watch;
+pub(crate) mod startup;
+pub(crate) mod stream_watcher;
+pub(crate) mod supervisor;

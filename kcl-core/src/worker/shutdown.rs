@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::lifecycle::ConsumerEnd;
-use crate::model::LeaseKey;
+use crate::types::LeaseKey;
 
 /// One step of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShutdownStep {
-    /// Take no more leases and give up the office: own worker row deleted, leader lock released.
+    /// Take no more leases and give up the election: own worker row deleted, leader lock released.
     Leave,
     /// Let every consumer finish its batch, call `shutdown_requested`, checkpoint, and give its lease up.
     Drain,
@@ -39,7 +39,7 @@ pub struct Remaining {
 /// The next step of a shutdown, by what is still running.
 ///
 /// A lease is renewed until it is given up, so renewing stops after the last consumer is done.
-pub fn next_step(remaining: Remaining) -> ShutdownStep {
+pub(crate) fn next_step(remaining: Remaining) -> ShutdownStep {
     match remaining {
         Remaining {
             is_candidate: true, ..

@@ -7,13 +7,13 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kcl_core::assignment::Strategy as Spread;
-use kcl_core::assignment::plan::{
+use kcl_core::internals::{
     AssignmentPlan, Candidate, Hold, LeaseView, Obstacle, Reason, Snapshot, plan_assignment, plan_departure,
     plan_placement,
 };
-use kcl_core::lease::LeaseChange;
-use kcl_core::model::WorkerId;
+use kcl_core::lease_store::LeaseChange;
+use kcl_core::settings::Strategy as Spread;
+use kcl_core::types::WorkerId;
 use proptest::prelude::*;
 
 use world::{
@@ -176,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn a_deputy_only_places_what_is_available(world in any_world()) {
+    fn a_standby_only_places_what_is_available(world in any_world()) {
         let plan = plan_placement(&world.snapshot);
         let only_assigns = plan.moves.iter().all(|step| matches!(step.change, LeaseChange::Assign { .. }));
         prop_assert!(only_assigns);

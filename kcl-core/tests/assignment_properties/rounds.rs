@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kcl_core::assignment::Strategy as Spread;
-use kcl_core::assignment::plan::{Hold, LeaseView, Move, Obstacle, Snapshot, plan_assignment};
-use kcl_core::model::WorkerId;
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
+use kcl_core::internals::{Hold, LeaseView, Move, Obstacle, Snapshot, plan_assignment};
+use kcl_core::settings::Strategy as Spread;
+use kcl_core::types::WorkerId;
 use proptest::prelude::*;
 
 use crate::world::{World, any_world, candidate, handoffs_for_balance, row, spread, view, worker};

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kcl_core::assignment::Strategy as Spread;
-use kcl_core::assignment::plan::{AssignmentPlan, Candidate, Hold, LeaseView, Reason, Snapshot};
-use kcl_core::lease::{Lease, apply};
-use kcl_core::model::{Incarnation, LeaseKey, Position, ShardId, WorkerId};
+use kcl_core::internals::{AssignmentPlan, Candidate, Hold, LeaseView, Reason, Snapshot};
+use kcl_core::lease_store::{Lease, apply};
+use kcl_core::settings::Strategy as Spread;
+use kcl_core::types::{Incarnation, LeaseKey, Position, ShardId, WorkerId};
 use proptest::prelude::*;
 
 pub(crate) fn worker(n: usize) -> WorkerId {

@@ -7,9 +7,8 @@ use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 use aws_sdk_kinesis::types::{
     ConsumerStatus, ShardIteratorType, StartingPosition, SubscribeToShardEventStream,
 };
-use kcl_core::model::ShardId;
 use kcl_core::source::StartPosition;
-use kcl_core::time::Timestamp;
+use kcl_core::types::{ShardId, Timestamp};
 
 use crate::calls::Calls;
 use crate::errors::{Failure, Request, Resource};

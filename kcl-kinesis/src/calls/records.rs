@@ -7,9 +7,9 @@ use std::time::Duration;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use bytes::Bytes;
 use kcl_aws::Attempt;
-use kcl_core::model::ShardId;
+use kcl_core::clock::ClockExt as _;
 use kcl_core::source::{Arrival, FetchLimit, SourceError, SourceErrorKind};
-use kcl_core::time::ClockExt as _;
+use kcl_core::types::ShardId;
 use tokio::sync::SemaphorePermit;
 
 use crate::body::{Body, Pieces};

@@ -6,9 +6,8 @@ use std::collections::BTreeSet;
 use aws_smithy_types::base64;
 use bytes::Bytes;
 use bytestring::ByteString;
-use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId};
 use kcl_core::source::{ChildShard, SourceError};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{HashKeyRange, Record, SequenceNumber, ShardId, Timestamp};
 use minicbor::data::{IanaTag, Type};
 use minicbor::decode::{Decoder, Error};
 

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::types::ConsumerStatus;
 use kcl_aws::{ConsumerArn, InvalidArn};
-use kcl_core::rng::Rng;
+use kcl_core::clock::{ClockExt as _, Moment, PerRuntime, Rng};
 use kcl_core::source::{SourceError, SourceErrorKind};
-use kcl_core::task::PerRuntime;
-use kcl_core::time::{ClockExt as _, Moment};
 use tokio::sync::OnceCell;
 
 use crate::calls::{Calls, Registered};

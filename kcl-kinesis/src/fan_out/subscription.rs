@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::types::{SubscribeToShardEvent, SubscribeToShardEventStream};
-use kcl_core::model::{Record, SequenceNumber, ShardId};
-use kcl_core::rng::Rng;
+use kcl_core::clock::{Clock, ClockExt as _, Elapsed, Moment, Rng};
 use kcl_core::source::{Arrival, Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, StartPosition};
-use kcl_core::time::{Clock, ClockExt as _, Elapsed, Moment, Timestamp};
+use kcl_core::types::{Record, SequenceNumber, ShardId, Timestamp};
 
 use crate::calls::{Calls, Events};
 use crate::convert::{self, Answer};
@@ -370,7 +369,7 @@ mod tests {
     use aws_sdk_kinesis::primitives::Blob;
     use aws_sdk_kinesis::types::{ChildShard, HashKeyRange};
     use aws_sdk_kinesis::{Client, Config, types};
-    use kcl_core::time::TokioClock;
+    use kcl_core::clock::TokioClock;
 
     use super::*;
     use crate::fan_out::FanOut;

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kcl_core::model::ShardId;
-use kcl_core::rng::Rng;
-use kcl_core::time::Moment;
+use kcl_core::clock::{Moment, Rng};
+use kcl_core::types::ShardId;
 
 /// How long to wait after an error, before jitter.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -111,7 +110,7 @@ mod tests {
             at(270_000),
             Some(at(0)),
             SPACING,
-            &mut kcl_core::rng::Rng::from_seed(1),
+            &mut kcl_core::clock::Rng::from_seed(1),
         );
         assert_eq!(next, at(270_000));
     }
@@ -130,7 +129,7 @@ mod tests {
             &shard(0),
             Ended::InOrder,
             at(100_000),
-            &mut kcl_core::rng::Rng::from_seed(1),
+            &mut kcl_core::clock::Rng::from_seed(1),
         );
         turns.opened(&shard(1), at(200_000));
         assert_eq!(turns.lock().len(), 1);
@@ -143,7 +142,7 @@ mod tests {
             ended in prop_oneof![Just(Ended::InOrder), Just(Ended::Failed), Just(Ended::InUse)],
         ) {
             let now = at(success.unwrap_or(0) + later);
-            let next = next_try(ended, now, success.map(at), SPACING, &mut kcl_core::rng::Rng::from_seed(seed));
+            let next = next_try(ended, now, success.map(at), SPACING, &mut kcl_core::clock::Rng::from_seed(seed));
             let pause = match ended {
                 Ended::InOrder => 0,
                 Ended::Failed => 1000,

@@ -11,8 +11,8 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
+use kcl_core::clock::{Clock as _, TokioClock};
 use kcl_core::source::{SourceErrorKind, StartPosition, StreamSource as _};
-use kcl_core::time::{Clock as _, TokioClock};
 use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
 use serde_json::json;
 

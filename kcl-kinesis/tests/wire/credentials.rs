@@ -10,8 +10,8 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{
     BehaviorVersion, Config, Credentials, ProvideCredentials, Region, SharedCredentialsProvider,
 };
+use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
 use kcl_core::source::{SourceErrorKind, StartPosition, StreamSource as _};
-use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
 use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
 use serde_json::json;
 

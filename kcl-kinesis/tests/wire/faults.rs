@@ -5,8 +5,8 @@ use std::time::Duration;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Config, Region};
+use kcl_core::clock::{Clock as _, TokioClock};
 use kcl_core::source::{SourceErrorKind, StartPosition, StreamSource as _};
-use kcl_core::time::{Clock as _, TokioClock};
 use kcl_kinesis::{KinesisStream, PollingSettings, aws_sdk_kinesis};
 use serde_json::json;
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use aws_sdk_kinesis::Client;
-use kcl_core::model::SequenceNumber;
+use kcl_core::clock::{BoxFuture, Clock, Moment, TokioClock};
 use kcl_core::source::{PageToken, ShardFilter, StartPosition, StreamSource as _};
-use kcl_core::time::{BoxFuture, Clock, Moment, Timestamp, TokioClock};
+use kcl_core::types::{SequenceNumber, Timestamp};
 use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
 use serde_json::{Value, json};
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::source::{FetchLimit, SourceErrorKind, StartPosition, StreamSource as _};
-use kcl_core::time::{ClockExt as _, Timestamp, TokioClock};
+use kcl_core::types::Timestamp;
 use kcl_kinesis::KinesisStream;
 use serde_json::json;
 

@@ -134,7 +134,7 @@ async fn an_error_is_said_once() {
         Answer::Page(503),
     ] {
         for error in all_errors(&answer).await {
-            let causes = kcl_core::error::Causes(&error).to_string();
+            let causes = kcl_core::Causes(&error).to_string();
             for part in [
                 "no such thing",
                 "out of order",

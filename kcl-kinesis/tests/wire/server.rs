@@ -15,9 +15,9 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
-use kcl_core::model::ShardId;
+use kcl_core::clock::{BoxFuture, ClockExt as _, TokioClock};
 use kcl_core::source::{Fetch, FetchLimit, RecordStream, SourceError, StartPosition, StreamSource as _};
-use kcl_core::time::{BoxFuture, ClockExt as _, TokioClock};
+use kcl_core::types::ShardId;
 use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
 use serde_json::{Value, json};
 
@@ -300,7 +300,7 @@ pub(crate) async fn next(reader: &mut Box<dyn RecordStream>) -> Result<Fetch, So
 /// The sequence numbers of the next fetch.
 pub(crate) async fn numbers(reader: &mut Box<dyn RecordStream>) -> Vec<String> {
     let fetch = next(reader).await.unwrap();
-    let number = |record: &kcl_core::model::Record| record.sequence_number().to_string();
+    let number = |record: &kcl_core::types::Record| record.sequence_number().to_string();
     fetch.records.iter().map(number).collect()
 }
 

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
 use kcl_core::source::{Arrival, FetchLimit, SourceErrorKind, StartPosition};
-use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
 use serde_json::Value;
 
 use crate::server::{Answer, Server, iterator, next, records, slow_records};

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{LeaderLock, Lease, LeaseChange, RowFacts, WorkerRow, apply};
-use kcl_core::model::{HashKeyRange, LeaseKey, Position, StreamIdentity};
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::{LeaderLock, Lease, LeaseChange, RowFacts, WorkerRow, apply};
+use kcl_core::types::{HashKeyRange, LeaseKey, Position, StreamIdentity, Timestamp};
 use serde_json::{Value, json};
 
 use super::golden::item;
@@ -182,13 +181,13 @@ fn a_finished_lease_has_no_owner_and_names_its_children() {
 }
 
 #[test]
-fn the_lock_is_the_lock_client_s_item_and_our_deputy() {
+fn the_lock_is_the_lock_client_s_item_and_our_standby() {
     let lock = LeaderLock {
         owner: "worker-1".parse().unwrap(),
         duration: Duration::from_secs(10),
         version: "909051ab-fad5-441c-82b3-56ea9af242e2".to_owned(),
         released: false,
-        deputy: None,
+        standby: None,
     };
     let bare = json!({
         "leaseKey": { "S": "Leader" },
@@ -199,9 +198,9 @@ fn the_lock_is_the_lock_client_s_item_and_our_deputy() {
         "rsLock": { "N": "1" },
     });
     assert_eq!(encode_lock(&lock), item(&bare));
-    let deputy = Some("worker-2".parse().unwrap());
+    let standby = Some("worker-2".parse().unwrap());
     let named = with(bare, json!({ "rsDeputy": { "S": "worker-2" } }));
-    assert_eq!(encode_lock(&LeaderLock { deputy, ..lock }), item(&named));
+    assert_eq!(encode_lock(&LeaderLock { standby, ..lock }), item(&named));
 }
 
 #[test]

@@ -7,9 +7,8 @@ use std::path::PathBuf;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::{Lease, WorkerRow};
-use kcl_core::model::ShardId;
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::{Lease, WorkerRow};
+use kcl_core::types::{ShardId, Timestamp};
 use serde_json::Value;
 
 use super::lease::lease_attributes;
@@ -211,7 +210,7 @@ fn the_lock_row_of_java_decodes() {
         for row in rows.iter().filter(|row| kind(row) == RowKind::Lock) {
             let lock = decode_lock(row).unwrap();
             assert_eq!(lock.duration.as_secs(), 120, "{name}");
-            assert!(!lock.released && lock.deputy.is_none(), "{name}");
+            assert!(!lock.released && lock.standby.is_none(), "{name}");
             let mut again = encode_lock(&lock);
             again.remove(attr::ENTITY_TYPE);
             again.remove(attr::LOCK_IS_OURS);
@@ -307,11 +306,11 @@ fn our_lease_rows_have_only_attributes_of_java_s_beside_the_private_ones() {
         checkpoint_owner: Some("w2".parse().unwrap()),
         parents: ["shardId-1".parse().unwrap()].into(),
         children: ["shardId-3".parse().unwrap()].into(),
-        hash_range: Some(kcl_core::model::HashKeyRange::WHOLE),
+        hash_range: Some(kcl_core::types::HashKeyRange::WHOLE),
         throughput: Some(1.5),
         ..Lease::unowned(
             "shardId-2".parse().unwrap(),
-            kcl_core::model::Position::TrimHorizon,
+            kcl_core::types::Position::TrimHorizon,
         )
     };
     let handoff = AttributeValue::S("only in the recorded history".to_owned());

@@ -4,9 +4,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use kcl_core::lease::{Lease, PendingCheckpoint, WriteStamp};
-use kcl_core::model::{HashKeyRange, LeaseKey, Position, ShardId, StreamIdentity};
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::{Lease, PendingCheckpoint, WriteStamp};
+use kcl_core::types::{HashKeyRange, LeaseKey, Position, ShardId, StreamIdentity, Timestamp};
 
 use super::{
     DecodeError, Decoded, Item, incarnation, n, number, optional_number, optional_parsed, optional_text,
@@ -84,7 +83,7 @@ fn switches(item: &Item) -> Decoded<u64> {
 
 fn position(item: &Item, checkpoint: &'static str, sub_sequence: &'static str) -> Decoded<Option<Position>> {
     let sub_sequence = optional_number(item, sub_sequence)?.unwrap_or(0);
-    let bad = |error: kcl_core::model::InvalidPosition| DecodeError::Value(checkpoint, error.to_string());
+    let bad = |error: kcl_core::types::InvalidPosition| DecodeError::Value(checkpoint, error.to_string());
     optional_text(item, checkpoint)?
         .map(|text| Position::parse(text, sub_sequence).map_err(bad))
         .transpose()

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use kcl_core::lease::LeaderLock;
+use kcl_core::lease_store::LeaderLock;
 
 use super::{DecodeError, Decoded, Item, n, optional_parsed, optional_text, parse, put, put_some, s, text};
 use crate::attr;
@@ -18,7 +18,7 @@ pub(crate) fn decode_lock(item: &Item) -> Decoded<LeaderLock> {
         duration: Duration::from_millis(millis),
         version: version.to_owned(),
         released: optional_text(item, attr::LOCK_RELEASED)? == Some("1"),
-        deputy: optional_parsed(item, attr::LOCK_DEPUTY)?,
+        standby: optional_parsed(item, attr::LOCK_DEPUTY)?,
     })
 }
 
@@ -32,6 +32,6 @@ pub(crate) fn encode_lock(lock: &LeaderLock) -> Item {
     put(&mut item, attr::LOCK_VERSION, s(&lock.version));
     put(&mut item, attr::LOCK_IS_OURS, n(1));
     put_some(&mut item, attr::LOCK_RELEASED, lock.released.then(|| s("1")));
-    put_some(&mut item, attr::LOCK_DEPUTY, lock.deputy.as_ref().map(s));
+    put_some(&mut item, attr::LOCK_DEPUTY, lock.standby.as_ref().map(s));
     item
 }

@@ -1,8 +1,7 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::model::{ApplicationName, WorkerId};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{ApplicationName, Timestamp, WorkerId};
 
 use super::{Item, n, optional_text, put, s};
 use crate::attr;

@@ -8,8 +8,8 @@ mod worker;
 use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::Undecodable;
-use kcl_core::model::Incarnation;
+use kcl_core::lease_store::Undecodable;
+use kcl_core::types::Incarnation;
 
 use crate::attr;
 

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use bytes::Bytes;
-use kcl_core::lease::{LeaderLock, Lease, PendingCheckpoint, WorkerRow, WriteStamp};
-use kcl_core::model::{HashKeyRange, Position, ShardId, StreamIdentity, WorkerId};
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::{LeaderLock, Lease, PendingCheckpoint, WorkerRow, WriteStamp};
+use kcl_core::types::{HashKeyRange, Position, ShardId, StreamIdentity, Timestamp, WorkerId};
 use proptest::prelude::*;
 
 use super::lease::lease_attributes;
@@ -267,7 +266,7 @@ fn a_lock_keeps_its_duration_as_a_text_of_milliseconds() {
         duration: Duration::from_secs(10),
         version: "909051ab-fad5-441c-82b3-56ea9af242e2".to_owned(),
         released: true,
-        deputy: Some("worker-2".parse().unwrap()),
+        standby: Some("worker-2".parse().unwrap()),
     };
     let item = encode_lock(&lock);
     let expected = [

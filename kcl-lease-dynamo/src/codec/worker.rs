@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::WorkerRow;
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::WorkerRow;
+use kcl_core::types::Timestamp;
 
 use super::{Decoded, Item, incarnation, n, number, optional_number, parse, put, put_some, s, text};
 use crate::attr;

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use kcl_core::invariant::{Invariant, check_attributes};
-use kcl_core::lease::apply;
-use kcl_core::model::{Position, StreamIdentity};
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::apply;
+use kcl_core::types::{Position, StreamIdentity, Timestamp};
 
 use super::*;
 use crate::codec::decode_lease;

@@ -1,8 +1,7 @@
 use std::time::Duration;
 
-use kcl_core::lease::Lease;
-use kcl_core::model::{Position, StreamIdentity};
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::Lease;
+use kcl_core::types::{Position, StreamIdentity, Timestamp};
 
 use super::*;
 
@@ -324,7 +323,7 @@ fn worker_rows_change_under_the_incarnation_that_wrote_them() {
     );
     assert_eq!(
         text(&worker_write(
-            &WorkerChange::Return(ours()),
+            &WorkerChange::Reannounce(ours()),
             WorkerRows::AmongOthers
         )),
         format!("{writes} IF attribute_not_exists(leaseKey)")
@@ -339,14 +338,14 @@ fn worker_rows_change_under_the_incarnation_that_wrote_them() {
     );
     assert_eq!(
         text(&worker_write(
-            &WorkerChange::Bury(ours()),
+            &WorkerChange::DeleteExpired(ours()),
             WorkerRows::AmongOthers
         )),
         format!("DELETE {is_mine} AND rsTouches = 4")
     );
     assert_eq!(
         text(&worker_write(
-            &WorkerChange::Bury(row(None)),
+            &WorkerChange::DeleteExpired(row(None)),
             WorkerRows::AmongOthers
         )),
         "DELETE IF entityType = 'WORKER_METRIC_STATS' AND attribute_not_exists(rsIncarnation) AND lut = 5"
@@ -355,12 +354,12 @@ fn worker_rows_change_under_the_incarnation_that_wrote_them() {
 
 #[test]
 fn the_lock_changes_under_version_and_owner() {
-    let lock = kcl_core::lease::LeaderLock {
+    let lock = kcl_core::lease_store::LeaderLock {
         owner: worker("w"),
         duration: std::time::Duration::from_secs(10),
         version: "new".into(),
         released: false,
-        deputy: None,
+        standby: None,
     };
     let held = LockExpect::Version {
         version: "old".into(),
@@ -389,7 +388,7 @@ fn worker_rows_of_their_own_table_need_no_entity_type() {
     let all = [
         WorkerChange::Announce(row(Some(me()))),
         WorkerChange::Touch(row(Some(me()))),
-        WorkerChange::Bury(row(None)),
+        WorkerChange::DeleteExpired(row(None)),
     ];
     for change in all {
         let write = worker_write(&change, WorkerRows::Alone);

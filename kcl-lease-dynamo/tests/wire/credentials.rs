@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::future::ProvideCredentials as Coming;
-use kcl_core::lease::{Certainty, LeaseStore as _, StoreErrorKind};
-use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::lease_store::{Certainty, LeaseStore as _, StoreErrorKind};
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_lease_dynamo::aws_sdk_dynamodb::config::{
     Credentials, ProvideCredentials, SharedCredentialsProvider,

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use kcl_core::lease::{Certainty, LeaseStore as _, StoreError, StoreErrorKind, WorkerChange};
-use kcl_core::model::Incarnation;
+use kcl_core::lease_store::{Certainty, LeaseStore as _, StoreError, StoreErrorKind, WorkerChange};
+use kcl_core::types::Incarnation;
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_lease_dynamo::aws_sdk_dynamodb::config::retry::RetryConfig;
 use kcl_lease_dynamo::aws_sdk_dynamodb::config::timeout::TimeoutConfig;

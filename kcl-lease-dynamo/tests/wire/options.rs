@@ -1,6 +1,6 @@
 //! What options ask of a table that is made, and of one that is there.
 
-use kcl_core::lease::{LeaseStore as _, StoreErrorKind};
+use kcl_core::lease_store::{LeaseStore as _, StoreErrorKind};
 use kcl_lease_dynamo::{Billing, TableOptions};
 use serde_json::{Value, json};
 

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use kcl_core::lease::{
+use kcl_core::lease_store::{
     Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, WorkerChange, WorkerRow,
 };
-use kcl_core::model::{Incarnation, Position};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{Incarnation, Position, Timestamp};
 use kcl_lease_dynamo::{TableLayout, TableOptions};
 use serde_json::{Value, json};
 
@@ -90,7 +89,7 @@ async fn life(store: &dyn LeaseStore) {
         duration: Duration::from_secs(10),
         version: "1".to_owned(),
         released: false,
-        deputy: None,
+        standby: None,
     };
     let held = LockExpect::Version {
         version: "1".to_owned(),
@@ -132,7 +131,10 @@ async fn life(store: &dyn LeaseStore) {
         })
         .await
         .unwrap();
-    store.change_worker(&WorkerChange::Bury(row)).await.unwrap();
+    store
+        .change_worker(&WorkerChange::DeleteExpired(row))
+        .await
+        .unwrap();
 }
 
 fn options() -> TableOptions {

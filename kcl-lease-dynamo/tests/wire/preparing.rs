@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use kcl_core::lease::{LeaseStore as _, Preparation, StoreErrorKind};
+use kcl_core::lease_store::{LeaseStore as _, Preparation, StoreErrorKind};
 use kcl_lease_dynamo::{TableLayout, TableOptions};
 use serde_json::{Value, json};
 

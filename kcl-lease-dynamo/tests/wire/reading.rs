@@ -1,5 +1,5 @@
-use kcl_core::lease::{Expect, LeaseChange, LeaseStore as _, Outcome, StoreErrorKind, Version};
-use kcl_core::model::Incarnation;
+use kcl_core::lease_store::{Expect, LeaseChange, LeaseStore as _, Outcome, StoreErrorKind, Version};
+use kcl_core::types::Incarnation;
 use serde_json::{Value, json};
 
 use crate::server::{Server, error, ok};

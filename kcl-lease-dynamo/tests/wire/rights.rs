@@ -1,6 +1,6 @@
 //! What is not granted: no error while the table can be worked with, and one error with everything in it while it cannot.
 
-use kcl_core::lease::{LeaseStore as _, StoreErrorKind};
+use kcl_core::lease_store::{LeaseStore as _, StoreErrorKind};
 use kcl_lease_dynamo::{Billing, TableOptions};
 use serde_json::{Value, json};
 

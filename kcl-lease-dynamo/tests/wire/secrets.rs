@@ -2,8 +2,8 @@
 
 use std::error::Error as StdError;
 
-use kcl_core::error::Causes;
-use kcl_core::lease::{LeaseStore as _, StoreError};
+use kcl_core::Causes;
+use kcl_core::lease_store::{LeaseStore as _, StoreError};
 use serde_json::Value;
 
 use crate::log::Log;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{Certainty, LeaseStore as _, Preparation, StoreError, StoreErrorKind};
+use kcl_core::lease_store::{Certainty, LeaseStore as _, Preparation, StoreError, StoreErrorKind};
 use serde_json::{Value, json};
 
 use crate::server::{Answer, Server, error, ok};

@@ -3,11 +3,11 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use kcl_core::lease::{
+use kcl_core::lease_store::{
     Expect, LeaderLock, Lease, LeaseChange, LeaseStore as _, LockChange, LockExpect, Preparation, StoreError,
     WorkerChange,
 };
-use kcl_core::model::{Incarnation, LeaseKey, Position};
+use kcl_core::types::{Incarnation, LeaseKey, Position};
 use kcl_lease_dynamo::DynamoLeaseStore;
 use serde_json::{Value, json};
 
@@ -114,7 +114,7 @@ pub(crate) fn calls(store: &DynamoLeaseStore) -> Vec<(&'static str, Call<'_>)> {
         duration: Duration::from_secs(10),
         version: "1".to_owned(),
         released: false,
-        deputy: None,
+        standby: None,
     };
     let (read, version) = (key.clone(), Expect::Version(lease.version()));
     let (deleted, created, released) = (key.clone(), key.clone(), key);

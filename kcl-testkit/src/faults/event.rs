@@ -1,30 +1,30 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kcl_core::lease::{
+use kcl_core::clock::Moment;
+use kcl_core::lease_store::{
     Certainty, Expect, Lease, LeaseChange, LockChange, LockExpect, StoreErrorKind, WorkerChange,
 };
-use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
-use kcl_core::time::Moment;
+use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
 
 /// The kinds of call of a lease store: what faults are aimed at and what is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
-    /// [`LeaseStore::prepare`](kcl_core::lease::LeaseStore::prepare).
+    /// [`LeaseStore::prepare`](kcl_core::lease_store::LeaseStore::prepare).
     Prepare,
-    /// [`LeaseStore::scan`](kcl_core::lease::LeaseStore::scan).
+    /// [`LeaseStore::scan`](kcl_core::lease_store::LeaseStore::scan).
     Scan,
-    /// [`LeaseStore::read`](kcl_core::lease::LeaseStore::read).
+    /// [`LeaseStore::read`](kcl_core::lease_store::LeaseStore::read).
     Read,
-    /// [`LeaseStore::owned_by`](kcl_core::lease::LeaseStore::owned_by).
+    /// [`LeaseStore::owned_by`](kcl_core::lease_store::LeaseStore::owned_by).
     OwnedBy,
-    /// [`LeaseStore::change`](kcl_core::lease::LeaseStore::change).
+    /// [`LeaseStore::change`](kcl_core::lease_store::LeaseStore::change).
     Change,
-    /// [`LeaseStore::change_worker`](kcl_core::lease::LeaseStore::change_worker).
+    /// [`LeaseStore::change_worker`](kcl_core::lease_store::LeaseStore::change_worker).
     ChangeWorker,
-    /// [`LeaseStore::read_lock`](kcl_core::lease::LeaseStore::read_lock).
+    /// [`LeaseStore::read_lock`](kcl_core::lease_store::LeaseStore::read_lock).
     ReadLock,
-    /// [`LeaseStore::change_lock`](kcl_core::lease::LeaseStore::change_lock).
+    /// [`LeaseStore::change_lock`](kcl_core::lease_store::LeaseStore::change_lock).
     ChangeLock,
 }
 

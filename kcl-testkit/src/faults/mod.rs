@@ -6,9 +6,9 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use kcl_core::lease::{Certainty, Expect, Lease, LeaseChange, LeaseStore};
-//! use kcl_core::model::{Incarnation, Position, ShardId};
-//! use kcl_core::time::TokioClock;
+//! use kcl_core::lease_store::{Certainty, Expect, Lease, LeaseChange, LeaseStore};
+//! use kcl_core::types::{Incarnation, Position, ShardId};
+//! use kcl_core::clock::TokioClock;
 //! use kcl_lease_memory::MemoryLeaseStore;
 //! use kcl_testkit::faults::{Fault, FaultyLeaseStore, Operation};
 //!

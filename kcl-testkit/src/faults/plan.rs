@@ -2,10 +2,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kcl_core::lease::{Scan, StoreErrorKind};
-use kcl_core::model::{LeaseKey, WorkerId};
-use kcl_core::rng::Rng;
-use kcl_core::time::Moment;
+use kcl_core::clock::{Moment, Rng};
+use kcl_core::lease_store::{Scan, StoreErrorKind};
+use kcl_core::types::{LeaseKey, WorkerId};
 
 use super::{Operation, StoreCounts};
 

@@ -3,13 +3,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::lease::{
+use kcl_core::clock::{BoxFuture, Clock, ClockExt as _};
+use kcl_core::internals::{TaskPolicy, TaskScope};
+use kcl_core::lease_store::{
     Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
     Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome,
 };
-use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
-use kcl_core::task::{TaskPolicy, TaskScope};
-use kcl_core::time::{BoxFuture, Clock, ClockExt as _};
+use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
 use tokio::sync::oneshot;
 
 use super::plan::Verdict;

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use kcl_core::clock::Moment;
 use kcl_core::invariant::{Observation, Process};
-use kcl_core::lease::LeaseChange;
-use kcl_core::model::{LeaseKey, WorkerId};
+use kcl_core::lease_store::LeaseChange;
 use kcl_core::processor::FencingToken;
-use kcl_core::time::Moment;
+use kcl_core::types::{LeaseKey, WorkerId};
 
 /// One change of a lease's owner, according to the table. A lease that comes back to the worker that had it has not moved.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,14 +2,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kcl_core::internals::TaskScope;
 use kcl_core::invariant::Process;
 use kcl_core::processor::{
     ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
 };
 use kcl_core::settings::Settings;
 use kcl_core::status::Phase;
-use kcl_core::task::TaskScope;
-use kcl_core::worker::{Stopper, WorkerHandle};
+use kcl_core::{ShutdownHandle, WorkerHandle};
 
 use crate::clock::Skew;
 use crate::faults::StoreFaults;
@@ -91,7 +91,7 @@ pub(super) struct Running {
     pub(super) scope: TaskScope,
     pub(super) store: StoreFaults,
     pub(super) source: StreamFaults,
-    pub(super) stopper: Stopper,
+    pub(super) stopper: ShutdownHandle,
     /// Gone once somebody waits for the end of the worker.
     pub(super) handle: Option<WorkerHandle>,
 }

@@ -35,17 +35,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kcl_core::error::Error;
+use kcl_core::clock::{Clock, ClockExt as _, Moment, Rng};
+use kcl_core::internals::{SYNC_INTERVAL, TaskScope};
 use kcl_core::invariant::{Lineage, Observation, Process, Violation, check_owned};
-use kcl_core::lease::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
-use kcl_core::model::{Incarnation, LeaseKey, WorkerId};
-use kcl_core::rng::Rng;
+use kcl_core::lease_store::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
 use kcl_core::settings::Settings;
-use kcl_core::shard_sync::SYNC_INTERVAL;
 use kcl_core::status::WorkerStatus;
-use kcl_core::task::TaskScope;
-use kcl_core::time::{Clock, ClockExt as _, Moment};
-use kcl_core::worker::{ShutdownReport, Worker};
+use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
+use kcl_core::{Error, ShutdownReport, Worker};
 use kcl_lease_memory::MemoryLeaseStore;
 
 pub use history::{Handover, LeaseMove, Overlap};
@@ -267,7 +264,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`WorkerHandle::stopped`](kcl_core::worker::WorkerHandle::stopped).
+    /// Those of [`WorkerHandle::stopped`](kcl_core::WorkerHandle::stopped).
     pub async fn drain(&self, name: &str) -> Result<ShutdownReport, Error> {
         self.shared.oracle.note(&format_args!("{name:<8} is drained"));
         self.with_member(name, |member| member.stopper.drain());
@@ -278,7 +275,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`WorkerHandle::stopped`](kcl_core::worker::WorkerHandle::stopped).
+    /// Those of [`WorkerHandle::stopped`](kcl_core::WorkerHandle::stopped).
     pub async fn stop_now(&self, name: &str) -> Result<ShutdownReport, Error> {
         self.shared
             .oracle
@@ -324,7 +321,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`WorkerHandle::stopped`](kcl_core::worker::WorkerHandle::stopped).
+    /// Those of [`WorkerHandle::stopped`](kcl_core::WorkerHandle::stopped).
     #[expect(clippy::expect_used, reason = "a simulation fails as tests do")]
     pub async fn stopped(&self, name: &str) -> Result<ShutdownReport, Error> {
         let handle = self.with_member(name, |member| member.handle.take());

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::clock::{Clock, Moment};
 use kcl_core::invariant::{Checker, Observation, Process, Violation, Written};
-use kcl_core::lease::LeaseChange;
-use kcl_core::model::{LeaseKey, RecordPosition, WorkerId};
+use kcl_core::lease_store::LeaseChange;
 use kcl_core::processor::{
     EndOfShard, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
 };
 use kcl_core::settings::Checkpointing;
-use kcl_core::time::{Clock, Moment};
+use kcl_core::types::{LeaseKey, RecordPosition, WorkerId};
 use tokio::sync::Notify;
 
 use super::history::History;
@@ -426,7 +426,7 @@ impl Work {
             token,
             records,
             now: witness.clock.now(),
-            believed_until: shard.believed_until(),
+            valid_until: shard.valid_until(),
             at: oracle.now(),
         });
         Self {

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
+use kcl_core::internals::TaskScope;
 use kcl_core::invariant::Violation;
 use kcl_core::settings::Settings;
-use kcl_core::task::TaskScope;
 
 use super::Fleet;
 use crate::memory_stream::Pace;

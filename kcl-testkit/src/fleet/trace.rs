@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
 
 /// Everything that happened, in order: a rolling hash of all of it, and the last lines.
 #[derive(Debug, Clone)]

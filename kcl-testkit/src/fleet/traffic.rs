@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use kcl_core::internals::TaskPolicy;
 use kcl_core::invariant::Observation;
-use kcl_core::model::{LeaseKey, RecordPosition, ShardId};
-use kcl_core::shard_sync::InitialPosition;
-use kcl_core::task::TaskPolicy;
+use kcl_core::types::{InitialPosition, LeaseKey, RecordPosition, ShardId};
 
 use super::Fleet;
 use crate::memory_stream::{ReshardError, Trim};

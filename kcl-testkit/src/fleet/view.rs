@@ -3,10 +3,10 @@ use std::collections::{BTreeMap, BTreeSet};
 #[cfg(doc)]
 use kcl_core::invariant::Checker;
 use kcl_core::invariant::{Held, Tally};
-use kcl_core::lease::{LeaderLock, Lease};
-use kcl_core::model::{LeaseKey, ShardId, WorkerId};
+use kcl_core::lease_store::{LeaderLock, Lease};
 use kcl_core::processor::FencingToken;
 use kcl_core::status::WorkerStatus;
+use kcl_core::types::{LeaseKey, ShardId, WorkerId};
 
 use super::Fleet;
 use super::history::{Handover, History, LeaseMove, Overlap};

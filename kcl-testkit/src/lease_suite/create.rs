@@ -1,11 +1,10 @@
 //! Creating leases, and storing what they hold.
 
 use bytes::Bytes;
-use kcl_core::lease::{Expect, Lease, LeaseChange, PendingCheckpoint, StoreErrorKind, WriteStamp};
-use kcl_core::model::{
-    HashKeyRange, LeaseKey, Position, RecordPosition, SequenceNumber, StreamIdentity, StreamKey,
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, PendingCheckpoint, StoreErrorKind, WriteStamp};
+use kcl_core::types::{
+    HashKeyRange, LeaseKey, Position, RecordPosition, SequenceNumber, StreamIdentity, StreamKey, Timestamp,
 };
-use kcl_core::time::Timestamp;
 
 use super::LeaseStoreFixture;
 use super::support::{
@@ -45,7 +44,7 @@ pub async fn of_two_handles_creating_one_lease_exactly_one_wins(fixture: &dyn Le
         one_won([&outcome_a, &outcome_b]),
         "{outcome_a:?} and {outcome_b:?}"
     );
-    let winner = if matches!(outcome_a, kcl_core::lease::Outcome::Applied(_)) {
+    let winner = if matches!(outcome_a, kcl_core::lease_store::Outcome::Applied(_)) {
         by_a
     } else {
         by_b
@@ -228,7 +227,7 @@ pub async fn a_change_that_does_not_fit_its_expectation_is_an_error_and_touches_
             StoreErrorKind::Invalid,
             "{change:?} expecting {expect:?}"
         );
-        assert_eq!(error.certainty(), kcl_core::lease::Certainty::Definite);
+        assert_eq!(error.certainty(), kcl_core::lease_store::Certainty::Definite);
         assert_eq!(read(&store, &row.key).await.as_ref(), Some(&row));
     }
 }

@@ -4,10 +4,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::lease::resolve::{Resolution, resolve};
-use kcl_core::lease::{Certainty, Expect, Lease, LeaseChange, LeaseStore as _, StoreErrorKind, apply};
-use kcl_core::model::HashKeyRange;
-use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::internals::{Resolution, resolve};
+use kcl_core::lease_store::{Certainty, Expect, Lease, LeaseChange, LeaseStore as _, StoreErrorKind, apply};
+use kcl_core::types::HashKeyRange;
 
 use super::LeaseStoreFixture;
 use super::support::{

@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::lease::LeaseStore;
-use kcl_core::model::LeaseKey;
+use kcl_core::lease_store::LeaseStore;
+use kcl_core::types::LeaseKey;
 
 /// A fresh, empty storage for one case of the suite.
 ///

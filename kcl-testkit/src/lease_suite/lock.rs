@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{LeaderLock, LockChange, LockExpect, LockOutcome};
+use kcl_core::lease_store::{LeaderLock, LockChange, LockExpect, LockOutcome};
 
 use super::LeaseStoreFixture;
 use super::support::{Handle, worker};
@@ -14,7 +14,7 @@ pub(super) fn lock(owner: u32, version: &str) -> LeaderLock {
         duration: Duration::from_millis(10_500),
         version: version.to_owned(),
         released: false,
-        deputy: None,
+        standby: None,
     }
 }
 
@@ -51,7 +51,7 @@ pub async fn a_free_lock_is_taken_and_reads_back(fixture: &dyn LeaseStoreFixture
     let (store, other) = (fixture.handle().await, fixture.handle().await);
     assert_eq!(store.read_lock().await.unwrap(), None);
     let held = LeaderLock {
-        deputy: Some(worker(2)),
+        standby: Some(worker(2)),
         ..lock(1, "v1")
     };
     hold(&store, &LockExpect::Absent, &held).await;
@@ -87,7 +87,7 @@ pub async fn a_heartbeat_under_an_old_version_is_refused(fixture: &dyn LeaseStor
     let (first, second) = (
         lock(1, "v1"),
         LeaderLock {
-            deputy: Some(worker(3)),
+            standby: Some(worker(3)),
             ..lock(1, "v2")
         },
     );

@@ -1,8 +1,8 @@
-//! The conformance suite of lease stores: what [`LeaseStore`](kcl_core::lease::LeaseStore) promises, one behaviour at a time.
+//! The conformance suite of lease stores: what [`LeaseStore`](kcl_core::lease_store::LeaseStore) promises, one behaviour at a time.
 //!
 //! Each behaviour is a function that is named as a sentence, takes a fresh storage and panics when the store breaks the promise.
 //! [`lease_store_suite!`](crate::lease_store_suite) stamps a test for each, so that a failure has a name.
-//! All of them compare the store with [`apply`](kcl_core::lease::apply), the specification.
+//! All of them compare the store with [`apply`](kcl_core::lease_store::apply), the specification.
 //!
 //! Cases that need something of the storage which the fixture does not offer say on standard error that they did not run.
 
@@ -41,7 +41,7 @@ fn did_not_run(case: &str) {
 /// ```
 /// use std::sync::Arc;
 ///
-/// use kcl_core::lease::LeaseStore;
+/// use kcl_core::lease_store::LeaseStore;
 /// use kcl_lease_memory::MemoryLeaseStore;
 /// use kcl_testkit::lease_suite::LeaseStoreFixture;
 ///

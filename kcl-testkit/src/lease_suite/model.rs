@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kcl_core::lease::{Lease, LeaseChange, Outcome, RowFacts, apply};
-use kcl_core::model::{HashKeyRange, LeaseKey};
-use kcl_core::rng::Rng;
-use kcl_core::time::Timestamp;
+use kcl_core::clock::Rng;
+use kcl_core::lease_store::{Lease, LeaseChange, Outcome, RowFacts, apply};
+use kcl_core::types::{HashKeyRange, LeaseKey, Timestamp};
 
 use super::LeaseStoreFixture;
 use super::support::{

@@ -1,6 +1,6 @@
 //! Changes of ownership: taking and assigning, handing off, releasing.
 
-use kcl_core::lease::{Lease, LeaseChange};
+use kcl_core::lease_store::{Lease, LeaseChange};
 
 use super::LeaseStoreFixture;
 use super::support::{
@@ -65,7 +65,7 @@ pub async fn the_loser_of_two_takes_sees_the_winners_row(fixture: &dyn LeaseStor
             one_won([&outcome_a, &outcome_b]),
             "{outcome_a:?} and {outcome_b:?}"
         );
-        let winner = if matches!(outcome_a, kcl_core::lease::Outcome::Applied(_)) {
+        let winner = if matches!(outcome_a, kcl_core::lease_store::Outcome::Applied(_)) {
             1
         } else {
             2
@@ -124,8 +124,8 @@ pub async fn a_handoff_begins_although_the_owner_keeps_renewing(fixture: &dyn Le
     let row = change(&store, &seen, renew()).await;
     let row = change(&store, &row, checkpoint(3)).await;
     let begun = attempt(&store, &seen, &hand_off(2)).await;
-    let after = kcl_core::lease::apply(&row, &hand_off(2), super::support::incarnation(1));
-    assert_eq!(begun, kcl_core::lease::Outcome::Applied(Box::new(after)));
+    let after = kcl_core::lease_store::apply(&row, &hand_off(2), super::support::incarnation(1));
+    assert_eq!(begun, kcl_core::lease_store::Outcome::Applied(Box::new(after)));
 }
 
 /// The owner that was to hand off is not the owner any more.

@@ -1,8 +1,8 @@
 //! Checkpoints and the end of a shard.
 
 use bytes::Bytes;
-use kcl_core::lease::{Lease, LeaseChange, PendingCheckpoint};
-use kcl_core::model::Position;
+use kcl_core::lease_store::{Lease, LeaseChange, PendingCheckpoint};
+use kcl_core::types::Position;
 
 use super::support::{assign, at, change, checkpoint, create, end, hand_off, owned, refused, renew, shards};
 use super::{LeaseStoreFixture, did_not_run};

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{Certainty, Expect, Lease, LeaseChange, RowFacts, StoreErrorKind};
-use kcl_core::model::StreamIdentity;
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::{Certainty, Expect, Lease, LeaseChange, RowFacts, StoreErrorKind};
+use kcl_core::types::{StreamIdentity, Timestamp};
 
 use super::LeaseStoreFixture;
 use super::support::{
@@ -131,7 +130,7 @@ pub async fn of_a_renewal_and_a_take_at_once_exactly_one_wins(fixture: &dyn Leas
         let (renewal, take) = (renew(), assign(2));
         let (renewed, taken) = tokio::join!(attempt(&a, &row, &renewal), attempt(&b, &row, &take));
         assert!(one_won([&renewed, &taken]), "{renewed:?} and {taken:?}");
-        let owner = if matches!(renewed, kcl_core::lease::Outcome::Applied(_)) {
+        let owner = if matches!(renewed, kcl_core::lease_store::Outcome::Applied(_)) {
             1
         } else {
             2

@@ -1,7 +1,7 @@
 //! Describing and deleting rows.
 
-use kcl_core::lease::LeaseChange;
-use kcl_core::model::HashKeyRange;
+use kcl_core::lease_store::LeaseChange;
+use kcl_core::types::HashKeyRange;
 
 use super::LeaseStoreFixture;
 use super::support::{

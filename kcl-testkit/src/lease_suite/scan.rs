@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, LeaseChange, LockChange, LockExpect, Scan, StoreErrorKind, WorkerChange};
-use kcl_core::model::LeaseKey;
-use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
+use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
+use kcl_core::lease_store::{
+    Expect, LeaseChange, LockChange, LockExpect, Scan, StoreErrorKind, WorkerChange,
+};
+use kcl_core::types::LeaseKey;
 
 use super::support::{
     Handle, POLL, assign, change, create, hand_off, incarnation, lease, owned, read, scan_until, worker,
@@ -83,7 +85,7 @@ async fn fill(store: &Handle, from: u32, to: u32) {
             .change(&lease(n).key, &Expect::Absent, &create, incarnation(1))
             .await;
         assert!(
-            matches!(outcome, Ok(kcl_core::lease::Outcome::Applied(_))),
+            matches!(outcome, Ok(kcl_core::lease_store::Outcome::Applied(_))),
             "{outcome:?}"
         );
     }

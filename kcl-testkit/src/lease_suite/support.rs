@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore, Outcome, RowFacts, Scan, Version, apply};
-use kcl_core::model::{Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
-use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::lease_store::{
+    Expect, Lease, LeaseChange, LeaseStore, Outcome, RowFacts, Scan, Version, apply,
+};
+use kcl_core::types::{Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
 
 pub(super) type Handle = Arc<dyn LeaseStore>;
 
@@ -180,13 +182,13 @@ pub(super) fn one_won(outcomes: [&Outcome; 2]) -> bool {
 /// Scans until the scan is as wanted; a scan may lag behind, by no more than `lag`.
 pub(super) async fn scan_until(store: &Handle, lag: Duration, wanted: impl Fn(&Scan) -> bool) -> Scan {
     let clock = TokioClock::new();
-    let deadline = kcl_core::time::Clock::now(&clock) + lag;
+    let deadline = kcl_core::clock::Clock::now(&clock) + lag;
     loop {
         let scan = store.scan().await.unwrap();
         if wanted(&scan) {
             return scan;
         }
-        let now = kcl_core::time::Clock::now(&clock);
+        let now = kcl_core::clock::Clock::now(&clock);
         assert!(
             now < deadline,
             "no scan within {lag:?} was as wanted; the last: {scan:?}"

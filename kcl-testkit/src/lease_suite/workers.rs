@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{WorkerChange, WorkerOutcome, WorkerRow};
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::{WorkerChange, WorkerOutcome, WorkerRow};
+use kcl_core::types::Timestamp;
 
 use super::LeaseStoreFixture;
 use super::support::{Handle, incarnation, scan_until, worker};
@@ -91,11 +91,11 @@ pub async fn a_touch_of_an_absent_row_is_refused(fixture: &dyn LeaseStoreFixture
 /// A worker that was taken for dead writes its row again, and not over that of a newer run.
 pub async fn a_worker_returns_only_where_no_row_is(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;
-    applied(&store, WorkerChange::Return(worker_row(1, 1))).await;
+    applied(&store, WorkerChange::Reannounce(worker_row(1, 1))).await;
     rows_are(&store, fixture, &[worker_row(1, 1)]).await;
     applied(&store, WorkerChange::Touch(touched(&worker_row(1, 1)))).await;
-    refused(&store, WorkerChange::Return(worker_row(1, 1))).await;
-    refused(&store, WorkerChange::Return(worker_row(1, 2))).await;
+    refused(&store, WorkerChange::Reannounce(worker_row(1, 1))).await;
+    refused(&store, WorkerChange::Reannounce(worker_row(1, 2))).await;
     rows_are(&store, fixture, &[touched(&worker_row(1, 1))]).await;
 }
 
@@ -121,11 +121,11 @@ pub async fn the_row_of_a_dead_worker_is_deleted_only_as_it_was_last_seen(fixtur
     let now = touched(&seen);
     applied(&store, WorkerChange::Announce(seen.clone())).await;
     applied(&store, WorkerChange::Touch(now.clone())).await;
-    refused(&store, WorkerChange::Bury(seen.clone())).await;
+    refused(&store, WorkerChange::DeleteExpired(seen.clone())).await;
     applied(&store, WorkerChange::Announce(worker_row(1, 2))).await;
-    refused(&store, WorkerChange::Bury(seen)).await;
+    refused(&store, WorkerChange::DeleteExpired(seen)).await;
     rows_are(&store, fixture, &[worker_row(1, 2)]).await;
-    applied(&store, WorkerChange::Bury(worker_row(1, 2))).await;
+    applied(&store, WorkerChange::DeleteExpired(worker_row(1, 2))).await;
     rows_are(&store, fixture, &[]).await;
-    refused(&store, WorkerChange::Bury(now)).await;
+    refused(&store, WorkerChange::DeleteExpired(now)).await;
 }

@@ -1,7 +1,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kcl_core::time::{Clock, Timestamp, TokioClock};
+use kcl_core::clock::{Clock, TokioClock};
+use kcl_core::types::Timestamp;
 
 use super::settings::{StreamMode, StreamSettings};
 use super::state::State;

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use kcl_core::model::{Record, SequenceNumber, ShardId};
+use kcl_core::clock::{Clock, ClockExt as _, Moment};
 use kcl_core::source::{Shard, SourceError};
-use kcl_core::time::{Clock, ClockExt as _, Moment, Timestamp};
+use kcl_core::types::{Record, SequenceNumber, ShardId, Timestamp};
 
 pub use builder::MemoryStreamBuilder;
 pub use settings::{RecordDistribution, StreamMode, StreamSettings};

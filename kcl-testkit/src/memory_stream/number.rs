@@ -1,6 +1,6 @@
 //! How the stream numbers and routes: sequence numbers, shard ids, hash keys.
 
-use kcl_core::model::{HashKeyRange, SequenceNumber, ShardId};
+use kcl_core::types::{HashKeyRange, SequenceNumber, ShardId};
 use md5::{Digest as _, Md5};
 
 /// The place of a record among everything that ever happened to the stream.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use kcl_core::model::{Record, SequenceNumber, ShardId, StreamIdentity};
 use kcl_core::source::{FetchLimit, ShardEnd, SourceError, StartPosition};
+use kcl_core::types::{Record, SequenceNumber, ShardId, StreamIdentity};
 
 use super::{Home, MemoryStream, SavedStream};
 

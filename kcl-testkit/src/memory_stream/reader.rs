@@ -1,11 +1,11 @@
 //! The stream as a [`StreamSource`], and one open shard of it.
 
 use async_trait::async_trait;
-use kcl_core::model::{Record, SequenceNumber, ShardId, StreamIdentity};
 use kcl_core::source::{
     Arrival, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError,
     SourceErrorKind, StartPosition, StreamSource,
 };
+use kcl_core::types::{Record, SequenceNumber, ShardId, StreamIdentity};
 
 use super::MemoryStream;
 use super::state::ShardIterator;

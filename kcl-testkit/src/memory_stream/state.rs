@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use kcl_core::model::{HashKeyRange, Record, SequenceNumber, ShardId};
+use kcl_core::clock::Moment;
 use kcl_core::source::{
     ChildShard, Fetch, FetchLimit, Shard, ShardEnd, ShardFilter, SourceError, SourceErrorKind, StartPosition,
 };
-use kcl_core::time::{Moment, Timestamp};
+use kcl_core::types::{HashKeyRange, Record, SequenceNumber, ShardId, Timestamp};
 
 use super::number::{self, Tick};
 use super::settings::{RecordDistribution, StreamSettings};

@@ -1,6 +1,6 @@
 //! Resharding to a number of equal shards, as UpdateShardCount does it: by splits and merges of single shards.
 
-use kcl_core::model::HashKeyRange;
+use kcl_core::types::HashKeyRange;
 
 use super::number::tiles;
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kcl_core::model::{HashKeyRange, SequenceNumber, ShardId};
+use kcl_core::clock::ClockExt as _;
 use kcl_core::source::{
     ChildShard, FetchLimit, Shard, ShardEnd, ShardFilter, SourceErrorKind, StartPosition,
 };
-use kcl_core::time::ClockExt as _;
+use kcl_core::types::{HashKeyRange, SequenceNumber, ShardId};
 
 use super::reading::{
     Seen, linger, list, open, passes, put, put_numbers, read, read_to_end, read_until, split, two_shards,

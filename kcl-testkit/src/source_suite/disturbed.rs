@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use kcl_core::clock::ClockExt as _;
 use kcl_core::source::StartPosition;
-use kcl_core::time::ClockExt as _;
 
 use super::reading::{linger, open, put_numbers, read, read_until, two_shards};
 use super::{Disturbance, SourceFixture};

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kcl_core::model::{SequenceNumber, ShardId};
+use kcl_core::clock::Clock;
 use kcl_core::source::{Shard, StreamSource};
-use kcl_core::time::Clock;
+use kcl_core::types::{SequenceNumber, ShardId};
 
 pub use cases::*;
 pub use disturbed::*;

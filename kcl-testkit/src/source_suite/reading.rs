@@ -1,12 +1,12 @@
 //! How the cases read: with patience, and without hiding what a source does.
 
 use bytes::Bytes;
-use kcl_core::model::{Record, SequenceNumber, ShardId};
+use kcl_core::clock::ClockExt as _;
 use kcl_core::source::{
     Fetch, FetchLimit, RecordStream, Shard, ShardEnd, ShardFilter, SourceError, SourceErrorKind,
     StartPosition,
 };
-use kcl_core::time::ClockExt as _;
+use kcl_core::types::{Record, SequenceNumber, ShardId};
 
 use super::{PATIENCE, SourceFixture};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
 
 use super::error::ServiceError;
 use super::value::{Map, Value};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kcl_core::model::ShardId;
-use kcl_core::time::{Moment, Timestamp};
+use kcl_core::clock::Moment;
+use kcl_core::types::{ShardId, Timestamp};
 use tokio::sync::oneshot;
 
 use super::attributes::Tags;

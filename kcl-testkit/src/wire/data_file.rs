@@ -9,8 +9,9 @@ use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kcl_core::clock::ClockExt as _;
 use kcl_core::source::StreamSource as _;
-use kcl_core::time::{ClockExt as _, Timestamp};
+use kcl_core::types::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{Metrics, Tags};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::model::SequenceNumber;
+use kcl_core::types::SequenceNumber;
 
 use super::operations::reading;
 use super::value::{Map, Value};

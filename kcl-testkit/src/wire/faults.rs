@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kcl_core::model::ShardId;
+use kcl_core::types::ShardId;
 
 use super::{Operation, Protocol};
 

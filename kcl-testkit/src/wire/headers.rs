@@ -12,7 +12,7 @@ use hyper::header::{
     HeaderValue, ORIGIN,
 };
 use hyper::http::HeaderName;
-use kcl_core::time::Timestamp;
+use kcl_core::types::Timestamp;
 use md5::{Digest as _, Md5};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");

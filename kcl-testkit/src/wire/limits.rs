@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
 
 use super::Operation;
 use super::error::ServiceError;

@@ -59,8 +59,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use kcl_core::task::TaskPolicy;
-use kcl_core::time::{Clock, TokioClock};
+use kcl_core::clock::{Clock, TokioClock};
+use kcl_core::internals::TaskPolicy;
 use tokio::net::TcpListener;
 
 pub use end_style::EndStyle;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, btree_map};
 use std::time::Duration;
 
-use kcl_core::model::StreamIdentity;
-use kcl_core::time::{Moment, Timestamp};
+use kcl_core::clock::Moment;
+use kcl_core::types::{StreamIdentity, Timestamp};
 
 use super::attributes::Attributes;
 use super::consumers::Consumers;

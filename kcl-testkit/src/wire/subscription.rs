@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use kcl_core::model::SequenceNumber;
+use kcl_core::clock::{ClockExt as _, Moment};
 use kcl_core::source::FetchLimit;
-use kcl_core::time::{ClockExt as _, Moment};
+use kcl_core::types::SequenceNumber;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 

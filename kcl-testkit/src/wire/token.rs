@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kcl_core::model::ShardId;
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
+use kcl_core::types::ShardId;
 
 use crate::memory_stream::Place;
 

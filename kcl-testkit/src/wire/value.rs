@@ -6,8 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use bytestring::ByteString;
-use kcl_core::model::{Record, ShardId};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{Record, ShardId, Timestamp};
 
 use super::error::ServiceError;
 

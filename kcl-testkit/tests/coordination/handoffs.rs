@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::lease::LeaseChange;
-use kcl_core::model::LeaseKey;
+use kcl_core::lease_store::LeaseChange;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
+use kcl_core::types::LeaseKey;
 use kcl_testkit::faults::{Happened, StoreCall, StoreEvent};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
 
@@ -67,7 +67,7 @@ fn crash_at(write: usize, victims: &'static [&'static str]) -> &'static str {
             fleet.start_worker("c", fleet.settings());
         }
         let failover = fleet.settings().failover_time;
-        // Without leader and deputy, another worker leaves the deputy an eighth and three looks.
+        // Without leader and standby, another worker leaves the standby an eighth and three looks.
         fleet.sleep(2 * failover + failover / 8 + 3 * SECOND).await;
         fleet.stop_producing();
         let took = fleet.settle().await;

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{Expect, Lease, LeaseChange, LeaseStore as _, PendingCheckpoint, StoreErrorKind};
-use kcl_core::model::Position;
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _, PendingCheckpoint, StoreErrorKind};
 use kcl_core::settings::Settings;
+use kcl_core::types::Position;
 use kcl_testkit::faults::{Fault, Happened, Operation, StoreCall};
 use kcl_testkit::fleet::Simulation;
 use kcl_testkit::simulate;
@@ -85,11 +85,11 @@ fn a_leader_whose_assignments_fail_does_not_stay_in_office_and_stop_all_failover
             fleet.produce(SECOND / 10, 12);
             fleet.sleep(2 * SECOND + 137 * MILLISECOND * seed).await;
             let old = leader(&fleet);
-            // With its deputy dead as well it would cost two failover times.
+            // With its standby dead as well it would cost two failover times.
             let lock = fleet.store().read_lock().await.unwrap().unwrap();
-            let deputy = lock.deputy.unwrap().to_string();
+            let standby = lock.standby.unwrap().to_string();
             let mut others = ["a", "b", "c", "d"].into_iter();
-            let victim = others.find(|name| *name != old && *name != deputy).unwrap();
+            let victim = others.find(|name| *name != old && *name != standby).unwrap();
             // It reads everything and keeps the lock, and can change no lease.
             fleet
                 .store_faults(&old)

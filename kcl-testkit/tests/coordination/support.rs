@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kcl_core::lease::{Lease, LeaseChange};
-use kcl_core::model::LeaseKey;
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
+use kcl_core::lease_store::{Lease, LeaseChange};
+use kcl_core::types::LeaseKey;
 use kcl_testkit::faults::{Happened, StoreCall, StoreFaults};
 use kcl_testkit::fleet::Fleet;
 

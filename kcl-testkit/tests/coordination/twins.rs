@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::error::ErrorKind;
+use kcl_core::ErrorKind;
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
 
 use crate::support::{MILLISECOND, SECOND, balanced};

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::model::{Gap, ShardId};
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::source::StreamSource;
 use kcl_core::status::LeaseStatus;
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::types::{Gap, ShardId};
+use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::faulty_stream::{EndFault, FaultyStream, StreamCall, StreamFault, StreamFaultRule};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::model::{SequenceNumber, ShardId, StreamIdentity};
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::processor::{
     CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
 };
@@ -14,7 +14,7 @@ use kcl_core::source::{
     PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition,
     StreamSource,
 };
-use kcl_core::time::{ClockExt as _, TokioClock};
+use kcl_core::types::{SequenceNumber, ShardId, StreamIdentity};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::memory_stream::{MemoryStream, Trim};
 

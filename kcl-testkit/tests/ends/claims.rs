@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
-use kcl_core::status::{Concern, EndDoubt};
+use kcl_core::status::{EndDoubt, HealthIssue};
 use kcl_testkit::faulty_stream::{EndFault, StreamCall, StreamFault, StreamFaultRule};
 
 use crate::bench::{Bench, lease};
@@ -83,7 +83,7 @@ async fn endless_claims_of_open_shard_are_a_concern() {
     bench.sleep(60).await;
     let status = lease(&worker);
     assert_eq!(status.end_in_doubt, Some(EndDoubt::ListedOpen));
-    assert_eq!(status.concern, Some(Concern::EndInDoubt));
+    assert_eq!(status.concern, Some(HealthIssue::EndInDoubt));
     let calls = bench.source.faults().calls(StreamCall::Shards);
     bench.sleep(600).await;
     let calls = bench.source.faults().calls(StreamCall::Shards) - calls;
@@ -110,7 +110,7 @@ async fn claim_is_not_believed_while_listing_fails() {
     bench.sleep(300).await;
     let status = lease(&worker);
     assert_eq!(status.end_in_doubt, Some(EndDoubt::CannotList));
-    assert_eq!(status.concern, Some(Concern::EndInDoubt));
+    assert_eq!(status.concern, Some(HealthIssue::EndInDoubt));
     assert_eq!(bench.seen.lock().unwrap().ended, []);
     bench.source.faults().clear();
     bench.err(EndFault::WithoutChildren, None);

@@ -1,7 +1,7 @@
 //! What retention takes between the last record read and the next.
 
-use kcl_core::model::{Gap, SequenceNumber};
 use kcl_core::source::SourceErrorKind;
+use kcl_core::types::{Gap, SequenceNumber};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::memory_stream::Trim;
 
@@ -17,7 +17,7 @@ fn gap(bench: &Bench, after: usize, first: usize) -> Gap {
     }
 }
 
-async fn stop(bench: &Bench, worker: kcl_core::worker::WorkerHandle) {
+async fn stop(bench: &Bench, worker: kcl_core::WorkerHandle) {
     worker.drain();
     let stopped = bench.clock_timeout(worker.stopped()).await;
     assert!(stopped.unwrap().is_clean());
@@ -25,7 +25,7 @@ async fn stop(bench: &Bench, worker: kcl_core::worker::WorkerHandle) {
 
 impl Bench {
     async fn clock_timeout<T: Send>(&self, future: impl Future<Output = T> + Send) -> T {
-        use kcl_core::time::ClockExt as _;
+        use kcl_core::clock::ClockExt as _;
         let timeout = self.clock.timeout(SECOND * 120, future);
         timeout.await.expect("it ends in time")
     }

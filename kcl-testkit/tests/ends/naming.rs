@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use kcl_core::model::{ShardId, StreamIdentity};
 use kcl_core::settings::Settings;
-use kcl_core::shard_sync::InitialPosition;
 use kcl_core::source::{
     ChildShard, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError,
     StartPosition, StreamSource,
 };
+use kcl_core::types::{InitialPosition, ShardId, StreamIdentity};
 use kcl_testkit::faulty_stream::{EndFault, FaultyStream};
 use kcl_testkit::memory_stream::MemoryStream;
 

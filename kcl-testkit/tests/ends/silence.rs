@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use kcl_core::model::{ShardId, StreamIdentity};
 use kcl_core::source::{
     PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition, StreamSource,
 };
-use kcl_core::status::{Concern, EndDoubt};
+use kcl_core::status::{EndDoubt, HealthIssue};
+use kcl_core::types::{ShardId, StreamIdentity};
 use kcl_testkit::faulty_stream::{EndFault, FaultyStream, StreamCall};
 use kcl_testkit::memory_stream::{MemoryStream, Trim};
 
@@ -96,7 +96,7 @@ async fn closed_shard_without_any_end_is_a_concern() {
     bench.split();
     bench.sleep(60).await;
     assert_eq!(lease(&worker).end_in_doubt, Some(EndDoubt::NoEnd));
-    assert_eq!(lease(&worker).concern, Some(Concern::EndInDoubt));
+    assert_eq!(lease(&worker).concern, Some(HealthIssue::EndInDoubt));
     bench.source.faults().clear();
     bench.put("child");
     bench.processes(&["before", "child"], 30).await;

@@ -5,8 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::time::ClockExt as _;
-use kcl_core::time::TokioClock;
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_testkit::clock::ManualClock;
 use kcl_testkit::wire::{WireOptions, WireServer, WireTls};
 use tokio::io::AsyncReadExt as _;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::model::Record;
+use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
+use kcl_core::internals::TaskScope;
 use kcl_core::settings::Settings;
 use kcl_core::status::LeaseStatus;
-use kcl_core::task::TaskScope;
-use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::types::Record;
+use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::faults::{FaultyLeaseStore, StoreFaults};

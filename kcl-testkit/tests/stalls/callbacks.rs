@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use kcl_core::lifecycle::WaitReason;
+use kcl_core::Worker;
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::metrics::{SHARDS_OF_CONCERN, STALLS, WAIT_SECONDS};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
-use kcl_core::status::Concern;
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::Worker;
+use kcl_core::status::{HealthIssue, WaitReason};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::processors::Misbehaviour;
@@ -69,7 +68,7 @@ async fn a_callback_that_never_returns_keeps_its_lease_and_is_said_ever_less_oft
 
     let red = bench.worker.wait_for(|status| !status.is_healthy()).await;
     let concerns: Vec<_> = red.leases.values().filter_map(|lease| lease.concern).collect();
-    assert_eq!(concerns, [Concern::SlowCallback]);
+    assert_eq!(concerns, [HealthIssue::SlowCallback]);
     bench.sleep(2 * SECOND).await;
     assert_eq!(warnings_of_callbacks(), 1);
     assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "slow_callback"), 1.0);
@@ -140,7 +139,7 @@ async fn an_initialize_that_takes_an_hour_keeps_its_lease_and_shows_its_age() {
     let lease = status.leases.values().next().unwrap();
     let (reason, age) = lease.waited(status.at).unwrap();
     assert_eq!((reason, age.as_secs()), (WaitReason::Initialize, 3000));
-    assert_eq!(lease.concern, Some(Concern::SlowCallback));
+    assert_eq!(lease.concern, Some(HealthIssue::SlowCallback));
     let measured = meters.of(WAIT_SECONDS, "initialize");
     assert!((2999.0..=3000.0).contains(&measured), "{measured}");
     assert_eq!(meters.read(STALLS), 0.0);

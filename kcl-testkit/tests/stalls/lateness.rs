@@ -1,6 +1,6 @@
 //! How far behind a shard is: true while nothing is heard of it.
 
-use kcl_core::flow::Scope;
+use kcl_core::FlowScope;
 use kcl_core::metrics::{BEHIND_SECONDS, FRESHNESS_SECONDS, SHARD_FRESHNESS_SECONDS};
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
@@ -143,12 +143,12 @@ async fn a_processor_that_fails_or_panics_again_and_again_lets_its_shard_grow_la
 #[tokio::test(start_paused = true)]
 async fn a_paused_shard_is_late_and_not_unhealthy() {
     let bench = Bench::running(1).await;
-    bench.worker.flow().pause(Scope::Worker);
+    bench.worker.flow().pause(FlowScope::Worker);
     bench.sleep(3600 * SECOND).await;
     let (behind, freshness) = gauges(&bench);
     assert!(about(behind, 3599.0) && about(freshness, 3599.0), "{behind}");
     assert!(bench.worker.status().is_healthy());
-    bench.worker.flow().resume(Scope::Worker);
+    bench.worker.flow().resume(FlowScope::Worker);
     bench.sleep(3 * SECOND).await;
     assert_fresh(&bench);
     bench.stops_cleanly().await;
@@ -159,13 +159,13 @@ async fn a_paused_shard_is_late_and_not_unhealthy() {
 async fn a_worker_that_comes_late_is_as_late_as_the_oldest_record_that_it_has_not_processed() {
     let bench = Bench::running(1).await;
     bench.journal.misbehave(Misbehaviour::TakeTime(100 * SECOND));
-    bench.worker.flow().pause(Scope::Worker);
+    bench.worker.flow().pause(FlowScope::Worker);
     bench.sleep(2 * SECOND).await;
     bench.put(5);
     bench.sleep(500 * SECOND).await;
     bench.put(5);
     bench.sleep(500 * SECOND).await;
-    bench.worker.flow().resume(Scope::Worker);
+    bench.worker.flow().resume(FlowScope::Worker);
     bench.sleep(20 * SECOND).await;
     let (behind, freshness) = gauges(&bench);
     assert!(behind < FRESH, "{behind}");

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use kcl_core::model::{LeaseKey, ShardId};
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
+use kcl_core::types::{LeaseKey, ShardId};
 use kcl_testkit::clock::{Skew, SkewedClock};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Member, Simulation};

@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use kcl_core::error::ErrorKind;
-use kcl_core::lease::{Lease, LeaseStore as _};
+use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::lease_store::{Lease, LeaseStore as _};
 use kcl_core::metrics::{SHARDS_OF_CONCERN, TASK_PANICS};
 use kcl_core::processor::{
     Decision, ErrorPolicy, Failure, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
 };
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
-use kcl_core::status::{Concern, Phase};
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::status::{HealthIssue, Phase};
+use kcl_core::{ErrorKind, Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::faults::{Fault, Operation};
@@ -97,13 +96,13 @@ async fn a_source_that_panics_each_time_is_a_concern_and_called_ever_less_often_
     bench.source.add(panics);
     bench.put(10);
     bench.sleep(50 * SECOND).await;
-    assert_eq!(bench.lease().concern, Some(Concern::Unreachable));
+    assert_eq!(bench.lease().concern, Some(HealthIssue::Unreachable));
     assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "unreachable"), 1.0);
     let panics = bench.meters.of(TASK_PANICS, "fetcher");
     assert!((5.0..20.0).contains(&panics), "{panics} in 50 s");
     // Nothing of this is progress, so the shard is opened anew, and in the end given to whoever may do better.
     bench.sleep(30 * SECOND).await;
-    assert_eq!(bench.lease().concern, Some(Concern::Stalled));
+    assert_eq!(bench.lease().concern, Some(HealthIssue::Stalled));
     bench.source.clear();
     assert_eq!(bench.all_is_processed().await, 0);
     bench.sleep(10 * SECOND).await;

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use kcl_core::flow::{Rate, Scope};
-use kcl_core::lifecycle::WaitReason;
 use kcl_core::metrics::{LEASES_SUSPENDED, SHARDS_OF_CONCERN, SHARDS_WAITING, STALLS, WAIT_SECONDS};
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
-use kcl_core::status::Concern;
+use kcl_core::status::{HealthIssue, WaitReason};
+use kcl_core::{FlowScope, Rate};
 use kcl_testkit::faults::{Fault, Link, Operation};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::processors::Misbehaviour;
@@ -44,10 +43,10 @@ async fn grows(bench: &Bench, reason: WaitReason, at_least: Duration) {
 #[tokio::test(start_paused = true)]
 async fn a_pause_shows_its_age() {
     let bench = Bench::running(3).await;
-    bench.worker.flow().pause(Scope::Worker);
+    bench.worker.flow().pause(FlowScope::Worker);
     bench.sleep(90 * SECOND).await;
     grows(&bench, WaitReason::Paused, 88 * SECOND).await;
-    bench.worker.flow().resume(Scope::Worker);
+    bench.worker.flow().resume(FlowScope::Worker);
     bench.sleep(2 * SECOND).await;
     assert_eq!(bench.meters.of(SHARDS_WAITING, "paused"), 0.0);
     assert_eq!(bench.meters.of(WAIT_SECONDS, "paused"), 0.0);
@@ -61,10 +60,10 @@ async fn a_rate_limit_shows_its_age() {
         records: std::num::NonZeroU32::new(1),
         ..Rate::default()
     };
-    bench.worker.flow().limit(Scope::Worker, Some(rate));
+    bench.worker.flow().limit(FlowScope::Worker, Some(rate));
     bench.sleep(2 * SECOND).await;
     bench.worker.flow().limit(
-        Scope::Worker,
+        FlowScope::Worker,
         Some(Rate {
             kib: std::num::NonZeroU32::new(1),
             ..rate
@@ -97,7 +96,7 @@ async fn a_callback_and_a_hold_show_their_ages() {
         bench.sleep(SECOND).await;
     }
     grows(&bench, WaitReason::Hold, 15 * SECOND).await;
-    assert_eq!(bench.lease().concern, Some(Concern::Failing));
+    assert_eq!(bench.lease().concern, Some(HealthIssue::Failing));
     assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "failing"), 1.0);
     bench.all_is_processed().await;
     bench.stops_cleanly().await;
@@ -132,7 +131,7 @@ async fn a_suspended_lease_shows_its_age_and_is_a_concern() {
     bench.put(1);
     bench.sleep(30 * SECOND).await;
     grows(&bench, WaitReason::Suspended, 20 * SECOND).await;
-    assert_eq!(bench.lease().concern, Some(Concern::Suspended));
+    assert_eq!(bench.lease().concern, Some(HealthIssue::Suspended));
     bench.store.set_link(Link::Up);
     assert_eq!(bench.all_is_processed().await, 0);
     bench.sleep(2 * SECOND).await;
@@ -159,14 +158,14 @@ async fn an_end_that_cannot_be_stored_shows_its_age_and_becomes_a_concern() {
     let shard = bench.stream.shards_snapshot()[0].shard.id.clone();
     bench.store.always(
         Operation::Read,
-        Fault::Fail(kcl_core::lease::StoreErrorKind::Unavailable),
+        Fault::Fail(kcl_core::lease_store::StoreErrorKind::Unavailable),
     );
     bench.stream.split(&shard).unwrap();
     bench.sleep(40 * SECOND).await;
     grows(&bench, WaitReason::Draining, 30 * SECOND).await;
     assert!(bench.worker.status().is_healthy());
     bench.sleep(30 * SECOND).await;
-    assert_eq!(bench.lease().concern, Some(Concern::EndNotStored));
+    assert_eq!(bench.lease().concern, Some(HealthIssue::EndNotStored));
     bench.store.clear();
     bench.holds(2).await;
     assert!(bench.worker.status().is_healthy());
@@ -186,7 +185,7 @@ async fn a_shard_that_names_nothing_it_waits_for_is_opened_anew_and_is_a_concern
     bench.sleep(stall - 2 * SECOND).await;
     assert!(bench.worker.status().is_healthy());
     bench.sleep(8 * SECOND).await;
-    assert_eq!(bench.lease().concern, Some(Concern::Stalled));
+    assert_eq!(bench.lease().concern, Some(HealthIssue::Stalled));
     bench.sleep(stall).await;
     assert_eq!((bench.lease().stalls, bench.meters.read(STALLS)), (2, 2.0));
     assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "stalled"), 1.0);
@@ -207,7 +206,7 @@ async fn a_shard_that_cannot_be_read_is_a_concern_and_a_throttled_one_is_not() {
     bench.source.clear();
     bench.source.add(fails(SourceErrorKind::Unavailable));
     bench.sleep(10 * SECOND).await;
-    assert_eq!(bench.lease().concern, Some(Concern::Unreachable));
+    assert_eq!(bench.lease().concern, Some(HealthIssue::Unreachable));
     assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "unreachable"), 1.0);
     bench.source.clear();
     bench.sleep(10 * SECOND).await;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use kcl_core::internals::{
+    ChildPlan, ConsumerEvent, LeaseValidity, ShardFamily, Validity, judge_validity, plan_children,
+};
 use kcl_core::invariant::Observation;
-use kcl_core::lease::Lease;
-use kcl_core::lease::hold::{Belief, HoldVerdict, judge_hold};
-use kcl_core::lifecycle::{ConsumerEvent, ConsumerState};
+use kcl_core::lease_store::Lease;
 use kcl_core::processor::FencingToken;
-use kcl_core::shard_sync::{ChildPlan, Family, plan_children};
+use kcl_core::status::ConsumerState;
 
 use super::{Change, Fate, Fleet, HANDOFF_TIMEOUT, Own, Seen, State, Write};
 use crate::broken::Broken;
@@ -165,20 +166,20 @@ impl Fleet {
         let Some(own) = &known.slots[slot].own else {
             return false;
         };
-        let belief = Belief {
+        let belief = LeaseValidity {
             renewed: at(own.renewed),
             refused: own.refused,
         };
-        let verdict = judge_hold(belief, at(state.now), FAILOVER);
+        let verdict = judge_validity(belief, at(state.now), FAILOVER);
         own.state == ConsumerState::Running
             && own.started.is_none()
             && own.asked.is_none()
             && !known.leaving
             && own.done < self.config.records
             && match verdict {
-                HoldVerdict::GoOn { .. } => true,
-                HoldVerdict::Suspended => self.is_broken(Broken::NoDeadline),
-                HoldVerdict::Lost => false,
+                Validity::GoOn { .. } => true,
+                Validity::Suspended => self.is_broken(Broken::NoDeadline),
+                Validity::Lost => false,
             }
     }
 
@@ -324,7 +325,7 @@ impl Fleet {
             token: FencingToken::new(token),
             records: vec![self.cast.records[usize::from(next)].clone()],
             now: at(since),
-            believed_until: super::until(renewed),
+            valid_until: super::until(renewed),
             at: at(now),
         });
     }
@@ -359,7 +360,7 @@ impl Fleet {
             .filter(|shard| state.row(*shard).is_some())
             .map(|shard| self.cast.shards[shard].shard.clone())
             .collect();
-        let family = Family {
+        let family = ShardFamily {
             leased: &leased,
             unlisted: &BTreeSet::new(),
         };

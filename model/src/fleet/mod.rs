@@ -417,8 +417,8 @@ impl State {
 }
 
 /// Until when an owner may start batches that renewed at this tick.
-pub(crate) fn until(renewed: u8) -> kcl_core::time::Moment {
-    let belief = kcl_core::lease::hold::Belief {
+pub(crate) fn until(renewed: u8) -> kcl_core::clock::Moment {
+    let belief = kcl_core::internals::LeaseValidity {
         renewed: at(renewed),
         refused: false,
     };

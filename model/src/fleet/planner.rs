@@ -1,11 +1,9 @@
 //! The workers that scan the table: each with its own observer, as if it alone led.
 
-use kcl_core::assignment::observer::Observer;
-use kcl_core::assignment::plan::{Candidate, Hold, plan_assignment};
+use kcl_core::internals::{Candidate, Hold, TableView, plan_assignment, plan_cleanup};
 use kcl_core::invariant::{Observation, Written};
-use kcl_core::lease::{Expect, Lease, LeaseChange, Outcome, Scan, WorkerRow};
-use kcl_core::shard_sync::plan_cleanup;
-use kcl_core::time::Timestamp;
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, Outcome, Scan, WorkerRow};
+use kcl_core::types::Timestamp;
 
 use super::{Fleet, Planned, PlannedStep, Planner, Row, Seen, State};
 use crate::broken::Broken;
@@ -22,7 +20,7 @@ impl Fleet {
             proven: true,
         };
         let plans = worker >= usize::from(self.config.workers - self.config.planners);
-        plans.then(|| Planner::new(Observer::new(me, FAILOVER, TICK)))
+        plans.then(|| Planner::new(TableView::new(me, FAILOVER, TICK)))
     }
 
     /// The rows of the workers. One that leaves has deleted its own.
@@ -127,7 +125,7 @@ impl Fleet {
                 .collect();
         }
         let deletions = plan_cleanup(&self.cast.graph, true, leases);
-        let row = |key: &kcl_core::model::LeaseKey| leases.iter().find(|lease| lease.key == *key);
+        let row = |key: &kcl_core::types::LeaseKey| leases.iter().find(|lease| lease.key == *key);
         deletions
             .iter()
             .filter_map(|deletion| row(&deletion.key).map(planned))

@@ -6,10 +6,10 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use kcl_core::assignment::observer::Observer;
+use kcl_core::internals::TableView;
 use kcl_core::invariant::{Checker, Violation};
-use kcl_core::lease::Lease;
-use kcl_core::lifecycle::ConsumerState;
+use kcl_core::lease_store::Lease;
+use kcl_core::status::ConsumerState;
 
 /// The fleet, its table, and what is under way between them.
 #[derive(Clone)]
@@ -232,7 +232,7 @@ pub struct Request {
 /// The knowledge and the next step of a worker that scans the table.
 #[derive(Clone)]
 pub struct Planner {
-    pub observer: Arc<Observer>,
+    pub observer: Arc<TableView>,
     /// A fingerprint of all that the observer knows.
     print: u64,
     pub scanned: Option<u8>,
@@ -256,7 +256,7 @@ pub enum PlannedStep {
 }
 
 impl Planner {
-    pub fn new(observer: Observer) -> Self {
+    pub fn new(observer: TableView) -> Self {
         let mut planner = Self {
             observer: Arc::new(observer),
             print: 0,
@@ -268,7 +268,7 @@ impl Planner {
     }
 
     /// Changes what the observer knows.
-    pub fn learn(&mut self, how: impl FnOnce(&mut Observer)) {
+    pub fn learn(&mut self, how: impl FnOnce(&mut TableView)) {
         how(Arc::make_mut(&mut self.observer));
         self.fingerprint();
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use kcl_core::internals::{ConsumerEvent, Refusal, Resolution, judge_refusal, resolve, transition};
 use kcl_core::invariant::{Observation, Written};
-use kcl_core::lease::resolve::{Refusal, Resolution, judge_refusal, resolve};
-use kcl_core::lease::{Expect, LeaseChange, Outcome, RowFacts};
-use kcl_core::lifecycle::{ConsumerEvent, ConsumerState, transition};
+use kcl_core::lease_store::{Expect, LeaseChange, Outcome, RowFacts};
+use kcl_core::status::ConsumerState;
 
 use super::{At, Call, Change, Fate, Fleet, Life, Own, Request, Row, Seen, State, Write};
 use crate::broken::Broken;
@@ -47,7 +47,7 @@ impl Fleet {
         (expect, change)
     }
 
-    pub(super) fn children_of(&self, shard: usize) -> BTreeSet<kcl_core::model::ShardId> {
+    pub(super) fn children_of(&self, shard: usize) -> BTreeSet<kcl_core::types::ShardId> {
         let children = self.cast.shards[shard].children.iter();
         children
             .map(|child| self.cast.shards[*child].shard.clone())
@@ -188,8 +188,9 @@ impl Fleet {
         );
         if self.is_broken(Broken::UnknownTakenForDone) {
             let before = write.before.as_deref();
-            let as_wished = before
-                .map(|before| kcl_core::lease::apply(before, &change, self.cast.incarnation(worker, run)));
+            let as_wished = before.map(|before| {
+                kcl_core::lease_store::apply(before, &change, self.cast.incarnation(worker, run))
+            });
             return self.answered(state, worker, slot, &write, sent, true, as_wished.map(Row::new));
         }
         match resolution {

@@ -4,13 +4,13 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use kcl_core::assignment::observer::Observer;
-use kcl_core::assignment::office::{Office, OfficeStep, pick_deputy};
-use kcl_core::assignment::plan::{Candidate, plan_assignment, plan_overdue, plan_placement};
-use kcl_core::lease::{Lease, LockExpect, LockOutcome, Outcome, Scan, WorkerRow};
-use kcl_core::model::WorkerId;
-use kcl_core::rng::Rng;
-use kcl_core::time::{Moment, Timestamp};
+use kcl_core::clock::{Moment, Rng};
+use kcl_core::internals::{
+    Candidate, ElectionAction, LeaderElection, TableView, pick_standby, plan_assignment, plan_overdue,
+    plan_placement,
+};
+use kcl_core::lease_store::{Lease, LockExpect, LockOutcome, Outcome, Scan, WorkerRow};
+use kcl_core::types::{Timestamp, WorkerId};
 
 use super::{FAILOVER, Fate, Offices, POLL, State};
 use crate::broken::Broken;
@@ -27,10 +27,10 @@ pub struct Clerk {
     pub(super) touches: u8,
     pub(super) looked: Option<u8>,
     pub(super) scanned: Option<u8>,
-    pub(super) office: Viewed<Office>,
+    pub(super) office: Viewed<LeaderElection>,
     /// Its knowledge of the table, for as long as it is its part to scan.
-    observer: Option<Viewed<Observer>>,
-    deputy: Option<WorkerId>,
+    observer: Option<Viewed<TableView>>,
+    standby: Option<WorkerId>,
     /// How many versions of the lock it has made.
     versions: u8,
 }
@@ -47,7 +47,7 @@ pub(super) enum Life {
 pub(super) enum Role {
     Leader,
     StandIn,
-    Deputy,
+    Standby,
     Follower,
 }
 
@@ -82,9 +82,9 @@ impl Clerk {
             touches: 0,
             looked: None,
             scanned: None,
-            office: Viewed::new(Office::new(me.clone(), FAILOVER, POLL)),
+            office: Viewed::new(LeaderElection::new(me.clone(), FAILOVER, POLL)),
             observer: None,
-            deputy: None,
+            standby: None,
             versions: 0,
         }
     }
@@ -117,7 +117,7 @@ impl Clerk {
             self.observer.as_ref().map(|observer| observer.print),
         );
         let duties = (self.touches, self.looked, self.scanned, self.versions);
-        (self.life, self.out_since, views, duties, &self.deputy)
+        (self.life, self.out_since, views, duties, &self.standby)
     }
 }
 
@@ -138,7 +138,7 @@ impl fmt::Debug for Clerk {
         f.debug_struct("Clerk")
             .field("life", &self.life)
             .field("leads_until", &self.office.value.leads_until())
-            .field("is_deputy", &self.office.value.is_deputy())
+            .field("is_standby", &self.office.value.is_standby())
             .field("scanned", &self.scanned)
             .finish_non_exhaustive()
     }
@@ -153,8 +153,8 @@ impl Offices {
             Role::Follower
         } else if office.stands_in() {
             Role::StandIn
-        } else if office.is_deputy() {
-            Role::Deputy
+        } else if office.is_standby() {
+            Role::Standby
         } else {
             Role::Follower
         }
@@ -176,12 +176,12 @@ impl Offices {
         clerk.looked = Some(state.now);
         clerk.versions += 1;
         let seed = u64::from(clerk.versions) * 16 + n as u64;
-        let deputy = clerk.deputy.clone();
+        let standby = clerk.standby.clone();
         let step = clerk.office.learn(|office| {
             office.look(now, lock);
-            let mut step = office.step(now, deputy.as_ref(), &mut Rng::from_seed(seed));
+            let mut step = office.step(now, standby.as_ref(), &mut Rng::from_seed(seed));
             if self.is_broken(Broken::TakesTheLockAtOnce)
-                && step == OfficeStep::Follow
+                && step == ElectionAction::Follow
                 && let Some(lock) = office.lock().cloned()
             {
                 let version = format!("stolen at {now:?} by {n}");
@@ -190,9 +190,9 @@ impl Offices {
                     version: lock.version.clone(),
                     owner: lock.owner.clone(),
                 };
-                step = OfficeStep::Take {
+                step = ElectionAction::Take {
                     expect,
-                    row: kcl_core::lease::LeaderLock {
+                    row: kcl_core::lease_store::LeaderLock {
                         owner,
                         version,
                         ..lock
@@ -200,15 +200,17 @@ impl Offices {
                 };
             }
             match &step {
-                OfficeStep::Heartbeat { row, .. } | OfficeStep::Take { row, .. } => office.sending(now, row),
-                OfficeStep::Resign => {
-                    office.resign(now);
+                ElectionAction::Heartbeat { row, .. } | ElectionAction::Take { row, .. } => {
+                    office.sending(now, row)
                 }
-                OfficeStep::Lead | OfficeStep::Follow => {}
+                ElectionAction::StepDown => {
+                    office.step_down(now);
+                }
+                ElectionAction::Lead | ElectionAction::Follow => {}
             }
             step
         });
-        let (OfficeStep::Heartbeat { expect, row } | OfficeStep::Take { expect, row }) = step else {
+        let (ElectionAction::Heartbeat { expect, row } | ElectionAction::Take { expect, row }) = step else {
             return;
         };
         match fate {
@@ -230,13 +232,13 @@ impl Offices {
         }
     }
 
-    /// One round of the half that scans: looks, chooses the deputy, plans and performs.
+    /// One round of the half that scans: looks, chooses the standby, plans and performs.
     pub(super) fn scans(&self, state: &mut State, n: usize) {
         state.clerks[n].scanned = Some(state.now);
         let role = self.role(state, n);
         if role == Role::Follower {
             state.clerks[n].observer = None;
-            state.clerks[n].deputy = None;
+            state.clerks[n].standby = None;
             return;
         }
         let scan = Scan {
@@ -256,20 +258,20 @@ impl Offices {
                 leaving: false,
                 proven: true,
             };
-            Viewed::new(Observer::new(me, FAILOVER, TICK))
+            Viewed::new(TableView::new(me, FAILOVER, TICK))
         });
         observer.learn(|observer| observer.look(now, scan));
         let view = Arc::clone(&observer.value);
         let mut candidates = view.candidates();
         let leader = clerk.office.value.lock().map(|lock| lock.owner.clone());
         candidates.retain(|candidate| Some(&candidate.id) != leader.as_ref());
-        clerk.deputy = pick_deputy(&candidates, me, clerk.deputy.as_ref());
+        clerk.standby = pick_standby(&candidates, me, clerk.standby.as_ref());
 
         let snapshot = view.snapshot(1);
         let plan = match role {
             Role::Leader => plan_assignment(&snapshot),
             Role::StandIn => plan_placement(&snapshot),
-            Role::Deputy => plan_overdue(&snapshot, |key| view.is_overdue(key, TICK / 2)),
+            Role::Standby => plan_overdue(&snapshot, |key| view.is_overdue(key, TICK / 2)),
             Role::Follower => return,
         };
         for step in plan.moves {

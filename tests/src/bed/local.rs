@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use kcl_core::time::{Clock, ClockExt, TokioClock};
+use kcl_core::clock::{Clock, ClockExt, TokioClock};
 use serde_json::{Value, json};
 
 use super::shared::{IDLE, Lock, Run, answers, free_port};

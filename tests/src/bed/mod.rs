@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
-use kcl_core::time::{Clock, TokioClock};
+use kcl_core::clock::{Clock, TokioClock};
 use tokio::sync::OnceCell;
 
 pub use others::{Server, Started};

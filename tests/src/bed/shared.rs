@@ -9,7 +9,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kcl_core::time::{Clock, TokioClock};
+use kcl_core::clock::{Clock, TokioClock};
 use serde_json::{Value, json};
 
 use super::{DynamoServer, Servers, say};

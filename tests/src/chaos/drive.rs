@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
+use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
 
 use super::fault::Service;
 use super::fleet::ChaosFleet;

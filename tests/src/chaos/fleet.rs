@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kcl_core::rng::Rng;
-use kcl_core::time::{Clock as _, Moment, TokioClock};
+use kcl_core::clock::{Clock as _, Moment, Rng, TokioClock};
 
 use super::fault::{Disturbance, Service};
 use super::plan::{Back, Shape};

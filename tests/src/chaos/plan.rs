@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use kcl_core::rng::Rng;
+use kcl_core::clock::Rng;
 
 use super::fault::{Disturbance, Fault, Service};
 

@@ -16,9 +16,8 @@ use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response, client, server};
 use hyper_util::rt::TokioIo;
-use kcl_core::rng::Rng;
-use kcl_core::task::{TaskPolicy, TaskScope};
-use kcl_core::time::{ClockExt, TokioClock};
+use kcl_core::clock::{ClockExt, Rng, TokioClock};
+use kcl_core::internals::{TaskPolicy, TaskScope};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 

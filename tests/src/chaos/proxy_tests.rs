@@ -1,6 +1,6 @@
 //! Each fault does what it says, to a plain client.
 
-use kcl_core::time::{Clock as _, Elapsed};
+use kcl_core::clock::{Clock as _, Elapsed};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::Shard;
-use kcl_core::model::RecordPosition;
-use kcl_core::time::{Clock as _, TokioClock};
+use kcl_core::clock::{Clock as _, TokioClock};
+use kcl_core::types::RecordPosition;
 
 use super::drive::{drain, heal, inflict, until};
 use super::fleet::ChaosFleet;

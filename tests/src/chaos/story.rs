@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use kcl_core::clock::{Clock as _, Moment, TokioClock};
 use kcl_core::invariant::{Checker, Observation, Process, Tally, Violation, Written};
-use kcl_core::lease::{Expect, Lease, LeaseChange, RowFacts};
-use kcl_core::model::{Incarnation, LeaseKey, Position, RecordPosition, ShardId, WorkerId};
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, RowFacts};
 use kcl_core::processor::FencingToken;
-use kcl_core::time::{Clock as _, Moment, TokioClock};
+use kcl_core::types::{Incarnation, LeaseKey, Position, RecordPosition, ShardId, WorkerId};
 
 use super::table::Table;
 use crate::fleet::log::{Entry, Event};
@@ -199,7 +199,7 @@ impl Teller {
                 token,
                 records: vec![record.clone()],
                 now: at,
-                believed_until: at + Duration::from_secs(1),
+                valid_until: at + Duration::from_secs(1),
                 at,
             })?;
             self.see(&Observation::BatchFinished {
@@ -227,7 +227,7 @@ fn incarnation(log: usize) -> Incarnation {
 #[cfg(test)]
 mod tests {
     use kcl_core::invariant::Invariant;
-    use kcl_core::model::SequenceNumber;
+    use kcl_core::types::SequenceNumber;
     use serde_json::json;
 
     use super::super::table::row;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kcl_core::model::{Position, RecordPosition};
+use kcl_core::types::{Position, RecordPosition};
 use serde_json::Value;
 
 /// A lease row after a write that the table accepted.
@@ -131,7 +131,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use kcl_core::model::SequenceNumber;
+    use kcl_core::types::SequenceNumber;
     use serde_json::json;
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::time::{Clock, TokioClock};
+use kcl_core::clock::{Clock, TokioClock};
 
 use super::measure::{first_record_elsewhere, first_records, last_record_at, latencies, percentile};
 use super::memory;

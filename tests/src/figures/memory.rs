@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::Worker;
+use kcl_core::clock::{Clock, ClockExt, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::time::{Clock, ClockExt, TokioClock};
-use kcl_core::worker::Worker;
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;
 use tokio::sync::mpsc;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
 use kcl_core::source::StreamSource;
-use kcl_core::time::{ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::{Worker, WorkerHandle};
 use kcl_kinesis::{KinesisStream, PollingSettings};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;

@@ -1,6 +1,6 @@
 //! The logs of producer and workers: one JSON object per line.
 
-use kcl_core::model::{RecordPosition, SequenceNumber};
+use kcl_core::types::{RecordPosition, SequenceNumber};
 use serde_json::Value;
 
 /// A sequence number as logged, in numeric order: digits without leading zeros, so longer is larger.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use kcl_core::model::{Record, ShardId};
-use kcl_core::time::{Clock, ClockExt as _, TokioClock};
+use kcl_core::clock::{Clock, ClockExt as _, TokioClock};
+use kcl_core::types::{Record, ShardId};
 use kcl_testkit::MemoryStream;
 use kcl_testkit::wire::{WireOptions, WireServer};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_kinesis::primitives::Blob;
-use kcl_core::time::{Clock, TokioClock};
+use kcl_core::clock::{Clock, TokioClock};
 use serde_json::Value;
 
 use super::java::{Daemon, Reading};

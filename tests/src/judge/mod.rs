@@ -12,8 +12,8 @@ pub(crate) mod seen;
 use std::fmt;
 use std::time::Duration;
 
-use kcl_core::model::ShardId;
-use kcl_core::time::{Clock, TokioClock};
+use kcl_core::clock::{Clock, TokioClock};
+use kcl_core::types::ShardId;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::wire::{Operation, WireOptions, WireServer};
 

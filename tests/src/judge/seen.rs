@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use kcl_core::model::ShardId;
+use kcl_core::types::ShardId;
 use serde_json::Value;
 
 /// Records and ends of shards, as all processes saw them.

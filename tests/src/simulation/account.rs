@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
 use kcl_testkit::fleet::Fleet;
 
 use super::story::Stroke;

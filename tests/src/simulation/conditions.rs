@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use kcl_core::assignment::{AssignmentSettings, Strategy};
-use kcl_core::rng::Rng;
-use kcl_core::settings::Settings;
+use kcl_core::clock::Rng;
+use kcl_core::settings::{AssignmentSettings, Settings, Strategy};
 
 /// Settings short enough that all their limits are met within a story.
 pub(super) fn settings(rng: &mut Rng) -> Settings {

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::clock::Rng;
 use kcl_core::processor::{
     CheckpointError, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
 };
-use kcl_core::rng::Rng;
 use kcl_core::settings::Checkpointing;
 use kcl_testkit::fleet::Fleet;
 

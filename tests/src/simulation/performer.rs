@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kcl_aggregation::Aggregator;
-use kcl_core::lease::StoreErrorKind;
-use kcl_core::model::ShardId;
-use kcl_core::rng::Rng;
-use kcl_core::time::Moment;
+use kcl_core::clock::{Moment, Rng};
+use kcl_core::lease_store::StoreErrorKind;
+use kcl_core::types::ShardId;
 use kcl_testkit::clock::Skew;
 use kcl_testkit::faults::{Fault, FaultRates, Happened, Link, Operation, ScanCapacity, StoreCall};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};

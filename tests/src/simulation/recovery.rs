@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use kcl_core::assignment::Strategy;
 use kcl_core::invariant::{
     Violation, check_cover, check_led, check_moves, check_owned, check_rest, least_moves, led_within,
     owned_within,
 };
-use kcl_core::lease::Lease;
-use kcl_core::settings::Settings;
+use kcl_core::lease_store::Lease;
+use kcl_core::settings::{Settings, Strategy};
 use kcl_testkit::fleet::{Fleet, View};
 
 use super::account::Account;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use kcl_core::rng::Rng;
+use kcl_core::clock::Rng;
 use kcl_core::settings::{Checkpointing, Settings};
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faults::Link;

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use kcl_aggregation::{Aggregator, Packed, UserRecord, hash_key_of, unpack};
-use kcl_core::rng::Rng;
+use kcl_core::clock::Rng;
 use kcl_tests::bed;
 use serde_json::{Value, json};
 

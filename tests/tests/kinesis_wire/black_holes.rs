@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::clock::{Clock as _, ClockExt as _};
 use kcl_core::metrics::FETCHES;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::source::SourceErrorKind;
-use kcl_core::status::Concern;
-use kcl_core::time::{Clock as _, ClockExt as _};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::status::HealthIssue;
+use kcl_core::{Worker, WorkerHandle};
 use kcl_kinesis::{FanOut, KinesisStream, PollingSettings};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::wire::{Fault, FaultRule, Operation, WireOptions};
@@ -126,7 +126,7 @@ async fn recovers(served: &Served, reading: Reading, within: Duration) {
     let said = (lease.trouble, lease.concern, red.is_healthy());
     let unreachable = (
         Some(SourceErrorKind::Unavailable),
-        Some(Concern::Unreachable),
+        Some(HealthIssue::Unreachable),
         false,
     );
     assert_eq!(said, unreachable);

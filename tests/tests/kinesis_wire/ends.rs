@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::lease::LeaseStore as _;
-use kcl_core::model::Gap;
+use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
+use kcl_core::lease_store::LeaseStore as _;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
-use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::types::Gap;
+use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::wire::{EndStyle, Fault, FaultRule, Operation, WireOptions};
 

@@ -4,11 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::flow::Scope;
-use kcl_core::lifecycle::WaitReason;
+use kcl_core::clock::ClockExt as _;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::time::ClockExt as _;
-use kcl_core::worker::{Worker, WorkerHandle};
+use kcl_core::status::WaitReason;
+use kcl_core::{FlowScope, Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::wire::WireOptions;
 
@@ -70,7 +69,7 @@ async fn survives_a_long_pause(read: Read) {
         put(0..3);
         seen_up_to(&served, &seen, 3).await;
         for round in 1..3 {
-            worker.flow().pause(Scope::Worker);
+            worker.flow().pause(FlowScope::Worker);
             let paused = worker.wait_for(|status| {
                 let waits = status.leases.values().filter_map(|lease| lease.waiting);
                 waits.map(|(reason, _)| reason).eq([WaitReason::Paused])
@@ -88,7 +87,7 @@ async fn survives_a_long_pause(read: Read) {
                 seen.lock().unwrap().len() <= round * 3 + 1,
                 "what was on its way, if anything"
             );
-            worker.flow().resume(Scope::Worker);
+            worker.flow().resume(FlowScope::Worker);
             seen_up_to(&served, &seen, round * 3 + 3).await;
         }
     };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
 use kcl_core::source::{FetchLimit, RecordStream, SourceErrorKind, StartPosition};
-use kcl_core::time::{Clock as _, ClockExt as _, TokioClock};
 use kcl_testkit::wire::WireOptions;
 
 use crate::served::{Read, Served};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use kcl_core::model::ShardId;
+use kcl_core::clock::{Clock as _, ClockExt as _};
 use kcl_core::source::{FetchLimit, SourceErrorKind, StartPosition, StreamSource as _};
-use kcl_core::time::{Clock as _, ClockExt as _};
+use kcl_core::types::ShardId;
 use kcl_kinesis::{FanOut, KinesisStream};
 use kcl_testkit::wire::{Fault, FaultRule, Operation, WireLimits, WireOptions};
 

@@ -4,8 +4,8 @@ use aws_config::SdkConfig;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::source::{StartPosition, StreamSource as _};
-use kcl_core::time::{ClockExt as _, TokioClock};
 use kcl_kinesis::{FanOut, KinesisStream, PollingSettings, RecordFormat};
 use kcl_testkit::MemoryStream;
 use kcl_testkit::wire::{Operation, WireOptions, WireServer, WireTls};
@@ -71,6 +71,6 @@ async fn untrusted_certificate_is_said_to_be_that() {
     let shard = stream.shards_snapshot()[0].shard.id.clone();
     let source = KinesisStream::new(&aws(&server), NAME);
     let opened = source.open(&shard, StartPosition::TrimHorizon).await;
-    let error = kcl_core::error::Causes(&opened.unwrap_err()).to_string();
+    let error = kcl_core::Causes(&opened.unwrap_err()).to_string();
     assert!(error.contains("certificate"), "{error}");
 }

@@ -5,14 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::error::ErrorKind;
-use kcl_core::lease::LeaseStore as _;
-use kcl_core::model::{Record, ShardId};
+use kcl_core::clock::{Clock as _, ClockExt as _, Moment, TokioClock};
+use kcl_core::lease_store::LeaseStore as _;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::source::StreamSource as _;
-use kcl_core::time::{Clock as _, ClockExt as _, Moment, TokioClock};
-use kcl_core::worker::Worker;
+use kcl_core::types::{Record, ShardId};
+use kcl_core::{ErrorKind, Worker};
 use kcl_kinesis::{FanOut, KinesisStream};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_testkit::MemoryStream;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::LeaseStore;
-use kcl_core::model::LeaseKey;
+use kcl_core::lease_store::LeaseStore;
+use kcl_core::types::LeaseKey;
 use kcl_lease_dynamo::TableLayout;
 use kcl_testkit::lease_suite::{LeaseStoreFixture, RawRows, Scale};
 use kcl_tests::bed::TestBed;

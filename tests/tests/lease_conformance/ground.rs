@@ -7,9 +7,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
-use kcl_core::lease::{LeaseStore as _, Preparation};
-use kcl_core::model::{LeaseKey, WorkerId};
-use kcl_core::time::TokioClock;
+use kcl_core::clock::TokioClock;
+use kcl_core::lease_store::{LeaseStore as _, Preparation};
+use kcl_core::types::{LeaseKey, WorkerId};
 use kcl_lease_dynamo::{DynamoLeaseStore, TableLayout, TableOptions};
 use kcl_tests::bed::TestBed;
 use kcl_tests::wait::eventually;

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use kcl_core::lease::{
+use kcl_core::lease_store::{
     Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome, Outcome,
     Preparation, StoreErrorKind, WorkerChange, WorkerOutcome, WorkerRow,
 };
-use kcl_core::model::{Incarnation, Position};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{Incarnation, Position, Timestamp};
 use kcl_lease_dynamo::TableLayout;
 use kcl_tests::bed_or_skip;
 use serde_json::Value;
@@ -92,7 +91,7 @@ async fn work(store: &dyn LeaseStore) {
         duration: Duration::from_secs(1),
         version: "1".to_owned(),
         released: false,
-        deputy: None,
+        standby: None,
     };
     let held = store
         .change_lock(&expect, &LockChange::Hold(lock.clone()))
@@ -146,7 +145,10 @@ async fn three_java_tables_stay_three_and_are_answered_for_once() {
             .into_iter()
             .find(|row| row.id.as_str() == "w2")
             .unwrap();
-        let deleted = store.change_worker(&WorkerChange::Bury(java)).await.unwrap();
+        let deleted = store
+            .change_worker(&WorkerChange::DeleteExpired(java))
+            .await
+            .unwrap();
         assert_eq!(deleted, WorkerOutcome::Applied, "{}", ground.server);
     }
 }

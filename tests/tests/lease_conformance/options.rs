@@ -1,7 +1,7 @@
 //! What the options of a table come to on a real server.
 
 use aws_sdk_dynamodb::types::{BillingMode, PointInTimeRecoveryStatus};
-use kcl_core::lease::LeaseStore as _;
+use kcl_core::lease_store::LeaseStore as _;
 use kcl_lease_dynamo::{Billing, TableOptions};
 use kcl_tests::bed_or_skip;
 

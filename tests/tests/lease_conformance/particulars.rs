@@ -4,11 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease::{
+use kcl_core::lease_store::{
     Expect, Lease, LeaseChange, LeaseStore as _, Outcome, Preparation, RowFacts, StoreErrorKind, apply,
 };
-use kcl_core::model::{HashKeyRange, Incarnation, Position, StreamIdentity, WorkerId};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{HashKeyRange, Incarnation, Position, StreamIdentity, Timestamp, WorkerId};
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_tests::bed_or_skip;
 use serde_json::Value;

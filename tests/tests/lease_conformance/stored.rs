@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use kcl_core::lease::{
+use kcl_core::lease_store::{
     Expect, LeaderLock, Lease, LeaseChange, LeaseStore as _, LockChange, LockExpect, LockOutcome, Outcome,
     RowFacts, WorkerChange, WorkerOutcome, WorkerRow,
 };
-use kcl_core::model::{HashKeyRange, Incarnation, LeaseKey, Position, StreamIdentity, WorkerId};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{HashKeyRange, Incarnation, LeaseKey, Position, StreamIdentity, Timestamp, WorkerId};
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_tests::bed_or_skip;
 use serde_json::{Value, json};
@@ -223,12 +222,12 @@ async fn the_lock_is_stored_as_the_lock_client_writes_it_when_taken_renewed_and_
     for ground in Ground::all(&bed, "stored-lock") {
         let store = ground.prepared().await;
         let version = |number: u32| format!("909051ab-fad5-441c-82b3-56ea9af242e{number}");
-        let hold = |owner: &str, number: u32, deputy: Option<&str>| LeaderLock {
+        let hold = |owner: &str, number: u32, standby: Option<&str>| LeaderLock {
             owner: worker(owner),
             duration: Duration::from_secs(10),
             version: version(number),
             released: false,
-            deputy: deputy.map(worker),
+            standby: standby.map(worker),
         };
         let seen = |owner: &str, number: u32| LockExpect::Version {
             version: version(number),
@@ -252,7 +251,7 @@ async fn the_lock_is_stored_as_the_lock_client_writes_it_when_taken_renewed_and_
                 row["rsDeputy"] = json!({ "S": "b" });
                 row
             }),
-            // Whoever takes the lock over names a deputy of its own, or none.
+            // Whoever takes the lock over names a standby of its own, or none.
             (seen("a", 2), hold("b", 3, None), row("b", 3)),
         ];
         for (expect, lock, row) in steps {

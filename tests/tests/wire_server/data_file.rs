@@ -124,11 +124,11 @@ async fn changes_are_written_while_the_server_runs() {
     let file = fresh_file("while_running.json");
     let served = Served::with(1, options(&file)).await;
     served.stream.put("key", "precious").unwrap();
-    let clock = kcl_core::time::TokioClock::new();
-    let deadline = kcl_core::time::Clock::now(&clock) + crate::support::PATIENCE;
+    let clock = kcl_core::clock::TokioClock::new();
+    let deadline = kcl_core::clock::Clock::now(&clock) + crate::support::PATIENCE;
     // In base64.
     while !std::fs::read_to_string(&file).unwrap().contains("cHJlY2lvdXM=") {
-        assert!(kcl_core::time::Clock::now(&clock) < deadline);
+        assert!(kcl_core::clock::Clock::now(&clock) < deadline);
         served.advance(1000);
         tokio::task::yield_now().await;
     }

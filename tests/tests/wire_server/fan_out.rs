@@ -8,7 +8,7 @@ use aws_sdk_kinesis::operation::subscribe_to_shard::builders::SubscribeToShardFl
 use aws_sdk_kinesis::types::{
     ConsumerStatus, ShardIteratorType, StartingPosition, SubscribeToShardEvent, SubscribeToShardEventStream,
 };
-use kcl_core::model::ShardId;
+use kcl_core::types::ShardId;
 use kcl_testkit::MemoryStream;
 use kcl_testkit::wire::{Fault, FaultRule, Operation, WireLimits, WireOptions, WireServer};
 

@@ -3,7 +3,7 @@
 use aws_sdk_kinesis::operation::list_shards::ListShardsOutput;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{ShardFilter, ShardFilterType};
-use kcl_core::time::Timestamp;
+use kcl_core::types::Timestamp;
 
 use crate::support::{NAME, Served, code, shard};
 

@@ -6,7 +6,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::http::response::Parts;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kcl_core::task::{TaskPolicy, TaskScope};
+use kcl_core::internals::{TaskPolicy, TaskScope};
 use kcl_testkit::wire::WireServer;
 use tokio::net::TcpStream;
 

@@ -2,7 +2,7 @@
 
 use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
-use kcl_core::model::ShardId;
+use kcl_core::types::ShardId;
 use kcl_testkit::wire::WireOptions;
 
 use crate::support::{NAME, Served, code, shard};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aws_sdk_kinesis::operation::update_shard_count::builders::UpdateShardCountFluentBuilder;
 use aws_sdk_kinesis::types::{ScalingType, StreamMode, StreamModeDetails, StreamStatus};
-use kcl_core::model::ShardId;
+use kcl_core::types::ShardId;
 use kcl_testkit::memory_stream::ShardSnapshot;
 use kcl_testkit::wire::{WireLimits, WireOptions};
 

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kcl_core::model::{HashKeyRange, ShardId};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{HashKeyRange, ShardId, Timestamp};
 
 use super::State;
 use crate::memory_stream::ReshardError;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::model::ShardId;
-use kcl_core::time::Timestamp;
+use kcl_core::types::{ShardId, Timestamp};
 
 use super::{ShardState, State};
 use crate::memory_stream::Trim;

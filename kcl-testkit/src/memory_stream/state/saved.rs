@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kcl_core::model::{HashKeyRange, Record, ShardId};
-use kcl_core::time::Timestamp;
+use kcl_core::types::{HashKeyRange, Record, ShardId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{ShardState, State};

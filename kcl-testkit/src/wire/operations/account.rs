@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::time::Timestamp;
+use kcl_core::types::Timestamp;
 
 use super::Answer;
 use crate::wire::error::ServiceError;

@@ -1,8 +1,8 @@
 //! Consumers for enhanced fan-out, and their subscriptions.
 
-use kcl_core::model::ShardId;
+use kcl_core::clock::Moment;
 use kcl_core::source::StreamSource as _;
-use kcl_core::time::Moment;
+use kcl_core::types::ShardId;
 use tokio::sync::oneshot;
 
 use super::Answer;

@@ -1,7 +1,8 @@
 //! ListShards: pages and filters.
 
+use kcl_core::clock::Moment;
 use kcl_core::source::StreamSource as _;
-use kcl_core::time::{Moment, Timestamp};
+use kcl_core::types::Timestamp;
 
 use super::Answer;
 use crate::memory_stream::ShardSnapshot;
@@ -128,7 +129,7 @@ pub(super) fn shard_map(snapshot: &ShardSnapshot) -> Map {
         .with("SequenceNumberRange", numbers)
 }
 
-pub(super) fn hash_range_map(range: &kcl_core::model::HashKeyRange) -> Map {
+pub(super) fn hash_range_map(range: &kcl_core::types::HashKeyRange) -> Map {
     Map::new()
         .with("StartingHashKey", range.start().to_string())
         .with("EndingHashKey", range.end().to_string())

@@ -12,8 +12,7 @@ mod switches;
 mod tags;
 mod writing;
 
-use kcl_core::model::ShardId;
-use kcl_core::time::Timestamp;
+use kcl_core::types::{ShardId, Timestamp};
 
 pub(super) use account::Commitment;
 pub(super) use consumers::{Opened, Source};

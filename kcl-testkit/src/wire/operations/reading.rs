@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use kcl_core::model::{Record, SequenceNumber, ShardId};
+use kcl_core::clock::Moment;
 use kcl_core::source::{ChildShard, FetchLimit, ShardEnd, StartPosition, StreamSource as _};
-use kcl_core::time::Moment;
+use kcl_core::types::{Record, SequenceNumber, ShardId};
 
 use super::listing::hash_range_map;
 use super::{Answer, counted};

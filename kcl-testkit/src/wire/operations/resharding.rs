@@ -1,6 +1,6 @@
 //! Splitting and merging shards, one by one or to a number.
 
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
 
 use super::Answer;
 use crate::memory_stream::ReshardError;

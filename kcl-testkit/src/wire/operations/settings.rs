@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
 
 use super::Answer;
 use crate::memory_stream::{RecordDistribution, StreamMode};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kcl_core::clock::Moment;
 use kcl_core::source::StreamSource as _;
-use kcl_core::time::Moment;
 
 use super::listing::shard_map;
 use super::resharding::check_shards;

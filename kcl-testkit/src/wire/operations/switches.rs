@@ -1,6 +1,6 @@
 //! Encryption and metrics of single shards: switched on and off, described, and without any effect here.
 
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
 
 use super::Answer;
 use crate::wire::attributes::{Change, Metrics};

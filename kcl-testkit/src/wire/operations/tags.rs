@@ -1,6 +1,6 @@
 //! Tags of streams, and of streams and consumers by their ARN.
 
-use kcl_core::time::Moment;
+use kcl_core::clock::Moment;
 
 use super::Answer;
 use crate::wire::attributes::Tags;

@@ -1,8 +1,8 @@
 //! Putting records.
 
 use bytes::Bytes;
+use kcl_core::clock::Moment;
 use kcl_core::source::StreamSource as _;
-use kcl_core::time::Moment;
 
 use super::{Answer, counted};
 use crate::memory_stream::{MemoryStream, RecordDistribution};

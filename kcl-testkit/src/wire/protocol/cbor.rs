@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use ciborium_ll::{Encoder, Header, simple, tag};
-use kcl_core::model::Record;
-use kcl_core::time::Timestamp;
+use kcl_core::types::{Record, Timestamp};
 
 use super::super::value::{Map, Value};
 

@@ -5,8 +5,7 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kcl_core::model::Record;
-use kcl_core::time::Timestamp;
+use kcl_core::types::{Record, Timestamp};
 
 use super::super::value::{Map, Value};
 

@@ -5,7 +5,7 @@ pub(super) mod events;
 mod json;
 
 use bytes::Bytes;
-use kcl_core::model::Record;
+use kcl_core::types::Record;
 
 use super::error::ServiceError;
 use super::value::{Map, Value};
@@ -85,7 +85,7 @@ fn size_hint(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use kcl_core::time::Timestamp;
+    use kcl_core::types::Timestamp;
 
     use super::*;
 
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_record_may_lack_key_and_arrival_time() {
-        let number = kcl_core::model::SequenceNumber::from(42);
+        let number = kcl_core::types::SequenceNumber::from(42);
         let bare = Record::new(number, &b"\x00\xff"[..]);
         let full = bare.clone().with_partition_key("a \"key\"");
         let full = full.with_arrival(Timestamp::from_millis(1_700_000_000_007));

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kcl_core::time::{Clock as _, TokioClock};
+use kcl_core::clock::{Clock as _, TokioClock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 

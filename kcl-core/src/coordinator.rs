@@ -1,0 +1,604 @@
+//! The coordinator: every worker runs one. It keeps an eye on the leader lock, and scans and assigns when it is this worker's turn.
+
+pub(crate) mod assignment;
+pub(crate) mod calls;
+pub(crate) mod election;
+pub(crate) mod faults;
+pub(crate) mod java_workers;
+pub(crate) mod leadership;
+pub(crate) mod perform;
+pub(crate) mod role;
+pub(crate) mod scan_deadline;
+pub(crate) mod shard_sync;
+pub(crate) mod table_view;
+pub(crate) mod unplaced;
+pub(crate) mod workers;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::coordinator::assignment::plan::{
+    AssignmentPlan, Candidate, Move, Snapshot, plan_assignment, plan_overdue, plan_placement,
+};
+use crate::coordinator::calls::{ScanPatience, StoreCalls};
+use crate::coordinator::election::{ElectionAction, LeaderElection, pick_standby, poll_for};
+use crate::coordinator::faults::RepeatedFault;
+use crate::coordinator::java_workers::JavaWorkers;
+use crate::coordinator::perform::at_most;
+use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};
+use crate::coordinator::table_view::TableView;
+use crate::coordinator::unplaced::{UnplacedChange, UnplacedShards};
+use crate::error::Causes;
+use crate::lease::row::Lease;
+use crate::lease::store::{Certainty, LeaseStore, Outcome, StoreError, StoreErrorKind};
+use crate::lease::worker_row::{
+    LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
+};
+use crate::lease::writer::LeaseWriter;
+use crate::runtime::clock::{Clock, ClockExt, Moment};
+use crate::runtime::rng::Rng;
+use crate::settings::AssignmentSettings;
+use crate::settings::scan_cadence::{self, ScanCadence};
+use crate::types::{LeaseKey, WorkerId};
+
+/// A leader whose rounds fail this often in a row gives the office to somebody who may have more luck.
+const FAILED_ROUNDS: u32 = 3;
+
+/// Everything a coordinator needs of its worker.
+pub(crate) struct CoordinatorContext {
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Rng,
+    pub(crate) me: WorkerId,
+    /// The worker's own limits, which its row may not show yet.
+    pub(crate) max_leases: Option<u32>,
+    pub(crate) max_throughput: Option<u32>,
+    pub(crate) failover: Duration,
+    /// How often a worker asks which leases name it: part of the failover bound.
+    pub(crate) discovery: Duration,
+    pub(crate) settings: AssignmentSettings,
+    /// Something happened that a scan should not wait for: a shard ended, a lease was given up, the shards changed.
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) writer: Arc<dyn LeaseWriter>,
+    pub(crate) notices: Arc<dyn CoordinatorListener>,
+    /// Whether the lease is of a stream that this worker reads: others are nobody's business here.
+    pub(crate) reads: Arc<dyn Fn(&Lease) -> bool + Send + Sync>,
+}
+
+/// Runs until `shutdown` is cancelled, and gives the lock up then.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves the lock, if it is held, to expire.
+pub(crate) async fn coordinate(context: CoordinatorContext, shutdown: CancellationToken) {
+    let coordinator = Coordinator::new(context);
+    let assigning = async {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = coordinator.assign() => {}
+        }
+    };
+    // A write of the lock that is under way is waited for: nobody could give up a lock that is taken later.
+    tokio::join!(coordinator.keep_election(&shutdown), assigning);
+    coordinator.release_lock().await;
+}
+
+struct Coordinator {
+    context: CoordinatorContext,
+    calls: StoreCalls,
+    state: Mutex<CoordinatorState>,
+    /// The lock wants attention before the next poll: another standby is to be named. One waiter, for whom it is kept; so also below.
+    tend: Notify,
+    role_changed: Notify,
+}
+
+struct CoordinatorState {
+    election: LeaderElection,
+    rng: Rng,
+    /// Whom the lock should name.
+    standby: Option<WorkerId>,
+    lock_faults: RepeatedFault,
+    status: CoordinatorStatus,
+}
+
+/// What the scanning half keeps from round to round.
+struct ScanRounds {
+    view: TableView,
+    patience: ScanPatience,
+    failed_in_a_row: u32,
+    /// How many scans failed in a row.
+    scans_failed: u32,
+    rng: Rng,
+    scan_faults: RepeatedFault,
+    write_faults: RepeatedFault,
+    unplaced: UnplacedShards,
+    java: JavaWorkers,
+}
+
+impl Coordinator {
+    fn new(context: CoordinatorContext) -> Self {
+        let poll = poll_for(context.failover);
+        let cadence = scan_cadence::fit(
+            1,
+            context.settings.scan_pages_per_second,
+            context.failover,
+            context.discovery,
+        );
+        let state = CoordinatorState {
+            election: LeaderElection::new(context.me.clone(), context.failover, poll),
+            rng: context.rng.child("leader lock"),
+            standby: None,
+            lock_faults: RepeatedFault::new("the leader lock cannot be read or written"),
+            status: CoordinatorStatus {
+                role: Role::Follower,
+                leads_until: None,
+                leader: None,
+                standby: None,
+                last_scan: None,
+                leases: 0,
+                candidates: 0,
+                unplaced: 0,
+                cadence,
+            },
+        };
+        Self {
+            calls: StoreCalls::new(
+                Arc::clone(&context.store),
+                Arc::clone(&context.clock),
+                context.failover,
+            ),
+            context,
+            state: Mutex::new(state),
+            tend: Notify::new(),
+            role_changed: Notify::new(),
+        }
+    }
+
+    /// Looks at the lock once per poll, and does what the office asks for, until the worker leaves.
+    async fn keep_election(&self, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            self.run_election(shutdown).await;
+            self.publish();
+            let poll = self.state().election.poll();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = self.tend.notified() => {}
+                () = self.context.clock.sleep(poll) => {}
+            }
+        }
+    }
+
+    async fn run_election(&self, shutdown: &CancellationToken) {
+        match self.calls.read_lock().await {
+            Ok(lock) => {
+                let now = self.now();
+                let mut state = self.state();
+                state.lock_faults.over();
+                state.election.look(now, lock);
+            }
+            Err(error) => return self.state().lock_faults.again(&error),
+        }
+        if shutdown.is_cancelled() {
+            return;
+        }
+        match self.next_step() {
+            ElectionAction::Lead | ElectionAction::Follow => {}
+            ElectionAction::StepDown => {
+                tracing::info!("the leader lock was lost to another worker");
+                let now = self.now();
+                self.state().election.step_down(now);
+            }
+            ElectionAction::Heartbeat { expect, row } => {
+                self.write_lock(expect, row).await;
+            }
+            ElectionAction::Take { expect, row } => {
+                if self.write_lock(expect, row).await {
+                    tracing::info!("leads the fleet");
+                }
+            }
+        }
+    }
+
+    fn next_step(&self) -> ElectionAction {
+        let now = self.now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let step = state.election.step(now, state.standby.as_ref(), &mut state.rng);
+        if let ElectionAction::Heartbeat { row, .. } | ElectionAction::Take { row, .. } = &step {
+            state.election.sending(now, row);
+        }
+        step
+    }
+
+    /// Writes the lock and says whether that certainly worked.
+    async fn write_lock(&self, expect: LockExpect, row: LeaderLock) -> bool {
+        let outcome = self
+            .calls
+            .change_lock(&expect, &LockChange::Hold(row.clone()))
+            .await;
+        let mut state = self.state();
+        match outcome {
+            Ok(LockOutcome::Applied) => {
+                state.election.written(row);
+                return true;
+            }
+            Ok(LockOutcome::Refused) => state.election.refused(&row.version),
+            Err(error) => {
+                if error.certainty() == Certainty::Definite {
+                    state.election.refused(&row.version);
+                }
+                state.lock_faults.again(&error);
+            }
+        }
+        false
+    }
+
+    /// Gives the lock up if it is held. Another heartbeat may have landed meanwhile, so it is read first.
+    async fn release_lock(&self) {
+        let holds_lock = self
+            .state()
+            .election
+            .lock()
+            .is_some_and(|lock| lock.owner == self.context.me);
+        if !holds_lock {
+            return;
+        }
+        let lock = self.calls.read_lock().await;
+        let release = {
+            let now = self.now();
+            let mut state = self.state();
+            if let Ok(lock) = lock {
+                state.election.look(now, lock);
+            }
+            state.election.step_down(now + self.context.failover * 2)
+        };
+        if let Some((expect, change)) = release
+            && let Err(error) = self.calls.change_lock(&expect, &change).await
+        {
+            tracing::debug!(error = %Causes(&error), "the leader lock could not be given up and will expire");
+        }
+        self.publish();
+    }
+
+    /// Scans and assigns for as long as it is this worker's turn.
+    async fn assign(&self) {
+        let mut rounds = self.fresh_rounds();
+        loop {
+            if !self.role().scans() {
+                // Somebody else watches: what this worker once saw is out of date when its turn comes again.
+                rounds = self.fresh_rounds();
+                self.state().standby = None;
+                // The return to office is news only to those who know that it had ended.
+                self.publish();
+                self.role_changed.notified().await;
+                continue;
+            }
+            self.round(&mut rounds).await;
+            if rounds.failed_in_a_row >= FAILED_ROUNDS && self.role() == Role::Leader {
+                tracing::warn!(rounds = FAILED_ROUNDS, "gives the leader's office up");
+                rounds.failed_in_a_row = 0;
+                self.release_lock().await;
+            }
+            self.wait_for_next_round(&mut rounds).await;
+        }
+    }
+
+    fn fresh_rounds(&self) -> ScanRounds {
+        let context = &self.context;
+        let me = Candidate {
+            id: context.me.clone(),
+            max_leases: context.max_leases,
+            max_throughput: context.max_throughput,
+            leaving: false,
+            proven: true,
+        };
+        ScanRounds {
+            view: TableView::new(me, context.failover, self.cadence().scan),
+            patience: ScanPatience::new(context.failover),
+            failed_in_a_row: 0,
+            scans_failed: 0,
+            rng: self.context.rng.child("scans"),
+            scan_faults: RepeatedFault::new("the lease table cannot be scanned"),
+            write_faults: RepeatedFault::new("leases cannot be assigned"),
+            unplaced: UnplacedShards::default(),
+            java: JavaWorkers::default(),
+        }
+    }
+
+    /// Until the next scan is due: on the cadence, exactly when a lease can expire, on an event, and when the role changes.
+    async fn wait_for_next_round(&self, rounds: &mut ScanRounds) {
+        let (clock, now) = (&self.context.clock, self.now());
+        let mut cadence = self.cadence().scan;
+        // Many leases that expire one after the other, or many events, are no reason to read the table all the time.
+        let mut soonest = now + cadence / 5;
+        if rounds.scans_failed > 0 {
+            let pause = scan_cadence::after_failures(cadence, self.context.failover, rounds.scans_failed);
+            cadence = rounds.rng.jittered(pause).max(cadence);
+            soonest = now + cadence;
+        }
+        // After a scan that failed the expiry lies where it lay before, and one more scan is not what it waits for.
+        let next_expiry = rounds
+            .view
+            .next_expiry()
+            .filter(|_| !rounds.scan_faults.persist());
+        let expiry = next_expiry.map(|expiry| expiry.max(soonest));
+        let due = expiry.map_or(now + cadence, |expiry| expiry.min(now + cadence));
+        let event = async {
+            self.context.wake.notified().await;
+            clock.sleep_until(soonest).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.role_changed.notified() => {}
+            () = event => {}
+            () = clock.sleep_until(due) => {}
+        }
+    }
+
+    async fn round(&self, rounds: &mut ScanRounds) {
+        let scan = match self.calls.scan(&mut rounds.patience).await {
+            Ok(scan) => scan,
+            Err(error) => {
+                rounds.scan_faults.again(&error);
+                rounds.scans_failed = rounds.scans_failed.saturating_add(1);
+                // A table that is throttled is so for everybody: nobody would have more luck, and all that was watched would be forgotten.
+                if error.kind() != StoreErrorKind::Throttled {
+                    rounds.failed_in_a_row += 1;
+                }
+                return;
+            }
+        };
+        rounds.scan_faults.over();
+        let now = self.now();
+        let cadence = self.fit_cadence(scan.pages);
+        rounds.java.watch(now, &scan, self.role() == Role::Leader);
+        let watched = scan_cadence::watched(cadence.scan, self.context.failover, rounds.scans_failed);
+        rounds.scans_failed = 0;
+        rounds.view.set_cadence(watched);
+        rounds.view.look(now, scan);
+        rounds.view.set_cadence(cadence.scan);
+        self.choose_standby(&rounds.view);
+
+        let settings = &self.context.settings;
+        let mut snapshot = Snapshot {
+            strategy: settings.strategy,
+            ..rounds.view.snapshot(settings.max_moves)
+        };
+        snapshot.leases.retain(|lease| {
+            let row = rounds.view.row(&lease.key);
+            row.is_some_and(|row| (self.context.reads)(row))
+        });
+        // Giving away an expired lease needs no election. A leader that lives does it at once; one that only keeps the lock, and
+        // cannot write leases, is not waited for.
+        let is_overdue = |key: &LeaseKey| rounds.view.is_overdue(key, cadence.scan / 2);
+        let plan = self.plan(&snapshot, is_overdue);
+        rounds.unplaced.look(&plan).iter().for_each(UnplacedChange::tell);
+        let is_failed = !self.perform(&plan, rounds).await;
+        rounds.failed_in_a_row = if is_failed { rounds.failed_in_a_row + 1 } else { 0 };
+
+        if self.role() == Role::Leader {
+            self.delete_expired_worker(&rounds.view).await;
+        }
+
+        let mut state = self.state();
+        state.status.last_scan = Some(now);
+        state.status.leases = snapshot.leases.iter().filter(|lease| !lease.ended).count();
+        state.status.candidates = snapshot.workers.len();
+        state.status.unplaced = plan.unplaced.len();
+        drop(state);
+        self.publish();
+    }
+
+    /// Deletes the rows of workers that died long ago; one at a time, since nothing waits for it.
+    async fn delete_expired_worker(&self, view: &TableView) {
+        let Some(row) = view.expired_workers().into_iter().next() else {
+            return;
+        };
+        let worker = row.id.clone();
+        match self.calls.change_worker(&WorkerChange::DeleteExpired(row)).await {
+            Ok(WorkerOutcome::Applied) => {
+                tracing::info!(dead = %worker, "the row of a worker that died long ago is deleted")
+            }
+            Ok(WorkerOutcome::Refused) => {}
+            Err(error) => {
+                tracing::debug!(dead = %worker, error = %Causes(&error), "the row of a dead worker cannot be deleted yet");
+            }
+        }
+    }
+
+    fn fit_cadence(&self, pages: u32) -> ScanCadence {
+        let context = &self.context;
+        let cadence = scan_cadence::fit(
+            pages,
+            context.settings.scan_pages_per_second,
+            context.failover,
+            context.discovery,
+        );
+        let mut state = self.state();
+        if state.status.cadence.failover_bound != cadence.failover_bound {
+            tracing::info!(
+                pages,
+                scan_ms = millis(cadence.scan),
+                failover_bound_ms = millis(cadence.failover_bound),
+                within_budget = cadence.within_budget,
+                "scans of the lease table are fitted to its size"
+            );
+        }
+        state.status.cadence = cadence;
+        cadence
+    }
+
+    /// Names a standby as soon as there is somebody; a leader without one tells the fleet at once.
+    fn choose_standby(&self, view: &TableView) {
+        let mut state = self.state();
+        let leader = state.election.lock().map(|lock| lock.owner.clone());
+        let mut candidates = view.candidates();
+        // A standby that is about to take over does not name the leader that it takes over from.
+        candidates.retain(|candidate| Some(&candidate.id) != leader.as_ref());
+        let standby = pick_standby(&candidates, &self.context.me, state.standby.as_ref());
+        let is_news = standby != state.standby;
+        state.standby = standby;
+        if is_news && state.election.leads(self.now()) {
+            self.tend.notify_one();
+        }
+    }
+
+    fn plan(&self, snapshot: &Snapshot, is_overdue: impl Fn(&LeaseKey) -> bool) -> AssignmentPlan {
+        match self.role() {
+            Role::Leader => plan_assignment(snapshot),
+            Role::StandIn => plan_placement(snapshot),
+            Role::Standby => plan_overdue(snapshot, is_overdue),
+            Role::Follower => AssignmentPlan::default(),
+        }
+    }
+
+    /// Performs the plan. Says whether the store let it: a refusal means that somebody else got there first, and is no failure.
+    async fn perform(&self, plan: &AssignmentPlan, rounds: &mut ScanRounds) -> bool {
+        let view = &rounds.view;
+        let attempt = async |step: &Move| {
+            let before = view.row(&step.key).cloned();
+            let outcome = self.perform_one(step, before.clone(), view.age(&step.key)).await;
+            (before, outcome)
+        };
+        let attempts: Vec<_> = plan.moves.iter().map(attempt).collect();
+        let outcomes = at_most(self.context.settings.concurrent_writes, attempts).await;
+        let (mut answered, mut failed) = (0_usize, 0_usize);
+        for (before, outcome) in outcomes {
+            match outcome {
+                Ok(Some(after)) => {
+                    answered += 1;
+                    if let Some(before) = before {
+                        rounds.view.wrote(before.version(), *after);
+                    }
+                }
+                Ok(None) => answered += 1,
+                Err(error) => {
+                    failed += 1;
+                    rounds.write_faults.again(&error);
+                }
+            }
+        }
+        if failed == 0 && answered > 0 {
+            rounds.write_faults.over();
+        }
+        failed == 0 || answered > 0
+    }
+
+    /// Makes one move and returns the new row, or `None` when somebody else got there first or it is not this worker's turn any more.
+    async fn perform_one(
+        &self,
+        step: &Move,
+        before: Option<Lease>,
+        age: Duration,
+    ) -> Result<Option<Box<Lease>>, StoreError> {
+        if !self.role().scans() {
+            return Ok(None);
+        }
+        let (expect, change) = (step.expect.clone(), step.change.clone());
+        let outcome = self
+            .context
+            .writer
+            .change(&step.key, before.as_ref(), expect, change)
+            .await?;
+        let reason = step.reason.as_str();
+        match outcome {
+            Outcome::Applied(after) => {
+                let from = step.from.as_ref().map_or("", WorkerId::as_str);
+                let (lease, to, counter) = (&step.key, &step.to, after.counter);
+                let age_ms = millis(age);
+                if after.is_in_handoff() {
+                    tracing::info!(%lease, from, %to, counter, reason, age_ms, "handoff begun");
+                } else {
+                    tracing::info!(%lease, from, %to, counter, reason, age_ms, "lease assigned");
+                }
+                self.context.notices.moved(step.reason);
+                Ok(Some(after))
+            }
+            Outcome::Refused { .. } => {
+                tracing::debug!(lease = %step.key, to = %step.to, reason, "somebody else changed the lease first");
+                Ok(None)
+            }
+        }
+    }
+
+    fn role(&self) -> Role {
+        let now = self.now();
+        self.state().role(now)
+    }
+
+    fn cadence(&self) -> ScanCadence {
+        self.state().status.cadence
+    }
+
+    /// Tells the worker how things stand, and the scanning half when its role changed.
+    fn publish(&self) {
+        let now = self.now();
+        let mut state = self.state();
+        let role = state.role(now);
+        let lock = state.election.lock().filter(|lock| !lock.released);
+        let (leader, standby) = (
+            lock.map(|lock| lock.owner.clone()),
+            lock.and_then(|lock| lock.standby.clone()),
+        );
+        let has_changed = state.status.role != role;
+        state.status = CoordinatorStatus {
+            role,
+            leads_until: state.election.leads_until(),
+            leader,
+            standby,
+            ..state.status.clone()
+        };
+        let status = state.status.clone();
+        drop(state);
+        if has_changed {
+            tracing::debug!(?role, "role in the fleet changed");
+            self.role_changed.notify_one();
+        }
+        self.context.notices.coordinating(&status);
+    }
+
+    fn now(&self) -> Moment {
+        self.context.clock.now()
+    }
+
+    fn state(&self) -> MutexGuard<'_, CoordinatorState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CoordinatorState {
+    fn role(&self, now: Moment) -> Role {
+        if self.election.leads(now) {
+            Role::Leader
+        } else if self.election.stands_in() {
+            Role::StandIn
+        } else if self.election.is_standby() {
+            Role::Standby
+        } else {
+            Role::Follower
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for CoordinatorContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CoordinatorContext")
+            .field("me", &self.me)
+            .field("failover", &self.failover)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+//! Decides which worker should hold which lease.
+
+pub(crate) mod balance;
+pub(crate) mod load;
+pub(crate) mod placement;
+pub(crate) mod plan;

@@ -1,0 +1,304 @@
+//! Notices Java workers that use the lease table while this fleet runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::lease::store::Scan;
+use crate::lease::worker_row::WorkerRow;
+use crate::runtime::clock::Moment;
+use crate::types::{LeaseKey, WorkerId};
+
+/// After this long without a sign of life a Java worker counts as gone, and is reported again when it returns.
+///
+/// A Java worker writes its row every 30 s (`workerMetricsReporterFreqInMillis`).
+const GONE: Duration = Duration::from_secs(180);
+
+/// What successive scans show of Java workers.
+///
+/// Only rows that change between two scans count: a stopped Java application leaves its rows behind.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct JavaWorkers {
+    before: Option<SeenRows>,
+    /// When each Java worker last gave a sign of life. `None` is one that wrote a lease under the name of a worker of this fleet.
+    present: BTreeMap<Option<WorkerId>, Moment>,
+}
+
+/// What an earlier scan showed of the rows that a Java worker changes.
+#[derive(Debug, Clone, Default)]
+struct SeenRows {
+    /// When each worker row without an incarnation was written, in ms since 1970.
+    workers: BTreeMap<WorkerId, i64>,
+    counters: BTreeMap<LeaseKey, u64>,
+}
+
+/// A change that is worth a line in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum JavaChange {
+    /// These Java workers appeared.
+    Appeared {
+        /// Those whose names are known.
+        workers: BTreeSet<WorkerId>,
+        /// A lease that one of them wrote, if any.
+        lease: Option<LeaseKey>,
+    },
+    /// The last Java worker is gone.
+    Gone,
+}
+
+impl JavaWorkers {
+    /// Takes in a successful scan, and logs what there is to report if this worker leads: one line for a fleet, not one per worker.
+    pub(crate) fn watch(&mut self, now: Moment, scan: &Scan, leads: bool) {
+        if let Some(news) = self.look(now, scan)
+            && leads
+        {
+            news.tell();
+        }
+    }
+
+    /// Takes in a successful scan. Returns an appearance once, until the worker is gone and returns.
+    fn look(&mut self, now: Moment, scan: &Scan) -> Option<JavaChange> {
+        let ours: BTreeSet<&WorkerId> = scan
+            .workers
+            .iter()
+            .filter(|row| row.incarnation.is_some())
+            .map(|row| &row.id)
+            .collect();
+        let foreign = scan.workers.iter().filter(|row| row.incarnation.is_none());
+        let rows = SeenRows {
+            workers: foreign
+                .map(|row| (row.id.clone(), row.updated.as_millis()))
+                .collect(),
+            counters: scan
+                .leases
+                .iter()
+                .map(|lease| (lease.key.clone(), lease.counter))
+                .collect(),
+        };
+        let before = self.before.replace(rows)?;
+        let mut alive: BTreeMap<Option<WorkerId>, Option<LeaseKey>> = BTreeMap::new();
+        for row in scan.workers.iter().filter(|row| before.is_of_live_java(row)) {
+            alive.entry(Some(row.id.clone())).or_default();
+        }
+        // Every write of ours that moves the counter carries a stamp.
+        for lease in scan.leases.iter().filter(|lease| lease.is_written_by_foreigner()) {
+            let rose = before
+                .counters
+                .get(&lease.key)
+                .is_some_and(|counter| *counter < lease.counter);
+            if rose {
+                let owner = lease.actual_owner().filter(|owner| !ours.contains(owner));
+                alive.insert(owner.cloned(), Some(lease.key.clone()));
+            }
+        }
+        self.news(now, alive)
+    }
+
+    fn news(
+        &mut self,
+        now: Moment,
+        alive: BTreeMap<Option<WorkerId>, Option<LeaseKey>>,
+    ) -> Option<JavaChange> {
+        let had_any = !self.present.is_empty();
+        self.present.retain(|_, seen| now.saturating_since(*seen) < GONE);
+        let (mut workers, mut lease, mut is_news) = (BTreeSet::new(), None, false);
+        for (worker, wrote) in alive {
+            if self.present.insert(worker.clone(), now).is_none() {
+                is_news = true;
+                workers.extend(worker);
+                lease = lease.or(wrote);
+            }
+        }
+        if is_news {
+            return Some(JavaChange::Appeared { workers, lease });
+        }
+        (had_any && self.present.is_empty()).then_some(JavaChange::Gone)
+    }
+}
+
+impl SeenRows {
+    /// Whether the row was written by a Java worker after these rows were read.
+    fn is_of_live_java(&self, row: &WorkerRow) -> bool {
+        row.incarnation.is_none() && self.workers.get(&row.id) != Some(&row.updated.as_millis())
+    }
+}
+
+impl JavaChange {
+    /// Logs it.
+    fn tell(&self) {
+        match self {
+            Self::Appeared { workers, lease } => tracing::warn!(
+                ?workers,
+                lease = lease.as_ref().map(tracing::field::display),
+                "Java workers use the lease table of this running fleet, and both take leases from each other: stop the Java \
+                 workers, or drain this fleet before they start"
+            ),
+            Self::Gone => tracing::info!("the Java workers no longer use the lease table"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::change::{LeaseChange, apply};
+    use crate::lease::row::{Lease, RowFacts};
+    use crate::types::{Incarnation, Position, Timestamp};
+
+    fn id(name: &str) -> WorkerId {
+        name.parse().unwrap()
+    }
+
+    fn row(name: &str, seconds: i64) -> WorkerRow {
+        WorkerRow {
+            id: id(name),
+            incarnation: None,
+            touches: 0,
+            failover: None,
+            max_leases: None,
+            max_throughput: None,
+            updated: Timestamp::from_millis(seconds * 1000),
+        }
+    }
+
+    fn lease(owner: &str, counter: u64) -> Lease {
+        Lease {
+            owner: Some(id(owner)),
+            counter,
+            ..Lease::unowned("shard-1".parse().unwrap(), Position::TrimHorizon)
+        }
+    }
+
+    fn look(
+        watch: &mut JavaWorkers,
+        second: u64,
+        leases: &[Lease],
+        workers: &[WorkerRow],
+    ) -> Option<JavaChange> {
+        let scan = Scan {
+            leases: leases.to_vec(),
+            workers: workers.to_vec(),
+            ..Scan::default()
+        };
+        watch.look(Moment::from_origin(Duration::from_secs(second)), &scan)
+    }
+
+    fn appeared(names: &[&str]) -> Option<JavaChange> {
+        let workers = names.iter().map(|name| id(name)).collect();
+        Some(JavaChange::Appeared { workers, lease: None })
+    }
+
+    #[test]
+    fn rows_that_java_left_behind_are_no_news() {
+        let mut watch = JavaWorkers::default();
+        for second in 0..400 {
+            assert_eq!(
+                look(&mut watch, second, &[lease("java", 7)], &[row("java", 5)]),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn java_row_that_moves_is_reported_once() {
+        let mut watch = JavaWorkers::default();
+        assert_eq!(look(&mut watch, 0, &[], &[row("java", 0)]), None);
+        assert_eq!(look(&mut watch, 30, &[], &[row("java", 30)]), appeared(&["java"]));
+        for second in (60..600).step_by(30) {
+            let at = i64::try_from(second).unwrap();
+            assert_eq!(
+                look(&mut watch, second, &[], &[row("java", at)]),
+                None,
+                "after {second} s"
+            );
+        }
+    }
+
+    #[test]
+    fn java_row_that_is_added_while_watching_is_reported() {
+        let mut watch = JavaWorkers::default();
+        assert_eq!(look(&mut watch, 0, &[], &[]), None);
+        assert_eq!(look(&mut watch, 1, &[], &[row("java", 1)]), appeared(&["java"]));
+        let both = [row("java", 1), row("more", 2)];
+        assert_eq!(look(&mut watch, 2, &[], &both), appeared(&["more"]));
+    }
+
+    #[test]
+    fn java_worker_that_returns_is_reported_again() {
+        let mut watch = JavaWorkers::default();
+        look(&mut watch, 0, &[], &[]);
+        assert!(look(&mut watch, 1, &[], &[row("java", 1)]).is_some());
+        assert_eq!(look(&mut watch, 180, &[], &[row("java", 1)]), None);
+        assert_eq!(
+            look(&mut watch, 181, &[], &[row("java", 1)]),
+            Some(JavaChange::Gone)
+        );
+        assert_eq!(look(&mut watch, 182, &[], &[row("java", 1)]), None);
+        assert_eq!(
+            look(&mut watch, 183, &[], &[row("java", 183)]),
+            appeared(&["java"])
+        );
+    }
+
+    #[test]
+    fn lease_that_java_renews_is_reported_with_its_owner() {
+        let mut watch = JavaWorkers::default();
+        look(&mut watch, 0, &[lease("java", 7)], &[]);
+        let news = look(&mut watch, 4, &[lease("java", 8)], &[]);
+        let lease_key = lease("java", 8).key;
+        assert_eq!(
+            news,
+            Some(JavaChange::Appeared {
+                workers: [id("java")].into(),
+                lease: Some(lease_key)
+            })
+        );
+        assert_eq!(look(&mut watch, 8, &[lease("java", 9)], &[]), None);
+    }
+
+    #[test]
+    fn lease_that_java_gives_to_ours_is_reported() {
+        let ours = WorkerRow {
+            incarnation: Some(Incarnation::from_random_bytes([1; 16])),
+            ..row("ours", 1)
+        };
+        let mut watch = JavaWorkers::default();
+        look(&mut watch, 0, &[lease("java", 7)], std::slice::from_ref(&ours));
+        let news = look(&mut watch, 4, &[lease("ours", 8)], &[ours]);
+        let expected = JavaChange::Appeared {
+            workers: [].into(),
+            lease: Some(lease("ours", 8).key),
+        };
+        assert_eq!(news, Some(expected));
+    }
+
+    #[test]
+    fn writes_of_this_fleet_are_no_news() {
+        let run = Incarnation::from_random_bytes([1; 16]);
+        let mut watch = JavaWorkers::default();
+        let mut row = lease("java", 7);
+        look(&mut watch, 0, &[row.clone()], &[]);
+        let renew = LeaseChange::Renew {
+            throughput: None,
+            facts: RowFacts::NONE,
+        };
+        for (second, change) in [
+            LeaseChange::Assign { to: id("ours") },
+            renew,
+            LeaseChange::Release,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            row = apply(&row, &change, run);
+            assert_eq!(
+                look(
+                    &mut watch,
+                    u64::try_from(second).unwrap() + 1,
+                    &[row.clone()],
+                    &[]
+                ),
+                None
+            );
+        }
+    }
+}

@@ -1,0 +1,615 @@
+//! What a worker does for its fleet: coordinates when it leads, makes the lease table follow the stream's shards,
+//! and tells what it knows of that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::coordinator::assignment::plan::Reason;
+use crate::coordinator::perform::at_most;
+use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};
+use crate::coordinator::scan_deadline::ScanDeadline;
+use crate::coordinator::shard_sync::SYNC_INTERVAL;
+use crate::coordinator::shard_sync::coverage::{CoverageAudit, CoverageVerdict};
+use crate::coordinator::shard_sync::former_streams::FormerStreams;
+use crate::coordinator::shard_sync::plan::Anomaly;
+use crate::coordinator::shard_sync::sync::{SyncError, SyncReport, SyncRequest, SyncTools, sync_once};
+use crate::coordinator::shard_sync::upkeep::{UpkeepReport, keep_up, needs_upkeep};
+use crate::coordinator::{CoordinatorContext, coordinate};
+use crate::error::Causes;
+use crate::invariant::Invariant;
+use crate::lease::change::{Expect, LeaseChange};
+use crate::lease::row::Lease;
+use crate::lease::store::{Outcome, Scan, StoreError};
+use crate::lease::writer::LeaseWriter;
+use crate::ownership::WorkerContext;
+use crate::processor::backoff;
+use crate::runtime::clock::{BoxFuture, ClockExt as _, Moment};
+use crate::runtime::rng::Rng;
+use crate::runtime::watched::Watched;
+use crate::source::SourceErrorKind;
+use crate::source::shard_graph::Cover;
+use crate::streams::registry::OpenStream;
+use crate::types::{LeaseKey, StreamKey};
+
+/// How many streams are synced at the same time: each asks for its shards, and the service allows 100 such calls a second.
+const CONCURRENT_SYNCS: usize = 8;
+/// How long to wait before a sync that did not come to its end is made again; for one that fails again and again it doubles.
+const SYNC_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_SYNC_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause before the leases are read again after reading them failed.
+const LONGEST_SCAN_PAUSE: Duration = Duration::from_secs(5);
+
+/// Runs until `leaving` is cancelled, and gives up the office then.
+pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: CancellationToken) {
+    let election = Arc::new(CoordinatorNews {
+        worker: Arc::clone(&worker),
+        term: Watched::default(),
+    });
+    let context = CoordinatorContext {
+        store: Arc::clone(&worker.store),
+        clock: Arc::clone(&worker.clock),
+        rng: worker.rng.child("coordinator"),
+        me: worker.worker.clone(),
+        max_leases: worker.settings.max_leases,
+        max_throughput: worker.settings.max_throughput,
+        failover: worker.settings.failover_time,
+        discovery: worker.settings.discovery_interval,
+        settings: worker.settings.assignment.clone(),
+        wake: Arc::clone(&worker.plan_now),
+        writer: Arc::new(HintingWriter {
+            worker: Arc::clone(&worker),
+        }),
+        notices: Arc::clone(&election) as Arc<dyn CoordinatorListener>,
+        reads: {
+            let streams = Arc::clone(&worker.streams);
+            Arc::new(move |lease: &Lease| streams.reads(lease))
+        },
+    };
+    let followed = async {
+        tokio::select! {
+            biased;
+            () = leaving.cancelled() => {}
+            () = follow_shards(&worker, &election) => {}
+        }
+    };
+    tokio::join!(coordinate(context, leaving.clone()), followed);
+}
+
+/// Writes through the store_client, and takes up at once what this worker assigns to itself.
+struct HintingWriter {
+    worker: Arc<WorkerContext>,
+}
+
+#[async_trait]
+impl LeaseWriter for HintingWriter {
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        before: Option<&Lease>,
+        expect: Expect,
+        change: LeaseChange,
+    ) -> Result<Outcome, StoreError> {
+        let outcome = self.worker.store_client.change(key, before, expect, change).await;
+        if let Ok(Outcome::Applied(row)) = &outcome
+            && row.owner.as_ref() == Some(&self.worker.worker)
+        {
+            self.worker.assignment_hints.add(row.key.clone());
+        }
+        outcome
+    }
+
+    async fn create(&self, lease: Lease, deadline: Moment) -> Result<Outcome, StoreError> {
+        // Nobody creates a lease for a worker but the one who ends its parent.
+        self.worker.store_client.create(lease, deadline).await
+    }
+}
+
+/// What the coordinator tells the rest of the worker.
+struct CoordinatorNews {
+    worker: Arc<WorkerContext>,
+    term: Watched<LeadershipTerm>,
+}
+
+/// A time in which this worker leads without a break, if it does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct LeadershipTerm {
+    /// Tells it from those before.
+    number: u64,
+    /// Until when the worker believes to lead.
+    until: Option<Moment>,
+}
+
+impl LeadershipTerm {
+    /// Takes in until when the worker leads, as it is known at `now`.
+    fn extend(&mut self, now: Moment, until: Option<Moment>) {
+        let is_unbroken = self.until.is_some_and(|until| now < until);
+        if until.is_some() && !is_unbroken {
+            self.number += 1;
+        }
+        self.until = until;
+    }
+}
+
+impl CoordinatorNews {
+    /// Until when the worker leads, if this term is not over.
+    fn leads_until(&self, term: u64) -> Option<Moment> {
+        let now = self.worker.clock.now();
+        let current = self.term.read(|term| *term);
+        current
+            .until
+            .filter(|until| current.number == term && now < *until)
+    }
+
+    /// Which term it is, and until when the worker leads.
+    async fn until_leading(&self) -> (u64, Moment) {
+        let leading = |term: &LeadershipTerm| {
+            let until = term.until.filter(|until| self.worker.clock.now() < *until)?;
+            Some((term.number, until))
+        };
+        self.term.wait_for(leading).await
+    }
+}
+
+impl CoordinatorListener for CoordinatorNews {
+    fn coordinating(&self, status: &CoordinatorStatus) {
+        let leads = status.role == Role::Leader;
+        let now = self.worker.clock.now();
+        self.term.modify(|term| term.extend(now, status.leads_until));
+        self.worker.metrics.leads(leads);
+        self.worker.metrics.unplaced(status.unplaced);
+        let bound = status.last_scan.map(|_| status.cadence.failover_bound);
+        self.worker
+            .status
+            .update_leadership(leads, bound, status.unplaced);
+    }
+
+    fn moved(&self, _: Reason) {
+        self.worker.metrics.assigned();
+    }
+}
+
+/// What a leader has found out, look by look.
+///
+/// It begins anew with each term, and after a time in which the leases could not be read: somebody else may have led
+/// meanwhile, or read a stream that seems to be nobody's. What follows from two looks in a row, or from a long time without
+/// anything, must not follow from what was seen before.
+#[derive(Default)]
+struct LeaderFindings {
+    term: u64,
+    /// When the last look was over.
+    looked: Option<Moment>,
+    followed: BTreeMap<Option<StreamKey>, FollowedStream>,
+    former: FormerStreams,
+}
+
+impl LeaderFindings {
+    /// Forgets what this look cannot go on from.
+    fn go_on(&mut self, term: u64, now: Moment) {
+        let is_old = |looked| now.saturating_since(looked) > 2 * SYNC_INTERVAL;
+        if term != self.term || self.looked.is_some_and(is_old) {
+            *self = Self {
+                term,
+                ..Self::default()
+            };
+        }
+    }
+
+    /// Follows these streams, and no others.
+    fn follow(&mut self, streams: &[Arc<OpenStream>], now: Moment) {
+        self.followed.retain(|key, _| {
+            streams
+                .iter()
+                .any(|stream| stream.keying.stream() == key.as_ref())
+        });
+        for stream in streams {
+            let new = || FollowedStream {
+                audit: CoverageAudit::new(2),
+                suspects: BTreeSet::new(),
+                is_synced: false,
+                failures: 0,
+                due: now,
+            };
+            self.followed
+                .entry(stream.keying.stream().cloned())
+                .or_insert_with(new);
+        }
+    }
+
+    fn is_due(&self, stream: &OpenStream, now: Moment) -> bool {
+        let followed = self.followed.get(&stream.keying.stream().cloned());
+        followed.is_some_and(|followed| followed.due <= now)
+    }
+}
+
+/// What the leader knows of one stream's shards from sync to sync.
+struct FollowedStream {
+    audit: CoverageAudit,
+    /// Unfinished leases whose shards were not listed lately.
+    suspects: BTreeSet<LeaseKey>,
+    is_synced: bool,
+    /// How many syncs failed in a row.
+    failures: u32,
+    /// When the next sync is due.
+    due: Moment,
+}
+
+/// As leader: syncs the shards of each stream at once, then audits.
+async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
+    let rng = worker.rng.child("shard sync");
+    let mut findings = LeaderFindings::default();
+    let mut limit = ScanDeadline::new(worker.settings.failover_time);
+    let (mut rounds, mut failures) = (0_u64, 0_u32);
+    let mut pauses = rng.child("pauses");
+    loop {
+        let (term, _) = election.until_leading().await;
+        // From here on: a stream may come while the others are synced.
+        let changed = worker.streams.changed();
+        let (streams, now) = (worker.streams.all(), worker.clock.now());
+        findings.go_on(term, now);
+        findings.follow(&streams, now);
+        let due = streams.iter().filter(|stream| findings.is_due(stream, now));
+        let due: Vec<_> = due.collect();
+        let mut next = now + SYNC_INTERVAL;
+        match read_leases(worker, &mut limit).await {
+            Ok(scan) => {
+                if std::mem::take(&mut failures) > 0 {
+                    tracing::info!("over: the leases cannot be read, so the shards are not synced");
+                }
+                let scanned = worker.clock.now();
+                // The scan is good for as long as nobody else can have led since it began, and it may have taken long.
+                let Some(until) = election.leads_until(term) else {
+                    continue;
+                };
+                rounds += 1;
+                let mut syncs: Vec<BoxFuture<'_, _>> = Vec::new();
+                for stream in due {
+                    let rng = rng.child(stream.source.address()).child(&rounds.to_string());
+                    let key = stream.keying.stream().cloned();
+                    let suspects = findings
+                        .followed
+                        .get(&key)
+                        .map_or_else(BTreeSet::new, |followed| followed.suspects.clone());
+                    syncs.push(Box::pin(sync(worker, stream, &scan, suspects, rng, until)));
+                }
+                // In the order in which they end.
+                for (key, outcome) in at_most(CONCURRENT_SYNCS, syncs).await {
+                    if let Some(followed) = findings.followed.get_mut(&key) {
+                        followed.take_in(worker, outcome);
+                    }
+                }
+                forget_former_streams(worker, election, &mut findings, &scan, scanned).await;
+                findings.looked = Some(worker.clock.now());
+                next = findings
+                    .followed
+                    .values()
+                    .map(|followed| followed.due)
+                    .fold(next, Moment::min);
+            }
+            Err(error) => {
+                if failures == 0 {
+                    tracing::warn!(error = %Causes(error.as_ref()), "the leases cannot be read, so the shards are not synced; trying on");
+                }
+                failures = failures.saturating_add(1);
+                next =
+                    worker.clock.now() + pauses.jittered(backoff(SYNC_PAUSE, LONGEST_SCAN_PAUSE, failures));
+            }
+        }
+        tokio::select! {
+            biased;
+            () = changed => {}
+            () = worker.clock.sleep_until(next) => {}
+        }
+    }
+}
+
+impl FollowedStream {
+    fn take_in(&mut self, worker: &WorkerContext, outcome: Result<SyncResult, SyncError>) {
+        let pause = match outcome {
+            Ok(SyncResult {
+                report,
+                suspects,
+                kept_up,
+            }) => {
+                self.suspects = suspects;
+                self.is_synced = self.is_synced || report.listed > 0 && !report.interrupted;
+                note(worker, &mut self.audit, &report);
+                if let Err(error) = kept_up {
+                    tracing::warn!(error = %Causes(&error), "the upkeep of the leases was not finished, trying again at the next audit");
+                }
+                if !report.failed.is_empty() {
+                    self.failed()
+                } else {
+                    self.failures = 0;
+                    if self.is_synced && !report.interrupted {
+                        SYNC_INTERVAL
+                    } else {
+                        SYNC_PAUSE
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %Causes(&error), "the shards could not be synced, trying on");
+                self.failed()
+            }
+        };
+        self.due = worker.clock.now() + pause;
+    }
+
+    /// Counts a sync that failed, and says how long to wait before the next: what does not pass by itself, such as a missing
+    /// permission, costs a scan and a listing each time.
+    fn failed(&mut self) -> Duration {
+        let pause = SYNC_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        pause.min(LONGEST_SYNC_PAUSE)
+    }
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn read_leases(worker: &WorkerContext, limit: &mut ScanDeadline) -> Result<Scan, AnyError> {
+    let clock = &worker.clock;
+    let began = clock.now();
+    match clock.timeout(limit.get(), worker.store.scan()).await {
+        Ok(scan) => {
+            let scan = scan?;
+            limit.took(clock.now().saturating_since(began));
+            Ok(scan)
+        }
+        Err(elapsed) => {
+            limit.was_not_enough();
+            Err(elapsed.into())
+        }
+    }
+}
+
+/// What a sync and the upkeep after it left.
+struct SyncResult {
+    report: SyncReport,
+    suspects: BTreeSet<LeaseKey>,
+    /// How the upkeep went. The sync was made, whatever became of that.
+    kept_up: Result<(), SyncError>,
+}
+
+async fn sync(
+    worker: &WorkerContext,
+    stream: &OpenStream,
+    scan: &Scan,
+    suspects: BTreeSet<LeaseKey>,
+    mut rng: Rng,
+    deadline: Moment,
+) -> (Option<StreamKey>, Result<SyncResult, SyncError>) {
+    let of_stream = scan.leases.iter().filter(|lease| stream.keying.owns(lease));
+    let leases: Vec<_> = of_stream.cloned().collect();
+    let undecodable = scan.undecodable.iter();
+    let unreadable = undecodable
+        .filter_map(|row| stream.keying.shard(&row.key))
+        .collect();
+    let request = SyncRequest {
+        leases: &leases,
+        unreadable: &unreadable,
+        initial: stream
+            .initial_position
+            .unwrap_or(worker.settings.initial_position),
+        keying: &stream.keying,
+        identity: &stream.identity,
+        deadline,
+    };
+    let outcome = sync_and_keep_up(worker, stream, request, suspects, &mut rng).await;
+    let kept_up = outcome.as_ref().map(|synced| &synced.kept_up);
+    if let Err(SyncError::Source(error)) | Ok(Err(SyncError::Source(error))) = kept_up
+        && error.kind() == SourceErrorKind::NotFound
+    {
+        worker.streams.doubt(stream);
+    }
+    (stream.keying.stream().cloned(), outcome)
+}
+
+async fn sync_and_keep_up(
+    worker: &WorkerContext,
+    stream: &OpenStream,
+    request: SyncRequest<'_>,
+    mut suspects: BTreeSet<LeaseKey>,
+    rng: &mut Rng,
+) -> Result<SyncResult, SyncError> {
+    let report = sync_once(tools(worker, stream, rng), request).await?;
+    let has_gone = report
+        .anomalies
+        .iter()
+        .any(|anomaly| matches!(anomaly, Anomaly::ShardGone { .. }));
+    let kept_up = if needs_upkeep(request.leases, has_gone, worker.settings.cleanup) {
+        let mut upkeep = UpkeepReport::default();
+        let kept_up = keep_up(
+            tools(worker, stream, rng),
+            request,
+            &mut suspects,
+            worker.settings.cleanup,
+            &mut upkeep,
+        )
+        .await;
+        // What it did it did once, whatever stopped it then.
+        note_upkeep(worker, &upkeep);
+        kept_up
+    } else {
+        suspects.clear();
+        Ok(())
+    };
+    Ok(SyncResult {
+        report,
+        suspects,
+        kept_up,
+    })
+}
+
+fn tools<'a>(worker: &'a WorkerContext, stream: &'a OpenStream, rng: &'a mut Rng) -> SyncTools<'a> {
+    SyncTools {
+        source: stream.source.as_ref(),
+        store: worker.store.as_ref(),
+        writer: &worker.store_client,
+        clock: worker.clock.as_ref(),
+        rng,
+    }
+}
+
+fn note_upkeep(worker: &WorkerContext, upkeep: &UpkeepReport) {
+    for lease in &upkeep.gone {
+        tracing::error!(
+            lease = %lease.key, checkpoint = %lease.checkpoint,
+            "retention took the shard before it was read to its end: what came after the checkpoint is lost to this application; the lease is ended"
+        );
+    }
+    worker.metrics.shards_gone(upkeep.gone.len());
+    for (lease, reason) in &upkeep.deleted {
+        tracing::info!(%lease, ?reason, "lease deleted");
+    }
+    worker.metrics.leases_deleted(upkeep.deleted.len());
+    if !upkeep.gone.is_empty() {
+        worker.plan_now.notify_one();
+    }
+}
+
+/// Deletes the leases of streams that nobody has read for as long as the settings say.
+async fn forget_former_streams(
+    worker: &WorkerContext,
+    election: &CoordinatorNews,
+    findings: &mut LeaderFindings,
+    scan: &Scan,
+    scanned: Moment,
+) {
+    let Some(grace) = worker.settings.forget_streams_after else {
+        return;
+    };
+    if !worker.streams.is_settled() {
+        // A stream that cannot be opened, or of which the tracker says nothing just now, is not one that nobody wants.
+        findings.former = FormerStreams::default();
+        return;
+    }
+    // A lease that stands still for less may have an owner that lives.
+    let grace = grace.max(worker.settings.failover_time);
+    let reads = |lease: &Lease| worker.streams.reads(lease);
+    for lease in findings.former.look(scanned, &scan.leases, reads, grace) {
+        if election.leads_until(findings.term).is_none() {
+            return;
+        }
+        let expect = Expect::Version(lease.version());
+        let outcome = worker
+            .store_client
+            .change(&lease.key, Some(lease), expect, LeaseChange::Delete)
+            .await;
+        match outcome {
+            Ok(Outcome::Applied(_)) => {
+                tracing::info!(lease = %lease.key, checkpoint = %lease.checkpoint, reason = "stream no longer read", "lease deleted");
+            }
+            Ok(Outcome::Refused { .. }) => {}
+            Err(error) => {
+                tracing::warn!(lease = %lease.key, error = %Causes(&error), "the lease of a former stream cannot be deleted yet");
+                return;
+            }
+        }
+    }
+}
+
+fn note(worker: &WorkerContext, audit: &mut CoverageAudit, report: &SyncReport) {
+    if !report.created.is_empty() {
+        tracing::info!(created = report.created.len(), "leases created");
+        worker.plan_now.notify_one();
+    }
+    let cover = Cover {
+        holes: report.holes.clone(),
+        overlaps: false,
+    };
+    if let Some((lease, error)) = report.failed.first() {
+        tracing::warn!(failed = report.failed.len(), %lease, error = %Causes(error), "leases could not be created, trying on");
+    }
+    let verdict = audit.look(&cover);
+    let is_certain = matches!(verdict, CoverageVerdict::Repair(_));
+    worker
+        .metrics
+        .holes(if is_certain { cover.holes.len() } else { 0 });
+    if let CoverageVerdict::Repair(hole) = verdict {
+        worker
+            .metrics
+            .invariant_broken(Invariant::LineageComplete.place());
+        tracing::error!(%hole, "no lease covers these hash keys, and no listed shard can be leased for them");
+    }
+    for anomaly in &report.anomalies {
+        tracing::warn!(?anomaly, "the shards and the leases do not fit together");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(second))
+    }
+
+    #[test]
+    fn a_tenure_that_was_not_extended_in_time_is_another_one() {
+        let mut term = LeadershipTerm::default();
+        term.extend(at(0), None);
+        assert_eq!(term.number, 0);
+        for second in [0, 2, 4] {
+            term.extend(at(second), Some(at(second + 4)));
+            assert_eq!(term.number, 1);
+        }
+        term.extend(at(8), Some(at(12)));
+        assert_eq!(term.number, 2, "it was over at that moment");
+        term.extend(at(9), None);
+        term.extend(at(10), Some(at(14)));
+        assert_eq!(term.number, 3, "it was given up in between");
+    }
+
+    #[test]
+    fn what_was_found_out_is_forgotten_with_a_new_tenure_and_after_a_long_time_without_a_look() {
+        let stream = StreamKey::new("1:trucks:5").unwrap();
+        let seen = |looked: u64| {
+            let mut findings = LeaderFindings {
+                term: 1,
+                looked: Some(at(looked)),
+                ..LeaderFindings::default()
+            };
+            let followed = FollowedStream {
+                audit: CoverageAudit::new(2),
+                suspects: BTreeSet::new(),
+                is_synced: true,
+                failures: 0,
+                due: at(looked + 30),
+            };
+            findings.followed.insert(Some(stream.clone()), followed);
+            findings
+        };
+        let remembers = |looked: u64, term: u64, now: u64| {
+            let mut findings = seen(looked);
+            findings.go_on(term, at(now));
+            assert_eq!(findings.term, term);
+            !findings.followed.is_empty()
+        };
+        assert!(remembers(100, 1, 130));
+        assert!(remembers(100, 1, 160));
+        assert!(!remembers(100, 1, 161), "nobody looked for too long");
+        assert!(!remembers(100, 2, 130), "another may have led meanwhile");
+    }
+
+    #[test]
+    fn a_sync_that_fails_again_and_again_is_made_ever_less_often() {
+        let mut followed = FollowedStream {
+            audit: CoverageAudit::new(2),
+            suspects: BTreeSet::new(),
+            is_synced: false,
+            failures: 0,
+            due: at(0),
+        };
+        let pauses: Vec<u128> = (0..9).map(|_| followed.failed().as_millis()).collect();
+        assert_eq!(
+            pauses,
+            [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
+        );
+        followed.failures = u32::MAX;
+        assert_eq!(followed.failed(), LONGEST_SYNC_PAUSE);
+    }
+}

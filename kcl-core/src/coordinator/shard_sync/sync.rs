@@ -1,0 +1,338 @@
+//! Performs a sync: lists the shards, plans, creates what is missing.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::coordinator::shard_sync::plan::{Anomaly, CreateReason, Creation, lease_cover, plan_sync};
+use crate::coordinator::shard_sync::unfiltered;
+use crate::lease::key_scheme::LeaseKeyScheme;
+use crate::lease::row::Lease;
+use crate::lease::start_policy::StartPolicy;
+use crate::lease::store::{LeaseStore, Outcome, StoreError, StoreErrorKind};
+use crate::lease::writer::LeaseWriter;
+use crate::runtime::clock::{BoxFuture, Clock, ClockExt, Moment};
+use crate::runtime::failpoint::failpoint;
+use crate::runtime::rng::Rng;
+use crate::source::shard_graph::ShardGraph;
+use crate::source::{PageToken, ShardFilter, ShardPage, SourceError, SourceErrorKind, StreamSource};
+use crate::types::{HashKeyRange, InitialPosition, LeaseKey, Position, ShardId, StreamIdentity, Timestamp};
+
+/// How long one page of a listing may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often one page is asked for. ListShards allows 100 calls a second for the account and answers the rest with a throttle.
+const PAGE_ATTEMPTS: u32 = 8;
+/// The first pause before a page is asked for again; it doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// A page holds up to 1,000 shards; a source that goes on beyond this many pages never ends.
+const MAX_PAGES: u32 = 1_000;
+/// How many leases are created at the same time.
+const CONCURRENT_CREATES: usize = 16;
+
+/// What a sync works with.
+pub(crate) struct SyncTools<'a> {
+    pub(crate) source: &'a dyn StreamSource,
+    pub(crate) store: &'a dyn LeaseStore,
+    pub(crate) writer: &'a dyn LeaseWriter,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) rng: &'a mut Rng,
+}
+
+/// What a sync is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SyncRequest<'a> {
+    /// The leases of this stream, from a scan that was complete before the call. Without any row this is the first sync.
+    pub(crate) leases: &'a [Lease],
+    /// The shards of this stream whose rows that scan could not read. Nobody knows what the rows say, so each counts as a lease.
+    pub(crate) unreadable: &'a BTreeSet<ShardId>,
+    pub(crate) initial: InitialPosition,
+    pub(crate) keying: &'a LeaseKeyScheme,
+    pub(crate) identity: &'a StreamIdentity,
+    /// After this moment nothing is created any more: by then another leader may have finished what this sync planned,
+    /// and cleaned up after it. At most the caller's belief in its leadership.
+    pub(crate) deadline: Moment,
+}
+
+/// What a sync did and saw.
+#[derive(Debug, Default)]
+pub(crate) struct SyncReport {
+    /// How many shards are listed since the start. Zero means that the stream is not ready: sync again.
+    pub(crate) listed: usize,
+    /// The leases that were created, and why each was missing.
+    pub(crate) created: Vec<(LeaseKey, CreateReason)>,
+    /// The leases that somebody else created, or whose children turned out to have leases.
+    pub(crate) not_needed: Vec<LeaseKey>,
+    /// The leases that could not be created, and why. The next sync tries again.
+    pub(crate) failed: Vec<(LeaseKey, StoreError)>,
+    /// What does not fit together.
+    pub(crate) anomalies: Vec<Anomaly>,
+    /// The hash keys that no live lease covers after the sync.
+    pub(crate) holes: Vec<HashKeyRange>,
+    /// Somebody else makes the first sync at the same time, perhaps with another pinned start: scan, and sync again.
+    pub(crate) interrupted: bool,
+}
+
+/// A sync did not come to its end. What it created stays; the next one goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SyncError {
+    #[error("cannot list the shards")]
+    Source(#[from] SourceError),
+    #[error("cannot read or write a lease")]
+    Store(#[from] StoreError),
+    #[error("the shards were not synced in time")]
+    Deadline,
+}
+
+/// Makes the lease table follow the shards of the stream, once.
+///
+/// Leases are created in lineage order, a shard's only once those of its parents are. One that cannot be created holds up
+/// nothing but its descendants.
+///
+/// # Errors
+///
+/// [`SyncError`], when nothing more can be done; the next sync goes on.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves some of the leases created, parents before children.
+pub(crate) async fn sync_once(
+    mut tools: SyncTools<'_>,
+    request: SyncRequest<'_>,
+) -> Result<SyncReport, SyncError> {
+    let needs_time = request.initial != InitialPosition::TrimHorizon
+        || request.leases.iter().any(|lease| lease.pinned_start.is_some());
+    let (service_time, honours_filters) = if needs_time {
+        let open = page(&mut tools, &request, ShardFilter::Open, None).await?;
+        (open.service_time, open.shards.iter().all(|shard| !shard.closed))
+    } else {
+        (Timestamp::from_millis(0), true)
+    };
+    let mut unreadable = presumed_leases(&request);
+    let start = StartPolicy::resolve(
+        request.initial,
+        request.leases.iter().chain(&unreadable),
+        service_time,
+    );
+    let mut graph = list_all(&mut tools, &request, start.filter(service_time)).await?;
+    if let (false, Some(at)) = (honours_filters, start.pinned()) {
+        let leases = request.leases.iter().chain(&unreadable);
+        let leased = leases.map(|lease| &lease.shard).collect();
+        graph = unfiltered::without_ended_before(&tools, &request, &graph, &leased, at).await?;
+    }
+    // A row of another kind may be among them; it names no shard.
+    unreadable.retain(|lease| graph.contains(&lease.shard));
+    let leases = [request.leases, &unreadable].concat();
+    let plan = plan_sync(&graph, &leases, &start, request.keying, request.identity);
+
+    let mut report = SyncReport {
+        listed: graph.in_lineage_order().count(),
+        anomalies: plan.anomalies,
+        ..SyncReport::default()
+    };
+    let unreadable = unreadable.into_iter().map(|lease| lease.key);
+    report
+        .anomalies
+        .extend(unreadable.map(|key| Anomaly::UnreadableLease { key }));
+    let mut without_lease: BTreeSet<&ShardId> = BTreeSet::new();
+    let mut covering: Vec<Lease> = request.leases.to_vec();
+    for batch in batches(&plan.creates) {
+        let (waiting, batch): (Vec<_>, Vec<_>) = batch
+            .iter()
+            .partition(|creation| has_parent_in(&creation.lease, &without_lease));
+        without_lease.extend(waiting.iter().map(|creation| &creation.lease.shard));
+        let creates = batch
+            .iter()
+            .map(|creation| -> BoxFuture<'_, _> {
+                Box::pin(create(&tools, &request, &graph, &start, creation))
+            })
+            .collect();
+        for (creation, is_created) in batch.iter().zip(join_all(creates).await) {
+            let key = creation.lease.key.clone();
+            match is_created {
+                Ok(true) => report.created.push((key, creation.reason)),
+                Ok(false) => report.not_needed.push(key),
+                Err(SyncError::Store(error)) => {
+                    report.failed.push((key, error));
+                    without_lease.insert(&creation.lease.shard);
+                    continue;
+                }
+                Err(error @ (SyncError::Source(_) | SyncError::Deadline)) => return Err(error),
+            }
+            covering.push(creation.lease.clone());
+        }
+        if start.is_first_sync() && !report.not_needed.is_empty() {
+            report.interrupted = true;
+            break;
+        }
+    }
+    report.holes = lease_cover(&graph, &covering).holes;
+    Ok(report)
+}
+
+/// A live lease for each row that cannot be read: it keeps its shard and what that came from out of the plan.
+fn presumed_leases(request: &SyncRequest<'_>) -> Vec<Lease> {
+    let presumed = |shard: &ShardId| {
+        let mut lease = Lease::unowned(shard.clone(), Position::TrimHorizon);
+        lease.key = request.keying.key(shard).ok()?;
+        Some(lease)
+    };
+    request.unreadable.iter().filter_map(presumed).collect()
+}
+
+fn has_parent_in(lease: &Lease, shards: &BTreeSet<&ShardId>) -> bool {
+    lease.parents.iter().any(|parent| shards.contains(parent))
+}
+
+/// Cuts the creations into runs that may be made at the same time: none holds a shard and its parent.
+fn batches(creates: &[Creation]) -> Vec<&[Creation]> {
+    let mut batches = Vec::new();
+    let mut from = 0;
+    let mut in_batch = BTreeSet::new();
+    for (at, creation) in creates.iter().enumerate() {
+        if has_parent_in(&creation.lease, &in_batch) || at - from == CONCURRENT_CREATES {
+            batches.extend(creates.get(from..at));
+            in_batch.clear();
+            from = at;
+        }
+        in_batch.insert(&creation.lease.shard);
+    }
+    batches.extend(creates.get(from..).filter(|rest| !rest.is_empty()));
+    batches
+}
+
+/// Creates one lease; false when it turns out not to be missing.
+async fn create(
+    tools: &SyncTools<'_>,
+    request: &SyncRequest<'_>,
+    graph: &ShardGraph,
+    start: &StartPolicy,
+    creation: &Creation,
+) -> Result<bool, SyncError> {
+    let looks = !start.is_first_sync() && !failpoint!(FinishedShardLeasedAgain);
+    if looks && has_leased_child(tools, request, graph, creation).await? {
+        return Ok(false);
+    }
+    if tools.clock.now() >= request.deadline {
+        return Err(SyncError::Deadline);
+    }
+    let outcome = tools
+        .writer
+        .create(creation.lease.clone(), request.deadline)
+        .await?;
+    Ok(matches!(outcome, Outcome::Applied(_)))
+}
+
+/// Whether a child got its lease since the scan, so that the shard is read by now.
+///
+/// A scan may lag, and this is the one mistake that would read a shard again.
+async fn has_leased_child(
+    tools: &SyncTools<'_>,
+    request: &SyncRequest<'_>,
+    graph: &ShardGraph,
+    creation: &Creation,
+) -> Result<bool, SyncError> {
+    for child in graph.children(&creation.lease.shard) {
+        let Ok(key) = request.keying.key(&child.id) else {
+            continue;
+        };
+        match read(tools, request, &key).await {
+            Ok(None) => {}
+            Ok(Some(_)) => return Ok(true),
+            // There is a row, whatever it says.
+            Err(SyncError::Store(error)) if error.kind() == StoreErrorKind::Data => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// Reads one row strongly, while there is time.
+pub(crate) async fn read(
+    tools: &SyncTools<'_>,
+    request: &SyncRequest<'_>,
+    key: &LeaseKey,
+) -> Result<Option<Lease>, SyncError> {
+    let left = request.deadline.saturating_since(tools.clock.now());
+    let answer = tools.clock.timeout(left, tools.store.read(key)).await;
+    answer.map_err(|_| SyncError::Deadline)?.map_err(SyncError::Store)
+}
+
+pub(crate) async fn list_all(
+    tools: &mut SyncTools<'_>,
+    request: &SyncRequest<'_>,
+    filter: ShardFilter,
+) -> Result<ShardGraph, SyncError> {
+    let mut shards = Vec::new();
+    let mut token = None;
+    for _ in 0..MAX_PAGES {
+        let page = page(tools, request, filter, token).await?;
+        shards.extend(page.shards);
+        token = page.next;
+        if token.is_none() {
+            return Ok(ShardGraph::new(shards));
+        }
+    }
+    let message = format!("the listing of the shards has more than {MAX_PAGES} pages");
+    Err(SourceError::new(SourceErrorKind::Invalid, message).into())
+}
+
+/// Asks for one page, again after a pause when the service is busy or silent.
+async fn page(
+    tools: &mut SyncTools<'_>,
+    request: &SyncRequest<'_>,
+    filter: ShardFilter,
+    token: Option<PageToken>,
+) -> Result<ShardPage, SyncError> {
+    let mut pause = FIRST_PAUSE;
+    for attempt in 1.. {
+        let left = request.deadline.saturating_since(tools.clock.now());
+        if left.is_zero() {
+            break;
+        }
+        let call = tools.source.shards(filter, token.clone());
+        match tools.clock.timeout(left.min(PAGE_TIMEOUT), call).await {
+            Ok(Ok(page)) => return Ok(page),
+            Ok(Err(error)) if attempt >= PAGE_ATTEMPTS || !may_pass(error.kind()) => return Err(error.into()),
+            Err(_) if attempt >= PAGE_ATTEMPTS => break,
+            Ok(Err(_)) | Err(_) => {}
+        }
+        let until = tools.clock.now() + tools.rng.jittered(pause);
+        tools.clock.sleep_until(until.min(request.deadline)).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+    Err(SyncError::Deadline)
+}
+
+fn may_pass(kind: SourceErrorKind) -> bool {
+    match kind {
+        SourceErrorKind::Throttled | SourceErrorKind::Unavailable => true,
+        SourceErrorKind::Denied | SourceErrorKind::NotFound | SourceErrorKind::Invalid => false,
+    }
+}
+
+/// Runs the futures side by side in this task, and gives their outputs in their order.
+async fn join_all<T>(mut futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+    let mut outputs: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    poll_fn(move |context| {
+        let mut is_pending = false;
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(ready) => *output = Some(ready),
+                    Poll::Pending => is_pending = true,
+                }
+            }
+        }
+        if is_pending {
+            Poll::Pending
+        } else {
+            Poll::Ready(outputs.iter_mut().filter_map(Option::take).collect())
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

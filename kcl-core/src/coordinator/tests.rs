@@ -1,0 +1,608 @@
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::coordinator::assignment::plan::Reason;
+use crate::lease::change::{Expect, LeaseChange, apply};
+use crate::lease::row::RowFacts;
+use crate::lease::store::{Capabilities, Preparation, Scan, StoreErrorKind};
+use crate::lease::worker_row::{WorkerChange, WorkerOutcome, WorkerRow};
+use crate::runtime::clock::TokioClock;
+use crate::runtime::task_scope::{TaskPolicy, TaskScope};
+use crate::types::{Incarnation, LeaseKey, Position, ShardId, Timestamp};
+
+const F: Duration = Duration::from_secs(10);
+
+/// After how long the row of a worker is deleted that does not touch it.
+const LONG_DEAD: Duration = Duration::from_secs(302);
+
+/// Just enough of a store: rows behind a mutex, and what makes calls fail or hang.
+#[derive(Debug, Default)]
+struct Table {
+    rows: Mutex<Scan>,
+    scans_fail: Mutex<bool>,
+    scans: Mutex<u32>,
+    /// The next call of the kind never returns.
+    hangs: Mutex<Option<Hang>>,
+    /// How long each scan takes.
+    slow: Mutex<Option<(Arc<dyn Clock>, Duration)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hang {
+    LockRead,
+    /// Before the lock is written.
+    LockWrite,
+    /// After the lock is written.
+    LockReply,
+    Scan,
+    WorkerWrite,
+}
+
+impl Table {
+    fn rows(&self) -> MutexGuard<'_, Scan> {
+        self.rows.lock().unwrap()
+    }
+
+    fn with_leases(count: u32) -> Arc<Self> {
+        let table = Self::default();
+        for n in 0..count {
+            let shard = ShardId::new(format!("shard-{n}")).unwrap();
+            table
+                .rows()
+                .leases
+                .push(Lease::unowned(shard, Position::TrimHorizon));
+        }
+        table.rows().pages = 1;
+        Arc::new(table)
+    }
+
+    fn hang_once(&self, what: Hang) {
+        *self.hangs.lock().unwrap() = Some(what);
+    }
+
+    /// Whether there was a call of the kind that was to hang.
+    fn has_hung(&self) -> bool {
+        self.hangs.lock().unwrap().is_none()
+    }
+
+    async fn may_hang(&self, what: Hang) {
+        let hangs = self.hangs.lock().unwrap().take_if(|hang| *hang == what).is_some();
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn owners(&self) -> BTreeMap<String, usize> {
+        let mut owners = BTreeMap::new();
+        for lease in &self.rows().leases {
+            let owner = lease.owner.as_ref().map_or("nobody", WorkerId::as_str);
+            *owners.entry(owner.to_owned()).or_default() += 1;
+        }
+        owners
+    }
+}
+
+#[async_trait]
+impl LeaseStore for Table {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            owner_index: false,
+            refusal_shows_row: true,
+        }
+    }
+
+    async fn prepare(&self, _: &Preparation) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn scan(&self) -> Result<Scan, StoreError> {
+        *self.scans.lock().unwrap() += 1;
+        self.may_hang(Hang::Scan).await;
+        let slow = self.slow.lock().unwrap().clone();
+        if let Some((clock, time)) = slow {
+            clock.sleep(time).await;
+        }
+        if *self.scans_fail.lock().unwrap() {
+            return Err(StoreError::definite(StoreErrorKind::Unavailable, "no scan today"));
+        }
+        Ok(self.rows().clone())
+    }
+
+    async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        Ok(self.rows().leases.iter().find(|lease| lease.key == *key).cloned())
+    }
+
+    async fn owned_by(&self, _: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError> {
+        Ok(None)
+    }
+
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        expect: &Expect,
+        change: &LeaseChange,
+        incarnation: Incarnation,
+    ) -> Result<Outcome, StoreError> {
+        let mut rows = self.rows();
+        let row = rows.leases.iter_mut().find(|lease| lease.key == *key).unwrap();
+        if !expect.holds(Some(row)) {
+            return Ok(Outcome::Refused {
+                current: Some(Box::new(row.clone())),
+            });
+        }
+        *row = apply(row, change, incarnation);
+        Ok(Outcome::Applied(Box::new(row.clone())))
+    }
+
+    async fn change_worker(&self, _: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+        self.may_hang(Hang::WorkerWrite).await;
+        Ok(WorkerOutcome::Refused)
+    }
+
+    async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+        self.may_hang(Hang::LockRead).await;
+        Ok(self.rows().lock.clone())
+    }
+
+    async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError> {
+        self.may_hang(Hang::LockWrite).await;
+        let outcome = write_lock(&mut self.rows().lock, expect, change);
+        self.may_hang(Hang::LockReply).await;
+        Ok(outcome)
+    }
+}
+
+fn write_lock(row: &mut Option<LeaderLock>, expect: &LockExpect, change: &LockChange) -> LockOutcome {
+    let holds = match (expect, &*row) {
+        (LockExpect::Absent, lock) => lock.is_none(),
+        (LockExpect::Version { version, owner }, Some(lock)) => {
+            lock.version == *version && lock.owner == *owner
+        }
+        (LockExpect::Version { .. }, None) => false,
+    };
+    if !holds {
+        return LockOutcome::Refused;
+    }
+    *row = match change {
+        LockChange::Hold(lock) => Some(lock.clone()),
+        LockChange::Release => None,
+    };
+    LockOutcome::Applied
+}
+
+/// A worker: a coordinator, and a stand-in for the rest that touches its row and renews its leases.
+struct Worker {
+    id: WorkerId,
+    scope: TaskScope,
+    shutdown: CancellationToken,
+    wake: Arc<Notify>,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    status: Mutex<Option<CoordinatorStatus>>,
+    moves: Mutex<Vec<Reason>>,
+}
+
+impl CoordinatorListener for Seen {
+    fn coordinating(&self, status: &CoordinatorStatus) {
+        *self.status.lock().unwrap() = Some(status.clone());
+    }
+
+    fn moved(&self, reason: Reason) {
+        self.moves.lock().unwrap().push(reason);
+    }
+}
+
+struct Lane(Arc<Table>, Incarnation);
+
+#[async_trait]
+impl LeaseWriter for Lane {
+    async fn change(
+        &self,
+        key: &LeaseKey,
+        before: Option<&Lease>,
+        expect: Expect,
+        change: LeaseChange,
+    ) -> Result<Outcome, StoreError> {
+        assert!(before.is_some_and(|before| expect.holds(Some(before)) && change.fits(&expect)));
+        LeaseStore::change(&*self.0, key, &expect, &change, self.1).await
+    }
+
+    async fn create(&self, _: Lease, _: Moment) -> Result<Outcome, StoreError> {
+        unreachable!("an assignment creates no lease")
+    }
+}
+
+/// The run of the worker's process.
+fn run_of(worker: &WorkerId) -> Incarnation {
+    let mut bytes = [0; 16];
+    for (byte, letter) in bytes.iter_mut().zip(worker.as_str().bytes()) {
+        *byte = letter;
+    }
+    Incarnation::from_random_bytes(bytes)
+}
+
+impl Worker {
+    fn start(name: &str, table: &Arc<Table>, clock: &Arc<dyn Clock>) -> Self {
+        Self::start_as(name, table, clock, |context| context)
+    }
+
+    /// Starts a worker that differs from the usual one.
+    fn start_as(
+        name: &str,
+        table: &Arc<Table>,
+        clock: &Arc<dyn Clock>,
+        with: impl FnOnce(CoordinatorContext) -> CoordinatorContext,
+    ) -> Self {
+        let worker = Self {
+            id: WorkerId::new(name).unwrap(),
+            scope: TaskScope::new(),
+            shutdown: CancellationToken::new(),
+            wake: Arc::new(Notify::new()),
+            seen: Arc::new(Seen::default()),
+        };
+        let incarnation = run_of(&worker.id);
+        worker.touch(table);
+        let context = CoordinatorContext {
+            store: Arc::<Table>::clone(table),
+            clock: Arc::clone(clock),
+            rng: Rng::from_seed(1).child(name),
+            me: worker.id.clone(),
+            max_leases: None,
+            max_throughput: None,
+            failover: F,
+            discovery: Duration::from_secs(1),
+            settings: AssignmentSettings::default(),
+            wake: Arc::clone(&worker.wake),
+            writer: Arc::new(Lane(Arc::clone(table), incarnation)),
+            notices: Arc::<Seen>::clone(&worker.seen),
+            reads: Arc::new(|_| true),
+        };
+        let coordinator = coordinate(with(context), worker.shutdown.clone());
+        worker.scope.spawn("coordinator", TaskPolicy::Vital, coordinator);
+
+        let (table, clock, id) = (Arc::clone(table), Arc::clone(clock), worker.id.clone());
+        worker.scope.spawn("the rest", TaskPolicy::Vital, async move {
+            loop {
+                clock.sleep(F / 3).await;
+                table.live(&id, incarnation);
+            }
+        });
+        worker
+    }
+
+    fn touch(&self, table: &Table) {
+        table.rows().workers.push(WorkerRow {
+            id: self.id.clone(),
+            incarnation: Some(run_of(&self.id)),
+            touches: 0,
+            failover: Some(F),
+            max_leases: None,
+            max_throughput: None,
+            updated: Timestamp::from_millis(0),
+        });
+    }
+
+    fn status(&self) -> CoordinatorStatus {
+        self.seen.status.lock().unwrap().clone().unwrap()
+    }
+
+    fn role(&self) -> Role {
+        self.status().role
+    }
+}
+
+impl Table {
+    /// What a live worker does: touches its row, renews its leases, completes its handoffs.
+    fn live(&self, me: &WorkerId, incarnation: Incarnation) {
+        let mut rows = self.rows();
+        rows.workers
+            .iter_mut()
+            .filter(|row| row.id == *me)
+            .for_each(|row| row.touches += 1);
+        for lease in rows
+            .leases
+            .iter_mut()
+            .filter(|lease| lease.actual_owner() == Some(me))
+        {
+            let change = if lease.is_in_handoff() {
+                LeaseChange::CompleteHandoff
+            } else {
+                LeaseChange::Renew {
+                    throughput: None,
+                    facts: RowFacts::NONE,
+                }
+            };
+            *lease = apply(lease, &change, incarnation);
+        }
+    }
+}
+
+/// A leader that lives and assigns nothing, with this standby.
+fn idle_leader(standby: &str, table: &Arc<Table>, clock: &Arc<dyn Clock>) -> TaskScope {
+    let standby = WorkerId::new(standby).unwrap();
+    let lock = move |heartbeat: u32| LeaderLock {
+        owner: WorkerId::new("idle-leader").unwrap(),
+        duration: F,
+        version: format!("heartbeat {heartbeat}"),
+        released: false,
+        standby: Some(standby.clone()),
+    };
+    table.rows().lock = Some(lock(0));
+    let (scope, table, clock) = (TaskScope::new(), Arc::clone(table), Arc::clone(clock));
+    scope.spawn("idle leader", TaskPolicy::Vital, async move {
+        for heartbeat in 1.. {
+            clock.sleep(F / 5).await;
+            table.rows().lock = Some(lock(heartbeat));
+        }
+    });
+    scope
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(TokioClock::new())
+}
+
+async fn pass(clock: &Arc<dyn Clock>, time: Duration) {
+    clock.sleep(time).await;
+}
+
+fn counts<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<String, usize> {
+    expected
+        .into_iter()
+        .map(|(owner, count)| (owner.to_owned(), count))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_worker_leads_and_owns_everything_at_once() {
+    let (table, clock) = (Table::with_leases(5), clock());
+    let worker = Worker::start("a", &table, &clock);
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(table.owners(), counts([("a", 5)]));
+    assert_eq!(worker.role(), Role::Leader);
+    assert_eq!(*worker.seen.moves.lock().unwrap(), [Reason::Unowned; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_start_together_share_and_one_that_joins_gets_its_part() {
+    let (table, clock) = (Table::with_leases(6), clock());
+    let _fleet = [
+        Worker::start("a", &table, &clock),
+        Worker::start("b", &table, &clock),
+    ];
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(table.owners(), counts([("a", 3), ("b", 3)]));
+    let _late = Worker::start("c", &table, &clock);
+    pass(&clock, F).await;
+    assert_eq!(table.owners(), counts([("a", 2), ("b", 2), ("c", 2)]));
+    assert!(table.rows().leases.iter().all(|lease| !lease.is_in_handoff()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_standby_is_named_at_once_and_nobody_else_scans() {
+    let (table, clock) = (Table::with_leases(3), clock());
+    let fleet = ["a", "b", "c", "d"].map(|name| Worker::start(name, &table, &clock));
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(
+        table.rows().lock.as_ref().unwrap().standby,
+        Some(fleet[1].id.clone())
+    );
+    pass(&clock, Duration::from_secs(2)).await;
+    assert_eq!(
+        fleet.each_ref().map(Worker::role),
+        [Role::Leader, Role::Standby, Role::Follower, Role::Follower]
+    );
+    let before = *table.scans.lock().unwrap();
+    pass(&clock, Duration::from_secs(10)).await;
+    let scans = *table.scans.lock().unwrap() - before;
+    assert!(
+        (18..=22).contains(&scans),
+        "{scans} scans by two workers in ten seconds"
+    );
+}
+
+/// From the death of any worker, the leader included, to the new owners of its leases.
+#[tokio::test(start_paused = true)]
+async fn the_leases_of_a_dead_worker_are_given_away_within_a_failover_time_and_a_second() {
+    for (dead, elapsed) in [(0, 5), (1, 5), (2, 5), (0, 7)] {
+        let (table, clock) = (Table::with_leases(6), clock());
+        let fleet = ["a", "b", "c"].map(|name| Worker::start(name, &table, &clock));
+        pass(&clock, Duration::from_millis(elapsed * 1300)).await;
+        let owner = fleet[dead].id.as_str();
+        assert_eq!(table.owners()[owner], 2);
+        fleet[dead].scope.kill();
+        pass(&clock, F + Duration::from_secs(1)).await;
+        assert!(
+            !table.owners().contains_key(owner),
+            "{owner}: {:?}",
+            table.owners()
+        );
+        // And afterwards the fleet is led again, and in balance.
+        pass(&clock, F).await;
+        let leaders = fleet
+            .iter()
+            .enumerate()
+            .filter(|(n, worker)| *n != dead && worker.role() == Role::Leader);
+        assert_eq!(leaders.count(), 1);
+        assert_eq!(table.owners().into_values().collect::<Vec<_>>(), [3, 3]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_leader_and_standby_die_together_somebody_else_takes_over() {
+    let (table, clock) = (Table::with_leases(6), clock());
+    let fleet = ["a", "b", "c"].map(|name| Worker::start(name, &table, &clock));
+    pass(&clock, Duration::from_secs(7)).await;
+    fleet[0].scope.kill();
+    fleet[1].scope.kill();
+    // A challenger leaves the standby three looks and an eighth of the failover time.
+    pass(&clock, F * 2 + F / 8 + Duration::from_secs(5)).await;
+    assert_eq!(table.owners(), counts([("c", 6)]));
+    assert_eq!(fleet[2].role(), Role::Leader);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_brings_the_next_scan_forward() {
+    let (table, clock) = (Table::with_leases(0), clock());
+    let worker = Worker::start("a", &table, &clock);
+    pass(&clock, Duration::from_millis(1750)).await;
+    let shard = ShardId::new("new").unwrap();
+    table
+        .rows()
+        .leases
+        .push(Lease::unowned(shard, Position::TrimHorizon));
+    worker.wake.notify_one();
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(table.owners(), counts([("a", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_scans_expires_nothing_and_costs_the_leader_its_office() {
+    let (table, clock) = (Table::with_leases(2), clock());
+    let worker = Worker::start("a", &table, &clock);
+    let dead = WorkerId::new("dead").unwrap();
+    pass(&clock, Duration::from_secs(1)).await;
+    table.rows().leases[0].owner = Some(dead);
+    pass(&clock, Duration::from_secs(1)).await;
+    *table.scans_fail.lock().unwrap() = true;
+    // Each of the three tries comes later than the one before.
+    pass(&clock, Duration::from_secs(6)).await;
+    assert_eq!((worker.role(), &table.rows().lock), (Role::Follower, &None));
+    pass(&clock, F * 3).await;
+    assert_eq!(table.owners(), counts([("a", 1), ("dead", 1)]));
+    *table.scans_fail.lock().unwrap() = false;
+    pass(&clock, F * 3).await;
+    assert_eq!(table.owners(), counts([("a", 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutting_down_gives_the_lock_up_and_the_standby_takes_it() {
+    let (table, clock) = (Table::with_leases(2), clock());
+    let fleet = ["a", "b", "c"].map(|name| Worker::start(name, &table, &clock));
+    // Between two scans of the standby.
+    pass(&clock, Duration::from_millis(2900)).await;
+    fleet[0].shutdown.cancel();
+    pass(&clock, Duration::from_millis(1)).await;
+    assert_eq!(table.rows().lock, None);
+    pass(&clock, Duration::from_secs(1)).await;
+    assert_eq!(table.rows().lock.as_ref().unwrap().owner, fleet[1].id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn table_that_cannot_be_scanned_is_asked_less_often() {
+    let (table, clock) = (Table::with_leases(1), clock());
+    table.rows().leases[0].owner = Some(WorkerId::new("dead").unwrap());
+    let _leader = idle_leader("deputy", &table, &clock);
+    let _standby = Worker::start("deputy", &table, &clock);
+    // The lease would expire while the outage lasts.
+    pass(&clock, F - Duration::from_millis(500)).await;
+    *table.scans_fail.lock().unwrap() = true;
+    let before = *table.scans.lock().unwrap();
+    pass(&clock, F).await;
+    let scans = *table.scans.lock().unwrap() - before;
+    assert!(
+        (3..=7).contains(&scans),
+        "{scans} scans in ten seconds, and not 10"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_lease_of_a_stream_that_is_read_no_more_calls_no_standby() {
+    let (table, clock) = (Table::with_leases(1), clock());
+    table.rows().leases[0].owner = Some(WorkerId::new("dead").unwrap());
+    let former = table.rows().leases[0].key.clone();
+    let _leader = idle_leader("deputy", &table, &clock);
+    let _standby = Worker::start_as("deputy", &table, &clock, |context| CoordinatorContext {
+        reads: Arc::new(move |lease| lease.key != former),
+        ..context
+    });
+    pass(&clock, F + Duration::from_secs(2)).await;
+    // The leader's to give away: a standby does that only when something is overdue.
+    let unowned = Lease::unowned(ShardId::new("new").unwrap(), Position::TrimHorizon);
+    table.rows().leases.push(unowned);
+    pass(&clock, F).await;
+    assert_eq!(table.owners(), counts([("dead", 1), ("nobody", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_leaves_to_the_leader_what_it_could_not_place_either_and_places_what_it_can() {
+    let (table, clock) = (Table::with_leases(2), clock());
+    table.rows().leases[0].owner = Some(WorkerId::new("deputy").unwrap());
+    table.rows().leases[1].owner = Some(WorkerId::new("dead").unwrap());
+    let _leader = idle_leader("deputy", &table, &clock);
+    let standby = Worker::start_as("deputy", &table, &clock, |context| CoordinatorContext {
+        max_leases: Some(1),
+        ..context
+    });
+    pass(&clock, F + Duration::from_secs(3)).await;
+    assert_eq!(table.owners(), counts([("dead", 1), ("deputy", 1)]));
+    assert_eq!(standby.status().unplaced, 0, "to say so is up to the leader");
+    let _other = Worker::start("other", &table, &clock);
+    pass(&clock, Duration::from_secs(2)).await;
+    assert_eq!(table.owners(), counts([("deputy", 1), ("other", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_the_lock_that_hangs_does_not_cost_the_leader_its_office() {
+    for hang in [Hang::LockRead, Hang::LockWrite, Hang::LockReply] {
+        let (table, clock) = (Table::with_leases(1), clock());
+        let worker = Worker::start("a", &table, &clock);
+        pass(&clock, Duration::from_secs(5)).await;
+        table.hang_once(hang);
+        for _ in 0..20 {
+            pass(&clock, Duration::from_secs(1)).await;
+            let leads_until = worker.status().leads_until;
+            assert!(leads_until.is_some_and(|until| clock.now() < until), "{hang:?}");
+        }
+        assert!(table.has_hung(), "{hang:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_leaves_in_time_while_the_lock_hangs() {
+    for hang in [Hang::LockRead, Hang::LockWrite] {
+        let (table, clock) = (Table::with_leases(1), clock());
+        let worker = Worker::start("a", &table, &clock);
+        pass(&clock, Duration::from_secs(5)).await;
+        table.hang_once(hang);
+        worker.shutdown.cancel();
+        let left = worker.scope.wait_until_only("the rest");
+        clock.timeout(F / 5, left).await.unwrap();
+        assert!(table.has_hung(), "{hang:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_or_a_burial_that_hangs_is_given_up_and_the_next_round_begins() {
+    for (hang, limit) in [(Hang::Scan, F / 4), (Hang::WorkerWrite, F / 6)] {
+        let (table, clock) = (Table::with_leases(0), clock());
+        let worker = Worker::start("a", &table, &clock);
+        // A worker that died long ago, whose row is deleted by the leader.
+        worker.touch(&table);
+        table.rows().workers[1].id = WorkerId::new("dead").unwrap();
+        pass(&clock, LONG_DEAD).await;
+        table.hang_once(hang);
+        worker.wake.notify_one();
+        pass(&clock, Duration::from_secs(1)).await;
+        assert!(table.has_hung(), "{hang:?}");
+        let shard = ShardId::new("new").unwrap();
+        let unowned = Lease::unowned(shard, Position::TrimHorizon);
+        table.rows().leases.push(unowned);
+        pass(&clock, limit + Duration::from_secs(1)).await;
+        assert_eq!(table.owners(), counts([("a", 1)]), "{hang:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_takes_long_to_scan_is_given_the_time() {
+    let (table, clock) = (Table::with_leases(3), clock());
+    *table.slow.lock().unwrap() = Some((Arc::clone(&clock), F / 2));
+    let _worker = Worker::start("a", &table, &clock);
+    pass(&clock, F * 2).await;
+    assert_eq!(table.owners(), counts([("a", 3)]));
+}

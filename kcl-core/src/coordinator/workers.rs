@@ -1,0 +1,435 @@
+//! Decides which workers may get leases: those that the planner itself sees live.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::coordinator::assignment::plan::Candidate;
+use crate::lease::expiry::ExpiryWatch;
+use crate::lease::row::Lease;
+use crate::lease::worker_row::WorkerRow;
+use crate::runtime::clock::Moment;
+use crate::types::{Incarnation, LeaseKey, WorkerId};
+
+/// For how many failover times a worker's row must stand still before it is deleted.
+pub(crate) const WORKER_RETENTION: u32 = 30;
+
+/// For how long a worker's row must stand still at least before it is deleted. The Java KCL waits a day.
+pub(crate) const MIN_WORKER_RETENTION: Duration = Duration::from_secs(300);
+
+/// For how long a Java worker's row must stand still before the worker counts as dead. Java writes the row every 30 s and takes
+/// one of twice that age for expired (`workerMetricsReporterFreqInMillis`).
+const JAVA_LIFE: Duration = Duration::from_secs(60);
+
+/// For how many failover times it is remembered whose run a process was, after the worker's row showed it last.
+const REMEMBERED: u32 = 3;
+
+/// A watch on the rows of the workers.
+///
+/// A row without an incarnation is a Java worker's. It is never a candidate: the worker does not take up what this fleet assigns.
+///
+/// A worker lives as long as the observer has seen its row change within that worker's own failover time. It is a candidate
+/// for half as long: it touches its row every third, so that one touch may be missed, and of two workers that died together
+/// the second is not given what the first one had. One that let a lease expire is no candidate until its row changes again.
+///
+/// A row seen for the first time counts as changed just then: otherwise a fleet that starts together would wait before its first lease
+/// is assigned. The price is that an observer that has only started takes a dead worker's old row for a candidate, for half a failover
+/// time; such a worker is not [proven](Candidate::proven): it loses every tie, is given no live lease, and what it is given expires
+/// like anything else.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerLiveness {
+    failover: Duration,
+    watch: ExpiryWatch<WorkerId, LivenessMark>,
+    rows: BTreeMap<WorkerId, SeenWorker>,
+    /// Whose run each process is, and when its worker's row showed it last.
+    runs: BTreeMap<Incarnation, (WorkerId, Moment)>,
+    has_looked: bool,
+}
+
+/// What changes with each touch of a worker's row: the incarnation with the touches, or the time at which Java wrote it.
+type LivenessMark = (Option<Incarnation>, u64, i64);
+
+#[derive(Debug, Clone)]
+struct SeenWorker {
+    row: WorkerRow,
+    /// What the observer saw when it first looked, which proves nothing. `None` of a row that appeared later.
+    first_mark: Option<LivenessMark>,
+    has_changed: bool,
+    /// The mark under which the worker let a lease expire.
+    doubted: Option<LivenessMark>,
+}
+
+impl WorkerLiveness {
+    /// A liveness of an observer with this failover time, which means to look once per `cadence`.
+    pub(crate) fn new(failover: Duration, cadence: Duration) -> Self {
+        Self {
+            failover,
+            watch: ExpiryWatch::new(cadence),
+            rows: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            has_looked: false,
+        }
+    }
+
+    /// Changes how often the observer means to look.
+    pub(crate) fn set_cadence(&mut self, cadence: Duration) {
+        self.watch.set_cadence(cadence);
+    }
+
+    /// Takes in the rows that a successful scan at `now` saw.
+    pub(crate) fn look(&mut self, now: Moment, rows: &[WorkerRow]) {
+        self.watch
+            .look(now, rows.iter().map(|row| (row.id.clone(), mark(row))));
+        let mut before = std::mem::take(&mut self.rows);
+        for row in rows {
+            let known = before.remove(&row.id);
+            let mark = mark(row);
+            let first_mark = match &known {
+                Some(known) => known.first_mark,
+                None => (!self.has_looked).then_some(mark),
+            };
+            let seen = SeenWorker {
+                row: row.clone(),
+                first_mark,
+                has_changed: known.as_ref().is_some_and(|known| known.has_changed)
+                    || first_mark != Some(mark),
+                doubted: known
+                    .and_then(|known| known.doubted)
+                    .filter(|doubted| *doubted == mark),
+            };
+            if let Some(run) = row.incarnation {
+                self.runs.insert(run, (row.id.clone(), now));
+            }
+            self.rows.insert(row.id.clone(), seen);
+        }
+        let long = self.failover * REMEMBERED;
+        self.runs
+            .retain(|_, (_, seen)| now.saturating_since(*seen) < long);
+        self.has_looked = true;
+    }
+
+    /// Takes in that the worker let a lease expire: it is no candidate until its row changes again.
+    pub(crate) fn doubt(&mut self, worker: &WorkerId) {
+        if let Some(seen) = self.rows.get_mut(worker) {
+            seen.doubted = Some(mark(&seen.row));
+        }
+    }
+
+    /// Forgets everything, as after a time in which somebody else watched.
+    pub(crate) fn forget(&mut self) {
+        self.watch.forget();
+        self.rows.clear();
+        self.has_looked = false;
+    }
+
+    /// The failover time by which this worker's leases are judged: the longer of its own and the observer's.
+    pub(crate) fn failover_of(&self, worker: &WorkerId) -> Duration {
+        let published = self.rows.get(worker).and_then(|seen| seen.row.failover);
+        let published = published.unwrap_or_default().min(Lease::LONGEST_FAILOVER);
+        published.max(self.failover)
+    }
+
+    /// The workers that may be given leases, in the order of their names. The observer itself always may, whatever its row shows.
+    pub(crate) fn candidates(&self, me: &Candidate) -> Vec<Candidate> {
+        let others = self
+            .rows
+            .values()
+            .filter(|seen| seen.row.id != me.id && self.is_fit(seen));
+        let mut candidates: Vec<Candidate> = others
+            .map(|seen| Candidate {
+                id: seen.row.id.clone(),
+                max_leases: seen.row.max_leases,
+                max_throughput: seen.row.max_throughput,
+                leaving: false,
+                proven: seen.has_changed,
+            })
+            .collect();
+        candidates.push(me.clone());
+        candidates.sort_by(|a, b| a.id.cmp(&b.id));
+        candidates
+    }
+
+    /// The run of the process that the worker's row shows.
+    pub(crate) fn incarnation_of(&self, worker: &WorkerId) -> Option<Incarnation> {
+        self.rows.get(worker).and_then(|seen| seen.row.incarnation)
+    }
+
+    /// Whether the wall time in the worker's row is a failover time behind the newest of all: proof of nothing, and asked only by a
+    /// deliberate bug.
+    pub(crate) fn has_old_time(&self, worker: &WorkerId) -> bool {
+        let newest = self.rows.values().map(|seen| seen.row.updated.as_millis()).max();
+        let written = self.rows.get(worker).map(|seen| seen.row.updated.as_millis());
+        let patience = i64::try_from(self.failover_of(worker).as_millis()).unwrap_or(i64::MAX);
+        newest
+            .zip(written)
+            .is_some_and(|(newest, written)| newest - written > patience)
+    }
+
+    /// The rows of workers that died long ago: after [`WORKER_RETENTION`] failover times, and [`MIN_WORKER_RETENTION`] at least.
+    ///
+    /// A worker deletes its own row when it stops. One that crashed leaves it, and with ids that change from start to start
+    /// the table would grow.
+    pub(crate) fn expired_workers(&self) -> Vec<WorkerRow> {
+        let rows = self.rows.values().map(|seen| &seen.row);
+        rows.filter(|row| {
+            let failover = row.failover.unwrap_or(self.failover);
+            let long = (failover * WORKER_RETENTION).max(MIN_WORKER_RETENTION);
+            self.watch.is_still_for(&row.id, long)
+        })
+        .cloned()
+        .collect()
+    }
+
+    /// Whether the worker has a row and lives.
+    pub(crate) fn is_alive(&self, worker: &WorkerId) -> bool {
+        self.rows.get(worker).is_some_and(|seen| self.lives(&seen.row))
+    }
+
+    /// Whether the worker's row has stood still for its failover time. Of a worker without a row nothing is known.
+    pub(crate) fn has_died(&self, worker: &WorkerId) -> bool {
+        self.rows.get(worker).is_some_and(|seen| !self.lives(&seen.row))
+    }
+
+    /// Whether a run of a process is known to be one of another worker than this, which may have left since.
+    pub(crate) fn is_of_another(&self, run: Incarnation, worker: &WorkerId) -> bool {
+        self.runs.get(&run).is_some_and(|(other, _)| other != worker)
+    }
+
+    fn is_fit(&self, seen: &SeenWorker) -> bool {
+        let failover = seen.row.failover.unwrap_or(self.failover);
+        let is_ours = seen.row.incarnation.is_some();
+        is_ours && seen.doubted.is_none() && !self.watch.is_still_for(&seen.row.id, failover / 2)
+    }
+
+    fn lives(&self, row: &WorkerRow) -> bool {
+        let own = row.failover.unwrap_or(self.failover);
+        let patience = if row.incarnation.is_some() {
+            own
+        } else {
+            own.max(JAVA_LIFE)
+        };
+        !self.watch.is_still_for(&row.id, patience)
+    }
+}
+
+fn mark(row: &WorkerRow) -> LivenessMark {
+    let written = if row.incarnation.is_some() {
+        0
+    } else {
+        row.updated.as_millis()
+    };
+    (row.incarnation, row.touches, written)
+}
+
+/// Which worker failed on which lease, and until when it shall not get it back.
+///
+/// Without this a dead worker would be the idlest candidate for its own leases, and a worker that cannot make progress on a shard
+/// would be given it again at once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cooldowns {
+    until: BTreeMap<LeaseKey, BTreeMap<WorkerId, Moment>>,
+}
+
+impl Cooldowns {
+    /// Keeps the lease from the worker until then.
+    pub(crate) fn note(&mut self, lease: &LeaseKey, worker: &WorkerId, until: Moment) {
+        self.until
+            .entry(lease.clone())
+            .or_default()
+            .insert(worker.clone(), until);
+    }
+
+    /// The workers that shall not get the lease.
+    pub(crate) fn barred(&self, lease: &LeaseKey, now: Moment) -> BTreeSet<WorkerId> {
+        let Some(workers) = self.until.get(lease) else {
+            return BTreeSet::new();
+        };
+        let barred = workers.iter().filter(|&(_, &until)| now < until);
+        barred.map(|(worker, _)| worker.clone()).collect()
+    }
+
+    /// Forgets what is over.
+    pub(crate) fn prune(&mut self, now: Moment) {
+        self.until.retain(|_, workers| {
+            workers.retain(|_, until| now < *until);
+            !workers.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Timestamp;
+
+    const F: Duration = Duration::from_secs(10);
+    const CADENCE: Duration = Duration::from_secs(1);
+
+    fn id(name: &str) -> WorkerId {
+        WorkerId::new(name).unwrap()
+    }
+
+    fn row(name: &str, touches: u64, failover: Option<Duration>) -> WorkerRow {
+        WorkerRow {
+            id: id(name),
+            incarnation: Some(Incarnation::from_random_bytes([1; 16])),
+            touches,
+            failover,
+            max_leases: None,
+            max_throughput: None,
+            updated: Timestamp::from_millis(0),
+        }
+    }
+
+    fn me() -> Candidate {
+        Candidate {
+            id: id("me"),
+            max_leases: None,
+            max_throughput: None,
+            leaving: false,
+            proven: true,
+        }
+    }
+
+    fn second(n: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(n))
+    }
+
+    fn names(liveness: &WorkerLiveness) -> Vec<String> {
+        let candidates = liveness.candidates(&me());
+        candidates.iter().map(|c| c.id.to_string()).collect()
+    }
+
+    #[test]
+    fn a_row_seen_for_the_first_time_is_a_candidate_at_once_but_not_proven() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        liveness.look(second(0), &[row("a", 3, None)]);
+        let proven = |liveness: &WorkerLiveness| liveness.candidates(&me())[0].proven;
+        assert_eq!(names(&liveness), ["a", "me"]);
+        assert!(!proven(&liveness));
+        liveness.look(second(1), &[row("a", 4, None)]);
+        assert!(proven(&liveness));
+    }
+
+    fn java(name: &str, millis: i64) -> WorkerRow {
+        WorkerRow {
+            incarnation: None,
+            updated: Timestamp::from_millis(millis),
+            ..row(name, 0, None)
+        }
+    }
+
+    #[test]
+    fn java_row_is_never_a_candidate() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        for n in 0..100 {
+            liveness.look(second(n), &[java("java", i64::try_from(n).unwrap() * 1000)]);
+            assert_eq!(names(&liveness), ["me"], "after {n} s");
+        }
+    }
+
+    #[test]
+    fn row_of_a_live_java_worker_is_not_deleted() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        for n in 0..1000 {
+            let reported = i64::try_from(n / 30).unwrap() * 30_000;
+            liveness.look(second(n), &[java("live", reported), java("dead", 0)]);
+            assert!(liveness.is_alive(&id("live")), "after {n} s");
+        }
+        assert_eq!(liveness.expired_workers(), [java("dead", 0)]);
+        assert!(liveness.has_died(&id("dead")));
+    }
+
+    #[test]
+    fn a_row_that_appears_while_the_observer_watches_is_that_of_a_live_worker() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        liveness.look(second(0), &[]);
+        liveness.look(second(1), &[row("a", 3, None)]);
+        assert!(liveness.candidates(&me())[0].proven);
+    }
+
+    #[test]
+    fn a_worker_that_let_a_lease_expire_is_no_candidate_until_its_row_changes() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        liveness.look(second(0), &[]);
+        liveness.look(second(1), &[row("a", 3, None)]);
+        liveness.doubt(&id("a"));
+        liveness.look(second(2), &[row("a", 3, None)]);
+        assert_eq!(names(&liveness), ["me"]);
+        liveness.look(second(3), &[row("a", 4, None)]);
+        assert_eq!(names(&liveness), ["a", "me"]);
+    }
+
+    #[test]
+    fn a_row_that_stands_still_is_no_candidate_after_half_its_failover_time_and_dead_after_the_whole() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        for n in 0..10 {
+            liveness.look(second(n), &[row("a", 1, None)]);
+            assert_eq!(names(&liveness).contains(&"a".to_owned()), n < 5, "after {n} s");
+            assert!(liveness.is_alive(&id("a")), "after {n} s");
+        }
+        liveness.look(second(10), &[row("a", 1, None)]);
+        assert!(!liveness.is_alive(&id("a")));
+        liveness.look(second(11), &[row("a", 2, None)]);
+        assert_eq!(names(&liveness), ["a", "me"]);
+    }
+
+    #[test]
+    fn a_row_that_stands_still_for_long_is_one_to_bury() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        for n in 0..=300 {
+            assert_eq!(liveness.expired_workers(), [], "after {n} s");
+            liveness.look(
+                second(n),
+                &[
+                    row("dead", 1, Some(F / 2)),
+                    row("live", n, None),
+                    row("slow", 1, Some(F * 2)),
+                ],
+            );
+        }
+        assert_eq!(liveness.expired_workers(), [row("dead", 1, Some(F / 2))]);
+    }
+
+    #[test]
+    fn each_worker_is_judged_by_its_own_failover_time_and_its_leases_by_the_longer() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        let rows = [row("quick", 1, Some(F / 5)), row("slow", 1, Some(F * 2))];
+        for n in 0..8 {
+            liveness.look(second(n), &rows);
+        }
+        assert_eq!(names(&liveness), ["me", "slow"]);
+        assert_eq!(liveness.failover_of(&id("quick")), F);
+        assert_eq!(liveness.failover_of(&id("slow")), F * 2);
+        assert_eq!(liveness.failover_of(&id("unheard-of")), F);
+    }
+
+    #[test]
+    fn the_observer_is_a_candidate_even_without_a_row_of_its_own_and_only_once() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        assert_eq!(names(&liveness), ["me"]);
+        for n in 0..20 {
+            liveness.look(second(n), &[row("me", 1, None)]);
+        }
+        assert_eq!(names(&liveness), ["me"]);
+    }
+
+    #[test]
+    fn an_outage_kills_nobody() {
+        let mut liveness = WorkerLiveness::new(F, CADENCE);
+        liveness.look(second(0), &[row("a", 1, None)]);
+        liveness.look(second(3600), &[row("a", 1, None)]);
+        assert_eq!(names(&liveness), ["a", "me"]);
+    }
+
+    #[test]
+    fn a_setback_bars_one_worker_from_one_lease_for_its_time() {
+        let (lease, other) = (LeaseKey::new("l").unwrap(), LeaseKey::new("m").unwrap());
+        let mut cooldowns = Cooldowns::default();
+        cooldowns.note(&lease, &id("a"), second(30));
+        assert_eq!(cooldowns.barred(&lease, second(29)), BTreeSet::from([id("a")]));
+        assert!(cooldowns.barred(&other, second(29)).is_empty());
+        assert!(cooldowns.barred(&lease, second(30)).is_empty());
+        cooldowns.prune(second(30));
+        assert!(cooldowns.until.is_empty());
+    }
+}

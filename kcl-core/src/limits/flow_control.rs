@@ -1,0 +1,287 @@
+//! How fast shards are read, as whoever runs the worker wishes: pauses and rates, for a shard, a stream or the whole worker.
+//!
+//! A paused shard keeps its lease, and no other worker reads it because of the pause. It may still be moved for the balance when workers
+//! come, and the worker that it is moved to knows of no pause: to stop reading everywhere, pause every worker.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::futures::Notified;
+
+use crate::runtime::clock::Moment;
+use crate::runtime::watched::Watched;
+use crate::types::LeaseKey;
+
+/// What a pause or a rate is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FlowScope {
+    /// All shards that the worker holds, now or later.
+    Worker,
+    /// The shards of the stream with this name, or with this address where two streams have one name.
+    Stream(String),
+    /// One shard, until this worker holds its lease no more: if it gets the lease again, it reads it as any other. What is set before it
+    /// holds the lease counts from when it does.
+    Shard(LeaseKey),
+}
+
+/// The most that is read per second, on average. The shards of the scope share it.
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use kcl_core::Rate;
+///
+/// let gentle = Rate { records: NonZeroU32::new(100), ..Rate::default() };
+/// assert_eq!(gentle.kib, None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rate {
+    /// The most records per second, as Kinesis counts them: an aggregated record is one. No limit by default.
+    pub records: Option<NonZeroU32>,
+    /// The most KiB per second of payloads and partition keys. No limit by default.
+    pub kib: Option<NonZeroU32>,
+}
+
+impl Rate {
+    /// How long this much takes at this rate.
+    fn time_for(&self, records: usize, bytes: usize) -> Duration {
+        let at = |amount: usize, per_second: Option<NonZeroU32>, unit: u64| match per_second {
+            None => Duration::ZERO,
+            Some(rate) => {
+                let nanos = (amount as u128 * 1_000_000_000) / (u128::from(rate.get()) * u128::from(unit));
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+            }
+        };
+        at(records, self.records, 1).max(at(bytes, self.kib, 1024))
+    }
+}
+
+/// What keeps a shard from being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    /// It is paused, until somebody says otherwise.
+    Paused,
+    /// What was read lately is enough until then.
+    Until(Moment),
+}
+
+/// The pauses and rates of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct FlowControl(Watched<BTreeMap<FlowScope, FlowLimit>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct FlowLimit {
+    paused: bool,
+    rate: Option<Rate>,
+    /// Until when what was read is enough.
+    enough_until: Option<Moment>,
+}
+
+impl FlowControl {
+    pub(crate) fn pause(&self, scope: FlowScope) {
+        self.change(scope, |brake| brake.paused = true);
+    }
+
+    pub(crate) fn resume(&self, scope: FlowScope) {
+        self.change(scope, |brake| brake.paused = false);
+    }
+
+    /// Ends the pause and the rate of this very scope.
+    pub(crate) fn forget(&self, scope: &FlowScope) {
+        self.0.modify(|scopes| scopes.remove(scope));
+    }
+
+    pub(crate) fn limit(&self, scope: FlowScope, rate: Option<Rate>) {
+        self.change(scope, |brake| {
+            brake.rate = rate;
+            brake.enough_until = None;
+        });
+    }
+
+    /// What keeps a shard in these scopes from being read, if anything does.
+    pub(crate) fn hold(&self, of: &[FlowScope], now: Moment) -> Option<Blocked> {
+        self.0.read(|scopes| {
+            let brakes = of.iter().filter_map(|scope| scopes.get(scope));
+            if brakes.clone().any(|brake| brake.paused) {
+                return Some(Blocked::Paused);
+            }
+            let until = brakes.filter_map(|brake| brake.enough_until).max();
+            until.filter(|until| now < *until).map(Blocked::Until)
+        })
+    }
+
+    /// The most records that one fetch may bring in these scopes: no more than a second's worth.
+    pub(crate) fn most(&self, of: &[FlowScope]) -> Option<u32> {
+        self.0.read(|scopes| {
+            let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.records);
+            rates.map(NonZeroU32::get).min()
+        })
+    }
+
+    /// The most bytes that one fetch is to bring in these scopes: no more than a second's worth.
+    pub(crate) fn most_bytes(&self, of: &[FlowScope]) -> Option<u64> {
+        self.0.read(|scopes| {
+            let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.kib);
+            rates.map(|kib| u64::from(kib.get()) * 1024).min()
+        })
+    }
+
+    /// So much was read at `now`.
+    pub(crate) fn took(&self, of: &[FlowScope], records: usize, bytes: usize, now: Moment) {
+        // Who is held up by this waits for a moment, and looks again then.
+        self.0.modify_quietly(|scopes| {
+            for scope in of {
+                if let Some(brake) = scopes.get_mut(scope)
+                    && let Some(rate) = brake.rate
+                {
+                    let from = brake.enough_until.map_or(now, |until| until.max(now));
+                    brake.enough_until = Some(from + rate.time_for(records, bytes));
+                }
+            }
+        });
+    }
+
+    /// Returns at the next change of a pause or a rate after this call, even if that comes before the first poll.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.0.changed()
+    }
+
+    fn change(&self, scope: FlowScope, change: impl FnOnce(&mut FlowLimit)) {
+        self.0.modify(|scopes| {
+            let brake = scopes.entry(scope.clone()).or_default();
+            change(brake);
+            // What holds nothing is not remembered.
+            if !brake.paused && brake.rate.is_none() {
+                scopes.remove(&scope);
+            }
+        });
+    }
+}
+
+/// Pauses and limits the reading of a running worker. Clones act on the same one.
+///
+/// ```
+/// # use std::num::NonZeroU32;
+/// # use kcl_core::WorkerHandle;
+/// use kcl_core::{FlowScope, Rate};
+///
+/// # fn maintenance(worker: &WorkerHandle) {
+/// worker.flow().pause(FlowScope::Worker);
+/// // ... the database is back ...
+/// worker.flow().limit(FlowScope::Worker, Some(Rate { records: NonZeroU32::new(500), ..Rate::default() }));
+/// worker.flow().resume(FlowScope::Worker);
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct FlowHandle {
+    brakes: Arc<FlowControl>,
+}
+
+impl FlowHandle {
+    pub(crate) fn new(brakes: Arc<FlowControl>) -> Self {
+        Self { brakes }
+    }
+
+    /// Reads no more in this scope: no further batch is offered, and none is fetched. A callback that runs goes on, and leases are kept,
+    /// for however long. Status shows the wait as [`Paused`](crate::status::WaitReason::Paused).
+    pub fn pause(&self, scope: FlowScope) {
+        self.brakes.pause(scope);
+    }
+
+    /// Ends the pause of this very scope. A shard goes on when it is paused in no scope.
+    pub fn resume(&self, scope: FlowScope) {
+        self.brakes.resume(scope);
+    }
+
+    /// Reads no faster than this in this scope; `None` ends the limit. Where several scopes limit a shard, all of them do.
+    /// A batch holds at most what may be read in a second, by the size of the records so far, and one record in any case. Status shows the wait as [`RateLimit`](crate::status::WaitReason::RateLimit).
+    pub fn limit(&self, scope: FlowScope, rate: Option<Rate>) {
+        self.brakes.limit(scope, rate);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::ShardId;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_origin(Duration::from_millis(millis))
+    }
+
+    fn scopes(number: u32) -> [FlowScope; 3] {
+        let shard = ShardId::new(format!("shardId-{number:012}")).unwrap();
+        let stream = FlowScope::Stream("trucks".to_owned());
+        [
+            FlowScope::Worker,
+            stream,
+            FlowScope::Shard(LeaseKey::single_stream(&shard)),
+        ]
+    }
+
+    #[test]
+    fn a_shard_goes_on_when_it_is_paused_in_no_scope() {
+        let brakes = FlowControl::default();
+        let [worker, stream, _] = scopes(0);
+        brakes.pause(worker.clone());
+        brakes.pause(stream.clone());
+        assert_eq!(brakes.hold(&scopes(0), at(0)), Some(Blocked::Paused));
+        brakes.resume(worker);
+        assert_eq!(brakes.hold(&scopes(0), at(0)), Some(Blocked::Paused));
+        brakes.resume(stream);
+        assert_eq!(brakes.hold(&scopes(0), at(0)), None);
+        assert!(brakes.0.read(BTreeMap::is_empty));
+    }
+
+    #[test]
+    fn the_shards_of_a_scope_share_its_rate() {
+        let brakes = FlowControl::default();
+        let rate = Rate {
+            records: NonZeroU32::new(10),
+            ..Rate::default()
+        };
+        brakes.limit(FlowScope::Worker, Some(rate));
+        assert_eq!(brakes.most(&scopes(0)), Some(10));
+        brakes.took(&scopes(0), 5, 0, at(1000));
+        assert_eq!(brakes.hold(&scopes(1), at(1000)), Some(Blocked::Until(at(1500))));
+        brakes.took(&scopes(1), 10, 0, at(1000));
+        assert_eq!(brakes.hold(&scopes(0), at(2499)), Some(Blocked::Until(at(2500))));
+        assert_eq!(brakes.hold(&scopes(0), at(2500)), None);
+        brakes.limit(FlowScope::Worker, None);
+        assert_eq!(brakes.hold(&scopes(0), at(0)), None);
+    }
+
+    proptest! {
+        /// Whoever waits as long as it is told reads no more on average than the rate, but for the last batch.
+        #[test]
+        fn no_more_is_read_than_the_rate(
+            records in proptest::option::of(1_u32..1000), kib in proptest::option::of(1_u32..1000),
+            batches in proptest::collection::vec((0_usize..2000, 0_usize..5_000_000), 1..30),
+        ) {
+            let brakes = FlowControl::default();
+            let rate = Rate { records: records.and_then(NonZeroU32::new), kib: kib.and_then(NonZeroU32::new) };
+            brakes.limit(FlowScope::Worker, Some(rate));
+            let of = [FlowScope::Worker];
+            let (mut now, mut read, mut size) = (at(0), 0, 0);
+            for (records, bytes) in batches {
+                if let Some(Blocked::Until(until)) = brakes.hold(&of, now) {
+                    now = until;
+                }
+                // A nanosecond is cut off each time.
+                let seconds = now.saturating_since(at(0)).as_secs_f64() + 1e-6;
+                if let Some(rate) = rate.records {
+                    prop_assert!(f64::from(read as u32) <= f64::from(rate.get()) * seconds + 1e-3);
+                }
+                if let Some(rate) = rate.kib {
+                    prop_assert!(size as f64 <= f64::from(rate.get()) * 1024.0 * seconds + 1.0);
+                }
+                brakes.took(&of, records, bytes, now);
+                read += records;
+                size += bytes;
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::types::LeaseKey;
+
+/// Leases that were given to this worker, as far as the worker itself knows: it need not wait to discover them.
+#[derive(Debug, Default)]
+pub(crate) struct AssignmentHints {
+    keys: Mutex<BTreeSet<LeaseKey>>,
+    /// Only discovery waits for it, and finds what arrived while it was busy.
+    arrived: Notify,
+}
+
+impl AssignmentHints {
+    /// This lease names the worker as its owner now.
+    pub(crate) fn add(&self, key: LeaseKey) {
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key);
+        self.arrived.notify_one();
+    }
+
+    /// Returns once there is an invitation that was not taken.
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    pub(crate) fn take(&self) -> BTreeSet<LeaseKey> {
+        std::mem::take(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

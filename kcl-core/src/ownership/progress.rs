@@ -1,0 +1,222 @@
+//! Proof of life: a lease is renewed only while its consumer either gets on or names what it waits for.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::runtime::clock::Moment;
+use crate::status::WaitReason;
+
+/// What is known about a consumer's progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// How many steps it has finished: fetches that were answered, calls that returned.
+    pub steps: u64,
+    /// When it last finished a step, or began anew.
+    pub last_step: Moment,
+    /// What it waits for, and since when.
+    pub waiting: Option<(WaitReason, Moment)>,
+}
+
+/// What a consumer's activity says about its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProofOfLife {
+    /// It gets on, or says what it waits for.
+    Alive,
+    /// It did neither for this long.
+    Stalled {
+        /// The time since its last step.
+        idle: Duration,
+    },
+}
+
+/// Judges a consumer's activity at `now`.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::internals::{Activity, ProofOfLife, proof_of_life};
+/// use kcl_core::status::WaitReason;
+/// use kcl_core::clock::Moment;
+///
+/// let minute = Duration::from_secs(60);
+/// let later = Moment::ZERO + minute * 10;
+/// let stuck = Activity { steps: 1, last_step: Moment::ZERO, waiting: None };
+/// assert_eq!(proof_of_life(&stuck, later, minute), ProofOfLife::Stalled { idle: minute * 10 });
+/// let busy = Activity { waiting: Some((WaitReason::Callback, Moment::ZERO)), ..stuck };
+/// assert_eq!(proof_of_life(&busy, later, minute), ProofOfLife::Alive);
+/// ```
+pub fn proof_of_life(activity: &Activity, now: Moment, stall_timeout: Duration) -> ProofOfLife {
+    let idle = now.saturating_since(activity.last_step);
+    if activity.waiting.is_some() || idle < stall_timeout {
+        ProofOfLife::Alive
+    } else {
+        ProofOfLife::Stalled { idle }
+    }
+}
+
+/// A consumer's activity, written by the consumer and its fetcher, read by its renewer.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    known: Mutex<ProgressState>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ProgressState {
+    steps: u64,
+    last_step: Moment,
+    consumer: Option<(WaitReason, Moment)>,
+    /// What the fetcher waits for, which counts while the consumer waits for nothing but records.
+    fetcher: Option<(WaitReason, Moment)>,
+}
+
+impl Progress {
+    pub(crate) fn new(now: Moment) -> Self {
+        Self {
+            known: Mutex::new(ProgressState {
+                steps: 0,
+                last_step: now,
+                consumer: None,
+                fetcher: None,
+            }),
+        }
+    }
+
+    /// A step is finished.
+    pub(crate) fn step(&self, now: Moment) {
+        let mut known = self.lock();
+        known.steps += 1;
+        known.last_step = now;
+    }
+
+    /// The consumer waits for records and nothing else, which is no step but deserves its time.
+    pub(crate) fn wants_records(&self, now: Moment) {
+        let mut known = self.lock();
+        known.last_step = now;
+        known.consumer = None;
+    }
+
+    /// The fetcher is another one, which waits for nothing yet.
+    pub(crate) fn fetcher_begins(&self) {
+        self.lock().fetcher = None;
+    }
+
+    /// The consumer begins anew at the source, which is no step but deserves its time.
+    pub(crate) fn begins_anew(&self, now: Moment) {
+        let mut known = self.lock();
+        known.last_step = now;
+        known.fetcher = None;
+    }
+
+    /// The consumer begins to wait for this, or keeps waiting.
+    pub(crate) fn waits(&self, reason: WaitReason, now: Moment) {
+        let mut known = self.lock();
+        known.consumer = Some((reason, since(known.consumer, reason, now)));
+    }
+
+    /// The consumer waits for nothing any more, which is a step.
+    pub(crate) fn goes_on(&self, now: Moment) {
+        let mut known = self.lock();
+        known.steps += 1;
+        known.last_step = now;
+        known.consumer = None;
+    }
+
+    /// The consumer waits for nothing any more, which is no step.
+    pub(crate) fn waits_no_more(&self) {
+        self.lock().consumer = None;
+    }
+
+    /// The fetcher begins to wait for this, or keeps waiting.
+    pub(crate) fn fetcher_waits(&self, reason: WaitReason, now: Moment) {
+        let mut known = self.lock();
+        known.fetcher = Some((reason, since(known.fetcher, reason, now)));
+    }
+
+    /// The fetcher waits for nothing any more, which is no step but deserves its time.
+    pub(crate) fn fetcher_goes_on(&self, now: Moment) {
+        let mut known = self.lock();
+        if known.fetcher.take().is_some() {
+            known.last_step = now;
+        }
+    }
+
+    pub(crate) fn activity(&self) -> Activity {
+        let known = self.lock();
+        Activity {
+            steps: known.steps,
+            last_step: known.last_step,
+            waiting: known.consumer.or(known.fetcher),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ProgressState> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Since when somebody waits who says at `now` that it waits for this.
+fn since(waiting: Option<(WaitReason, Moment)>, reason: WaitReason, now: Moment) -> Moment {
+    let before = waiting.filter(|(old, _)| *old == reason);
+    before.map_or(now, |(_, since)| since)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(seconds))
+    }
+
+    proptest! {
+        #[test]
+        fn only_a_silent_consumer_that_waits_for_nothing_is_stalled(
+            last in 0_u64..1000, now in 0_u64..1000, limit in 1_u64..1000, waits in any::<bool>(),
+        ) {
+            let waiting = waits.then_some((WaitReason::Callback, at(last)));
+            let verdict = proof_of_life(&Activity { steps: 0, last_step: at(last), waiting }, at(now), Duration::from_secs(limit));
+            let stalled = !waits && now.saturating_sub(last) >= limit;
+            prop_assert_eq!(verdict != ProofOfLife::Alive, stalled);
+        }
+    }
+
+    #[test]
+    fn the_age_of_a_wait_counts_from_its_beginning() {
+        let progress = Progress::new(at(0));
+        progress.waits(WaitReason::Parents, at(5));
+        progress.waits(WaitReason::Parents, at(7));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::Parents, at(5))));
+        progress.waits(WaitReason::Callback, at(9));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::Callback, at(9))));
+        progress.goes_on(at(10));
+        assert_eq!(
+            progress.activity(),
+            Activity {
+                steps: 1,
+                last_step: at(10),
+                waiting: None
+            }
+        );
+    }
+
+    #[test]
+    fn what_the_fetcher_waits_for_counts_while_the_consumer_waits_for_records() {
+        let progress = Progress::new(at(0));
+        progress.fetcher_waits(WaitReason::ByteBudget, at(1));
+        progress.fetcher_waits(WaitReason::ByteBudget, at(2));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::ByteBudget, at(1))));
+        progress.waits(WaitReason::Callback, at(3));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::Callback, at(3))));
+        progress.goes_on(at(4));
+        assert_eq!(progress.activity().waiting, Some((WaitReason::ByteBudget, at(1))));
+        progress.fetcher_goes_on(at(5));
+        let steps = progress.activity().steps;
+        progress.fetcher_goes_on(at(6));
+        let activity = progress.activity();
+        assert_eq!(
+            (activity.steps, activity.last_step, activity.waiting),
+            (steps, at(5), None)
+        );
+    }
+}

@@ -1,0 +1,291 @@
+//! Keeps a lease: renews it while its consumer lives, stores what is finished, and notices what others want of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::Causes;
+use crate::lease::change::LeaseChange;
+use crate::ownership::control::DrainReason;
+use crate::ownership::progress::{ProofOfLife, proof_of_life};
+use crate::ownership::validity::Validity;
+use crate::ownership::{Ownership, WriteResult};
+use crate::runtime::clock::Moment;
+use crate::settings::Settings;
+use crate::types::Position;
+
+/// What a renewer knows when it decides what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RenewalSchedule {
+    /// When the last applied write was sent.
+    renewed: Moment,
+    /// When the last checkpoint was sent.
+    stored: Moment,
+    /// Whether something is finished and not stored.
+    unstored: bool,
+    /// Until when writes that failed make the renewer wait.
+    not_before: Option<Moment>,
+    /// When a handoff under way must be declined.
+    decline: Option<Moment>,
+}
+
+/// When the renewer has something to do next, whatever else happens.
+///
+/// A lease is renewed every third of the failover time, so that two renewals may be missed. A checkpoint is a renewal.
+fn next_duty(duties: &RenewalSchedule, settings: &Settings) -> Moment {
+    let renewal = duties.renewed + settings.failover_time / 3;
+    let checkpoint = duties
+        .unstored
+        .then(|| duties.stored + settings.checkpoint_interval);
+    let write = checkpoint.map_or(renewal, |checkpoint| checkpoint.min(renewal));
+    let write = duties
+        .not_before
+        .map_or(write, |not_before| write.max(not_before));
+    duties.decline.map_or(write, |decline| decline.min(write))
+}
+
+/// Keeps the lease until its consumer is done or the lease is lost.
+pub(crate) async fn keep(own: Arc<Ownership>) {
+    let mut keeper = LeaseRenewer {
+        own: &own,
+        not_before: None,
+        decline: None,
+        stalls: 0,
+        steps_at_stall: None,
+        failing: false,
+    };
+    tokio::select! {
+        biased;
+        () = own.control.finished() => {}
+        () = keeper.run() => {}
+    }
+}
+
+struct LeaseRenewer<'a> {
+    own: &'a Ownership,
+    not_before: Option<Moment>,
+    decline: Option<Moment>,
+    /// How often the consumer was opened again without a step in between.
+    stalls: u32,
+    /// How many steps the consumer had finished when it stalled last.
+    steps_at_stall: Option<u64>,
+    failing: bool,
+}
+
+impl LeaseRenewer<'_> {
+    async fn run(&mut self) {
+        let worker = &self.own.worker;
+        loop {
+            // Whoever's write it was that met the handoff: a checkpoint of the user's code may be the only one for long.
+            self.follow_handoff();
+            let (renewed, stored) = self.own.written();
+            let unstored = self.own.unstored().is_some();
+            let duties = RenewalSchedule {
+                renewed,
+                stored,
+                unstored,
+                not_before: self.not_before,
+                decline: self.decline,
+            };
+            let due = next_duty(&duties, &worker.settings);
+            if worker.clock.now() < due {
+                tokio::select! {
+                    biased;
+                    () = self.own.dirty.notified() => {}
+                    () = worker.clock.sleep_until(due) => {}
+                }
+                continue;
+            }
+            if self.decline.is_some_and(|decline| decline <= worker.clock.now()) {
+                self.decline_or_wait().await;
+            } else if self.consumer_lives() {
+                self.write().await;
+            } else {
+                self.not_before = Some(worker.clock.now() + worker.settings.failover_time / 10);
+            }
+            if self.own.verdict() == Validity::Lost {
+                return;
+            }
+        }
+    }
+
+    /// Stores what is finished, or renews.
+    async fn write(&mut self) {
+        let change = match self.own.unstored() {
+            Some(position) => LeaseChange::Checkpoint {
+                position: Position::Record(position),
+                throughput: self.own.throughput(),
+            },
+            None => self.renewal(),
+        };
+        match self.own.write(change).await {
+            WriteResult::Applied(_) => {
+                if self.failing {
+                    tracing::info!("the lease store answers again");
+                }
+                self.failing = false;
+                self.not_before = None;
+            }
+            WriteResult::Lost | WriteResult::GivenUp(_) => {}
+            WriteResult::Failed(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(error = %Causes(&error), "cannot renew the lease, trying on");
+                }
+                let worker = &self.own.worker;
+                self.not_before = Some(worker.clock.now() + worker.settings.failover_time / 20);
+            }
+        }
+    }
+
+    fn renewal(&self) -> LeaseChange {
+        LeaseChange::Renew {
+            throughput: self.own.throughput(),
+            facts: self.own.missing_facts(),
+        }
+    }
+
+    fn follow_handoff(&mut self) {
+        let worker = &self.own.worker;
+        let row = self.own.row();
+        if row.actual_owner() != Some(&worker.worker) {
+            return;
+        }
+        match (row.is_in_handoff(), self.decline) {
+            (true, None) => {
+                self.decline = Some(worker.clock.now() + worker.settings.handoff_timeout);
+                self.own.drain(DrainReason::Handoff);
+            }
+            (false, Some(_)) => {
+                self.decline = None;
+                self.own.withdraw_handoff();
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// The time for a handoff is up: while the callback still runs, the owner keeps the lease, unless it shuts down.
+    async fn decline_or_wait(&mut self) {
+        let worker = &self.own.worker;
+        let callback_runs = self.own.in_callback.load(Ordering::Acquire);
+        if !callback_runs || self.own.control.drain_reason() != Some(DrainReason::Handoff) {
+            self.decline = Some(worker.clock.now() + worker.settings.handoff_timeout);
+            return;
+        }
+        // Before the write: a callback that returns meanwhile must find that it is to go on.
+        self.own.withdraw_handoff();
+        if let WriteResult::Applied(_) = self.own.write(LeaseChange::CancelHandoff).await {
+            tracing::info!(reason = "callback still runs", "handoff declined");
+            self.decline = None;
+        } else {
+            self.own.drain(DrainReason::Handoff);
+            self.decline = Some(worker.clock.now() + worker.settings.failover_time / 20);
+        }
+    }
+
+    /// Whether the consumer proves that it lives; a stalled one is told to begin again, and in the end to give up.
+    fn consumer_lives(&mut self) -> bool {
+        let worker = &self.own.worker;
+        let now = worker.clock.now();
+        let mut activity = self.own.progress.activity();
+        // No consumer gets on while code blocks every thread, and this one cannot help it.
+        let patience = worker
+            .settings
+            .stall_timeout
+            .saturating_mul(worker.settings.stall_tries.saturating_add(1));
+        let excused = worker.stall_probe.excused_until(now, patience);
+        activity.last_step = activity.last_step.max(excused);
+        let ProofOfLife::Stalled { idle } = proof_of_life(&activity, now, worker.settings.stall_timeout)
+        else {
+            if self.stalls > 0 && self.steps_at_stall != Some(activity.steps) {
+                self.stalls = 0;
+                self.show_stalls();
+            }
+            return true;
+        };
+        // Told already, and the consumer has not got round to it: a lease that nobody works for is not renewed.
+        if self.own.control.interrupt().is_some() {
+            return false;
+        }
+        self.stalls = if self.steps_at_stall == Some(activity.steps) {
+            self.stalls + 1
+        } else {
+            1
+        };
+        self.steps_at_stall = Some(activity.steps);
+        worker.metrics.stalled();
+        self.show_stalls();
+        if self.stalls > worker.settings.stall_tries {
+            tracing::error!(?idle, "no progress even after reopening: giving the lease up");
+            self.own.drain(DrainReason::Stalled);
+        } else {
+            tracing::warn!(?idle, tries = self.stalls, "no progress: opening the shard again");
+            self.own.control.reopen();
+        }
+        false
+    }
+
+    fn show_stalls(&self) {
+        let stalls = self.stalls;
+        let worker = &self.own.worker;
+        worker
+            .status
+            .update_lease(&self.own.key, |status| status.stalls = stalls);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_origin(Duration::from_millis(millis))
+    }
+
+    proptest! {
+        /// Nothing to store, or something, the lease is written at least every third of the failover time.
+        #[test]
+        fn a_write_is_never_later_than_a_third_of_the_failover_time(
+            renewed in 0_u64..10_000, stored in 0_u64..10_000, unstored in any::<bool>(),
+        ) {
+            let settings = Settings::default();
+            let duties = RenewalSchedule { renewed: at(renewed), stored: at(stored), unstored, not_before: None, decline: None };
+            prop_assert!(next_duty(&duties, &settings) <= at(renewed) + settings.failover_time / 3);
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_waits_for_its_interval() {
+        let settings = Settings::default();
+        let duties = RenewalSchedule {
+            renewed: at(1000),
+            stored: at(500),
+            unstored: true,
+            not_before: None,
+            decline: None,
+        };
+        assert_eq!(next_duty(&duties, &settings), at(1500));
+        let nothing = RenewalSchedule {
+            unstored: false,
+            ..duties
+        };
+        assert_eq!(
+            next_duty(&nothing, &settings),
+            at(1000) + settings.failover_time / 3
+        );
+    }
+
+    #[test]
+    fn a_store_that_fails_is_not_hammered() {
+        let duties = RenewalSchedule {
+            renewed: at(0),
+            stored: at(0),
+            unstored: true,
+            not_before: Some(at(9000)),
+            decline: None,
+        };
+        assert_eq!(next_duty(&duties, &Settings::default()), at(9000));
+    }
+}

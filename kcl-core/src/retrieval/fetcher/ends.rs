@@ -1,0 +1,137 @@
+//! What the fetcher does about the end of its shard, and about what retention took.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lease::shard_end_plan::children_from_listing;
+use crate::retrieval::end_check::{EndEvidence, EndStep, ListingEvidence};
+use crate::retrieval::fetcher::Fetcher;
+use crate::runtime::clock::{ClockExt as _, Moment};
+use crate::source::{ChildShard, EndDoubt, ShardEnd};
+use crate::streams::listing::Listing;
+use crate::types::Gap;
+
+/// How long nothing may come before a reader asks whether its shard is closed.
+const IDLE: Duration = Duration::from_secs(10);
+
+impl Fetcher {
+    /// Asks the listing whether the shard has ended, where the source says so and shows no children, or has brought nothing for a while.
+    pub(crate) async fn look_into_end(&mut self) -> Option<ShardEnd> {
+        let own = Arc::clone(&self.own);
+        let (clock, source, shard) = (&*own.worker.clock, &*own.stream.source, own.context.shard());
+        let listed = |listing: &Listing| ListingEvidence::of(shard, listing.as_deref());
+        let next = if self.watch.is_asked() {
+            // An answer has come lately. Nothing would be better at another worker.
+            own.progress.step(clock.now());
+            let listed = match self.watch.needs_listing() {
+                false => ListingEvidence::Closed,
+                true => {
+                    let listing = own.stream.listing.recent(source, clock).await;
+                    if let (ListingEvidence::Not, Ok(graph)) = (listed(&listing), &listing) {
+                        self.look_for_heirs(&children_from_listing(graph, shard));
+                    }
+                    listed(&listing)
+                }
+            };
+            own.progress.step(clock.now());
+            self.watch.looked(listed)
+        } else if self.is_idle() {
+            let listing = own.stream.listing.if_due(source, clock).await?;
+            self.looked = clock.now();
+            self.watch.idled(listed(&listing))
+        } else {
+            return None;
+        };
+        match next {
+            EndStep::End(end) => {
+                tracing::info!("the shard is not listed any more; it ends with the children that are known");
+                return Some(end);
+            }
+            EndStep::ReadOn => {}
+            // Another LATEST would be another place.
+            EndStep::Reopen { .. } if !self.place.is_fixed() => self.doubt(Some(EndDoubt::NoEnd)),
+            EndStep::Reopen { after, doubt } => {
+                self.doubt(doubt);
+                self.reopen();
+                let after = self
+                    .rng
+                    .jittered(after)
+                    .min(own.worker.settings.stall_timeout / 2);
+                clock.sleep(after).await;
+            }
+        }
+        None
+    }
+
+    /// Takes in the children of a shard that is not listed. Reports that records may be lost, where the shard is gone.
+    fn look_for_heirs(&mut self, listed: &ShardEnd) {
+        let own = Arc::clone(&self.own);
+        if !self.watch.gone(&own.row(), listed.clone()) {
+            return;
+        }
+        own.worker.metrics.shards_gone(1);
+        let after = self.place.done().map(|done| done.position.sequence.detached());
+        match after {
+            Some(after) => self.report_gap(&Gap { after, first: None }),
+            None => tracing::warn!("the shard is gone, and no record of it was read"),
+        }
+    }
+
+    /// The source was asked for nothing since then: the processor was busy, the shard paused, or there was no room.
+    pub(crate) fn was_held_up(&mut self, since: Moment) {
+        let time = self.own.worker.clock.now().saturating_since(since);
+        if !time.is_zero() {
+            self.own.held_up(time);
+            self.looked = self.looked + time;
+        }
+    }
+
+    /// Whether nothing has come for so long that the shard may be closed and the source does not say so.
+    fn is_idle(&self) -> bool {
+        let since = self.own.idle_since().max(self.looked);
+        self.own.worker.clock.now().saturating_since(since) >= IDLE
+    }
+
+    /// Shows why it is not known whether the shard has ended.
+    pub(crate) fn doubt(&self, doubt: Option<EndDoubt>) {
+        let (status, key) = (&self.own.worker.status, &self.own.key);
+        if status.update_end_in_doubt(key, doubt)
+            && let Some(doubt) = doubt
+        {
+            tracing::warn!(%doubt, "cannot tell whether the shard has ended; the worker goes on asking");
+        }
+    }
+
+    /// The end of the shard, if the answer ends it beyond doubt.
+    pub(crate) fn judge_end(&mut self, end: Option<ShardEnd>, named: Vec<ChildShard>) -> Option<ShardEnd> {
+        if end.is_none() && named.is_empty() {
+            if self.watch.went_on() {
+                self.doubt(None);
+            }
+            return None;
+        }
+        let (row, now) = (self.own.row(), self.own.worker.clock.now());
+        match self.watch.told(&row, self.place.shown(), now, end, named) {
+            EndEvidence::Nothing => None,
+            EndEvidence::Ended(end) => Some(end),
+            EndEvidence::Claim => {
+                self.own.worker.metrics.end_claimed();
+                tracing::debug!("the source claims the end of the shard and shows no children that fit");
+                None
+            }
+        }
+    }
+
+    /// Counts what retention may have taken, and says it.
+    pub(crate) fn report_gap(&self, gap: &Gap) {
+        let worker = &self.own.worker;
+        worker.metrics.gap();
+        let first = gap.first.as_ref().map(ToString::to_string);
+        tracing::warn!(after = %gap.after, first,
+            "retention took the record at which reading was to go on, and may have taken others that were not read");
+        let shown = gap.clone();
+        worker
+            .status
+            .update_lease(&self.own.key, |status| status.gap = Some(shown));
+    }
+}

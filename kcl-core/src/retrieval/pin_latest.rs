@@ -1,0 +1,76 @@
+//! Gives the rows at LATEST that Java wrote the time that this means.
+
+use std::time::Duration;
+
+use crate::error::Causes;
+use crate::lease::change::LeaseChange;
+use crate::lease::row::RowFacts;
+use crate::lease::start_policy::PIN_MARGIN;
+use crate::lifecycle::ConsumerEvent;
+use crate::ownership::{Ownership, WriteResult};
+use crate::processor::StartFrom;
+use crate::processor::backoff;
+use crate::retrieval::start_position::needs_time;
+use crate::runtime::clock::ClockExt as _;
+use crate::source::{ShardFilter, SourceError, SourceErrorKind};
+
+/// How long one page of a listing may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pauses between two tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Stores the time that LATEST means in a row which Java wrote, before the shard is opened there for the first time: neither a second
+/// opening nor the next owner then skips what came meanwhile. Returns once it is there, or the lease is not this owner's any more.
+pub(crate) async fn pin_latest(own: &Ownership, wish: &StartFrom) -> Option<ConsumerEvent> {
+    let clock = &own.worker.clock;
+    let mut tries = 0;
+    while own.last_delivered().is_none() && needs_time(&own.row(), wish) {
+        tries += 1;
+        let problem = match try_to_settle(own).await {
+            Ok(WriteResult::Applied(row)) if row.latest_at.is_some() => {
+                show(own, None);
+                return None;
+            }
+            // What shows as applied may be an earlier renewal, which brought no time.
+            Ok(WriteResult::Applied(_)) => "another renewal came first".to_owned(),
+            Ok(WriteResult::Lost | WriteResult::GivenUp(_)) => return Some(ConsumerEvent::LeaseLost),
+            Ok(WriteResult::Failed(error)) => Causes(&error).to_string(),
+            Err(error) => {
+                if error.kind().is_answer() {
+                    own.progress.step(clock.now());
+                }
+                show(own, Some(error.kind()));
+                Causes(&error).to_string()
+            }
+        };
+        if tries == 1 {
+            tracing::warn!(
+                problem,
+                "the time that LATEST means here is not stored yet; the shard is opened once it is"
+            );
+        }
+        clock.sleep(backoff(FIRST_PAUSE, LONGEST_PAUSE, tries)).await;
+    }
+    None
+}
+
+/// Asks the service what time it is, and stores that.
+async fn try_to_settle(own: &Ownership) -> Result<WriteResult, SourceError> {
+    let asked = own.stream.source.shards(ShardFilter::Open, None);
+    let answer = own.worker.clock.timeout(PAGE_TIMEOUT, asked).await;
+    let page = answer.unwrap_or_else(|elapsed| {
+        Err(SourceError::new(SourceErrorKind::Unavailable, "no answer in time").with_source(elapsed))
+    })?;
+    let facts = RowFacts {
+        latest_at: Some(page.service_time.minus(PIN_MARGIN)),
+        ..own.missing_facts()
+    };
+    let throughput = own.throughput();
+    Ok(own.write(LeaseChange::Renew { throughput, facts }).await)
+}
+
+fn show(own: &Ownership, trouble: Option<SourceErrorKind>) {
+    let status = &own.worker.status;
+    status.update_lease(&own.key, |status| status.trouble = trouble);
+}

@@ -1,0 +1,193 @@
+//! Deliberate bugs, to see that whatever checks the invariants finds them.
+//!
+//! Nothing here is for users. Without the feature `mutants`, which no release enables, [`active`] is constant and the code is as
+//! if this module were not there. With it, a bug is switched on for one thread and for one call.
+
+/// A deliberate bug, made at the one decision that it breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Failpoint {
+    /// The store assigns a lease whatever the row's version is.
+    AssignmentWithoutCondition,
+    /// The store takes a checkpoint from anybody, whatever the row's version is.
+    CheckpointWithoutCondition,
+    /// The store gives the leader lock to whoever asks.
+    LockWithoutCondition,
+    /// A renewal does not move the counter.
+    RenewalWithoutCount,
+    /// A write whose reply was lost is taken for made.
+    LostReplyIsSuccess,
+    /// A refused write is taken for made: who lost a lease goes on with it.
+    RefusalIsSuccess,
+    /// A holder past its deadline goes on.
+    DeadlineIgnored,
+    /// A holder counts its time from the reply to a renewal, and not from its sending.
+    DeadlineFromReply,
+    /// An ownership has the token of the assignment, and not of its own first renewal.
+    TokenNotRaised,
+    /// What is delivered is stored, finished or not.
+    CheckpointBeforeFinish,
+    /// What the processor failed at is never tried again.
+    NoRetry,
+    /// The record at which the processor failed is left out.
+    SkipOnError,
+    /// A batch in which the processor failed counts as finished.
+    BatchDroppedOnError,
+    /// After a panic the new processor begins with the next batch.
+    BatchDroppedOnPanic,
+    /// The end of a shard is stored when it is read, and not when its last records are processed.
+    EndBeforeLastRecords,
+    /// The end of a shard is stored although the user's code has not checkpointed its last records.
+    EndBeforeCheckpoints,
+    /// The end of a shard is believed although the answer shows no children.
+    EndWithoutChildrenBelieved,
+    /// A shard that the source does not find once counts as gone, whatever a listing shows.
+    NotFoundBelieved,
+    /// Nobody counts that retention took the place at which reading goes on.
+    GapNotCounted,
+    /// A new owner begins at the record of the checkpoint, and not after it.
+    ResumeAtCheckpoint,
+    /// A new owner leaves out the record after the checkpoint.
+    ResumeTooLate,
+    /// A new owner takes the aggregate of the checkpoint for done, though only a part of it is.
+    RestOfAggregateDropped,
+    /// A child shard waits for no parent.
+    NoParentWait,
+    /// A child shard waits for one of its parents.
+    OneParentIsEnough,
+    /// A child shard begins at its newest record.
+    ChildAtLatest,
+    /// Of the children of a shard one is forgotten.
+    ForgottenChild,
+    /// A shard without a lease counts as never read, although what came of it has leases.
+    FinishedShardLeasedAgain,
+    /// A lease is deleted once its children have leases, begun or not.
+    CleanupTooEarly,
+    /// The next owner of a lease begins before it is handed over.
+    NoHandoffWait,
+    /// An expired lease is given to nobody.
+    NothingExpires,
+    /// A lease counts as expired after a quarter of the failover time.
+    ExpiryTooEarly,
+    /// A lease counts as expired when the time that its owner wrote last is old.
+    ExpiryByWallClock,
+    /// Balance moves a lease also where that makes nothing better.
+    MovesWithoutEnd,
+    /// The leader lock is taken from a leader that keeps it.
+    ImpatientChallenger,
+    /// The failover time of an owner is forgotten together with its worker row.
+    FailoverTimeForgotten,
+    /// While the owner index answers with errors, a worker does not look for its leases by a scan.
+    IndexErrorNotBridged,
+}
+
+impl Failpoint {
+    /// Every bug there is.
+    pub const ALL: [Self; 36] = [
+        Self::AssignmentWithoutCondition,
+        Self::CheckpointWithoutCondition,
+        Self::LockWithoutCondition,
+        Self::RenewalWithoutCount,
+        Self::LostReplyIsSuccess,
+        Self::RefusalIsSuccess,
+        Self::DeadlineIgnored,
+        Self::DeadlineFromReply,
+        Self::TokenNotRaised,
+        Self::CheckpointBeforeFinish,
+        Self::NoRetry,
+        Self::SkipOnError,
+        Self::BatchDroppedOnError,
+        Self::BatchDroppedOnPanic,
+        Self::EndBeforeLastRecords,
+        Self::EndBeforeCheckpoints,
+        Self::EndWithoutChildrenBelieved,
+        Self::NotFoundBelieved,
+        Self::GapNotCounted,
+        Self::ResumeAtCheckpoint,
+        Self::ResumeTooLate,
+        Self::RestOfAggregateDropped,
+        Self::NoParentWait,
+        Self::OneParentIsEnough,
+        Self::ChildAtLatest,
+        Self::ForgottenChild,
+        Self::FinishedShardLeasedAgain,
+        Self::CleanupTooEarly,
+        Self::NoHandoffWait,
+        Self::NothingExpires,
+        Self::ExpiryTooEarly,
+        Self::ExpiryByWallClock,
+        Self::MovesWithoutEnd,
+        Self::ImpatientChallenger,
+        Self::FailoverTimeForgotten,
+        Self::IndexErrorNotBridged,
+    ];
+}
+
+/// Returns `true` if this thread runs with the named deliberate bug: one line at the decision that it breaks.
+macro_rules! failpoint {
+    ($bug:ident) => {
+        $crate::runtime::failpoint::active($crate::runtime::failpoint::Failpoint::$bug)
+    };
+}
+pub(crate) use failpoint;
+
+/// Whether this thread runs with the bug. Never without the feature `mutants`.
+#[cfg(not(feature = "mutants"))]
+pub const fn active(_: Failpoint) -> bool {
+    false
+}
+
+#[cfg(feature = "mutants")]
+pub use switched::{active, with};
+
+#[cfg(feature = "mutants")]
+mod switched {
+    use std::cell::Cell;
+
+    use super::Failpoint;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Failpoint>> = const { Cell::new(None) };
+    }
+
+    /// Whether this thread runs with the bug.
+    pub fn active(mutant: Failpoint) -> bool {
+        ACTIVE.get() == Some(mutant)
+    }
+
+    /// Runs something with the bug on this thread. A panic switches it off, too.
+    pub fn with<T>(mutant: Failpoint, run: impl FnOnce() -> T) -> T {
+        struct Restore(Option<Failpoint>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                ACTIVE.set(self.0);
+            }
+        }
+        let _restore = Restore(ACTIVE.replace(Some(mutant)));
+        run()
+    }
+}
+
+#[cfg(all(test, feature = "mutants"))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_bug_is_there_on_one_thread_and_during_one_call() {
+        let is_buggy = || active(Failpoint::NoParentWait);
+        assert!(!is_buggy());
+        with(Failpoint::NoParentWait, || {
+            assert!(is_buggy() && !active(Failpoint::OneParentIsEnough));
+            assert!(!std::thread::scope(|scope| scope.spawn(is_buggy).join().unwrap()));
+        });
+        let panicked = std::panic::catch_unwind(|| {
+            with(Failpoint::NoParentWait, || {
+                std::panic::resume_unwind(Box::new(()))
+            })
+        });
+        assert!(panicked.is_err() && !is_buggy());
+        let different: BTreeSet<_> = Failpoint::ALL.into_iter().collect();
+        assert_eq!(different.len(), Failpoint::ALL.len());
+    }
+}

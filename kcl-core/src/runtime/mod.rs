@@ -1,0 +1,9 @@
+//! What every actor runs on: clocks, randomness, tasks, shared values. Nothing here knows a lease.
+
+pub(crate) mod clock;
+pub mod failpoint;
+pub(crate) mod per_runtime;
+pub(crate) mod rng;
+pub(crate) mod stall_probe;
+pub(crate) mod task_scope;
+pub(crate) mod watched;

@@ -1,0 +1,167 @@
+//! Decides how often the lease table is scanned, and what follows for failover.
+
+use std::time::Duration;
+
+/// How often a table is scanned at most, however short the failover time.
+pub(crate) const FASTEST_SCAN: Duration = Duration::from_millis(500);
+
+/// How often a table that fits one page is scanned at least, however long the failover time.
+pub(crate) const SLOWEST_SCAN: Duration = Duration::from_secs(1);
+
+/// What is promised at best beyond the failover time: with the defaults, while the table fits one page.
+pub(crate) const QUICKEST_REACTION: Duration = Duration::from_secs(2);
+
+/// What reading a page of the table, giving the lease away and taking it up may take together.
+const CALLS: Duration = Duration::from_millis(500);
+
+/// How often to scan, and how long a crash can go unanswered with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScanCadence {
+    /// The time from one scan to the next.
+    pub scan: Duration,
+    /// From the crash of a worker to the first record at the next owner of its leases, at most.
+    pub failover_bound: Duration,
+    /// Whether the read budget is enough. If not, the table is scanned faster than the budget says:
+    /// a worker that found crashes too late would be no use.
+    pub within_budget: bool,
+}
+
+/// Fits the scans to the size of the table.
+///
+/// `pages` is how many pages the last scan took, `pages_per_second` the read budget of one scanning worker
+/// (at most two scan at a time: the leader and its standby), `failover` the failover time, and `discovery` how often a worker
+/// asks which leases name it.
+///
+/// The cadence is a tenth of the failover time while a scan is one page, between [`FASTEST_SCAN`] and [`SLOWEST_SCAN`], slower for a
+/// larger table, and never above a quarter of the failover time. At the default failover time of 10 s two workers scan once a
+/// second: that is the larger part of what coordination costs beside the renewals, and a crash is noticed in time all the same,
+/// since a scan also comes exactly when the first lease can expire.
+///
+/// What the bound adds to the failover time is what every step may take in turn: the last renewal is seen one scan late, the lease is
+/// found by its next owner one discovery late, and reading and writing take half a second, or a second where there are pages to follow.
+/// It is never said to be less than [`QUICKEST_REACTION`].
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::settings::fit;
+///
+/// let (failover, discovery) = (Duration::from_secs(10), Duration::from_millis(500));
+/// let small = fit(1, 4, failover, discovery);
+/// assert_eq!((small.scan.as_millis(), small.failover_bound.as_secs()), (1000, 12));
+/// let large = fit(8, 4, failover, discovery);
+/// assert_eq!((large.scan.as_secs(), large.failover_bound.as_secs()), (2, 13));
+/// let found_late = fit(1, 4, failover, Duration::from_secs(5));
+/// assert_eq!(found_late.failover_bound.as_millis(), 16_500);
+/// ```
+#[must_use]
+pub(crate) fn fit(pages: u32, pages_per_second: u32, failover: Duration, discovery: Duration) -> ScanCadence {
+    let slowest = failover / 4;
+    let nanos = u64::from(pages.max(1)) * 1_000_000_000;
+    let affordable = Duration::from_nanos(nanos.div_ceil(u64::from(pages_per_second.max(1))));
+    let usual = (failover / 10).clamp(FASTEST_SCAN, SLOWEST_SCAN);
+    let scan = affordable.max(usual).min(slowest);
+    let calls = if pages <= 1 { CALLS } else { CALLS * 2 };
+    let reaction = (scan + discovery + calls).max(QUICKEST_REACTION);
+    ScanCadence {
+        scan,
+        failover_bound: failover + reaction,
+        within_budget: pages.max(1) <= pages_within(scan, pages_per_second),
+    }
+}
+
+/// How long to wait for the next scan after so many in a row that failed: twice as long each time, up to a quarter of the failover time,
+/// so that a table whose capacity is used up gets the time to regain some.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::settings::after_failures;
+///
+/// let (second, failover) = (Duration::from_secs(1), Duration::from_secs(30));
+/// let pauses = [1, 2, 3, 4, 99].map(|failures| after_failures(second, failover, failures).as_millis());
+/// assert_eq!(pauses, [2000, 4000, 7500, 7500, 7500]);
+/// ```
+#[must_use]
+pub(crate) fn after_failures(scan: Duration, failover: Duration, failures: u32) -> Duration {
+    let longest = (failover / 4).max(scan);
+    scan.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+}
+
+/// How often an observer means to look that just could again, after so many scans in a row that failed.
+///
+/// What lies between two looks counts up to twice this. Where most scans are refused, as by a table whose capacity is used up, the
+/// usual cadence would count so little of it that a dead worker is not noticed for minutes. A third of the failover time in all leaves
+/// owners that could not renew either the time to do so, once they can.
+#[must_use]
+pub(crate) fn watched(scan: Duration, failover: Duration, failures: u32) -> Duration {
+    match failures {
+        0 => scan,
+        _ => scan.max(failover / 6),
+    }
+}
+
+/// The largest table, in pages, that this budget scans often enough. For `validate()`: 0 means that not even one page is.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::settings::largest_table;
+///
+/// assert_eq!(largest_table(4, Duration::from_secs(10)), 10);
+/// assert_eq!(largest_table(1, Duration::from_secs(2)), 0);
+/// ```
+#[must_use]
+pub(crate) fn largest_table(pages_per_second: u32, failover: Duration) -> u32 {
+    pages_within(failover / 4, pages_per_second)
+}
+
+fn pages_within(time: Duration, pages_per_second: u32) -> u32 {
+    let pages = u128::from(pages_per_second) * time.as_nanos() / 1_000_000_000;
+    u32::try_from(pages).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DISCOVERY: Duration = Duration::from_secs(1);
+
+    proptest! {
+        #[test]
+        fn no_table_is_scanned_less_often_than_four_times_per_failover_time(
+            pages in 0_u32..5000, budget in 0_u32..100, failover_ms in 100_u64..100_000, discovery_ms in 1_u64..100_000,
+        ) {
+            let (failover, discovery) = (Duration::from_millis(failover_ms), Duration::from_millis(discovery_ms));
+            let cadence = fit(pages, budget, failover, discovery);
+            prop_assert!(cadence.scan <= failover / 4);
+            prop_assert!(cadence.failover_bound > failover + cadence.scan + discovery);
+        }
+
+        #[test]
+        fn a_table_up_to_the_largest_is_within_the_budget_and_the_next_is_not(
+            budget in 1_u32..100, failover_ms in 2000_u64..100_000,
+        ) {
+            let failover = Duration::from_millis(failover_ms);
+            let largest = largest_table(budget, failover);
+            prop_assume!(largest > 0);
+            prop_assert!(fit(largest, budget, failover, DISCOVERY).within_budget);
+            prop_assert!(!fit(largest + 1, budget, failover, DISCOVERY).within_budget);
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_found_late_by_its_next_owner_makes_the_bound_longer_for_one_page_too() {
+        let failover = Duration::from_secs(10);
+        let bound = |millis| fit(1, 4, failover, Duration::from_millis(millis)).failover_bound;
+        assert_eq!(bound(100), failover + QUICKEST_REACTION);
+        assert_eq!(bound(500), failover + QUICKEST_REACTION, "the default");
+        assert_eq!(bound(5_000), failover + Duration::from_millis(6_500));
+    }
+
+    #[test]
+    fn a_short_failover_time_makes_scans_faster_than_usual() {
+        assert_eq!(
+            fit(1, 10, Duration::from_secs(1), DISCOVERY).scan,
+            Duration::from_millis(250)
+        );
+    }
+}

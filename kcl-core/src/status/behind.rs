@@ -1,0 +1,33 @@
+use std::time::Duration;
+
+use crate::runtime::clock::Moment;
+
+/// How far behind the newest record of a shard something was at some moment. Until there is news it grows with time, so that a
+/// shard that is stuck looks late, and not quiet.
+///
+/// ```
+/// use std::time::Duration;
+/// use kcl_core::status::Behind;
+/// use kcl_core::clock::Moment;
+///
+/// let minute = Duration::from_secs(60);
+/// let told = Behind::new(minute, Moment::ZERO);
+/// assert_eq!(told.at(Moment::ZERO + 9 * minute), 10 * minute);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behind {
+    by: Duration,
+    told: Moment,
+}
+
+impl Behind {
+    /// So far behind as somebody told at that moment of the worker's clock.
+    pub const fn new(by: Duration, told: Moment) -> Self {
+        Self { by, told }
+    }
+
+    /// How far behind that is at `now`: what was told, and the time since.
+    pub fn at(&self, now: Moment) -> Duration {
+        self.by.saturating_add(now.saturating_since(self.told))
+    }
+}
