@@ -15,7 +15,8 @@ use kinesis_client::aws_config::{self, BehaviorVersion};
 use kinesis_client::aws_sdk_kinesis::primitives::Blob;
 use kinesis_client::aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use kinesis_client::aws_sdk_kinesis::{self, Client};
-use kinesis_client::clock::{Clock, ClockExt, Timestamp, TokioClock};
+use kinesis_client::clock::{Clock, ClockExt, TokioClock};
+use kinesis_client::types::Timestamp;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 

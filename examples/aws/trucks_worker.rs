@@ -15,11 +15,11 @@ use std::time::Duration;
 use clap::Parser;
 use kinesis_client::aws_config::{self, BehaviorVersion};
 use kinesis_client::aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
-use kinesis_client::clock::{Clock, Timestamp, TokioClock};
+use kinesis_client::clock::{Clock, TokioClock};
 use kinesis_client::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
-use kinesis_client::settings::{InitialPosition, Settings};
+use kinesis_client::types::{InitialPosition, Timestamp};
 use kinesis_client::{
-    DynamoLeaseStore, FanOut, KinesisStream, ShutdownReport, StreamSet, TableLayout, TableOptions,
+    DynamoLeaseStore, FanOut, KinesisStream, Settings, ShutdownReport, StreamSet, TableLayout, TableOptions,
     TrackedStream, Worker, async_trait,
 };
 use serde_json::{Value, json};

@@ -3,10 +3,9 @@
 //! `cargo run -p kcl-examples --example many_streams`
 
 use kcl_testkit::MemoryStream;
-use kinesis_client::settings::InitialPosition;
 use kinesis_client::{
-    MemoryLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StreamSet, TrackedStream,
-    Worker, async_trait,
+    InitialPosition, MemoryLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StreamSet,
+    TrackedStream, Worker, async_trait,
 };
 
 struct Printer;

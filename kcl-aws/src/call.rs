@@ -26,7 +26,7 @@ use crate::{Code, Credentials};
 /// From which difference on the host's clock is worth a warning: requests are valid for five minutes.
 const OFF: Duration = Duration::from_secs(60);
 
-/// One attempt of a call: an interceptor of it, that sees what became of the request.
+/// One attempt of a call: its interceptor, which sees the fate of the request.
 #[derive(Debug, Clone, Default)]
 pub struct Attempt(Arc<Seen>);
 
@@ -87,7 +87,7 @@ fn parse(date: &str) -> Option<Timestamp> {
 pub enum Late {
     /// Nothing was sent: the credentials did not come. Their load goes on, for the next call.
     Unsent,
-    /// The request was sent, and no answer came. What became of it is unknown.
+    /// The request was sent, and no answer came. Its fate is unknown.
     Unanswered,
 }
 
@@ -103,11 +103,11 @@ pub struct Caller {
 impl Caller {
     /// Makes the call, and once again if the service refused the time of its signature: the client has the service's time then.
     ///
-    /// `call` makes the request; the attempt is to be an interceptor of it.
+    /// `call` makes the request; the attempt is to be its interceptor.
     ///
     /// # Errors
     ///
-    /// When the deadline passes first. What the service answered is the value, be it an error.
+    /// When the deadline passes first. Any answer of the service is the value, be it an error.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! What the error codes mean that every service of AWS answers with.
+//! The meaning of the error codes that every service of AWS answers with.
 
 /// The meaning of an error code that does not depend on the service. Adapters add the codes of their own service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Code {
         CODES.iter().map(|(code, _)| *code)
     }
 
-    /// What to do, where the code alone does not say it. What to grant depends on the action.
+    /// The advice, where the code alone does not give it. The right to grant depends on the action.
     pub fn advice(self) -> &'static str {
         match self {
             Self::Credentials => "check the access key and the session token",

@@ -20,18 +20,18 @@ use aws_smithy_types::config_bag::ConfigBag;
 const REFRESH: Duration = Duration::from_secs(120);
 /// How long before they expire credentials are not used any more: a request needs its time.
 const MARGIN: Duration = Duration::from_secs(10);
-/// How long to wait after a refresh, whatever came of it, before the next.
+/// How long to wait after a refresh, successful or not, before the next.
 const PAUSE: Duration = Duration::from_secs(20);
 /// How long credentials are used that do not say when they expire, as in the SDK.
 const UNDATED: Duration = Duration::from_secs(15 * 60);
-/// After how long a load is given up and begun again.
+/// After how long a load is given up and started again.
 const LONGEST_LOAD: Duration = Duration::from_secs(60);
 
 /// The credentials of a client, as its identity cache.
 ///
 /// The SDK's own cache drops a load with the call that waits for it, and after five seconds. So credentials that take longer than one call
 /// were never had. Here a load goes on when the call is dropped that began it, and all calls share it: each poll of any of them
-/// drives it. It is begun two minutes before the old credentials expire, and no call waits for it before they do.
+/// drives it. It starts two minutes before the old credentials expire, and no call waits for it before they do.
 #[derive(Clone, Default)]
 pub struct Credentials(Arc<Mutex<BTreeMap<IdentityCachePartition, Arc<Slot>>>>);
 
@@ -59,7 +59,7 @@ struct Load {
 
 type Loading = Pin<Box<dyn Future<Output = Result<Identity, BoxError>> + Send>>;
 
-/// What to do with the credentials that are known.
+/// The use of the credentials that are known.
 #[derive(Debug, PartialEq, Eq)]
 enum Use {
     /// They are good.
@@ -95,7 +95,7 @@ impl Known {
 }
 
 impl Credentials {
-    /// Forgets what was loaded: the service called it expired. What is being loaded is still waited for.
+    /// Forgets what was loaded: the service called it expired. A load that runs is still waited for.
     pub fn forget(&self) {
         for slot in lock(&self.0).values() {
             *lock(&slot.known) = Known::default();

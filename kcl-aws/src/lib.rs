@@ -1,4 +1,4 @@
-//! What `kcl-kinesis` and `kcl-lease-dynamo` share about AWS, so that a call that fails means the same in both.
+//! The parts about AWS that `kcl-kinesis` and `kcl-lease-dynamo` share, so that a call that fails means the same in both.
 //!
 //! This crate is a part of those two. Applications do not use it, and its interface may change with every release.
 //!

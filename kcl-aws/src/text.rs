@@ -18,7 +18,7 @@ const QUOTES: [&str; 4] = [
     "x-amz-",
 ];
 
-/// What a service said beside its error code, as far as it may be logged.
+/// The message of a service beside its error code, as far as it may be logged.
 ///
 /// A service explains a wrong signature by quoting the request, with the session token in its headers, so that is never quoted. Of
 /// anything else the first line is, cut where it goes on to quote a request, and without words that may be keys or tokens.

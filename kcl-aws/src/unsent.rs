@@ -1,4 +1,4 @@
-//! What kept the SDK from sending a request, told from its words: it has no types for it.
+//! The obstacles that keep the SDK from sending a request, recognized by its words: it has no types for them.
 
 /// Why nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum Unsent {
 }
 
 impl Unsent {
-    /// The obstacle that this [story](crate::story) tells of, if it tells of one.
+    /// The obstacle that this [story](crate::story) names, if it names one.
     pub fn of(story: &str) -> Option<Self> {
         let says = |words: &str| story.contains(words);
         if says("no identity resolver") || says("credential provider was not enabled") {
@@ -30,7 +30,7 @@ impl Unsent {
         }
     }
 
-    /// What to do about it.
+    /// The reaction that fits it.
     pub fn advice(self) -> &'static str {
         match self {
             Self::NoCredentials => {

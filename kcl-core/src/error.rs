@@ -1,9 +1,9 @@
-//! The one public error of the worker, and what to do about each kind of it.
+//! The one public error of the worker, and what to do about each of its kinds.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What a worker, or the building of one, failed with.
+/// The failure of a worker, or of building one.
 ///
 /// `Display` is one line: what was being done, why it failed and what to do. It shows the causes, so [`source`](StdError::source) has none
 /// and no reporter prints them twice; [`cause`](Self::cause) has the first. `Debug`, which is what a `main` that returns the error prints,
@@ -14,7 +14,7 @@ pub struct Error {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What the caller can do about an [`Error`].
+/// The reaction that fits an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -49,7 +49,7 @@ impl Error {
         self
     }
 
-    /// What can be done about it.
+    /// The reaction that fits it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

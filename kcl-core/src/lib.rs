@@ -10,7 +10,7 @@
 //!                               └──────── renewals and checkpoints ──────────┘
 //! ```
 //!
-//! What you write is a processor, and that is all it needs:
+//! Your part is a processor, and that is all it needs:
 //!
 //! ```
 //! use async_trait::async_trait;

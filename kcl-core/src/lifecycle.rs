@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What a consumer is doing.
+/// The state of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConsumerState {
@@ -161,12 +161,12 @@ pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<Consumer
         (AwaitingCheckpoints, On::Panicked) => Rebuilding,
 
         (StoringEnd, On::EndStored) => Done(End::ShardEnded),
-        // While the end cannot be stored, the next owner may try as well as this one; it is told the end again.
+        // While the end cannot be stored, the next owner may try as well as this one; it sees the end again.
         (StoringEnd, On::DrainRequested) => Leaving,
 
         (Draining, On::CallReturned | On::CallFailed | On::Panicked) => Leaving,
 
-        // The time was up while the end was being stored, and it was stored all the same.
+        // The time was up while the end was being stored, and it was stored even so.
         (Leaving, On::EndStored) => Done(End::ShardEnded),
         (Leaving, On::HandedOver) => Done(End::HandedOver),
         (Leaving, On::Released) => Done(End::Released),
@@ -175,13 +175,13 @@ pub fn transition(state: ConsumerState, event: ConsumerEvent) -> Option<Consumer
 
         (Losing, On::CallReturned | On::Panicked | On::Aborted) => Done(End::Lost),
 
-        // Only a running consumer has something to open again; a wish that comes late is no harm.
+        // Only a running consumer has something to open again; a request that comes late is no harm.
         (
             AwaitingParents | Initializing | Running | Holding | Rebuilding | Ending | AwaitingCheckpoints,
             On::ReopenRequested,
         ) => state,
 
-        // No processor, or none that was initialized: nobody to tell.
+        // No processor, or none that was initialized: nothing to call.
         (AwaitingParents | Initializing | Rebuilding, On::DrainRequested) => Leaving,
         (AwaitingParents | Initializing | Rebuilding, On::LeaseLost) => Done(End::Lost),
 

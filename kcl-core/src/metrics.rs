@@ -1,4 +1,4 @@
-//! What a worker measures. Every name is a constant here, and [`ALL`] has the kind, the unit, the labels and the help text of each.
+//! The metrics of a worker. Every name is a constant here, and [`ALL`] has the kind, the unit, the labels and the help text of each.
 //!
 //! The handles are registered and described once per worker with the recorder given to the builder, the global one of the
 //! [`metrics`](https://docs.rs/metrics) crate by default. A Prometheus exporter therefore prints the help texts.
@@ -34,7 +34,7 @@ const VERBS: [&str; 11] = [
     "delete",
 ];
 
-/// What shards can be counted as waiting for, in the order of [`WaitReason::ALL`](crate::status::WaitReason::ALL).
+/// The reasons for which shards can be counted as waiting, in the order of [`WaitReason::ALL`](crate::status::WaitReason::ALL).
 const WAITS: [&str; 11] = [
     "parents",
     "initialize",
@@ -131,7 +131,7 @@ struct Handles {
     store_pages: Counter,
 }
 
-/// What is measured of one operation of the store.
+/// The metrics of one operation of the store.
 struct StoreHandles {
     calls: [Counter; StoreOutcome::ALL.len()],
     seconds: Histogram,
@@ -401,7 +401,7 @@ impl Metrics {
         self.handles.stalls.increment(1);
     }
 
-    /// A runtime stood still: that of the user's code, or the worker's own.
+    /// A runtime stood still: that of user code, or the worker's own.
     pub(crate) fn stood_still(&self, is_own: bool) {
         let [processing, coordination] = &self.handles.standstills;
         if is_own { coordination } else { processing }.increment(1);
@@ -475,7 +475,7 @@ mod tests {
 
     type Description = (MetricKind, Option<Unit>, String);
 
-    /// What a recorder was told: of each name how often what, and which labels its series have.
+    /// The calls that a recorder received: for each name how often what, and which labels its series have.
     #[derive(Default)]
     struct Told {
         described: Mutex<BTreeMap<String, Vec<Description>>>,

@@ -1,4 +1,4 @@
-//! What can be set, as plain data: every default explained, every violation reported at once.
+//! Settings, as plain data: every default explained, every violation reported at once.
 
 mod assignment;
 mod durations;
@@ -25,8 +25,9 @@ const SHORTEST_MEMORY: Duration = Duration::from_secs(600);
 /// Components (stores, sources, clocks, policies) are not settings; they go on the builder.
 ///
 /// ```
+/// # use kcl_core as kinesis_client;
 /// use std::time::Duration;
-/// use kcl_core::settings::Settings;
+/// use kinesis_client::settings::Settings;
 ///
 /// let settings = Settings { failover_time: Duration::from_secs(3), ..Settings::default() };
 /// assert!(settings.validate().is_ok());
@@ -37,7 +38,7 @@ const SHORTEST_MEMORY: Duration = Duration::from_secs(600);
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How long a worker must be silent before its leases are given to others. At least 200 ms. 10 s by default, as in the
-    /// Java KCL. Shorter finds dead workers sooner and costs more renewals: each lease is renewed every third of it.
+    /// Java KCL. Shorter finds dead workers sooner and costs more renewals: each lease is renewed every third of that time.
     #[serde(with = "durations")]
     pub failover_time: Duration,
     /// Where a stream is read from when the application has no leases for it yet. The oldest record by default, because
@@ -55,16 +56,16 @@ pub struct Settings {
     /// renewed anyway, and a renewal carries what is finished.
     #[serde(with = "durations")]
     pub checkpoint_interval: Duration,
-    /// What becomes of aggregated records, as the Kinesis Producer Library writes them. They are unpacked by default.
+    /// The treatment of aggregated records, as the Kinesis Producer Library writes them. They are unpacked by default.
     pub aggregation: Aggregation,
     /// The most Kinesis records in one fetch, 1 to 10,000. 10,000 by default, the most that Kinesis gives. An aggregated record counts
-    /// as one, and may be unpacked to many; these come in batches that fit the memory budget, which may end inside of it.
+    /// as one, and may be unpacked to many; these come in batches that fit the memory budget, which may end inside of an aggregate.
     pub max_batch_records: u32,
     /// How many batches of a shard are fetched ahead of the processor, 1 to 16. 2 by default: one is processed while
     /// the next is on its way.
     pub prefetch_batches: u32,
     /// The most memory for records that were fetched and are not finished, in MiB over all shards of the worker; at least 32, 256 by default.
-    /// Half of it is assured to the shards in parts of up to 256 KiB, the other half is lent to those that have much to read. Records that your
+    /// Half is assured to the shards in parts of up to 256 KiB, the other half is lent to those that have much to read. Records that your
     /// code keeps beyond their batch, and what a request brings until it is known to be more than there is room for, come on top.
     pub memory_budget: u32,
     /// How long a consumer that waits for nothing it could name may make no step before it is torn down and opened again.
@@ -73,16 +74,16 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// How often a consumer is opened again without a step in between before its lease is released. At least 1; 3 by default.
     pub stall_tries: u32,
-    /// After how long without another call the processor is told that time has passed, by
+    /// After how long without another call the processor is called because time has passed, by
     /// [`tick`](crate::processor::RecordProcessor::tick). Above zero; 1 s by default.
     #[serde(with = "durations")]
     pub tick_interval: Duration,
-    /// How long a call of your code may take before the worker warns of it: in the log, ever less often while the call goes on, in the
+    /// How long a call of your code may take before the worker warns: in the log, ever less often while the call goes on, in the
     /// status as a [concern](crate::status::HealthIssue::SlowCallback), and in the metrics. 60 s by default. The lease is kept however long it takes.
     #[serde(with = "durations")]
     pub slow_callback: Duration,
     /// With [manual checkpoints](Checkpointing::Manual), how long records that `process_records` returned from may stay without a checkpoint
-    /// before the worker warns of it: in the log, ever less often while it lasts, in the status as a
+    /// before the worker warns: in the log, ever less often while it lasts, in the status as a
     /// [concern](crate::status::HealthIssue::NotCheckpointed), and in the metrics. 5 minutes by default. Set it above the longest time for
     /// which your code collects records. The lease is kept however long it takes.
     #[serde(with = "durations")]
@@ -100,7 +101,7 @@ pub struct Settings {
     #[serde(with = "durations")]
     pub handoff_timeout: Duration,
     /// How long the shutdown may take, the user's callbacks included. 25 s by default, so that it fits into the 30 s that
-    /// Kubernetes gives a pod. The last quarter of it, or a third of the failover time if that is less, is kept for giving up
+    /// Kubernetes gives a pod. The last quarter, or a third of the failover time if that is less, is kept for giving up
     /// the leases of callbacks that did not return. Batches are offered in parts that the processor is likely to finish in about a fifth of
     /// it, by how long its calls have taken; what is left of a batch is offered next.
     #[serde(with = "durations")]
@@ -128,7 +129,7 @@ pub struct Settings {
     pub take_over_java: bool,
 }
 
-/// Who says that a record is done for good.
+/// The party that declares a record done for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Checkpointing {
@@ -141,7 +142,7 @@ pub enum Checkpointing {
     Manual,
 }
 
-/// What becomes of aggregated records, and of those user records in them that do not belong to the shard.
+/// The treatment of aggregated records, and of those user records in them that do not belong to the shard.
 ///
 /// A producer packs by the shards that it knows. If one of them was split meanwhile, its aggregate reaches one of the children whole. The
 /// Kinesis Producer Library notices and sends records again: since August 2024 those that do not belong to that child, before that all of

@@ -1,4 +1,4 @@
-//! The body of an answer as it came, before the SDK makes anything of it.
+//! The body of an answer as it came, before the SDK parses it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 /// Room is made beforehand for a body as long as it says it is, but for no longer one: 10 MiB of records are 14 in base64.
 const LARGEST_EXPECTED: u64 = 16 * 1024 * 1024;
 
-/// Takes the body of a successful answer, and tells the SDK of an empty one. Every call has its own.
+/// Takes the body of a successful answer, and hands the SDK an empty one. Every call has its own.
 ///
 /// The SDK would collect the pieces of the body and then copy all of them, which takes twice the memory and, with new memory for each
 /// piece, half of the processor time of reading. Here each piece is copied when it comes, and its memory serves for the next.
@@ -21,7 +21,7 @@ const LARGEST_EXPECTED: u64 = 16 * 1024 * 1024;
 pub(crate) struct Body {
     /// A part of the content type that the answer must have; empty where that does not matter.
     kind: &'static str,
-    /// What the SDK takes for an answer without members.
+    /// The bytes that the SDK takes for an answer without members.
     empty: &'static [u8],
     taken: Arc<Mutex<Option<SdkBody>>>,
 }
@@ -88,7 +88,7 @@ impl Pieces {
         self.whole.len()
     }
 
-    /// What was read.
+    /// The bytes that were read.
     pub(crate) fn whole(self) -> Bytes {
         self.whole.freeze()
     }

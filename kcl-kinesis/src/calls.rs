@@ -38,7 +38,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 enum Target {
     Name(String),
     Arn(StreamArn),
-    /// What was given is no name, and not the ARN of a stream.
+    /// The text is no name, and not the ARN of a stream.
     Wrong {
         given: String,
         problem: InvalidArn,
@@ -89,16 +89,16 @@ const UNDER_WAY: usize = 64;
 /// One stream behind the SDK.
 #[derive(Clone)]
 pub(crate) struct Calls {
-    /// What a runtime opens another must not use: code may block its threads.
+    /// The connections of one runtime, which another must not use: code may block its threads.
     clients: Arc<PerRuntime<Clients>>,
     /// The server was found to speak nothing but JSON.
     only_json: Arc<AtomicBool>,
     /// The calls for records that may be under way at once, as a rule.
     turns: Arc<Semaphore>,
     target: Target,
-    /// The stream's ARN, once the service told it.
+    /// The stream's ARN, once the service sent it.
     told: Arc<OnceLock<StreamArn>>,
-    /// What the service told last of the stream.
+    /// The last description of the stream by the service.
     description: Arc<Mutex<StreamDescription>>,
     region: Option<String>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -240,7 +240,7 @@ impl Calls {
         Err(SourceError::new(SourceErrorKind::Invalid, message))
     }
 
-    /// What the service told last of the stream, if it was asked.
+    /// Returns the last description of the stream by the service, if it was asked.
     pub(crate) fn description(&self) -> StreamDescription {
         self.lock_description().clone()
     }
@@ -254,7 +254,7 @@ impl Calls {
         self.description.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The ARN of the stream, if it was given or told.
+    /// The ARN of the stream, if it was given or received.
     fn arn(&self) -> Option<&StreamArn> {
         match &self.target {
             Target::Arn(arn) => Some(arn),

@@ -1,4 +1,4 @@
-//! What the service says, in the words of the core. Nothing is copied that can be taken over.
+//! The answers of the service, in the words of the core. Nothing is copied that can be taken over.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) fn unreadable(
     senseless(what).with_source(error)
 }
 
-/// What GetRecords answered.
+/// The answer of GetRecords.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) records: Vec<Record>,
@@ -36,7 +36,7 @@ pub(crate) struct Answer {
     pub(crate) next: Option<String>,
     pub(crate) behind_millis: Option<i64>,
     pub(crate) children: Vec<ChildShard>,
-    /// The memory that the records keep: that of the whole answer where they are slices of it.
+    /// The memory that the records keep: that of the whole answer where they are slices.
     pub(crate) body_bytes: usize,
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn identity(summary: types::StreamDescriptionSummary) -> Result<Strea
     })
 }
 
-/// What the summary says beside the identity. It counts no queues: the SDK has no field for them.
+/// The facts of the summary beside the identity. It counts no queues: the SDK has no field for them.
 pub(crate) fn description(summary: &types::StreamDescriptionSummary) -> StreamDescription {
     let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok());
     let mode = summary

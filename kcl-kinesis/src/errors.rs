@@ -1,4 +1,4 @@
-//! What an error of the AWS SDK means: one table, and what did not even reach the service.
+//! The meaning of an error of the AWS SDK: one table, and what did not even reach the service.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -32,7 +32,7 @@ pub(crate) const UNKNOWN_OPERATION: &str = "UnknownOperationException";
 
 /// The error codes of Kinesis itself: what each means, and what to do where the code alone does not say.
 ///
-/// From the error sections of the Kinesis Data Streams API reference. What every service answers with is in [`Code`].
+/// From the error sections of the Kinesis Data Streams API reference. The codes of every service are in [`Code`].
 const CODES: &[(&str, SourceErrorKind, &str)] = &[
     ("KMSThrottlingException", Throttled, ""),
     (EXPIRED_ITERATOR, Unavailable, ""),
@@ -77,7 +77,7 @@ const NO_STREAM: &str = "create it, or correct the name, the region or the accou
 /// Of the actions that name a consumer instead of a stream.
 const NO_CONSUMER: &str = "register the consumer, or correct its name or ARN; or the shard is gone";
 
-/// What an error code means.
+/// The meaning of an error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meaning {
     pub(crate) kind: SourceErrorKind,
@@ -125,7 +125,7 @@ pub(crate) fn meaning(code: Option<&str>, status: u16) -> Meaning {
     }
 }
 
-/// What was asked, for messages.
+/// The request, for messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
     /// The action as IAM policies write it, such as `kinesis:GetRecords`.
@@ -138,7 +138,7 @@ pub(crate) struct Request<'a> {
     pub(crate) resource: Resource<'a>,
 }
 
-/// What an action is granted on.
+/// The resource that an action is granted on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Resource<'a> {
     /// The stream, by its ARN if that is known.
@@ -158,7 +158,7 @@ impl fmt::Display for Request<'_> {
     }
 }
 
-/// A call that failed: what the core is told, and the code for who reads on by it.
+/// A call that failed: the error for the core, and the code for readers that go on by it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Option<String>,
@@ -178,7 +178,7 @@ impl From<Failure> for SourceError {
 }
 
 impl Request<'_> {
-    /// What to grant.
+    /// The right to grant.
     fn grant(&self) -> String {
         let resource = match self.resource {
             Resource::Stream(Some(arn)) | Resource::Consumer(arn) => arn.to_owned(),
@@ -217,7 +217,7 @@ impl Request<'_> {
         }
     }
 
-    /// The answer began, and nothing more of it came for too long, or all of it takes too long.
+    /// The answer began, and then nothing more came for too long, or the whole takes too long.
     pub(crate) fn too_slow(&self, came: usize, announced: Option<u64>, limit: Duration) -> Failure {
         let of = announced.map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
         let message = format!(

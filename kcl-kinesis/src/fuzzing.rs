@@ -1,4 +1,4 @@
-//! What the fuzz target of the answers calls. No part of the crate's interface.
+//! The entry of the fuzz target of the answers. No part of the crate's interface.
 
 use bytes::Bytes;
 use kcl_core::types::{Record, ShardId};
@@ -6,7 +6,7 @@ use kcl_core::types::{Record, ShardId};
 use crate::convert::Answer;
 use crate::{cbor, json};
 
-/// What an answer of GetRecords says.
+/// The content of an answer of GetRecords.
 #[derive(Debug, PartialEq)]
 pub struct Said {
     /// Its records.
@@ -17,16 +17,16 @@ pub struct Said {
     pub behind_millis: Option<i64>,
     /// The shards that come after this one.
     pub children: Vec<ShardId>,
-    /// What the records are charged for.
+    /// The bytes that the records are charged for.
     pub body_bytes: usize,
 }
 
-/// What is understood of a body in CBOR.
+/// Parses a body in CBOR.
 pub fn from_cbor(body: &Bytes) -> Option<Said> {
     cbor::decode(body).ok().map(Said::from)
 }
 
-/// What is understood of a body in JSON.
+/// Parses a body in JSON.
 pub fn from_json(body: &Bytes) -> Option<Said> {
     json::decode(body).ok().map(Said::from)
 }

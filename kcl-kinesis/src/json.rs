@@ -87,11 +87,11 @@ pub(crate) fn decode(body: &Bytes) -> Result<Answer, SourceError> {
     })
 }
 
-/// What is left of the memory of the answer.
+/// The rest of the memory of the answer.
 struct Memory(BytesMut);
 
 impl Memory {
-    /// Keeps what `write` leaves at the beginning of so much room, and as much of it as it says.
+    /// Keeps what `write` leaves at the beginning of so much room, and as much as it says.
     fn keep<E>(
         &mut self,
         room: usize,

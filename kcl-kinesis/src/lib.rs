@@ -9,12 +9,12 @@
 //! - **Pace.** Kinesis allows five reads and 2 MiB per second and shard, shared by all who poll it. A reader that is behind reads on at that pace;
 //!   one that has caught up reads every 300 ms, and every second once nothing has come for half a minute. [`PollingSettings`] says otherwise.
 //! - **Subscriptions.** With [`FanOut`] the service pushes records over a subscription of up to five minutes. It is replaced before that, opened
-//!   anew when it breaks or falls silent, and never sooner than the service allows; where it goes on is the place that its last
+//!   again when it breaks or falls silent, and never sooner than the service allows; where it goes on is the place that its last
 //!   event named. A reader that is held up for long gives it up, so that others on the connection do not suffer.
 //! - **Encoding.** Records are asked for in CBOR and handed on without a copy, as slices of the answer. A server that does not speak it is asked in
 //!   JSON; [`RecordFormat`] says more.
 //! - **Deadlines.** Every call has one of ours, and exactly one attempt: retries of the SDK are off, so that every throttle is seen
-//!   and the worker's own pauses apply. Of an answer that has begun each piece has it, so that a slow connection delivers large records.
+//!   and the worker's own pauses apply. Of an answer that has started each piece has it, so that a slow connection delivers large records.
 //! - **Room.** A record may take 10 MiB, among others of 1 KiB. The body of an answer is read once the worker's memory budget has room for what
 //!   its head announces, so no size need be guessed, and nothing is read twice because it did not fit.
 //!

@@ -30,7 +30,7 @@ pub struct PollingSettings {
     /// The time between two reads grows from the one to the other as a thirtieth of the time for which nothing came: with the defaults
     /// from 9 s of quiet on, up to 30 s. The first record ends it.
     pub quiet_interval: Duration,
-    /// How long one call may go unanswered, and how long nothing may come of an answer that has begun. At least 100 ms. 10 s by default: a dead
+    /// How long one call may go unanswered, and how long nothing may come of an answer that has started. At least 100 ms. 10 s by default: a dead
     /// connection is given up well before a consumer counts as stalled. A slow one delivers: at 0.5 MiB/s a full answer of 10 MiB takes 20 s,
     /// and at most four minutes are allowed. After an answer that stopped, fewer records are asked for, down to one.
     pub request_deadline: Duration,
@@ -78,7 +78,7 @@ impl Default for PollingSettings {
 
 /// Below this an idle shard would be read more often than Kinesis allows.
 const SHORTEST_IDLE_INTERVAL: Duration = Duration::from_millis(200);
-/// What part of the time for which nothing came passes until the next read.
+/// The part of the time without records that passes until the next read.
 const PART_OF_QUIET: u32 = 30;
 /// Below this the deadline would cut off healthy calls.
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(100);
@@ -101,7 +101,7 @@ impl PollingSettings {
     }
 }
 
-/// What one read brought, as far as the pace is concerned.
+/// The result of one read, as far as the pace is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Read {
     pub(crate) records: usize,
@@ -110,7 +110,7 @@ pub(crate) struct Read {
 }
 
 impl Read {
-    /// Nothing came, and the service knows of nothing more. A service that does not tell is believed.
+    /// Nothing came, and the service knows of nothing more. A service without that figure is believed.
     fn caught_up(&self) -> bool {
         self.records == 0 && self.behind.is_none_or(|behind| behind.is_zero())
     }
@@ -176,7 +176,7 @@ fn until_lagging(read: Read, settings: &PollingSettings) -> Duration {
     let behind = match read.behind {
         Some(behind) => behind,
         None if read.caught_up() => Duration::ZERO,
-        // The service does not tell, and there was something.
+        // The service gives no figure, and there was something.
         None => return Duration::ZERO,
     };
     let target = settings.lag_target.unwrap_or_default();

@@ -23,7 +23,7 @@ const ITERATOR_AGE: Duration = Duration::from_secs(4 * 60);
 const DATE_ERROR: Duration = Duration::from_secs(1);
 
 /// A reader that is this far behind looks for the last record with each read: retention, which is a day at least, may take what comes next,
-/// and an iterator does not tell.
+/// and an iterator does not show it.
 pub(crate) const NEAR_RETENTION: Duration = Duration::from_secs(20 * 3600);
 
 /// A place in the shard, as the service names it, for a few minutes.
@@ -34,7 +34,7 @@ struct ShardIterator {
     minted: Moment,
 }
 
-/// One open shard. What counts is `delivered`, or `start` before anything was; the iterator is a cache.
+/// One open shard. Its place is `delivered`, or `start` before anything was; the iterator is a cache.
 #[derive(Debug)]
 pub(crate) struct PollingStream {
     calls: Calls,
@@ -207,7 +207,7 @@ impl PollingStream {
             ),
             false => (None, answer.children),
         };
-        // Without children it is a claim. Whoever doubts it asks again.
+        // Without children it is a claim. A caller that suspects it asks again.
         self.end = end.clone().filter(|end| !end.children.is_empty());
         Fetch {
             records,

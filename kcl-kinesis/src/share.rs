@@ -8,11 +8,11 @@ use kcl_core::types::ShardId;
 
 /// The part of a shard's limits that this reader uses, in thousandths.
 ///
-/// What others read is not known, only that there was too much of it. So the part is halved then, and grows slowly: readers that all do
+/// The reads of others are not known, only that there were too many. So the part is halved then, and grows slowly: readers that all do
 /// so come to equal parts, whatever they begin with ("additive increase, multiplicative decrease").
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Share {
-    /// What it was last cut to, and when.
+    /// The part that it was last cut to, and when.
     cut: Option<(u32, Moment)>,
 }
 
@@ -40,7 +40,7 @@ impl Share {
     }
 }
 
-/// The shares of the shards of a stream, which outlive their readers: a shard is opened anew after a failure, or when its lease comes back, and
+/// The shares of the shards of a stream, which outlive their readers: a shard is opened again after a failure, or when its lease comes back, and
 /// the others that poll it are still there.
 #[derive(Debug, Default)]
 pub(crate) struct Shares(Mutex<BTreeMap<ShardId, Share>>);

@@ -41,7 +41,7 @@ use crate::share::Shares;
 #[derive(Clone)]
 pub struct KinesisStream {
     calls: Calls,
-    /// What is left of the shards' limits where others poll them, too.
+    /// The rest of the shards' limits where others poll them, too.
     shares: Arc<Shares>,
     /// How it is read by enhanced fan-out, if it is.
     fan_out: Option<Arc<FanOutReader>>,
@@ -102,8 +102,8 @@ impl KinesisStream {
         self
     }
 
-    /// Deregisters the consumer of the stream's [`FanOut`], for when the application is taken out of service. Whoever reads as that consumer
-    /// stops being told of records, and workers of this library register it again. It takes `kinesis:DeregisterStreamConsumer`.
+    /// Deregisters the consumer of the stream's [`FanOut`], for when the application is taken out of service. A reader that uses that consumer
+    /// receives no more records, and workers of this library register it again. It takes `kinesis:DeregisterStreamConsumer`.
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ impl StreamSource for KinesisStream {
         Ok(identity)
     }
 
-    /// What the last DescribeStreamSummary said.
+    /// Returns the last DescribeStreamSummary.
     fn description(&self) -> StreamDescription {
         self.calls.description()
     }

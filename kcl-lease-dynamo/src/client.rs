@@ -32,7 +32,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 pub(crate) enum Written {
     /// The write was made; the row after an update, before a deletion, and none after a put.
     Applied(Option<Item>),
-    /// The condition did not hold; the row as it was, where the server tells.
+    /// The condition did not hold; the row as it was, where the server shows it.
     Refused(Option<Item>),
 }
 
@@ -54,7 +54,7 @@ pub(crate) enum Indexed {
 /// One table behind the SDK.
 #[derive(Clone)]
 pub(crate) struct TableClient {
-    /// What a runtime opens another must not use: code may block its threads.
+    /// The connections of one runtime, which another must not use: code may block its threads.
     clients: Arc<PerRuntime<(Client, Caller)>>,
     region: Option<Region>,
     pub(crate) table: String,
@@ -391,7 +391,7 @@ impl TableClient {
                 next: as_item(page.last_evaluated_key).filter(|key| !key.is_empty()),
             })),
             // An index that is missing or still being filled is a fault of the request, in the service's eyes; one that the
-            // worker may not ask is as good as none.
+            // worker may not ask is of no use.
             Err(error) if error.code() == Some("ValidationException") => Ok(Indexed::NoIndex),
             Err(error) if says_not_granted(&error) => Ok(Indexed::Denied),
             Err(error) => Err(self.of_index(request.failed(error).into()).into()),

@@ -1,4 +1,4 @@
-//! What an error of the AWS SDK means: one table, and what did not even reach the service.
+//! The meaning of an error of the AWS SDK: one table, and what did not even reach the service.
 
 use std::error::Error as StdError;
 use std::io;
@@ -12,7 +12,7 @@ use StoreErrorKind::{Denied, Invalid, Missing, Throttled, Unavailable};
 
 /// The error codes of DynamoDB itself, with what each means for a write.
 ///
-/// From "Error handling with DynamoDB" in the AWS documentation. What every service answers with is in [`Code`]. What is not listed may have
+/// From "Error handling with DynamoDB" in the AWS documentation. The codes of every service are in [`Code`]. A code that is not listed may have
 /// happened.
 const CODES: &[(&str, StoreErrorKind, Certainty)] = &[
     ("TransactionConflictException", Unavailable, Definite),
@@ -87,7 +87,7 @@ pub(crate) fn says_not_granted(error: &impl ProvideErrorMetadata) -> bool {
     Code::of(error.code()) == Some(Code::NotGranted)
 }
 
-/// What was asked of which table, for messages.
+/// The request and its table, for messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
     /// The action as IAM policies write it, such as `dynamodb:UpdateItem`.

@@ -24,7 +24,7 @@ pub(crate) struct Write {
     pub(crate) values: Item,
 }
 
-/// What happens to the row if the condition holds.
+/// The update of the row if the condition holds.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
     /// The row becomes this, whatever else it held.

@@ -1,4 +1,4 @@
-//! What the fuzz target of the row codec calls. No part of the crate's interface.
+//! The entry of the fuzz target of the row codec. No part of the crate's interface.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::attr;
 use crate::codec::{creation_item, encode_lock, put, s, worker_attributes};
 use crate::scan::sort_in;
 
-/// What a scan makes of a table with these rows.
+/// Scans a table with these rows.
 pub fn read(rows: &[BTreeMap<String, AttributeValue>]) -> Scan {
     let mut scan = Scan::default();
     for row in rows {

@@ -30,7 +30,7 @@ pub(crate) fn names_tables(application: &str) -> bool {
 }
 
 /// Refuses a table that was made for another application. `migration` is the row of the client version, if any; one that Java wrote
-/// does not tell.
+/// does not show it.
 pub(crate) fn check_application(
     table: &str,
     application: &ApplicationName,
@@ -54,7 +54,7 @@ pub(crate) fn is_ours(migration: Option<&Item>) -> bool {
     migration.and_then(codec::application).is_some()
 }
 
-/// What Java workers wrote and a live one would write again.
+/// The values that Java workers wrote and a live one would write again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Traces {
     /// When each worker's row was written, in seconds since 1970.
@@ -68,7 +68,7 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// What the rows show. `locks` are the rows of leaders, each with its table.
+    /// The evidence of the rows. `locks` are the rows of leaders, each with its table.
     pub(crate) fn of(leases: &[Lease], workers: &[WorkerRow], locks: &[(String, Item)]) -> Self {
         let ours = workers.iter().filter(|worker| worker.incarnation.is_some());
         let ours = ours.map(|worker| &worker.id).collect::<BTreeSet<_>>();
@@ -138,7 +138,7 @@ impl Traces {
         workers.chain(locks).take(MOST_MARKS).collect()
     }
 
-    /// What a Java worker wrote between this look and a later one, in words.
+    /// The write of a Java worker between this look and a later one, in words.
     pub(crate) fn moved(&self, later: &Self) -> Option<String> {
         let worker = later.workers.iter().find(|(worker, secs)| {
             let before = self.workers.get(*worker);
@@ -247,7 +247,7 @@ fn foreign(message: &str) -> StoreError {
 
 /// Whether a Java worker wrote the lease last and may write it again.
 ///
-/// Java leaves the owner on the leases of finished shards for ever, so these tell nothing about life. A lease that was never written
+/// Java leaves the owner on the leases of finished shards for ever, so these say nothing about life. A lease that was never written
 /// after its creation has the owner that created it, which is one of ours.
 fn is_javas(lease: &Lease) -> bool {
     let is_owned = lease.actual_owner().is_some() && !lease.is_ended();

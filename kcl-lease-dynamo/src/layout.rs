@@ -18,12 +18,12 @@ pub(crate) enum Layout {
     Three,
 }
 
-/// What a start found, as far as the layout depends on it.
+/// The findings of a start, as far as the layout depends on it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Found<'a> {
     /// Whether there is a coordinator table.
     pub(crate) coordinator: bool,
-    /// What the coordinator table says of its migration into the lease table.
+    /// The state of the coordinator table's migration into the lease table.
     pub(crate) table_migration: Option<&'a str>,
     /// The client version in the lease table.
     pub(crate) in_lease_table: Option<&'a Item>,
@@ -37,7 +37,7 @@ pub(crate) struct Found<'a> {
     pub(crate) workers_of_ours: bool,
 }
 
-/// The layout of the application. What a worker of ours decided once stays: a coordinator table that an accidental start of an older
+/// The layout of the application. A decision of a worker of ours stays: a coordinator table that an accidental start of an older
 /// Java worker leaves behind must not divide a fleet.
 pub(crate) fn decide(wanted: TableLayout, found: Found<'_>) -> Result<Layout, StoreError> {
     let is_marked = |row: Option<&Item>| row.and_then(codec::application).is_some();

@@ -15,7 +15,7 @@ use crate::{DynamoLeaseStore, attr, guard, watch};
 /// How often the rows of workers are looked at while they are watched.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What [`DynamoLeaseStore::prepare_for_java`] did.
+/// The report of [`DynamoLeaseStore::prepare_for_java`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PreparedForJava {

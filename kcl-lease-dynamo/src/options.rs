@@ -173,7 +173,7 @@ fn fits_a_tag(character: char) -> bool {
     character.is_alphanumeric() || character.is_whitespace() || "+-=._:/@".contains(character)
 }
 
-/// What is wrong with the name of a table, from "Naming rules" of DynamoDB, or with its ARN for a client in this region.
+/// The defect in the name of a table, from "Naming rules" of DynamoDB, or with its ARN for a client in this region.
 pub(crate) fn wrong_name(table: &str, region: Option<&str>) -> Option<String> {
     if Arn::is_meant(table) {
         return match table.parse::<TableArn>() {

@@ -104,7 +104,7 @@ pub(crate) async fn prepare(
     Ok((table, tables))
 }
 
-/// What the two further tables of the Java KCL 3.0 to 3.4 say, if they are there.
+/// The evidence of the two further tables of the Java KCL 3.0 to 3.4, if they are there.
 #[derive(Debug)]
 struct JavaTables {
     coordinator: TableClient,
@@ -198,7 +198,7 @@ impl JavaTables {
     }
 }
 
-/// What is to be remembered of a Java application.
+/// The facts to remember of a Java application.
 #[derive(Debug)]
 struct Left {
     marks: BTreeSet<String>,
@@ -272,7 +272,7 @@ async fn is_answered_now(tables: &Tables, preparation: &Preparation) -> Result<b
     Ok(guard::is_ours(row.as_ref()))
 }
 
-/// What Java workers left in all tables.
+/// The remains of Java workers in all tables.
 async fn traces(java: &JavaTables, rows: &Rows, lease_table: &str) -> Result<Traces, StoreError> {
     let (mut workers, lock) = java.rows().await?;
     workers.extend(rows.scan.workers.iter().cloned());
@@ -318,7 +318,7 @@ fn check(client: &TableClient, options: &TableOptions) -> Result<(), StoreError>
     Err(StoreError::definite(StoreErrorKind::Invalid, message))
 }
 
-/// What is known of the table, if it exists.
+/// The known facts about the table, if it exists.
 pub(crate) async fn look(client: &TableClient) -> Result<Option<Table>, StoreError> {
     match client.describe(&client.table).await {
         Ok(description) => Ok(Some(Table::of(&description))),
@@ -328,7 +328,7 @@ pub(crate) async fn look(client: &TableClient) -> Result<Option<Table>, StoreErr
     }
 }
 
-/// Whoever may not describe the table may still be allowed to use it.
+/// A worker that may not describe the table may still be allowed to use it.
 async fn probe(client: &TableClient, denied: Failure) -> Result<Option<Table>, StoreError> {
     match client.get(attr::LEADER_KEY).await {
         Ok(_) => Ok(Some(Table::undescribed())),
@@ -398,7 +398,7 @@ async fn usable(
     }
 }
 
-/// What to do about a table that does not become usable by itself, by the statuses of DynamoDB's `TableDescription`.
+/// The advice for a table that does not become usable by itself, by the statuses of DynamoDB's `TableDescription`.
 fn what_helps(status: &str) -> &'static str {
     match status {
         "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => {

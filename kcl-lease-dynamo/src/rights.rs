@@ -22,7 +22,7 @@ pub(crate) const LIST_TAGS: Action = "dynamodb:ListTagsOfResource";
 /// Never called by itself: the service asks for it where a table is created with tags.
 pub(crate) const TAG_RESOURCE: Action = "dynamodb:TagResource";
 
-/// What no worker can do without, on the table.
+/// The rights that no worker can do without, on the table.
 pub(crate) const NEEDED: [Action; 5] = [GET_ITEM, PUT_ITEM, UPDATE_ITEM, DELETE_ITEM, SCAN];
 
 /// The table as IAM policies name it. The account is left open where only the service knows it.
@@ -40,7 +40,7 @@ pub(crate) fn index_arn(table_arn: &str) -> String {
     format!("{table_arn}/index/{}", attr::OWNER_INDEX)
 }
 
-/// What to grant so that a table with this partition key can be worked with.
+/// The rights to grant so that a table with this partition key can be worked with.
 pub(crate) fn advice_to_work(table_arn: &str, key: &str) -> String {
     let needed = format!("a worker needs {} on {table_arn}", NEEDED.join(", "));
     if key == attr::KEY {

@@ -56,7 +56,7 @@ pub struct DynamoLeaseStore {
     index: Mutex<Index>,
 }
 
-/// What is known of the owner index: a fact of the table, remembered so as not to ask for it with each look-up.
+/// The state of the owner index: a fact of the table, remembered so as not to ask for it with each look-up.
 #[derive(Debug, Clone, Copy, Default)]
 struct Index {
     active: bool,
@@ -82,9 +82,9 @@ impl DynamoLeaseStore {
         Self::from_client(&Client::new(config), table)
     }
 
-    /// A store in the table of this name, reached with a client of the user's.
+    /// A store in the table of this name, reached with a client of the application.
     ///
-    /// Retries, timeouts and identity cache of the client are replaced by the store's own, on a copy of it.
+    /// Retries, timeouts and identity cache of the client are replaced by the store's own, on a copy.
     pub fn from_client(client: &Client, table: impl Into<String>) -> Self {
         let clock = Arc::new(TokioClock::new());
         Self {
@@ -139,7 +139,7 @@ impl DynamoLeaseStore {
     ///
     /// By default 20 s where these are leases alone, and 35 s where there are rows of workers: enough for a Java KCL whose
     /// `failoverTimeMillis` is at most a minute and whose `workerMetricsReporterFreqInMillis` is the default. A longer failover time
-    /// takes a third of it and some seconds. The time counts as a part of `Settings::start_timeout`.
+    /// takes a third of that and some seconds. The time counts as a part of `Settings::start_timeout`.
     #[must_use]
     pub fn watch_java_for(mut self, long: Duration) -> Self {
         self.watch = Some(long);
@@ -189,7 +189,7 @@ impl LeaseStore for DynamoLeaseStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             owner_index: true,
-            // DynamoDB does show it; a server of before 2023 does not, and nothing tells them apart beforehand.
+            // DynamoDB does show it; a server of before 2023 does not, and nothing distinguishes them beforehand.
             refusal_shows_row: false,
         }
     }

@@ -10,7 +10,7 @@ use kcl_core::lease_store::{StoreError, StoreErrorKind};
 use crate::attr;
 use crate::options::{Billing, TableOptions};
 
-/// What is known of a table.
+/// The known facts about a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
     /// Whether it can be read and written.
@@ -19,13 +19,13 @@ pub(crate) struct Table {
     pub(crate) status: String,
     /// The owner index.
     pub(crate) index: OwnerIndex,
-    /// What is known beyond that; `None` where the table may not be described.
+    /// The facts beyond that; `None` where the table may not be described.
     pub(crate) features: Option<Features>,
-    /// What the key is, in words.
+    /// The key, in words.
     key: Option<String>,
 }
 
-/// What options can ask of a table.
+/// The properties of a table that options can ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Features {
     pub(crate) arn: Option<String>,
@@ -75,7 +75,7 @@ impl OwnerIndex {
 }
 
 impl Table {
-    /// What a description says.
+    /// The content of a description.
     pub(crate) fn of(description: &TableDescription) -> Self {
         let status = description.table_status();
         Self {
@@ -237,7 +237,7 @@ pub(crate) fn throughput(billing: Billing) -> Result<Option<ProvisionedThroughpu
         .map_err(invalid)
 }
 
-/// What a description says of billing. A table that was never on demand may have no summary of it.
+/// The billing in a description. A table that was never on demand may have no summary for that.
 fn billing(description: &TableDescription) -> Billing {
     let mode = description
         .billing_mode_summary()

@@ -16,7 +16,7 @@ use crate::{attr, rights};
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
 const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Adds what is missing and may be added, and says what is not as the options ask. The table is good to work with whatever comes of it.
+/// Adds what is missing and may be added, and says what is not as the options ask. The table can be worked with in any case.
 pub(crate) async fn complete(
     client: &TableClient,
     options: &TableOptions,
@@ -85,9 +85,9 @@ async fn index(client: &TableClient, worker: &WorkerId, table: &Table) -> Option
     }
 }
 
-/// What belongs to whoever made the table, and is not changed.
+/// The properties that belong to the maker of the table, and are not changed.
 ///
-/// On demand is the default and no wish; and more protection than was asked for is no fault.
+/// On demand is the default and no request; and more protection than was asked for is no fault.
 fn differences(features: &Features, options: &TableOptions) -> Vec<String> {
     let mut differences = Vec::new();
     if matches!(options.billing, Billing::Provisioned { .. }) && features.billing != options.billing {

@@ -102,26 +102,28 @@
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub use ::metrics::Recorder;
 pub use async_trait::async_trait;
 pub use bytes;
 pub use tokio_util::sync::CancellationToken;
 
 #[doc(inline)]
-pub use kcl_core::processor::{FencingToken, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+pub use kcl_core::processor::{
+    FencingToken, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
+};
 #[doc(inline)]
 pub use kcl_core::settings::Settings;
 #[doc(inline)]
 pub use kcl_core::streams::{StreamSet, TrackedStream};
 #[doc(inline)]
-pub use kcl_core::types::Record;
+pub use kcl_core::types::{InitialPosition, Record};
 #[doc(inline)]
 pub use kcl_core::{
-    Coordination, ShutdownHandle, ShutdownReport, StatusReader, Worker, WorkerBuilder, WorkerHandle,
+    Coordination, Error, ErrorKind, FlowHandle, FlowScope, Rate, ShutdownHandle, ShutdownReport,
+    StatusReader, Worker, WorkerBuilder, WorkerHandle,
 };
 #[doc(inline)]
-pub use kcl_core::{Error, ErrorKind};
-#[doc(inline)]
-pub use kcl_core::{FlowHandle, FlowScope, Rate};
+pub use kcl_core::{clock, lease_store, metrics, processor, settings, source, status, streams, types};
 
 #[cfg(feature = "aws")]
 pub use aws_config;
@@ -141,77 +143,3 @@ pub use kcl_lease_dynamo::{
 #[cfg(feature = "memory")]
 #[doc(inline)]
 pub use kcl_lease_memory::MemoryLeaseStore;
-
-/// The code that you write, and its arguments: processors, batches, errors and the policy that decides about them.
-pub mod processor {
-    #[doc(inline)]
-    pub use kcl_core::processor::{
-        CheckpointError, Decision, EndOfShard, ErrorPolicy, Failure, FailureKind, FencingToken,
-        ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, RetryForever, Severity,
-        ShardContext, StartFrom,
-    };
-}
-
-/// Settings, as plain data that a file can hold: every default with its range and its reason.
-pub mod settings {
-    #[doc(inline)]
-    pub use kcl_core::settings::{Aggregation, Checkpointing, InvalidSettings, MetricsSettings, Settings};
-    #[doc(inline)]
-    pub use kcl_core::settings::{AssignmentSettings, Strategy};
-    #[doc(inline)]
-    pub use kcl_core::types::InitialPosition;
-}
-
-/// The status of a worker, as a snapshot for tests, health checks and people.
-pub mod status {
-    #[doc(inline)]
-    pub use kcl_core::status::{Behind, ConsumerEnd, ConsumerState, WaitReason};
-    #[doc(inline)]
-    pub use kcl_core::status::{EndDoubt, HealthIssue, LeaseStatus, Phase, WorkerStatus};
-}
-
-/// Metrics of a worker: every name as a constant, and [`ALL`](metrics::ALL) with kind, unit, labels and help text.
-pub mod metrics {
-    #[doc(inline)]
-    pub use kcl_core::metrics::*;
-    pub use metrics::Recorder;
-}
-
-/// The streams that an application reads: one, or many that come and go.
-pub mod streams {
-    #[doc(inline)]
-    pub use kcl_core::streams::{StreamSet, StreamTracker, TrackedStream};
-}
-
-/// The words of the domain: streams, shards, sequence numbers, positions and records.
-pub mod types {
-    #[doc(inline)]
-    pub use kcl_core::types::{
-        ApplicationName, Gap, HashKeyRange, Incarnation, InvalidHashKeyRange, InvalidName, InvalidPosition,
-        InvalidSequenceNumber, LeaseKey, Position, Record, RecordPosition, SequenceNumber, ShardId,
-        StreamIdentity, StreamKey, WorkerId,
-    };
-}
-
-/// The seam to a stream, for sources of your own.
-pub mod source {
-    #[doc(inline)]
-    pub use kcl_core::source::*;
-}
-
-/// The seam to the lease table, for stores of your own. The suite in `kcl-testkit` checks that one behaves as it must.
-pub mod lease_store {
-    #[doc(inline)]
-    pub use kcl_core::lease_store::{
-        Capabilities, Certainty, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect,
-        LockOutcome, Outcome, PendingCheckpoint, Preparation, RowFacts, Scan, StoreError, StoreErrorKind,
-        Undecodable, Version, WorkerChange, WorkerOutcome, WorkerRow, WriteStamp, apply, check_counter,
-    };
-}
-
-/// Time: monotonic for decisions, wall time for people and for the service.
-pub mod clock {
-    #[doc(inline)]
-    pub use kcl_core::clock::{BoxFuture, Clock, ClockExt, Elapsed, Moment, TokioClock};
-    pub use kcl_core::types::Timestamp;
-}

@@ -15,7 +15,7 @@ use crate::runtime::stall_probe::CallbackThread;
 use crate::runtime::task_scope::{caught, panic_message};
 use crate::types::{Record, RecordPosition};
 
-/// How a call of the user's code failed.
+/// How a call of user code failed.
 #[derive(Debug)]
 pub(crate) struct CallFailure {
     pub(crate) kind: FailureKind,

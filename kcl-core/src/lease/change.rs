@@ -9,7 +9,7 @@ use crate::lease::row::{Lease, RowFacts, Version, WriteStamp};
 use crate::runtime::failpoint::failpoint;
 use crate::types::{HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
-/// What must hold of the row at the moment of the write.
+/// The condition on the row at the moment of the write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
     /// There is no row with the key.
@@ -37,7 +37,7 @@ pub enum LeaseChange {
     Renew {
         /// The new moving average of the throughput in KiB/s; `None` leaves the row's.
         throughput: Option<f64>,
-        /// What the row does not say, or not as it is.
+        /// The facts that the row lacks, or has wrong.
         facts: RowFacts,
     },
     /// Names `to` as the owner: of an unowned or expired lease, or instead of an owner that is overruled. Expects a version.
@@ -171,8 +171,9 @@ impl Expect {
 /// This is the specification of the lease table. The memory store executes it, every other store is compared with it.
 ///
 /// ```
-/// use kcl_core::lease_store::{Lease, LeaseChange, apply};
-/// use kcl_core::types::{Incarnation, Position, ShardId, WorkerId};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::lease_store::{Lease, LeaseChange, apply};
+/// use kinesis_client::types::{Incarnation, Position, ShardId, WorkerId};
 ///
 /// let incarnation = Incarnation::from_random_bytes([1; 16]);
 /// let lease = Lease::unowned(ShardId::new("shardId-000000000000")?, Position::TrimHorizon);

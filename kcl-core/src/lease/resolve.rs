@@ -97,7 +97,7 @@ pub fn judge_refusal(
 
 /// Whether the row shows the effect of this very change by this incarnation.
 ///
-/// A handoff that a planner began on top of it does not hide it.
+/// A handoff that a planner began on top does not hide it.
 fn shows(row: &Lease, before: Option<&Lease>, change: &LeaseChange, incarnation: Incarnation) -> bool {
     match change {
         // A fresh row that nobody has touched yet is as good as ours, whoever wrote it: creating it again would write the same.

@@ -55,7 +55,7 @@ pub struct Lease {
     pub identity: Option<StreamIdentity>,
 }
 
-/// What a renewal stores beside the heartbeat, because the row lacks it; `None` leaves the row's.
+/// The facts that a renewal stores beside the heartbeat, because the row lacks it; `None` leaves the row's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RowFacts {
     /// The stream the lease belongs to.
@@ -74,7 +74,7 @@ impl RowFacts {
         latest_at: None,
     };
 
-    /// What the row lacks under an owner who reads this stream and lives by this failover time.
+    /// The facts that the row lacks under an owner who reads this stream and lives by this failover time.
     #[must_use]
     pub fn missing(row: &Lease, stream: &StreamIdentity, failover: Duration) -> Self {
         // A store keeps whole milliseconds. Rounded up, because it is what others wait for.
@@ -93,7 +93,7 @@ impl RowFacts {
 pub struct PendingCheckpoint {
     /// The prepared position.
     pub position: Position,
-    /// What the application stored with it.
+    /// The data that the application stored with it.
     pub state: Option<Bytes>,
 }
 
@@ -108,7 +108,7 @@ pub struct WriteStamp {
     pub counter: u64,
 }
 
-/// What a conditional write compares: everything that a change of ownership or progress moves.
+/// The values that a conditional write compares: everything that a change of ownership or progress moves.
 ///
 /// Beginning a handoff moves no counter, so the counter alone would not do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,7 +125,7 @@ impl Lease {
     /// The largest counter that a row may have: what a Java worker reads is a signed number of 64 bits. A lease renewed a thousand times a
     /// second gets there after 292 million years, so a row that shows it was written by hand or is broken.
     ///
-    /// A change that would move the counter further is an error, because the next writer could not be told from the last.
+    /// A change that would move the counter further is an error, because the next writer could not be distinguished from the last.
     pub const LARGEST_COUNTER: u64 = i64::MAX as u64;
 
     /// A lease that nobody owns yet, in an application that reads one stream.
@@ -165,7 +165,7 @@ impl Lease {
         }
     }
 
-    /// What a conditional write on this row compares.
+    /// The values that a conditional write on this row compares.
     pub fn version(&self) -> Version {
         Version {
             counter: self.counter,

@@ -22,10 +22,10 @@ use crate::types::{ApplicationName, Incarnation, LeaseKey, WorkerId};
 /// - A store keeps no state between calls that another handle on the same storage would not see.
 /// - Every call ends: a store that talks to a network has a deadline of its own on each request.
 ///
-/// The conformance suite in `kcl-testkit` tests all of it by name.
+/// The conformance suite in `kcl-testkit` tests each rule by name.
 #[async_trait]
 pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
-    /// What this store can do.
+    /// The capabilities of this store.
     fn capabilities(&self) -> Capabilities;
 
     /// Makes sure that the storage is there and is meant for this application: creates what is missing and waits for it.
@@ -65,7 +65,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     /// Dropping the future has no effect on the storage.
     async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError>;
 
-    /// The keys of the leases that name this worker as owner, or `None` when the store has no quick way to tell.
+    /// The keys of the leases that name this worker as owner, or `None` when the store has no quick way to know.
     ///
     /// The answer may lag behind; read the row before acting on it.
     ///
@@ -132,7 +132,7 @@ pub trait LeaseStore: Send + Sync + fmt::Debug + 'static {
     async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError>;
 }
 
-/// What a store can do, so that callers and the conformance suite know what to expect.
+/// The capabilities of a store, so that callers and the conformance suite know what to expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// Whether [`LeaseStore::owned_by`] is a cheap look-up.
@@ -141,7 +141,7 @@ pub struct Capabilities {
     pub refusal_shows_row: bool,
 }
 
-/// What a store is told about the application it is prepared for.
+/// The facts about the application that a store is prepared for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preparation {
     /// The application.
@@ -178,7 +178,7 @@ pub struct Scan {
 pub struct Undecodable {
     /// The key of the row.
     pub key: String,
-    /// What is wrong with it.
+    /// The defect.
     pub problem: String,
 }
 
@@ -189,12 +189,12 @@ pub enum Outcome {
     Applied(Box<Lease>),
     /// The expectation did not hold.
     Refused {
-        /// The row as it was at that moment, where the store tells; `None` also when there is no row.
+        /// The row as it was at that moment, where the store shows it; `None` also when there is no row.
         current: Option<Box<Lease>>,
     },
 }
 
-/// Whether a write that failed may have happened all the same.
+/// Whether a write that failed may have happened even so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certainty {
     /// It did not happen and will not.
@@ -227,8 +227,9 @@ pub enum StoreErrorKind {
 /// Refuses a change that would count beyond [`Lease::LARGEST_COUNTER`]. Every store asks this before it touches the row.
 ///
 /// ```
-/// use kcl_core::lease_store::{Expect, Lease, LeaseChange, StoreErrorKind, check_counter};
-/// use kcl_core::types::{Position, ShardId};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::lease_store::{Expect, Lease, LeaseChange, StoreErrorKind, check_counter};
+/// use kinesis_client::types::{Position, ShardId};
 ///
 /// let counter = Lease::LARGEST_COUNTER;
 /// let lease = Lease { counter, ..Lease::unowned(ShardId::new("shardId-000000000000")?, Position::Latest) };
@@ -296,12 +297,12 @@ impl StoreError {
         self
     }
 
-    /// What to do about it.
+    /// The reaction that fits it.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// Whether the request may have happened all the same.
+    /// Whether the request may have happened even so.
     pub fn certainty(&self) -> Certainty {
         self.certainty
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::types::{Incarnation, Timestamp, WorkerId};
 
-/// What a worker tells the fleet about itself; in a shared table, a Java KCL worker-metrics item.
+/// The facts that a worker publishes about itself; in a shared table, a Java KCL worker-metrics item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerRow {
     /// The worker.
@@ -65,7 +65,7 @@ pub struct LeaderLock {
     pub standby: Option<WorkerId>,
 }
 
-/// What must hold of the lock at the moment of the write.
+/// The condition on the lock at the moment of the write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LockExpect {
     /// There is no lock row.

@@ -1,4 +1,4 @@
-//! How fast shards are read, as whoever runs the worker wishes: pauses and rates, for a shard, a stream or the whole worker.
+//! How fast shards are read, as the operator of the worker sets it: pauses and rates, for a shard, a stream or the whole worker.
 //!
 //! A paused shard keeps its lease, and no other worker reads it because of the pause. It may still be moved for the balance when workers
 //! come, and the worker that it is moved to knows of no pause: to stop reading everywhere, pause every worker.
@@ -14,14 +14,14 @@ use crate::runtime::clock::Moment;
 use crate::runtime::watched::Watched;
 use crate::types::LeaseKey;
 
-/// What a pause or a rate is for.
+/// The shards that a pause or a rate is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FlowScope {
     /// All shards that the worker holds, now or later.
     Worker,
     /// The shards of the stream with this name, or with this address where two streams have one name.
     Stream(String),
-    /// One shard, until this worker holds its lease no more: if it gets the lease again, it reads it as any other. What is set before it
+    /// One shard, until this worker holds its lease no more: if it gets the lease again, it reads it as any other. A pause or rate that is set before it
     /// holds the lease counts from when it does.
     Shard(LeaseKey),
 }
@@ -29,8 +29,9 @@ pub enum FlowScope {
 /// The most that is read per second, on average. The shards of the scope share it.
 ///
 /// ```
+/// # use kcl_core as kinesis_client;
 /// use std::num::NonZeroU32;
-/// use kcl_core::Rate;
+/// use kinesis_client::Rate;
 ///
 /// let gentle = Rate { records: NonZeroU32::new(100), ..Rate::default() };
 /// assert_eq!(gentle.kib, None);
@@ -57,12 +58,12 @@ impl Rate {
     }
 }
 
-/// What keeps a shard from being read.
+/// The obstacle that keeps a shard from being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blocked {
     /// It is paused, until somebody says otherwise.
     Paused,
-    /// What was read lately is enough until then.
+    /// The records of late are enough until then.
     Until(Moment),
 }
 
@@ -99,7 +100,7 @@ impl FlowControl {
         });
     }
 
-    /// What keeps a shard in these scopes from being read, if anything does.
+    /// Returns the obstacle that keeps a shard in these scopes from being read, if there is one.
     pub(crate) fn hold(&self, of: &[FlowScope], now: Moment) -> Option<Blocked> {
         self.0.read(|scopes| {
             let brakes = of.iter().filter_map(|scope| scopes.get(scope));
@@ -162,9 +163,10 @@ impl FlowControl {
 /// Pauses and limits the reading of a running worker. Clones act on the same one.
 ///
 /// ```
+/// # use kcl_core as kinesis_client;
 /// # use std::num::NonZeroU32;
 /// # use kcl_core::WorkerHandle;
-/// use kcl_core::{FlowScope, Rate};
+/// use kinesis_client::{FlowScope, Rate};
 ///
 /// # fn maintenance(worker: &WorkerHandle) {
 /// worker.flow().pause(FlowScope::Worker);
@@ -255,7 +257,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever waits as long as it is told reads no more on average than the rate, but for the last batch.
+        /// A reader that waits as long as it must reads no more on average than the rate, but for the last batch.
         #[test]
         fn no_more_is_read_than_the_rate(
             records in proptest::option::of(1_u32..1000), kib in proptest::option::of(1_u32..1000),

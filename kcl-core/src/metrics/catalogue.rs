@@ -1,8 +1,8 @@
-//! Every metric, once: from one line come its constant, its documentation, its entry in [`ALL`] and what a recorder is told of it.
+//! Every metric, once: from one line come its constant, its documentation, its entry in [`ALL`] and its description for a recorder.
 
 use metrics::Unit;
 
-/// What kind of number a metric is.
+/// The kind of number that a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum MetricKind {
@@ -14,10 +14,11 @@ pub enum MetricKind {
     Histogram,
 }
 
-/// What there is to know of a metric.
+/// The description of a metric.
 ///
 /// ```
-/// use kcl_core::metrics::{ALL, FRESHNESS_SECONDS, MetricKind};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::metrics::{ALL, FRESHNESS_SECONDS, MetricKind};
 ///
 /// let freshness = ALL.iter().find(|metric| metric.name == FRESHNESS_SECONDS).expect("it is listed");
 /// assert_eq!(freshness.kind, MetricKind::Gauge);
@@ -28,13 +29,13 @@ pub enum MetricKind {
 pub struct Metric {
     /// Its name, as the constants of this module say it.
     pub name: &'static str,
-    /// What kind of number it is.
+    /// The kind of number that it is.
     pub kind: MetricKind,
-    /// What is counted or measured.
+    /// The unit of the number.
     pub unit: Unit,
     /// The names of its labels, beside `worker`, which every metric has.
     pub labels: &'static [&'static str],
-    /// What it means, in one line: the `# HELP` of a Prometheus exporter.
+    /// Its meaning, in one line: the `# HELP` of a Prometheus exporter.
     pub help: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! How far behind a shard is, also while nothing is heard of it.
+//! How far behind a shard is, also while its source is silent.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::runtime::clock::Moment;
 use crate::status::Behind;
 use crate::types::RecordPosition;
 
-/// What an answer of the source says about the backlog of its shard.
+/// The part of an answer of the source that is about the backlog of its shard.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SourceAnswer {
     /// When it came.
@@ -16,7 +16,7 @@ pub(crate) struct SourceAnswer {
     pub(crate) behind: Duration,
     /// The time from its first record to its last.
     pub(crate) span: Duration,
-    /// Whether records of it are handed on.
+    /// Whether its records are handed on.
     pub(crate) brings: bool,
     /// Whether that are all that came.
     pub(crate) is_whole: bool,
@@ -37,18 +37,18 @@ struct ReturnedBatch {
     since: Moment,
 }
 
-/// What of a shard is fetched, and what of that is finished.
+/// The part of a shard that is fetched, and how much of that is finished.
 #[derive(Debug)]
 pub(crate) struct LagTracker {
     /// Everything up to here was fetched.
     fetched: Behind,
     /// The oldest record of the batch that the consumer has taken and not finished.
     in_hand: Option<Behind>,
-    /// What the processor returned from before that, the oldest first.
+    /// The batches that the processor returned from before that, the oldest first.
     returned: VecDeque<ReturnedBatch>,
     /// The oldest record of each batch that is fetched and not taken.
     queued: VecDeque<Behind>,
-    /// Which fetcher counts. What an earlier one still says is about batches that nobody takes any more.
+    /// Which fetcher counts. Reports of an earlier one are about batches that no consumer takes any more.
     fetcher: u64,
 }
 
@@ -80,7 +80,7 @@ impl LagTracker {
             return;
         }
         let through = Behind::new(answer.behind, answer.came);
-        // Nobody tells how old a record is, and clocks of two hosts are not compared: it is no older than what was fetched before it.
+        // The age of a record is not known, and clocks of two hosts are not compared: it is no older than what was fetched before it.
         let first = Behind::new(answer.behind + answer.span, answer.came);
         let is_older = self.fetched.at(answer.came) >= first.at(answer.came);
         let oldest = if is_older { self.fetched } else { first };
@@ -146,7 +146,7 @@ impl LagTracker {
         self.returned = shared;
     }
 
-    /// What was fetched counts no more: it will be fetched again, and perhaps more before it.
+    /// Fetched records count no more: they will be fetched again, and perhaps more before it.
     pub(crate) fn forget(&mut self) {
         self.fetched = self.unfinished();
         self.in_hand = None;
@@ -198,7 +198,7 @@ mod tests {
         }
     }
 
-    /// What is not read and what is not finished at this moment, in seconds.
+    /// The ages of what is not read and of what is not finished at this moment, in seconds.
     fn ages(backlog: &LagTracker, now: u64) -> (u64, u64) {
         let age = |behind: Behind| behind.at(at(now)).as_secs();
         (age(backlog.unread()), age(backlog.unfinished()))

@@ -6,18 +6,18 @@ use std::time::Duration;
 use crate::runtime::clock::Moment;
 use crate::status::WaitReason;
 
-/// What is known about a consumer's progress.
+/// The known facts about a consumer's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Activity {
     /// How many steps it has finished: fetches that were answered, calls that returned.
     pub steps: u64,
-    /// When it last finished a step, or began anew.
+    /// When it last finished a step, or started again.
     pub last_step: Moment,
-    /// What it waits for, and since when.
+    /// The reason for which it waits, and since when.
     pub waiting: Option<(WaitReason, Moment)>,
 }
 
-/// What a consumer's activity says about its life.
+/// The verdict on a consumer's life, by its activity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProofOfLife {
     /// It gets on, or says what it waits for.
@@ -64,7 +64,7 @@ struct ProgressState {
     steps: u64,
     last_step: Moment,
     consumer: Option<(WaitReason, Moment)>,
-    /// What the fetcher waits for, which counts while the consumer waits for nothing but records.
+    /// The reason for which the fetcher waits, which counts while the consumer waits for nothing but records.
     fetcher: Option<(WaitReason, Moment)>,
 }
 
@@ -99,7 +99,7 @@ impl Progress {
         self.lock().fetcher = None;
     }
 
-    /// The consumer begins anew at the source, which is no step but deserves its time.
+    /// The consumer starts again at the source, which is no step but deserves its time.
     pub(crate) fn begins_anew(&self, now: Moment) {
         let mut known = self.lock();
         known.last_step = now;

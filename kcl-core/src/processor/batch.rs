@@ -14,8 +14,9 @@ use crate::types::{Gap, Record, RecordPosition};
 /// another shard's record nor one that was not delivered.
 ///
 /// ```
-/// use kcl_core::types::{Record, SequenceNumber};
-/// use kcl_core::processor::RecordBatch;
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::types::{Record, SequenceNumber};
+/// use kinesis_client::processor::RecordBatch;
 ///
 /// let batch = RecordBatch::unowned(vec![Record::new(SequenceNumber::from(1), "payload")]);
 /// for record in &batch {
@@ -79,9 +80,10 @@ impl RecordBatch {
     /// For tests, and for processors that wrap another.
     ///
     /// ```
+    /// # use kcl_core as kinesis_client;
     /// use std::sync::{Arc, Mutex};
-    /// use kcl_core::types::{Record, SequenceNumber};
-    /// use kcl_core::processor::RecordBatch;
+    /// use kinesis_client::types::{Record, SequenceNumber};
+    /// use kinesis_client::processor::RecordBatch;
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), kcl_core::processor::CheckpointError> {
     /// let seen = Arc::new(Mutex::new(Vec::new()));
@@ -125,7 +127,7 @@ impl RecordBatch {
         (self.from, self.to)
     }
 
-    /// How far behind the newest record of the shard the batch was when it was fetched, where the source tells.
+    /// How far behind the newest record of the shard the batch was when it was fetched, where the source reports it.
     pub fn behind(&self) -> Option<Duration> {
         self.behind
     }

@@ -60,8 +60,9 @@ impl ShardContext {
     /// A context made by hand, for testing a processor without a worker.
     ///
     /// ```
-    /// use kcl_core::types::{ApplicationName, ShardId, WorkerId};
-    /// use kcl_core::processor::{FencingToken, ShardContext};
+    /// # use kcl_core as kinesis_client;
+    /// use kinesis_client::types::{ApplicationName, ShardId, WorkerId};
+    /// use kinesis_client::processor::{FencingToken, ShardContext};
     ///
     /// let shard = ShardContext::new(
     ///     ApplicationName::new("app")?,
@@ -92,12 +93,13 @@ impl ShardContext {
     }
 
     /// The context, of a shard that receives these hash keys. For a context made by hand: in one that a worker made it changes this
-    /// clone only, which is then told no more of renewals and of drains.
+    /// clone only, which then learns no more of renewals and drains.
     ///
     /// ```
+    /// # use kcl_core as kinesis_client;
     /// # use kcl_core::types::{ApplicationName, ShardId, WorkerId};
     /// # use kcl_core::processor::{FencingToken, ShardContext};
-    /// use kcl_core::types::HashKeyRange;
+    /// use kinesis_client::types::HashKeyRange;
     ///
     /// # let (app, worker) = (ApplicationName::new("app")?, WorkerId::new("worker-1")?);
     /// # let shard = ShardId::new("shardId-000000000000")?;
@@ -229,7 +231,7 @@ impl ShardContext {
     ///
     /// Each renewal moves it on. No batch starts after it; work that must not overlap with the next owner's should be done,
     /// or be refusable by the [token](Self::fencing_token), before it. It is the clock's origin once the lease is known to be
-    /// lost, and as good as never in a context made by hand.
+    /// lost, and practically never in a context made by hand.
     pub fn valid_until(&self) -> Moment {
         Moment::from_origin(Duration::from_nanos(
             self.inner.valid_until.load(Ordering::Acquire),

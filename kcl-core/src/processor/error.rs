@@ -3,7 +3,7 @@ use std::fmt;
 
 use crate::types::{Record, RecordPosition};
 
-/// A failure of the user's code, made by `?` from any error: also from a boxed one, from `anyhow::Error` and from a text.
+/// A failure of user code, made by `?` from any error: also from a boxed one, from `anyhow::Error` and from a text.
 ///
 /// The error must be `Send` and `Sync`: a `Box<dyn Error>` is not, a `Box<dyn Error + Send + Sync>` is.
 ///
@@ -11,8 +11,9 @@ use crate::types::{Record, RecordPosition};
 /// uses the record to go on from there.
 ///
 /// ```
-/// use kcl_core::types::{Record, SequenceNumber};
-/// use kcl_core::processor::{ProcessorError, Severity};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::types::{Record, SequenceNumber};
+/// use kinesis_client::processor::{ProcessorError, Severity};
 ///
 /// fn parse(record: &Record) -> Result<u64, ProcessorError> {
 ///     let text = std::str::from_utf8(record.data()).map_err(|error| ProcessorError::poison(error).at(record))?;
@@ -29,7 +30,7 @@ pub struct ProcessorError {
     source: Box<dyn StdError + Send + Sync>,
 }
 
-/// What the user's code thinks of its failure.
+/// The user code's own classification of its failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Severity {
     /// Nothing is known.
@@ -78,7 +79,7 @@ impl ProcessorError {
         self
     }
 
-    /// What the user's code thinks of it.
+    /// The user code's own classification of it.
     pub fn severity(&self) -> Severity {
         self.severity
     }

@@ -1,4 +1,4 @@
-//! What the user writes: a [`RecordProcessor`] per shard, and what it is given.
+//! The user's part: a [`RecordProcessor`] per shard, and its arguments.
 
 mod batch;
 mod context;
@@ -22,12 +22,13 @@ use crate::types::{RecordPosition, Timestamp};
 /// Within one ownership records come in order and none is left out.
 ///
 /// An error is a value: the worker's [`ErrorPolicy`] decides, and by default tries the same batch again with growing pauses,
-/// holding the shard. A panic counts as an error; the processor is then thrown away and made anew, and reading goes on from
+/// holding the shard. A panic counts as an error; the processor is then dropped and replaced, and reading goes on from
 /// the stored checkpoint.
 ///
 /// ```
+/// # use kcl_core as kinesis_client;
 /// use async_trait::async_trait;
-/// use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+/// use kinesis_client::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 ///
 /// struct Counter(u64);
 ///
@@ -47,12 +48,13 @@ use crate::types::{RecordPosition, Timestamp};
 /// whatever that thread was to run: other shards, and the rest of your program. It costs no lease, because the worker renews
 /// them on a [thread of its own](crate::worker::builder::Coordination). The worker warns once of such a callback.
 ///
-/// Run blocking code on a thread that is there for it. `tokio::task::spawn_blocking` takes what it can own, which a batch is: clones of it are
+/// Run blocking code on a thread that is there for it. `tokio::task::spawn_blocking` takes what it can own, which a batch is: its clones are
 /// cheap. On a runtime of several threads, `tokio::task::block_in_place` takes what it can borrow:
 ///
 /// ```
+/// # use kcl_core as kinesis_client;
 /// use async_trait::async_trait;
-/// use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+/// use kinesis_client::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 ///
 /// struct Archive;
 ///
@@ -128,7 +130,7 @@ pub trait RecordProcessor: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Any error; it is reported, and the lease is handed over all the same.
+    /// Any error; it is reported, and the lease is handed over even so.
     ///
     /// # Cancel safety
     ///
@@ -189,7 +191,7 @@ pub enum StartFrom {
     AtTimestamp(Timestamp),
 }
 
-/// What the end of a shard waits for with manual checkpoints.
+/// The condition for the end of a shard with manual checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum EndOfShard {
     /// Until your code has checkpointed every record that was delivered.

@@ -8,11 +8,12 @@ use crate::processor::Severity;
 use crate::runtime::task_scope::panic_message;
 use crate::types::{Record, RecordPosition};
 
-/// A failed call of the user's code, or records that could not even be offered to it, as a policy sees it.
+/// A failed call of user code, or records that could not even be offered to it, as a policy sees it.
 ///
 /// ```
-/// use kcl_core::types::{Record, SequenceNumber};
-/// use kcl_core::processor::{Failure, FailureKind};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::types::{Record, SequenceNumber};
+/// use kinesis_client::processor::{Failure, FailureKind};
 ///
 /// let record = Record::new(SequenceNumber::from(7), "payload");
 /// let failure = Failure::new(1, FailureKind::Unreadable).at(record.clone());
@@ -55,7 +56,7 @@ impl Failure {
     }
 }
 
-/// How a call of the user's code failed.
+/// How a call of user code failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -67,7 +68,7 @@ pub enum FailureKind {
     Unreadable,
 }
 
-/// What to do about a failure.
+/// The reaction to a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Decision {
@@ -80,14 +81,15 @@ pub enum Decision {
 
 /// Decides what happens when the user's code fails, or cannot be called. It is pure: the same failure gives the same decision.
 pub trait ErrorPolicy: Send + Sync + fmt::Debug + 'static {
-    /// What to do about this failure.
+    /// Returns the reaction to this failure.
     fn decide(&self, failure: &Failure) -> Decision;
 }
 
 /// The default policy: tries again for ever, with pauses that double from `first` up to `longest`. It never skips a record.
 ///
 /// ```
-/// use kcl_core::processor::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::processor::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
 ///
 /// let policy = RetryForever::default();
 /// let pause = |attempt| match policy.decide(&Failure::new(attempt, FailureKind::Panic)) {
@@ -121,7 +123,7 @@ impl ErrorPolicy for RetryForever {
     }
 }
 
-/// What the policy decides. One that panics is as if it was not set: the failure that it was asked about is not made worse.
+/// Asks the policy. One that panics is as if it was not set: the failure that it was asked about is not made worse.
 pub(crate) fn decide(policy: &dyn ErrorPolicy, failure: &Failure) -> Decision {
     catch_unwind(AssertUnwindSafe(|| policy.decide(failure))).unwrap_or_else(|payload| {
         let message = panic_message(payload.as_ref());

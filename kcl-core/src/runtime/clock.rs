@@ -62,7 +62,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The only source of time.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
-    /// The monotonic time. It counts the time that the machine was suspended, where the system can tell.
+    /// The monotonic time. It counts the time that the machine was suspended, where the system counts it.
     fn now(&self) -> Moment;
 
     /// The wall time of this host, for rows and reports that people read.
@@ -84,7 +84,7 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     }
 }
 
-/// What is built on a [`Clock`].
+/// Methods that are built on a [`Clock`].
 pub trait ClockExt: Clock {
     /// Returns once `duration` has passed.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
@@ -177,7 +177,7 @@ impl Clock for TokioClock {
 
     /// `false` on a runtime whose time is paused now, or was: its time is not that of another runtime any more.
     fn follows_real_time(&self) -> bool {
-        // Tokio does not say whether its time is paused. One step of the real clock tells it from a clock that stands still.
+        // Tokio does not expose that its time is paused. One step of the real clock distinguishes it from a clock that stands still.
         let begun = std::time::Instant::now();
         let mut before = begun;
         while before == begun {

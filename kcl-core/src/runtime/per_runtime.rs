@@ -10,11 +10,12 @@ const MOST: usize = 32;
 
 /// A value for each runtime that asks for it, for stores and sources that are called from several.
 ///
-/// A worker calls its lease store from one runtime and reads its streams from another, whose threads code of the user's may block. What one of
+/// A worker calls its lease store from one runtime and reads its streams from another, whose threads user code may block. A connection that one of
 /// them opens must not be used from the other: a pooled HTTP connection moves only while the runtime runs that opened it.
 ///
 /// ```
-/// use kcl_core::clock::PerRuntime;
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::clock::PerRuntime;
 ///
 /// let pools = PerRuntime::new(|number| format!("pool of runtime {number}"));
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

@@ -10,7 +10,8 @@ use rand_chacha::ChaCha8Rng;
 /// A child is derived by name, so that adding one consumer of randomness does not shift the numbers another one sees.
 ///
 /// ```
-/// use kcl_core::clock::Rng;
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::clock::Rng;
 ///
 /// let root = Rng::from_seed(7);
 /// assert_eq!(root.child("renew").below(100), root.child("renew").below(100));

@@ -1,4 +1,4 @@
-//! Whether a runtime runs what is due: asked of the user's, whose threads the user's code may block.
+//! Whether a runtime runs what is due: asked of the user runtime, whose threads user code may block.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,13 +24,13 @@ impl RuntimeStall {
         self.until.saturating_since(self.since)
     }
 
-    /// How much of it lies in this time.
+    /// The part that lies in this time.
     fn overlap(&self, since: Moment, until: Moment) -> Duration {
         until.min(self.until).saturating_since(since.max(self.since))
     }
 }
 
-/// What is known of a runtime from how soon one of its tasks answers.
+/// The health of a runtime, by how soon one of its tasks answers.
 #[derive(Debug)]
 pub(crate) struct StallProbe {
     /// How late an answer must be for a stall.

@@ -23,12 +23,12 @@ use crate::runtime::watched::Watched;
 use threads::TaskThreads;
 pub(crate) use threads::{OwnThread, TaskPlace};
 
-/// What the end of a task means to its worker.
+/// The meaning of a task's end for its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskPolicy {
     /// The task runs as long as the worker. A panic in it ends the worker, whose leases then pass to others.
     Vital,
-    /// The task does one job, and whoever asked for it sees how it ended. A panic in it is reported, and the job is begun again: a fetcher
+    /// The task does one job, and whoever asked for it sees how it ended. A panic in it is reported, and the job is started again: a fetcher
     /// is replaced, a write is tried once more, a lease whose renewer or consumer broke is taken up anew.
     Job,
 }
@@ -47,7 +47,7 @@ pub enum TaskPolicy {
 /// ```
 #[derive(Clone, Default)]
 pub struct TaskScope {
-    /// Somebody may wait for the ends of tasks and for failures, and for nothing else in it.
+    /// Another task may wait for the ends of tasks and for failures, and for nothing else in it.
     state: Arc<Watched<ScopeState>>,
 }
 
@@ -67,16 +67,16 @@ struct ScopeState {
     next_id: u64,
     running: BTreeMap<u64, (String, Option<AbortHandle>)>,
     failures: Vec<TaskFailure>,
-    /// Whoever is told of every panic.
+    /// The listener for every panic.
     listener: Option<PanicListener>,
     /// The tasks that are to panic.
     cursed: Vec<String>,
 }
 
-/// What a test does right before a poll.
+/// The action of a test right before a poll.
 type AtPoll = Box<dyn FnOnce() + Send>;
 
-/// Is told the name of a task that panicked.
+/// Receives the name of a task that panicked.
 type PanicListener = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A vital task panicked.
@@ -85,7 +85,7 @@ type PanicListener = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct TaskFailure {
     /// The name the task was spawned with.
     pub task: String,
-    /// What the panic said.
+    /// The message of the panic.
     pub message: String,
 }
 
@@ -215,7 +215,7 @@ impl TaskScope {
         self.state.modify_quietly(|state| state.cursed.push(task));
     }
 
-    /// Tells somebody the name of every task that panics.
+    /// Reports the name of every task that panics.
     pub(crate) fn on_panic(&self, listener: impl Fn(&str) + Send + Sync + 'static) {
         let listener: PanicListener = Arc::new(listener);
         self.state.modify_quietly(|state| state.listener = Some(listener));
@@ -264,7 +264,7 @@ impl ScopeState {
         Some(self.next_id)
     }
 
-    /// Notes how the task is aborted, unless it has ended. Says whether it may go on.
+    /// Notes how the task is aborted, unless it has ended. Returns `true` if it may go on.
     fn note_handle(&mut self, id: u64, abort: &AbortHandle) -> bool {
         let Some((name, slot)) = self.running.get_mut(&id) else {
             return true;
@@ -336,7 +336,7 @@ impl Drop for ScopeEntry {
     }
 }
 
-/// What a panic said, as text.
+/// The message of a panic, as text.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned())

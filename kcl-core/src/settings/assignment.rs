@@ -7,8 +7,9 @@ use crate::settings::scan_cadence;
 /// How leases are assigned. The same values should be set on every worker, since any of them may lead.
 ///
 /// ```
+/// # use kcl_core as kinesis_client;
 /// use std::time::Duration;
-/// use kcl_core::settings::AssignmentSettings;
+/// use kinesis_client::settings::AssignmentSettings;
 ///
 /// let settings = AssignmentSettings { max_moves: 20, ..AssignmentSettings::default() };
 /// assert_eq!(settings.violations(Duration::from_secs(10)), Vec::<String>::new());
@@ -16,14 +17,14 @@ use crate::settings::scan_cadence;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AssignmentSettings {
-    /// What is spread evenly. Default: the leases, by their number.
+    /// The quantity that is spread evenly. Default: the leases, by their number.
     pub strategy: Strategy,
     /// How many moves for balance may be under way at a time; a third of the moves that are needed may be in any case.
     /// Default 10: a small fleet is balanced in one round, and a large one does not stop half its shards at once.
     pub max_moves: usize,
     /// How many pages of the table a scanning worker may read per second; at most two workers scan, the leader and its standby.
     /// Default 4: a DynamoDB page is 1 MB, about 1500 leases, or 128 read units. A table too large for this budget is scanned
-    /// at least four times per failover time all the same, and the status says so.
+    /// at least four times per failover time even so, and the status says so.
     pub scan_pages_per_second: u32,
     /// How many leases are assigned at a time, 1 to 1000. Default 16: a thousand leases take seconds, and the table is not flooded.
     pub concurrent_writes: usize,
@@ -40,14 +41,15 @@ impl Default for AssignmentSettings {
     }
 }
 
-/// What the planner spreads evenly over the workers.
+/// The quantity that the planner spreads evenly over the workers.
 ///
 /// By [lease count](Self::LeaseCount) is the default. It needs no measurements, is balanced from the first moment, and moves a lease only
 /// when workers or shards come and go. Partition keys that hash evenly make every shard as hot as the next, and then both strategies give
 /// the same fleet. [Throughput](Self::Throughput) is for streams with hot shards, and moves a lease also when the load has shifted.
 ///
 /// ```
-/// use kcl_core::settings::{AssignmentSettings, Strategy};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::settings::{AssignmentSettings, Strategy};
 ///
 /// let settings = AssignmentSettings { strategy: Strategy::throughput(), ..AssignmentSettings::default() };
 /// # assert_eq!(settings.violations(std::time::Duration::from_secs(10)), Vec::<String>::new());
@@ -63,11 +65,11 @@ pub enum Strategy {
     /// The load of a lease is its throughput and a quarter of the average throughput on top: an idle shard is polled and renewed too, and
     /// no worker gets all of them. A lease that was never measured counts as an average one; while none was, this is lease count.
     Throughput {
-        /// How far from the average load, in percent of it, a worker may be without anything being moved. 0 to 100.
+        /// How far from the average load, as a percentage, a worker may be without anything being moved. 0 to 100.
         /// 10 in [`Strategy::throughput`], the Java KCL's `reBalanceThresholdPercentage`.
         band_percent: u32,
         /// How much of its excess, in percent, a worker gives away at a time; whatever it has beyond twice an average load it gives away
-        /// at once. The rest is judged anew when those handoffs are done, unless it is within twice the band: then it goes along.
+        /// at once. The rest is judged again when those handoffs are done, unless it is within twice the band: then it goes along.
         /// 1 to 100, where 100 is all at once. 60 in [`Strategy::throughput`], the Java KCL's `dampeningPercentage`.
         damping_percent: u32,
     },

@@ -8,7 +8,8 @@ const MOST_SHARDS: u32 = 1000;
 /// How a worker's [metrics](crate::metrics) are labelled.
 ///
 /// ```
-/// use kcl_core::settings::{MetricsSettings, Settings};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::settings::{MetricsSettings, Settings};
 ///
 /// let metrics = MetricsSettings { worker_label: Some("blue".to_owned()), top_shards: 0 };
 /// assert!(Settings { metrics, ..Settings::default() }.validate().is_ok());
@@ -19,7 +20,7 @@ pub struct MetricsSettings {
     /// The value of the label `worker`, of 1 to 200 bytes. By default the worker's id, if your code set one, and else the name of the
     /// application: an id that differs at each start would make new series at each start. Workers that record into the same recorder
     /// need labels, or ids, of their own, or they overwrite each other's gauges. Those of different processes do not: what collects the
-    /// metrics tells processes apart, as the label `instance` of Prometheus does.
+    /// metrics distinguishes processes, as the label `instance` of Prometheus does.
     pub worker_label: Option<String>,
     /// For how many shards at a time [`kcl_shard_freshness_seconds`](crate::metrics::SHARD_FRESHNESS_SECONDS) says how far behind they
     /// are, under the label `lease`; 0 to 1000, where 0 is off. 10 by default.

@@ -40,19 +40,6 @@ pub(crate) struct ScanCadence {
 /// What the bound adds to the failover time is what every step may take in turn: the last renewal is seen one scan late, the lease is
 /// found by its next owner one discovery late, and reading and writing take half a second, or a second where there are pages to follow.
 /// It is never said to be less than [`QUICKEST_REACTION`].
-///
-/// ```
-/// use std::time::Duration;
-/// use kcl_core::settings::fit;
-///
-/// let (failover, discovery) = (Duration::from_secs(10), Duration::from_millis(500));
-/// let small = fit(1, 4, failover, discovery);
-/// assert_eq!((small.scan.as_millis(), small.failover_bound.as_secs()), (1000, 12));
-/// let large = fit(8, 4, failover, discovery);
-/// assert_eq!((large.scan.as_secs(), large.failover_bound.as_secs()), (2, 13));
-/// let found_late = fit(1, 4, failover, Duration::from_secs(5));
-/// assert_eq!(found_late.failover_bound.as_millis(), 16_500);
-/// ```
 #[must_use]
 pub(crate) fn fit(pages: u32, pages_per_second: u32, failover: Duration, discovery: Duration) -> ScanCadence {
     let slowest = failover / 4;
@@ -71,15 +58,6 @@ pub(crate) fn fit(pages: u32, pages_per_second: u32, failover: Duration, discove
 
 /// How long to wait for the next scan after so many in a row that failed: twice as long each time, up to a quarter of the failover time,
 /// so that a table whose capacity is used up gets the time to regain some.
-///
-/// ```
-/// use std::time::Duration;
-/// use kcl_core::settings::after_failures;
-///
-/// let (second, failover) = (Duration::from_secs(1), Duration::from_secs(30));
-/// let pauses = [1, 2, 3, 4, 99].map(|failures| after_failures(second, failover, failures).as_millis());
-/// assert_eq!(pauses, [2000, 4000, 7500, 7500, 7500]);
-/// ```
 #[must_use]
 pub(crate) fn after_failures(scan: Duration, failover: Duration, failures: u32) -> Duration {
     let longest = (failover / 4).max(scan);
@@ -100,14 +78,6 @@ pub(crate) fn watched(scan: Duration, failover: Duration, failures: u32) -> Dura
 }
 
 /// The largest table, in pages, that this budget scans often enough. For `validate()`: 0 means that not even one page is.
-///
-/// ```
-/// use std::time::Duration;
-/// use kcl_core::settings::largest_table;
-///
-/// assert_eq!(largest_table(4, Duration::from_secs(10)), 10);
-/// assert_eq!(largest_table(1, Duration::from_secs(2)), 0);
-/// ```
 #[must_use]
 pub(crate) fn largest_table(pages_per_second: u32, failover: Duration) -> u32 {
     pages_within(failover / 4, pages_per_second)
@@ -124,6 +94,33 @@ mod tests {
     use proptest::prelude::*;
 
     const DISCOVERY: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn cadence_of_usual_tables_is_known() {
+        let (failover, discovery) = (Duration::from_secs(10), Duration::from_millis(500));
+        let small = fit(1, 4, failover, discovery);
+        assert_eq!(
+            (small.scan.as_millis(), small.failover_bound.as_secs()),
+            (1000, 12)
+        );
+        let large = fit(8, 4, failover, discovery);
+        assert_eq!((large.scan.as_secs(), large.failover_bound.as_secs()), (2, 13));
+        let found_late = fit(1, 4, failover, Duration::from_secs(5));
+        assert_eq!(found_late.failover_bound.as_millis(), 16_500);
+    }
+
+    #[test]
+    fn pauses_after_failed_scans_double_up_to_limit() {
+        let (second, failover) = (Duration::from_secs(1), Duration::from_secs(30));
+        let pauses = [1, 2, 3, 4, 99].map(|failures| after_failures(second, failover, failures).as_millis());
+        assert_eq!(pauses, [2000, 4000, 7500, 7500, 7500]);
+    }
+
+    #[test]
+    fn largest_table_follows_from_budget_and_failover() {
+        assert_eq!(largest_table(4, Duration::from_secs(10)), 10);
+        assert_eq!(largest_table(1, Duration::from_secs(2)), 0);
+    }
 
     proptest! {
         #[test]

@@ -36,7 +36,7 @@ pub enum SourceErrorKind {
 }
 
 impl SourceErrorKind {
-    /// Whether the service was there and said so. Whoever asks again, from wherever, is told the same until something is changed.
+    /// Whether the service was there and said so. Any later call, from wherever, gets the same answer until something is changed.
     pub(crate) fn is_answer(self) -> bool {
         match self {
             Self::Throttled | Self::Denied | Self::NotFound | Self::Invalid => true,
@@ -70,7 +70,7 @@ impl SourceError {
         self
     }
 
-    /// What to do about it.
+    /// The reaction that fits it.
     pub fn kind(&self) -> SourceErrorKind {
         self.kind
     }

@@ -13,7 +13,7 @@ pub trait StreamSource: Send + Sync + fmt::Debug + 'static {
     /// The name of the stream as the application configured it.
     fn name(&self) -> &str;
 
-    /// What tells the stream from every other one that the application reads: its name, or more where two may have the same
+    /// The text that distinguishes the stream from every other one that the application reads: its name, or more where two may have the same
     /// name, as the ARN of a stream of another account.
     fn address(&self) -> &str {
         self.name()
@@ -30,7 +30,7 @@ pub trait StreamSource: Send + Sync + fmt::Debug + 'static {
     /// Dropping the future has no effect.
     async fn identity(&self) -> Result<StreamIdentity, SourceError>;
 
-    /// What the source was told of the stream when it was last asked for its [identity](Self::identity). Nothing is asked here.
+    /// The description of the stream from when the source was last asked for its [identity](Self::identity). Nothing is asked here.
     ///
     /// The default knows nothing.
     fn description(&self) -> StreamDescription {
@@ -60,7 +60,7 @@ pub trait StreamSource: Send + Sync + fmt::Debug + 'static {
     async fn open(&self, shard: &ShardId, start: StartPosition)
     -> Result<Box<dyn RecordStream>, SourceError>;
 
-    /// Opens a shard that a listing shows closed, to read what is left of it and to find its end.
+    /// Opens a shard that a listing shows closed, to read what is left and to find its end.
     ///
     /// The worker calls it when the usual reader brings neither records nor the end. By default it is [`open`](Self::open). A source whose usual
     /// reader may go on without an end, as a subscription does on some servers, returns one that asks with a request per fetch.
@@ -98,10 +98,10 @@ pub trait RecordStream: Send + fmt::Debug {
     /// Dropping the future loses no record: the next call goes on from where the last successful one ended.
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError>;
 
-    /// The same, and tells of the answer while it comes: its size before its body is read, so that nothing is read for which there is no
+    /// The same, and announces the answer while it comes: its size before its body is read, so that nothing is read for which there is no
     /// room, and that it goes on coming.
     ///
-    /// A source that cannot tell leaves this as it is. One that wraps another must pass it on.
+    /// A source that does not know leaves this as it is. One that wraps another must pass it on.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ pub trait RecordStream: Send + fmt::Debug {
     fn pause(&mut self) {}
 }
 
-/// Who is told of an answer while it comes.
+/// The listener for an answer while it comes.
 #[async_trait]
 pub trait Arrival: Send + Sync {
     /// An answer begins to arrive whose body takes so many bytes, with so many records where that is known. Returns once there is room for
@@ -204,17 +204,17 @@ pub struct FetchLimit {
     pub records: u32,
 }
 
-/// What one fetch brought.
+/// The answer to one fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fetch {
     /// The records, in order.
     pub records: Vec<Record>,
-    /// How much memory the records keep, in bytes: that of the whole answer where they are slices of it.
+    /// How much memory the records keep, in bytes: that of the whole answer where they are slices.
     pub bytes: usize,
     /// How much memory the source keeps beside that for the fetches to come, in bytes: of records that came along beyond the limit.
     /// None after [`pause`](RecordStream::pause).
     pub kept: usize,
-    /// How far behind the newest record of the shard this fetch is, where the source tells.
+    /// How far behind the newest record of the shard this fetch is, where the source reports it.
     pub behind: Option<Duration>,
     /// Set with the last fetch of a closed shard: there will be no more.
     ///
@@ -235,7 +235,7 @@ pub struct Fetch {
 /// The end of a closed shard.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ShardEnd {
-    /// What the shard became: two after a split, one after a merge. Empty when the source does not know: then the end is a claim.
+    /// The children of the shard: two after a split, one after a merge. Empty when the source does not know: then the end is a claim.
     pub children: Vec<ChildShard>,
 }
 
@@ -250,11 +250,12 @@ pub struct ChildShard {
     pub hash_range: HashKeyRange,
 }
 
-/// What is known of a stream beside its identity and its shards. Every field is `None` where the source cannot tell.
+/// The known facts about a stream beside its identity and its shards. Every field is `None` where the source does not know.
 ///
 /// ```
+/// # use kcl_core as kinesis_client;
 /// use std::time::Duration;
-/// use kcl_core::source::StreamDescription;
+/// use kinesis_client::source::StreamDescription;
 ///
 /// let mut description = StreamDescription::default();
 /// description.retention = Some(Duration::from_secs(24 * 3600));
@@ -269,7 +270,7 @@ pub struct StreamDescription {
     pub retention: Option<Duration>,
     /// The most bytes of payload that one record may have.
     pub largest_record: Option<u64>,
-    /// What decides the shard of a record.
+    /// The rule by which a record gets its shard.
     pub placement: Option<RecordPlacement>,
     /// How many shards take records.
     pub open_shards: Option<u32>,
@@ -289,7 +290,7 @@ pub enum CapacityMode {
     OnDemand,
 }
 
-/// What decides the shard of a record.
+/// The rule by which a record gets its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordPlacement {

@@ -2,13 +2,14 @@ use std::time::Duration;
 
 use crate::runtime::clock::Moment;
 
-/// How far behind the newest record of a shard something was at some moment. Until there is news it grows with time, so that a
+/// How far behind the newest record of a shard something was at some moment. Until the next answer it grows with time, so that a
 /// shard that is stuck looks late, and not quiet.
 ///
 /// ```
+/// # use kcl_core as kinesis_client;
 /// use std::time::Duration;
-/// use kcl_core::status::Behind;
-/// use kcl_core::clock::Moment;
+/// use kinesis_client::status::Behind;
+/// use kinesis_client::clock::Moment;
 ///
 /// let minute = Duration::from_secs(60);
 /// let told = Behind::new(minute, Moment::ZERO);
@@ -21,12 +22,12 @@ pub struct Behind {
 }
 
 impl Behind {
-    /// So far behind as somebody told at that moment of the worker's clock.
+    /// So far behind as was reported at that moment of the worker's clock.
     pub const fn new(by: Duration, told: Moment) -> Self {
         Self { by, told }
     }
 
-    /// How far behind that is at `now`: what was told, and the time since.
+    /// How far behind that is at `now`: the report, and the time since.
     pub fn at(&self, now: Moment) -> Duration {
         self.by.saturating_add(now.saturating_since(self.told))
     }

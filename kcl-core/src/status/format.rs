@@ -1,4 +1,4 @@
-//! What a status looks like to other programs: ages instead of moments, and texts for what is no number.
+//! The form of a status for other programs: ages instead of moments, and texts for what is no number.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is wrong with a shard, judged by its status, and what the shards of a worker are like together.
+//! The issues of a shard, judged by its status, and the summary of all shards of a worker.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,16 +13,16 @@ use crate::source::SourceErrorKind;
 use crate::status::{LeaseStatus, WaitReason};
 use crate::types::LeaseKey;
 
-/// What may be wrong with a shard. The lease is kept all the same, except that of a shard which [stalls](Self::Stalled) again and again.
+/// An issue that a shard may have. The lease is kept even so, except that of a shard which [stalls](Self::Stalled) again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HealthIssue {
     /// The lease could not be renewed in time: no batch starts until it is.
     Suspended,
-    /// The consumer made no progress and named nothing that it waits for: the shard was opened anew.
+    /// The consumer made no progress and named nothing that it waits for: the shard was opened again.
     Stalled,
-    /// A callback of the user's has not returned for [`Settings::slow_callback`].
+    /// A user callback has not returned for [`Settings::slow_callback`].
     SlowCallback,
     /// A record cannot be read, such as an aggregate that makes no sense: the shard is held at it, and the error policy is asked.
     /// [`LeaseStatus::unreadable`] says which record it is.
@@ -94,7 +94,7 @@ impl IssueThresholds {
 }
 
 impl LeaseStatus {
-    /// Judges what is wrong at `now`, and says whether that is news.
+    /// Judges what is wrong at `now`. Returns `true` if that is new.
     pub(crate) fn judge(&mut self, now: Moment, patience: IssueThresholds) -> bool {
         let concern = self.concern_at(now, patience);
         std::mem::replace(&mut self.concern, concern) != concern
@@ -125,7 +125,7 @@ impl LeaseStatus {
         HealthIssue::ALL.into_iter().find(holds)
     }
 
-    /// The callback of the user's that runs, and for how long.
+    /// The user callback that runs, and for how long.
     fn call_at(&self, now: Moment) -> Option<(&'static str, Duration)> {
         let (reason, age) = self.waited(now)?;
         let call = match (reason, self.state) {
@@ -141,7 +141,7 @@ impl LeaseStatus {
     }
 }
 
-/// What the shards of a worker are like together at one moment.
+/// The summary of the shards of a worker at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct HealthSummary {
     /// How many shards wait for what, and the longest such wait.
@@ -170,7 +170,7 @@ pub(crate) struct SlowCall {
 }
 
 impl HealthSummary {
-    /// Takes in the status of one more shard, which was judged at `now`.
+    /// Adds the status of one more shard, which was judged at `now`.
     pub(crate) fn add(&mut self, key: &LeaseKey, lease: &LeaseStatus, now: Moment) {
         if let Some((reason, age)) = lease.waited(now) {
             let (shards, longest) = self.waits.entry(reason).or_default();

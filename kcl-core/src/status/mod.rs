@@ -1,4 +1,4 @@
-//! What a worker is doing, as a snapshot that tests, health checks and people read alike.
+//! The status of a worker, as a snapshot that tests, health checks and people read alike.
 
 mod behind;
 mod format;
@@ -31,7 +31,7 @@ use crate::types::{Gap, LeaseKey, Position, RecordPosition, WorkerId};
 ///
 /// It serializes, through serde, to plain JSON for a health endpoint or a dashboard: [`Moment`]s become ages at the moment of the snapshot,
 /// in seconds with fractions; ids, positions and sequence numbers are texts; the names of what a worker does, waits for or is worried about
-/// are in `snake_case`, and those of [`WaitReason`] and [`HealthIssue`] are the labels of the [metrics](crate::metrics). What is not so is `null`.
+/// are in `snake_case`, and those of [`WaitReason`] and [`HealthIssue`] are the labels of the [metrics](crate::metrics). A fact that does not apply is `null`.
 /// Fields may be added later; those that are here keep their names and units.
 ///
 /// | Field | What it is |
@@ -66,13 +66,13 @@ pub struct WorkerStatus {
     pub worker: WorkerId,
     /// When the snapshot was taken, by the worker's clock: what the ages in it are counted to.
     pub at: Moment,
-    /// What the worker as a whole is doing.
+    /// The phase of the worker as a whole.
     pub phase: Phase,
     /// Whether it is the leader.
     pub is_leader: bool,
     /// The leases it holds.
     pub leases: BTreeMap<LeaseKey, LeaseStatus>,
-    /// How long the fleet may take to notice that a worker died and to go on in its place, as far as this worker can tell:
+    /// How long the fleet may take to notice that a worker died and to go on in its place, as far as this worker knows:
     /// known to the leader once it has read the lease table.
     pub failover_bound: Option<Duration>,
     /// As leader: the leases that no worker has, and why is in the log.
@@ -93,7 +93,7 @@ impl WorkerStatus {
     }
 }
 
-/// What a worker as a whole is doing.
+/// The phase of a worker as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -110,9 +110,9 @@ pub enum Phase {
 /// A snapshot of one lease that a worker holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeaseStatus {
-    /// What its consumer is doing.
+    /// The state of its consumer.
     pub state: ConsumerState,
-    /// What the consumer waits for, and since when by the worker's clock.
+    /// The reason for which the consumer waits, and since when by the worker's clock.
     pub waiting: Option<(WaitReason, Moment)>,
     /// The token of this ownership.
     pub token: FencingToken,
@@ -130,7 +130,7 @@ pub struct LeaseStatus {
     /// With manual checkpoints, since when by the worker's clock the processor has returned from records that your code has not
     /// checkpointed; `None` where there are none.
     pub unfinished_since: Option<Moment>,
-    /// How far behind the newest record of the shard the reading is. Where a source does not tell, each answer counts as all there was.
+    /// How far behind the newest record of the shard the reading is. Where a source does not report it, each answer counts as all there was.
     pub behind: Behind,
     /// How old the oldest record may be that is not finished: the freshness of its data. With manual checkpoints a record is finished once
     /// your code has checkpointed it. No clocks of two hosts are compared
@@ -143,13 +143,13 @@ pub struct LeaseStatus {
     pub failures: u32,
     /// The record that cannot be read, if the shard is held at one.
     pub unreadable: Option<RecordPosition>,
-    /// How often in a row the shard was opened anew because its consumer made no progress.
+    /// How often in a row the shard was opened again because its consumer made no progress.
     pub stalls: u32,
     /// Why it is not known whether the shard has ended, if that is asked and cannot be answered.
     pub end_in_doubt: Option<EndDoubt>,
-    /// Where reading last went on behind a place that retention had taken in this ownership: records may be missing there.
+    /// Where reading last went on behind a place that retention had removed in this ownership: records may be missing there.
     pub gap: Option<Gap>,
-    /// What is wrong with the shard, if anything is.
+    /// The issue of the shard, if it has one.
     pub concern: Option<HealthIssue>,
 }
 
@@ -195,7 +195,7 @@ impl StatusSource {
         });
     }
 
-    /// Since when the runtime of the consumers stands still; watchers are woken only by news.
+    /// Since when the runtime of the consumers stands still; watchers are woken only by a change.
     pub(crate) fn update_standstill(&self, since: Option<Moment>) {
         self.sender.send_if_modified(|status| {
             let is_news = status.standstill != since;
@@ -212,7 +212,7 @@ impl StatusSource {
         });
     }
 
-    /// What a consumer waits for; watchers are woken only by news.
+    /// The reason for which a consumer waits; watchers are woken only by a change.
     pub(crate) fn update_waiting(
         &self,
         key: &LeaseKey,
@@ -224,7 +224,7 @@ impl StatusSource {
         });
     }
 
-    /// Why it is not known whether the shard has ended; says whether that is news.
+    /// Why it is not known whether the shard has ended. Returns `true` if that is new.
     pub(crate) fn update_end_in_doubt(&self, key: &LeaseKey, doubt: Option<EndDoubt>) -> bool {
         let mut is_news = false;
         self.with_lease(key, |lease| {
@@ -234,7 +234,7 @@ impl StatusSource {
         is_news
     }
 
-    /// Changes the status of a lease, and says whether that is news.
+    /// Changes the status of a lease. Returns `true` if that is new.
     fn with_lease(&self, key: &LeaseKey, change: impl FnOnce(&mut LeaseStatus) -> bool) {
         let now = self.clock.now();
         self.sender.send_if_modified(|status| {
@@ -247,7 +247,7 @@ impl StatusSource {
         });
     }
 
-    /// What the coordinator says about the office; watchers are woken only by news.
+    /// What the coordinator says about the office; watchers are woken only by a change.
     pub(crate) fn update_leadership(&self, leads: bool, bound: Option<Duration>, unplaced: usize) {
         self.sender.send_if_modified(|status| {
             let new = (leads, bound, unplaced);

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What a consumer may wait for without being stuck. Waiting for the network is not among it.
+/// The reasons for which a consumer may wait without being stuck. Waiting for the network is not among it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -11,11 +11,11 @@ pub enum WaitReason {
     Parents,
     /// `initialize` runs.
     Initialize,
-    /// Another of the user's callbacks runs.
+    /// Another user callback runs.
     Callback,
     /// `tick` runs.
     Tick,
-    /// The shard is held after an error of the user's code.
+    /// The shard is held after an error of user code.
     Hold,
     /// The service, or the user, asked for a slower pace.
     RateLimit,

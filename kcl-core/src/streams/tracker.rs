@@ -14,11 +14,12 @@ use crate::types::InitialPosition;
 /// a stream it does not know gives it back. A stream that only some have dropped stays with those that have not.
 ///
 /// ```
+/// # use kcl_core as kinesis_client;
 /// use std::sync::Arc;
 /// use std::time::Duration;
 /// use async_trait::async_trait;
-/// use kcl_core::source::{SourceError, StreamSource};
-/// use kcl_core::streams::{StreamTracker, TrackedStream};
+/// use kinesis_client::source::{SourceError, StreamSource};
+/// use kinesis_client::streams::{StreamTracker, TrackedStream};
 ///
 /// /// Reads whatever a directory of ours says.
 /// #[derive(Debug)]
@@ -39,7 +40,7 @@ use crate::types::InitialPosition;
 /// ```
 #[async_trait]
 pub trait StreamTracker: Send + Sync + fmt::Debug + 'static {
-    /// The streams to read now. They are told apart by their [addresses](StreamSource::address); of two with the same one the
+    /// The streams to read now. They are distinguished by their [addresses](StreamSource::address); of two with the same one the
     /// first counts, and of one that is read already only that it is still there: the source first given is kept.
     ///
     /// # Errors
@@ -101,8 +102,9 @@ impl TrackedStream {
 /// Workers notice a change within a second.
 ///
 /// ```no_run
-/// use kcl_core::source::StreamSource;
-/// use kcl_core::streams::{StreamSet, TrackedStream};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::source::StreamSource;
+/// use kinesis_client::streams::{StreamSet, TrackedStream};
 /// # fn f(trucks: impl StreamSource, ships: impl StreamSource) {
 ///
 /// let streams = StreamSet::new([TrackedStream::new(trucks)]);
@@ -135,7 +137,7 @@ impl StreamSet {
         streams.push(stream);
     }
 
-    /// Reads the stream with this [address](StreamSource::address) no more. Says whether it was there.
+    /// Reads the stream with this [address](StreamSource::address) no more. Returns `true` if it was there.
     ///
     /// Its shards are drained and its leases given up; they keep their checkpoints, so that reading goes on there should the
     /// stream be added again.

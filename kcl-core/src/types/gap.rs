@@ -8,7 +8,8 @@ use crate::types::SequenceNumber;
 /// that was idle for longer than its stream keeps records nothing is missing.
 ///
 /// ```
-/// use kcl_core::types::{Gap, SequenceNumber};
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::types::{Gap, SequenceNumber};
 ///
 /// let gap = Gap { after: SequenceNumber::from(7), first: Some(SequenceNumber::from(12)) };
 /// assert_eq!(gap.to_string(), "after 7 and before 12");

@@ -3,7 +3,8 @@ use std::fmt;
 /// The hash keys that a shard receives: an inclusive range of 128-bit numbers.
 ///
 /// ```
-/// use kcl_core::types::HashKeyRange;
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::types::HashKeyRange;
 ///
 /// let whole = HashKeyRange::WHOLE;
 /// let (low, high) = whole.halves().expect("more than one key");

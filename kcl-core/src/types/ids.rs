@@ -146,12 +146,13 @@ pub struct StreamIdentity {
 impl StreamIdentity {
     /// Returns `true` if both are the same stream, and not one that was deleted and created again under its name.
     ///
-    /// The same creation may be told in other words: cut or rounded to the millisecond, or in whole seconds. So creation times agree if they
+    /// The same creation may be reported in other forms: cut or rounded to the millisecond, or in whole seconds. So creation times agree if they
     /// are at most a millisecond apart, or if one is in whole seconds and they are less than a second apart.
     ///
     /// ```
-    /// use kcl_core::types::StreamIdentity;
-    /// use kcl_core::types::Timestamp;
+    /// # use kcl_core as kinesis_client;
+    /// use kinesis_client::types::StreamIdentity;
+    /// use kinesis_client::types::Timestamp;
     ///
     /// let created = |millis| StreamIdentity {
     ///     name: "trucks".to_owned(),
@@ -174,8 +175,9 @@ impl StreamIdentity {
     /// account is that of the ARN and the creation is in whole seconds since 1970, as in the Java KCL.
     ///
     /// ```
-    /// use kcl_core::types::StreamIdentity;
-    /// use kcl_core::types::Timestamp;
+    /// # use kcl_core as kinesis_client;
+    /// use kinesis_client::types::StreamIdentity;
+    /// use kinesis_client::types::Timestamp;
     ///
     /// let identity = StreamIdentity {
     ///     name: "trucks".to_owned(),
@@ -221,7 +223,7 @@ impl StreamKey {
 
 /// A random number that names one run of one worker process.
 ///
-/// Every write carries it, so that a writer who lost the reply can tell its own write from that of another process with the same worker id.
+/// Every write carries it, so that a writer that lost the reply can distinguish its own write from that of another process with the same worker id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(Uuid);
 

@@ -56,7 +56,8 @@ impl fmt::Display for RecordPosition {
 /// | [`ShardEnd`](Position::ShardEnd) | `SHARD_END` | highest |
 ///
 /// ```
-/// use kcl_core::types::Position;
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::types::Position;
 ///
 /// let record = Position::parse("42", 3)?;
 /// assert!(Position::Latest < record && record < Position::ShardEnd);
@@ -74,7 +75,7 @@ pub enum Position {
     Latest,
     /// Everything up to and including this record is processed.
     Record(RecordPosition),
-    /// The shard is closed and every record of it is processed.
+    /// The shard is closed and each of its records is processed.
     ShardEnd,
 }
 

@@ -81,7 +81,7 @@ impl Record {
         self.partition_key.as_deref()
     }
 
-    /// The hash key that the producer gave explicitly, where the source tells it.
+    /// The hash key that the producer gave explicitly, where the source shows it.
     pub fn explicit_hash_key(&self) -> Option<u128> {
         self.explicit_hash_key
     }

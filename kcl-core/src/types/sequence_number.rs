@@ -17,7 +17,8 @@ use bytestring::ByteString;
 /// whose pattern is `0|([1-9]\d{0,128})`. It holds for leading zeros, too.
 ///
 /// ```
-/// use kcl_core::types::SequenceNumber;
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::types::SequenceNumber;
 ///
 /// let nine: SequenceNumber = "9".parse()?;
 /// let ten: SequenceNumber = "10".parse()?;
@@ -59,7 +60,7 @@ impl SequenceNumber {
         &self.0
     }
 
-    /// The digits that tell the number from others: without leading zeros, so none for zero.
+    /// The digits that identify the number: without leading zeros, so none for zero.
     fn significant(&self) -> &str {
         self.0.trim_start_matches('0')
     }

@@ -30,7 +30,7 @@ pub struct Worker {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Coordination {
-    /// On one thread of its own, with a runtime of its own. Code that blocks the threads of the user's runtime costs no lease then.
+    /// On one thread of its own, with a runtime of its own. Code that blocks the threads of the user runtime costs no lease then.
     ///
     /// Where the [clock does not follow real time](Clock::follows_real_time), as in a test on paused time, the worker has no second
     /// runtime, because the two would not agree on the time.
@@ -41,7 +41,7 @@ pub enum Coordination {
     SameRuntime,
 }
 
-/// What a worker reads.
+/// The streams that a worker reads.
 #[derive(Debug, Clone)]
 pub(crate) enum StreamSelection {
     /// One stream, for good.
@@ -50,7 +50,7 @@ pub(crate) enum StreamSelection {
     Many(Arc<dyn StreamTracker>),
 }
 
-/// What a worker is made of.
+/// The parts of a worker.
 pub(crate) struct WorkerParts {
     pub(crate) application: ApplicationName,
     pub(crate) worker: WorkerId,
@@ -168,7 +168,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// What happens when the processor fails. By default it is tried again for ever, and the shard is held.
+    /// Sets the policy for failures of the processor. By default it is tried again for ever, and the shard is held.
     pub fn error_policy(mut self, policy: impl ErrorPolicy) -> Self {
         self.policy = Arc::new(policy);
         self

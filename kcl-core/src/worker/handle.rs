@@ -37,7 +37,7 @@ pub struct StatusReader {
 }
 
 impl StatusReader {
-    /// What the worker is doing now.
+    /// Returns the status of the worker now.
     pub fn status(&self) -> WorkerStatus {
         self.status.read()
     }
@@ -92,7 +92,7 @@ pub(crate) enum Stop {
     Now,
 }
 
-/// Tells a worker to stop. A wish to stop at once outranks one to drain.
+/// Stops a worker. A request to stop at once outranks one to drain.
 #[derive(Debug)]
 pub(crate) struct StopSignal {
     wish: Watched<Stop>,
@@ -143,7 +143,7 @@ impl StopSignal {
     }
 }
 
-/// The life of the task that leads all others of its worker. However it ends, somebody is told, and nothing goes on without it: a lease
+/// The life of the task that leads all others of its worker. However it ends, its waiters learn of it, and nothing goes on without it: a lease
 /// that is renewed by a worker which nobody can stop is the worst of both worlds.
 struct WorkerLife {
     scope: TaskScope,
@@ -348,7 +348,7 @@ impl WorkerHandle {
         self.stopped().await
     }
 
-    /// What the worker is doing now.
+    /// Returns the status of the worker now.
     pub fn status(&self) -> WorkerStatus {
         self.status.read()
     }

@@ -21,7 +21,7 @@ pub enum ShutdownStep {
     Done,
 }
 
-/// What is still running when the next step of a shutdown is chosen.
+/// The parts that still run when the next step of a shutdown is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remaining {
     /// Whether the worker may still be given leases or lead.

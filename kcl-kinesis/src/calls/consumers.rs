@@ -16,7 +16,7 @@ use crate::errors::{Failure, Request, Resource};
 /// How many pages of consumers are read at most.
 const MOST_PAGES: usize = 20;
 
-/// What an open subscription brings.
+/// The events of an open subscription.
 pub(crate) type Events = EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>;
 
 /// A consumer as the service knows it.
@@ -27,7 +27,7 @@ pub(crate) struct Registered {
 }
 
 impl Calls {
-    /// The ARN of the stream: the one that was given, or the one that the service tells.
+    /// The ARN of the stream: the one that was given, or the one that the service sends.
     pub(crate) async fn stream_arn(&self) -> Result<String, Failure> {
         match self.arn() {
             Some(arn) => Ok(arn.as_str().to_owned()),

@@ -23,7 +23,7 @@ use crate::pace::RecordFormat;
 /// The most records that one GetRecords may ask for.
 pub(crate) const MAX_RECORDS: u32 = 10_000;
 
-/// How long a call for records waits for one of the others to end. They may hang, so it goes all the same then.
+/// How long a call for records waits for one of the others to end. They may hang, so it goes ahead then.
 const TURN: Duration = Duration::from_secs(1);
 
 /// A body of so many bytes is read without asking for room: the answer of an idle shard is smaller, and every reader holds room for it.
@@ -115,7 +115,7 @@ impl Calls {
 
     /// Waits for the answer and its body: for the answer as long as the deadline allows, and then as long for each piece of the body.
     ///
-    /// The body is read once there is room for it. What a body takes on a slow connection says nothing about whether the service lives.
+    /// The body is read once there is room for it. The time of a body on a slow connection says nothing about whether the service lives.
     async fn body<T, E, F>(
         &self,
         read: Reading<'_>,

@@ -1,4 +1,4 @@
-//! The answer of GetRecords, read where it lies: payloads, keys and sequence numbers are slices of it.
+//! The answer of GetRecords, read where it lies: payloads, keys and sequence numbers are slices of the body.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -199,7 +199,7 @@ impl<'b> Reader<'b> {
         Ok(whole.into())
     }
 
-    /// The name of a member. What is not UTF-8 is the name of none.
+    /// The name of a member. Bytes that are not UTF-8 are the name of none.
     fn name(&mut self) -> Result<Cow<'b, [u8]>, Error> {
         match self.whole(TEXT) {
             Some(name) => Ok(Cow::Borrowed(name)),

@@ -1,4 +1,4 @@
-//! GetRecords in CBOR: payloads stay where they arrived. What that saves beside JSON is measured by
+//! GetRecords in CBOR: payloads stay where they arrived. The gain over JSON is measured by
 //! `cargo run --release -p kcl-tests --bin figures -- reading`.
 //!
 //! Kinesis speaks CBOR beside JSON, to the Java SDK among others. The Rust SDK asks for JSON, in which a payload is base64 that must be decoded

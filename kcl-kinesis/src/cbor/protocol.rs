@@ -12,7 +12,7 @@ use aws_smithy_schema::{Schema, ShapeId, shape_id};
 use aws_smithy_types::endpoint::Endpoint;
 use aws_smithy_types::error::metadata::{Builder as ErrorMetadataBuilder, ErrorMetadata};
 
-/// What Kinesis calls its CBOR.
+/// The content type of Kinesis for its CBOR.
 const CONTENT_TYPE: &str = "application/x-amz-cbor-1.1";
 /// The service and its version, as every request to Kinesis names them.
 const TARGET: &str = "Kinesis_20131202";
@@ -64,7 +64,7 @@ impl ClientProtocolInner for KinesisCbor {
         Ok(request)
     }
 
-    /// Whoever made the call has the body, or it is none in CBOR.
+    /// The caller has the body, or it is none in CBOR.
     fn deserialize_response<'a>(
         &self,
         _: &'a Response,

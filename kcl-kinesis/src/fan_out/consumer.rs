@@ -21,16 +21,16 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The shortest time from a failed look for the consumer to the next, before jitter.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What all subscriptions of a stream share.
+/// The state that all subscriptions of a stream share.
 #[derive(Debug)]
 pub(crate) struct FanOutReader {
     pub(crate) settings: FanOut,
-    /// What one runtime opens another must not use.
+    /// The connections of one runtime, which another must not use.
     pub(crate) lines: PerRuntime<Arc<Lines>>,
     pub(crate) turns: Turns,
     /// The consumer's ARN, once it is known. One task asks, and the others wait for it.
     known: Mutex<Arc<OnceCell<String>>>,
-    /// The last look was in vain: all shards are told so until it is time for another.
+    /// The last look was in vain: all shards learn that until it is time for another.
     failed: Mutex<Option<Failed>>,
 }
 
@@ -175,12 +175,12 @@ async fn registered(calls: &Calls, stream: &str, name: &str) -> Result<Registere
 /// registers for other services count.
 const MOST_CONSUMERS: usize = 20;
 
-/// Tells a stream that has no room for another consumer from too many requests: Kinesis has one error code for both.
+/// Distinguishes a stream that has no room for another consumer from too many requests: Kinesis has one error code for both.
 async fn limit(calls: &Calls, stream: &str, name: &str, failure: Failure) -> SourceError {
     let (count, who) = match calls.consumers(stream).await {
         Ok(names) => (names.len(), names.join(", ")),
         Err(unlisted) => {
-            // What the start was told may be old. If the stream does not tell now, that has to do.
+            // The answer to the start may be old. If the stream gives none now, it has to do.
             let _ = calls.describe().await;
             let told = calls.described_consumers().unwrap_or(0);
             (told, format!("their names are unknown: {}", unlisted.error))

@@ -14,7 +14,7 @@ pub(crate) use subscription::SubscriptionStream;
 
 /// How a stream is read by enhanced fan-out: as which consumer, and how a subscription is watched.
 ///
-/// Each consumer of a stream has 2 MiB per second and shard for itself, and is told of records as they come, at a
+/// Each consumer of a stream has 2 MiB per second and shard to itself, and receives records as they come, at a
 /// [price](https://aws.amazon.com/kinesis/data-streams/pricing/) per shard and per byte. An application is one consumer: all its workers
 /// use the same name, and no other application may, since a shard has one subscription per consumer.
 ///
@@ -85,7 +85,7 @@ impl FanOut {
         }
     }
 
-    /// How long a subscription may be silent before it is taken for dead and opened anew. At least 100 ms; 15 s by default, since Kinesis sends
+    /// How long a subscription may be silent before it is taken for dead and replaced. At least 100 ms; 15 s by default, since Kinesis sends
     /// an event every few seconds even when there are no records.
     #[must_use]
     pub fn silence(mut self, limit: Duration) -> Self {
@@ -94,7 +94,7 @@ impl FanOut {
     }
 
     /// How old a subscription may become before it is replaced by a new one. At least 5 s; four and a half minutes by default, less up to a
-    /// tenth of it, so that the subscriptions of many shards are not renewed at once. The service ends it after five.
+    /// tenth of that, so that the subscriptions of many shards are not renewed at once. The service ends it after five.
     #[must_use]
     pub fn renewal(mut self, age: Duration) -> Self {
         self.renewal = age.max(SHORTEST_RENEWAL);

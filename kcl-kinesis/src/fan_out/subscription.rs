@@ -38,7 +38,7 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// What an event brought beyond the limit of the fetch.
+/// The rest of an event beyond the limit of the fetch.
 #[derive(Debug)]
 struct Rest {
     fetch: Fetch,
@@ -46,7 +46,7 @@ struct Rest {
     after: SequenceNumber,
 }
 
-/// One open shard. What counts is `continuation`, or `start` before there was one; a subscription is only the way to go on.
+/// One open shard. Its place is `continuation`, or `start` before there was one; a subscription is only the way to go on.
 #[derive(Debug)]
 pub(crate) struct SubscriptionStream {
     calls: Calls,
@@ -175,7 +175,7 @@ impl SubscriptionStream {
                     open.spoke = true;
                     return Ok(Some(event));
                 }
-                // Something new that the service tells.
+                // A new message of the service.
                 Some(_) => {}
                 None if open.spoke => return Ok(None),
                 None => {
@@ -235,7 +235,7 @@ impl SubscriptionStream {
         self.heard = Some((self.calls.clock.now(), behind.unwrap_or_default()));
         self.continuation = continuation.or(self.continuation.take());
         let (end, children) = match has_ended {
-            // Without children it is a claim. Whoever doubts it asks again.
+            // Without children it is a claim. A caller that suspects it asks again.
             true => (Some(ShardEnd { children }), Vec::new()),
             false => (None, children),
         };
@@ -250,7 +250,7 @@ impl SubscriptionStream {
         })
     }
 
-    /// As much of it as the limit allows, and the rest for later.
+    /// As much as the limit allows, and the rest for later.
     fn part(&mut self, mut fetch: Fetch, limit: FetchLimit) -> Fetch {
         let most = usize::try_from(limit.records.max(1)).unwrap_or(usize::MAX);
         if fetch.records.len() > most {
@@ -279,7 +279,7 @@ impl SubscriptionStream {
         fetch
     }
 
-    /// Gives back what was taken in and not handed on: it is read again.
+    /// Gives back what was received and not handed on: it is read again.
     fn forget_rest(&mut self) {
         if let Some(rest) = self.rest.take() {
             self.delivered = Some(rest.after.clone());

@@ -17,7 +17,7 @@ pub(crate) enum Ended {
     InOrder,
     /// The service, or the way to it, failed.
     Failed,
-    /// Somebody else, perhaps a former owner of the lease or an earlier attempt of ours, has a subscription that is too young to be replaced.
+    /// Another client, perhaps a former owner of the lease or an earlier attempt of ours, has a subscription that is too young to be replaced.
     InUse,
 }
 

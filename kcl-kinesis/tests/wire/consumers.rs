@@ -1,4 +1,4 @@
-//! Enhanced fan-out: what keeps a worker from being a consumer, and what it says of it.
+//! Enhanced fan-out: what keeps a worker from being a consumer, and what it says then.
 
 use kcl_core::source::{SourceErrorKind, StartPosition, StreamSource as _};
 use kcl_kinesis::FanOut;

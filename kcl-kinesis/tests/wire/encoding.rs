@@ -18,7 +18,7 @@ pub(crate) fn to_cbor(value: &Json) -> Vec<u8> {
     body
 }
 
-/// What is binary, and what is a time, only the name of the member says.
+/// Only the name of a member shows what is binary, and what is a time.
 fn converted(name: &str, value: &Json) -> Cbor {
     match value {
         Json::Null => Cbor::Null,

@@ -93,7 +93,7 @@ async fn answers_without_content_end_nothing() {
     assert_eq!(numbers(&mut reader).await, ["2"]);
 }
 
-/// Twice no iterator and no children is a claim: it is told as that, and the reader goes on at the last record.
+/// Twice no iterator and no children is a claim: it is reported as that, and the reader goes on at the last record.
 #[tokio::test(start_paused = true)]
 async fn claimed_end_is_told_and_not_kept() {
     let nothing = || ok(json!({ "Records": [], "NextShardIterator": null }));

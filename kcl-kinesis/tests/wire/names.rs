@@ -1,4 +1,4 @@
-//! What an ARN says, against the stream, the client and the consumer.
+//! The parts of an ARN, against the stream, the client and the consumer.
 
 use aws_sdk_kinesis::Client;
 use kcl_core::source::{ShardFilter, SourceErrorKind, StartPosition, StreamSource as _};

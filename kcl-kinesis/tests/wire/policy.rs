@@ -35,7 +35,7 @@ fn granted(policy: &Value) -> BTreeSet<(String, bool)> {
     granted
 }
 
-/// What the server was asked, as IAM names it.
+/// The requests to the server, as IAM names them.
 fn called(server: &Server) -> BTreeSet<(String, bool)> {
     let on_consumer = ["DescribeStreamConsumer", "SubscribeToShard"];
     let operations = server.operations().into_iter();
@@ -49,7 +49,7 @@ fn called(server: &Server) -> BTreeSet<(String, bool)> {
         .collect()
 }
 
-/// What every worker asks for: which stream it is, and its shards.
+/// The requests of every worker: which stream it is, and its shards.
 async fn begin(server: &Server) {
     server.then([summary(json!({})), ok(json!({ "Shards": [] }))]);
     let stream = server.stream();

@@ -364,7 +364,7 @@ async fn last_record_that_is_kept_is_left_out() {
     assert_eq!((fetch.records.len(), fetch.lost_place), (1, None));
 }
 
-/// Retention is a day at least: whoever is nearly so far behind looks for the last record with each read, and an iterator would not tell.
+/// Retention is a day at least: a reader that is nearly so far behind looks for the last record with each read, and an iterator would not show it.
 #[tokio::test(start_paused = true)]
 async fn reader_near_retention_seeks_its_last_record() {
     let far_behind = |number: u32, token: &str| {

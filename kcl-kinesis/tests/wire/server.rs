@@ -34,7 +34,7 @@ pub(crate) enum Answer {
         body: String,
         dated: bool,
     },
-    /// What stands in front of the service answers, in HTML.
+    /// A balancer in front of the service answers, in HTML.
     Page(u16),
     /// The connection stays open and nothing comes.
     Silence,
@@ -218,7 +218,7 @@ pub(crate) struct Server {
     script: Arc<Mutex<VecDeque<Answer>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
     content_types: Arc<Mutex<Vec<String>>>,
-    /// What it answers to a request in CBOR, if it does not speak it.
+    /// Its answer to a request in CBOR, if it does not speak it.
     refusal: Option<Answer>,
 }
 
@@ -254,7 +254,7 @@ impl Server {
         lock(&self.script).extend(script);
     }
 
-    /// What was asked since the last call.
+    /// The requests since the last call.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *lock(&self.asked))
     }

@@ -12,7 +12,7 @@ use crate::server::{Answer, Server, iterator, next, records, slow_records};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the requests for records asked for at most.
+/// The limits of the requests for records.
 fn limits(server: &Server) -> Vec<u64> {
     let asked = server.asked().into_iter();
     asked

@@ -73,7 +73,7 @@ fn with(mut base: Value, more: Value) -> Value {
     base
 }
 
-/// What every row of `new_lease` shows, whatever happened to it.
+/// The attributes that every row of `new_lease` shows, whatever happened to it.
 fn always() -> Value {
     json!({
         "leaseKey": { "S": "shardId-000000000001" },

@@ -23,7 +23,7 @@ pub(crate) fn decode_lease(item: &Item) -> Decoded<Lease> {
         None => parse(attr::KEY, key.as_str())?,
     };
     let checkpoint_owner = optional_parsed(item, attr::CHECKPOINT_OWNER)?;
-    // A Java worker that ends a handoff leaves our mark of it behind; without a handoff it means nothing.
+    // A Java worker that ends a handoff leaves our mark behind; without a handoff it means nothing.
     let handoff_stamp = match checkpoint_owner {
         Some(_) => incarnation(item, attr::HANDOFF_INCARNATION)?,
         None => None,

@@ -6,7 +6,7 @@ use kcl_core::types::{ApplicationName, Timestamp, WorkerId};
 use super::{Item, n, optional_text, put, s};
 use crate::attr;
 
-/// What the row of the client version says; a text that is no version when it says nothing.
+/// The content of the row of the client version; a text that is no version when it says nothing.
 pub(crate) fn client_version(item: &Item) -> &str {
     optional_text(item, attr::CLIENT_VERSION)
         .ok()
@@ -19,7 +19,7 @@ pub(crate) fn application(item: &Item) -> Option<&str> {
     optional_text(item, attr::APPLICATION).ok().flatten()
 }
 
-/// What the row of the table migration says.
+/// The content of the row of the table migration.
 pub(crate) fn table_migration(item: &Item) -> Option<&str> {
     optional_text(item, attr::TABLE_MIGRATION).ok().flatten()
 }

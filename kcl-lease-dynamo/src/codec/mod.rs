@@ -28,7 +28,7 @@ mod tests;
 /// One row: attribute names in order, so that expressions and errors come out the same each time.
 pub(crate) type Item = BTreeMap<String, AttributeValue>;
 
-/// What a row is.
+/// The kind of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RowKind {
     Lease,
@@ -38,7 +38,7 @@ pub(crate) enum RowKind {
     Other,
 }
 
-/// Tells what a row is without reading more of it.
+/// Classifies a row without reading the rest.
 ///
 /// Rows of before KCL 3.5 have no `entityType`: they are leases, but for those whose key is a reserved word.
 pub(crate) fn kind(item: &Item) -> RowKind {

@@ -1,4 +1,4 @@
-//! What the recorded rows do not show: the one-table layout, many streams, private attributes, and broken rows.
+//! Cases that the recorded rows do not show: the one-table layout, many streams, private attributes, and broken rows.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

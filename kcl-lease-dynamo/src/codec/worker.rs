@@ -24,7 +24,7 @@ pub(crate) fn decode_worker(item: &Item) -> Decoded<WorkerRow> {
     })
 }
 
-/// What a worker writes into its row: everything but the key.
+/// The attributes that a worker writes into its row: everything but the key.
 ///
 /// `sts` and `opr` are empty maps, which is how a Java worker without a metric source writes them: the Java leader then
 /// spreads leases by throughput. `sup` = 1, as of `slu`, says that we skip rows that are not leases, and we do: it counts where a

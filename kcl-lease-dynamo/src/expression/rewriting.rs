@@ -10,7 +10,7 @@ use super::*;
 use crate::codec::decode_lease;
 use crate::codec::golden::lease_rows;
 
-/// What a change of a lease may write. Everything else in a row is somebody else's, or stays as it was created.
+/// The attributes that a change of a lease may write. All others in a row belong to others, or stays as it was created.
 const OURS: [&str; 20] = [
     attr::OWNER_FAILOVER_MILLIS,
     attr::LATEST_AT,

@@ -1,4 +1,4 @@
-//! What options ask of a table that is made, and of one that is there.
+//! The demands of options on a table that is made, and of one that is there.
 
 use kcl_core::lease_store::{LeaseStore as _, StoreErrorKind};
 use kcl_lease_dynamo::{Billing, TableOptions};

@@ -44,7 +44,7 @@ fn grants(policy: &Value) -> Grants {
     grants
 }
 
-/// What has to be granted so that the service does what was asked, with the names of the page.
+/// The rights for the requests that were made, with the names of the page.
 fn needed((operation, input): &Asked) -> Grants {
     let table = match (input["TableName"].as_str(), input["ResourceArn"].as_str()) {
         (Some(table), _) => table,

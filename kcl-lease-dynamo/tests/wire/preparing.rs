@@ -228,7 +228,7 @@ fn taking_over() -> Preparation {
     }
 }
 
-/// Three tables of a stopped Java application, and what was remembered of it.
+/// Three tables of a stopped Java application, and what was remembered of that.
 #[derive(Default)]
 struct JavaTables {
     /// The row `Migration3.0`, once a start has marked it.

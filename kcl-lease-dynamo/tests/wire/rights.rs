@@ -1,4 +1,4 @@
-//! What is not granted: no error while the table can be worked with, and one error with everything in it while it cannot.
+//! Missing rights: no error while the table can be worked with, and one error with everything in it while it cannot.
 
 use kcl_core::lease_store::{LeaseStore as _, StoreErrorKind};
 use kcl_lease_dynamo::{Billing, TableOptions};

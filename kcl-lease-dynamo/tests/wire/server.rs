@@ -17,7 +17,7 @@ pub(crate) struct Server {
     asked: Mutex<Vec<Asked>>,
 }
 
-/// What the server answers: a status and a body.
+/// An answer of the server: a status and a body.
 pub(crate) type Answer = (u16, Value);
 
 /// A success.
@@ -80,7 +80,7 @@ impl Server {
         }
     }
 
-    /// What was asked so far, and forgets it.
+    /// Returns the requests so far, and forgets them.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }

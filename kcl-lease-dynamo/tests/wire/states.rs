@@ -1,4 +1,4 @@
-//! A table in every state that a start can find it in, and what is said of it.
+//! A table in every state that a start can find it in, and what is said then.
 
 use std::time::Duration;
 

@@ -93,7 +93,7 @@ pub(crate) fn usual(operation: &str, input: &Value) -> Answer {
     }
 }
 
-/// What DescribeContinuousBackups says.
+/// The answer of DescribeContinuousBackups.
 pub(crate) fn backups(recovery: &str) -> Answer {
     ok(json!({ "ContinuousBackupsDescription": {
         "ContinuousBackupsStatus": "ENABLED",
@@ -101,7 +101,7 @@ pub(crate) fn backups(recovery: &str) -> Answer {
     }}))
 }
 
-/// A call of the store, as a future that tells how it went.
+/// A call of the store, as a future of its outcome.
 type Call<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + 'a>>;
 
 /// Every call that a running worker makes, each with the operation that it takes.

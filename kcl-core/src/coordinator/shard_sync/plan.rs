@@ -33,12 +33,12 @@ use crate::source::Shard;
 use crate::source::shard_graph::{Cover, ShardGraph, cover};
 use crate::types::{HashKeyRange, InvalidName, LeaseKey, Position, ShardId, StreamIdentity};
 
-/// What a sync should do.
+/// The changes that a sync should make.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct SyncPlan {
     /// The leases to create, in lineage order: a lease only after those of the shard's parents that are created too.
     pub creates: Vec<Creation>,
-    /// What does not fit together, for the log.
+    /// The facts that do not fit together, for the log.
     pub anomalies: Vec<Anomaly>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) enum CreateReason {
     ChildWithoutLease,
 }
 
-/// Something in the listing or the table that does not fit together. Nothing is skipped because of it.
+/// Something in the listing or the table that does not fit together. Nothing is skipped because of that.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Anomaly {
     /// A shard names a parent that came from it, or itself; the link is ignored.
@@ -97,7 +97,7 @@ pub(crate) enum Anomaly {
     },
 }
 
-/// What is known of a listed shard.
+/// The known facts about a listed shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ListedShard {
     /// It has a lease that is not ended.
@@ -207,7 +207,7 @@ fn new_lease(
     lease.stream = keying.stream().cloned();
     lease.parents.clone_from(&shard.parents);
     lease.hash_range = Some(shard.hash_range);
-    // A child is read from its beginning. It carries the pin all the same: when the leases of the first shards are cleaned up,
+    // A child is read from its beginning. It carries the pin even so: when the leases of the first shards are cleaned up,
     // the start of the application must not be forgotten with them.
     lease.pinned_start = start.pinned();
     lease.identity = Some(identity.clone());

@@ -1,4 +1,4 @@
-//! What every change does and what a strong read tells about it, for any row.
+//! The effect of every change and the verdict of a strong read on it, for any row.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -115,7 +115,7 @@ fn counting_ends_at_the_largest_counter() {
     assert!(check(&last, &create(counted(Lease::LARGEST_COUNTER + 1))).is_err());
 }
 
-/// What the change is conditioned on by a writer that has read this row.
+/// The condition of a writer that has read this row.
 fn expecting(row: &Lease, change: &LeaseChange) -> Expect {
     match change {
         LeaseChange::Create(_) => Expect::Absent,
@@ -216,7 +216,7 @@ proptest! {
         prop_assert_eq!(moved, disturbs);
     }
 
-    /// A worker that hands a lease over is always named beside another that takes it, and a stamp tells who began it.
+    /// A worker that hands a lease over is always named beside another that takes it, and a stamp shows who started it.
     #[test]
     fn a_handoff_always_names_two_workers((row, change) in row_and_change()) {
         let new = apply(&row, &change, incarnation(1));
@@ -283,7 +283,7 @@ proptest! {
         prop_assert_eq!(resolve(shown, Some(&row), &expect, &change, incarnation(1)), Resolution::Applied);
     }
 
-    /// A handoff that a planner began on top of it does not hide a write that landed, unless it looks just like the handoff before.
+    /// A handoff that a planner began on top does not hide a write that landed, unless it looks just like the handoff before.
     #[test]
     fn a_handoff_begun_on_top_does_not_hide_what_landed((row, change) in row_and_change()) {
         let after = apply(&row, &change, incarnation(1));
@@ -398,7 +398,7 @@ fn a_handoff_from_a_worker_to_itself_does_not_fit() {
     assert!(to_another.fits(&expecting(&owned(), &to_another)));
 }
 
-/// The row after our late renewal shows worker 1 handing over, as a handoff begun on top of our cancellation would.
+/// The row after our late renewal shows worker 1 handing over, as a handoff on top of our cancellation would.
 #[test]
 fn a_late_renewal_during_a_handoff_is_not_taken_for_its_cancellation() {
     let before = in_handoff();

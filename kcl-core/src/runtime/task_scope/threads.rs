@@ -1,4 +1,4 @@
-//! Where the tasks of a scope run: those that coordinate on a thread of their own, which code of the user's cannot hold up.
+//! Where the tasks of a scope run: those that coordinate on a thread of their own, which user code cannot hold up.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use crate::runtime::task_scope::{TaskPolicy, TaskScope};
 /// Where a task runs in a scope that has two runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TaskPlace {
-    /// Where the worker coordinates. No code of the user's runs there, and every call of the lease store does.
+    /// Where the worker coordinates. No user code runs there, and every call of the lease store does.
     Coordination,
     /// Beside the user's code, which may block any thread.
     Processing,
@@ -107,7 +107,7 @@ impl TaskScope {
             .read(|state| state.killed || state.closed_but_for.is_some())
     }
 
-    /// Returns `true` if the scope has a runtime for coordination besides that of the user's code.
+    /// Returns `true` if the scope has a runtime for coordination besides that of user code.
     pub(crate) fn has_two_places(&self) -> bool {
         self.state.read(|state| state.places.is_some())
     }

@@ -330,7 +330,7 @@ impl World {
         ShardGraph::new(self.history.shards.iter().cloned())
     }
 
-    /// What the service lists: everything, or what was open at the pinned start and came after it.
+    /// The shards that the service lists: everything, or what was open at the pinned start and came after it.
     fn listing(&self, filter: ShardFilter) -> ShardGraph {
         let shards = self.history.shards.iter();
         let is_wanted = |shard: &&Shard| filter == ShardFilter::All || !self.before_start.contains(&shard.id);
