@@ -180,7 +180,7 @@ async fn run(arguments: Arguments) -> Result<ShutdownReport, Box<dyn Error>> {
         )),
     };
     let mut builder = builder
-        .leases(leases)
+        .lease_store(leases)
         .settings(settings)
         .processor(move |_: &ShardContext| TruckTracker {
             journal: Arc::clone(&journal),

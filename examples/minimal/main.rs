@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let worker = Worker::builder("printer")
         .stream(KinesisStream::new(&aws, stream))
-        .leases(DynamoLeaseStore::new(&aws, "printer"))
+        .lease_store(DynamoLeaseStore::new(&aws, "printer"))
         .processor(|_: &ShardContext| Printer)
         .build()?;
     worker.run_until_signal().await?;

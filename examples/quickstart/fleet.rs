@@ -64,7 +64,7 @@ impl Fleet {
         let handle = Worker::builder("truck-tracker")
             .worker_id(name)
             .stream(self.stream.clone())
-            .leases(self.store.clone())
+            .lease_store(self.store.clone())
             .processor(move |_: &ShardContext| TruckTracker::new(Arc::clone(&ledger)))
             .settings(settings)
             .clock(Arc::clone(&self.clock))
@@ -159,11 +159,11 @@ impl Fleet {
     pub(crate) async fn shut_down(&self) -> Result<bool, Error> {
         let members = std::mem::take(&mut *self.members());
         for member in members.values() {
-            member.handle.drain();
+            member.handle.shutdown();
         }
         let mut clean = true;
         for member in members.into_values() {
-            clean &= member.handle.stopped().await?.is_clean();
+            clean &= member.handle.join().await?.is_clean();
         }
         Ok(clean)
     }

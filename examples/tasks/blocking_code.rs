@@ -38,14 +38,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     stream.put("truck-7", "position")?;
     let worker = Worker::builder("archive")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(|_: &ShardContext| Archive)
         .build()?
         .start();
     worker
         .wait_for(|status| status.leases.values().any(|lease| lease.records == 1))
         .await;
-    worker.drain();
-    worker.stopped().await?;
+    worker.shutdown();
+    worker.join().await?;
     Ok(())
 }

@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sink = Arc::clone(&sink_is_up);
     let worker = Worker::builder("writer")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .error_policy(Patient)
         .processor(move |_: &ShardContext| Writer {
             sink_is_up: Arc::clone(&sink),
@@ -76,7 +76,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .wait_for(|status| status.leases.values().any(|lease| lease.records == 1))
         .await;
     println!("the record was delivered again, and nothing was skipped");
-    worker.drain();
-    worker.stopped().await?;
+    worker.shutdown();
+    worker.join().await?;
     Ok(())
 }

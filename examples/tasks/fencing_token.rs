@@ -51,15 +51,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shared = Arc::clone(&sink);
     let worker = Worker::builder("counter")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Counter(Arc::clone(&shared)))
         .build()?
         .start();
     worker
         .wait_for(|status| status.leases.values().any(|lease| lease.records == 1))
         .await;
-    worker.drain();
-    worker.stopped().await?;
+    worker.shutdown();
+    worker.join().await?;
     println!("{sink:?}");
     // What a worker would do that was paused before its write, and wakes up when the shard has moved on.
     let late = sink.add("shardId-000000000000", FencingToken::new(0), 1);

@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     stream.put("truck-7", "position")?;
     let worker = Worker::builder("writer")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(|_: &ShardContext| Writer)
         .build()?
         .start();
@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await;
     let (code, body) = health(&reader)?;
     println!("{code}\n{body}");
-    worker.drain();
-    worker.stopped().await?;
+    worker.shutdown();
+    worker.join().await?;
     Ok(())
 }

@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let worker = Worker::builder("collector")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .settings(settings)
         .processor(move |_: &ShardContext| Collector {
             archive: Arc::clone(&written),
@@ -99,8 +99,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             leases.any(|lease| lease.records == 250 && lease.unfinished == 0)
         })
         .await;
-    worker.drain();
-    let report = worker.stopped().await?;
+    worker.shutdown();
+    let report = worker.join().await?;
     println!(
         "writes: {:?}",
         archive.lock().unwrap_or_else(PoisonError::into_inner)

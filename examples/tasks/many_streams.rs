@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let streams = StreamSet::new([TrackedStream::new(orders)]);
     let worker = Worker::builder("shop")
         .streams(streams.clone())
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(|_: &ShardContext| Printer)
         .build()?
         .start();
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     worker
         .wait_for(|status| status.leases.values().map(|lease| lease.records).sum::<u64>() == 2)
         .await;
-    worker.drain();
-    worker.stopped().await?;
+    worker.shutdown();
+    worker.join().await?;
     Ok(())
 }

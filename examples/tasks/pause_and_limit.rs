@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stream = MemoryStream::builder("truck-positions").shards(1).build();
     let worker = Worker::builder("writer")
         .stream(stream.clone())
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(|_: &ShardContext| Writer)
         .build()?
         .start();
@@ -53,7 +53,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "100 records at 50 per second: more than a second: {}",
         clock.now().since_origin() > Duration::from_millis(900)
     );
-    worker.drain();
-    worker.stopped().await?;
+    worker.shutdown();
+    worker.join().await?;
     Ok(())
 }

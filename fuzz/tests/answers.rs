@@ -58,7 +58,7 @@ fn check_again_in_json(said: &Said) {
         if let Some(key) = record.partition_key() {
             written["PartitionKey"] = key.into();
         }
-        if let Some(arrived) = record.arrived() {
+        if let Some(arrived) = record.approximate_arrival() {
             written["ApproximateArrivalTimestamp"] = (arrived.as_millis() as f64 / 1000.0).into();
         }
         written
@@ -80,7 +80,7 @@ fn check_again_in_json(said: &Said) {
         assert_eq!(again.partition_key(), record.partition_key());
         let is_exact = |record: &Record| {
             record
-                .arrived()
+                .approximate_arrival()
                 .filter(|time| time.as_millis().unsigned_abs() < EXACT)
         };
         assert_eq!(is_exact(again), is_exact(record));

@@ -39,7 +39,7 @@
 //! async fn consume(stream: impl StreamSource, leases: impl LeaseStore) -> Result<(), Error> {
 //!     let worker = Worker::builder("truck-tracker")
 //!         .stream(stream)
-//!         .leases(leases)
+//!         .lease_store(leases)
 //!         .processor(|_: &ShardContext| TruckTracker { positions: 0 })
 //!         .build()?;
 //!     let report = worker.run(std::future::pending()).await?;

@@ -199,14 +199,17 @@ mod tests {
     #[test]
     fn a_record_may_lack_key_and_arrival_time() {
         let bare = record(sdk_record().build().unwrap()).unwrap();
-        assert_eq!((bare.partition_key(), bare.arrived()), (None, None));
+        assert_eq!((bare.partition_key(), bare.approximate_arrival()), (None, None));
         let full = sdk_record()
             .partition_key("truck-7")
             .approximate_arrival_timestamp(DateTime::from_millis(1_700_000_000_123))
             .build();
         let full = record(full.unwrap()).unwrap();
         assert_eq!(full.partition_key(), Some("truck-7"));
-        assert_eq!(full.arrived(), Some(Timestamp::from_millis(1_700_000_000_123)));
+        assert_eq!(
+            full.approximate_arrival(),
+            Some(Timestamp::from_millis(1_700_000_000_123))
+        );
         assert_eq!(full.size(), 14);
     }
 

@@ -186,9 +186,16 @@ mod tests {
             (&first.data()[..], first.partition_key()),
             (&b"payload"[..], Some("truck \"7\""))
         );
-        assert_eq!(first.arrived(), Some(Timestamp::from_millis(1_700_000_000_123)));
         assert_eq!(
-            (second.size(), second.partition_key(), second.arrived()),
+            first.approximate_arrival(),
+            Some(Timestamp::from_millis(1_700_000_000_123))
+        );
+        assert_eq!(
+            (
+                second.size(),
+                second.partition_key(),
+                second.approximate_arrival()
+            ),
             (0, None, None)
         );
         assert_eq!(second.sequence_number(), &SequenceNumber::from(43));

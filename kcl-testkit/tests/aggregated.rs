@@ -75,7 +75,7 @@ fn start(
     Worker::builder("aggregated")
         .worker_id("a")
         .stream(stream.clone())
-        .leases(leases.clone())
+        .lease_store(leases.clone())
         .processor(move |_: &ShardContext| notes())
         .settings(Settings {
             checkpointing: Checkpointing::Manual,
@@ -108,8 +108,8 @@ async fn the_next_owner_goes_on_inside_an_aggregate() {
         stop_at: Some("b".to_owned()),
     });
     TokioClock::new().sleep(5 * SECOND).await;
-    worker.stop_now();
-    worker.stopped().await.unwrap();
+    worker.abort();
+    worker.join().await.unwrap();
     assert_eq!(*seen.lock().unwrap(), ["first", "a", "b"]);
 
     let again = Seen::default();
@@ -120,8 +120,8 @@ async fn the_next_owner_goes_on_inside_an_aggregate() {
     });
     TokioClock::new().sleep(30 * SECOND).await;
     assert_eq!(*again.lock().unwrap(), ["c", "d", "last"]);
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,8 +142,8 @@ async fn a_corrupt_aggregate_holds_the_shard_until_it_may_be_delivered_raw() {
     let lease = status.leases.values().next().expect("the lease is kept");
     assert_eq!(lease.state, ConsumerState::Holding);
     assert!(lease.failures > 5, "{lease:?}");
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 
     let noted = Arc::clone(&seen);
     let raw = Settings {
@@ -157,8 +157,8 @@ async fn a_corrupt_aggregate_holds_the_shard_until_it_may_be_delivered_raw() {
     TokioClock::new().sleep(30 * SECOND).await;
     assert_eq!(seen.lock().unwrap().len(), 3);
     assert_eq!(seen.lock().unwrap().last().unwrap(), "after");
-    worker.drain();
-    worker.stopped().await.unwrap();
+    worker.shutdown();
+    worker.join().await.unwrap();
 }
 
 /// An aggregate of two user records, of which the first has this explicit hash key.
@@ -198,8 +198,8 @@ async fn delivered(between: Vec<u8>) -> (Vec<String>, Option<HealthIssue>) {
     });
     TokioClock::new().sleep(120 * SECOND).await;
     let concern = worker.status().leases.values().next().unwrap().concern;
-    worker.stop_now();
-    worker.stopped().await.unwrap();
+    worker.abort();
+    worker.join().await.unwrap();
     let seen = seen.lock().unwrap().clone();
     (seen, concern)
 }
@@ -271,8 +271,8 @@ async fn switch_to_raw_drops_nothing_of_an_aggregate() {
         });
         TokioClock::new().sleep(5 * SECOND).await;
         let before = worker.status().leases.values().next().unwrap().checkpoint.clone();
-        worker.stop_now();
-        worker.stopped().await.unwrap();
+        worker.abort();
+        worker.join().await.unwrap();
 
         let seen = Seen::default();
         let noted = Arc::clone(&seen);
@@ -293,8 +293,8 @@ async fn switch_to_raw_drops_nothing_of_an_aggregate() {
         }
         let after = worker.status().leases.values().next().unwrap().checkpoint.clone();
         assert!(before < after, "{before} {after}");
-        worker.drain();
-        assert!(worker.stopped().await.unwrap().is_clean());
+        worker.shutdown();
+        assert!(worker.join().await.unwrap().is_clean());
     }
 }
 
@@ -332,7 +332,7 @@ async fn error_policy_is_given_the_record() {
         let asked = Asked::default();
         let worker = Worker::builder("aggregated")
             .stream(stream)
-            .leases(leases)
+            .lease_store(leases)
             .processor(|_: &ShardContext| FailsAtLast)
             .error_policy(asked.clone())
             .clock(Arc::new(TokioClock::new()))
@@ -340,8 +340,8 @@ async fn error_policy_is_given_the_record() {
             .unwrap()
             .start();
         TokioClock::new().sleep(10 * SECOND).await;
-        worker.stop_now();
-        worker.stopped().await.unwrap();
+        worker.abort();
+        worker.join().await.unwrap();
         let failures = asked.0.lock().unwrap().clone();
         assert!(failures.len() > 2, "{kind:?}");
         for failure in failures {
@@ -382,7 +382,7 @@ async fn processors_know_hash_range_of_shard() {
     let notes = Arc::clone(&noted);
     let worker = Worker::builder("aggregated")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| NotesRange(Arc::clone(&notes)))
         .clock(Arc::new(clock))
         .build()
@@ -392,8 +392,8 @@ async fn processors_know_hash_range_of_shard() {
     let mut noted: Vec<_> = noted.lock().unwrap().iter().flatten().copied().collect();
     noted.sort_by_key(HashKeyRange::start);
     assert_eq!(noted, expected);
-    worker.stop_now();
-    worker.stopped().await.unwrap();
+    worker.abort();
+    worker.join().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -416,7 +416,7 @@ async fn aggregate_larger_than_memory_comes_in_parts() {
     let (noted, held) = (Arc::clone(&seen), Highest::default());
     let worker = Worker::builder("aggregated")
         .stream(stream)
-        .leases(leases)
+        .lease_store(leases)
         .processor(move |_: &ShardContext| Notes {
             seen: Arc::clone(&noted),
             stop_at: None,
@@ -436,8 +436,8 @@ async fn aggregate_larger_than_memory_comes_in_parts() {
     assert!(*seen.lock().unwrap() == expected, "each comes once and in order");
     let most = held.0.load(Ordering::Relaxed);
     assert!(most <= 32 * 1024 * 1024, "{most} bytes were held");
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 /// The most bytes of the budget that were ever held.

@@ -108,7 +108,7 @@ impl Bench {
         Worker::builder("blocking")
             .worker_id(id)
             .stream(self.stream.clone())
-            .leases(self.leases.clone())
+            .lease_store(self.leases.clone())
             .settings(settings)
             .coordination(self.coordination)
             .processor(move |_: &ShardContext| processor.clone())
@@ -174,9 +174,9 @@ fn blocks_cost_nothing(threads: usize) {
     until("all records are seen", || bench.seen().0 == 36);
     assert_eq!(bench.seen(), (36, 0), "nothing comes again");
     assert_eq!(held(), before, "every lease is held as before");
-    handles.iter().for_each(WorkerHandle::drain);
+    handles.iter().for_each(WorkerHandle::shutdown);
     for handle in handles {
-        assert!(free.block_on(handle.stopped()).unwrap().is_clean());
+        assert!(free.block_on(handle.join()).unwrap().is_clean());
     }
 }
 
@@ -244,8 +244,8 @@ fn a_standstill_is_said_once_with_its_shard() {
             handle.status().standstill.is_none() && bench.seen().0 == 8 * (wave as usize + 1)
         });
     }
-    handle.drain();
-    runtime.block_on(handle.stopped()).unwrap();
+    handle.shutdown();
+    runtime.block_on(handle.join()).unwrap();
     let warnings = log.warnings("teller");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     for part in [
@@ -268,8 +268,8 @@ fn a_drain_ends_while_the_only_thread_is_blocked() {
     bench.put(0, 8);
     until("a callback blocks", || handle.status().standstill.is_some());
     let begun = Instant::now();
-    handle.drain();
-    let report = elsewhere.block_on(handle.stopped()).unwrap();
+    handle.shutdown();
+    let report = elsewhere.block_on(handle.join()).unwrap();
     assert!(begun.elapsed() < DRAIN + SECOND, "{:?}", begun.elapsed());
     assert!(!report.is_clean());
     assert!(report.leases.values().any(|end| *end == ConsumerEnd::Expires));
@@ -302,14 +302,14 @@ fn the_thread_ends_with_its_worker() {
     let ends = |id: &str| until("its thread is gone", || threads(id) == 0);
 
     let drained = start("drained");
-    drained.drain();
-    second.block_on(drained.stopped()).unwrap();
+    drained.shutdown();
+    second.block_on(drained.join()).unwrap();
     ends("drained");
 
     let handle = start("handleless");
-    let stopper = handle.stopper();
+    let stopper = handle.shutdown_handle();
     drop(handle);
-    stopper.stop_now();
+    stopper.abort();
     ends("handleless");
 
     let scope = TaskScope::new();
@@ -318,7 +318,7 @@ fn the_thread_ends_with_its_worker() {
     until("it runs", || killed.status().phase == Phase::Running);
     scope.kill();
     assert_eq!(
-        second.block_on(killed.stopped()).unwrap_err().kind(),
+        second.block_on(killed.join()).unwrap_err().kind(),
         ErrorKind::Internal
     );
     ends("killed");
@@ -329,7 +329,7 @@ fn the_thread_ends_with_its_worker() {
 
     let orphan = start("orphan");
     drop(first);
-    let error = second.block_on(orphan.stopped()).unwrap_err();
+    let error = second.block_on(orphan.join()).unwrap_err();
     assert!(error.to_string().contains("runtime"), "{error}");
     ends("orphan");
 }
@@ -343,8 +343,8 @@ fn a_worker_without_a_thread_of_its_own_has_none() {
     until("it has its shard", || handle.status().leases.len() == 1);
     #[cfg(target_os = "linux")]
     assert_eq!(threads("guest"), 0);
-    handle.drain();
-    runtime.block_on(handle.stopped()).unwrap();
+    handle.shutdown();
+    runtime.block_on(handle.join()).unwrap();
 }
 
 /// Notes the thread of every call.
@@ -428,7 +428,7 @@ fn every_store_call_is_made_on_one_thread() {
     let runtime = runtime(2);
     let worker = bench
         .worker("caller")
-        .leases(store)
+        .lease_store(store)
         .processor(|_: &ShardContext| Checkpoints)
         .build()
         .unwrap();
@@ -449,8 +449,8 @@ fn every_store_call_is_made_on_one_thread() {
                 .values()
                 .any(|lease| matches!(lease.checkpoint, Position::Record(_)))
     });
-    handle.drain();
-    runtime.block_on(handle.stopped()).unwrap();
+    handle.shutdown();
+    runtime.block_on(handle.join()).unwrap();
     let threads = threads.lock().unwrap();
     assert!(threads.keys().eq(["kcl caller"]), "{threads:?}");
 }

@@ -39,7 +39,7 @@ fn start(shards: u32) -> (MemoryStream, WorkerHandle, Arc<AtomicUsize>, TokioClo
     let worker = Worker::builder("flow")
         .worker_id("a")
         .stream(stream.clone())
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Counts(Arc::clone(&counted)))
         .clock(Arc::new(clock))
         .build()
@@ -86,8 +86,8 @@ async fn a_paused_worker_keeps_its_leases_for_hours_and_goes_on_where_it_was() {
             .values()
             .all(|lease| lease.trouble.is_none() && lease.failures == 0)
     );
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,8 +100,8 @@ async fn a_paused_shard_holds_up_no_other_and_a_paused_worker_stops_at_once() {
     clock.sleep(10 * SECOND).await;
     let half = count.load(Ordering::Relaxed);
     assert!((1..200).contains(&half), "{half}");
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,8 +123,8 @@ async fn the_shards_of_a_stream_share_its_rate() {
     worker.flow().limit(FlowScope::Stream("trucks".to_owned()), None);
     clock.sleep(10 * SECOND).await;
     assert_eq!(count.load(Ordering::Relaxed), 5000);
-    worker.drain();
-    worker.stopped().await.unwrap();
+    worker.shutdown();
+    worker.join().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,8 +154,8 @@ async fn a_source_that_is_read_every_few_minutes_is_not_taken_for_stuck() {
             .all(|lease| lease.waiting.is_some_and(reason)),
         "{status:?}"
     );
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +170,7 @@ async fn a_rate_of_bytes_bounds_each_batch_too() {
     let worker = Worker::builder("flow")
         .worker_id("a")
         .stream(stream.clone())
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Sizes(Arc::clone(&noted)))
         .clock(Arc::new(clock))
         .build()
@@ -191,8 +191,8 @@ async fn a_rate_of_bytes_bounds_each_batch_too() {
     let sizes = sizes.lock().unwrap().clone();
     assert_eq!(sizes.iter().sum::<usize>(), 1000);
     assert!(sizes.iter().all(|size| *size <= 100), "{sizes:?}");
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 struct Sizes(Arc<Mutex<Vec<usize>>>);
@@ -219,7 +219,7 @@ async fn pause_of_a_shard_ends_with_its_ownership() {
         Worker::builder("flow")
             .worker_id(id)
             .stream(stream.clone())
-            .leases(leases.clone())
+            .lease_store(leases.clone())
             .processor(move |_: &ShardContext| Counts(Arc::clone(&counted)))
             .clock(Arc::new(clock))
             .build()
@@ -235,8 +235,8 @@ async fn pause_of_a_shard_ends_with_its_ownership() {
     }
     let b = start("b");
     b.wait_for(|status| status.leases.len() == 2).await;
-    b.drain();
-    b.stopped().await.unwrap();
+    b.shutdown();
+    b.join().await.unwrap();
     a.wait_for(|status| status.leases.len() == 4).await;
     put(&stream, 400);
     clock.sleep(10 * SECOND).await;

@@ -207,7 +207,7 @@ async fn an_owner_that_checkpoints_all_the_time_notices_that_its_lease_is_to_mov
         Worker::builder("diligent")
             .worker_id(name)
             .stream(stream.clone())
-            .leases(store.clone())
+            .lease_store(store.clone())
             .processor(|_: &ShardContext| Diligent)
             .settings(Settings {
                 checkpointing: Checkpointing::Manual,
@@ -236,8 +236,8 @@ async fn an_owner_that_checkpoints_all_the_time_notices_that_its_lease_is_to_mov
         let took = clock.now().saturating_since(begun);
         assert!(took < 10 * SECOND, "{took:?}");
         for worker in [first, second] {
-            worker.stop_now();
-            worker.stopped().await.unwrap();
+            worker.abort();
+            worker.join().await.unwrap();
         }
     };
     tokio::select! {

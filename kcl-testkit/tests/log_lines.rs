@@ -113,7 +113,7 @@ fn member(name: &str, stream: &MemoryStream, store: FaultyLeaseStore, outside: &
     let handle = Worker::builder("lines")
         .worker_id(name)
         .stream(stream.clone())
-        .leases(store)
+        .lease_store(store)
         .processor(move |_: &ShardContext| Awkward {
             outside: outside.clone(),
             failed: false,
@@ -175,8 +175,8 @@ async fn live_through_much() {
     clock.sleep(10 * SECOND).await;
     b.scope.kill();
     clock.sleep(400 * SECOND).await;
-    a.handle.drain();
-    a.handle.stopped().await.unwrap();
+    a.handle.shutdown();
+    a.handle.join().await.unwrap();
 }
 
 #[test]

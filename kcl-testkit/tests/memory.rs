@@ -141,7 +141,7 @@ fn bench_with<S: StreamSource>(
     let worker = Worker::builder("memory")
         .worker_id("a")
         .stream(source(&stream))
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Gated {
             seen: Arc::clone(&noted),
             gate: Arc::clone(&closed),
@@ -230,8 +230,8 @@ async fn shards_that_are_held_up_stay_inside_the_budget_and_each_has_its_part() 
     bench.gate.add_permits(1000);
     bench.all_is_seen().await;
     assert!(bench.most() <= BUDGET, "{} bytes", bench.most());
-    bench.worker.drain();
-    assert!(bench.worker.stopped().await.unwrap().is_clean());
+    bench.worker.shutdown();
+    assert!(bench.worker.join().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,8 +251,8 @@ async fn records_that_grow_suddenly_are_neither_lost_nor_kept_beyond_the_budget(
         "{} bytes",
         bench.most()
     );
-    bench.worker.drain();
-    assert!(bench.worker.stopped().await.unwrap().is_clean());
+    bench.worker.shutdown();
+    assert!(bench.worker.join().await.unwrap().is_clean());
 }
 
 /// Keeps every batch of one shard for ever.
@@ -302,7 +302,7 @@ async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
     let worker = Worker::builder("memory")
         .worker_id("a")
         .stream(stream.clone())
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Hoarder {
             of: of.clone(),
             kept: Vec::new(),
@@ -335,8 +335,8 @@ async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
     put(other);
     clock.sleep(5 * SECOND).await;
     assert_eq!(seen.lock().unwrap().len(), 1);
-    worker.stop_now();
-    worker.stopped().await.unwrap();
+    worker.abort();
+    worker.join().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,8 +352,8 @@ async fn records_larger_than_the_part_of_a_shard_wait_for_room_and_come_once() {
     bench.gate.add_permits(100_000);
     bench.all_is_seen().await;
     assert!(bench.most() <= BUDGET, "{} were held", bench.most());
-    bench.worker.drain();
-    assert!(bench.worker.stopped().await.unwrap().is_clean());
+    bench.worker.shutdown();
+    assert!(bench.worker.join().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,8 +377,8 @@ async fn a_shard_begins_however_small_its_part_is_while_others_hold_all_that_is_
     assert!(bench.most() <= BUDGET, "{} were held", bench.most());
     bench.gate.add_permits(100_000);
     bench.all_is_seen().await;
-    bench.worker.drain();
-    assert!(bench.worker.stopped().await.unwrap().is_clean());
+    bench.worker.shutdown();
+    assert!(bench.worker.join().await.unwrap().is_clean());
 }
 
 /// A source that says of every answer that it keeps so much beside it, until it is told to let go.
@@ -457,8 +457,8 @@ async fn what_a_source_keeps_beside_an_answer_counts_and_is_let_go_of_where_ther
         bench.all_is_seen().await;
         assert_eq!(told.load(Ordering::Relaxed) > 0, is_told, "{bytes} bytes");
         assert!((few as u64..=BUDGET).contains(&bench.most()), "{}", bench.most());
-        bench.worker.drain();
-        assert!(bench.worker.stopped().await.unwrap().is_clean());
+        bench.worker.shutdown();
+        assert!(bench.worker.join().await.unwrap().is_clean());
     }
 }
 
@@ -540,6 +540,6 @@ async fn mixed_sizes_are_fetched_once_and_fit() {
     bench.all_is_seen().await;
     assert!(bench.most() <= BUDGET, "{} bytes", bench.most());
     assert_eq!(fetched.load(Ordering::Relaxed), 12 * 40, "none is read twice");
-    bench.worker.drain();
-    assert!(bench.worker.stopped().await.unwrap().is_clean());
+    bench.worker.shutdown();
+    assert!(bench.worker.join().await.unwrap().is_clean());
 }

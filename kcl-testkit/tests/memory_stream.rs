@@ -133,7 +133,10 @@ mod rules {
             .build();
         tokio::time::advance(Duration::from_millis(50)).await;
         put_all(&stream, &["a"]);
-        assert_eq!(stream.put_log()[0].1.arrived(), Some(Timestamp::from_millis(650)));
+        assert_eq!(
+            stream.put_log()[0].1.approximate_arrival(),
+            Some(Timestamp::from_millis(650))
+        );
     }
 
     #[tokio::test(start_paused = true)]

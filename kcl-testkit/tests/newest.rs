@@ -64,7 +64,7 @@ async fn what_came_first_comes_again_after_a_panic_though_nothing_was_stored_yet
     let worker = Worker::builder("newest")
         .worker_id("a")
         .stream(stream.clone())
-        .leases(leases)
+        .lease_store(leases)
         .settings(Settings {
             initial_position: InitialPosition::Latest,
             ..Settings::default()
@@ -84,8 +84,8 @@ async fn what_came_first_comes_again_after_a_panic_though_nothing_was_stored_yet
     clock.sleep(Duration::from_secs(60)).await;
     assert!(calls.load(Ordering::Relaxed) > 1);
     assert_eq!(*seen.lock().unwrap(), ["one", "two", "three"]);
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 /// Begins a batch and never ends it, or notes what comes.
@@ -131,7 +131,7 @@ async fn next_owner_of_a_java_row_skips_nothing() {
         Worker::builder("newest")
             .worker_id(id)
             .stream(stream.clone())
-            .leases(leases.clone())
+            .lease_store(leases.clone())
             .settings(Settings {
                 initial_position: InitialPosition::Latest,
                 ..Settings::default()
@@ -165,8 +165,8 @@ async fn next_owner_of_a_java_row_skips_nothing() {
     assert_eq!(*seen.lock().unwrap(), put);
     let row = leases.read(&key).await.unwrap().unwrap();
     assert!(row.latest_at.is_some() && row.pinned_start.is_none());
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 /// A stream that takes one of its shards for closed before any time that a listing asks for.
@@ -226,7 +226,7 @@ async fn merge_around_the_start_is_passed() {
     let worker = Worker::builder("newest")
         .worker_id("a")
         .stream(source)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .settings(Settings {
             initial_position: InitialPosition::Latest,
             ..Settings::default()
@@ -246,6 +246,6 @@ async fn merge_around_the_start_is_passed() {
     assert_eq!(*seen.lock().unwrap(), ["of the child"]);
     let held: Vec<_> = worker.status().leases.into_keys().collect();
     assert_eq!(held, [LeaseKey::single_stream(&child)]);
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }

@@ -122,7 +122,7 @@ fn builder(leases: &MemoryLeaseStore, seen: &Seen, settings: Settings) -> Worker
     let seen = Arc::clone(seen);
     Worker::builder("reports")
         .worker_id("a")
-        .leases(leases.clone())
+        .lease_store(leases.clone())
         .settings(settings)
         .processor(move |_: &ShardContext| Notes(Arc::clone(&seen)))
 }
@@ -153,8 +153,8 @@ async fn a_denied_stream_keeps_no_other_from_being_read() {
         .start();
     pause(120).await;
     assert_eq!(*seen.lock().unwrap(), ["0"]);
-    worker.drain();
-    worker.stopped().await.unwrap();
+    worker.shutdown();
+    worker.join().await.unwrap();
     // With no other stream there is nothing to do.
     let alone = StreamSet::new([TrackedStream::new(ships)]);
     let worker = builder(&leases, &seen, Settings::default())
@@ -162,7 +162,7 @@ async fn a_denied_stream_keeps_no_other_from_being_read() {
         .build()
         .unwrap()
         .start();
-    assert_eq!(worker.stopped().await.unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(worker.join().await.unwrap_err().kind(), ErrorKind::Denied);
 }
 
 /// Twenty records before a split, twenty after it, twenty from the start of a worker on. Returns what the worker read.
@@ -186,8 +186,8 @@ async fn read_unfiltered(settings: Settings) -> (Vec<u32>, usize) {
     pause(20).await;
     put(&trucks, 40..60);
     pause(60).await;
-    worker.drain();
-    worker.stopped().await.unwrap();
+    worker.shutdown();
+    worker.join().await.unwrap();
     let mut read = seen
         .lock()
         .unwrap()
@@ -246,8 +246,8 @@ async fn filters_by_hash_key_are_refused_where_the_service_distributes() {
             .unwrap()
             .start();
         pause(30).await;
-        worker.drain();
-        let ended = worker.stopped().await;
+        worker.shutdown();
+        let ended = worker.join().await;
         match ended {
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Configuration);
@@ -267,7 +267,7 @@ async fn start_in_vain_tells_the_last_cause() {
         .build()
         .unwrap()
         .start();
-    let error = worker.stopped().await.unwrap_err();
+    let error = worker.join().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(
         error.to_string().contains("the credentials did not come"),
@@ -288,8 +288,8 @@ async fn nameless_stream_keeps_no_other_from_being_read() {
         .start();
     pause(120).await;
     assert_eq!(*seen.lock().unwrap(), ["0"]);
-    worker.drain();
-    worker.stopped().await.unwrap();
+    worker.shutdown();
+    worker.join().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -322,7 +322,7 @@ async fn idle_shard_is_no_stall_at_any_pace() {
                 "{pace} {stall}: {status:?}"
             );
         }
-        worker.drain();
-        worker.stopped().await.unwrap();
+        worker.shutdown();
+        worker.join().await.unwrap();
     }
 }

@@ -78,7 +78,7 @@ async fn a_checkpoint_polled_late_does_not_cost_the_lease() {
     let worker = Worker::builder("edges")
         .worker_id("a")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Dawdler { clock, pause })
         .settings(settings)
         .clock(Arc::new(clock))
@@ -96,8 +96,45 @@ async fn a_checkpoint_polled_late_does_not_cost_the_lease() {
         "the same ownership, and no checkpoint failed"
     );
     assert_eq!(now.records, 3);
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_run_releases_its_leases_at_once() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(2)
+        .clock(Arc::new(clock))
+        .build();
+    let store = MemoryLeaseStore::new();
+    let pause = SECOND / 10;
+    let worker = Worker::builder("edges")
+        .worker_id("a")
+        .stream(stream)
+        .lease_store(store.clone())
+        .processor(move |_: &ShardContext| Dawdler { clock, pause })
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap();
+    let owned = async || {
+        let leases = store.scan().await.unwrap().leases;
+        leases.iter().filter(|lease| lease.owner.is_some()).count()
+    };
+    let all_owned = async {
+        while owned().await < 2 {
+            clock.sleep(pause).await;
+        }
+    };
+    tokio::select! {
+        ended = worker.run(std::future::pending()) => panic!("nothing ends it: {ended:?}"),
+        () = all_owned => {}
+    }
+    let dropped = clock.now();
+    while owned().await > 0 {
+        clock.sleep(pause).await;
+        assert!(clock.now() < dropped + SECOND, "the leases were not released");
+    }
 }
 
 /// Panics in each batch, and writes down when.
@@ -365,7 +402,7 @@ async fn a_callback_that_blocks_its_thread_leaves_its_lease_to_expire() {
     let worker = Worker::builder("edges")
         .worker_id("a")
         .stream(stream)
-        .leases(store.clone())
+        .lease_store(store.clone())
         .processor(move |_: &ShardContext| Blocks {
             go: Arc::clone(&go),
             blocked: blocked.clone(),
@@ -375,8 +412,8 @@ async fn a_callback_that_blocks_its_thread_leaves_its_lease_to_expire() {
         .unwrap()
         .start();
     is_blocked.wait_for(|blocked| *blocked).await.unwrap();
-    worker.drain();
-    let report = worker.stopped().await.unwrap();
+    worker.shutdown();
+    let report = worker.join().await.unwrap();
     let ends: BTreeSet<_> = report.leases.values().copied().collect();
     assert_eq!(ends, BTreeSet::from([ConsumerEnd::Expires]));
     assert_eq!(report.aborted.len(), 1);
@@ -437,7 +474,7 @@ async fn a_checkpoint_of_what_a_broken_processor_was_given_is_refused_and_not_lo
     let worker = Worker::builder("edges")
         .worker_id("a")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Heir {
             kept: Arc::clone(&theirs),
             said: Arc::clone(&noted),
@@ -455,8 +492,8 @@ async fn a_checkpoint_of_what_a_broken_processor_was_given_is_refused_and_not_lo
     let said = said.lock().unwrap().pop();
     assert!(matches!(said, Some(Err(CheckpointError::Fenced))), "{said:?}");
     assert_eq!(worker.status().leases.values().next().unwrap().records, 4);
-    worker.drain();
-    worker.stopped().await.unwrap();
+    worker.shutdown();
+    worker.join().await.unwrap();
 }
 
 /// Keeps what it is given.
@@ -488,7 +525,7 @@ async fn a_checkpoint_asked_for_while_the_lease_is_given_up_is_fenced() {
     let worker = Worker::builder("edges")
         .worker_id("a")
         .stream(stream)
-        .leases(store)
+        .lease_store(store)
         .processor(move |_: &ShardContext| Keeps {
             kept: Arc::clone(&theirs),
         })
@@ -503,11 +540,11 @@ async fn a_checkpoint_asked_for_while_the_lease_is_given_up_is_fenced() {
     clock.sleep(10 * SECOND).await;
     let batch = kept.lock().unwrap().pop().unwrap();
     faults.once(Operation::Change, Fault::DelayRequest(SECOND / 2));
-    worker.drain();
+    worker.shutdown();
     clock.sleep(SECOND / 10).await;
     let said = batch.checkpoint().await;
     assert!(matches!(said, Err(CheckpointError::Fenced)), "{said:?}");
-    assert!(worker.stopped().await.unwrap().is_clean());
+    assert!(worker.join().await.unwrap().is_clean());
     let rows = leases.scan().await.unwrap().leases;
     assert!(rows.iter().all(|row| row.owner.is_none()));
     assert_eq!(rows[0].checkpoint, Position::TrimHorizon, "nobody owns it");

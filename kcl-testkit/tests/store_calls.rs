@@ -131,7 +131,7 @@ fn worker_label_is_the_same_at_each_start() {
             };
             let builder = Worker::builder("counted")
                 .stream(MemoryStream::builder("trucks").build())
-                .leases(MemoryLeaseStore::new())
+                .lease_store(MemoryLeaseStore::new())
                 .processor(|_: &ShardContext| Idle)
                 .settings(settings)
                 .metrics_recorder(Arc::clone(&seen) as Arc<_>);
@@ -181,7 +181,7 @@ async fn a_worker_counts_every_call_that_its_store_saw() {
     let worker = Worker::builder("counted")
         .worker_id("a")
         .stream(stream)
-        .leases(store)
+        .lease_store(store)
         .processor(|_: &ShardContext| Idle)
         .clock(Arc::new(clock))
         .metrics_recorder(Arc::clone(&ledger) as Arc<_>)
@@ -190,8 +190,8 @@ async fn a_worker_counts_every_call_that_its_store_saw() {
         .start();
     worker.wait_for(|status| status.leases.len() == 3).await;
     clock.sleep(Duration::from_secs(60)).await;
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
     let seen = seen.lock().unwrap().clone();
     assert_eq!(ledger.calls(), seen);
     for operation in [
@@ -235,7 +235,7 @@ async fn rows_that_java_ended_cost_few_reads() {
     let worker = Worker::builder("calls")
         .worker_id("a")
         .stream(stream)
-        .leases(store)
+        .lease_store(store)
         .processor(|_: &ShardContext| Idle)
         .settings(Settings {
             cleanup: false,
@@ -251,6 +251,6 @@ async fn rows_that_java_ended_cost_few_reads() {
     let reads = faults.counts().of(Operation::Read) - before;
     assert!(reads <= 150, "{reads} reads in ten minutes, of 50 rows");
     assert_eq!(worker.status().leases.len(), 1);
-    worker.drain();
-    worker.stopped().await.unwrap();
+    worker.shutdown();
+    worker.join().await.unwrap();
 }

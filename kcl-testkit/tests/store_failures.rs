@@ -173,7 +173,7 @@ async fn a_lease_is_taken_up_although_the_store_panicked_at_the_first_try() {
     let worker = Worker::builder("edges")
         .worker_id("a")
         .stream(stream)
-        .leases(PanicsOnce {
+        .lease_store(PanicsOnce {
             inner: MemoryLeaseStore::new(),
             has_panicked: AtomicBool::new(false),
         })
@@ -184,8 +184,8 @@ async fn a_lease_is_taken_up_although_the_store_panicked_at_the_first_try() {
         .start();
     clock.sleep(10 * SECOND).await;
     assert_eq!(worker.status().leases.len(), 1);
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Bed {
         let log = Arc::clone(&self.log);
         Worker::builder("fleet")
             .worker_id(id)
-            .leases(self.store.clone())
+            .lease_store(self.store.clone())
             .processor(move |_: &ShardContext| Writes(Arc::clone(&log)))
             .settings(self.settings.clone())
             .clock(Arc::new(self.clock))
@@ -166,8 +166,8 @@ async fn several_streams_are_shared_by_one_fleet_and_each_record_is_processed_on
     bed.sleep(5 * SECOND).await;
     assert_eq!(bed.processed(), counts([("trucks", 50), ("ships", 100)]));
     assert!(bed.leases().await.iter().any(Lease::is_ended));
-    a.drain();
-    assert!(a.stopped().await.unwrap().is_clean());
+    a.shutdown();
+    assert!(a.join().await.unwrap().is_clean());
     put(&trucks, 50..60);
     bed.sleep(3 * SECOND).await;
     assert_eq!(bed.processed(), counts([("trucks", 60), ("ships", 100)]));
@@ -214,8 +214,8 @@ async fn a_stream_is_read_soon_after_it_is_added_given_up_when_removed_and_resum
         "from the checkpoints on"
     );
     for worker in workers {
-        worker.drain();
-        assert!(worker.stopped().await.unwrap().is_clean());
+        worker.shutdown();
+        assert!(worker.join().await.unwrap().is_clean());
     }
 }
 
@@ -271,7 +271,7 @@ async fn a_start_without_any_of_its_streams_fails_and_says_which_is_missing() {
     let bed = Bed::new();
     let ships = bed.stream("ships", 1);
     ships.delete();
-    let error = bed.start("a", &tracked(&[&ships])).stopped().await.unwrap_err();
+    let error = bed.start("a", &tracked(&[&ships])).join().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     assert!(error.to_string().contains("\"ships\""), "{error}");
     assert_eq!(bed.store.scan().await.unwrap().workers, [], "nothing was written");
@@ -292,10 +292,10 @@ async fn an_application_of_one_stream_and_one_of_many_refuse_each_others_table()
         let many = |id: &str| bed.start(id, &tracked(&[&trucks]));
         let first = if one_first { one("a") } else { many("a") };
         bed.sleep(2 * SECOND).await;
-        first.drain();
-        first.stopped().await.unwrap();
+        first.shutdown();
+        first.join().await.unwrap();
         let second = if one_first { many("b") } else { one("b") };
-        let error = second.stopped().await.unwrap_err();
+        let error = second.join().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Mismatch);
         assert!(
             error.to_string().contains("set it up for one") || error.to_string().contains("list its streams"),
@@ -367,7 +367,7 @@ async fn a_stream_deleted_and_created_again_stops_the_worker_that_reads_only_tha
     );
     trucks.recreate(2);
     put(&trucks, 0..10);
-    let error = worker.stopped().await.unwrap_err();
+    let error = worker.join().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     assert!(error.to_string().contains("created again"), "{error}");
     assert_eq!(
@@ -433,7 +433,7 @@ async fn a_leader_whose_time_is_over_forgets_no_more_leases() {
                 seen.lock().unwrap().push(event.at);
             }
         });
-    let worker = bed.builder("a").streams(streams.clone()).leases(store);
+    let worker = bed.builder("a").streams(streams.clone()).lease_store(store);
     let _worker = worker.build().unwrap().start();
     bed.sleep(10 * SECOND).await;
     streams.remove("ships");
@@ -481,8 +481,8 @@ async fn while_one_stream_is_gone_others_come_and_it_is_given_up_once_it_is_remo
     assert!(streams.remove("ships"));
     bed.sleep(5 * SECOND).await;
     assert_eq!(bed.owners("ships").await, BTreeSet::from([None]));
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -497,7 +497,7 @@ async fn what_a_leader_saw_in_an_earlier_tenure_does_not_make_a_stream_a_former_
         let store = FaultyLeaseStore::new(Arc::new(bed.store.clone()), Arc::new(bed.clock));
         let worker = bed.builder(id).streams(known[n].clone());
         worker
-            .leases(store.with_faults(faults[n].clone()))
+            .lease_store(store.with_faults(faults[n].clone()))
             .build()
             .unwrap()
             .start()
@@ -602,8 +602,8 @@ async fn stream_that_cannot_be_opened_is_not_forgotten() {
     let streams = tracked(&[&trucks, &ships]);
     let first = bed.start("a", &streams);
     bed.sleep(5 * SECOND).await;
-    first.drain();
-    first.stopped().await.unwrap();
+    first.shutdown();
+    first.join().await.unwrap();
     // It is listed, and its service does not say which it is.
     let ships = FaultyStream::new(ships, Arc::new(bed.clock));
     let denied = StreamFault::Fail(SourceErrorKind::NotFound);
@@ -675,7 +675,7 @@ async fn a_stream_created_again_is_recognised_however_lately_it_was_known_to_be_
     assert_eq!(worker.status().leases.len(), 2);
     trucks.inner().recreate(2);
     put(trucks.inner(), 0..10);
-    let error = worker.stopped().await.unwrap_err();
+    let error = worker.join().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     assert_eq!(
         bed.processed(),

@@ -39,7 +39,7 @@
 //!     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
 //!     let worker = Worker::builder("truck-tracker")
 //!         .stream(KinesisStream::new(&aws, "truck-positions"))
-//!         .leases(DynamoLeaseStore::new(&aws, "truck-tracker")) // created if it is not there
+//!         .lease_store(DynamoLeaseStore::new(&aws, "truck-tracker")) // created if it is not there
 //!         .processor(|_: &ShardContext| TruckTracker)
 //!         .build()?;
 //!     worker.run_until_signal().await?; // SIGTERM drains; a second one stops at once
@@ -63,7 +63,7 @@
 //! fn start<P: RecordProcessor + Default>(stream: impl StreamSource) -> Result<WorkerHandle, Error> {
 //!     let worker = Worker::builder("truck-tracker")
 //!         .stream(stream)
-//!         .leases(MemoryLeaseStore::new())
+//!         .lease_store(MemoryLeaseStore::new())
 //!         .processor(|_: &ShardContext| P::default())
 //!         .build()?;
 //!     Ok(worker.start())

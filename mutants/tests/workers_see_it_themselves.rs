@@ -77,7 +77,7 @@ fn two_minutes() -> Vec<&'static str> {
         let violations = Arc::new(Violations::default());
         let worker = Worker::builder("trucks")
             .stream(source)
-            .leases(store.with_faults(faults.clone()))
+            .lease_store(store.with_faults(faults.clone()))
             .processor(|_: &ShardContext| Nothing)
             .metrics_recorder(Arc::clone(&violations) as Arc<dyn Recorder + Send + Sync>)
             .build();

@@ -67,7 +67,7 @@ impl Scene {
         Worker::builder(&self.application)
             .worker_id(id)
             .streams(streams.clone())
-            .leases(DynamoLeaseStore::new(
+            .lease_store(DynamoLeaseStore::new(
                 &self.bed.dynamo_config(),
                 &self.application,
             ))
@@ -171,8 +171,8 @@ async fn streams_that_come_and_go_are_shared_by_the_fleet_under_the_keys_of_java
         );
     }
     for worker in workers {
-        worker.drain();
-        assert!(worker.stopped().await.unwrap().is_clean());
+        worker.shutdown();
+        assert!(worker.join().await.unwrap().is_clean());
     }
     scene.bed.delete_stream(&trucks).await;
     scene.bed.delete_stream(&ships).await;

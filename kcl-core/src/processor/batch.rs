@@ -128,7 +128,7 @@ impl RecordBatch {
     }
 
     /// How far behind the newest record of the shard the batch was when it was fetched, where the source reports it.
-    pub fn behind(&self) -> Option<Duration> {
+    pub fn behind_latest(&self) -> Option<Duration> {
         self.behind
     }
 

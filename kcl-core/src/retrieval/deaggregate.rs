@@ -268,7 +268,7 @@ fn of_user(record: &Record, user: UserRecord) -> Record {
     if let Some(key) = user.explicit_hash_key {
         taken = taken.with_explicit_hash_key(key);
     }
-    match record.arrived() {
+    match record.approximate_arrival() {
         Some(arrived) => taken.with_arrival(arrived),
         None => taken,
     }

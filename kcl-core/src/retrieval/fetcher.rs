@@ -458,7 +458,7 @@ fn total_size(records: &[Record]) -> usize {
 
 /// The time from the first record to the last, by the service's own clock.
 fn span(records: &[Record]) -> Duration {
-    let arrived = |record: Option<&Record>| record.and_then(Record::arrived);
+    let arrived = |record: Option<&Record>| record.and_then(Record::approximate_arrival);
     let ends = arrived(records.first()).zip(arrived(records.last()));
     let millis = ends.map(|(first, last)| last.as_millis().saturating_sub(first.as_millis()));
     Duration::from_millis(millis.and_then(|millis| u64::try_from(millis).ok()).unwrap_or(0))

@@ -100,7 +100,7 @@ impl Record {
     }
 
     /// When the service received the record, by the service's clock and only approximately.
-    pub fn arrived(&self) -> Option<Timestamp> {
+    pub fn approximate_arrival(&self) -> Option<Timestamp> {
         self.arrived
     }
 

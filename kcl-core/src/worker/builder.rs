@@ -136,13 +136,13 @@ impl WorkerBuilder {
     }
 
     /// Where the leases live.
-    pub fn leases(mut self, store: impl LeaseStore) -> Self {
+    pub fn lease_store(mut self, store: impl LeaseStore) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
     /// Where the leases live, shared with others.
-    pub fn shared_leases(mut self, store: Arc<dyn LeaseStore>) -> Self {
+    pub fn shared_lease_store(mut self, store: Arc<dyn LeaseStore>) -> Self {
         self.store = Some(store);
         self
     }

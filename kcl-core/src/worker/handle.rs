@@ -63,7 +63,7 @@ impl StatusReader {
 /// The name of the task that outlives all others of its worker.
 pub(crate) const TASK: &str = "worker";
 
-/// Stops a worker. Clones stop the same one.
+/// Stops a worker from elsewhere. Clones stop the same one.
 #[derive(Debug, Clone)]
 pub struct ShutdownHandle {
     stop: Arc<StopSignal>,
@@ -71,12 +71,12 @@ pub struct ShutdownHandle {
 
 impl ShutdownHandle {
     /// Asks the worker to let its callbacks return, checkpoint, and give its leases up.
-    pub fn drain(&self) {
+    pub fn shutdown(&self) {
         self.stop.ask(Stop::Drain);
     }
 
     /// Asks the worker to drop what runs and give its leases up at once.
-    pub fn stop_now(&self) {
+    pub fn abort(&self) {
         self.stop.ask(Stop::Now);
     }
 }
@@ -143,6 +143,15 @@ impl StopSignal {
     }
 }
 
+/// Aborts the worker when it is dropped, unless the worker has ended by then.
+struct AbortOnDrop(Arc<StopSignal>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.ask(Stop::Now);
+    }
+}
+
 /// The life of the task that leads all others of its worker. However it ends, its waiters learn of it, and nothing goes on without it: a lease
 /// that is renewed by a worker which nobody can stop is the worst of both worlds.
 struct WorkerLife {
@@ -181,7 +190,7 @@ impl Worker {
     /// Starts the worker on the current tokio runtime, which its processors run on, and on a thread of its own, on which it
     /// [coordinates](crate::worker::builder::Coordination).
     ///
-    /// The handle is there at once; whether the worker could start shows in [`WorkerHandle::stopped`] and its status. A runtime that
+    /// The handle is there at once; whether the worker could start shows in [`WorkerHandle::join`] and its status. A runtime that
     /// ends takes the worker along: its leases expire.
     ///
     /// # Panics
@@ -264,15 +273,16 @@ impl Worker {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the worker running without anybody to stop it. Use [`start`](Self::start) to keep a handle.
+    /// Dropping the future aborts the worker: what runs is dropped, and its leases are released at once, in the background. Use
+    /// [`start`](Self::start) for a worker that outlives a future.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<ShutdownReport, Error> {
         let handle = self.start();
-        let stop = Arc::clone(&handle.stop);
-        let mut stopped = std::pin::pin!(handle.stopped());
+        let stop = AbortOnDrop(Arc::clone(&handle.stop));
+        let mut stopped = std::pin::pin!(handle.join());
         tokio::select! {
             biased;
             outcome = &mut stopped => return outcome,
-            () = shutdown => stop.ask(Stop::Drain),
+            () = shutdown => stop.0.ask(Stop::Drain),
         }
         stopped.await
     }
@@ -289,7 +299,9 @@ impl Worker {
     #[cfg(feature = "signal")]
     pub async fn run_until_signal(self) -> Result<ShutdownReport, Error> {
         let signals = crate::worker::signal::Signals::listen()?;
-        self.start().stopped_by(signals).await
+        let handle = self.start();
+        let _stop = AbortOnDrop(Arc::clone(&handle.stop));
+        handle.join_after(signals).await
     }
 }
 
@@ -312,7 +324,7 @@ impl WorkerHandle {
     /// has stopped, for whatever reason.
     ///
     /// This is [`Worker::run_until_signal`] for a worker that is started first, to take a [`status_reader`](Self::status_reader), a
-    /// [`flow`](Self::flow) or a [`stopper`](Self::stopper) from its handle.
+    /// [`flow`](Self::flow) or a [`shutdown_handle`](Self::shutdown_handle) from its handle.
     ///
     /// ```no_run
     /// # async fn example(worker: kcl_core::Worker) -> Result<(), kcl_core::Error> {
@@ -326,7 +338,7 @@ impl WorkerHandle {
     ///
     /// # Errors
     ///
-    /// As [`stopped`](Self::stopped); also when the signals cannot be listened to: the worker is drained then.
+    /// As [`join`](Self::join); also when the signals cannot be listened to: the worker is drained then.
     ///
     /// # Cancel safety
     ///
@@ -334,18 +346,18 @@ impl WorkerHandle {
     #[cfg(feature = "signal")]
     pub async fn run_until_signal(self) -> Result<ShutdownReport, Error> {
         match crate::worker::signal::Signals::listen() {
-            Ok(signals) => self.stopped_by(signals).await,
+            Ok(signals) => self.join_after(signals).await,
             Err(error) => {
-                self.drain();
-                self.stopped().await.and(Err(error))
+                self.shutdown();
+                self.join().await.and(Err(error))
             }
         }
     }
 
     #[cfg(feature = "signal")]
-    async fn stopped_by(self, signals: crate::worker::signal::Signals) -> Result<ShutdownReport, Error> {
+    async fn join_after(self, signals: crate::worker::signal::Signals) -> Result<ShutdownReport, Error> {
         self.stop.listen(signals);
-        self.stopped().await
+        self.join().await
     }
 
     /// Returns the status of the worker now.
@@ -371,17 +383,17 @@ impl WorkerHandle {
     }
 
     /// Asks the worker to let its callbacks return, checkpoint, and give its leases up.
-    pub fn drain(&self) {
+    pub fn shutdown(&self) {
         self.stop.ask(Stop::Drain);
     }
 
     /// Asks the worker to drop what runs and give its leases up at once.
-    pub fn stop_now(&self) {
+    pub fn abort(&self) {
         self.stop.ask(Stop::Now);
     }
 
-    /// Stops the worker from elsewhere, while somebody waits for its end with the handle.
-    pub fn stopper(&self) -> ShutdownHandle {
+    /// Returns a handle that stops the worker from elsewhere, while this one waits for its end.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
         ShutdownHandle {
             stop: Arc::clone(&self.stop),
         }
@@ -401,7 +413,7 @@ impl WorkerHandle {
     /// # Cancel safety
     ///
     /// Dropping the future does not stop the worker.
-    pub async fn stopped(self) -> Result<ShutdownReport, Error> {
+    pub async fn join(self) -> Result<ShutdownReport, Error> {
         self.ended.await.unwrap_or_else(|_| {
             Err(Error::new(
                 ErrorKind::Internal,

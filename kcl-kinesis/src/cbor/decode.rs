@@ -322,7 +322,7 @@ mod tests {
             (&record.data()[..], record.partition_key()),
             (&b"payload"[..], None)
         );
-        assert_eq!(record.arrived(), Some(Timestamp::from_millis(1500)));
+        assert_eq!(record.approximate_arrival(), Some(Timestamp::from_millis(1500)));
     }
 
     #[test]
@@ -337,7 +337,10 @@ mod tests {
         };
         let answer = decode(&write().unwrap().into()).unwrap();
         assert_eq!(&answer.records[0].data()[..], b"payload");
-        assert_eq!(answer.records[0].arrived(), Some(Timestamp::from_millis(1500)));
+        assert_eq!(
+            answer.records[0].approximate_arrival(),
+            Some(Timestamp::from_millis(1500))
+        );
         assert_eq!(answer.next, None);
     }
 

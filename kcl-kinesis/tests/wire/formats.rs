@@ -53,7 +53,10 @@ async fn both_formats_bring_the_same_records() {
     assert_eq!(fetched[0], fetched[1]);
     let [two, end] = &fetched[0];
     assert_eq!(&two.records[0].data()[..], b"hello");
-    assert_eq!(two.records[1].arrived().unwrap().as_millis(), 1_767_225_600_125);
+    assert_eq!(
+        two.records[1].approximate_arrival().unwrap().as_millis(),
+        1_767_225_600_125
+    );
     assert_eq!(end.end.as_ref().unwrap().children.len(), 1);
 }
 

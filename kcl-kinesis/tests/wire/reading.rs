@@ -327,7 +327,10 @@ async fn a_record_keeps_all_that_the_service_tells() {
     };
     assert_eq!(full.data().as_ref(), b"hello");
     assert_eq!(full.partition_key(), Some("truck-7"));
-    assert_eq!(full.arrived(), Some(Timestamp::from_millis(1_767_225_600_125)));
+    assert_eq!(
+        full.approximate_arrival(),
+        Some(Timestamp::from_millis(1_767_225_600_125))
+    );
     assert_eq!(bare.partition_key(), None);
     assert_eq!(fetch.behind, None);
 }

@@ -205,7 +205,7 @@ impl Fleet {
         let handle = Worker::builder("simulation")
             .worker_id(worker.as_str())
             .stream(source)
-            .shared_leases(Arc::new(connection) as Arc<dyn LeaseStore>)
+            .shared_lease_store(Arc::new(connection) as Arc<dyn LeaseStore>)
             .processor(OracleFactory {
                 witness,
                 inner: processor,
@@ -222,7 +222,7 @@ impl Fleet {
             scope,
             store,
             source: source_faults,
-            stopper: handle.stopper(),
+            stopper: handle.shutdown_handle(),
             handle: Some(handle),
         };
         self.lock().members.insert(name, running);
@@ -264,10 +264,10 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`WorkerHandle::stopped`](kcl_core::WorkerHandle::stopped).
+    /// Those of [`WorkerHandle::join`](kcl_core::WorkerHandle::join).
     pub async fn drain(&self, name: &str) -> Result<ShutdownReport, Error> {
         self.shared.oracle.note(&format_args!("{name:<8} is drained"));
-        self.with_member(name, |member| member.stopper.drain());
+        self.with_member(name, |member| member.stopper.shutdown());
         self.stopped(name).await
     }
 
@@ -275,12 +275,12 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`WorkerHandle::stopped`](kcl_core::WorkerHandle::stopped).
+    /// Those of [`WorkerHandle::join`](kcl_core::WorkerHandle::join).
     pub async fn stop_now(&self, name: &str) -> Result<ShutdownReport, Error> {
         self.shared
             .oracle
             .note(&format_args!("{name:<8} is stopped at once"));
-        self.with_member(name, |member| member.stopper.stop_now());
+        self.with_member(name, |member| member.stopper.abort());
         self.stopped(name).await
     }
 
@@ -291,7 +291,7 @@ impl Fleet {
         self.scope(name).after_polls(polls, move || {
             let note = format_args!("{member:<8} is drained after {polls} polls");
             fleet.shared.oracle.note(&note);
-            fleet.with_member(&member, |member| member.stopper.drain());
+            fleet.with_member(&member, |member| member.stopper.shutdown());
         });
     }
 
@@ -321,11 +321,11 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`WorkerHandle::stopped`](kcl_core::WorkerHandle::stopped).
+    /// Those of [`WorkerHandle::join`](kcl_core::WorkerHandle::join).
     #[expect(clippy::expect_used, reason = "a simulation fails as tests do")]
     pub async fn stopped(&self, name: &str) -> Result<ShutdownReport, Error> {
         let handle = self.with_member(name, |member| member.handle.take());
-        let outcome = handle.expect("nobody else waits for that worker").stopped().await;
+        let outcome = handle.expect("nobody else waits for that worker").join().await;
         self.shared.oracle.note(&format_args!("{name:<8} has stopped"));
         outcome
     }

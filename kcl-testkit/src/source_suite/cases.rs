@@ -32,7 +32,10 @@ pub async fn a_record_arrives_as_it_was_put(fixture: &dyn SourceFixture) {
     assert_eq!(record.data(), &payload);
     assert_eq!(record.sequence_number(), &sequence);
     assert_eq!(record.sub_sequence_number(), 0);
-    assert!(record.arrived().is_some(), "the arrival time is missing");
+    assert!(
+        record.approximate_arrival().is_some(),
+        "the arrival time is missing"
+    );
 }
 
 /// From the trim horizon every record comes once, and in the order of rising sequence numbers.
@@ -99,11 +102,13 @@ pub async fn at_timestamp_begins_with_the_first_record_of_that_time(fixture: &dy
     let mut reader = open(fixture, &shard.id, StartPosition::TrimHorizon).await;
     let all = read_until(fixture, &mut *reader, 100, |seen| seen.records.len() >= 3).await;
     for (i, record) in all.records.iter().enumerate() {
-        let arrived = record.arrived().expect("the arrival time is there");
+        let arrived = record.approximate_arrival().expect("the arrival time is there");
         let mut reader = open(fixture, &shard.id, StartPosition::AtTimestamp(arrived)).await;
         assert_eq!(read(fixture, &mut *reader, 3 - i).await, numbers(i..3));
     }
-    let first = all.records[0].arrived().expect("the arrival time is there");
+    let first = all.records[0]
+        .approximate_arrival()
+        .expect("the arrival time is there");
     let between = StartPosition::AtTimestamp(first.plus(Duration::from_millis(1001)));
     let mut reader = open(fixture, &shard.id, between).await;
     assert_eq!(read(fixture, &mut *reader, 2).await, numbers(1..3));

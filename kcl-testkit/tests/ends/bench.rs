@@ -101,7 +101,7 @@ impl Bench {
         Worker::builder("reports")
             .worker_id("a")
             .stream(source)
-            .leases(self.leases.clone())
+            .lease_store(self.leases.clone())
             .settings(settings)
             .processor(processor)
             .clock(Arc::new(self.clock))

@@ -18,8 +18,8 @@ fn gap(bench: &Bench, after: usize, first: usize) -> Gap {
 }
 
 async fn stop(bench: &Bench, worker: kcl_core::WorkerHandle) {
-    worker.drain();
-    let stopped = bench.clock_timeout(worker.stopped()).await;
+    worker.shutdown();
+    let stopped = bench.clock_timeout(worker.join()).await;
     assert!(stopped.unwrap().is_clean());
 }
 

@@ -61,7 +61,7 @@ impl Bench {
         let worker = Worker::builder("stalls")
             .worker_id("a")
             .stream(faulty)
-            .leases(connection)
+            .lease_store(connection)
             .processor(journal.clone())
             .settings(settings)
             .clock(Arc::new(clock))
@@ -147,7 +147,7 @@ impl Bench {
     }
 
     pub(crate) async fn stops_cleanly(self) {
-        self.worker.drain();
-        assert!(self.worker.stopped().await.unwrap().is_clean());
+        self.worker.shutdown();
+        assert!(self.worker.join().await.unwrap().is_clean());
     }
 }

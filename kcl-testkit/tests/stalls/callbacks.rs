@@ -81,8 +81,8 @@ async fn a_callback_that_never_returns_keeps_its_lease_and_is_said_ever_less_oft
     assert_eq!(bench.meters.read(STALLS), 0.0);
     assert_eq!(bench.worker.status().leases.len(), 2);
     assert_eq!(bench.lease().token, token, "the same ownership");
-    bench.worker.stop_now();
-    bench.worker.stopped().await.unwrap();
+    bench.worker.abort();
+    bench.worker.join().await.unwrap();
     assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "slow_callback"), 0.0);
     assert_eq!(bench.meters.of(WAIT_SECONDS, "callback"), 0.0);
 }
@@ -126,7 +126,7 @@ async fn an_initialize_that_takes_an_hour_keeps_its_lease_and_shows_its_age() {
     let worker = Worker::builder("stalls")
         .worker_id("a")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| SlowStart(clock))
         .metrics_recorder(Arc::new(meters.clone()))
         .clock(Arc::new(clock))
@@ -148,6 +148,6 @@ async fn an_initialize_that_takes_an_hour_keeps_its_lease_and_shows_its_age() {
     let status = worker.status();
     assert!(status.is_healthy());
     assert_eq!(status.leases.values().next().unwrap().token, token);
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }

@@ -90,8 +90,8 @@ async fn series_of_a_late_shard_is_zero_once_the_worker_stops() {
     let meters = bench.meters.clone();
     let named = || meters.of(SHARD_FRESHNESS_SECONDS, "shardId-000000000000");
     assert!(named() > 50.0, "{}", named());
-    bench.worker.drain();
-    bench.worker.stopped().await.unwrap();
+    bench.worker.shutdown();
+    bench.worker.join().await.unwrap();
     assert_eq!(named(), 0.0);
 }
 
@@ -183,8 +183,8 @@ async fn a_worker_that_has_stopped_leaves_no_lateness_behind() {
     bench.sleep(30 * SECOND).await;
     let meters = bench.meters.clone();
     assert!(meters.read(BEHIND_SECONDS) > 20.0);
-    bench.worker.stop_now();
-    bench.worker.stopped().await.unwrap();
+    bench.worker.abort();
+    bench.worker.join().await.unwrap();
     assert_eq!(
         (meters.read(BEHIND_SECONDS), meters.read(FRESHNESS_SECONDS)),
         (0.0, 0.0)

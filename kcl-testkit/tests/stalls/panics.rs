@@ -126,7 +126,7 @@ async fn a_store_that_panics_at_every_write_of_a_lease_suspends_it_until_it_work
 /// The worker ends because this task panicked, says so, and has given its leases up.
 async fn ends(bench: Bench, task: &str) {
     let (clock, scope, leases) = (bench.clock, bench.scope.clone(), bench.leases.clone());
-    let stopped = clock.timeout(120 * SECOND, bench.worker.stopped()).await;
+    let stopped = clock.timeout(120 * SECOND, bench.worker.join()).await;
     let error = stopped.expect("the worker ends").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal, "{task}: {error}");
     assert!(bench.meters.of(TASK_PANICS, task) >= 1.0, "{task}");
@@ -210,7 +210,7 @@ async fn a_panic_of_the_first_task_ends_the_worker_and_others_take_its_leases_ov
     let other = Worker::builder("stalls")
         .worker_id("b")
         .stream(stream)
-        .leases(store)
+        .lease_store(store)
         .processor(bench.journal.clone())
         .clock(Arc::new(clock))
         .build()
@@ -224,10 +224,10 @@ async fn a_panic_of_the_first_task_ends_the_worker_and_others_take_its_leases_ov
         .expect("it takes over");
     bench.put(10);
     bench.all_is_processed().await;
-    let error = bench.worker.stopped().await.unwrap_err();
+    let error = bench.worker.join().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
-    other.drain();
-    assert!(other.stopped().await.unwrap().is_clean());
+    other.shutdown();
+    assert!(other.join().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,7 +240,7 @@ async fn a_panic_before_the_worker_runs_ends_it_and_says_why() {
         bench.clock.timeout(SECOND, stopped).await.expect("it stops");
         assert_eq!(bench.meters.of(TASK_PANICS, "worker"), 1.0);
         assert_eq!(owned(&bench).await, []);
-        let error = bench.worker.stopped().await.unwrap_err();
+        let error = bench.worker.join().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
         assert!(error.to_string().contains("was made to panic"), "{error}");
         bench.clock.sleep(SECOND).await;
@@ -254,9 +254,9 @@ async fn a_store_that_panics_during_a_shutdown_keeps_no_lease_from_being_given_u
         let bench = Bench::running(2).await;
         bench.put(10);
         bench.store.always(operation, Fault::Panic);
-        bench.worker.drain();
+        bench.worker.shutdown();
         let (clock, scope, leases) = (bench.clock, bench.scope.clone(), bench.leases.clone());
-        let stopped = clock.timeout(60 * SECOND, bench.worker.stopped()).await;
+        let stopped = clock.timeout(60 * SECOND, bench.worker.join()).await;
         stopped.expect("it stops").ok();
         let leases = leases.scan().await.unwrap().leases;
         assert!(
@@ -358,7 +358,7 @@ fn trapped(at: Where) -> (MemoryStream, WorkerHandle, Trap, TokioClock) {
     let worker = Worker::builder("stalls")
         .worker_id("a")
         .stream(stream.clone())
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| {
             theirs.step_on(Where::Creation);
             Trapped(theirs.clone())
@@ -407,12 +407,8 @@ async fn a_panic_of_the_users_code_costs_its_processor_and_nothing_else() {
             .expect("the children begin");
         stream.put("truck", "x").unwrap();
         clock.sleep(5 * SECOND).await;
-        worker.drain();
-        let report = clock
-            .timeout(60 * SECOND, worker.stopped())
-            .await
-            .unwrap()
-            .unwrap();
+        worker.shutdown();
+        let report = clock.timeout(60 * SECOND, worker.join()).await.unwrap().unwrap();
         assert!(trap.sprung.load(Ordering::Relaxed) > 0, "{at:?} has panicked");
         assert!(trap.seen.load(Ordering::Relaxed) >= 11, "{at:?}");
         assert!(report.is_clean(), "{at:?}: {report:?}");

@@ -55,7 +55,7 @@ async fn cold_start() -> Duration {
             let report = report.clone();
             let worker = Worker::builder("figures")
                 .stream(stream.clone())
-                .leases(leases.clone())
+                .lease_store(leases.clone())
                 .worker_id(format!("worker-{number}"))
                 .processor(move |_: &ShardContext| Reporter(report.clone()))
                 .build();
@@ -68,8 +68,8 @@ async fn cold_start() -> Duration {
         .expect("the workers live");
     let took = clock.now().saturating_since(started);
     for worker in workers {
-        worker.drain();
-        worker.stopped().await.expect("the worker drains");
+        worker.shutdown();
+        worker.join().await.expect("the worker drains");
     }
     took
 }

@@ -189,7 +189,7 @@ fn start_worker(stream: impl StreamSource, begun: &Begun, stalled: bool) -> Work
     let begun = begun.clone();
     let worker = Worker::builder("figures")
         .stream(stream)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Still {
             begun: begun.clone(),
             stalled,

@@ -78,7 +78,7 @@ async fn reading(served: &Served, source: KinesisStream) -> Reading {
     let worker = Worker::builder("suite")
         .worker_id("a")
         .stream(source)
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Counts(Arc::clone(&counted)))
         .metrics_recorder(Arc::new(failed.clone()))
         .build()
@@ -140,8 +140,8 @@ async fn recovers(served: &Served, reading: Reading, within: Duration) {
         .timeout(PATIENCE, green)
         .await
         .expect("the status is well again");
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 async fn polling_recovers_from(fault: Fault) {

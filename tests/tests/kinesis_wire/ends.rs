@@ -62,7 +62,7 @@ impl Bench {
         Worker::builder("suite")
             .worker_id("a")
             .stream(self.served.source.clone())
-            .leases(self.leases.clone())
+            .lease_store(self.leases.clone())
             .settings(Settings {
                 failover_time: Duration::from_secs(3),
                 ..Settings::default()
@@ -92,8 +92,8 @@ impl Bench {
     }
 
     async fn ends(&self, worker: WorkerHandle) {
-        worker.drain();
-        let stopped = TokioClock::new().timeout(PATIENCE, worker.stopped()).await;
+        worker.shutdown();
+        let stopped = TokioClock::new().timeout(PATIENCE, worker.join()).await;
         assert!(stopped.unwrap().unwrap().is_clean(), "{}", self.what);
     }
 }

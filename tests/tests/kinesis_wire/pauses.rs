@@ -36,7 +36,7 @@ fn start(served: &Served) -> (WorkerHandle, Seen) {
     let worker = Worker::builder("suite")
         .worker_id("a")
         .stream(served.source.clone())
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Notes(Arc::clone(&noted)))
         .build()
         .unwrap()
@@ -102,8 +102,8 @@ async fn survives_a_long_pause(read: Read) {
     }
     let numbers: Vec<_> = (0..9).map(|number: usize| number.to_string()).collect();
     assert_eq!(*seen.lock().unwrap(), numbers, "each once, and in order");
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn a_worker_by_fan_out_follows_a_split_and_a_merge_and_is_told_of_records_
     let worker = Worker::builder("suite")
         .worker_id("a")
         .stream(served.source.clone())
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Notes {
             seen: Arc::clone(&noted),
             clock,
@@ -82,8 +82,8 @@ async fn a_worker_by_fan_out_follows_a_split_and_a_merge_and_is_told_of_records_
         }
     };
     clock.timeout(PATIENCE, all).await.expect("all is processed");
-    worker.drain();
-    assert!(worker.stopped().await.unwrap().is_clean());
+    worker.shutdown();
+    assert!(worker.join().await.unwrap().is_clean());
 
     let mut expected = BTreeMap::<ShardId, Vec<Record>>::new();
     for (shard, record) in served.stream.put_log() {
@@ -147,7 +147,7 @@ async fn a_consumer_of_another_stream_delivers_nothing() {
     let worker = Worker::builder("suite")
         .worker_id("a")
         .stream(KinesisStream::new(&config, "trucks").with_fan_out(fan_out))
-        .leases(leases.clone())
+        .lease_store(leases.clone())
         .processor(move |_: &ShardContext| Notes {
             seen: Arc::clone(&noted),
             clock: TokioClock::new(),
@@ -156,7 +156,7 @@ async fn a_consumer_of_another_stream_delivers_nothing() {
         .unwrap()
         .start();
     let error = TokioClock::new()
-        .timeout(PATIENCE, worker.stopped())
+        .timeout(PATIENCE, worker.join())
         .await
         .unwrap()
         .unwrap_err();
@@ -180,7 +180,7 @@ async fn idle_subscription_is_no_stall() {
     let worker = Worker::builder("suite")
         .worker_id("a")
         .stream(served.source.clone())
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .settings(settings)
         .processor(move |_: &ShardContext| Notes {
             seen: Arc::clone(&seen),
@@ -198,6 +198,6 @@ async fn idle_subscription_is_no_stall() {
             "{status:?}"
         );
     }
-    worker.drain();
-    worker.stopped().await.unwrap();
+    worker.shutdown();
+    worker.join().await.unwrap();
 }

@@ -81,7 +81,7 @@ fn time(time: Timestamp, out: &mut Encoder<&mut Vec<u8>>) -> Written {
 }
 
 fn record(record: &Record, out: &mut Encoder<&mut Vec<u8>>) -> Written {
-    let (arrived, key) = (record.arrived(), record.partition_key());
+    let (arrived, key) = (record.approximate_arrival(), record.partition_key());
     let members = 2 + usize::from(arrived.is_some()) + usize::from(key.is_some());
     out.push(Header::Map(Some(members)))?;
     out.text("SequenceNumber", None)?;

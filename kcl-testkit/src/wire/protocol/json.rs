@@ -98,7 +98,7 @@ fn time(time: Timestamp, out: &mut Vec<u8>) {
 fn record(record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"SequenceNumber\":");
     text(record.sequence_number().as_str(), out);
-    if let Some(arrived) = record.arrived() {
+    if let Some(arrived) = record.approximate_arrival() {
         out.extend_from_slice(b",\"ApproximateArrivalTimestamp\":");
         time(arrived, out);
     }

@@ -196,7 +196,7 @@ fn start_worker(reading: &Reading, window: &Arc<Window>, format: RecordFormat) -
     let (window, records) = (Arc::clone(window), reading.records_per_shard());
     let worker = Worker::builder("figures")
         .stream(KinesisStream::new(&aws(&reading.endpoint), STREAM).with_polling(polling))
-        .leases(MemoryLeaseStore::new())
+        .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Counting(Counter::new(Arc::clone(&window), records)))
         .settings(settings)
         .build();
