@@ -8,7 +8,7 @@ _default:
     @just --list --unsorted
 
 # All that a change must pass; needs Java, Node.js and Python 3 beside Rust
-verify: fmt lint doc house quickstart test deny
+verify: fmt lint doc house quickstart test mutants fuzz deny
 
 # What a contributor with Rust alone can run: no Java, no Node.js, no Python
 offline: fmt lint doc house quickstart core simulation model
@@ -27,20 +27,20 @@ doc:
 
 # The rules of the house: arrows, bans, file lengths, prose
 house:
-    cargo test --locked --workspace --test house_rules
+    cargo test --locked -p kcl-tests --test it house_rules::
 
 # A fleet in one process, with a verdict
 quickstart:
     cargo run --locked --example quickstart
 
-# Every test of the workspace; servers that are missing are reported as left out
+# Every test of what ships; servers that are missing are reported as left out
 test:
-    cargo test --locked --workspace
+    cargo test --locked
 
 # The same by nextest, where it is installed; doc tests are not part of it
 nextest:
-    cargo nextest run --locked --workspace
-    cargo test --locked --workspace --doc
+    cargo nextest run --locked
+    cargo test --locked --doc
 
 # Crates that know no AWS, in seconds to minutes
 core:
@@ -48,7 +48,7 @@ core:
 
 # A thousand fleets on virtual time
 simulation:
-    cargo test --locked --workspace --test simulation
+    cargo test --locked -p kcl-tests --test simulation
 
 # As many as you like, by seed
 simulate seeds="10000" seed="0":
@@ -64,8 +64,7 @@ mutants:
 
 # Processes on real endpoints, and the same behind a network that fails
 fleet:
-    KCL_TEST_REQUIRE_EMULATORS=1 cargo test --locked -p kcl-tests --test fleet_on_emulators
-    KCL_TEST_REQUIRE_EMULATORS=1 cargo test --locked -p kcl-tests --test chaos
+    KCL_TEST_REQUIRE_EMULATORS=1 cargo test --locked -p kcl-tests --test fleet
 
 # The committed inputs of the fuzz targets, and a second's worth of others
 fuzz:

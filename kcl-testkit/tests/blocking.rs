@@ -1,4 +1,6 @@
 //! Processors that block the threads they run on, in real time: blocked threads do not wait for virtual time.
+//!
+//! A program of its own: it counts the threads of the process and keeps the log of the process.
 
 #![allow(
     clippy::unwrap_used,

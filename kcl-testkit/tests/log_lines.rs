@@ -1,4 +1,6 @@
 //! Every line that a worker logs names the worker, and a line about a shard its lease: once each, whatever level is logged.
+//!
+//! A program of its own: which lines a process logs at a level depends on everything else in it that listens.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

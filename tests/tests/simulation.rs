@@ -1,4 +1,6 @@
-//! A thousand stories of whole fleets, on all cores.
+//! A thousand stories of whole fleets.
+//!
+//! A program of its own: it takes every core for minutes, so nothing that measures time may run beside it.
 //!
 //! `KCL_TEST_SEEDS=5000` lets more of them happen; `KCL_TEST_SEED=42` only that one; `KCL_TEST_TRACE=1000` shows the last thousand
 //! events of one that fails.

@@ -2,7 +2,7 @@
 //!
 //! Flow: a [`Snapshot`] of leases and candidates → [`plan_assignment`] → an [`AssignmentPlan`], which a task performs.
 //!
-//! What it promises, checked by `tests/assignment_properties.rs`:
+//! What it promises, checked by `tests/it/assignment_properties/`:
 //! - Planning again on the planned state gives an empty plan.
 //! - The order of the input does not matter; ties are broken by name.
 //! - Every available lease is placed if anybody may take it; limits and bars are honoured.

@@ -1,0 +1,5 @@
+//! What the core promises, from outside of the crate.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod assignment_properties;

@@ -1,0 +1,91 @@
+//! Particulars of the store in memory. Everything it shares with other stores is tested by the suite in `kcl-testkit`.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore, Outcome, Preparation, StoreErrorKind};
+use kcl_core::types::{ApplicationName, Incarnation, LeaseKey, Position, ShardId, WorkerId};
+
+use kcl_lease_memory::MemoryLeaseStore;
+
+fn incarnation() -> Incarnation {
+    Incarnation::from_random_bytes([7; 16])
+}
+
+fn lease(n: u32) -> Lease {
+    Lease::unowned(
+        ShardId::new(format!("shardId-{n:012}")).unwrap(),
+        Position::TrimHorizon,
+    )
+}
+
+async fn create(store: &MemoryLeaseStore, lease: Lease) -> Outcome {
+    let change = LeaseChange::Create(Box::new(lease.clone()));
+    store
+        .change(&lease.key, &Expect::Absent, &change, incarnation())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_clone_is_a_handle_on_the_same_storage_and_a_new_store_is_not() {
+    let store = MemoryLeaseStore::new();
+    create(&store, lease(1)).await;
+    assert_eq!(store.clone().scan().await.unwrap().leases, [lease(1)]);
+    assert!(MemoryLeaseStore::new().scan().await.unwrap().leases.is_empty());
+}
+
+#[tokio::test]
+async fn a_handle_without_the_owner_index_sees_the_same_rows_and_has_no_quick_way_to_find_them() {
+    let store = MemoryLeaseStore::new();
+    let worker = WorkerId::new("w-1").unwrap();
+    let mut owned = lease(1);
+    owned.owner = Some(worker.clone());
+    create(&store, owned.clone()).await;
+
+    assert_eq!(
+        store.owned_by(&worker).await.unwrap(),
+        Some(vec![owned.key.clone()])
+    );
+    let scanning = store.clone().without_owner_index();
+    assert!(!scanning.capabilities().owner_index);
+    assert_eq!(scanning.owned_by(&worker).await.unwrap(), None);
+    assert_eq!(scanning.read(&owned.key).await.unwrap(), Some(owned));
+}
+
+#[tokio::test]
+async fn a_scan_counts_a_page_more_once_a_page_is_full() {
+    let store = MemoryLeaseStore::new().with_page_size(NonZeroU32::new(2).unwrap());
+    for (rows, pages) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
+        create(&store, lease(rows)).await;
+        assert_eq!(store.scan().await.unwrap().pages, pages, "{rows} rows");
+    }
+}
+
+#[tokio::test]
+async fn a_lease_cannot_be_created_under_the_key_of_another() {
+    let store = MemoryLeaseStore::new();
+    let change = LeaseChange::Create(Box::new(lease(1)));
+    let other = LeaseKey::new("another").unwrap();
+    let error = store
+        .change(&other, &Expect::Absent, &change, incarnation())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Invalid);
+    assert!(store.scan().await.unwrap().leases.is_empty());
+}
+
+#[tokio::test]
+async fn the_storage_of_one_application_refuses_another() {
+    let store = MemoryLeaseStore::new();
+    let preparation = |application: &str| Preparation {
+        application: ApplicationName::new(application).unwrap(),
+        worker: WorkerId::new("w-1").unwrap(),
+        within: Duration::ZERO,
+        take_over_java: false,
+    };
+    store.prepare(&preparation("one")).await.unwrap();
+    store.prepare(&preparation("one")).await.unwrap();
+    let error = store.prepare(&preparation("two")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Foreign);
+}

@@ -1,0 +1,38 @@
+//! Workers and fleets in one process, on virtual time, and the test kit itself.
+//!
+//! The subject of `blocking` and of `log_lines` is the process: its threads and its log. They are programs of their own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests: a panic is how they report"
+)]
+
+mod aggregated;
+mod balance;
+mod coordination;
+mod crash_anywhere;
+mod ends;
+mod faulty_lease_store;
+mod faulty_stream;
+mod fleet;
+mod flow;
+mod handoffs;
+mod manual_checkpoints;
+mod memory;
+mod memory_lease_store;
+mod memory_stream;
+mod newest;
+mod odd_streams;
+mod offices;
+mod outages;
+mod reshards;
+mod rolling_deploy;
+mod runtime_edges;
+mod shutdown_anywhere;
+mod slow_processors;
+mod stalls;
+mod store_calls;
+mod store_failures;
+mod streams;

@@ -1,0 +1,7 @@
+//! The small worlds hold in every order, and every deliberate mistake is found in one.
+
+#![allow(clippy::expect_used, reason = "helpers of tests: a panic is how they report")]
+
+mod fleet;
+mod mistakes;
+mod offices;

@@ -1,0 +1,116 @@
+//! The test of the test: every deliberate mistake is found, and as what it is.
+
+use kcl_core::invariant::Invariant;
+use kcl_model::broken::Broken;
+use kcl_model::check::{Report, check};
+use kcl_model::fleet::{Config, Fleet};
+use kcl_model::offices::{self, Offices};
+use kcl_model::worlds;
+
+const TWICE: &str = "nothing is delivered twice unless somebody crashed, stood still or was cut off";
+const COVERED: &str = "unfinished leases cover every hash key";
+
+fn broken_fleet(world: &str, mistake: Broken) -> Report {
+    let worlds = worlds::small().into_iter().chain(worlds::large());
+    let config = worlds.into_iter().find(|config| config.name == world);
+    let config = Config {
+        broken: Some(mistake),
+        ..config.expect("there is such a world")
+    };
+    check(format!("{mistake:?}"), Fleet::new(config))
+}
+
+#[test]
+fn every_mistake_in_the_fleet_is_found() {
+    let (pause, late) = ("a pause", "a process starts again while a write of its own hangs");
+    let (crash, handoff) = ("a crash", "a handoff");
+    let (split, merge) = ("a split, and a crash", "a merge, and a lost reply");
+    let cut_off = "an owner is cut off";
+    let table = [
+        (
+            Broken::UnconditionalCheckpoint,
+            pause,
+            Invariant::SingleWriter.statement(),
+        ),
+        (
+            Broken::UnknownTakenForDone,
+            late,
+            Invariant::TokenRises.statement(),
+        ),
+        (Broken::AdoptsAnyRow, pause, Invariant::SingleWriter.statement()),
+        (
+            Broken::BeliefStampedAtReply,
+            "a pause and a late write",
+            Invariant::NoStartAfterDeadline.statement(),
+        ),
+        (
+            Broken::NoDeadline,
+            cut_off,
+            Invariant::NoStartAfterDeadline.statement(),
+        ),
+        (Broken::ExpiryWithoutObservation, crash, TWICE),
+        (
+            Broken::StartsBeforeItsRenewal,
+            crash,
+            Invariant::TokenRises.statement(),
+        ),
+        (
+            Broken::NextOwnerDoesNotWait,
+            handoff,
+            Invariant::SingleWriter.statement(),
+        ),
+        (Broken::HandsOverWithoutCheckpoint, handoff, TWICE),
+        (
+            Broken::CheckpointBeforeFinish,
+            crash,
+            Invariant::CheckpointNotAhead.statement(),
+        ),
+        (
+            Broken::StartsPastTheCheckpoint,
+            pause,
+            Invariant::InOrder.statement(),
+        ),
+        (Broken::NoParentWait, split, Invariant::ParentsFirst.statement()),
+        (Broken::EndBeforeChildren, split, COVERED),
+        (Broken::DeletesWhatIsUnowned, merge, COVERED),
+    ];
+    for (mistake, world, property) in table {
+        let report = broken_fleet(world, mistake);
+        println!("{report}");
+        let found: Vec<_> = report.broken.keys().copied().collect();
+        assert!(
+            found.contains(&property),
+            "{mistake:?} in {world:?} broke {found:?}"
+        );
+    }
+}
+
+#[test]
+fn every_mistake_in_the_offices_is_found() {
+    let one_leader = "of those who run, one at most believes to lead";
+    let bound = "no lease is without a live owner for longer than the bound, whoever is gone";
+    let table = [
+        (
+            Broken::LeadsForEver,
+            "offices of two, one stands still",
+            one_leader,
+        ),
+        (Broken::TakesTheLockAtOnce, "offices of two, one dies", one_leader),
+        (Broken::NoDeputy, "offices of two, one dies", bound),
+    ];
+    for (mistake, world, property) in table {
+        let worlds = worlds::small_offices();
+        let config = worlds.into_iter().find(|config| config.name == world);
+        let config = offices::Config {
+            broken: Some(mistake),
+            ..config.expect("there is such a world")
+        };
+        let report = check(format!("{mistake:?}"), Offices::new(config));
+        println!("{report}");
+        let found: Vec<_> = report.broken.keys().copied().collect();
+        assert!(
+            found.contains(&property),
+            "{mistake:?} in {world:?} broke {found:?}"
+        );
+    }
+}

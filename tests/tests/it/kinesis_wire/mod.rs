@@ -1,0 +1,12 @@
+//! The Kinesis source, by polling and by enhanced fan-out, through the real SDK against the wire server.
+
+mod black_holes;
+mod ends;
+mod pauses;
+mod runtimes;
+mod served;
+mod sharing;
+mod subscribing;
+mod suite;
+mod tls;
+mod worker;
