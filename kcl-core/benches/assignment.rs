@@ -27,7 +27,7 @@ const SIZES: [(usize, usize, Option<Duration>); 3] = [
     (100_000, 1_000, Some(Duration::from_secs(1))),
 ];
 
-/// What happens to a fleet of which nothing is assigned yet.
+/// Plans for a fleet of which nothing is assigned yet.
 type Happening = fn(&mut Snapshot);
 
 const SITUATIONS: [(&str, Happening); 5] = [

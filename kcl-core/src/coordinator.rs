@@ -106,7 +106,7 @@ struct CoordinatorState {
     status: CoordinatorStatus,
 }
 
-/// What the scanning half keeps from round to round.
+/// The state that the scanning half keeps from round to round.
 struct ScanRounds {
     view: TableView,
     patience: ScanPatience,
@@ -216,7 +216,7 @@ impl Coordinator {
         step
     }
 
-    /// Writes the lock and says whether that certainly worked.
+    /// Writes the lock. Returns `true` if that certainly worked.
     async fn write_lock(&self, expect: LockExpect, row: LeaderLock) -> bool {
         let outcome = self
             .calls
@@ -274,7 +274,7 @@ impl Coordinator {
                 // Somebody else watches: what this worker once saw is out of date when its turn comes again.
                 rounds = self.fresh_rounds();
                 self.state().standby = None;
-                // The return to office is news only to those who know that it had ended.
+                // The return to office concerns only those who know that it had ended.
                 self.publish();
                 self.role_changed.notified().await;
                 continue;
@@ -434,7 +434,7 @@ impl Coordinator {
         cadence
     }
 
-    /// Names a standby as soon as there is somebody; a leader without one tells the fleet at once.
+    /// Names a standby as soon as there is a candidate; a leader without one informs the fleet at once.
     fn choose_standby(&self, view: &TableView) {
         let mut state = self.state();
         let leader = state.election.lock().map(|lock| lock.owner.clone());
@@ -458,7 +458,7 @@ impl Coordinator {
         }
     }
 
-    /// Performs the plan. Says whether the store let it: a refusal means that somebody else got there first, and is no failure.
+    /// Performs the plan. Returns `true` if the store let it: a refusal means that somebody else got there first, and is no failure.
     async fn perform(&self, plan: &AssignmentPlan, rounds: &mut ScanRounds) -> bool {
         let view = &rounds.view;
         let attempt = async |step: &Move| {
@@ -536,7 +536,7 @@ impl Coordinator {
         self.state().status.cadence
     }
 
-    /// Tells the worker how things stand, and the scanning half when its role changed.
+    /// Informs the worker of its role, and the scanning half of a change.
     fn publish(&self) {
         let now = self.now();
         let mut state = self.state();

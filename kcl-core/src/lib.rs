@@ -103,7 +103,7 @@ pub mod clock {
     pub use crate::runtime::rng::Rng;
 }
 
-/// What an implementor of a lease store needs: the rows, their changes, and what each change does.
+/// The parts for an implementor of a lease store: the rows, their changes, and what each change does.
 ///
 /// [`LeaseStore`](lease_store::LeaseStore) is the seam. [`apply`](lease_store::apply) is the specification of every change of a lease:
 /// a store expresses it and adds nothing.

@@ -47,7 +47,7 @@ use crate::status::{StatusSource, WaitReason};
 use crate::streams::registry::{OpenStream, Streams};
 use crate::types::{ApplicationName, LeaseKey, RecordPosition, SequenceNumber, WorkerId};
 
-/// What every consumer of a worker uses.
+/// The parts that every consumer of a worker uses.
 pub(crate) struct WorkerContext {
     pub(crate) application: ApplicationName,
     pub(crate) worker: WorkerId,
@@ -73,7 +73,7 @@ pub(crate) struct WorkerContext {
 }
 
 impl WorkerContext {
-    /// Makes known what this worker has seen of itself that must never be. It goes on: each write is conditioned all the same.
+    /// Makes known what this worker has seen of itself that must never be. It goes on: each write is conditioned even so.
     pub(crate) fn report(&self, seen: Result<(), Violation>) {
         if let Err(violation) = seen {
             self.metrics.invariant_broken(violation.invariant.place());
@@ -93,8 +93,8 @@ pub(crate) struct Ownership {
     pub(crate) stream: Arc<OpenStream>,
     pub(crate) key: LeaseKey,
     pub(crate) context: ShardContext,
-    /// What every log line about the shard carries: the lease, the token, and the worker around them. It is entered by the tasks of the lease, so
-    /// that their lines name neither; code of the user's that checkpoints may run outside of it.
+    /// The fields of every log line about the shard: the lease, the token, and the worker around them. It is entered by the tasks of the lease, so
+    /// that their lines name neither; user code that checkpoints may run outside.
     pub(crate) span: Span,
     /// Where pauses and rates for the shard may be set.
     pub(crate) scopes: Vec<FlowScope>,
@@ -104,7 +104,7 @@ pub(crate) struct Ownership {
     pub(crate) dirty: Notify,
     /// Set when more is finished. Only the consumer waits for it.
     pub(crate) finished_more: Notify,
-    /// Whether a callback of the user's runs: a handoff may be declined only then.
+    /// Whether a user callback runs: a handoff may be declined only then.
     pub(crate) in_callback: AtomicBool,
     /// Whether it was said that user records belong to another shard, and that one has an explicit hash key that is none.
     pub(crate) said_outside: AtomicBool,
@@ -131,14 +131,14 @@ pub(crate) struct OwnershipState {
     throughput_ema: ThroughputEma,
 }
 
-/// What became of a write of the owner.
+/// The fate of a write of the owner.
 #[derive(Debug)]
 pub(crate) enum WriteResult {
     /// The row is as wanted, and this is it.
     Applied(Box<Lease>),
     /// An earlier write of this owner, whose reply it did not wait for, gave the lease up; this is the row.
     GivenUp(Box<Lease>),
-    /// Somebody else has the lease.
+    /// Another worker has the lease.
     Lost,
     /// It is not known, or did not happen. The owner may still have the lease.
     Failed(StoreError),
@@ -206,7 +206,7 @@ impl Ownership {
         })
     }
 
-    /// What a renewal of this row should fill in.
+    /// The facts that a renewal of this row should fill in.
     pub(crate) fn missing_facts(&self) -> RowFacts {
         let failover = self.worker.settings.failover_time;
         RowFacts::missing(self.lock().known.row(), &self.stream.identity, failover)
@@ -227,7 +227,7 @@ impl Ownership {
         (state.validity.renewed, state.stored_at)
     }
 
-    /// What the owner may do now, by its own clock.
+    /// The validity of the lease now, by the owner's own clock.
     pub(crate) fn verdict(&self) -> Validity {
         let now = self.worker.clock.now();
         let mut state = self.lock();
@@ -263,7 +263,7 @@ impl Ownership {
         self.lock().begun_at.get_or_insert_with(|| first.detached());
     }
 
-    /// Where the shard was begun, if it was opened without a checkpoint and has brought records: to open it at its newest again would skip them,
+    /// Where the shard was started, if it was opened without a checkpoint and has brought records: to open it at its newest again would skip them,
     /// and to open it at its oldest would not show what retention took since.
     pub(crate) fn begun(&self) -> Option<SequenceNumber> {
         self.lock().begun_at.clone()
@@ -285,7 +285,7 @@ impl Ownership {
         state.idle_since = state.idle_since + time;
     }
 
-    /// Since when the source has brought no record, however often the shard was opened. Times in which nothing was asked of it do not count.
+    /// Since when the source has brought no record, however often the shard was opened. Times without a request do not count.
     pub(crate) fn idle_since(&self) -> Moment {
         self.lock().idle_since
     }
@@ -293,7 +293,7 @@ impl Ownership {
     /// A batch is about to be handed to the processor: nobody else may have been given the lease by now.
     pub(crate) fn check_start(&self) {
         let (now, (renewed, _)) = (self.worker.clock.now(), self.written());
-        // Somebody who gave the lease up, or was told that it is lost, stamps nothing; the margin is for the way from the decision here.
+        // An owner that gave the lease up, or learned that it is lost, stamps nothing; the margin is for the way from the decision here.
         let in_time =
             Invariant::NoStartAfterDeadline.check(now < renewed + self.worker.settings.failover_time, || {
                 format!(
@@ -368,7 +368,7 @@ impl Ownership {
             .update_lease(&self.key, |status| status.suspended = suspended());
     }
 
-    /// Takes in that so many bytes of payload were processed.
+    /// Notes that so many bytes of payload were processed.
     pub(crate) fn processed(&self, bytes: u64) {
         self.lock().throughput_ema.add(bytes);
     }
@@ -381,7 +381,7 @@ impl Ownership {
 
     /// Makes one of the owner's changes, on the newest row that the owner knows.
     ///
-    /// A refusal that shows only a newly begun handoff, or an earlier write of our own that landed late, is adopted and the
+    /// A refusal that shows only a newly started handoff, or an earlier write of our own that landed late, is adopted and the
     /// change made again.
     pub(crate) async fn write(&self, change: LeaseChange) -> WriteResult {
         self.try_to_write(change).instrument(self.span.clone()).await
@@ -453,7 +453,7 @@ impl Ownership {
         ))
     }
 
-    /// Takes in what a reply showed, and wakes the renewer when a handoff begins or ends. Says whether it was news.
+    /// Notes what a reply showed, and wakes the renewer when a handoff begins or ends. Returns `true` if it was new.
     fn observe(&self, state: &mut OwnershipState, row: Lease) -> bool {
         let was_in_handoff = state.known.row().is_in_handoff();
         let is_news = state.known.observe(row);
@@ -530,7 +530,7 @@ impl Ownership {
         self.control.lose();
     }
 
-    /// The lease is to be given up: the consumer is told, and a callback that runs.
+    /// The lease is to be given up: the consumer is informed, and a callback that runs.
     pub(crate) fn drain(&self, reason: DrainReason) {
         self.control.drain(reason);
         self.context.begin_drain();
@@ -548,7 +548,7 @@ impl Ownership {
         }
     }
 
-    /// Marks the time in which a callback of the user's runs.
+    /// Marks the time in which a user callback runs.
     pub(crate) fn enter_callback(&self) -> CallbackGuard<'_> {
         self.in_callback.store(true, Ordering::Release);
         CallbackGuard(&self.in_callback)

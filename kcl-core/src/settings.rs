@@ -155,7 +155,7 @@ pub enum Checkpointing {
 /// [`Filter`](Self::Filter) or [`FilterRecords`](Self::FilterRecords) delivers each record once; where one of them does not, they lose
 /// records, so they are not the default. How many records lie outside is counted under every setting, in
 /// [`kcl_records_outside_shard_total`](crate::metrics::OUTSIDE_SHARD), and said once for each shard at WARN. An alert on
-/// `rate(kcl_records_outside_shard_total[5m]) > 0` tells of it; with the default it means records that may come twice, with a filter
+/// `rate(kcl_records_outside_shard_total[5m]) > 0` shows it; with the default it means records that may come twice, with a filter
 /// records that were left out.
 ///
 /// # Changing it

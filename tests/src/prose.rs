@@ -70,9 +70,7 @@ pub fn markdown(text: &str) -> Vec<Finding> {
         if in_code {
             continue;
         }
-        let is_header = lines.get(index + 1).is_some_and(|next| {
-            next.starts_with('|') && next.chars().all(|letter| matches!(letter, '|' | '-' | ':' | ' '))
-        });
+        let is_header = lines.get(index + 1).is_some_and(|next| is_rule_of_table(next));
         let checks_starts = !line.starts_with('#') && !is_header;
         check(line, before, checks_starts, index + 1, &mut findings);
         before = line;
@@ -85,8 +83,8 @@ pub fn rust(code: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut in_code = false;
     let mut before = String::new();
-    for (index, line) in code.lines().enumerate() {
-        let line = line.trim_start();
+    let lines: Vec<&str> = code.lines().map(str::trim_start).collect();
+    for (index, line) in lines.iter().enumerate() {
         let document = ["///", "//!"].iter().find_map(|mark| line.strip_prefix(mark));
         let Some(comment) = document.or_else(|| line.strip_prefix("//")) else {
             (in_code, before) = (false, String::new());
@@ -101,7 +99,11 @@ pub fn rust(code: &str) -> Vec<Finding> {
         if in_code {
             continue;
         }
-        let checks_starts = document.is_some() && !comment.starts_with('#');
+        let next = lines
+            .get(index + 1)
+            .map(|next| next.trim_start_matches(['/', '!', ' ']));
+        let is_header = next.is_some_and(is_rule_of_table);
+        let checks_starts = document.is_some() && !comment.starts_with('#') && !is_header;
         check(comment, &before, checks_starts, index + 1, &mut findings);
         before = comment.to_owned();
     }
@@ -142,9 +144,11 @@ fn check(line: &str, before: &str, checks_starts: bool, number: usize, findings:
             continue;
         }
         let lower = sentence.to_lowercase();
-        let starter = STARTERS
-            .iter()
-            .find(|starter| lower.starts_with(**starter) && holds_word(&lower, starter));
+        let starter = STARTERS.iter().find(|starter| {
+            lower
+                .strip_prefix(**starter)
+                .is_some_and(|rest| !rest.starts_with(is_part_of_word))
+        });
         if let Some(starter) = starter.filter(|_| !lower.ends_with('?')) {
             add(format!("a sentence starts with “{starter}”"));
         }
@@ -199,9 +203,18 @@ fn sentences(text: &str, starts_here: bool) -> Vec<&str> {
 
 /// Returns `true` if the text has the word, and not merely as a part of another.
 fn holds_word(text: &str, word: &str) -> bool {
-    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == '-';
-    text.match_indices(word)
-        .any(|(at, _)| !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part))
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].ends_with(is_part_of_word) && !text[at + word.len()..].starts_with(is_part_of_word)
+    })
+}
+
+fn is_part_of_word(letter: char) -> bool {
+    letter.is_alphanumeric() || letter == '_' || letter == '-'
+}
+
+/// Returns `true` if this line makes the one before it the header of a table.
+fn is_rule_of_table(line: &str) -> bool {
+    line.starts_with('|') && line.chars().all(|letter| matches!(letter, '|' | '-' | ':' | ' '))
 }
 
 #[cfg(test)]
@@ -231,7 +244,7 @@ mod tests {
     #[test]
     fn rust_findings_are_in_comments_only() {
         let code = "/// A lease, all the same.\n/// ```\n/// told();\n/// ```\n// What is fine here: a comment.\n\
-                    let wish = \"anew\";\n/// It says\n/// what it holds.\n    //! Who leads.\n";
+                    let wish = \"anew\";\n/// It says\n/// what it holds.\n    //! Who leads.\n/// | What | b |\n/// |---|---|\n/// Whatever comes, what then.\n";
         let expected = [
             (1, "“all the same” is not used"),
             (9, "a sentence starts with “who”"),

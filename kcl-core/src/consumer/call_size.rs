@@ -27,7 +27,7 @@ pub(crate) struct CallPace {
 }
 
 impl CallPace {
-    /// Takes in that the processor took so long for so many records.
+    /// Notes that the processor took so long for so many records.
     pub(crate) fn took(&mut self, records: usize, time: Duration) {
         if records == 0 {
             return;
@@ -73,7 +73,7 @@ impl CallPace {
 }
 
 /// How much longer a call takes for each record more, by two calls of which each is given as its records and seconds; `None` if
-/// their sizes are too much alike to tell.
+/// their sizes are too much alike to decide.
 fn slope((before, time_before): (f64, f64), (count, time): (f64, f64)) -> Option<f64> {
     let differ = (count - before).abs() > before.min(count) / 4.0;
     differ.then(|| ((time - time_before) / (count - before)).clamp(0.0, time / count))

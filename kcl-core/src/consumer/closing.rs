@@ -85,7 +85,7 @@ impl ShardConsumer {
 
     pub(crate) async fn drain(&mut self) -> ConsumerEvent {
         self.waits(WaitReason::Draining);
-        // Not a callback during which a handoff may be declined: a processor that was told to finish is not given more.
+        // Not a callback during which a handoff may be declined: a processor that must finish is not given more.
         let drained = tokio::select! {
             biased;
             interrupt = self.own.control.lost_or_aborted() => Err(interrupt),

@@ -1,4 +1,4 @@
-//! What lies between a consumer and the user's code. The consumer knows only this seam.
+//! The seam between a consumer and user code. The consumer knows only this seam.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -30,13 +30,13 @@ pub(crate) struct CallFailure {
 pub(crate) trait Delivery: Send {
     /// Prepares for the first batch.
     async fn initialize(&mut self) -> Result<StartFrom, CallFailure>;
-    /// Offers a batch; returns when every record of it is finished or one has failed.
+    /// Offers a batch; returns when every record in it is finished or one has failed.
     async fn offer(&mut self, batch: RecordBatch) -> Result<(), CallFailure>;
     /// Time has passed without records.
     fn tick(&mut self) -> BoxFuture<'_, Result<(), CallFailure>>;
     /// The last call before the lease is given up.
     async fn drain(&mut self) -> Result<(), CallFailure>;
-    /// Every record of the shard was offered. Says whether they all count as finished, whatever was checkpointed.
+    /// Every record of the shard was offered. Returns `true` if they all count as finished, whatever was checkpointed.
     async fn end(&mut self) -> Result<EndOfShard, CallFailure>;
     /// Another worker has the lease.
     async fn lose(&mut self) -> Result<(), CallFailure>;

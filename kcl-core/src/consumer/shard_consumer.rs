@@ -56,11 +56,11 @@ pub(crate) struct ShardConsumer {
     pub(crate) delivery: Box<dyn Delivery>,
     /// Where the processor wants to start.
     wish: StartFrom,
-    /// What the fetcher hands on, while there is one.
+    /// The portions that the fetcher hands on, while there is one.
     fetched: Option<mpsc::Receiver<FetchedBatch>>,
-    /// A batch that was taken in and is not finished.
+    /// A batch that was received and is not finished.
     pub(crate) waiting: Option<(BatchId, RecordBatch)>,
-    /// What comes next and cannot be read, with the room that its answer takes.
+    /// The record that comes next and cannot be read, with the room that its answer takes.
     pub(crate) unreadable: Option<(UnreadableRecord, Arc<BudgetPermit>)>,
     /// The end of the shard, once it was read.
     pub(crate) end: Option<ShardEnd>,
@@ -68,12 +68,12 @@ pub(crate) struct ShardConsumer {
     pub(crate) failures: u32,
     /// How many fetchers have broken in a row.
     broken_fetchers: u32,
-    /// How often `initialize` has failed in a row. Counted for itself: that a new processor begins well says nothing about
+    /// How often `initialize` has failed in a row. Counted separately: that a new processor begins well says nothing about
     /// the batch at which the one before it panicked.
     failures_of_initialize: u32,
     /// How long to wait before it is called again.
     pause: Duration,
-    /// When the processor is to be told that time has passed, unless it is called before.
+    /// When `tick` is due, unless it is called before.
     pub(crate) tick_due: Moment,
     /// How long its calls take.
     pace: CallPace,
@@ -388,7 +388,7 @@ impl ShardConsumer {
                 let rest = batch.starting_at(done);
                 self.pace.took(done, took);
                 let event = if at.is_some() && self.own.context.draining().is_cancelled() {
-                    // The processor was told to come to an end, and says how far it came.
+                    // The processor was asked to come to an end, and reports how far it came.
                     self.own.withdraw_offer(id, from + done);
                     tracing::info!(
                         done,
@@ -406,7 +406,7 @@ impl ShardConsumer {
         }
     }
 
-    /// Takes in that the processor returned from a part of a batch, the last one or not.
+    /// Notes that the processor returned from a part of a batch, the last one or not.
     fn finished(&mut self, id: BatchId, part: &RecordBatch, took: Duration, is_last: bool) {
         let worker = &self.own.worker;
         match (worker.settings.checkpointing, part.last()) {
@@ -463,7 +463,7 @@ impl ShardConsumer {
         (at, index)
     }
 
-    /// Asks the policy what to do about a failure of the user's code.
+    /// Asks the policy what to do about a failure of user code.
     pub(crate) fn failed(
         &mut self,
         call: &'static str,

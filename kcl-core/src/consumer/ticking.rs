@@ -1,4 +1,4 @@
-//! Tells the processor that time has passed.
+//! Calls the processor because time has passed.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,7 +9,7 @@ use crate::ownership::validity::Validity;
 use crate::status::WaitReason;
 
 impl ShardConsumer {
-    /// Tells the processor that time has passed.
+    /// Calls the processor because time has passed.
     pub(crate) async fn tick(&mut self) -> Option<ConsumerEvent> {
         let own = Arc::clone(&self.own);
         // What it may do then belongs to the owner of the lease.
@@ -65,7 +65,7 @@ impl ShardConsumer {
         }
     }
 
-    /// Returns when the processor is to be told that time has passed.
+    /// Returns when a tick is due.
     pub(crate) fn until_tick(&self) -> impl Future<Output = ()> + use<> {
         let (own, due) = (Arc::clone(&self.own), self.tick_due);
         async move { own.worker.clock.sleep_until(due).await }

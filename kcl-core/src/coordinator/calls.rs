@@ -1,6 +1,6 @@
 //! The coordinator's calls of the lease store, each with a deadline of the worker's own.
 //!
-//! A store may have none, or one that is longer than the failover time allows. What was not answered in time may have happened all the
+//! A store may have none, or one that is longer than the failover time allows. A write that was not answered in time may have happened all the
 //! same: the error says so, and whoever wrote looks before deciding anything.
 
 use std::future::Future;
@@ -81,7 +81,7 @@ fn no_answer(limit: Duration) -> StoreError {
 /// How long a scan may take before it counts as hung.
 ///
 /// A quarter of the failover time, which is how often the table is scanned at least; but a large table takes the time that it takes, and
-/// how large it is only a scan tells. So one that was not done in time is given twice the time when it is tried again, up to the whole
+/// only a scan shows its size. So one that was not done in time is given twice the time when it is tried again, up to the whole
 /// failover time, and one that was done leaves twice its time to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ScanPatience {

@@ -22,7 +22,7 @@ use crate::types::WorkerId;
 /// How many heartbeats whose outcome is unknown are remembered. An older one can no longer land: each expects the version before it.
 const MAX_ATTEMPTS: usize = 8;
 
-/// What to do about the lock.
+/// The next action on the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ElectionAction {
     /// The lock is held and needs nothing.
@@ -34,14 +34,14 @@ pub enum ElectionAction {
         /// The lock as it is to be.
         row: LeaderLock,
     },
-    /// Nobody leads: try to.
+    /// The lock is free: try to lead.
     Take {
         /// The lock as it was read.
         expect: LockExpect,
         /// The lock as it is to be.
         row: LeaderLock,
     },
-    /// Somebody else leads.
+    /// Another worker leads.
     Follow,
     /// The lock was lost: stop leading.
     StepDown,
@@ -109,7 +109,7 @@ impl LeaderElection {
         }
     }
 
-    /// Takes in what a strong read of the lock showed at `now`.
+    /// Notes what a strong read of the lock showed at `now`.
     pub fn look(&mut self, now: Moment, lock: Option<LeaderLock>) {
         let mark = lock
             .as_ref()
@@ -132,7 +132,7 @@ impl LeaderElection {
         self.lock = lock;
     }
 
-    /// What to do at `now`. `standby` is whom the lock should name; the randomness makes the next version.
+    /// Returns the next action at `now`. `standby` is the worker that the lock should name; the randomness makes the next version.
     pub fn step(&self, now: Moment, standby: Option<&WorkerId>, rng: &mut Rng) -> ElectionAction {
         if !self.has_looked {
             return ElectionAction::Follow;
@@ -174,7 +174,7 @@ impl LeaderElection {
         }
     }
 
-    /// Takes in that this row is about to be sent, at `now`. Call it *before* sending: a slow reply shortens the term.
+    /// Notes that this row is about to be sent, at `now`. Call it *before* sending: a slow reply shortens the term.
     pub fn sending(&mut self, now: Moment, row: &LeaderLock) {
         if self.attempts.len() == MAX_ATTEMPTS {
             self.attempts.pop_front();
@@ -182,7 +182,7 @@ impl LeaderElection {
         self.attempts.push_back(Term::of(row, now));
     }
 
-    /// Takes in that the row was written: this worker leads.
+    /// Notes that the row was written: this worker leads.
     ///
     /// If the outcome is unknown call nothing; the next [`look`](Self::look) shows whether the write landed.
     pub fn written(&mut self, row: LeaderLock) {
@@ -196,12 +196,12 @@ impl LeaderElection {
         self.lock = Some(row);
     }
 
-    /// Takes in that the write of this version was refused, or did not happen: it will not land later.
+    /// Notes that the write of this version was refused, or did not happen: it will not land later.
     pub fn refused(&mut self, version: &str) {
         self.attempts.retain(|attempt| attempt.version != version);
     }
 
-    /// Takes in that the worker stops leading, because it lost the lock or gives it up, and shall not try again before then.
+    /// Notes that the worker stops leading, because it lost the lock or gives it up, and shall not try again before then.
     /// Returns the change that gives the lock up, if it is held.
     pub fn step_down(&mut self, not_before: Moment) -> Option<(LockExpect, LockChange)> {
         let held = self.lock.as_ref().filter(|lock| self.is_mine(lock)).map(expect);
@@ -223,7 +223,7 @@ impl LeaderElection {
 
     /// Whether this worker watches the table as the leader does: the leader named it its standby, or nobody.
     ///
-    /// A leader that was alone names nobody, and one that dies before it knows of others never will. Whoever comes then
+    /// A leader that was alone names nobody, and one that dies before it knows of others never will. A worker that comes then
     /// watches from the beginning; with a living leader it takes one scan until there is one standby. When a leader gives the
     /// office up its standby stays what it was until somebody leads: it is about to, and must not forget what it has seen.
     pub fn is_standby(&self) -> bool {

@@ -1,7 +1,7 @@
 use crate::error::Causes;
 use crate::lease::store::StoreError;
 
-/// A fault that may repeat: told when it begins, ever more seldom while it lasts, and when it is over.
+/// A fault that may repeat: logged when it begins, ever more seldom while it lasts, and when it is over.
 pub(crate) struct RepeatedFault {
     what: &'static str,
     count: u32,

@@ -13,7 +13,7 @@ use crate::types::{LeaseKey, WorkerId};
 /// A Java worker writes its row every 30 s (`workerMetricsReporterFreqInMillis`).
 const GONE: Duration = Duration::from_secs(180);
 
-/// What successive scans show of Java workers.
+/// The view of Java workers in successive scans.
 ///
 /// Only rows that change between two scans count: a stopped Java application leaves its rows behind.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +23,7 @@ pub(crate) struct JavaWorkers {
     present: BTreeMap<Option<WorkerId>, Moment>,
 }
 
-/// What an earlier scan showed of the rows that a Java worker changes.
+/// The view of an earlier scan of the rows that a Java worker changes.
 #[derive(Debug, Clone, Default)]
 struct SeenRows {
     /// When each worker row without an incarnation was written, in ms since 1970.
@@ -46,7 +46,7 @@ enum JavaChange {
 }
 
 impl JavaWorkers {
-    /// Takes in a successful scan, and logs what there is to report if this worker leads: one line for a fleet, not one per worker.
+    /// Observes a successful scan, and logs what there is to report if this worker leads: one line for a fleet, not one per worker.
     pub(crate) fn watch(&mut self, now: Moment, scan: &Scan, leads: bool) {
         if let Some(news) = self.look(now, scan)
             && leads
@@ -55,7 +55,7 @@ impl JavaWorkers {
         }
     }
 
-    /// Takes in a successful scan. Returns an appearance once, until the worker is gone and returns.
+    /// Observes a successful scan. Returns an appearance once, until the worker is gone and returns.
     fn look(&mut self, now: Moment, scan: &Scan) -> Option<JavaChange> {
         let ours: BTreeSet<&WorkerId> = scan
             .workers

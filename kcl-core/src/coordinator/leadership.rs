@@ -1,5 +1,5 @@
-//! What a worker does for its fleet: coordinates when it leads, makes the lease table follow the stream's shards,
-//! and tells what it knows of that.
+//! The part of a worker in its fleet: it coordinates when it leads, makes the lease table follow the stream's shards,
+//! and reports what it knows of that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -108,7 +108,7 @@ impl LeaseWriter for HintingWriter {
     }
 }
 
-/// What the coordinator tells the rest of the worker.
+/// The reports of the coordinator to the rest of the worker.
 struct CoordinatorNews {
     worker: Arc<WorkerContext>,
     term: Watched<LeadershipTerm>,
@@ -117,14 +117,14 @@ struct CoordinatorNews {
 /// A time in which this worker leads without a break, if it does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct LeadershipTerm {
-    /// Tells it from those before.
+    /// Distinguishes it from those before.
     number: u64,
     /// Until when the worker believes to lead.
     until: Option<Moment>,
 }
 
 impl LeadershipTerm {
-    /// Takes in until when the worker leads, as it is known at `now`.
+    /// Notes until when the worker leads, as it is known at `now`.
     fn extend(&mut self, now: Moment, until: Option<Moment>) {
         let is_unbroken = self.until.is_some_and(|until| now < until);
         if until.is_some() && !is_unbroken {
@@ -172,10 +172,10 @@ impl CoordinatorListener for CoordinatorNews {
     }
 }
 
-/// What a leader has found out, look by look.
+/// The findings of a leader, look by look.
 ///
-/// It begins anew with each term, and after a time in which the leases could not be read: somebody else may have led
-/// meanwhile, or read a stream that seems to be nobody's. What follows from two looks in a row, or from a long time without
+/// It begins again with each term, and after a time in which the leases could not be read: somebody else may have led
+/// meanwhile, or read a stream that seems to be nobody's. A conclusion from two looks in a row, or from a long time without
 /// anything, must not follow from what was seen before.
 #[derive(Default)]
 struct LeaderFindings {
@@ -225,7 +225,7 @@ impl LeaderFindings {
     }
 }
 
-/// What the leader knows of one stream's shards from sync to sync.
+/// The leader's knowledge of one stream's shards from sync to sync.
 struct FollowedStream {
     audit: CoverageAudit,
     /// Unfinished leases whose shards were not listed lately.
@@ -366,7 +366,7 @@ async fn read_leases(worker: &WorkerContext, limit: &mut ScanDeadline) -> Result
     }
 }
 
-/// What a sync and the upkeep after it left.
+/// The state after a sync and the upkeep that follows.
 struct SyncResult {
     report: SyncReport,
     suspects: BTreeSet<LeaseKey>,

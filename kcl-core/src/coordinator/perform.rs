@@ -6,7 +6,7 @@ use std::task::Poll;
 ///
 /// # Cancel safety
 ///
-/// Dropping the future drops the jobs that are under way; those not begun never are.
+/// Dropping the future drops the jobs that are under way; those not started never are.
 pub(crate) async fn at_most<F: Future>(limit: usize, jobs: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut waiting = jobs.into_iter().fuse();
     let mut running: Vec<Pin<Box<F>>> = Vec::new();

@@ -1,19 +1,19 @@
-//! What a worker does for the coordination of its fleet, and who is told.
+//! The role of a worker in the coordination of its fleet, and its listeners.
 
 use crate::coordinator::assignment::plan::Reason;
 use crate::runtime::clock::Moment;
 use crate::settings::scan_cadence::ScanCadence;
 use crate::types::WorkerId;
 
-/// Hears what the coordinator does: for status and metrics. Called often; must not block.
+/// Listens to the coordinator: for status and metrics. Called often; must not block.
 pub(crate) trait CoordinatorListener: Send + Sync {
     /// How things stand, after each look at the lock and each scan.
     fn coordinating(&self, status: &CoordinatorStatus);
-    /// A lease was assigned, or its handoff begun.
+    /// A lease was assigned, or its handoff started.
     fn moved(&self, reason: Reason);
 }
 
-/// What a worker does for the coordination of its fleet.
+/// The role of a worker in the coordination of its fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Assigns and balances.

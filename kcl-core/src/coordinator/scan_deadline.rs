@@ -7,7 +7,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long a scan may take before it is given up.
 ///
-/// A large table takes longer than a small one, whatever the failover time, and how large it is only a scan can tell: the
+/// A large table takes longer than a small one, whatever the failover time, and only a scan can show its size: the
 /// limit grows until it is enough, and follows from then on how long the scans take.
 #[derive(Debug)]
 pub(crate) struct ScanDeadline {

@@ -1,4 +1,4 @@
-//! What one worker knows of the lease table from its own scans: who lives, what is expired, what failed, what was vetoed.
+//! The view of one worker on the lease table from its own scans: who lives, what is expired, what failed, what was vetoed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl TableView {
         self.liveness.set_cadence(cadence);
     }
 
-    /// Takes in a successful scan. `now` is a moment after its end, so that nothing written before a row was read counts as later.
+    /// Observes a successful scan. `now` is a moment after its end, so that nothing written before a row was read counts as later.
     pub fn look(&mut self, now: Moment, scan: Scan) {
         self.now = now;
         self.liveness.look(now, &scan.workers);
@@ -109,7 +109,7 @@ impl TableView {
         self.vetoes.retain(|_, until| now < *until);
     }
 
-    /// Takes in a change that this worker made, from the version it expected to the row it left.
+    /// Observes a change that this worker made, from the version it expected to the row it left.
     pub fn wrote(&mut self, before: Version, after: Lease) {
         self.rows.insert(after.key.clone(), after.clone());
         self.written.insert(after.key.clone(), OwnWrite { before, after });
@@ -126,7 +126,7 @@ impl TableView {
         self.liveness.forget();
     }
 
-    /// What the planner needs to know.
+    /// The snapshot for the planner.
     pub fn snapshot(&self, max_moves: usize) -> Snapshot {
         let ended: BTreeMap<(Option<&StreamKey>, &ShardId), bool> = self
             .rows
@@ -211,7 +211,7 @@ impl TableView {
     /// Whether the owner named in the row has renewed it. Until then it may not know of the lease, and once the row names a
     /// further worker it never would: nobody would be left to hand the lease over.
     ///
-    /// The stamp tells who wrote the counter last. Where there is none, or no row of the owner to compare it with, Java wrote.
+    /// The stamp shows who wrote the counter last. Where there is none, or no row of the owner to compare it with, Java wrote.
     fn is_taken_up(&self, lease: &Lease) -> bool {
         let owner = lease.owner.as_ref();
         let incarnation = owner.and_then(|owner| self.liveness.incarnation_of(owner));

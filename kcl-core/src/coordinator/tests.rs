@@ -297,7 +297,7 @@ impl Worker {
 }
 
 impl Table {
-    /// What a live worker does: touches its row, renews its leases, completes its handoffs.
+    /// Acts as a live worker: touches its row, renews its leases, completes its handoffs.
     fn live(&self, me: &WorkerId, incarnation: Incarnation) {
         let mut rows = self.rows();
         rows.workers

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::coordinator::assignment::plan::{AssignmentPlan, Obstacle};
 use crate::types::LeaseKey;
 
-/// What was unplaced when it was last said.
+/// The obstacles that were last logged.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UnplacedShards {
     said: BTreeSet<Obstacle>,
@@ -19,7 +19,7 @@ pub(crate) struct UnplacedChange {
 }
 
 impl UnplacedShards {
-    /// What there is to say about this plan. Numbers come and go with every reshard; another obstacle is news, and the end of all is.
+    /// Returns the log line for this plan, if it needs one. Numbers come and go with every reshard; another obstacle is reported, and so is the end of all.
     pub(crate) fn look(&mut self, plan: &AssignmentPlan) -> Option<UnplacedChange> {
         let mut leases: BTreeMap<Obstacle, (usize, LeaseKey)> = BTreeMap::new();
         for (key, obstacle) in &plan.unplaced {

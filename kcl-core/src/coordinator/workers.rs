@@ -45,13 +45,13 @@ pub(crate) struct WorkerLiveness {
     has_looked: bool,
 }
 
-/// What changes with each touch of a worker's row: the incarnation with the touches, or the time at which Java wrote it.
+/// The mark that changes with each touch of a worker's row: the incarnation with the touches, or the time at which Java wrote it.
 type LivenessMark = (Option<Incarnation>, u64, i64);
 
 #[derive(Debug, Clone)]
 struct SeenWorker {
     row: WorkerRow,
-    /// What the observer saw when it first looked, which proves nothing. `None` of a row that appeared later.
+    /// The first observation, which proves nothing. `None` of a row that appeared later.
     first_mark: Option<LivenessMark>,
     has_changed: bool,
     /// The mark under which the worker let a lease expire.
@@ -75,7 +75,7 @@ impl WorkerLiveness {
         self.watch.set_cadence(cadence);
     }
 
-    /// Takes in the rows that a successful scan at `now` saw.
+    /// Observes the rows that a successful scan at `now` saw.
     pub(crate) fn look(&mut self, now: Moment, rows: &[WorkerRow]) {
         self.watch
             .look(now, rows.iter().map(|row| (row.id.clone(), mark(row))));
@@ -107,7 +107,7 @@ impl WorkerLiveness {
         self.has_looked = true;
     }
 
-    /// Takes in that the worker let a lease expire: it is no candidate until its row changes again.
+    /// Notes that the worker let a lease expire: it is no candidate until its row changes again.
     pub(crate) fn doubt(&mut self, worker: &WorkerId) {
         if let Some(seen) = self.rows.get_mut(worker) {
             seen.doubted = Some(mark(&seen.row));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What must hold of a fleet, whatever crashes, hangs or is late.
+/// An invariant of a fleet, whatever crashes, hangs or is late.
 ///
 /// I1 to I9 and I11 hold at every moment, and so does what I14 says of the holder of the lock: a [`Checker`](super::Checker) finds the
 /// moment at which one is broken. I10, I12, I13 and the rest of I14 say what becomes of a fleet once it is left alone, and I15 is of
@@ -87,7 +87,7 @@ impl Invariant {
         }
     }
 
-    /// What must hold.
+    /// The invariant in words.
     pub fn statement(self) -> &'static str {
         match self {
             Self::NoRecordLost => "every record put is processed, or was taken away by retention",
@@ -139,7 +139,7 @@ impl fmt::Display for Invariant {
 pub struct Violation {
     /// The invariant.
     pub invariant: Invariant,
-    /// What was seen, and what should have been.
+    /// The observation, and the expectation.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! What must hold of rows and records that others wrote: I15.
+//! The invariant of rows and records that others wrote: I15.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,4 +1,4 @@
-//! What must hold of the records of one shard: I2, I7, I8, and the counts.
+//! The invariants of the records of one shard: I2, I7, I8, and the counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -10,7 +10,7 @@ use crate::processor::FencingToken;
 use crate::runtime::clock::Moment;
 use crate::types::{LeaseKey, Position, RecordPosition};
 
-/// What is known of the records of one shard, and of those who were given them.
+/// The known facts about the records of one shard, and of those who were given them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shard {
     pub(crate) parents: Vec<LeaseKey>,
@@ -19,9 +19,9 @@ pub(crate) struct Shard {
     /// Every record that was put and that retention has left.
     kept: BTreeSet<RecordPosition>,
     unfinished: BTreeSet<RecordPosition>,
-    /// What retention took unfinished.
+    /// The unfinished records that retention took.
     lost: BTreeSet<RecordPosition>,
-    /// The processes that were told of a gap, until their next batch.
+    /// The processes that learned of a gap, until their next batch.
     told: BTreeSet<Process>,
     delivered: BTreeSet<RecordPosition>,
     ownerships: BTreeMap<FencingToken, Ownership>,
@@ -62,7 +62,7 @@ impl Shard {
         count
     }
 
-    /// The process is told that records may be missing before its next batch.
+    /// The process learns that records may be missing before its next batch.
     pub(crate) fn gap_told(&mut self, process: &Process) {
         self.told.insert(Process::clone(process));
     }
@@ -246,7 +246,7 @@ fn done(unfinished: &mut BTreeSet<RecordPosition>, records: &[RecordPosition]) -
 }
 
 impl Ownership {
-    /// Checks that whoever goes on behind records that retention took is told so. Who begins a shard cannot know what was there before.
+    /// Checks that a process that goes on behind records that retention took learns of the gap. A process that begins a shard cannot know what was there before.
     fn check_gap(
         &self,
         shard: &LeaseKey,

@@ -1,4 +1,4 @@
-//! What must hold of the leases together: I10 and I11.
+//! The invariants of the leases together: I10 and I11.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::types::LeaseKey;
 
 /// Checks that the leases which are not ended cover every hash key once: what I10 says of a fleet at rest.
 ///
-/// A row that does not tell its hash keys, as one that Java wrote, leaves open what is covered. Then nothing is found.
+/// A row that does not name its hash keys, as one that Java wrote, leaves open what is covered. Then nothing is found.
 ///
 /// ```
 /// use kcl_core::invariant::{Invariant, check_cover};
@@ -80,7 +80,7 @@ impl Lineage {
         }
     }
 
-    /// Takes in which shards lack a lease at `now`, as [`Checker::lacking`](super::Checker::lacking) tells.
+    /// Notes which shards lack a lease at `now`, as [`Checker::lacking`](super::Checker::lacking) shows.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl<'a> Family<'a> {
             .collect()
     }
 
-    /// Whether something of the shard is processed, or nothing of it is left.
+    /// Whether something of the shard is processed, or nothing is left.
     fn has_begun(&self, key: &LeaseKey) -> bool {
         let begun = self.table.checkpoint(key).is_some_and(|done| !done.is_initial());
         begun || self.is_gone(key)

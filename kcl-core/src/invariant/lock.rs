@@ -1,4 +1,4 @@
-//! Who holds the leader lock: what I14 says of every moment.
+//! The holder of the leader lock: I14 at every moment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) struct Lock {
 struct Seen {
     /// Nothing when it was given up.
     row: Option<LeaderLock>,
-    /// Who wrote it last.
+    /// The process that wrote it last.
     process: Process,
     /// When, by the true time.
     at: Moment,
@@ -29,7 +29,7 @@ impl Lock {
         self.seen.as_ref()?.row.as_ref()
     }
 
-    /// Takes in a change that the store accepted, and says whether the lock went to another process.
+    /// Observes a change that the store accepted, and returns `true` if the lock went to another process.
     pub(crate) fn written(
         &mut self,
         process: &Process,
@@ -75,7 +75,7 @@ impl Seen {
         })
     }
 
-    /// Who keeps the lock is not overthrown: it stood still for its whole duration by the clock of the process that takes it, which may
+    /// A holder that keeps the lock is not overthrown: the lock stood still for its whole duration by the clock of the process that takes it, which may
     /// run 5 % too fast.
     fn check_patience(&self, process: &Process, at: Moment) -> Result<(), Violation> {
         let duration = self.row.as_ref().map_or(Duration::ZERO, |row| row.duration);
@@ -116,7 +116,7 @@ mod tests {
         LockChange::Hold(row(owner, version))
     }
 
-    /// What becomes of each change in turn: by whom, when, expecting what, and which.
+    /// Applies each change in turn: by whom, when, expecting what, and which.
     fn story(changes: &[(&str, u64, LockExpect, LockChange)]) -> Vec<Result<bool, Invariant>> {
         let mut lock = Lock::default();
         let outcome = |(process, second, expect, change): &(&str, u64, LockExpect, LockChange)| {

@@ -1,10 +1,10 @@
-//! What must hold of a fleet at every moment, as predicates over what an observer sees of it.
+//! The invariants of a fleet at every moment, as predicates over an observer's view.
 //!
-//! The [catalogue](Invariant) is written once, here. A [`Checker`] is told every [`Observation`] in the order in which things
+//! The [catalogue](Invariant) is written once, here. A [`Checker`] receives every [`Observation`] in the order in which things
 //! happened and finds the first one that breaks an invariant. It knows no runtime: a simulation, a test on real servers and
 //! a model checker feed the same checker.
 //!
-//! What is about a span of time is a function of its own, of what an observer has counted in it: [`check_cover`] and [`Lineage`] (I10),
+//! An invariant about a span of time is a function of its own, of what an observer has counted in it: [`check_cover`] and [`Lineage`] (I10),
 //! [`check_owned`] (I12), [`check_balance`], [`check_band`], [`check_moves`] and [`check_rest`] (I13), [`check_led`] (I14). So is what is
 //! about a single row or record: [`check_attributes`] and [`check_counted`] (I15). A worker checks of itself what it can see: see
 //! [`INVARIANT_VIOLATIONS`](crate::metrics::INVARIANT_VIOLATIONS).
@@ -41,10 +41,10 @@ use lineage::Family;
 use lock::Lock;
 use table::Table;
 
-/// One run of one worker process, told apart from every other even where two share a worker id.
+/// One run of one worker process, distinct from every other even where two share a worker id.
 pub type Process = Arc<str>;
 
-/// One thing that happened in a fleet, as an observer who sees everything tells it.
+/// One event in a fleet, as an observer who sees everything reports it.
 ///
 /// Shards are named by their lease keys. Where a [`Moment`] is given it is one of the process's own clock, except where said.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +56,7 @@ pub enum Observation {
         /// The shards that it came from.
         parents: Vec<LeaseKey>,
     },
-    /// The stream does not list the shard any more: retention took all of it.
+    /// The stream does not list the shard any more: retention took everything.
     ShardForgotten {
         /// The shard.
         shard: LeaseKey,
@@ -84,7 +84,7 @@ pub enum Observation {
     },
     /// A lease row was changed: the store accepted the change.
     Written(Box<Written>),
-    /// Somebody took a lease row away who is no worker and keeps no rules, such as an operator by hand.
+    /// A lease row was taken away by a party that is no worker and keeps no rules, such as an operator by hand.
     Removed {
         /// The row.
         key: LeaseKey,
@@ -93,7 +93,7 @@ pub enum Observation {
     LockWritten {
         /// By this process.
         process: Process,
-        /// What had to hold.
+        /// The expected condition.
         expect: LockExpect,
         /// The change.
         change: LockChange,
@@ -184,19 +184,19 @@ pub struct Written {
     pub failover: Duration,
     /// The row.
     pub key: LeaseKey,
-    /// What had to hold.
+    /// The expected condition.
     pub expect: Expect,
     /// The change.
     pub change: LeaseChange,
     /// The incarnation that it was made under.
     pub incarnation: Incarnation,
-    /// The row after the change, as the store tells it.
+    /// The row after the change, as the store shows it.
     pub after: Lease,
     /// The time at the process when the store made the change.
     pub now: Moment,
 }
 
-/// What a [`Checker`] has counted.
+/// The counts of a [`Checker`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     /// Records put that the application wants.
@@ -246,11 +246,11 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Takes in the next thing that happened.
+    /// Observes the next thing that happened.
     ///
     /// # Errors
     ///
-    /// The invariant that it breaks. What the checker says afterwards means nothing.
+    /// The invariant that it breaks. The verdicts of the checker afterwards mean nothing.
     pub fn observe(&mut self, observation: &Observation) -> Result<(), Violation> {
         self.tally.observations += 1;
         match observation {
@@ -395,7 +395,7 @@ impl Checker {
         self.lock.row()
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn tally(&self) -> Tally {
         self.tally
     }

@@ -1,4 +1,4 @@
-//! What becomes of a fleet once nothing goes wrong any more: I12, I13 and what I14 says of that time.
+//! The recovery of a fleet once nothing goes wrong any more: I12, I13 and I14 for that time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the accepted changes of the lease table must be: I3, I4, I5 and the table's part of I6.
+//! The invariants of accepted changes of the lease table: I3, I4, I5 and the table's part of I6.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,11 +21,11 @@ struct History {
     row: Option<Lease>,
     /// The largest checkpoint ever stored; it outlives the row.
     checkpoint: Option<Position>,
-    /// Who has renewed the lease since it was last given to somebody.
+    /// The processes that have renewed the lease since it was last assigned.
     holder: Option<Holder>,
     /// Those whose place another process with the same worker id has taken.
     former: BTreeSet<Incarnation>,
-    /// Who began which ownership, by the token.
+    /// The process that began each ownership, by the token.
     grants: BTreeMap<u64, Process>,
 }
 
@@ -51,7 +51,7 @@ impl Table {
         self.checkpoint(key).is_some_and(Position::is_shard_end)
     }
 
-    /// Somebody who knows of no rules took the row away. What it said is forgotten with it.
+    /// A party that knows of no rules took the row away. Its content is forgotten.
     pub(crate) fn remove(&mut self, key: &LeaseKey) {
         if let Some(history) = self.histories.get_mut(key) {
             let grants = std::mem::take(&mut history.grants);
@@ -75,7 +75,7 @@ impl Table {
     }
 
     /// A token belongs to the process whose first renewal stored it, or which renewed a lease that it held already and
-    /// began with it anew.
+    /// began with it again.
     pub(crate) fn check_token(
         &self,
         process: &Process,

@@ -49,7 +49,7 @@ pub(crate) struct WriteLimits {
 }
 
 impl WriteLimits {
-    /// Limits that fit a failover time: a request may hang for a sixth of it, so that a second try is still in time.
+    /// Limits that fit a failover time: a request may hang for a sixth of that time, so that a second try is still in time.
     pub(crate) fn for_failover(failover: Duration) -> Self {
         Self {
             attempt: failover / 6,
@@ -107,7 +107,7 @@ impl StoreClient {
         let name = format!("lane {}", write.key);
         let task = async move {
             let outcome = shared.in_turn(&write).await;
-            // Nobody may be waiting any more; the write is done all the same.
+            // Nobody may be waiting any more; the write is done even so.
             let _ = reply.send(outcome);
         };
         let scope = &self.shared.scope;
@@ -283,7 +283,7 @@ impl ClientShared {
         loop {
             match self.read(key).await {
                 Ok(row) => return Ok(row),
-                // The reading failed definitely, but what it should tell about stays unknown.
+                // The reading failed definitely, but the write in question stays unknown.
                 Err(error) if self.clock.now() >= give_up || error.kind() == StoreErrorKind::Data => {
                     return Err(still_unknown(key, error));
                 }
@@ -300,13 +300,13 @@ impl ClientShared {
     }
 }
 
-/// What failed last is known; what became of the write before is not.
+/// The last failure is known; the fate of the write before is not.
 fn still_unknown(key: &LeaseKey, error: StoreError) -> StoreError {
     let what = format!("cannot find out what became of a write to {key}");
     StoreError::unknown(error.kind(), what).with_source(error)
 }
 
-/// What the write was to be based on may be true no more.
+/// The base of the write may be true no more.
 fn too_late(key: &LeaseKey, in_doubt: bool) -> StoreError {
     let what = format!("there was no time left to write the lease {key}");
     match in_doubt {
@@ -392,7 +392,7 @@ mod tests {
         }
     }
 
-    /// Creates a lease that should be there after so long, and tells with which certainty it is not, and how often that was tried.
+    /// Creates a lease that should be there after so long, and reports with which certainty it is not, and how often that was tried.
     async fn create_within(time: Duration) -> (Certainty, u32) {
         let (store, clock) = (Arc::new(Lossy::default()), Arc::new(TokioClock::new()));
         let lanes = StoreClient::new(

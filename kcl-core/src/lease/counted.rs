@@ -55,7 +55,7 @@ impl MeteredStore {
     }
 }
 
-/// A call under way. One whose future is dropped reached the store all the same, and is counted as abandoned.
+/// A call under way. One whose future is dropped reached the store even so, and is counted as abandoned.
 struct PendingCall<'a> {
     store: &'a MeteredStore,
     operation: StoreOperation,

@@ -51,7 +51,7 @@ impl<K: Ord, M: PartialEq> ExpiryWatch<K, M> {
         self.cadence = cadence;
     }
 
-    /// Takes in what a successful look at `now` saw. What it did not see is forgotten; what is new starts at zero.
+    /// Notes what a successful look at `now` saw. A row that it did not see is forgotten; what is new starts at zero.
     pub fn look(&mut self, now: Moment, rows: impl IntoIterator<Item = (K, M)>) {
         let elapsed = self
             .last_look

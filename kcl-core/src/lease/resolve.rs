@@ -1,10 +1,10 @@
-//! What a strong read tells about a write whose outcome is not known.
+//! The verdict of a strong read on a write whose outcome is not known.
 
 use crate::lease::change::{Expect, LeaseChange, apply};
 use crate::lease::row::Lease;
 use crate::types::{Incarnation, WorkerId};
 
-/// What became of a write whose reply was lost, as far as the row shows.
+/// The fate of a write whose reply was lost, as far as the row shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
     /// The row shows the write's own effect.
@@ -13,7 +13,7 @@ pub enum Resolution {
     NotYet,
     /// An earlier write of ours, believed lost, landed late: the row is ours and one step ahead. Adopt it and write again.
     OwnEarlierWrite,
-    /// Somebody else got there first.
+    /// Another process was first.
     Refused,
 }
 
@@ -49,21 +49,21 @@ pub fn resolve(
     }
 }
 
-/// What a refusal means to the owner whose write was refused.
+/// The meaning of a refusal for the owner whose write was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The lease is still its own: only a handoff was begun, or an earlier write of its own landed late.
+    /// The lease is still its own: only a handoff was started, or an earlier write of its own landed late.
     /// Adopt the row and make the change again.
     Adopt,
     /// An earlier write of its own, whose reply it did not wait for, gave the lease up.
     GaveUp,
-    /// Somebody else has the lease.
+    /// Another worker has the lease.
     Lost,
 }
 
 /// Judges the refusal of an owner's write by the row that the store shows.
 ///
-/// `before` is the row on which the owner based its expectation, `me` the owner. `giving_up` says whether the owner has sent
+/// `before` is the row on which the owner based its expectation, `me` the owner. `giving_up` is `true` if the owner has sent
 /// a write that gives the lease up: without one, a row that is one step ahead and not its own was taken away.
 pub fn judge_refusal(
     row: &Lease,
@@ -100,7 +100,7 @@ pub fn judge_refusal(
 /// A handoff that a planner began on top does not hide it.
 fn shows(row: &Lease, before: Option<&Lease>, change: &LeaseChange, incarnation: Incarnation) -> bool {
     match change {
-        // A fresh row that nobody has touched yet is as good as ours, whoever wrote it: creating it again would write the same.
+        // A fresh row that nobody has touched yet counts as ours, whoever wrote it: creating it again would write the same.
         LeaseChange::Create(lease) => row == &**lease,
         LeaseChange::Delete => false,
         LeaseChange::Describe { children, hash_range } => {
@@ -131,9 +131,9 @@ fn shows(row: &Lease, before: Option<&Lease>, change: &LeaseChange, incarnation:
     }
 }
 
-/// Whether the row is as after the change, but for a handoff begun since.
+/// Whether the row is as after the change, but for a handoff started since.
 ///
-/// A handoff that was under way before the change was not begun since: an earlier renewal that landed late would show it too.
+/// A handoff that was under way before the change was not started since: an earlier renewal that landed late would show it too.
 fn is_handoff_on_top(row: &Lease, before: &Lease, after: &Lease) -> bool {
     let same_as_before =
         before.is_in_handoff() && (&row.owner, row.handoff_stamp) == (&before.owner, before.handoff_stamp);

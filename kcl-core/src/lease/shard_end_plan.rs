@@ -1,4 +1,4 @@
-//! What the worker that ends a shard creates: the leases of the shards that it became.
+//! The plan of the worker that ends a shard: the leases of the shards that it became.
 //!
 //! Children first, then the end of the parent. A child's lease exists only while each other parent has one or is gone:
 //! on that rests the rule by which a sync takes a shard without a lease for read (see [`plan_sync`](crate::coordinator::shard_sync::plan::plan_sync)).
@@ -12,7 +12,7 @@ use crate::source::shard_graph::{ShardGraph, uncovered};
 use crate::source::{ChildShard, Shard, ShardEnd};
 use crate::types::{HashKeyRange, Position, ShardId, WorkerId};
 
-/// What is known of the relatives of an ending shard, from strong reads of their rows.
+/// The known facts about the relatives of an ending shard, from strong reads of their rows.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardFamily<'a> {
     /// The children, and the children's other parents, that have a lease.
@@ -21,7 +21,7 @@ pub struct ShardFamily<'a> {
     pub unlisted: &'a BTreeSet<ShardId>,
 }
 
-/// What to do at the end of a shard.
+/// The next step at the end of a shard.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChildPlan {
     /// Create these leases, each expecting that there is none, then end the parent with these children.
@@ -31,7 +31,7 @@ pub enum ChildPlan {
         /// All the children, for the row of the parent.
         children: BTreeSet<ShardId>,
     },
-    /// The source does not tell the children. Look them up with `children_from_listing` and plan again; hold while there are none.
+    /// The source does not name the children. Look them up with `children_from_listing` and plan again; hold while there are none.
     LookUp,
     /// A child also came from these shards, which are listed and have no lease. A sync must create theirs first: hold until it has.
     AwaitParents(BTreeSet<ShardId>),
@@ -45,7 +45,7 @@ pub enum InvalidShardEnd {
     NotAChild {
         /// The shard that ended.
         parent: ShardId,
-        /// The shard that is told as its child.
+        /// The shard that is named as its child.
         child: ShardId,
     },
     /// The children do not receive all the hash keys of the shard: one is missing.
@@ -157,7 +157,7 @@ fn new_child(parent: &Lease, child: &ChildShard, owner: Option<WorkerId>) -> Res
     Ok(lease)
 }
 
-/// The end of a shard as a listing shows it, for a source that tells no children.
+/// The end of a shard as a listing shows it, for a source that names no children.
 ///
 /// A listing may lag: no child, or not all of them, is found out by [`plan_children`]. It need not show the shard itself, which may be gone.
 pub(crate) fn children_from_listing(graph: &ShardGraph, shard: &ShardId) -> ShardEnd {

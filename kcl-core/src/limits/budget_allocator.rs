@@ -1,10 +1,10 @@
-//! Who may hold how much: arithmetic, without waiting.
+//! The shares of the shards: arithmetic, without waiting.
 
 use std::collections::BTreeMap;
 
 use crate::types::LeaseKey;
 
-/// What a shard is assured of. Not more, even where there is more: shards come one by one, and the first ones must not take what
+/// The bytes that a shard is assured of. Not more, even where there is more: shards come one by one, and the first ones must not take what
 /// those after them will be assured of.
 const ASSURED: u64 = 256 * 1024;
 
@@ -15,16 +15,16 @@ const OVERDRAFT: u64 = 32 * 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueueTicket(u64);
 
-/// What each shard holds, and who waits.
+/// The holdings of the shards, and those who wait.
 ///
-/// Each shard is assured of [`ASSURED`], or of its part of half the limit if that is less. What it holds beyond that is lent to it, from the
+/// Each shard is assured of [`ASSURED`], or of its part of half the limit if that is less. Bytes beyond that are lent to it, from the
 /// other half. When so many shards come that the parts shrink, what was assured may become lent; then nobody is lent anything until
 /// enough has come back.
 #[derive(Debug)]
 pub(crate) struct BudgetAllocator {
     limit: u64,
     held: u64,
-    /// What shards hold beyond their assured parts.
+    /// The bytes that shards hold beyond their assured parts.
     lent: u64,
     /// How many accounts are open.
     open: u64,
@@ -76,10 +76,10 @@ impl BudgetAllocator {
         }
     }
 
-    /// What the shard is given of what it wants, or a place among those who wait.
+    /// Gives the shard a part of what it wants, or a place among those who wait.
     ///
     /// Only who waits longest is lent anything, and of what can be lent never more than a quarter beyond what it needs: the next ones
-    /// shall not have to wait for a batch to be finished. Who holds nothing is lent a single record all the same, as long as nobody is
+    /// shall not have to wait for a batch to be finished. A shard that holds nothing is lent a single record even so, as long as nobody is
     /// assured of that room.
     pub(crate) fn grant(
         &mut self,
@@ -190,7 +190,7 @@ impl BudgetAllocator {
         (self.limit / 2).saturating_sub(self.lent)
     }
 
-    /// What no shard that is there is assured of, and none was lent.
+    /// The bytes that no shard is assured of, and none was lent.
     fn unassured(&self) -> u64 {
         let assured = self.assured().saturating_mul(self.open);
         self.limit.saturating_sub(assured).saturating_sub(self.lent)

@@ -1,6 +1,6 @@
 //! One budget of bytes per worker for the records that were fetched and are not finished.
 //!
-//! Half of it is assured: every shard that reads has a small part of that half, whatever the others do. The other half is lent to whoever
+//! Half of the budget is assured: every shard that reads has a small part of that half, whatever the others do. The other half is lent to whoever
 //! asks first, so that one busy shard among idle ones reads in full batches. A shard asks before it fetches, for as much as its recent
 //! records say that a batch will take; what a batch keeps in memory counts until its last clone is dropped.
 
@@ -19,7 +19,7 @@ use crate::types::{LeaseKey, Record};
 pub(crate) struct ByteBudget {
     allocator: Watched<BudgetAllocator>,
     gauge: Gauge,
-    /// What a record took where one was seen last; zero before.
+    /// The size of a record where one was seen last; zero before.
     per_record: AtomicU64,
 }
 
@@ -79,20 +79,20 @@ pub(crate) struct ShardBudget {
 }
 
 impl ShardBudget {
-    /// What a record took in the shard where one was seen last.
+    /// The size of a record in the shard where one was seen last.
     pub(crate) fn per_record_elsewhere(&self) -> Option<u64> {
         let per_record = self.budget.per_record.load(Ordering::Relaxed);
         (per_record > 0).then_some(per_record)
     }
 
-    /// Tells the other shards what a record takes in this one.
+    /// Shares the size of a record in this shard with the other shards.
     pub(crate) fn tell_per_record(&self, per_record: u64) {
         self.budget.per_record.store(per_record, Ordering::Relaxed);
     }
 
     /// Waits for room: up to `want` bytes, and at least `least`.
     ///
-    /// Whoever came first is served first, but for what is assured: that is there at once.
+    /// The first to come is served first, except for assured bytes: they are there at once.
     pub(crate) async fn reserve(&self, want: u64, least: u64) -> BudgetPermit {
         self.reserve_unless(want, least, || false).await
     }
@@ -157,7 +157,7 @@ impl BudgetPermit {
         self.bytes
     }
 
-    /// Makes it what is really held, if that is less, or if there is room for more. Says whether it is now.
+    /// Makes it what is really held, if that is less, or if there is room for more. Returns `true` if it is now.
     pub(crate) fn settle(&mut self, bytes: u64) -> bool {
         if bytes > self.bytes {
             let more = bytes - self.bytes;
@@ -208,7 +208,7 @@ impl fmt::Debug for BudgetPermit {
     }
 }
 
-/// Records with the room that they take in the budget, for as long as they are kept.
+/// Records with their room in the budget, for as long as they are kept.
 #[derive(Debug, Default)]
 pub struct Records {
     list: Vec<Record>,
@@ -280,7 +280,7 @@ mod tests {
         let mut third = std::pin::pin!(third);
         assert!(!is_ready(second.as_mut()));
         assert!(!is_ready(third.as_mut()));
-        // What is assured is there all the same.
+        // Assured bytes are there even so.
         assert_eq!(accounts[3].reserve(100, 50).await.bytes(), 100);
         // Enough for the third, whose turn it is not.
         first.set(350);

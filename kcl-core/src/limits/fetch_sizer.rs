@@ -5,22 +5,22 @@ use crate::types::Record;
 /// The most that one answer of Kinesis holds, from the
 /// [API reference](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html).
 const LARGEST_ANSWER: u64 = 10 * 1024 * 1024;
-/// What a record is taken for as long as none of any shard was seen: as large as producers usually make them at most. Many shards begin at
+/// The assumed size of a record as long as none of any shard was seen: as large as producers usually make them at most. Many shards begin at
 /// once, and what all of them ask for together must fit, whatever it is.
 const UNSEEN_RECORD: u64 = 1024 * 1024;
 /// The least that a record takes of an answer: a sequence number of 56 digits, and the names of four fields.
 const SMALLEST_RECORD: u64 = 128;
-/// What a record takes beside its body.
+/// The bytes that a record takes beside its body.
 pub(crate) const RECORD: u64 = size_of::<Record>() as u64;
 
-/// What a shard's records take, as far as is known.
+/// The size of a shard's records, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FetchSizer {
-    /// What a record takes, once one was seen.
+    /// The size of a record, once one was seen.
     per_record: Option<u64>,
-    /// What a record of another shard took.
+    /// The size of a record of another shard.
     elsewhere: Option<u64>,
-    /// What an answer takes that was announced and did not come.
+    /// The size of an answer that was announced and did not come.
     missed: Option<u64>,
 }
 
@@ -38,12 +38,12 @@ impl FetchSizer {
         self.missed = Some(announced);
     }
 
-    /// Takes in what a record of another shard took, which is believed until one of this shard was seen.
+    /// Notes what a record of another shard took, which is believed until one of this shard was seen.
     pub(crate) fn seed(&mut self, elsewhere: Option<u64>) {
         self.elsewhere = elsewhere;
     }
 
-    /// What a record takes, if one was seen.
+    /// The size of a record, if one was seen.
     pub(crate) fn seen(&self) -> Option<u64> {
         self.per_record
     }
@@ -59,7 +59,7 @@ impl FetchSizer {
         self.per_record.unwrap_or(RECORD).max(self.missed.unwrap_or(0))
     }
 
-    /// What a record is taken for.
+    /// The assumed size of a record.
     fn expected(&self) -> u64 {
         self.per_record.or(self.elsewhere).unwrap_or(UNSEEN_RECORD)
     }
@@ -70,20 +70,20 @@ impl FetchSizer {
         u32::try_from(records).unwrap_or(u32::MAX).clamp(1, most.max(1))
     }
 
-    /// What an answer takes: the memory that its records keep, the records themselves, and an eighth of that memory beside. Connections
+    /// The room for an answer: the memory that its records keep, the records themselves, and an eighth of that memory beside. Connections
     /// keep buffers as large as what they read, and room for records is made before it is known how many there are.
     pub(crate) fn of(records: usize, body: usize) -> u64 {
         let body = body as u64;
         (records as u64) * RECORD + body + body / 8
     }
 
-    /// What an answer will take that is announced with so many bytes, of which at most so many records were asked for.
+    /// The room for an answer that is announced with so many bytes, of which at most so many records were asked for.
     pub(crate) fn announced(body: u64, records: Option<usize>, limit: u32) -> u64 {
         let records = records.map_or(body / SMALLEST_RECORD, |records| records as u64);
         body + body / 8 + records.min(u64::from(limit)) * RECORD
     }
 
-    /// Takes in what a fetch brought. Larger records are believed at once, smaller ones by halves.
+    /// Notes what a fetch brought. Larger records are believed at once, smaller ones by halves.
     pub(crate) fn observe(&mut self, records: usize, bytes: u64) {
         self.missed = None;
         let Some(mean) = bytes.checked_div(records as u64) else {

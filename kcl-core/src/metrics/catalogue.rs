@@ -124,7 +124,7 @@ catalogue! {
 
     TASK_PANICS = "kcl_task_panics_total", Counter of Count by task:
     "Panics of the worker's tasks: in components of yours, or in this library. Those of a processor are failures of batches."
-    /// What follows each is in [`TaskPolicy`](crate::runtime::task_scope::TaskPolicy).
+    /// The reaction to each is in [`TaskPolicy`](crate::runtime::task_scope::TaskPolicy).
 
     OUTSIDE_SHARD = "kcl_records_outside_shard_total", Counter of Count by outcome:
     "User records in aggregates that do not belong to the shard; the outcome is delivered or withheld."

@@ -92,7 +92,7 @@ enum FinishedMarks {
 }
 
 impl CheckpointTracker {
-    /// Takes in the next batch. Its records stand after all those delivered before.
+    /// Observes the next batch. Its records stand after all those delivered before.
     pub fn deliver(&mut self, records: Arc<Records>) -> BatchId {
         let id = BatchId {
             id: self.next_id,
@@ -248,7 +248,7 @@ impl CheckpointTracker {
 }
 
 impl TrackedSegment {
-    /// Finishes what stands at or before the record. Says whether anything does.
+    /// Finishes what stands at or before the record. Returns `true` if anything does.
     fn finish_through(&mut self, record: &RecordPosition, number: Option<u64>) -> bool {
         match self {
             Self::Batch(batch) => {
@@ -276,7 +276,7 @@ impl TrackedSegment {
         }
     }
 
-    /// The last record of its longest finished prefix, and whether that is all of it.
+    /// The last record of its longest finished prefix, and whether that is the whole.
     fn finished(&self) -> (Option<&RecordPosition>, bool) {
         match self {
             Self::Batch(batch) => match &batch.marks {
@@ -343,7 +343,7 @@ impl TrackedBatch {
         }
     }
 
-    /// What stands for the batch once its records are let go, if something can.
+    /// The placeholder for the batch once its records are let go, if something can.
     fn released(&self) -> Option<ReleasedBatches> {
         let FinishedMarks::First(done) = self.marks else {
             return None;

@@ -1,4 +1,4 @@
-//! What of a shard is delivered in one ownership and what of that is finished, and the checkpoints of the user's code.
+//! The delivered and the finished part of a shard in one ownership, and the checkpoints of user code.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ use crate::status::Behind;
 use crate::types::{Position, Record, RecordPosition};
 
 impl Ownership {
-    /// Takes in a batch that is about to be handed to the processor.
+    /// Observes a batch that is about to be handed to the processor.
     pub(crate) fn deliver(&self, records: Arc<Records>) -> BatchId {
         let mut state = self.lock();
         let last = state.tracker.last_delivered();

@@ -1,4 +1,4 @@
-//! How the rest of the worker tells a consumer what it must do next.
+//! The commands of the rest of the worker to a consumer.
 
 use crate::runtime::watched::Watched;
 
@@ -15,7 +15,7 @@ pub(crate) enum DrainReason {
     StreamClosed,
 }
 
-/// What a consumer is told. Later and stronger wishes replace earlier ones: abort, lost, drain, reopen.
+/// A command to a consumer. Later and stronger commands replace earlier ones: abort, lost, drain, reopen.
 #[derive(Debug, Default)]
 pub(crate) struct Control(Watched<Requests>);
 
@@ -28,7 +28,7 @@ struct Requests {
     done: bool,
 }
 
-/// What interrupts a consumer between two steps.
+/// The command that interrupts a consumer between two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interrupt {
     Abort,
@@ -71,7 +71,7 @@ impl Control {
         self.0.modify(|wishes| wishes.reopen = true);
     }
 
-    /// The consumer has taken up the wish to reopen.
+    /// The consumer has taken up the command to reopen.
     pub(crate) fn reopened(&self) {
         self.0.modify(|wishes| wishes.reopen = false);
     }
@@ -85,7 +85,7 @@ impl Control {
         self.0.read(|wishes| wishes.drain)
     }
 
-    /// What interrupts the consumer now, if anything does.
+    /// Returns the command that interrupts the consumer now, if there is one.
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
         self.0.read(Requests::interrupt)
     }

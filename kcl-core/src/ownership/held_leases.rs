@@ -64,13 +64,13 @@ impl<T: Clone> HeldLeases<T> {
         });
     }
 
-    /// A lease was given back with which nothing was begun, by a worker that leaves.
+    /// A lease was given back with which nothing was started, by a worker that leaves.
     pub(crate) fn gave_back(&self, key: LeaseKey) {
         self.0
             .modify_quietly(|state| state.ends.insert(key, ConsumerEnd::Released));
     }
 
-    /// What the worker holds now.
+    /// The leases that the worker holds now.
     pub(crate) fn held(&self) -> Vec<T> {
         self.0.read(|state| state.held.values().cloned().collect())
     }
@@ -134,7 +134,7 @@ mod tests {
         LeavesGap,
         /// Whether the end matters is found out before the lease goes.
         AsksEarly,
-        /// Whoever begins to consume does not look whether the worker leaves meanwhile.
+        /// A consumer that begins does not look whether the worker leaves meanwhile.
         LooksAway,
     }
 
@@ -144,7 +144,7 @@ mod tests {
         is_done: AtomicBool,
     }
 
-    /// What a worker and a lease that it takes up do, as in `Grants`.
+    /// The steps of a worker and a lease that it takes up, as in `Grants`.
     #[derive(Clone)]
     struct Fixture {
         held: Arc<HeldLeases<Arc<Lease>>>,

@@ -1,4 +1,4 @@
-//! What an owner knows of its row, and what that means for its next write.
+//! The owner's knowledge of its row, and the consequence for its next write.
 
 use crate::lease::change::LeaseChange;
 use crate::lease::row::Lease;
@@ -24,7 +24,7 @@ struct InFlightWrites {
 /// How an owner's change is to be made.
 #[derive(Debug, PartialEq)]
 pub(crate) enum NextWrite {
-    /// On this row. What it brings counts from `since`, when the first write was sent that may be seen in its place.
+    /// On this row. Its result counts from `since`, when the first write was sent that may be seen in its place.
     Write { before: Lease, since: Moment },
     /// Not at all: the row stores as much already.
     Stored(Lease),
@@ -64,7 +64,7 @@ impl LeaseState {
         }
     }
 
-    /// Takes in that a write on the row `before` certainly did not happen, and never will.
+    /// Notes that a write on the row `before` certainly did not happen, and never will.
     pub(crate) fn did_not_happen(&mut self, before: &Lease) {
         if before.version() != self.row.version() {
             return;
@@ -75,7 +75,7 @@ impl LeaseState {
         self.in_flight.take_if(|in_flight| in_flight.writes == 0);
     }
 
-    /// Takes in what a reply showed. Says whether it is older than what is known, and so left aside.
+    /// Notes what a reply showed. Returns `true` if it is older than what is known, and so left aside.
     ///
     /// A reply may be polled long after the queue had it, as when the user's code holds the future of a checkpoint and waits
     /// for something else. By then the row has gone on, and going on from the old one would look like a lost lease.

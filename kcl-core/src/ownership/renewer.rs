@@ -1,4 +1,4 @@
-//! Keeps a lease: renews it while its consumer lives, stores what is finished, and notices what others want of it.
+//! Keeps a lease: renews it while its consumer lives, stores what is finished, and notices the requests of others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::runtime::clock::Moment;
 use crate::settings::Settings;
 use crate::types::Position;
 
-/// What a renewer knows when it decides what to do next.
+/// The renewer's knowledge when it decides what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RenewalSchedule {
     /// When the last applied write was sent.
@@ -75,7 +75,7 @@ impl LeaseRenewer<'_> {
     async fn run(&mut self) {
         let worker = &self.own.worker;
         loop {
-            // Whoever's write it was that met the handoff: a checkpoint of the user's code may be the only one for long.
+            // Whoever's write it was that met the handoff: a checkpoint of user code may be the only one for long.
             self.follow_handoff();
             let (renewed, stored) = self.own.written();
             let unstored = self.own.unstored().is_some();
@@ -181,7 +181,7 @@ impl LeaseRenewer<'_> {
         }
     }
 
-    /// Whether the consumer proves that it lives; a stalled one is told to begin again, and in the end to give up.
+    /// Whether the consumer proves that it lives; a stalled one must begin again, and in the end to give up.
     fn consumer_lives(&mut self) -> bool {
         let worker = &self.own.worker;
         let now = worker.clock.now();
@@ -201,7 +201,7 @@ impl LeaseRenewer<'_> {
             }
             return true;
         };
-        // Told already, and the consumer has not got round to it: a lease that nobody works for is not renewed.
+        // Commanded already, and the consumer has not got round to it: a lease that nobody works for is not renewed.
         if self.own.control.interrupt().is_some() {
             return false;
         }

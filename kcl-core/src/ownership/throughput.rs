@@ -34,7 +34,7 @@ impl ThroughputEma {
         }
     }
 
-    /// Takes in that so many bytes were processed.
+    /// Notes that so many bytes were processed.
     pub(crate) fn add(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
     }

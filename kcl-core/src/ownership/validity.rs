@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::runtime::clock::Moment;
 use crate::runtime::failpoint::failpoint;
 
-/// What a holder may do.
+/// The verdict on a holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
     /// Go on until this moment.
@@ -16,11 +16,11 @@ pub enum Validity {
     /// Start no batch and accept no checkpoint, but keep everything and go on trying to renew:
     /// nobody may have taken the lease yet.
     Suspended,
-    /// Somebody else has the lease.
+    /// Another worker has the lease.
     Lost,
 }
 
-/// What a holder knows about its lease.
+/// The holder's knowledge about its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseValidity {
     /// When the last renewal that was applied was *sent*; of several that may be the one that was, the first.

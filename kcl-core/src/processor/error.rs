@@ -79,7 +79,7 @@ impl ProcessorError {
         self
     }
 
-    /// The user code's own classification of it.
+    /// The user code's own classification.
     pub fn severity(&self) -> Severity {
         self.severity
     }

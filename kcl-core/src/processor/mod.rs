@@ -130,7 +130,7 @@ pub trait RecordProcessor: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Any error; it is reported, and the lease is handed over even so.
+    /// Any error; it is reported, and the lease is handed over nevertheless.
     ///
     /// # Cancel safety
     ///

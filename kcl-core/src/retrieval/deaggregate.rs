@@ -78,7 +78,7 @@ impl FinishedRecord {
 
 /// Removes the records of which nothing is left to deliver.
 ///
-/// A worker that delivers aggregates raw cannot go on inside of one: it delivers the whole of it again.
+/// A worker that delivers aggregates raw cannot go on inside of one: it delivers the whole aggregate again.
 pub(crate) fn leave_out_done(records: &mut Vec<Record>, how: Aggregation, done: &FinishedRecord) {
     let first_new = records
         .iter()
@@ -104,7 +104,7 @@ pub(crate) struct Deaggregator {
 struct OpenAggregate {
     record: Record,
     users: OwnedRecords,
-    /// Whether it was begun at its first user record, and how many of it were delivered.
+    /// Whether it was started at its first user record, and how many of its records were delivered.
     is_whole: bool,
     delivered: usize,
 }
@@ -223,7 +223,7 @@ impl Deaggregator {
             Aggregation::Deliver | Aggregation::Raw => OutsideShard::Deliver,
             Aggregation::Filter => OutsideShard::FilterAggregate,
             Aggregation::FilterRecords => OutsideShard::FilterRecords,
-            // What was begun is gone on with: somebody decided about it already.
+            // What was started is continued: the decision about it was made before.
             Aggregation::Fail if within.is_some() => OutsideShard::Deliver,
             Aggregation::Fail => OutsideShard::Fail,
         };
@@ -232,7 +232,7 @@ impl Deaggregator {
             .into_records(shard, policy)
             .map_err(|error| unreadable(&record, record.position(), error.to_string()))?;
         let is_whole = within.is_none();
-        // Counted when it is met first, not again when reading goes on inside of it.
+        // Counted when it comes first, not again when reading goes on inside.
         if is_whole && users.outside() > 0 {
             unpacked.misplaced.push(MisplacedRecords {
                 outside: users.outside(),
@@ -447,7 +447,7 @@ mod tests {
         let records = || vec![plain(1), aggregate(2, &[1, 2, 3]), plain(3)];
         let rest = |done| places(&unpack(records(), Aggregation::Raw, low_half(), Some(&done)));
         assert_eq!(rest(at(1, 0)), ["2", "3"]);
-        // Whether the first is that of the aggregate or of its first user record nobody can tell.
+        // Whether the first is that of the aggregate or of its first user record nobody knows.
         for within in 0..2 {
             assert_eq!(rest(at(2, within)), ["2", "3"]);
         }

@@ -16,7 +16,7 @@ use crate::source::{ChildShard, EndDoubt, ShardEnd};
 use crate::streams::listing::ListingError;
 use crate::types::ShardId;
 
-/// What is known of the end of one shard while it is read.
+/// The known facts about the end of one shard while it is read.
 #[derive(Debug, Default)]
 pub(crate) struct EndCheck {
     /// A listing showed the shard closed. It stays closed.
@@ -45,7 +45,7 @@ enum ListingCause {
     Claimed,
 }
 
-/// What an answer says of the end.
+/// The part of an answer that is about the end.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum EndEvidence {
     /// Nothing.
@@ -56,7 +56,7 @@ pub(crate) enum EndEvidence {
     Claim,
 }
 
-/// What a listing shows of the shard.
+/// The shard in a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListingEvidence {
     Open,
@@ -67,7 +67,7 @@ pub(crate) enum ListingEvidence {
     Unknown,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum EndStep {
     /// The shard has ended.
@@ -118,7 +118,7 @@ impl EndCheck {
         self.asked = self.asked.max(Some(ListingCause::NotFound));
     }
 
-    /// Takes in which children a listing names that does not show the shard. If the service does not find it either, and they hold all its
+    /// Notes which children a listing names that does not show the shard. If the service does not find it either, and they hold all its
     /// keys, it is gone, and they take its place. Returns `true` if so.
     pub(crate) fn gone(&mut self, row: &Lease, listed: ShardEnd) -> bool {
         let is_gone = self.asked == Some(ListingCause::NotFound)
@@ -131,12 +131,12 @@ impl EndCheck {
         is_gone
     }
 
-    /// Takes in an answer with records that were not handed on before.
+    /// Observes an answer with records that were not handed on before.
     pub(crate) fn brought_records(&mut self) {
         (self.is_fresh, self.tries, self.claims, self.claimed) = (false, 0, 0, None);
     }
 
-    /// Takes in an answer that shows a place to go on and names no children. Returns `true` if that ends every doubt: an open shard is read
+    /// Observes an answer that shows a place to go on and names no children. Returns `true` if that ends every suspicion: an open shard is read
     /// on, while of a closed one the end is to come.
     pub(crate) fn went_on(&mut self) -> bool {
         if !self.closed {
@@ -145,7 +145,7 @@ impl EndCheck {
         !self.closed
     }
 
-    /// Takes in what an answer says of the end, after its records.
+    /// Notes what an answer says of the end, after its records.
     ///
     /// An answer that claims the end and shows the record at which its reader was opened has read there, up to the end. One without that
     /// record may be incomplete: a few readers in a row must say so. A reader that never showed the record may have answered without reading,
@@ -212,7 +212,7 @@ impl EndCheck {
             ListingEvidence::Not => EndDoubt::NotListed,
             ListingEvidence::Unknown => EndDoubt::CannotList,
         };
-        // A doubt that a second look clears up is not shown.
+        // A suspicion that a second look clears up is not shown.
         let pause = match (listed, self.tries) {
             (ListingEvidence::Closed, 0 | 1) => Duration::ZERO,
             (_, tries) => backoff(FIRST_PAUSE, LONGEST_PAUSE, tries),
@@ -260,7 +260,7 @@ fn is_plausible(row: &Lease, end: &ShardEnd) -> bool {
 /// The pause after the first look that was in vain, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// After so many looks in a row that were in vain the doubt is shown.
+/// After so many looks in a row that were in vain the suspicion is shown.
 const TRIES: u32 = 5;
 /// The same of a closed shard, whose end is believed by then as a rule.
 const TRIES_IF_CLOSED: u32 = 15;

@@ -69,7 +69,7 @@ struct Fetcher {
     watch: EndCheck,
     /// Whether a closed shard is opened as any other, since the rights for more are missing.
     opens_as_usual: bool,
-    /// What retention may have taken before the records that are handed on next.
+    /// The gap before the records that are handed on next.
     gap: Option<Gap>,
     /// When it last asked a listing because nothing came.
     looked: Moment,
@@ -202,7 +202,7 @@ impl Fetcher {
         self.place.back_to_last();
     }
 
-    /// Takes in what came, without what is done, and makes the room what that takes: all of it if there is room for all.
+    /// Notes what came, without what is done, and makes the room what that takes: the whole if there is room for all.
     fn take_in(&mut self, mut fetch: Fetch, mut room: BudgetPermit) -> PendingFetch {
         let own = Arc::clone(&self.own);
         let worker = &own.worker;
@@ -325,8 +325,8 @@ impl Fetcher {
         status.update_lease(&own.key, |status| status.trouble = None);
     }
 
-    /// Makes the room what the answer takes, with what the source keeps of it. If there is none for that, the source lets go of it, and reads it
-    /// again. Says whether there is room for the records at least, if need be a little beyond the budget: rather that than to read them again.
+    /// Makes the room what the answer takes, with the rest that the source keeps. If there is none for that, the source drops that rest, and reads it
+    /// again. Returns `true` if there is room for the records at least, if need be a little beyond the budget: rather that than to read them again.
     fn settle(&mut self, room: &mut BudgetPermit, bytes: u64, kept: usize) -> bool {
         if kept > 0 {
             if room.settle(bytes.saturating_add(kept as u64)) {
@@ -339,7 +339,7 @@ impl Fetcher {
         room.settle(bytes) || room.overdraw(bytes)
     }
 
-    /// Copies the records for which there is room, which frees the rest of the answer. Says whether there are others, which are read again.
+    /// Copies the records for which there is room, which frees the rest of the answer. Returns `true` if there are others, which are read again.
     ///
     /// `asked` is the room for one record that was asked for. One that takes no more than that is kept in any case: there will never be
     /// more room for it.
@@ -464,7 +464,7 @@ fn span(records: &[Record]) -> Duration {
     Duration::from_millis(millis.and_then(|millis| u64::try_from(millis).ok()).unwrap_or(0))
 }
 
-/// Waits for this. A source that would wait along for long is told to let go of what it keeps.
+/// Waits for this. A source that would wait along for long must let go of what it keeps.
 async fn patiently<T: Send>(
     clock: &dyn Clock,
     stream: &mut Option<Box<dyn RecordStream>>,
@@ -494,7 +494,7 @@ async fn hold_while(own: &Ownership, is_open: impl Fn(&OpenStream) -> bool) {
     }
 }
 
-/// Waits for the next read as the source asks to. What takes long is a slower pace that somebody asked for, and no stall.
+/// Waits for the next read as the source asks to. A long wait is a slower pace that somebody asked for, and no stall.
 async fn keep_pace(own: &Ownership, next: Moment) {
     let clock = &own.worker.clock;
     // A consumer counts as stuck that names nothing for the stall timeout.
@@ -519,7 +519,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// How long a source is kept ready although nobody reads it: shorter than what an unread subscription does to others that share its
 /// connection, longer than most batches take.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(5);
-/// The pace that no one needs to be told of: that of an idle shard, and of one that is read at the limits of Kinesis.
+/// The pace that needs no report: that of an idle shard, and of one that is read at the limits of Kinesis.
 const COMMON_PACE: Duration = Duration::from_secs(5);
 /// The longest pause between two tries: a service that comes back is noticed within seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

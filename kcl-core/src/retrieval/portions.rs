@@ -22,15 +22,15 @@ const LARGEST_PART: u64 = 4 * 1024 * 1024;
 /// takes room already, and gives none back until it is delivered.
 const SMALLEST_PART: u64 = 64;
 
-/// What the fetcher has read: records, and what comes after them if that is no record.
+/// The portion that the fetcher has read: records, and what comes after them if that is no record.
 #[derive(Debug)]
 pub(crate) struct FetchedBatch {
     pub(crate) records: Records,
     pub(crate) behind: Option<Duration>,
-    /// What retention may have taken before the records.
+    /// The gap before the records.
     pub(crate) gap: Option<Gap>,
     pub(crate) end: Option<ShardEnd>,
-    /// What comes next and cannot be read, with the room that its answer takes.
+    /// The record that comes next and cannot be read, with the room that its answer takes.
     pub(crate) unreadable: Option<(UnreadableRecord, Arc<BudgetPermit>)>,
 }
 
@@ -41,10 +41,10 @@ pub(crate) struct PendingFetch {
     end: Option<ShardEnd>,
     /// Whether there was room for all of the answer; what there was none for is read again.
     is_part: bool,
-    /// What the backlog is told of each part.
+    /// The backlog report of each part.
     answer: SourceAnswer,
     behind: Option<Duration>,
-    /// The room of the answer, which is held as long as a part of it is in use.
+    /// The room of the answer, which is held as long as a part is in use.
     room: Arc<BudgetPermit>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Portion {
 }
 
 impl Portion {
-    /// Whether the consumer need be told.
+    /// Whether the consumer needs to know.
     pub(crate) fn brings_something(&self) -> bool {
         !self.fetched.records.is_empty() || self.ends()
     }
@@ -81,7 +81,7 @@ impl PendingFetch {
         }
     }
 
-    /// The answer, which tells so much about its shard.
+    /// The answer, with so much about its shard.
     pub(crate) fn with(self, behind: Option<Duration>, end: Option<ShardEnd>, is_part: bool) -> Self {
         Self {
             behind,
@@ -155,7 +155,7 @@ pub(crate) struct ArrivalRoom<'a> {
     /// The most records that were asked for.
     limit: u32,
     room: Mutex<BudgetPermit>,
-    /// What the answer takes, once it was announced.
+    /// The room for the answer, once it was announced.
     announced: AtomicU64,
 }
 

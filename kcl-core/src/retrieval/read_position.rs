@@ -61,7 +61,7 @@ impl ReadPosition {
         self.position != StartPosition::Latest || self.done.is_some()
     }
 
-    /// The record was handed on, the whole of it.
+    /// The record was handed on as a whole.
     pub(crate) fn handed_on(&mut self, record: &SequenceNumber) {
         self.done = Some(FinishedRecord::whole(record.detached()));
     }
@@ -131,7 +131,7 @@ impl ReadPosition {
         }
     }
 
-    /// What may be missing before the records of this answer.
+    /// The gap before the records of this answer.
     pub(crate) fn gap_before(&mut self, fetch: &Fetch) -> Option<Gap> {
         let numbers = || fetch.records.iter().map(|record| record.sequence_number());
         let first = match &self.expected {
@@ -147,7 +147,7 @@ impl ReadPosition {
         })
     }
 
-    /// What may be missing at the end of the shard: the record that was looked for has not come, nor any other.
+    /// The gap at the end of the shard: the record that was looked for has not come, nor any other.
     pub(crate) fn gap_at(&mut self, end: Option<&ShardEnd>) -> Option<Gap> {
         end?;
         let after = self.expected.take()?;

@@ -32,7 +32,7 @@ impl ReadStart {
     }
 }
 
-/// Where an ownership begins, by the row that its first renewal returned and the processor's wish.
+/// Where an ownership begins, by the row that its first renewal returned and the processor's request.
 ///
 /// Until the first checkpoint a lease with a pinned start is opened at the pinned time, whoever opens it and however late:
 /// opening it at the newest record again would skip what came in between. A row at LATEST that Java wrote has no pin; it gets a time of
@@ -56,7 +56,7 @@ pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosit
         }
         Position::AtTimestamp => pinned.unwrap_or(match configured {
             InitialPosition::AtTimestamp(time) => StartPosition::AtTimestamp(time),
-            // Without the time nothing tells which records are wanted, so none is left out.
+            // Without the time nothing shows which records are wanted, so none is left out.
             InitialPosition::TrimHorizon | InitialPosition::Latest => StartPosition::TrimHorizon,
         }),
     };

@@ -24,9 +24,9 @@ pub enum Failpoint {
     DeadlineFromReply,
     /// An ownership has the token of the assignment, and not of its own first renewal.
     TokenNotRaised,
-    /// What is delivered is stored, finished or not.
+    /// The delivered position is stored, finished or not.
     CheckpointBeforeFinish,
-    /// What the processor failed at is never tried again.
+    /// A batch that failed is never tried again.
     NoRetry,
     /// The record at which the processor failed is left out.
     SkipOnError,
@@ -42,13 +42,13 @@ pub enum Failpoint {
     EndWithoutChildrenBelieved,
     /// A shard that the source does not find once counts as gone, whatever a listing shows.
     NotFoundBelieved,
-    /// Nobody counts that retention took the place at which reading goes on.
+    /// A gap is not counted where retention took the place at which reading goes on.
     GapNotCounted,
     /// A new owner begins at the record of the checkpoint, and not after it.
     ResumeAtCheckpoint,
     /// A new owner leaves out the record after the checkpoint.
     ResumeTooLate,
-    /// A new owner takes the aggregate of the checkpoint for done, though only a part of it is.
+    /// A new owner takes the aggregate of the checkpoint for done, though only a part is.
     RestOfAggregateDropped,
     /// A child shard waits for no parent.
     NoParentWait,
@@ -58,9 +58,9 @@ pub enum Failpoint {
     ChildAtLatest,
     /// Of the children of a shard one is forgotten.
     ForgottenChild,
-    /// A shard without a lease counts as never read, although what came of it has leases.
+    /// A shard without a lease counts as never read, although its descendants have leases.
     FinishedShardLeasedAgain,
-    /// A lease is deleted once its children have leases, begun or not.
+    /// A lease is deleted once its children have leases, started or not.
     CleanupTooEarly,
     /// The next owner of a lease begins before it is handed over.
     NoHandoffWait,

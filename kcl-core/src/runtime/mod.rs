@@ -1,4 +1,4 @@
-//! What every actor runs on: clocks, randomness, tasks, shared values. Nothing here knows a lease.
+//! The base that every actor runs on: clocks, randomness, tasks, shared values. Nothing here knows a lease.
 
 pub(crate) mod clock;
 pub mod failpoint;

@@ -87,7 +87,7 @@ impl Rng {
         bytes
     }
 
-    /// A duration between half of `around` and all of it: enough spread to keep a fleet from marching in step.
+    /// A duration between half of `around` and the whole: enough spread to keep a fleet from marching in step.
     pub fn jittered(&mut self, around: Duration) -> Duration {
         let half = around / 2;
         let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX - 1);

@@ -49,7 +49,7 @@ struct ProbeState {
 }
 
 impl StallProbe {
-    /// The pulse of a runtime of a worker with this failover time: a stall of a tenth of it is one.
+    /// The pulse of a runtime of a worker with this failover time: a stall of a tenth of that time is one.
     pub(crate) fn new(failover: Duration) -> Self {
         Self {
             late: (failover / 10).max(SHORTEST),
@@ -149,7 +149,7 @@ impl CallbackThread {
         });
     }
 
-    /// The callback that had a thread in the stall, and for how much of it.
+    /// The callback that had a thread in the stall, and for which part.
     pub(crate) fn held(&self, standstill: &RuntimeStall) -> Option<(&'static str, Duration)> {
         let (running, last) = self.with(|turns| (turns.running, turns.last));
         let running = running.map(|(call, since)| (call, standstill.overlap(since, standstill.until)));

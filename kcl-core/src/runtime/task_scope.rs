@@ -29,7 +29,7 @@ pub enum TaskPolicy {
     /// The task runs as long as the worker. A panic in it ends the worker, whose leases then pass to others.
     Vital,
     /// The task does one job, and whoever asked for it sees how it ended. A panic in it is reported, and the job is started again: a fetcher
-    /// is replaced, a write is tried once more, a lease whose renewer or consumer broke is taken up anew.
+    /// is replaced, a write is tried once more, a lease whose renewer or consumer broke is taken up again.
     Job,
 }
 

@@ -18,13 +18,13 @@ use tokio::sync::futures::Notified;
 #[cfg(test)]
 use explored::{Mutex, Notify};
 
-/// A value behind a mutex, and whoever waits until it is as they wish.
+/// A value behind a mutex, and the tasks that wait for a condition on it.
 ///
 /// No wakeup is lost, because of two orders that are written only here: who waits takes a place among the waiters *before* looking
 /// at the value, and who changes the value wakes the waiters *after* it. And everybody who waits is woken, not one of them: the one
 /// might be dropped, or wait for something else.
 ///
-/// What is called with the value runs under the mutex, so it must not wait, nor use the same monitor.
+/// A closure that is called with the value runs under the mutex, so it must not wait, nor use the same monitor.
 #[derive(Default)]
 pub(crate) struct Watched<T> {
     value: Mutex<T>,

@@ -8,10 +8,10 @@ pub(crate) const FASTEST_SCAN: Duration = Duration::from_millis(500);
 /// How often a table that fits one page is scanned at least, however long the failover time.
 pub(crate) const SLOWEST_SCAN: Duration = Duration::from_secs(1);
 
-/// What is promised at best beyond the failover time: with the defaults, while the table fits one page.
+/// The best promise beyond the failover time: with the defaults, while the table fits one page.
 pub(crate) const QUICKEST_REACTION: Duration = Duration::from_secs(2);
 
-/// What reading a page of the table, giving the lease away and taking it up may take together.
+/// The time that reading a page of the table, giving the lease away and taking it may need together.
 const CALLS: Duration = Duration::from_millis(500);
 
 /// How often to scan, and how long a crash can go unanswered with it.
@@ -34,10 +34,10 @@ pub(crate) struct ScanCadence {
 ///
 /// The cadence is a tenth of the failover time while a scan is one page, between [`FASTEST_SCAN`] and [`SLOWEST_SCAN`], slower for a
 /// larger table, and never above a quarter of the failover time. At the default failover time of 10 s two workers scan once a
-/// second: that is the larger part of what coordination costs beside the renewals, and a crash is noticed in time all the same,
+/// second: that is the larger part of what coordination costs beside the renewals, and a crash is noticed in time even so,
 /// since a scan also comes exactly when the first lease can expire.
 ///
-/// What the bound adds to the failover time is what every step may take in turn: the last renewal is seen one scan late, the lease is
+/// The bound adds to the failover time the time of every step in turn: the last renewal is seen one scan late, the lease is
 /// found by its next owner one discovery late, and reading and writing take half a second, or a second where there are pages to follow.
 /// It is never said to be less than [`QUICKEST_REACTION`].
 #[must_use]
@@ -66,8 +66,8 @@ pub(crate) fn after_failures(scan: Duration, failover: Duration, failures: u32) 
 
 /// How often an observer means to look that just could again, after so many scans in a row that failed.
 ///
-/// What lies between two looks counts up to twice this. Where most scans are refused, as by a table whose capacity is used up, the
-/// usual cadence would count so little of it that a dead worker is not noticed for minutes. A third of the failover time in all leaves
+/// The time between two looks counts up to twice this. Where most scans are refused, as by a table whose capacity is used up, the
+/// usual cadence would count so little of that time that a dead worker is not noticed for minutes. A third of the failover time in all leaves
 /// owners that could not renew either the time to do so, once they can.
 #[must_use]
 pub(crate) fn watched(scan: Duration, failover: Duration, failures: u32) -> Duration {

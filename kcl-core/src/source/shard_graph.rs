@@ -12,7 +12,7 @@ use crate::types::{HashKeyRange, SequenceNumber, ShardId};
 ///
 /// The order of the listing does not matter. A parent that is not listed is trimmed, which is no error.
 /// A shard comes after its parents in **lineage order**, and otherwise by first sequence number, then by id. A link that would close a circle
-/// (a shard that is its own parent, or its own ancestor) is ignored and told by [`ignored_links`](Self::ignored_links), so that every walk
+/// (a shard that is its own parent, or its own ancestor) is ignored and reported by [`ignored_links`](Self::ignored_links), so that every walk
 /// along the links ends.
 ///
 /// Sequence numbers alone would not do: kinesis-mock lists a merged shard with the first sequence number of one of its parents, which may be
@@ -154,7 +154,7 @@ impl ShardGraph {
     }
 }
 
-/// What shards are ordered by where no link says more.
+/// The order of shards where no link says more.
 fn age(shard: &Shard) -> (&SequenceNumber, &ShardId) {
     (&shard.starting_sequence, &shard.id)
 }
@@ -190,12 +190,12 @@ impl Cover {
     }
 }
 
-/// Sweeps over all hash keys and tells which of them no range holds.
+/// Sweeps over all hash keys for those that no range holds.
 pub(crate) fn cover(ranges: impl IntoIterator<Item = HashKeyRange>) -> Cover {
     uncovered(HashKeyRange::WHOLE, ranges)
 }
 
-/// Sweeps over the keys of `whole` and tells which of them no range holds.
+/// Sweeps over the keys of `whole` for those that no range holds.
 pub(crate) fn uncovered(whole: HashKeyRange, ranges: impl IntoIterator<Item = HashKeyRange>) -> Cover {
     let mut ranges: Vec<HashKeyRange> = ranges.into_iter().collect();
     ranges.sort();

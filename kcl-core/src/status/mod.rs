@@ -247,7 +247,7 @@ impl StatusSource {
         });
     }
 
-    /// What the coordinator says about the office; watchers are woken only by a change.
+    /// The role that the coordinator reports; watchers are woken only by a change.
     pub(crate) fn update_leadership(&self, leads: bool, bound: Option<Duration>, unplaced: usize) {
         self.sender.send_if_modified(|status| {
             let new = (leads, bound, unplaced);

@@ -61,7 +61,7 @@ impl SharedListing {
         cell.get().cloned()
     }
 
-    /// The place of a listing that was begun at most so long ago, and whether the caller is the first to have it.
+    /// The place of a listing that was started at most so long ago, and whether the caller is the first to have it.
     fn at_most(&self, age: impl Fn(u32, u32) -> Duration, now: Moment) -> (Arc<OnceCell<Listing>>, bool) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let age = age(newest.pages, newest.failures);

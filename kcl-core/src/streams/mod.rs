@@ -4,7 +4,7 @@
 //! of the Java KCL, the bare shard ids; many have those of a multi-stream application, `account:stream:creation:shard`, from
 //! the first day, even while there is only one.
 //!
-//! A [`StreamTracker`] says which streams there are; [`StreamSet`] is one that the program changes at run time. What a worker
+//! A [`StreamTracker`] says which streams there are; [`StreamSet`] is one that the program changes at run time. The streams that a worker
 //! reads at the moment is in the registry, in which every lease finds its stream.
 
 pub(crate) mod listing;

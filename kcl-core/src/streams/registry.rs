@@ -14,8 +14,8 @@ use crate::source::StreamSource;
 use crate::streams::listing::SharedListing;
 use crate::types::{InitialPosition, StreamIdentity, StreamKey};
 
-/// For how long a stream that was seen to be there is read on while one of its shards is not found. Whoever does not find it
-/// asks more often than that, so a stream that goes is noticed all the same.
+/// For how long a stream that was seen to be there is read on while one of its shards is not found. A reader that does not find it
+/// asks more often than that, so a stream that goes is noticed even so.
 const SURE_FOR: Duration = Duration::from_secs(300);
 
 /// A stream that this worker reads, and knows to be the one that its leases are for.
@@ -26,7 +26,7 @@ pub(crate) struct OpenStream {
     pub(crate) keying: LeaseKeyScheme,
     /// Where to start, where that is said for this stream.
     pub(crate) initial_position: Option<InitialPosition>,
-    /// What its readers share to see whether their shards are closed.
+    /// The state that its readers share to see whether their shards are closed.
     pub(crate) listing: SharedListing,
     belief: Mutex<IdentityCheck>,
 }
@@ -35,11 +35,11 @@ pub(crate) struct OpenStream {
 /// created again: then its shards have the ids of the old ones, and positions in those mean nothing.
 #[derive(Debug, Default)]
 struct IdentityCheck {
-    /// Nobody reads the stream before somebody has looked.
+    /// The stream is not read before a look.
     doubted: bool,
-    /// Somebody wants to know, and nobody has begun to look since.
+    /// A look is asked for, and none has started since.
     asked: bool,
-    /// Somebody looks.
+    /// A look is under way.
     looking: bool,
     /// When somebody had last looked, and it was the stream that it was.
     confirmed: Option<Moment>,
@@ -73,21 +73,21 @@ impl OpenStream {
         belief.asked || belief.looking
     }
 
-    /// Begins to look, if somebody wants to know. What is asked from here on is another question.
+    /// Begins to look, if a look is asked for. Requests from here on are for another look.
     pub(crate) fn begin_to_look(&self) -> bool {
         let mut belief = self.belief();
         belief.looking = std::mem::take(&mut belief.asked);
         belief.looking
     }
 
-    /// Somebody has looked, and it is the stream that it was.
+    /// A look has ended, and it is the stream that it was.
     pub(crate) fn is_confirmed(&self, now: Moment) {
         let mut belief = self.belief();
         (belief.doubted, belief.looking) = (false, false);
         belief.confirmed = Some(now);
     }
 
-    /// Somebody has looked in vain. The question stays; where the stream that it was `is_gone`, nobody reads it.
+    /// A look has ended in vain. The question stays; where the stream that it was `is_gone`, nobody reads it.
     pub(crate) fn is_not_confirmed(&self, is_gone: bool) {
         let mut belief = self.belief();
         belief.doubted |= is_gone;
@@ -103,7 +103,7 @@ impl OpenStream {
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     open: Watched<BTreeMap<Option<StreamKey>, Arc<OpenStream>>>,
-    /// Somebody wants to know about one of them. Only one task waits for that, and a doubt that it has not seen yet is kept for it.
+    /// A look at one of them is asked for. Only one task waits for that, and a request that it has not seen yet is kept for it.
     doubt: Notify,
     /// Whether it is not known of some stream whether it is to be read, or one that is to be read could not be opened.
     unsettled: AtomicBool,
@@ -124,7 +124,7 @@ impl Streams {
         self.open.read(|open| open.values().cloned().collect())
     }
 
-    /// Takes in whether all streams that are to be read are known and open.
+    /// Notes whether all streams that are to be read are known and open.
     pub(crate) fn are_settled(&self, settled: bool) {
         self.unsettled.store(!settled, Ordering::Release);
     }
@@ -151,7 +151,7 @@ impl Streams {
         self.open.changed()
     }
 
-    /// The stream was not found. Whoever reads it waits until it is known whether it is still the same.
+    /// The stream was not found. A reader waits until it is known whether it is still the same.
     pub(crate) fn doubt(&self, stream: &OpenStream) {
         {
             let mut belief = stream.belief();

@@ -36,7 +36,7 @@ impl RetryPace {
         self.not_before.is_none_or(|not_before| not_before <= now)
     }
 
-    /// Counts a failure, and says whether it is the first.
+    /// Counts a failure. Returns `true` if it is the first.
     fn failed(&mut self, now: Moment, pause: Duration) -> bool {
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause);
@@ -69,12 +69,12 @@ impl Discovery {
         }
     }
 
-    /// The index answered. Says whether that ends a time of failures.
+    /// The index answered. Returns `true` if that ends a time of failures.
     pub(crate) fn index_answered(&mut self) -> bool {
         std::mem::take(&mut self.index).failures > 0
     }
 
-    /// The index answered with an error, or not in time. Says whether that is news. It is asked again ever later, and once in a failover
+    /// The index answered with an error, or not in time. Returns `true` if that is new. It is asked again ever later, and once in a failover
     /// time at least.
     pub(crate) fn index_failed(&mut self, now: Moment) -> bool {
         let tries = self.index.failures.saturating_add(1);
@@ -114,7 +114,7 @@ impl Discovery {
 #[derive(Debug, Default)]
 pub(crate) struct RestingRows(BTreeMap<LeaseKey, RetryPace>);
 
-/// Between two looks at a row in which there was nothing to do. Java ends a lease and leaves its owner there; nothing will come of it.
+/// Between two looks at a row in which there was nothing to do. Java ends a lease and leaves its owner there; such a row stays as it is.
 const SHORTEST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(300);
 

@@ -152,7 +152,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// The life of the task that leads all others of its worker. However it ends, its waiters learn of it, and nothing goes on without it: a lease
+/// The life of the task that leads all others of its worker. However it ends, its waiters learn, and nothing goes on without it: a lease
 /// that is renewed by a worker which nobody can stop is the worst of both worlds.
 struct WorkerLife {
     scope: TaskScope,

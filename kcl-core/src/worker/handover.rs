@@ -10,7 +10,7 @@ use crate::lease::writer::LeaseWriter as _;
 use crate::ownership::WorkerContext;
 use crate::runtime::clock::ClockExt as _;
 
-/// Begins a handoff for every lease that another live worker can take. What nobody can take is released when its consumer
+/// Begins a handoff for every lease that another live worker can take. A lease that no worker can take is released when its consumer
 /// is drained.
 ///
 /// A worker row may be that of a dead worker, so only workers that were *seen* to touch theirs are given anything. That takes

@@ -1,4 +1,4 @@
-//! Tells the fleet that this worker lives, and finds out when another process took its id.
+//! Announces that this worker lives, and finds out when another process took its id.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +37,7 @@ impl Heartbeat {
         self.change(WorkerChange::Announce(self.row())).await.map(drop)
     }
 
-    /// Writes the row again, unless it shows another process. A row that is gone was buried while this process hung.
+    /// Writes the row again, unless it shows another process. A row that is gone was deleted while this process hung.
     pub(crate) async fn confirm(&self) -> Result<HeartbeatStanding, StoreError> {
         if self.touch().await? {
             return Ok(HeartbeatStanding::Confirmed);
@@ -53,7 +53,7 @@ impl Heartbeat {
         })
     }
 
-    /// Writes the row again if it shows this process, and says whether it does.
+    /// Writes the row again if it shows this process, and returns `true` if so.
     async fn touch(&self) -> Result<bool, StoreError> {
         let touched = self.change(WorkerChange::Touch(self.row())).await?;
         Ok(touched == WorkerOutcome::Applied)

@@ -55,7 +55,7 @@ impl LateShards {
         }
     }
 
-    /// What each series shows from now on, by its label: what it showed before and shows no longer is set to 0.
+    /// The values of each series from now on, by its label: a series that showed a value before and shows no longer is set to 0.
     pub(crate) fn next(&mut self, lags: &BTreeMap<LeaseKey, Duration>) -> BTreeMap<String, Duration> {
         let top = top_by_lag(lags, &self.shown, self.most);
         let left = self.shown.iter().filter(|key| self.named.contains(*key));

@@ -281,7 +281,7 @@ impl LeaseTaker {
         }
     }
 
-    /// The renewal that begins an ownership. The row it returns says where to start; nothing of the user's runs before.
+    /// The renewal that begins an ownership. The row it returns says where to start; no user code runs before.
     async fn renew_first(self: &Arc<Self>, row: Lease) -> Result<(), StoreError> {
         if self.leaving.is_cancelled() {
             return self.give_back(&row, "leaving").await;
@@ -320,7 +320,7 @@ impl LeaseTaker {
         }
     }
 
-    /// Releases a lease with which nothing was begun.
+    /// Releases a lease with which nothing was started.
     async fn give_back(&self, row: &Lease, reason: &str) -> Result<(), StoreError> {
         let expect = Expect::Version(row.version());
         let outcome = self
@@ -368,7 +368,7 @@ impl LeaseTaker {
         let delivery = ToProcessor::new(Arc::clone(&worker.factory), own.context.clone(), watch);
         let span = own.span.clone();
         let consumer = async move {
-            // Should the consumer break, the lease expires, and is taken up anew if it still names this worker.
+            // Should the consumer break, the lease expires, and is taken up again if it still names this worker.
             let mut departure = ConsumerGuard {
                 taker,
                 own: Arc::clone(&own),
@@ -420,7 +420,7 @@ impl LeaseTaker {
         self.worker
             .flow_control
             .forget(&FlowScope::Shard(own.key.clone()));
-        // At last, when everything that shows the lease is as it is to stay: whoever waits for this goes on, and the lease may be taken up anew.
+        // At last, when everything that shows the lease is as it is to stay: whoever waits for this goes on, and the lease may be taken up again.
         let matters = || self.leaving.is_cancelled();
         self.held.end(&own.key, end, matters);
         self.worker.plan_now.notify_one();
@@ -435,7 +435,7 @@ impl LeaseTaker {
         }
     }
 
-    /// What the worker holds now.
+    /// The leases that the worker holds now.
     pub(crate) fn held(&self) -> Vec<Arc<Ownership>> {
         self.held.held()
     }

@@ -48,7 +48,7 @@ impl Drop for RuntimeSentinel {
     }
 }
 
-/// What was said of stalls. Each callback is named once for as long as its lease is held: code that blocks once does so again.
+/// The stalls that were logged. Each callback is named once for as long as its lease is held: code that blocks once does so again.
 #[derive(Debug, Default)]
 pub(crate) struct StallReports {
     /// The last one of the processors' runtime that was counted.
@@ -56,7 +56,7 @@ pub(crate) struct StallReports {
     said: BTreeSet<Option<LeaseKey>>,
 }
 
-/// Who held a thread in a stall.
+/// The callback that held a thread in a stall.
 struct ThreadHolder {
     lease: LeaseKey,
     call: &'static str,

@@ -25,7 +25,7 @@ use crate::worker::builder::{StreamSelection, WorkerParts};
 use crate::worker::heartbeat::Heartbeat;
 use crate::worker::stream_watcher::{ask_tracker, by_address, check_placement, open_tracked};
 
-/// What a worker knows once it may begin.
+/// The worker's knowledge once it may begin.
 pub(crate) struct Prepared {
     pub(crate) streams: Arc<Streams>,
     /// Until when the rest of the start may take.

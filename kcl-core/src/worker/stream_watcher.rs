@@ -64,7 +64,7 @@ pub(crate) async fn ask_tracker(
 ///
 /// # Errors
 ///
-/// What is wrong, and what to do.
+/// The fault, and the advice.
 pub(crate) fn check_placement(source: &dyn StreamSource, aggregation: Aggregation) -> Result<(), String> {
     let filters = match aggregation {
         Aggregation::Filter | Aggregation::FilterRecords => true,
@@ -116,7 +116,7 @@ struct StreamWatcher<'a> {
     worker: &'a WorkerContext,
     taker: &'a Arc<LeaseTaker>,
     fatal: &'a FatalError,
-    /// What was said of each address, so that it is said once.
+    /// The last report for each address, so that it is made once.
     said: BTreeMap<String, String>,
     /// When streams were last asked who they are.
     checked: Option<Moment>,
@@ -196,7 +196,7 @@ impl StreamWatcher<'_> {
             .retain(|address, _| address.is_empty() || tracked.contains_key(address));
     }
 
-    /// Says whether the stream is read now.
+    /// Returns `true` if the stream is read now.
     async fn open(&mut self, address: &str, stream: &TrackedStream) -> bool {
         const WHAT: &str = "a stream cannot be read yet";
         let identity = match self.identify(stream.source().as_ref()).await {

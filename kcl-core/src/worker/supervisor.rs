@@ -344,7 +344,7 @@ impl RunningWorker {
         }
     }
 
-    /// Takes a part of the shutdown that calls components of the user's. Whatever breaks in it, the rest is not given up for that.
+    /// Takes a part of the shutdown that calls user components. Whatever breaks in it, the rest is not given up for that.
     async fn guarded(&self, what: &'static str, part: impl Future<Output = ()> + Send) {
         if let Err(message) = caught(part).await {
             tracing::error!(

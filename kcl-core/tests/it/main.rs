@@ -1,4 +1,4 @@
-//! What the core promises, from outside of the crate.
+//! The promises of the core, from outside of the crate.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

@@ -504,6 +504,7 @@ const PROSE_IN_FORCE: &[&str] = &[
     "fuzz",
     "kcl-aggregation",
     "kcl-aws",
+    "kcl-core",
     "kcl-kinesis",
     "kcl-lease-dynamo",
     "kcl-lease-memory",

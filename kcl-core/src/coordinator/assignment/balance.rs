@@ -15,7 +15,7 @@ use crate::runtime::failpoint::failpoint;
 use crate::settings::Strategy;
 
 impl Planner<'_> {
-    /// Moves live leases from the most to the least loaded workers, as far as the cap allows. Says whether it moved any.
+    /// Moves live leases from the most to the least loaded workers, as far as the cap allows. Returns `true` if it moved any.
     pub(crate) fn balance(&mut self, max_moves: usize) -> bool {
         let steps = BalanceSearch::new(self).steps();
         let cap = max_moves.max((steps.len() + self.under_way).div_ceil(3));
@@ -69,7 +69,7 @@ impl BalanceRules {
         percent(share, self.band)
     }
 
-    /// How far from its share a worker may stay once something is moved: half as far, so that noise does not begin it anew.
+    /// How far from its share a worker may stay once something is moved: half as far, so that noise does not begin it again.
     fn target(self, share: u64) -> u64 {
         percent(share, self.band) / 2
     }
@@ -145,7 +145,7 @@ struct BalanceSearch<'a> {
     may_receive: Vec<bool>,
     /// Workers that may have something to give, the most loaded last.
     donors: BTreeSet<(u64, usize, Reverse<usize>)>,
-    /// What is left of the stocks that were drawn from.
+    /// The rest of the stocks that were drawn from.
     stocks: BTreeMap<usize, MovableLeases>,
     /// Where each worker that gives stops for now.
     floors: BTreeMap<usize, u64>,
@@ -193,7 +193,7 @@ impl<'a> BalanceSearch<'a> {
             self.offer(worker);
         }
         while let Some(&(most, _, Reverse(from))) = self.donors.last() {
-            // What a worker is to give may be on its way to it. Taking it from others instead would move them below their share.
+            // The streams that a worker is to give may be on its way to it. Taking it from others instead would move them below their share.
             if !self.is_needed(most) || self.planner.expecting[from] {
                 break;
             }
@@ -222,7 +222,7 @@ impl<'a> BalanceSearch<'a> {
         })
     }
 
-    /// Workers with less than their share that want no more are not in want of it.
+    /// Workers with less than their share that want no more do not count as short.
     fn leave_out_the_full(&mut self) {
         let is_full = |&worker: &usize| {
             self.pool.is_in[worker] && !self.planner.has_reading_room(self.loads[worker], worker)

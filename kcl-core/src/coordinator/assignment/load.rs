@@ -10,7 +10,7 @@ use crate::coordinator::assignment::plan::LeaseView;
 use crate::runtime::clock::Moment;
 use crate::settings::Strategy;
 
-/// What anybody may have measured at most, in KiB/s: far above what a shard can carry, far below what would overflow a sum.
+/// The most that a worker may have measured, in KiB/s: far above what a shard can carry, far below what would overflow a sum.
 const FASTEST: f64 = 1e6;
 
 /// How finely load is counted: what a byte per second weighs, and a lease where only their number counts.
@@ -19,10 +19,10 @@ const UNIT: u64 = 1000;
 /// The part of the average throughput that every lease weighs on top of its own.
 const UPKEEP: u64 = 4;
 
-/// What one lease adds to the load of a worker.
+/// The load that one lease adds to its worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LeaseWeight {
-    /// What is balanced. Never 0 for a readable lease, so that idle leases are spread too; 0 for one that waits.
+    /// The quantity that is balanced. Never 0 for a readable lease, so that idle leases are spread too; 0 for one that waits.
     pub(crate) load: u64,
     /// Bytes per second: what counts for the limit of throughput.
     pub(crate) bytes: u64,
@@ -63,7 +63,7 @@ fn bytes_of(lease: &LeaseView) -> Option<u64> {
     Some((measured.min(FASTEST) * 1024.0) as u64)
 }
 
-/// What a worker has.
+/// The leases and the load of a worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct WorkerLoad {
     pub(crate) load: u64,

@@ -297,7 +297,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What keeps everybody from a lease that nobody got.
+    /// The obstacle that keeps all workers from a lease.
     fn obstacle(&self, readable: bool) -> Obstacle {
         let is_full = if readable {
             self.readers.is_empty()

@@ -2,13 +2,13 @@
 //!
 //! Flow: a [`Snapshot`] of leases and candidates → [`plan_assignment`] → an [`AssignmentPlan`], which a task performs.
 //!
-//! What it promises, checked by `tests/it/assignment_properties/`:
+//! Its promises, checked by `tests/it/assignment_properties/`:
 //! - Planning again on the planned state gives an empty plan.
 //! - The order of the input does not matter; ties are broken by name.
 //! - Every available lease is placed if anybody may take it; limits and bars are honoured.
 //! - Balancing moves few leases, every move makes the worst of the two workers better off, and no more are under way than allowed.
 //!
-//! What is balanced is [load](Strategy): of live, readable shards only. By lease count, each weighs 1 and the workers end up within one
+//! The balanced quantity is [load](Strategy): of live, readable shards only. By lease count, each weighs 1 and the workers end up within one
 //! lease of each other, by the fewest moves. By throughput, they end up within a band. It is the same planner: `load` weighs the leases,
 //! `state` gives them away, `balance` finds the moves.
 //!
@@ -33,7 +33,7 @@ pub struct Snapshot {
     /// How many moves for balance may be under way at a time. A third of the moves that are needed may be in any case,
     /// so that a large fleet is balanced in a few rounds.
     pub max_moves: usize,
-    /// What is spread evenly.
+    /// The quantity that is spread evenly.
     pub strategy: Strategy,
 }
 
@@ -81,7 +81,7 @@ impl LeaseView {
     }
 }
 
-/// Whether somebody holds a lease, as far as the observer can tell.
+/// Whether somebody holds a lease, as far as the observer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
     /// The row names nobody.
@@ -98,7 +98,7 @@ pub struct Candidate {
     /// The worker.
     pub id: WorkerId,
     /// The most readable leases the worker wants; `None` for no limit. Leases that wait for a parent only fill what is left
-    /// of it, so that they never keep out the parent they wait for. A worker above its limit gets nothing more and keeps
+    /// of that limit, so that they never keep out the parent they wait for. A worker above its limit gets nothing more and keeps
     /// what it has.
     pub max_leases: Option<u32>,
     /// The most throughput the worker wants, in KiB/s; `None` for no limit. A worker that has reached it gets nothing more and
@@ -111,7 +111,7 @@ pub struct Candidate {
     pub proven: bool,
 }
 
-/// What should be done.
+/// The change to make.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AssignmentPlan {
     /// The changes, the most urgent first.
@@ -125,7 +125,7 @@ pub struct AssignmentPlan {
 pub struct Move {
     /// The lease.
     pub key: LeaseKey,
-    /// What must hold of the row.
+    /// The condition on the row.
     pub expect: Expect,
     /// [`LeaseChange::Assign`] of an available lease, or [`LeaseChange::BeginHandoff`] of a live one.
     pub change: LeaseChange,
@@ -140,7 +140,7 @@ pub struct Move {
 /// Why a lease is moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Nobody owned it.
+    /// It had no owner.
     Unowned,
     /// Its owner stopped renewing it.
     Expired,
@@ -217,7 +217,7 @@ pub fn plan_assignment(snapshot: &Snapshot) -> AssignmentPlan {
     }
 }
 
-/// Plans one round without balancing: available leases only. What a standby does while the leader is silent.
+/// Plans one round without balancing: available leases only: the task of a standby while the leader is silent.
 #[must_use]
 pub fn plan_placement(snapshot: &Snapshot) -> AssignmentPlan {
     let mut planner = Planner::new(snapshot, None);
@@ -228,7 +228,7 @@ pub fn plan_placement(snapshot: &Snapshot) -> AssignmentPlan {
 /// Plans one round of a standby beside a leader that keeps its lock: nothing, unless the placement would give away a lease for which
 /// `is_overdue` holds. Then the leader does not write, and everything available is placed.
 ///
-/// What the standby could not place either is no reason to step in, and to report it is up to the leader.
+/// A lease that the standby could not place either is no reason to step in, and to report it is up to the leader.
 #[must_use]
 pub fn plan_overdue(snapshot: &Snapshot, is_overdue: impl Fn(&LeaseKey) -> bool) -> AssignmentPlan {
     if !snapshot.leases.iter().any(|lease| is_overdue(&lease.key)) {
@@ -244,7 +244,7 @@ pub fn plan_overdue(snapshot: &Snapshot, is_overdue: impl Fn(&LeaseKey) -> bool)
 
 /// Plans how a worker that shuts down hands its leases to the others. Touches no lease of anybody else.
 ///
-/// What nobody can take is in [`AssignmentPlan::unplaced`]: the worker releases it.
+/// Leases that no worker can take are in [`AssignmentPlan::unplaced`]: the worker releases it.
 #[must_use]
 pub fn plan_departure(me: &WorkerId, snapshot: &Snapshot) -> AssignmentPlan {
     let mut planner = Planner::new(snapshot, Some(me));

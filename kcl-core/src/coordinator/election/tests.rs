@@ -376,7 +376,7 @@ fn the_standby_stays_as_long_as_it_lives_and_is_chosen_among_those_seen_to_live(
     assert_eq!(pick_standby(&leaving, &id("a"), Some(&id("b"))), None);
 }
 
-/// What a network does to one write.
+/// The fate of one write in the network.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Answered,

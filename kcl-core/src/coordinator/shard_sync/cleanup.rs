@@ -3,15 +3,15 @@
 //! An ended lease goes once nothing could be read again without it:
 //!
 //! - *Completed*: no parent has a lease any more, and each child has one and has moved past its start, or was itself read
-//!   and cleaned up. A child that has not begun keeps the lease of its parent, as with the Java KCL.
+//!   and cleaned up. A child that has not started keeps the lease of its parent, as with the Java KCL.
 //! - *Unlisted*: the stream lists the shard no more, nor any shard that it came from, and what it became has leases: no sync can
 //!   create its lease again.
 //!
-//! **What a sync rests on stays true.** A listed shard without a lease is taken for done because a descendant has a lease. Of a
+//! **The base of a sync stays true.** A listed shard without a lease is taken for done because a descendant has a lease. Of a
 //! completed lease a descendant has one, so that the shard, and every shard that it came from, is taken for done without it.
 //! An unlisted shard vouches for its listed parents only, and it has none.
 //!
-//! It differs from the Java KCL where that loses something: a child at LATEST has not begun (Java takes it for processed),
+//! It differs from the Java KCL where that loses something: a child at LATEST has not started (Java takes it for processed),
 //! an answer that a shard is not found is not enough for a deletion, and each deletion is conditioned on the row and made
 //! only while the rows that it rests on are there.
 
@@ -141,7 +141,7 @@ impl CleanupFamily<'_> {
 
     fn unlisted(&self, lease: &Lease) -> Option<Deletion> {
         let vouches = lease.parents.iter().any(|parent| self.graph.contains(parent));
-        // Until its children have leases the row tells that they begin with their first record.
+        // Until its children have leases the row shows that they begin with their first record.
         let mut children = self
             .graph
             .in_lineage_order()

@@ -13,7 +13,7 @@ pub(crate) struct CoverageAudit {
     seen: Option<(HashKeyRange, u32)>,
 }
 
-/// What an audit says.
+/// The result of an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CoverageVerdict {
     /// The leases cover every hash key.
@@ -35,7 +35,7 @@ impl CoverageAudit {
         }
     }
 
-    /// Takes in the cover of the leases that are not ended.
+    /// Observes the cover of the leases that are not ended.
     pub(crate) fn look(&mut self, cover: &Cover) -> CoverageVerdict {
         let still_there = self.seen.filter(|(hole, _)| cover.holes.contains(hole));
         self.seen = match still_there {

@@ -12,13 +12,13 @@ use crate::types::{LeaseKey, StreamKey};
 /// A lease belongs to somebody while it moves: its owner renews it. An owner's name alone says little, since a worker that died
 /// leaves it there, and nobody gives a lease away of a stream that nobody reads; nor does the Java KCL take it from an ended lease.
 ///
-/// A new term begins anew: leases are deleted later than the setting says, never earlier.
+/// A new term begins again: leases are deleted later than the setting says, never earlier.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FormerStreams {
     seen: BTreeMap<StreamKey, SeenStream>,
 }
 
-/// What was seen of a stream that this worker does not read.
+/// The observations of a stream that this worker does not read.
 #[derive(Debug, Clone)]
 struct SeenStream {
     /// Since when none of its leases moved.
@@ -28,7 +28,7 @@ struct SeenStream {
 }
 
 impl FormerStreams {
-    /// Takes in the leases of a scan at `now`, and gives those that may be deleted: of streams that this worker does not read,
+    /// Observes the leases of a scan at `now`, and gives those that may be deleted: of streams that this worker does not read,
     /// and of which no unfinished lease has moved for the whole of `grace`. That must be long enough for any owner to renew.
     pub(crate) fn look<'a>(
         &mut self,

@@ -4,7 +4,7 @@
 //! [`plan::plan_sync`] → [`sync`] creates what is missing.
 //! At the end of a shard the worker that read it creates the children itself:
 //! [`plan_children`](crate::lease::shard_end_plan::plan_children).
-//! Later the leader deletes leases that are no longer needed: [`cleanup::plan_cleanup`]. What retention took before it was read it ends, loudly.
+//! Later the leader deletes leases that are no longer needed: [`cleanup::plan_cleanup`]. A shard that retention took before it was read is ended, loudly.
 //!
 //! Nothing here decides who reads a shard.
 

@@ -19,7 +19,7 @@
 //! The Java KCL also creates one generation per line. It differs in what it takes for granted where nothing is known: it starts new
 //! leases of a table at a *new* LATEST, and asks only open shards, so that a shard that opened and closed between two syncs is skipped.
 //!
-//! **What the plan rests on.** The leases are read before the shards are listed: then every leased shard is old enough to be
+//! **The base of the plan.** The leases are read before the shards are listed: then every leased shard is old enough to be
 //! listed, with its links. A lease whose shard is not listed still vouches for the parents that its row names.
 //! The shards are listed with [`StartPolicy::filter`]: a shard that ended before the start must not be in the listing.
 

@@ -31,7 +31,7 @@ const MAX_PAGES: u32 = 1_000;
 /// How many leases are created at the same time.
 const CONCURRENT_CREATES: usize = 16;
 
-/// What a sync works with.
+/// The tools of a sync.
 pub(crate) struct SyncTools<'a> {
     pub(crate) source: &'a dyn StreamSource,
     pub(crate) store: &'a dyn LeaseStore,
@@ -40,12 +40,12 @@ pub(crate) struct SyncTools<'a> {
     pub(crate) rng: &'a mut Rng,
 }
 
-/// What a sync is told.
+/// The request for a sync.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SyncRequest<'a> {
     /// The leases of this stream, from a scan that was complete before the call. Without any row this is the first sync.
     pub(crate) leases: &'a [Lease],
-    /// The shards of this stream whose rows that scan could not read. Nobody knows what the rows say, so each counts as a lease.
+    /// The shards of this stream whose rows that scan could not read. The content of these rows is unknown, so each counts as a lease.
     pub(crate) unreadable: &'a BTreeSet<ShardId>,
     pub(crate) initial: InitialPosition,
     pub(crate) keying: &'a LeaseKeyScheme,
@@ -55,7 +55,7 @@ pub(crate) struct SyncRequest<'a> {
     pub(crate) deadline: Moment,
 }
 
-/// What a sync did and saw.
+/// The report of a sync.
 #[derive(Debug, Default)]
 pub(crate) struct SyncReport {
     /// How many shards are listed since the start. Zero means that the stream is not ready: sync again.
@@ -66,15 +66,15 @@ pub(crate) struct SyncReport {
     pub(crate) not_needed: Vec<LeaseKey>,
     /// The leases that could not be created, and why. The next sync tries again.
     pub(crate) failed: Vec<(LeaseKey, StoreError)>,
-    /// What does not fit together.
+    /// The anomalies.
     pub(crate) anomalies: Vec<Anomaly>,
     /// The hash keys that no live lease covers after the sync.
     pub(crate) holes: Vec<HashKeyRange>,
-    /// Somebody else makes the first sync at the same time, perhaps with another pinned start: scan, and sync again.
+    /// Another worker makes the first sync at the same time, perhaps with another pinned start: scan, and sync again.
     pub(crate) interrupted: bool,
 }
 
-/// A sync did not come to its end. What it created stays; the next one goes on from there.
+/// A sync did not come to its end. Leases that it created stay; the next one goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SyncError {
     #[error("cannot list the shards")]

@@ -13,10 +13,10 @@ use crate::source::shard_graph::ShardGraph;
 use crate::source::{FetchLimit, ShardFilter, SourceErrorKind, StartPosition};
 use crate::types::{LeaseKey, Position};
 
-/// How long the source may take to say whether it has a shard.
+/// How long the source may take to answer for a shard.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What an upkeep did.
+/// The report of an upkeep.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct UpkeepReport {
     /// The leases that were deleted, and why nobody needs them.
@@ -41,11 +41,11 @@ pub(crate) fn needs_upkeep(leases: &[Lease], has_gone: bool, deletes: bool) -> b
 /// # Errors
 ///
 /// The first [`SyncError`]. A lease of which the store says no keeps no other from its upkeep, and what was done before an
-/// error is done: the report tells of it, and the next upkeep goes on.
+/// error is done: the report names it, and the next upkeep goes on.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future leaves some of it done. Each change has its own condition, so that the rest can be done later.
+/// Dropping the future leaves a part done. Each change has its own condition, so that the rest can be done later.
 pub(crate) async fn keep_up(
     mut tools: SyncTools<'_>,
     request: SyncRequest<'_>,
@@ -90,7 +90,7 @@ pub(crate) async fn keep_up(
     faults.end()
 }
 
-/// What the store would not do for single leases.
+/// The changes of single leases that the store refused.
 #[derive(Default)]
 struct UpkeepFaults {
     first: Option<StoreError>,
@@ -158,10 +158,10 @@ async fn is_gone(tools: &SyncTools<'_>, request: &SyncRequest<'_>, lease: &Lease
     }
 }
 
-/// Ends a lease whose shard is gone. Says whether it did. The leases of its children are the next sync's business, to which an
-/// ended parent that is listed no more is as good as one that was read.
+/// Ends a lease whose shard is gone. Returns `true` if it did. The leases of its children are the next sync's business, to which an
+/// ended parent that is listed no more counts as one that was read.
 ///
-/// Somebody may hold it, and find nothing to read: the end is conditioned on the version like everything else, so that the
+/// A worker may hold it, and find nothing to read: the end is conditioned on the version like everything else, so that the
 /// holder either got on meanwhile or learns at its next write that there is nothing left.
 async fn end_gone(
     tools: &SyncTools<'_>,
@@ -183,7 +183,7 @@ async fn end_gone(
     Ok(matches!(outcome, Outcome::Applied(_)))
 }
 
-/// Deletes one lease, if the rows on which that rests still say so. Says whether it did.
+/// Deletes one lease, if the rows on which that rests still say so. Returns `true` if it did.
 async fn delete(
     tools: &SyncTools<'_>,
     request: &SyncRequest<'_>,

@@ -1,4 +1,4 @@
-//! What the fetcher does about the end of its shard, and about what retention took.
+//! The part of the fetcher that handles the end of its shard, and what retention took.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Fetcher {
         None
     }
 
-    /// Takes in the children of a shard that is not listed. Reports that records may be lost, where the shard is gone.
+    /// Observes the children of a shard that is not listed. Reports that records may be lost, where the shard is gone.
     fn look_for_heirs(&mut self, listed: &ShardEnd) {
         let own = Arc::clone(&self.own);
         if !self.watch.gone(&own.row(), listed.clone()) {
@@ -102,7 +102,7 @@ impl Fetcher {
         }
     }
 
-    /// The end of the shard, if the answer ends it beyond doubt.
+    /// The end of the shard, if the answer ends it for certain.
     pub(crate) fn judge_end(&mut self, end: Option<ShardEnd>, named: Vec<ChildShard>) -> Option<ShardEnd> {
         if end.is_none() && named.is_empty() {
             if self.watch.went_on() {

@@ -1,4 +1,4 @@
-//! What a [`Monitor`](super::Monitor) is made of in tests, and how the orders are tried in which tasks can take their steps.
+//! The parts of a [`Monitor`](super::Monitor) in tests, and how the orders are tried in which tasks can take their steps.
 //!
 //! In an ordinary test these are std's mutex and tokio's `Notify`. In a test that explores, shuttle decides before every operation
 //! on them which task goes on. The mutex is shuttle's there. The `Notify` stays tokio's own: no other task runs in the middle of one
@@ -79,7 +79,7 @@ impl Notify {
         self.real.notify_waiters();
     }
 
-    /// What a [`Monitor`](super::Monitor) must not use: for a planted mistake.
+    /// The part that a [`Monitor`](super::Monitor) must not use: for a planted mistake.
     pub(crate) fn notify_one(&self) {
         self.crossroads.pass();
         self.real.notify_one();

@@ -23,7 +23,7 @@ impl Number for Watched<u32> {
     }
 }
 
-/// Whoever waits looks first, and takes a place among the waiters then.
+/// A waiter looks first, and takes a place among the waiters then.
 #[derive(Default)]
 struct LooksFirst(Watched<u32>);
 
@@ -61,7 +61,7 @@ impl Parts {
     }
 }
 
-/// Whoever changes the value wakes the waiters first.
+/// A writer wakes the waiters first.
 #[derive(Default)]
 struct WakesFirst(Parts);
 
@@ -76,7 +76,7 @@ impl Number for WakesFirst {
     }
 }
 
-/// Whoever changes the value wakes one of the waiters.
+/// A writer wakes one of the waiters.
 #[derive(Default)]
 struct WakesOne(Parts);
 

@@ -1,4 +1,4 @@
-//! What the assignment planner promises, over random fleets. Each plan is performed on real rows by `apply`.
+//! The promises of the assignment planner, over random fleets. Each plan is performed on real rows by `apply`.
 
 mod rounds;
 mod world;

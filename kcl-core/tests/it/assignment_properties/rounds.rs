@@ -1,4 +1,4 @@
-//! What becomes of a fleet in round after round: it gets balanced soon, and then it rests.
+//! A fleet in round after round: it gets balanced soon, and then it rests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -102,7 +102,7 @@ fn is_balanced(world: &World) -> bool {
         .all(|load| load + 0.025 * share + rounding >= most - least)
 }
 
-/// Makes every throughput wobble by up to this part of it around what it is.
+/// Makes every throughput wobble by up to this part around its value.
 fn with_noise(snapshot: &Snapshot, wobble: f64, noise: impl Fn(usize) -> f64) -> Snapshot {
     let mut snapshot = snapshot.clone();
     for (n, lease) in snapshot.leases.iter_mut().enumerate() {

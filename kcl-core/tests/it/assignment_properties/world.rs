@@ -59,7 +59,7 @@ impl World {
         self.rows.insert(row.key.clone(), row);
     }
 
-    /// Performs the plan. What was assigned is held and, until its owner renews it, left alone.
+    /// Performs the plan. An assigned lease is held and, until its owner renews it, left alone.
     pub(crate) fn perform(&self, plan: &AssignmentPlan) -> World {
         let mut world = self.clone();
         let incarnation = Incarnation::from_random_bytes([9; 16]);
@@ -222,7 +222,7 @@ pub(crate) fn is_unlimited(worker: &Candidate) -> bool {
     worker.max_leases.is_none() && worker.max_throughput.is_none()
 }
 
-/// What may stand in a row: nothing, nonsense, or a number.
+/// A value that may stand in a row: nothing, nonsense, or a number.
 pub(crate) fn any_throughput() -> impl Strategy<Value = Option<f64>> {
     prop_oneof![
         3 => Just(None),

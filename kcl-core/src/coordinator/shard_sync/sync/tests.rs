@@ -16,7 +16,7 @@ use crate::types::{Incarnation, StreamKey, WorkerId};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// A stream that lists one shard per page and fails as often as it is told to.
+/// A stream that lists one shard per page and fails as often as it is set to.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     shards: Vec<Shard>,

@@ -89,7 +89,7 @@ async fn what_was_done_is_told_though_the_store_says_no_to_another_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_done_before_the_time_was_over_is_told() {
-    // 2 is done, and its child has begun; to see that takes longer than there is time.
+    // 2 is done, and its child has started; to see that takes longer than there is time.
     let stream = stream(vec![shard(2, &[], 1), shard(3, &[2], 2)]);
     let leases = [
         Lease::unowned(id(1), Position::TrimHorizon),
