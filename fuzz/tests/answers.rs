@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kcl_core::types::Record;
-use kcl_kinesis::fuzzing::{Said, from_cbor, from_json};
+use kcl_kinesis::fuzzing::{DecodedPage, from_cbor, from_json};
 use serde_json::{Value, json};
 
 /// Farther from 1970 than this, in milliseconds, seconds as a fraction are not exact.
@@ -33,23 +33,23 @@ fn the_committed_inputs_pass() {
 
 fn check(input: &[u8]) {
     let body = Bytes::copy_from_slice(input);
-    if let Some(said) = from_cbor(&body) {
-        assert_eq!(said.body_bytes, body.len());
-        check_again_in_json(&said);
+    if let Some(page) = from_cbor(&body) {
+        assert_eq!(page.body_bytes, body.len());
+        check_again_in_json(&page);
     }
-    if let Some(said) = from_json(&body) {
+    if let Some(page) = from_json(&body) {
         // Texts that nobody asks for are passed over without a look into them, so not everything that is understood is JSON throughout.
         if let Ok(whole) = serde_json::from_slice::<Value>(&body) {
             let records = whole.get("Records").and_then(Value::as_array);
-            assert_eq!(said.records.len(), records.map_or(0, Vec::len));
+            assert_eq!(page.records.len(), records.map_or(0, Vec::len));
         }
-        assert!(said.records.iter().map(Record::size).sum::<usize>() <= said.body_bytes);
-        check_again_in_json(&said);
+        assert!(page.records.iter().map(Record::size).sum::<usize>() <= page.body_bytes);
+        check_again_in_json(&page);
     }
 }
 
 /// Writes what was understood, and reads it again.
-fn check_again_in_json(said: &Said) {
+fn check_again_in_json(page: &DecodedPage) {
     let record = |record: &Record| {
         let mut written = json!({
             "SequenceNumber": record.sequence_number().as_str(),
@@ -64,17 +64,17 @@ fn check_again_in_json(said: &Said) {
         written
     };
     let written = json!({
-        "Records": said.records.iter().map(record).collect::<Vec<_>>(),
-        "NextShardIterator": said.next,
-        "MillisBehindLatest": said.behind_millis,
+        "Records": page.records.iter().map(record).collect::<Vec<_>>(),
+        "NextShardIterator": page.next,
+        "MillisBehindLatest": page.behind_millis,
     });
     let again = from_json(&Bytes::from(written.to_string())).expect("what is written is understood");
     assert_eq!(
         (&again.next, again.behind_millis),
-        (&said.next, said.behind_millis)
+        (&page.next, page.behind_millis)
     );
-    assert_eq!(again.records.len(), said.records.len());
-    for (again, record) in again.records.iter().zip(&said.records) {
+    assert_eq!(again.records.len(), page.records.len());
+    for (again, record) in again.records.iter().zip(&page.records) {
         assert_eq!(again.position(), record.position());
         assert_eq!(again.data(), record.data());
         assert_eq!(again.partition_key(), record.partition_key());

@@ -55,7 +55,7 @@ pub fn partition_of(region: &str) -> &'static str {
 
 impl Arn {
     /// Returns `true` if the text can only be meant as an ARN: names of streams and tables hold no colon.
-    pub fn is_meant(text: &str) -> bool {
+    pub fn looks_like_arn(text: &str) -> bool {
         text.trim_start().starts_with("arn:")
     }
 

@@ -21,19 +21,19 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use kcl_core::clock::{Clock, ClockExt as _};
 use kcl_core::types::Timestamp;
 
-use crate::{Code, Credentials};
+use crate::{CommonError, CredentialsCache};
 
 /// From which difference on the host's clock is worth a warning: requests are valid for five minutes.
-const OFF: Duration = Duration::from_secs(60);
+const WARN_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// One attempt of a call: its interceptor, which sees the fate of the request.
 #[derive(Debug, Clone, Default)]
-pub struct Attempt(Arc<Seen>);
+pub struct Attempt(Arc<AttemptState>);
 
 #[derive(Debug, Default)]
-struct Seen {
+struct AttemptState {
     sent: AtomicBool,
-    date: OnceLock<Timestamp>,
+    service_time: OnceLock<Timestamp>,
 }
 
 impl Attempt {
@@ -42,9 +42,9 @@ impl Attempt {
         self.0.sent.load(Ordering::Acquire)
     }
 
-    /// The service's time when it answered, in whole seconds, if it said so.
-    pub fn date(&self) -> Option<Timestamp> {
-        self.0.date.get().copied()
+    /// The service's time when it answered, in whole seconds, if it sent one.
+    pub fn service_time(&self) -> Option<Timestamp> {
+        self.0.service_time.get().copied()
     }
 }
 
@@ -71,7 +71,7 @@ impl Intercept for Attempt {
     ) -> Result<(), BoxError> {
         if let Some(date) = context.response().headers().get("date").and_then(parse) {
             // An attempt has one answer; if there were two, the first would stand.
-            let _ = self.0.date.set(date);
+            let _ = self.0.service_time.set(date);
         }
         Ok(())
     }
@@ -84,20 +84,20 @@ fn parse(date: &str) -> Option<Timestamp> {
 
 /// A call did not end in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Late {
+pub enum CallTimeout {
     /// Nothing was sent: the credentials did not come. Their load goes on, for the next call.
-    Unsent,
+    NotSent,
     /// The request was sent, and no answer came. Its fate is unknown.
-    Unanswered,
+    NoAnswer,
 }
 
 /// Makes the calls of one client.
 #[derive(Debug, Clone, Default)]
 pub struct Caller {
     /// The credentials of the client, as its identity cache.
-    pub credentials: Credentials,
-    /// That the clock is off was said.
-    said: Arc<AtomicBool>,
+    pub credentials: CredentialsCache,
+    /// Whether the warning about the clock was logged.
+    has_warned: Arc<AtomicBool>,
 }
 
 impl Caller {
@@ -117,7 +117,7 @@ impl Caller {
         clock: &dyn Clock,
         deadline: Duration,
         mut call: impl FnMut(Attempt) -> F,
-    ) -> Result<Result<T, SdkError<E, HttpResponse>>, Late>
+    ) -> Result<Result<T, SdkError<E, HttpResponse>>, CallTimeout>
     where
         T: Send,
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
@@ -132,29 +132,31 @@ impl Caller {
             let answer = clock.timeout(left, Box::pin(call(attempt.clone()))).await;
             let Ok(answer) = answer else {
                 return Err(match attempt.is_sent() {
-                    true => Late::Unanswered,
-                    false => Late::Unsent,
+                    true => CallTimeout::NoAnswer,
+                    false => CallTimeout::NotSent,
                 });
             };
             let code = answer.as_ref().err().and_then(ProvideErrorMetadata::code);
-            let Some(code) = Code::of(code) else {
+            let Some(code) = CommonError::of(code) else {
                 return Ok(answer);
             };
-            if code == Code::Expired {
+            if code == CommonError::Expired {
                 self.credentials.forget();
             }
-            if is_second || !code.may_be_the_time() || attempt.date().is_none() {
+            if is_second || !code.may_be_the_time() || attempt.service_time().is_none() {
                 return Ok(answer);
             }
-            self.say_how_far_off(&attempt, clock.wall());
+            self.warn_clock_skew(&attempt, clock.wall());
             is_second = true;
         }
     }
 
-    fn say_how_far_off(&self, attempt: &Attempt, here: Timestamp) {
-        let Some(there) = attempt.date() else { return };
+    fn warn_clock_skew(&self, attempt: &Attempt, here: Timestamp) {
+        let Some(there) = attempt.service_time() else {
+            return;
+        };
         let off = there.as_millis().abs_diff(here.as_millis());
-        if Duration::from_millis(off) >= OFF && !self.said.swap(true, Ordering::Relaxed) {
+        if Duration::from_millis(off) >= WARN_CLOCK_SKEW && !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 seconds = off / 1000,
                 behind = there > here,

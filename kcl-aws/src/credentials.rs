@@ -17,15 +17,15 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
 /// How long before they expire credentials are loaded again, while the old ones are used on.
-const REFRESH: Duration = Duration::from_secs(120);
+const REFRESH_BEFORE_EXPIRY: Duration = Duration::from_secs(120);
 /// How long before they expire credentials are not used any more: a request needs its time.
-const MARGIN: Duration = Duration::from_secs(10);
+const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 /// How long to wait after a refresh, successful or not, before the next.
-const PAUSE: Duration = Duration::from_secs(20);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(20);
 /// How long credentials are used that do not say when they expire, as in the SDK.
-const UNDATED: Duration = Duration::from_secs(15 * 60);
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// After how long a load is given up and started again.
-const LONGEST_LOAD: Duration = Duration::from_secs(60);
+const MAX_LOAD_TIME: Duration = Duration::from_secs(60);
 
 /// The credentials of a client, as its identity cache.
 ///
@@ -33,17 +33,17 @@ const LONGEST_LOAD: Duration = Duration::from_secs(60);
 /// were never had. Here a load goes on when the call is dropped that began it, and all calls share it: each poll of any of them
 /// drives it. It starts two minutes before the old credentials expire, and no call waits for it before they do.
 #[derive(Clone, Default)]
-pub struct Credentials(Arc<Mutex<BTreeMap<IdentityCachePartition, Arc<Slot>>>>);
+pub struct CredentialsCache(Arc<Mutex<BTreeMap<IdentityCachePartition, Arc<SourceEntry>>>>);
 
 /// The credentials of one source.
 #[derive(Default)]
-struct Slot {
-    known: Mutex<Known>,
-    load: tokio::sync::Mutex<Option<Load>>,
+struct SourceEntry {
+    known: Mutex<CachedIdentity>,
+    load: tokio::sync::Mutex<Option<PendingLoad>>,
 }
 
 #[derive(Default, Clone)]
-struct Known {
+struct CachedIdentity {
     identity: Option<Identity>,
     expires: Option<SystemTime>,
     /// When the last refresh ended.
@@ -52,73 +52,73 @@ struct Known {
     loaded: Option<SystemTime>,
 }
 
-struct Load {
+struct PendingLoad {
     since: SystemTime,
-    future: Loading,
+    future: LoadFuture,
 }
 
-type Loading = Pin<Box<dyn Future<Output = Result<Identity, BoxError>> + Send>>;
+type LoadFuture = Pin<Box<dyn Future<Output = Result<Identity, BoxError>> + Send>>;
 
 /// The use of the credentials that are known.
 #[derive(Debug, PartialEq, Eq)]
-enum Use {
+enum Freshness {
     /// They are good.
-    AsTheyAre,
+    Fresh,
     /// They are good, and it is time for new ones.
-    AndRefresh,
+    Refresh,
     /// There are none, or they expire.
-    Wait,
+    Expired,
 }
 
-impl Known {
-    fn judge(&self, now: SystemTime) -> Use {
+impl CachedIdentity {
+    fn freshness(&self, now: SystemTime) -> Freshness {
         let (Some(_), Some(expires)) = (&self.identity, self.expires) else {
-            return Use::Wait;
+            return Freshness::Expired;
         };
         let left = expires.duration_since(now).unwrap_or_default();
         let is_recent = |then: Option<SystemTime>| {
             let age = then.and_then(|then| now.duration_since(then).ok());
-            age.is_some_and(|age| age < PAUSE)
+            age.is_some_and(|age| age < REFRESH_INTERVAL)
         };
         // The source had no better ones. On a host whose clock is fast they seem expired and are not.
-        let came_old = |loaded| expires.duration_since(loaded).unwrap_or_default() <= MARGIN;
-        if left <= MARGIN && is_recent(self.loaded) && self.loaded.is_some_and(came_old) {
-            Use::AsTheyAre
-        } else if left <= MARGIN {
-            Use::Wait
-        } else if left <= REFRESH && !is_recent(self.refreshed) {
-            Use::AndRefresh
+        let came_old = |loaded| expires.duration_since(loaded).unwrap_or_default() <= EXPIRY_MARGIN;
+        if left <= EXPIRY_MARGIN && is_recent(self.loaded) && self.loaded.is_some_and(came_old) {
+            Freshness::Fresh
+        } else if left <= EXPIRY_MARGIN {
+            Freshness::Expired
+        } else if left <= REFRESH_BEFORE_EXPIRY && !is_recent(self.refreshed) {
+            Freshness::Refresh
         } else {
-            Use::AsTheyAre
+            Freshness::Fresh
         }
     }
 }
 
-impl Credentials {
+impl CredentialsCache {
     /// Forgets what was loaded: the service called it expired. A load that runs is still waited for.
     pub fn forget(&self) {
         for slot in lock(&self.0).values() {
-            *lock(&slot.known) = Known::default();
+            *lock(&slot.known) = CachedIdentity::default();
         }
     }
 
-    fn slot(&self, partition: IdentityCachePartition) -> Arc<Slot> {
+    fn slot(&self, partition: IdentityCachePartition) -> Arc<SourceEntry> {
         Arc::clone(lock(&self.0).entry(partition).or_default())
     }
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for CredentialsCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").finish_non_exhaustive()
+        f.debug_struct("CredentialsCache").finish_non_exhaustive()
     }
 }
 
-impl Slot {
-    fn learn(&self, loaded: &Result<Identity, BoxError>, now: SystemTime) {
+impl SourceEntry {
+    fn store(&self, loaded: &Result<Identity, BoxError>, now: SystemTime) {
         let mut known = lock(&self.known);
         known.refreshed = Some(now);
         if let Ok(identity) = loaded {
-            known.expires = Some(identity.expiration().unwrap_or(now + UNDATED));
+            known.expires = Some(identity.expiration().unwrap_or(now + DEFAULT_LIFETIME));
             known.identity = Some(identity.clone());
             known.loaded = Some(now);
         }
@@ -130,13 +130,13 @@ impl Slot {
         let Ok(mut slot) = self.load.try_lock() else {
             return;
         };
-        let under_way = under_way(&mut slot, now, || load(resolver, components));
+        let pending_load = pending_load(&mut slot, now, || load(resolver, components));
         let mut context = Context::from_waker(Waker::noop());
-        if let Poll::Ready(loaded) = under_way.future.as_mut().poll(&mut context) {
+        if let Poll::Ready(loaded) = pending_load.future.as_mut().poll(&mut context) {
             *slot = None;
-            self.learn(&loaded, now);
+            self.store(&loaded, now);
             if let Err(error) = loaded {
-                tracing::debug!(error = %crate::story(error.as_ref()), "credentials could not be renewed; the old ones are used on");
+                tracing::debug!(error = %crate::error_chain(error.as_ref()), "credentials could not be renewed; the old ones are used on");
             }
         }
     }
@@ -154,44 +154,50 @@ impl Slot {
     async fn wait_for(
         &self,
         now: impl Fn() -> SystemTime,
-        begin: impl Fn() -> Loading,
+        begin: impl Fn() -> LoadFuture,
     ) -> Result<Identity, BoxError> {
         let mut slot = self.load.lock().await;
         // The call before this one may have had them.
         let known = lock(&self.known).clone();
-        if let (Some(identity), Use::AsTheyAre | Use::AndRefresh) = (&known.identity, known.judge(now())) {
+        if let (Some(identity), Freshness::Fresh | Freshness::Refresh) =
+            (&known.identity, known.freshness(now()))
+        {
             return Ok(identity.clone());
         }
-        let was_under_way = slot.is_some();
-        let mut loaded = under_way(&mut slot, now(), &begin).future.as_mut().await;
+        let was_pending = slot.is_some();
+        let mut loaded = pending_load(&mut slot, now(), &begin).future.as_mut().await;
         *slot = None;
-        if loaded.is_err() && was_under_way {
+        if loaded.is_err() && was_pending {
             // Only calls drive a load: between two that come seldom it stands still, and its own deadlines pass.
-            loaded = under_way(&mut slot, now(), &begin).future.as_mut().await;
+            loaded = pending_load(&mut slot, now(), &begin).future.as_mut().await;
             *slot = None;
         }
-        self.learn(&loaded, now());
+        self.store(&loaded, now());
         loaded
     }
 }
 
 /// The load under way, or a new one where there is none or it hangs.
-fn under_way(load: &mut Option<Load>, now: SystemTime, begin: impl FnOnce() -> Loading) -> &mut Load {
-    let hangs = |load: &Load| {
+fn pending_load(
+    load: &mut Option<PendingLoad>,
+    now: SystemTime,
+    begin: impl FnOnce() -> LoadFuture,
+) -> &mut PendingLoad {
+    let hangs = |load: &PendingLoad| {
         now.duration_since(load.since)
-            .is_ok_and(|age| age >= LONGEST_LOAD)
+            .is_ok_and(|age| age >= MAX_LOAD_TIME)
     };
     if load.as_ref().is_some_and(hangs) {
         *load = None;
     }
-    load.get_or_insert_with(|| Load {
+    load.get_or_insert_with(|| PendingLoad {
         since: now,
         future: begin(),
     })
 }
 
 /// The configuration of one call cannot outlive it, and sources of credentials do not read it.
-fn load(resolver: SharedIdentityResolver, components: &RuntimeComponents) -> Loading {
+fn load(resolver: SharedIdentityResolver, components: &RuntimeComponents) -> LoadFuture {
     let components = components.clone();
     Box::pin(async move {
         let bag = ConfigBag::base();
@@ -207,7 +213,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl ResolveCachedIdentity for Credentials {
+impl ResolveCachedIdentity for CredentialsCache {
     fn resolve_cached_identity<'a>(
         &'a self,
         resolver: SharedIdentityResolver,
@@ -217,9 +223,9 @@ impl ResolveCachedIdentity for Credentials {
         let slot = self.slot(resolver.cache_partition());
         let now = time(components);
         let known = lock(&slot.known).clone();
-        match (known.judge(now), known.identity) {
-            (Use::AsTheyAre, Some(identity)) => IdentityFuture::ready(Ok(identity)),
-            (Use::AndRefresh, Some(identity)) => {
+        match (known.freshness(now), known.identity) {
+            (Freshness::Fresh, Some(identity)) => IdentityFuture::ready(Ok(identity)),
+            (Freshness::Refresh, Some(identity)) => {
                 slot.refresh(resolver, components, now);
                 IdentityFuture::ready(Ok(identity))
             }
@@ -238,36 +244,36 @@ mod tests {
     fn credentials_are_renewed_before_they_expire() {
         let start = SystemTime::UNIX_EPOCH;
         let at = |seconds| start + Duration::from_secs(seconds);
-        let known = Known {
+        let known = CachedIdentity {
             identity: Some(Identity::new("test", None)),
             expires: Some(at(1000)),
             refreshed: None,
             loaded: None,
         };
         let rows = [
-            (0, Use::AsTheyAre),
-            (879, Use::AsTheyAre),
-            (880, Use::AndRefresh),
-            (989, Use::AndRefresh),
-            (990, Use::Wait),
-            (5000, Use::Wait),
+            (0, Freshness::Fresh),
+            (879, Freshness::Fresh),
+            (880, Freshness::Refresh),
+            (989, Freshness::Refresh),
+            (990, Freshness::Expired),
+            (5000, Freshness::Expired),
         ];
         for (seconds, expected) in rows {
-            assert_eq!(known.judge(at(seconds)), expected, "{seconds}");
+            assert_eq!(known.freshness(at(seconds)), expected, "{seconds}");
         }
-        let refreshed = Known {
+        let refreshed = CachedIdentity {
             refreshed: Some(at(900)),
             ..known
         };
-        assert_eq!(refreshed.judge(at(919)), Use::AsTheyAre);
-        assert_eq!(refreshed.judge(at(920)), Use::AndRefresh);
-        let seems_expired = Known {
+        assert_eq!(refreshed.freshness(at(919)), Freshness::Fresh);
+        assert_eq!(refreshed.freshness(at(920)), Freshness::Refresh);
+        let seems_expired = CachedIdentity {
             loaded: Some(at(5000)),
             ..refreshed
         };
-        assert_eq!(seems_expired.judge(at(5019)), Use::AsTheyAre);
-        assert_eq!(seems_expired.judge(at(5020)), Use::Wait);
-        assert_eq!(Known::default().judge(start), Use::Wait);
+        assert_eq!(seems_expired.freshness(at(5019)), Freshness::Fresh);
+        assert_eq!(seems_expired.freshness(at(5020)), Freshness::Expired);
+        assert_eq!(CachedIdentity::default().freshness(start), Freshness::Expired);
     }
 
     #[test]
@@ -276,7 +282,7 @@ mod tests {
         let mut begun = 0;
         let mut slot = None;
         for (seconds, expected) in [(100, 1), (159, 1), (160, 2), (219, 2), (50, 2)] {
-            under_way(&mut slot, at(seconds), || {
+            pending_load(&mut slot, at(seconds), || {
                 begun += 1;
                 Box::pin(std::future::pending())
             });
@@ -285,7 +291,7 @@ mod tests {
     }
 
     /// A load of two steps, which may take five seconds in all.
-    fn two_steps() -> Loading {
+    fn two_steps() -> LoadFuture {
         let clock = TokioClock::new();
         Box::pin(async move {
             let steps = async {
@@ -299,7 +305,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn load_that_stood_still_between_calls_is_repeated() {
-        let (slot, clock) = (Slot::default(), TokioClock::new());
+        let (slot, clock) = (SourceEntry::default(), TokioClock::new());
         let wait = || slot.wait_for(|| SystemTime::UNIX_EPOCH, two_steps);
         // Its first call gives up.
         assert!(clock.timeout(Duration::from_millis(1), wait()).await.is_err());

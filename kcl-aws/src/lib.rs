@@ -3,10 +3,10 @@
 //! This crate is a part of those two. Applications do not use it, and its interface may change with every release.
 //!
 //! - [`Arn`] and what it names: everything that an ARN says is checked where it is read.
-//! - [`Code`]: what an error code of AWS means, wherever it comes from.
-//! - [`Unsent`]: what kept the SDK from sending a request.
-//! - [`quotable`], [`quotable_code`] and [`story`]: the text of an error without what must not be logged.
-//! - [`Credentials`]: loads that outlive the calls that wait for them.
+//! - [`CommonError`]: what an error code of AWS means, wherever it comes from.
+//! - [`UnsentReason`]: what kept the SDK from sending a request.
+//! - [`redacted_message`], [`redacted_code`] and [`error_chain`]: the text of an error without what must not be logged.
+//! - [`CredentialsCache`]: loads that outlive the calls that wait for them.
 //! - [`Caller`]: one call with a deadline, signed with the right time.
 
 #![deny(missing_docs)]
@@ -14,14 +14,14 @@
 
 mod arn;
 mod call;
-mod code;
+mod common_error;
 mod credentials;
-mod text;
-mod unsent;
+mod redaction;
+mod unsent_reason;
 
 pub use arn::{Arn, ConsumerArn, InvalidArn, OtherRegion, StreamArn, TableArn, partition_of};
-pub use call::{Attempt, Caller, Late};
-pub use code::Code;
-pub use credentials::Credentials;
-pub use text::{quotable, quotable_code, story};
-pub use unsent::Unsent;
+pub use call::{Attempt, CallTimeout, Caller};
+pub use common_error::CommonError;
+pub use credentials::CredentialsCache;
+pub use redaction::{error_chain, redacted_code, redacted_message};
+pub use unsent_reason::UnsentReason;

@@ -14,20 +14,20 @@ use kcl_core::types::{HashKeyRange, Record, SequenceNumber, ShardId, StreamIdent
 type Result<T> = std::result::Result<T, SourceError>;
 
 /// The answer makes no sense.
-pub(crate) fn senseless(what: &str) -> SourceError {
+pub(crate) fn invalid_answer(what: &str) -> SourceError {
     SourceError::new(SourceErrorKind::Invalid, format!("Kinesis answered with {what}"))
 }
 
-pub(crate) fn unreadable(
+pub(crate) fn undecodable(
     what: &str,
     error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> SourceError {
-    senseless(what).with_source(error)
+    invalid_answer(what).with_source(error)
 }
 
 /// The answer of GetRecords.
 #[derive(Debug, Default)]
-pub(crate) struct Answer {
+pub(crate) struct RecordPage {
     pub(crate) records: Vec<Record>,
     /// Whether there is a list of records, empty or not: [Kinesis](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html)
     /// always sends one.
@@ -40,9 +40,9 @@ pub(crate) struct Answer {
     pub(crate) body_bytes: usize,
 }
 
-impl Answer {
+impl RecordPage {
     /// Whether it has no place to go on and shows no children: an end, or an answer of which something is missing.
-    pub(crate) fn is_claim(&self) -> bool {
+    pub(crate) fn is_unconfirmed_end(&self) -> bool {
         self.next.is_none() && self.children.is_empty()
     }
 
@@ -53,11 +53,11 @@ impl Answer {
 }
 
 /// An event of a subscription, and where to go on after it, which at the end of a shard is nowhere.
-pub(crate) fn event(event: types::SubscribeToShardEvent) -> Result<(Answer, Option<SequenceNumber>)> {
+pub(crate) fn event(event: types::SubscribeToShardEvent) -> Result<(RecordPage, Option<SequenceNumber>)> {
     let records = event.records.into_iter().map(record);
     let records = records.collect::<Result<Vec<_>>>()?;
     let children = event.child_shards.into_iter().flatten().map(child);
-    let answer = Answer {
+    let answer = RecordPage {
         lists_records: true,
         next: None,
         behind_millis: Some(event.millis_behind_latest),
@@ -95,7 +95,7 @@ pub(crate) fn shard(shard: types::Shard) -> Result<Shard> {
     let hash_range = hash_range(shard.hash_key_range)?;
     let numbers = shard
         .sequence_number_range
-        .ok_or_else(|| senseless("a shard without sequence numbers"))?;
+        .ok_or_else(|| invalid_answer("a shard without sequence numbers"))?;
     let parents = [shard.parent_shard_id, shard.adjacent_parent_shard_id];
     Ok(Shard {
         id: shard_id(&shard.shard_id)?,
@@ -164,17 +164,17 @@ pub(crate) fn description(summary: &types::StreamDescriptionSummary) -> StreamDe
 }
 
 fn shard_id(id: &str) -> Result<ShardId> {
-    ShardId::new(id).map_err(|error| unreadable("a shard id that is none", error))
+    ShardId::new(id).map_err(|error| undecodable("a shard id that is none", error))
 }
 
 fn sequence(digits: String) -> Result<SequenceNumber> {
-    SequenceNumber::new(digits).map_err(|error| unreadable("a sequence number that is none", error))
+    SequenceNumber::new(digits).map_err(|error| undecodable("a sequence number that is none", error))
 }
 
 fn hash_range(range: Option<types::HashKeyRange>) -> Result<HashKeyRange> {
-    let range = range.ok_or_else(|| senseless("a shard without hash keys"))?;
+    let range = range.ok_or_else(|| invalid_answer("a shard without hash keys"))?;
     HashKeyRange::parse(&range.starting_hash_key, &range.ending_hash_key)
-        .map_err(|error| unreadable("hash keys that are none", error))
+        .map_err(|error| undecodable("hash keys that are none", error))
 }
 
 #[cfg(test)]

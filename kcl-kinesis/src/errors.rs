@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::event_stream::RawMessage;
-use kcl_aws::{Code, Late, Unsent, partition_of, quotable, quotable_code, story};
+use kcl_aws::{
+    CallTimeout, CommonError, UnsentReason, error_chain, partition_of, redacted_code, redacted_message,
+};
 use kcl_core::source::{SourceError, SourceErrorKind};
 
 use crate::cbor::NOT_CBOR;
@@ -32,7 +34,7 @@ pub(crate) const UNKNOWN_OPERATION: &str = "UnknownOperationException";
 
 /// The error codes of Kinesis itself: what each means, and what to do where the code alone does not say.
 ///
-/// From the error sections of the Kinesis Data Streams API reference. The codes of every service are in [`Code`].
+/// From the error sections of the Kinesis Data Streams API reference. The codes of every service are in [`CommonError`].
 const CODES: &[(&str, SourceErrorKind, &str)] = &[
     ("KMSThrottlingException", Throttled, ""),
     (EXPIRED_ITERATOR, Unavailable, ""),
@@ -107,15 +109,17 @@ pub(crate) fn meaning(code: Option<&str>, status: u16) -> Meaning {
     if let Some((_, kind, advice)) = CODES.iter().find(|(listed, ..)| Some(*listed) == code) {
         return Meaning::new(*kind, advice);
     }
-    let known = Code::of(code);
-    let advice = known.map_or("", Code::advice);
+    let known = CommonError::of(code);
+    let advice = known.map_or("", CommonError::advice);
     match known {
-        Some(Code::Throttled) => Meaning::new(Throttled, advice),
+        Some(CommonError::Throttled) => Meaning::new(Throttled, advice),
         // Credentials that are too old heal by themselves where their source renews them.
-        Some(Code::Unavailable | Code::Expired) => Meaning::new(Unavailable, advice),
-        Some(Code::NotGranted) => Meaning::NOT_GRANTED,
-        Some(Code::Credentials | Code::Signature | Code::NotActivated) => Meaning::new(Denied, advice),
-        Some(Code::Invalid) => Meaning::new(Invalid, advice),
+        Some(CommonError::Unavailable | CommonError::Expired) => Meaning::new(Unavailable, advice),
+        Some(CommonError::NotGranted) => Meaning::NOT_GRANTED,
+        Some(CommonError::Credentials | CommonError::Signature | CommonError::NotActivated) => {
+            Meaning::new(Denied, advice)
+        }
+        Some(CommonError::Invalid) => Meaning::new(Invalid, advice),
         Some(_) | None => match status {
             429 => Meaning::new(Throttled, ""),
             401 | 403 => Meaning::NOT_GRANTED,
@@ -192,25 +196,25 @@ impl Request<'_> {
     }
 
     /// Nothing came back in time.
-    pub(crate) fn late(&self, late: Late, limit: Duration) -> Failure {
+    pub(crate) fn late(&self, late: CallTimeout, limit: Duration) -> Failure {
         let message = match late {
-            Late::Unsent => {
+            CallTimeout::NotSent => {
                 format!("{self}: the request was not sent: the credentials did not come within {limit:?}")
             }
-            Late::Unanswered => {
+            CallTimeout::NoAnswer => {
                 format!("{self}: no answer within {limit:?}; is the endpoint reachable?")
             }
         };
         Failure {
             // That credentials are slow says nothing about answers.
-            code: (late == Late::Unanswered).then(|| TOO_SLOW.to_owned()),
+            code: (late == CallTimeout::NoAnswer).then(|| TOO_SLOW.to_owned()),
             error: SourceError::new(Unavailable, message),
         }
     }
 
     /// The answer began and did not end.
     pub(crate) fn cut_off(&self, error: impl StdError) -> Failure {
-        let message = format!("{self}: the answer was cut off: {}", story(&error));
+        let message = format!("{self}: the answer was cut off: {}", error_chain(&error));
         Failure {
             code: None,
             error: SourceError::new(Unavailable, message),
@@ -260,7 +264,7 @@ impl Request<'_> {
     }
 
     /// The service answered for a stream that was not asked for.
-    pub(crate) fn of_another(&self, name: &str) -> Failure {
+    pub(crate) fn wrong_stream(&self, name: &str) -> Failure {
         Failure {
             code: None,
             error: SourceError::new(
@@ -285,7 +289,7 @@ impl Request<'_> {
     }
 
     /// A subscription ended before anything came over it.
-    pub(crate) fn ended_unheard(&self) -> Failure {
+    pub(crate) fn ended_without_event(&self) -> Failure {
         self.lost(format!("{self}: the subscription ended before its first event"))
     }
 
@@ -304,7 +308,7 @@ impl Request<'_> {
                 ..failure
             };
         }
-        self.lost(format!("{self}: the subscription broke: {}", story(&error)))
+        self.lost(format!("{self}: the subscription broke: {}", error_chain(&error)))
     }
 
     fn lost(&self, message: String) -> Failure {
@@ -323,10 +327,10 @@ impl Request<'_> {
             // The causes would only repeat what is said here.
             return self.service_error(context.err(), context.raw().status().as_u16());
         }
-        let story = story(&error);
-        let (kind, advice) = match (&error, Unsent::of(&story)) {
+        let chain = error_chain(&error);
+        let (kind, advice) = match (&error, UnsentReason::in_chain(&chain)) {
             (SdkError::TimeoutError(_) | SdkError::ResponseError(_), _) => UNREACHABLE,
-            (_, Some(unsent)) if unsent.may_heal() => (Unavailable, unsent.advice()),
+            (_, Some(unsent)) if unsent.is_transient() => (Unavailable, unsent.advice()),
             (_, Some(unsent)) => (Denied, unsent.advice()),
             (SdkError::ConstructionFailure(_), None) => UNSENDABLE,
             (SdkError::DispatchFailure(failure), None) if failure.is_user() => UNSENDABLE,
@@ -334,17 +338,17 @@ impl Request<'_> {
         };
         Failure {
             code: None,
-            error: SourceError::new(kind, format!("{self}: {story}; {advice}")),
+            error: SourceError::new(kind, format!("{self}: {chain}; {advice}")),
         }
     }
 
     fn service_error(&self, error: &impl ProvideErrorMetadata, status: u16) -> Failure {
         let meaning = meaning(error.code(), status);
         let mut message = match error.code() {
-            Some(code) => format!("{self}: {}", quotable_code(code)),
+            Some(code) => format!("{self}: {}", redacted_code(code)),
             None => format!("{self}: HTTP status {status}"),
         };
-        if let Some(said) = quotable(error.code(), error.message()) {
+        if let Some(said) = redacted_message(error.code(), error.message()) {
             message = format!("{message} ({said})");
         }
         let advice = match (meaning.kind, self.resource) {
@@ -424,7 +428,7 @@ mod tests {
 
     #[test]
     fn every_denial_says_what_to_do() {
-        for code in CODES.iter().map(|(code, ..)| *code).chain(Code::listed()) {
+        for code in CODES.iter().map(|(code, ..)| *code).chain(CommonError::listed()) {
             let meaning = meaning(Some(code), 400);
             let says = meaning.not_granted || !meaning.advice.is_empty();
             assert!(meaning.kind != Denied || says, "{code}");

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use kcl_core::types::{Record, ShardId};
 
-use crate::convert::Answer;
+use crate::convert::RecordPage;
 use crate::{cbor, json};
 
 /// The content of an answer of GetRecords.
 #[derive(Debug, PartialEq)]
-pub struct Said {
+pub struct DecodedPage {
     /// Its records.
     pub records: Vec<Record>,
     /// The iterator to go on with.
@@ -22,17 +22,17 @@ pub struct Said {
 }
 
 /// Parses a body in CBOR.
-pub fn from_cbor(body: &Bytes) -> Option<Said> {
-    cbor::decode(body).ok().map(Said::from)
+pub fn from_cbor(body: &Bytes) -> Option<DecodedPage> {
+    cbor::decode(body).ok().map(DecodedPage::from)
 }
 
 /// Parses a body in JSON.
-pub fn from_json(body: &Bytes) -> Option<Said> {
-    json::decode(body).ok().map(Said::from)
+pub fn from_json(body: &Bytes) -> Option<DecodedPage> {
+    json::decode(body).ok().map(DecodedPage::from)
 }
 
-impl From<Answer> for Said {
-    fn from(answer: Answer) -> Self {
+impl From<RecordPage> for DecodedPage {
+    fn from(answer: RecordPage) -> Self {
         Self {
             records: answer.records,
             next: answer.next,

@@ -10,128 +10,136 @@ use kcl_core::source::{ChildShard, SourceError};
 use kcl_core::types::{HashKeyRange, Record, SequenceNumber, ShardId, Timestamp};
 use serde::Deserialize;
 
-use crate::convert::{Answer, senseless, unreadable};
+use crate::convert::{RecordPage, invalid_answer, undecodable};
 
 /// A text, where it lies unless something in it is escaped.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct JsonText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Said<'a> {
+struct JsonBody<'a> {
     #[serde(borrow)]
-    records: Option<Vec<SaidRecord<'a>>>,
+    records: Option<Vec<JsonRecord<'a>>>,
     next_shard_iterator: Option<String>,
     millis_behind_latest: Option<i64>,
     #[serde(borrow)]
-    child_shards: Option<Vec<SaidChild<'a>>>,
+    child_shards: Option<Vec<JsonChild<'a>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct SaidRecord<'a> {
+struct JsonRecord<'a> {
     #[serde(borrow)]
-    sequence_number: Text<'a>,
+    sequence_number: JsonText<'a>,
     #[serde(borrow)]
-    data: Text<'a>,
+    data: JsonText<'a>,
     #[serde(borrow)]
-    partition_key: Option<Text<'a>>,
+    partition_key: Option<JsonText<'a>>,
     /// In seconds.
     approximate_arrival_timestamp: Option<f64>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct SaidChild<'a> {
+struct JsonChild<'a> {
     #[serde(borrow)]
-    shard_id: Text<'a>,
+    shard_id: JsonText<'a>,
     #[serde(borrow)]
-    parent_shards: Vec<Text<'a>>,
+    parent_shards: Vec<JsonText<'a>>,
     #[serde(borrow)]
-    hash_key_range: SaidRange<'a>,
+    hash_key_range: JsonHashKeyRange<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct SaidRange<'a> {
+struct JsonHashKeyRange<'a> {
     #[serde(borrow)]
-    starting_hash_key: Text<'a>,
+    starting_hash_key: JsonText<'a>,
     #[serde(borrow)]
-    ending_hash_key: Text<'a>,
+    ending_hash_key: JsonText<'a>,
 }
 
 /// Reads the body of an answer. Members that nobody here knows are passed over.
-pub(crate) fn decode(body: &Bytes) -> Result<Answer, SourceError> {
+pub(crate) fn decode(body: &Bytes) -> Result<RecordPage, SourceError> {
     // The parser's own words quote what they stumbled over, which may be a record.
-    let said: Said = serde_json::from_slice(body).map_err(|error| {
-        senseless(&format!(
+    let body_fields: JsonBody = serde_json::from_slice(body).map_err(|error| {
+        invalid_answer(&format!(
             "a body that is not what GetRecords answers: {:?} error at line {}, column {}",
             error.classify(),
             error.line(),
             error.column()
         ))
     })?;
-    let lists_records = said.records.is_some();
-    let said_records = said.records.unwrap_or_default();
-    let mut memory = Memory(BytesMut::zeroed(said_records.iter().map(SaidRecord::room).sum()));
+    let lists_records = body_fields.records.is_some();
+    let json_records = body_fields.records.unwrap_or_default();
+    let mut memory = SharedBuffer(BytesMut::zeroed(
+        json_records.iter().map(JsonRecord::needed_bytes).sum(),
+    ));
     let body_bytes = memory.0.len();
-    let records = said_records.into_iter().map(|record| record.kept_in(&mut memory));
-    let children = said.child_shards.into_iter().flatten().map(SaidChild::child);
-    Ok(Answer {
+    let records = json_records
+        .into_iter()
+        .map(|record| record.into_record(&mut memory));
+    let children = body_fields
+        .child_shards
+        .into_iter()
+        .flatten()
+        .map(JsonChild::child);
+    Ok(RecordPage {
         lists_records,
         records: records.collect::<Result<_, _>>()?,
-        next: said.next_shard_iterator,
-        behind_millis: said.millis_behind_latest,
+        next: body_fields.next_shard_iterator,
+        behind_millis: body_fields.millis_behind_latest,
         children: children.collect::<Result<_, _>>()?,
         body_bytes,
     })
 }
 
 /// The rest of the memory of the answer.
-struct Memory(BytesMut);
+struct SharedBuffer(BytesMut);
 
-impl Memory {
-    /// Keeps what `write` leaves at the beginning of so much room, and as much as it says.
+impl SharedBuffer {
+    /// Keeps the bytes that `write` leaves at the beginning of the room for `needed_bytes`: as many as it returns.
     fn keep<E>(
         &mut self,
-        room: usize,
+        needed_bytes: usize,
         write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<Bytes, E> {
-        let mut kept = self.0.split_to(room.min(self.0.len()));
+        let mut kept = self.0.split_to(needed_bytes.min(self.0.len()));
         let length = write(&mut kept)?;
         kept.truncate(length);
         Ok(kept.freeze())
     }
 
     fn text(&mut self, text: &str) -> Result<ByteString, SourceError> {
-        let copy = |room: &mut [u8]| {
-            room.copy_from_slice(text.as_bytes());
+        let copy = |target: &mut [u8]| {
+            target.copy_from_slice(text.as_bytes());
             Ok::<_, SourceError>(text.len())
         };
         let kept = self.keep(text.len(), copy)?;
-        ByteString::try_from(kept).map_err(|error| unreadable("text that is not UTF-8", error))
+        ByteString::try_from(kept).map_err(|error| undecodable("text that is not UTF-8", error))
     }
 }
 
 /// How many bytes this much base64 may stand for.
-fn decoded_room(base64: &str) -> usize {
+fn max_decoded_len(base64: &str) -> usize {
     base64.len().div_ceil(4) * 3
 }
 
-impl SaidRecord<'_> {
-    fn room(&self) -> usize {
+impl JsonRecord<'_> {
+    fn needed_bytes(&self) -> usize {
         let key = self.partition_key.as_ref().map_or(0, |key| key.0.len());
-        self.sequence_number.0.len() + key + decoded_room(&self.data.0)
+        self.sequence_number.0.len() + key + max_decoded_len(&self.data.0)
     }
 
-    fn kept_in(self, memory: &mut Memory) -> Result<Record, SourceError> {
+    fn into_record(self, memory: &mut SharedBuffer) -> Result<Record, SourceError> {
         let sequence = SequenceNumber::new(memory.text(&self.sequence_number.0)?)
-            .map_err(|error| unreadable("a sequence number that is none", error))?;
+            .map_err(|error| undecodable("a sequence number that is none", error))?;
         let data = memory
-            .keep(decoded_room(&self.data.0), |room| {
-                STANDARD.decode_slice(self.data.0.as_bytes(), room)
+            .keep(max_decoded_len(&self.data.0), |target| {
+                STANDARD.decode_slice(self.data.0.as_bytes(), target)
             })
-            .map_err(|_| senseless("data that is not base64"))?;
+            .map_err(|_| invalid_answer("data that is not base64"))?;
         let mut record = Record::new(sequence, data);
         if let Some(key) = self.partition_key {
             record = record.with_partition_key(memory.text(&key.0)?);
@@ -148,12 +156,12 @@ impl SaidRecord<'_> {
     }
 }
 
-impl SaidChild<'_> {
+impl JsonChild<'_> {
     fn child(self) -> Result<ChildShard, SourceError> {
-        let id = |text: &Text<'_>| {
-            ShardId::new(&*text.0).map_err(|error| unreadable("a shard id that is none", error))
+        let id = |text: &JsonText<'_>| {
+            ShardId::new(&*text.0).map_err(|error| undecodable("a shard id that is none", error))
         };
-        let SaidRange {
+        let JsonHashKeyRange {
             starting_hash_key,
             ending_hash_key,
         } = self.hash_key_range;
@@ -161,7 +169,7 @@ impl SaidChild<'_> {
             id: id(&self.shard_id)?,
             parents: self.parent_shards.iter().map(id).collect::<Result<_, _>>()?,
             hash_range: HashKeyRange::parse(&starting_hash_key.0, &ending_hash_key.0)
-                .map_err(|error| unreadable("hash keys that are none", error))?,
+                .map_err(|error| undecodable("hash keys that are none", error))?,
         })
     }
 }

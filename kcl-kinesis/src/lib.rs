@@ -28,9 +28,9 @@
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod body;
-mod calls;
+mod adaptive_rate;
 mod cbor;
+mod client;
 mod convert;
 mod errors;
 mod fan_out;
@@ -39,7 +39,7 @@ pub mod fuzzing;
 mod json;
 mod pace;
 mod polling;
-mod share;
+mod raw_body;
 mod stream;
 
 pub use aws_sdk_kinesis;

@@ -1,10 +1,10 @@
-//! How fast a shard is polled: settings, a pure function, and the share of the limits that other applications leave.
+//! How fast a shard is polled: settings, a pure function, and the part of the limits that other applications leave.
 
 use std::time::Duration;
 
 use kcl_core::clock::Moment;
 
-use crate::share::{Share, WHOLE};
+use crate::adaptive_rate::{AdaptiveRate, FULL_RATE};
 
 /// How a shard is polled. Plain data; values out of range are replaced by the nearest in range.
 ///
@@ -77,25 +77,25 @@ impl Default for PollingSettings {
 }
 
 /// Below this an idle shard would be read more often than Kinesis allows.
-const SHORTEST_IDLE_INTERVAL: Duration = Duration::from_millis(200);
+const MIN_IDLE_INTERVAL: Duration = Duration::from_millis(200);
 /// The part of the time without records that passes until the next read.
-const PART_OF_QUIET: u32 = 30;
+const QUIET_FRACTION: u32 = 30;
 /// Below this the deadline would cut off healthy calls.
-const SHORTEST_DEADLINE: Duration = Duration::from_millis(100);
+const MIN_DEADLINE: Duration = Duration::from_millis(100);
 /// Above this a shard would rather be read by a job that runs once in a while.
-const LONGEST_LAG: Duration = Duration::from_secs(60 * 60);
+const MAX_LAG_TARGET: Duration = Duration::from_secs(60 * 60);
 
 impl PollingSettings {
     /// The settings with every value in its range.
     pub(crate) fn in_range(self) -> Self {
-        let idle_interval = self.idle_interval.max(SHORTEST_IDLE_INTERVAL);
+        let idle_interval = self.idle_interval.max(MIN_IDLE_INTERVAL);
         Self {
             idle_interval,
             quiet_interval: self.quiet_interval.max(idle_interval),
-            request_deadline: self.request_deadline.max(SHORTEST_DEADLINE),
+            request_deadline: self.request_deadline.max(MIN_DEADLINE),
             reads_per_second: self.reads_per_second.max(1),
             bytes_per_second: self.bytes_per_second.max(1),
-            lag_target: self.lag_target.map(|target| target.min(LONGEST_LAG)),
+            lag_target: self.lag_target.map(|target| target.min(MAX_LAG_TARGET)),
             format: self.format,
         }
     }
@@ -103,13 +103,13 @@ impl PollingSettings {
 
 /// The result of one read, as far as the pace is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Read {
+pub(crate) struct ReadResult {
     pub(crate) records: usize,
     pub(crate) bytes: u64,
     pub(crate) behind: Option<Duration>,
 }
 
-impl Read {
+impl ReadResult {
     /// Nothing came, and the service knows of nothing more. A service without that figure is believed.
     fn caught_up(&self) -> bool {
         self.records == 0 && self.behind.is_none_or(|behind| behind.is_zero())
@@ -120,33 +120,33 @@ impl Read {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     settings: PollingSettings,
-    share: Share,
+    rate: AdaptiveRate,
     /// Since when nothing has come.
     quiet_since: Option<Moment>,
 }
 
 impl Pace {
-    /// The pace of a reader that begins with this share of the shard.
-    pub(crate) fn new(settings: PollingSettings, share: Share) -> Self {
+    /// The pace of a reader that begins at this rate.
+    pub(crate) fn new(settings: PollingSettings, rate: AdaptiveRate) -> Self {
         Self {
             settings: settings.in_range(),
-            share,
+            rate,
             quiet_since: None,
         }
     }
 
     /// How long from the start of this read to the start of the next.
-    pub(crate) fn wait_after(&mut self, read: Read, now: Moment) -> Duration {
+    pub(crate) fn wait_after(&mut self, read: ReadResult, now: Moment) -> Duration {
         let since = read.caught_up().then(|| self.quiet_since.unwrap_or(now));
         self.quiet_since = since;
         let quiet = since.map_or(Duration::ZERO, |since| now.saturating_since(since));
-        wait_after(read, quiet, &self.settings, self.share.at(now))
+        wait_after(read, quiet, &self.settings, self.rate.at(now))
     }
 
-    /// The service refused a read, since it was one too many for the shard. Returns the share that is left.
-    pub(crate) fn throttled(&mut self, now: Moment) -> Share {
-        self.share = self.share.halved(now);
-        self.share
+    /// The service refused a read, since it was one too many for the shard. Returns the new rate.
+    pub(crate) fn throttled(&mut self, now: Moment) -> AdaptiveRate {
+        self.rate = self.rate.halved(now);
+        self.rate
     }
 
     /// How long while nothing is there to read.
@@ -155,24 +155,24 @@ impl Pace {
     }
 }
 
-/// How long from the start of a read to the start of the next, for a reader with this share of the limits, in thousandths, for whom
+/// How long from the start of a read to the start of the next, for a reader with this part of the limits, in thousandths, for whom
 /// nothing has come for so long.
 ///
 /// Never faster than either limit: a read of 10 MiB is paid for with five seconds, in which Kinesis would refuse anyway.
-fn wait_after(read: Read, quiet: Duration, settings: &PollingSettings, share: u32) -> Duration {
+fn wait_after(read: ReadResult, quiet: Duration, settings: &PollingSettings, rate: u32) -> Duration {
     let per_read = Duration::from_secs(1) / settings.reads_per_second;
     let pace = per_read.max(time_for(read.bytes, settings.bytes_per_second));
-    let pace = pace.saturating_mul(WHOLE) / share.clamp(1, WHOLE);
+    let pace = pace.saturating_mul(FULL_RATE) / rate.clamp(1, FULL_RATE);
     let idle = if read.caught_up() {
-        (quiet / PART_OF_QUIET).clamp(settings.idle_interval, settings.quiet_interval)
+        (quiet / QUIET_FRACTION).clamp(settings.idle_interval, settings.quiet_interval)
     } else {
         Duration::ZERO
     };
-    pace.max(idle).max(until_lagging(read, settings) / 2)
+    pace.max(idle).max(time_to_lag_target(read, settings) / 2)
 }
 
 /// How much time is left until the oldest record that was not read is as old as it may grow.
-fn until_lagging(read: Read, settings: &PollingSettings) -> Duration {
+fn time_to_lag_target(read: ReadResult, settings: &PollingSettings) -> Duration {
     let behind = match read.behind {
         Some(behind) => behind,
         None if read.caught_up() => Duration::ZERO,
@@ -191,14 +191,14 @@ fn time_for(bytes: u64, per_second: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::share::SMALLEST;
+    use crate::adaptive_rate::MIN_RATE;
     use proptest::prelude::*;
 
     const MIB: u64 = 1024 * 1024;
     const LONG: Duration = Duration::from_secs(60);
 
-    fn read(records: usize, bytes: u64, behind_millis: Option<u64>) -> Read {
-        Read {
+    fn read(records: usize, bytes: u64, behind_millis: Option<u64>) -> ReadResult {
+        ReadResult {
             records,
             bytes,
             behind: behind_millis.map(Duration::from_millis),
@@ -221,7 +221,7 @@ mod tests {
             ("the largest answer", read(10, 10 * MIB, Some(60_000)), 5000),
         ];
         for (case, read, millis) in rows {
-            let wait = wait_after(read, Duration::ZERO, &PollingSettings::default(), WHOLE);
+            let wait = wait_after(read, Duration::ZERO, &PollingSettings::default(), FULL_RATE);
             assert_eq!(wait, Duration::from_millis(millis), "{case}");
         }
     }
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(mended.idle_interval, Duration::from_millis(200));
         assert_eq!(mended.request_deadline, Duration::from_millis(100));
         assert_eq!((mended.reads_per_second, mended.bytes_per_second), (1, 1));
-        let mut pace = Pace::new(broken, Share::default());
+        let mut pace = Pace::new(broken, AdaptiveRate::default());
         assert_eq!(
             pace.wait_after(read(1, 2, None), Moment::ZERO),
             Duration::from_secs(2)
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_longer_nothing_comes_the_rarer_a_shard_is_read_up_to_a_limit() {
-        let mut pace = Pace::new(PollingSettings::default(), Share::default());
+        let mut pace = Pace::new(PollingSettings::default(), AdaptiveRate::default());
         let nothing = read(0, 0, Some(0));
         let rows = [
             (1_000, nothing, 300),
@@ -285,7 +285,7 @@ mod tests {
             ("records, and the service does not tell", read(5, 100, None), 200),
         ];
         for (case, read, millis) in rows {
-            let wait = wait_after(read, Duration::ZERO, &settings, WHOLE);
+            let wait = wait_after(read, Duration::ZERO, &settings, FULL_RATE);
             assert_eq!(wait, Duration::from_millis(millis), "{case}");
         }
     }
@@ -295,7 +295,7 @@ mod tests {
     fn readers(count: usize) -> (Vec<u32>, u32) {
         const ALLOWED: u32 = 5;
         let behind = read(10, 100, Some(60_000));
-        let mut paces = vec![Pace::new(PollingSettings::default(), Share::default()); count];
+        let mut paces = vec![Pace::new(PollingSettings::default(), AdaptiveRate::default()); count];
         let mut next: Vec<u64> = (0..count as u64).map(|number| number * 37).collect();
         let (mut answered, mut refused) = (vec![0; count], 0);
         let (mut second, mut used) = (0, 0);
@@ -362,7 +362,7 @@ mod tests {
         )
     }
 
-    fn any_read() -> impl Strategy<Value = Read> {
+    fn any_read() -> impl Strategy<Value = ReadResult> {
         (
             0_usize..10_000,
             0..=10 * MIB,
@@ -377,7 +377,7 @@ mod tests {
             settings in any_settings(),
             reads in proptest::collection::vec(any_read(), 1..50),
         ) {
-            let spent: Duration = reads.iter().map(|read| wait_after(*read, Duration::ZERO, &settings, WHOLE)).sum();
+            let spent: Duration = reads.iter().map(|read| wait_after(*read, Duration::ZERO, &settings, FULL_RATE)).sum();
             let bytes: u64 = reads.iter().map(|read| read.bytes).sum();
             // Each wait is cut to whole nanoseconds.
             let seconds = spent.as_secs_f64() + 1e-6;
@@ -389,31 +389,31 @@ mod tests {
         fn only_an_empty_read_at_the_tip_waits_the_idle_interval(settings in any_settings(), read in any_read()) {
             let hurried = PollingSettings { idle_interval: Duration::ZERO, quiet_interval: LONG, lag_target: None, ..settings };
             let patient = PollingSettings { idle_interval: LONG, ..hurried };
-            let wait = |settings| wait_after(read, Duration::ZERO, settings, WHOLE);
+            let wait = |settings| wait_after(read, Duration::ZERO, settings, FULL_RATE);
             let differs = wait(&hurried) != wait(&patient);
             prop_assert_eq!(differs, read.caught_up());
         }
 
         #[test]
         fn more_bytes_never_mean_a_shorter_wait(settings in any_settings(), read in any_read(), more in 0..10 * MIB) {
-            let larger = Read { bytes: read.bytes + more, ..read };
-            let wait = |read| wait_after(read, Duration::ZERO, &settings, WHOLE);
+            let larger = ReadResult { bytes: read.bytes + more, ..read };
+            let wait = |read| wait_after(read, Duration::ZERO, &settings, FULL_RATE);
             prop_assert!(wait(larger) >= wait(read));
         }
 
         #[test]
         fn a_smaller_share_never_means_a_shorter_wait(
-            settings in any_settings(), read in any_read(), share in SMALLEST..=WHOLE, less in 0_u32..WHOLE,
+            settings in any_settings(), read in any_read(), rate in MIN_RATE..=FULL_RATE, less in 0_u32..FULL_RATE,
         ) {
-            let smaller = share.saturating_sub(less).max(SMALLEST);
-            let wait = |share| wait_after(read, Duration::ZERO, &settings, share);
-            prop_assert!(wait(smaller) >= wait(share));
+            let smaller = rate.saturating_sub(less).max(MIN_RATE);
+            let wait = |rate| wait_after(read, Duration::ZERO, &settings, rate);
+            prop_assert!(wait(smaller) >= wait(rate));
         }
 
         #[test]
         fn no_record_grows_older_than_the_target_because_of_it(settings in any_settings(), read in any_read()) {
             let at_once = PollingSettings { lag_target: None, ..settings };
-            let wait = |settings| wait_after(read, Duration::ZERO, settings, WHOLE);
+            let wait = |settings| wait_after(read, Duration::ZERO, settings, FULL_RATE);
             let (patient, hurried) = (wait(&settings), wait(&at_once));
             prop_assert!(patient >= hurried);
             if patient > hurried {

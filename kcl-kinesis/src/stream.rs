@@ -13,13 +13,13 @@ use kcl_core::source::{
 };
 use kcl_core::types::{ShardId, StreamIdentity};
 
-use crate::calls::Calls;
+use crate::adaptive_rate::AdaptiveRates;
+use crate::client::KinesisClient;
 use crate::convert;
 use crate::errors::RESOURCE_NOT_FOUND;
-use crate::fan_out::{Consumer, FanOut, FanOutReader, SubscriptionStream};
+use crate::fan_out::{ConsumerSelection, FanOut, FanOutReader, SubscriptionStream};
 use crate::pace::PollingSettings;
 use crate::polling::PollingStream;
-use crate::share::Shares;
 
 /// A stream of Kinesis Data Streams, read by polling or by [enhanced fan-out](Self::with_fan_out).
 ///
@@ -40,9 +40,9 @@ use crate::share::Shares;
 /// ```
 #[derive(Clone)]
 pub struct KinesisStream {
-    calls: Calls,
+    calls: KinesisClient,
     /// The rest of the shards' limits where others poll them, too.
-    shares: Arc<Shares>,
+    rates: Arc<AdaptiveRates>,
     /// How it is read by enhanced fan-out, if it is.
     fan_out: Option<Arc<FanOutReader>>,
 }
@@ -67,8 +67,8 @@ impl KinesisStream {
     pub fn from_client(client: &Client, name_or_arn: impl Into<String>) -> Self {
         let clock = Arc::new(TokioClock::new());
         Self {
-            calls: Calls::new(client, name_or_arn.into(), clock),
-            shares: Arc::default(),
+            calls: KinesisClient::new(client, name_or_arn.into(), clock),
+            rates: Arc::default(),
             fan_out: None,
         }
     }
@@ -78,7 +78,7 @@ impl KinesisStream {
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.calls.clock = clock;
         // The moments of another clock mean nothing to this one.
-        self.shares = Arc::default();
+        self.rates = Arc::default();
         self
     }
 
@@ -115,7 +115,7 @@ impl KinesisStream {
     /// After the future is dropped the consumer may or may not be deregistered.
     pub async fn deregister_consumer(&self) -> Result<(), SourceError> {
         let consumer = self.fan_out.as_ref().map(|reader| &reader.settings.consumer);
-        let Some(Consumer::Named { name, register: true }) = consumer else {
+        let Some(ConsumerSelection::Named { name, register: true }) = consumer else {
             let message = format!(
                 "the stream {} has no consumer that its workers registered",
                 self.name()
@@ -205,8 +205,8 @@ impl StreamSource for KinesisStream {
         let (calls, shard) = (self.calls.clone(), shard.clone());
         Ok(match &self.fan_out {
             None => {
-                let shares = Arc::clone(&self.shares);
-                Box::new(PollingStream::open(calls, shares, shard, start).await?)
+                let rates = Arc::clone(&self.rates);
+                Box::new(PollingStream::open(calls, rates, shard, start).await?)
             }
             Some(reader) => {
                 Box::new(SubscriptionStream::open(calls, Arc::clone(reader), shard, start).await?)
@@ -220,8 +220,8 @@ impl StreamSource for KinesisStream {
         shard: &ShardId,
         start: StartPosition,
     ) -> Result<Box<dyn RecordStream>, SourceError> {
-        let (calls, shares) = (self.calls.clone(), Arc::clone(&self.shares));
-        let opened = PollingStream::open(calls, shares, shard.clone(), start).await?;
+        let (calls, rates) = (self.calls.clone(), Arc::clone(&self.rates));
+        let opened = PollingStream::open(calls, rates, shard.clone(), start).await?;
         Ok(Box::new(opened))
     }
 }

@@ -11,13 +11,13 @@ use kcl_core::lease_store::{StoreError, StoreErrorKind};
 use crate::client::TableClient;
 use crate::errors::{Failure, Request};
 use crate::options::{Billing, TableOptions};
-use crate::{attr, rights, table};
+use crate::{attributes, permissions, table};
 
 impl TableClient {
     /// Describes a table of the account.
     pub(crate) async fn describe(&self, table: &str) -> Result<TableDescription, Failure> {
         let request = Request {
-            action: rights::DESCRIBE_TABLE,
+            action: permissions::DESCRIBE_TABLE,
             table,
         };
         let call = self.sdk().describe_table().table_name(table);
@@ -38,7 +38,7 @@ impl TableClient {
     /// Asks for the table, with its index if it is the lease table.
     pub(crate) async fn create(&self, options: &TableOptions) -> Result<(), Failure> {
         let tags = table::tags(options)?;
-        let has_index = self.key() == attr::KEY;
+        let has_index = self.key() == attributes::KEY;
         let index = has_index
             .then(|| table::owner_index(options.billing))
             .transpose()?;
@@ -53,9 +53,9 @@ impl TableClient {
             .set_provisioned_throughput(table::throughput(options.billing)?)
             .set_deletion_protection_enabled(options.deletion_protection.then_some(true))
             .set_tags((!tags.is_empty()).then_some(tags));
-        let request = self.request(rights::CREATE_TABLE);
+        let request = self.request(permissions::CREATE_TABLE);
         match self
-            .in_time(request, |attempt| {
+            .attempt_once(request, |attempt| {
                 call.clone().customize().interceptor(attempt).send()
             })
             .await?
@@ -75,9 +75,9 @@ impl TableClient {
             .table_name(&self.table)
             .set_attribute_definitions(Some(table::attribute_definitions(self.key())?))
             .global_secondary_index_updates(table::missing_index(billing)?);
-        let request = self.request(rights::UPDATE_TABLE);
+        let request = self.request(permissions::UPDATE_TABLE);
         match self
-            .in_time(request, |attempt| {
+            .attempt_once(request, |attempt| {
                 call.clone().customize().interceptor(attempt).send()
             })
             .await?
@@ -93,7 +93,7 @@ impl TableClient {
     pub(crate) async fn is_recoverable(&self) -> Result<bool, Failure> {
         let call = self.sdk().describe_continuous_backups().table_name(&self.table);
         let described = self
-            .call(self.request(rights::DESCRIBE_BACKUPS), |attempt| {
+            .call(self.request(permissions::DESCRIBE_BACKUPS), |attempt| {
                 call.clone().customize().interceptor(attempt).send()
             })
             .await?;
@@ -113,7 +113,7 @@ impl TableClient {
             .update_continuous_backups()
             .table_name(&self.table)
             .point_in_time_recovery_specification(enabled.build().map_err(table::invalid)?);
-        self.call(self.request(rights::UPDATE_BACKUPS), |attempt| {
+        self.call(self.request(permissions::UPDATE_BACKUPS), |attempt| {
             call.clone().customize().interceptor(attempt).send()
         })
         .await?;
@@ -131,7 +131,7 @@ impl TableClient {
                 .resource_arn(arn)
                 .set_next_token(next);
             let page = self
-                .call(self.request(rights::LIST_TAGS), |attempt| {
+                .call(self.request(permissions::LIST_TAGS), |attempt| {
                     call.clone().customize().interceptor(attempt).send()
                 })
                 .await?;

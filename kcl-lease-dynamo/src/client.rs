@@ -14,22 +14,22 @@ use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
-use kcl_aws::{Attempt, Caller, Unsent};
+use kcl_aws::{Attempt, Caller, UnsentReason};
 use kcl_core::clock::{Clock, PerRuntime};
 use kcl_core::lease_store::{Certainty, StoreError, StoreErrorKind};
 
-use crate::attr;
+use crate::attributes;
 use crate::codec::{Item, s};
 use crate::errors::{Failure, Request, says_not_granted};
-use crate::expression::{Action, Write};
-use crate::rights;
+use crate::expression::{Operation, Write};
+use crate::permissions;
 
 /// Longer than any call may take.
-const NEVER: Duration = Duration::from_secs(3600);
+const NO_CONNECT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// How a conditional write ended.
 #[derive(Debug)]
-pub(crate) enum Written {
+pub(crate) enum WriteOutcome {
     /// The write was made; the row after an update, before a deletion, and none after a put.
     Applied(Option<Item>),
     /// The condition did not hold; the row as it was, where the server shows it.
@@ -45,7 +45,7 @@ pub(crate) struct Page {
 
 /// The keys that the index names, or the news that it cannot be asked.
 #[derive(Debug)]
-pub(crate) enum Indexed {
+pub(crate) enum IndexPage {
     Page(Page),
     NoIndex,
     Denied,
@@ -84,7 +84,7 @@ impl TableClient {
         let client = move |runtime: u64| {
             // An HTTP client that was given has a pool of connections for each connect timeout. Ours never fires.
             let caller = Caller::default();
-            let connect = NEVER + Duration::from_millis(runtime);
+            let connect = NO_CONNECT_TIMEOUT + Duration::from_millis(runtime);
             let timeouts = TimeoutConfig::disabled().to_builder().connect_timeout(connect);
             let config = config
                 .to_builder()
@@ -98,7 +98,7 @@ impl TableClient {
             clients: Arc::new(PerRuntime::new(client)),
             region,
             table,
-            key: attr::KEY,
+            key: attributes::KEY,
             clock,
             request_timeout,
         }
@@ -116,7 +116,7 @@ impl TableClient {
 
     /// Another table of the same account, with its own name for the partition key. Its rows are given and taken as if the key had
     /// the lease table's name.
-    pub(crate) fn beside(&self, table: String, key: &'static str) -> Self {
+    pub(crate) fn sibling(&self, table: String, key: &'static str) -> Self {
         Self {
             table,
             key,
@@ -130,9 +130,9 @@ impl TableClient {
     }
 
     /// The row under the table's own name for the key.
-    fn outward(&self, mut item: Item) -> Item {
-        if self.key != attr::KEY
-            && let Some(value) = item.remove(attr::KEY)
+    fn with_table_key(&self, mut item: Item) -> Item {
+        if self.key != attributes::KEY
+            && let Some(value) = item.remove(attributes::KEY)
         {
             item.insert(self.key.to_owned(), value);
         }
@@ -140,22 +140,22 @@ impl TableClient {
     }
 
     /// The row under the lease table's name for the key.
-    fn inward<M>(&self, attributes: Option<M>) -> Option<Item>
+    fn with_lease_key<M>(&self, attributes: Option<M>) -> Option<Item>
     where
         M: IntoIterator<Item = (String, aws_sdk_dynamodb::types::AttributeValue)>,
     {
         let mut item = as_item(attributes)?;
-        if self.key != attr::KEY
+        if self.key != attributes::KEY
             && let Some(value) = item.remove(self.key)
         {
-            item.insert(attr::KEY.to_owned(), value);
+            item.insert(attributes::KEY.to_owned(), value);
         }
         Some(item)
     }
 
     /// The table as IAM policies name it.
     pub(crate) fn arn(&self) -> String {
-        rights::table_arn(&self.table, self.region())
+        permissions::table_arn(&self.table, self.region())
     }
 
     /// The same table with another deadline for each call.
@@ -174,13 +174,13 @@ impl TableClient {
         let message = format!(
             "table {} cannot be used: there is no region; {}",
             self.table,
-            Unsent::NoRegion.advice()
+            UnsentReason::NoRegion.advice()
         );
         Err(StoreError::definite(StoreErrorKind::Denied, message))
     }
 
     /// A call that ended in time, whichever way.
-    pub(crate) async fn in_time<T, E, F>(
+    pub(crate) async fn attempt_once<T, E, F>(
         &self,
         request: Request<'_>,
         call: impl FnMut(Attempt) -> F,
@@ -208,12 +208,12 @@ impl TableClient {
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
         F: Future<Output = Result<T, SdkError<E>>> + Send,
     {
-        self.in_time(request, call)
+        self.attempt_once(request, call)
             .await?
             .map_err(|error| request.failed(error))
     }
 
-    pub(crate) fn request(&self, action: rights::Action) -> Request<'_> {
+    pub(crate) fn request(&self, action: permissions::IamAction) -> Request<'_> {
         Request {
             action,
             table: &self.table,
@@ -221,9 +221,9 @@ impl TableClient {
     }
 
     /// Makes one conditional write.
-    pub(crate) async fn write(&self, write: Write) -> Result<Written, Failure> {
+    pub(crate) async fn write(&self, write: Write) -> Result<WriteOutcome, Failure> {
         let named = write.names.into_iter().map(|(placeholder, name)| {
-            let is_key = name == attr::KEY;
+            let is_key = name == attributes::KEY;
             (placeholder, if is_key { self.key.to_owned() } else { name })
         });
         let names = Some(named.collect());
@@ -231,33 +231,33 @@ impl TableClient {
         let values = (!write.values.is_empty()).then(|| write.values.into_iter().collect());
         let show = ReturnValuesOnConditionCheckFailure::AllOld;
         match write.action {
-            Action::Put(item) => {
+            Operation::Put(item) => {
                 let call = self
                     .sdk()
                     .put_item()
                     .table_name(&self.table)
-                    .set_item(Some(self.outward(item).into_iter().collect()))
+                    .set_item(Some(self.with_table_key(item).into_iter().collect()))
                     .set_condition_expression(condition)
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .return_values_on_condition_check_failure(show);
-                let request = self.request(rights::PUT_ITEM);
+                let request = self.request(permissions::PUT_ITEM);
                 match self
-                    .in_time(request, |attempt| {
+                    .attempt_once(request, |attempt| {
                         call.clone().customize().interceptor(attempt).send()
                     })
                     .await?
                 {
-                    Ok(_) => Ok(Written::Applied(None)),
+                    Ok(_) => Ok(WriteOutcome::Applied(None)),
                     Err(error) => refused(request, error, |error| {
                         let PutItemError::ConditionalCheckFailedException(failed) = error else {
                             return None;
                         };
-                        Some(self.inward(failed.item.clone()))
+                        Some(self.with_lease_key(failed.item.clone()))
                     }),
                 }
             }
-            Action::Update(expression) => {
+            Operation::Update(expression) => {
                 let expression = (!expression.is_empty()).then_some(expression);
                 let call = self
                     .sdk()
@@ -270,23 +270,23 @@ impl TableClient {
                     .set_expression_attribute_values(values)
                     .return_values(ReturnValue::AllNew)
                     .return_values_on_condition_check_failure(show);
-                let request = self.request(rights::UPDATE_ITEM);
+                let request = self.request(permissions::UPDATE_ITEM);
                 match self
-                    .in_time(request, |attempt| {
+                    .attempt_once(request, |attempt| {
                         call.clone().customize().interceptor(attempt).send()
                     })
                     .await?
                 {
-                    Ok(done) => Ok(Written::Applied(self.inward(done.attributes))),
+                    Ok(done) => Ok(WriteOutcome::Applied(self.with_lease_key(done.attributes))),
                     Err(error) => refused(request, error, |error| {
                         let UpdateItemError::ConditionalCheckFailedException(failed) = error else {
                             return None;
                         };
-                        Some(self.inward(failed.item.clone()))
+                        Some(self.with_lease_key(failed.item.clone()))
                     }),
                 }
             }
-            Action::Delete => {
+            Operation::Delete => {
                 let call = self
                     .sdk()
                     .delete_item()
@@ -297,19 +297,19 @@ impl TableClient {
                     .set_expression_attribute_values(values)
                     .return_values(ReturnValue::AllOld)
                     .return_values_on_condition_check_failure(show);
-                let request = self.request(rights::DELETE_ITEM);
+                let request = self.request(permissions::DELETE_ITEM);
                 match self
-                    .in_time(request, |attempt| {
+                    .attempt_once(request, |attempt| {
                         call.clone().customize().interceptor(attempt).send()
                     })
                     .await?
                 {
-                    Ok(done) => Ok(Written::Applied(self.inward(done.attributes))),
+                    Ok(done) => Ok(WriteOutcome::Applied(self.with_lease_key(done.attributes))),
                     Err(error) => refused(request, error, |error| {
                         let DeleteItemError::ConditionalCheckFailedException(failed) = error else {
                             return None;
                         };
-                        Some(self.inward(failed.item.clone()))
+                        Some(self.with_lease_key(failed.item.clone()))
                     }),
                 }
             }
@@ -325,11 +325,11 @@ impl TableClient {
             .key(self.key, s(key))
             .consistent_read(true);
         let got = self
-            .call(self.request(rights::GET_ITEM), |attempt| {
+            .call(self.request(permissions::GET_ITEM), |attempt| {
                 call.clone().customize().interceptor(attempt).send()
             })
             .await?;
-        Ok(self.inward(got.item))
+        Ok(self.with_lease_key(got.item))
     }
 
     /// Reads one page of one of `segments` parts of the table, eventually consistent.
@@ -348,7 +348,7 @@ impl TableClient {
             .set_total_segments(parallel.then_some(segments))
             .set_exclusive_start_key(start.map(|key| key.into_iter().collect()));
         let page = self
-            .call(self.request(rights::SCAN), |attempt| {
+            .call(self.request(permissions::SCAN), |attempt| {
                 call.clone().customize().interceptor(attempt).send()
             })
             .await?;
@@ -357,31 +357,31 @@ impl TableClient {
                 .items
                 .into_iter()
                 .flatten()
-                .filter_map(|item| self.inward(Some(item)))
+                .filter_map(|item| self.with_lease_key(Some(item)))
                 .collect(),
             next: as_item(page.last_evaluated_key).filter(|key| !key.is_empty()),
         })
     }
 
     /// Reads one page of the leases that the index shows for an owner.
-    pub(crate) async fn owned_page(&self, owner: &str, start: Option<Item>) -> Result<Indexed, Failure> {
+    pub(crate) async fn owned_page(&self, owner: &str, start: Option<Item>) -> Result<IndexPage, Failure> {
         let call = self
             .sdk()
             .query()
             .table_name(&self.table)
-            .index_name(attr::OWNER_INDEX)
+            .index_name(attributes::OWNER_INDEX)
             .key_condition_expression("#owner = :owner")
-            .expression_attribute_names("#owner", attr::OWNER)
+            .expression_attribute_names("#owner", attributes::OWNER)
             .expression_attribute_values(":owner", s(owner))
             .set_exclusive_start_key(start.map(|key| key.into_iter().collect()));
-        let request = self.request(rights::QUERY);
+        let request = self.request(permissions::QUERY);
         match self
-            .in_time(request, |attempt| {
+            .attempt_once(request, |attempt| {
                 call.clone().customize().interceptor(attempt).send()
             })
             .await?
         {
-            Ok(page) => Ok(Indexed::Page(Page {
+            Ok(page) => Ok(IndexPage::Page(Page {
                 items: page
                     .items
                     .into_iter()
@@ -392,15 +392,15 @@ impl TableClient {
             })),
             // An index that is missing or still being filled is a fault of the request, in the service's eyes; one that the
             // worker may not ask is of no use.
-            Err(error) if error.code() == Some("ValidationException") => Ok(Indexed::NoIndex),
-            Err(error) if says_not_granted(&error) => Ok(Indexed::Denied),
-            Err(error) => Err(self.of_index(request.failed(error).into()).into()),
+            Err(error) if error.code() == Some("ValidationException") => Ok(IndexPage::NoIndex),
+            Err(error) if says_not_granted(&error) => Ok(IndexPage::Denied),
+            Err(error) => Err(self.index_error(request.failed(error).into()).into()),
         }
     }
 
     /// An error of a look-up in the index, which has a capacity of its own.
-    fn of_index(&self, error: StoreError) -> StoreError {
-        let (index, table) = (attr::OWNER_INDEX, &self.table);
+    fn index_error(&self, error: StoreError) -> StoreError {
+        let (index, table) = (attributes::OWNER_INDEX, &self.table);
         let message = if error.kind() == StoreErrorKind::Throttled {
             format!(
                 "the index {index} of table {table} is throttled: raise its read capacity, or make the table on-demand"
@@ -408,11 +408,11 @@ impl TableClient {
         } else {
             format!("the index {index} of table {table} cannot be asked")
         };
-        let of_index = match error.certainty() {
+        let index_error = match error.certainty() {
             Certainty::Definite => StoreError::definite(error.kind(), message),
             Certainty::Unknown => StoreError::unknown(error.kind(), message),
         };
-        of_index.with_source(error)
+        index_error.with_source(error)
     }
 }
 
@@ -421,12 +421,12 @@ fn refused<E>(
     request: Request<'_>,
     error: SdkError<E>,
     current: impl Fn(&E) -> Option<Option<Item>>,
-) -> Result<Written, Failure>
+) -> Result<WriteOutcome, Failure>
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
     match error.as_service_error().and_then(current) {
-        Some(row) => Ok(Written::Refused(row)),
+        Some(row) => Ok(WriteOutcome::Refused(row)),
         None => Err(request.failed(error)),
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use aws_sdk_dynamodb::error::{ConnectorError, ProvideErrorMetadata, SdkError};
-use kcl_aws::{Code, Late, Unsent, quotable, quotable_code, story};
+use kcl_aws::{CallTimeout, CommonError, UnsentReason, error_chain, redacted_code, redacted_message};
 use kcl_core::lease_store::{Certainty, StoreError, StoreErrorKind};
 
 use Certainty::{Definite, Unknown};
@@ -12,7 +12,7 @@ use StoreErrorKind::{Denied, Invalid, Missing, Throttled, Unavailable};
 
 /// The error codes of DynamoDB itself, with what each means for a write.
 ///
-/// From "Error handling with DynamoDB" in the AWS documentation. The codes of every service are in [`Code`]. A code that is not listed may have
+/// From "Error handling with DynamoDB" in the AWS documentation. The codes of every service are in [`CommonError`]. A code that is not listed may have
 /// happened.
 const CODES: &[(&str, StoreErrorKind, Certainty)] = &[
     ("TransactionConflictException", Unavailable, Definite),
@@ -28,16 +28,22 @@ const CODES: &[(&str, StoreErrorKind, Certainty)] = &[
 /// The meaning of an error code that came with this HTTP status.
 pub(crate) fn meaning(code: Option<&str>, status: u16) -> (StoreErrorKind, Certainty) {
     let listed = CODES.iter().find(|(listed, ..)| Some(*listed) == code);
-    let (kind, certainty) = match (listed, Code::of(code)) {
+    let (kind, certainty) = match (listed, CommonError::of(code)) {
         (Some((_, kind, certainty)), _) => (*kind, *certainty),
-        (None, Some(Code::Throttled)) => (Throttled, Definite),
-        (None, Some(Code::Unavailable)) => (Unavailable, Unknown),
+        (None, Some(CommonError::Throttled)) => (Throttled, Definite),
+        (None, Some(CommonError::Unavailable)) => (Unavailable, Unknown),
         // Credentials that are too old heal by themselves where their source renews them.
-        (None, Some(Code::Expired)) => (Unavailable, Definite),
-        (None, Some(Code::NotGranted | Code::Credentials | Code::Signature | Code::NotActivated)) => {
-            (Denied, Definite)
-        }
-        (None, Some(Code::Invalid)) => (Invalid, Definite),
+        (None, Some(CommonError::Expired)) => (Unavailable, Definite),
+        (
+            None,
+            Some(
+                CommonError::NotGranted
+                | CommonError::Credentials
+                | CommonError::Signature
+                | CommonError::NotActivated,
+            ),
+        ) => (Denied, Definite),
+        (None, Some(CommonError::Invalid)) => (Invalid, Definite),
         (None, Some(_) | None) => (Unavailable, Unknown),
     };
     // A server that failed does not know itself, whatever it calls its failure.
@@ -84,7 +90,7 @@ impl From<StoreError> for Failure {
 
 /// Returns `true` if the service says that a permission is missing.
 pub(crate) fn says_not_granted(error: &impl ProvideErrorMetadata) -> bool {
-    Code::of(error.code()) == Some(Code::NotGranted)
+    CommonError::of(error.code()) == Some(CommonError::NotGranted)
 }
 
 /// The request and its table, for messages.
@@ -97,13 +103,13 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     /// Nothing came back in time.
-    pub(crate) fn late(&self, late: Late, limit: std::time::Duration) -> Failure {
+    pub(crate) fn late(&self, late: CallTimeout, limit: std::time::Duration) -> Failure {
         let error = match late {
-            Late::Unsent => StoreError::definite(
+            CallTimeout::NotSent => StoreError::definite(
                 Unavailable,
                 format!("{self}: the request was not sent: the credentials did not come within {limit:?}"),
             ),
-            Late::Unanswered => StoreError::unknown(
+            CallTimeout::NoAnswer => StoreError::unknown(
                 Unavailable,
                 format!("{self}: no answer within {limit:?}; is the endpoint reachable?"),
             ),
@@ -142,10 +148,10 @@ impl Request<'_> {
     fn service_error(&self, error: &impl ProvideErrorMetadata, status: u16) -> Classified {
         let (kind, certainty) = meaning(error.code(), status);
         let mut message = match error.code() {
-            Some(code) => format!("{self}: {}", quotable_code(code)),
+            Some(code) => format!("{self}: {}", redacted_code(code)),
             None => format!("{self}: HTTP status {status}"),
         };
-        if let Some(said) = quotable(error.code(), error.message()) {
+        if let Some(said) = redacted_message(error.code(), error.message()) {
             message = format!("{message} ({said})");
         }
         let advice = if says_not_granted(error) {
@@ -153,7 +159,9 @@ impl Request<'_> {
         } else if kind == Missing {
             "does the table exist in this region and account?".to_owned()
         } else {
-            Code::of(error.code()).map_or("", Code::advice).to_owned()
+            CommonError::of(error.code())
+                .map_or("", CommonError::advice)
+                .to_owned()
         };
         if !advice.is_empty() {
             message = format!("{message}; {advice}");
@@ -162,24 +170,24 @@ impl Request<'_> {
     }
 
     fn unreachable(&self, error: &dyn StdError, certainty: Certainty) -> Classified {
-        let message = format!("{self}: {}; is the endpoint reachable?", story(error));
+        let message = format!("{self}: {}; is the endpoint reachable?", error_chain(error));
         (Unavailable, certainty, message)
     }
 
     /// The SDK built no request: a setting is missing, or credentials could not be had.
     fn not_sent(&self, error: &dyn StdError) -> Classified {
-        let story = story(error);
-        let (kind, advice) = match Unsent::of(&story) {
-            Some(unsent) if unsent.may_heal() => (Unavailable, unsent.advice()),
+        let chain = error_chain(error);
+        let (kind, advice) = match UnsentReason::in_chain(&chain) {
+            Some(unsent) if unsent.is_transient() => (Unavailable, unsent.advice()),
             Some(unsent) => (Denied, unsent.advice()),
             None => (Invalid, "the request could not be built"),
         };
-        (kind, Definite, format!("{self}: {story}; {advice}"))
+        (kind, Definite, format!("{self}: {chain}; {advice}"))
     }
 
     /// Loading credentials and finding the endpoint fail in the same place as the connection does.
     fn not_sent_or_unknown(&self, error: &dyn StdError) -> Classified {
-        if Unsent::of(&story(error)).is_some() {
+        if UnsentReason::in_chain(&error_chain(error)).is_some() {
             self.not_sent(error)
         } else {
             self.unreachable(error, Unknown)

@@ -11,14 +11,14 @@ use kcl_core::lease_store::{
 };
 use kcl_core::types::{ApplicationName, HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
-use crate::attr;
+use crate::attributes;
 use crate::codec::{Item, creation_item, encode_lock, n, s, string_set, throughput_text, worker_attributes};
 
 /// One conditional write of one row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Write {
     pub(crate) key: String,
-    pub(crate) action: Action,
+    pub(crate) action: Operation,
     pub(crate) condition: String,
     pub(crate) names: BTreeMap<String, String>,
     pub(crate) values: Item,
@@ -26,7 +26,7 @@ pub(crate) struct Write {
 
 /// The update of the row if the condition holds.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
+pub(crate) enum Operation {
     /// The row becomes this, whatever else it held.
     Put(Item),
     /// The named attributes change, all others stay. The text is an update expression; empty where nothing changes.
@@ -37,7 +37,7 @@ pub(crate) enum Action {
 /// The pairing of change and expectation makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a change of kind {change} cannot be made under the expectation {expect}")]
-pub(crate) struct Mismatch {
+pub(crate) struct MismatchedExpectation {
     change: &'static str,
     expect: String,
 }
@@ -48,21 +48,21 @@ pub(crate) fn lease_write(
     expect: &Expect,
     change: &LeaseChange,
     incarnation: Incarnation,
-) -> Result<Write, Mismatch> {
-    let mismatch = || Mismatch {
+) -> Result<Write, MismatchedExpectation> {
+    let mismatch = || MismatchedExpectation {
         change: change.verb(),
         expect: format!("{expect:?}"),
     };
     if !change.fits(expect) {
         return Err(mismatch());
     }
-    let mut draft = Draft::default();
+    let mut draft = WriteBuilder::default();
     match (change, expect) {
         (LeaseChange::Create(lease), Expect::Absent) => {
             if lease.key.as_str() != key {
                 return Err(mismatch());
             }
-            draft.require_absent(attr::KEY);
+            draft.require_absent(attributes::KEY);
             Ok(draft.put(key, creation_item(lease)))
         }
         (LeaseChange::Delete, Expect::Version(version)) => {
@@ -71,8 +71,8 @@ pub(crate) fn lease_write(
         }
         (LeaseChange::Describe { children, hash_range }, Expect::Present) => {
             // These two make a lease; a row of another kind, or a broken one, is never touched.
-            draft.require_present(attr::COUNTER);
-            draft.require_present(attr::CHECKPOINT);
+            draft.require_present(attributes::COUNTER);
+            draft.require_present(attributes::CHECKPOINT);
             describe(&mut draft, children.as_ref(), *hash_range);
             Ok(draft.update(key))
         }
@@ -82,16 +82,16 @@ pub(crate) fn lease_write(
                 owner: Some(owner), ..
             },
         ) => {
-            draft.require(attr::OWNER, s(owner));
-            draft.require_absent(attr::CHECKPOINT_OWNER);
-            draft.set(attr::OWNER, s(to));
-            draft.set(attr::CHECKPOINT_OWNER, s(owner));
-            draft.set(attr::HANDOFF_INCARNATION, s(incarnation));
+            draft.require(attributes::OWNER, s(owner));
+            draft.require_absent(attributes::CHECKPOINT_OWNER);
+            draft.set(attributes::OWNER, s(to));
+            draft.set(attributes::CHECKPOINT_OWNER, s(owner));
+            draft.set(attributes::HANDOFF_INCARNATION, s(incarnation));
             Ok(draft.update(key))
         }
         (change, Expect::Version(version)) => {
             draft.require_version(version);
-            counted(&mut draft, version, change, incarnation);
+            versioned_update(&mut draft, version, change, incarnation);
             Ok(draft.update(key))
         }
         _ => Err(mismatch()),
@@ -99,46 +99,51 @@ pub(crate) fn lease_write(
 }
 
 /// The changes that move the counter; the version says all that they depend on.
-fn counted(draft: &mut Draft, seen: &Version, change: &LeaseChange, incarnation: Incarnation) {
+fn versioned_update(
+    draft: &mut WriteBuilder,
+    seen: &Version,
+    change: &LeaseChange,
+    incarnation: Incarnation,
+) {
     let counter = seen.counter.saturating_add(1);
-    draft.set(attr::COUNTER, n(counter));
-    draft.set(attr::STAMP_INCARNATION, s(incarnation));
-    draft.set(attr::STAMP_COUNTER, n(counter));
+    draft.set(attributes::COUNTER, n(counter));
+    draft.set(attributes::STAMP_INCARNATION, s(incarnation));
+    draft.set(attributes::STAMP_COUNTER, n(counter));
     let mut in_handoff = seen.checkpoint_owner.is_some();
     match change {
         LeaseChange::Renew { throughput, facts } => renew(draft, *throughput, facts),
         LeaseChange::Assign { to } => {
-            draft.set(attr::OWNER, s(to));
+            draft.set(attributes::OWNER, s(to));
             if counts_as_switch(seen, to) {
-                draft.add(attr::OWNER_SWITCHES, n(1));
+                draft.add(attributes::OWNER_SWITCHES, n(1));
             }
-            draft.remove(attr::OWNER_FAILOVER_MILLIS);
+            draft.remove(attributes::OWNER_FAILOVER_MILLIS);
             in_handoff = false;
         }
         LeaseChange::CompleteHandoff => {
-            draft.remove(attr::OWNER_FAILOVER_MILLIS);
+            draft.remove(attributes::OWNER_FAILOVER_MILLIS);
             in_handoff = false;
         }
         LeaseChange::CancelHandoff => {
-            draft.set_or_remove(attr::OWNER, seen.checkpoint_owner.as_ref().map(s));
+            draft.set_or_remove(attributes::OWNER, seen.checkpoint_owner.as_ref().map(s));
             in_handoff = false;
         }
         LeaseChange::Release => {
             if !in_handoff {
-                draft.remove(attr::OWNER);
+                draft.remove(attributes::OWNER);
             }
-            draft.remove(attr::OWNER_FAILOVER_MILLIS);
+            draft.remove(attributes::OWNER_FAILOVER_MILLIS);
             in_handoff = false;
         }
         LeaseChange::Checkpoint { position, throughput } => {
             checkpoint(draft, position.checkpoint_text(), position.sub_sequence());
-            measured(draft, *throughput);
+            set_throughput(draft, *throughput);
         }
         LeaseChange::End { children } => {
             checkpoint(draft, Position::ShardEnd.checkpoint_text(), 0);
-            draft.set_or_remove(attr::CHILDREN, string_set(children));
-            draft.remove(attr::OWNER);
-            draft.remove(attr::OWNER_FAILOVER_MILLIS);
+            draft.set_or_remove(attributes::CHILDREN, string_set(children));
+            draft.remove(attributes::OWNER);
+            draft.remove(attributes::OWNER_FAILOVER_MILLIS);
             in_handoff = false;
         }
         LeaseChange::Create(_)
@@ -148,72 +153,76 @@ fn counted(draft: &mut Draft, seen: &Version, change: &LeaseChange, incarnation:
     }
     if !in_handoff {
         if seen.checkpoint_owner.is_some() {
-            draft.remove(attr::CHECKPOINT_OWNER);
+            draft.remove(attributes::CHECKPOINT_OWNER);
         }
         // Also sweeps up the mark of a handoff that a Java worker ended.
-        draft.remove(attr::HANDOFF_INCARNATION);
+        draft.remove(attributes::HANDOFF_INCARNATION);
     }
 }
 
-fn renew(draft: &mut Draft, throughput: Option<f64>, facts: &RowFacts) {
-    measured(draft, throughput);
+fn renew(draft: &mut WriteBuilder, throughput: Option<f64>, facts: &RowFacts) {
+    set_throughput(draft, throughput);
     if let Some(failover) = facts.failover {
-        draft.set(attr::OWNER_FAILOVER_MILLIS, n(failover.as_millis()));
+        draft.set(attributes::OWNER_FAILOVER_MILLIS, n(failover.as_millis()));
     }
     if let Some(time) = facts.latest_at {
-        draft.set(attr::LATEST_AT, n(time.as_millis()));
+        draft.set(attributes::LATEST_AT, n(time.as_millis()));
     }
     if let Some(identity) = &facts.identity {
-        draft.set(attr::STREAM_ARN, s(&identity.arn));
-        draft.set(attr::STREAM_NAME, s(&identity.name));
-        draft.set(attr::STREAM_CREATED, n(identity.created.as_millis()));
+        draft.set(attributes::STREAM_ARN, s(&identity.arn));
+        draft.set(attributes::STREAM_NAME, s(&identity.name));
+        draft.set(attributes::STREAM_CREATED, n(identity.created.as_millis()));
     }
 }
 
-fn measured(draft: &mut Draft, throughput: Option<f64>) {
+fn set_throughput(draft: &mut WriteBuilder, throughput: Option<f64>) {
     if let Some(kib_per_second) = throughput {
-        draft.set(attr::THROUGHPUT, n(throughput_text(kib_per_second)));
+        draft.set(attributes::THROUGHPUT, n(throughput_text(kib_per_second)));
     }
 }
 
-fn checkpoint(draft: &mut Draft, text: &str, sub_sequence: u64) {
-    draft.set(attr::CHECKPOINT, s(text));
-    draft.set(attr::SUB_SEQUENCE, n(sub_sequence));
-    draft.set(attr::OWNER_SWITCHES, n(0));
-    draft.remove(attr::PENDING);
-    draft.remove(attr::PENDING_SUB_SEQUENCE);
-    draft.remove(attr::PENDING_STATE);
+fn checkpoint(draft: &mut WriteBuilder, text: &str, sub_sequence: u64) {
+    draft.set(attributes::CHECKPOINT, s(text));
+    draft.set(attributes::SUB_SEQUENCE, n(sub_sequence));
+    draft.set(attributes::OWNER_SWITCHES, n(0));
+    draft.remove(attributes::PENDING);
+    draft.remove(attributes::PENDING_SUB_SEQUENCE);
+    draft.remove(attributes::PENDING_STATE);
 }
 
-fn describe(draft: &mut Draft, children: Option<&BTreeSet<ShardId>>, hash_range: Option<HashKeyRange>) {
+fn describe(
+    draft: &mut WriteBuilder,
+    children: Option<&BTreeSet<ShardId>>,
+    hash_range: Option<HashKeyRange>,
+) {
     if let Some(children) = children {
-        draft.set_or_remove(attr::CHILDREN, string_set(children));
+        draft.set_or_remove(attributes::CHILDREN, string_set(children));
     }
     if let Some(range) = hash_range {
-        draft.set(attr::HASH_START, s(range.start()));
-        draft.set(attr::HASH_END, s(range.end()));
+        draft.set(attributes::HASH_START, s(range.start()));
+        draft.set(attributes::HASH_END, s(range.end()));
     }
 }
 
 /// Where the rows of the workers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WorkerRows {
+pub(crate) enum WorkerRowPlacement {
     /// Among rows of other kinds, each with its `entityType`.
-    AmongOthers,
+    Shared,
     /// In a table of their own, where Java's rows have no `entityType` before 3.5.
-    Alone,
+    Separate,
 }
 
 /// The write that makes the change of a worker's row.
 ///
 /// A touch without an incarnation must not come here: a Java worker's row has none either.
-pub(crate) fn worker_write(change: &WorkerChange, rows: WorkerRows) -> Write {
-    let mut draft = Draft::default();
+pub(crate) fn worker_write(change: &WorkerChange, rows: WorkerRowPlacement) -> Write {
+    let mut draft = WriteBuilder::default();
     match change {
         WorkerChange::Announce(row) => {
             // A worker id that is the key of another kind of row would destroy that row.
-            if rows == WorkerRows::AmongOthers {
-                draft.require_absent_or(attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+            if rows == WorkerRowPlacement::Shared {
+                draft.require_absent_or(attributes::ENTITY_TYPE, s(attributes::WORKER_ENTITY));
             }
             draft.write_worker(row);
             draft.update(row.id.as_str())
@@ -224,7 +233,7 @@ pub(crate) fn worker_write(change: &WorkerChange, rows: WorkerRows) -> Write {
             draft.update(row.id.as_str())
         }
         WorkerChange::Reannounce(row) => {
-            draft.require_absent(attr::KEY);
+            draft.require_absent(attributes::KEY);
             draft.write_worker(row);
             draft.update(row.id.as_str())
         }
@@ -235,9 +244,9 @@ pub(crate) fn worker_write(change: &WorkerChange, rows: WorkerRows) -> Write {
         WorkerChange::DeleteExpired(row) => {
             draft.require_incarnation(row.incarnation, rows);
             match row.incarnation {
-                Some(_) => draft.require(attr::TOUCHES, n(row.touches)),
+                Some(_) => draft.require(attributes::TOUCHES, n(row.touches)),
                 // Nothing moves in a Java worker's row but its time.
-                None => draft.require(attr::UPDATED_SECS, n(row.updated.as_secs())),
+                None => draft.require(attributes::UPDATED_SECS, n(row.updated.as_secs())),
             }
             draft.delete(row.id.as_str())
         }
@@ -245,77 +254,77 @@ pub(crate) fn worker_write(change: &WorkerChange, rows: WorkerRows) -> Write {
 }
 
 /// The write that makes the change of the leader lock.
-pub(crate) fn lock_write(expect: &LockExpect, change: &LockChange) -> Result<Write, Mismatch> {
+pub(crate) fn lock_write(expect: &LockExpect, change: &LockChange) -> Result<Write, MismatchedExpectation> {
     if matches!((expect, change), (LockExpect::Absent, LockChange::Release)) {
-        return Err(Mismatch {
+        return Err(MismatchedExpectation {
             change: "release",
             expect: format!("{expect:?}"),
         });
     }
-    let mut draft = Draft::default();
+    let mut draft = WriteBuilder::default();
     match expect {
-        LockExpect::Absent => draft.require_absent(attr::KEY),
+        LockExpect::Absent => draft.require_absent(attributes::KEY),
         LockExpect::Version { version, owner } => draft.require_lock(version, owner),
     }
     Ok(match change {
-        LockChange::Hold(lock) => draft.put(attr::LEADER_KEY, encode_lock(lock)),
-        LockChange::Release => draft.delete(attr::LEADER_KEY),
+        LockChange::Hold(lock) => draft.put(attributes::LEADER_KEY, encode_lock(lock)),
+        LockChange::Release => draft.delete(attributes::LEADER_KEY),
     })
 }
 
 /// The write of a row that overwrites nothing.
 pub(crate) fn put_if_absent(key: &str, item: Item) -> Write {
-    let mut draft = Draft::default();
-    draft.require_absent(attr::KEY);
+    let mut draft = WriteBuilder::default();
+    draft.require_absent(attributes::KEY);
     draft.put(key, item)
 }
 
 /// The write that marks an application as ours, on the row of the client version that is there. `taken_over` says by which worker
-/// and when, in ms since 1970; `left_over` is what Java workers left.
-pub(crate) fn mark_write(
+/// and when, in ms since 1970; `observed_java_rows` is what Java workers left.
+pub(crate) fn claim_write(
     application: &ApplicationName,
     taken_over: Option<(&WorkerId, i64)>,
-    left_over: &BTreeSet<String>,
+    observed_java_rows: &BTreeSet<String>,
 ) -> Write {
-    let mut draft = Draft::default();
-    draft.require_present(attr::CLIENT_VERSION);
-    let name = draft.name(attr::APPLICATION);
-    let value = draft.value(format!(":{}", attr::APPLICATION), s(application));
+    let mut draft = WriteBuilder::default();
+    draft.require_present(attributes::CLIENT_VERSION);
+    let name = draft.name(attributes::APPLICATION);
+    let value = draft.value(format!(":{}", attributes::APPLICATION), s(application));
     draft
         .conditions
         .push(format!("(attribute_not_exists({name}) OR {name} = {value})"));
     draft.sets.push(format!("{name} = {value}"));
     if let Some((worker, millis)) = taken_over {
-        draft.set(attr::TAKEN_OVER_BY, s(worker));
-        draft.set(attr::TAKEN_OVER_MILLIS, n(millis));
+        draft.set(attributes::TAKEN_OVER_BY, s(worker));
+        draft.set(attributes::TAKEN_OVER_MILLIS, n(millis));
     }
-    draft.set_or_remove(attr::LEFT_OVER, string_set(left_over));
-    draft.update(attr::CLIENT_VERSION_KEY)
+    draft.set_or_remove(attributes::OBSERVED_JAVA_ROWS, string_set(observed_java_rows));
+    draft.update(attributes::CLIENT_VERSION_KEY)
 }
 
 /// The write that removes a row if one attribute is as it was read.
-pub(crate) fn delete_as_read(key: &str, attribute: &str, value: Option<AttributeValue>) -> Write {
-    let mut draft = Draft::default();
-    draft.require_present(attr::KEY);
+pub(crate) fn delete_if_unchanged(key: &str, attribute: &str, value: Option<AttributeValue>) -> Write {
+    let mut draft = WriteBuilder::default();
+    draft.require_present(attributes::KEY);
     draft.require_some(attribute, value);
     draft.delete(key)
 }
 
 /// One write of each kind whose condition never holds: they change nothing, and find out whether they would be allowed.
-pub(crate) fn writes_that_never_happen(key: &str) -> [Write; 3] {
+pub(crate) fn permission_probes(key: &str) -> [Write; 3] {
     let never = || {
-        let mut draft = Draft::default();
-        draft.require_present(attr::KEY);
-        draft.require_absent(attr::KEY);
+        let mut draft = WriteBuilder::default();
+        draft.require_present(attributes::KEY);
+        draft.require_absent(attributes::KEY);
         draft
     };
-    let item = Item::from([(attr::KEY.to_owned(), s(key))]);
+    let item = Item::from([(attributes::KEY.to_owned(), s(key))]);
     [never().put(key, item), never().update(key), never().delete(key)]
 }
 
 /// Collects the parts of a write, each placeholder with its meaning.
 #[derive(Debug, Default)]
-struct Draft {
+struct WriteBuilder {
     conditions: Vec<String>,
     sets: Vec<String>,
     adds: Vec<String>,
@@ -324,7 +333,7 @@ struct Draft {
     values: Item,
 }
 
-impl Draft {
+impl WriteBuilder {
     fn name(&mut self, attribute: &str) -> String {
         let placeholder = format!("#{attribute}");
         self.names.insert(placeholder.clone(), attribute.to_owned());
@@ -356,7 +365,7 @@ impl Draft {
 
     /// The row does not exist, or has this value.
     fn require_absent_or(&mut self, attribute: &str, value: AttributeValue) {
-        let (key, name) = (self.name(attr::KEY), self.name(attribute));
+        let (key, name) = (self.name(attributes::KEY), self.name(attribute));
         let value = self.value(format!(":if_{attribute}"), value);
         self.conditions
             .push(format!("(attribute_not_exists({key}) OR {name} = {value})"));
@@ -371,21 +380,24 @@ impl Draft {
 
     /// Comparing the counter also demands that the row is there and is a lease.
     fn require_version(&mut self, version: &Version) {
-        self.require(attr::COUNTER, n(version.counter));
-        self.require_some(attr::OWNER, version.owner.as_ref().map(s));
-        self.require_some(attr::CHECKPOINT_OWNER, version.checkpoint_owner.as_ref().map(s));
+        self.require(attributes::COUNTER, n(version.counter));
+        self.require_some(attributes::OWNER, version.owner.as_ref().map(s));
+        self.require_some(
+            attributes::CHECKPOINT_OWNER,
+            version.checkpoint_owner.as_ref().map(s),
+        );
     }
 
-    fn require_incarnation(&mut self, incarnation: Option<Incarnation>, rows: WorkerRows) {
-        if rows == WorkerRows::AmongOthers {
-            self.require(attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+    fn require_incarnation(&mut self, incarnation: Option<Incarnation>, rows: WorkerRowPlacement) {
+        if rows == WorkerRowPlacement::Shared {
+            self.require(attributes::ENTITY_TYPE, s(attributes::WORKER_ENTITY));
         }
-        self.require_some(attr::WORKER_INCARNATION, incarnation.map(s));
+        self.require_some(attributes::WORKER_INCARNATION, incarnation.map(s));
     }
 
     fn require_lock(&mut self, version: &str, owner: &WorkerId) {
-        self.require(attr::LOCK_VERSION, s(version));
-        self.require(attr::LOCK_OWNER, s(owner));
+        self.require(attributes::LOCK_VERSION, s(version));
+        self.require(attributes::LOCK_OWNER, s(owner));
     }
 
     fn set(&mut self, attribute: &str, value: AttributeValue) {
@@ -414,10 +426,10 @@ impl Draft {
     fn write_worker(&mut self, row: &WorkerRow) {
         let mut attributes = worker_attributes(row);
         let optional = [
-            attr::WORKER_INCARNATION,
-            attr::FAILOVER_MILLIS,
-            attr::MAX_LEASES,
-            attr::MAX_THROUGHPUT,
+            attributes::WORKER_INCARNATION,
+            attributes::FAILOVER_MILLIS,
+            attributes::MAX_LEASES,
+            attributes::MAX_THROUGHPUT,
         ];
         for attribute in optional {
             if !attributes.contains_key(attribute) {
@@ -440,18 +452,18 @@ impl Draft {
             .map(|(keyword, parts)| format!("{keyword} {}", parts.join(", ")))
             .collect::<Vec<_>>()
             .join(" ");
-        self.write(key, Action::Update(text))
+        self.write(key, Operation::Update(text))
     }
 
     fn put(self, key: &str, item: Item) -> Write {
-        self.write(key, Action::Put(item))
+        self.write(key, Operation::Put(item))
     }
 
     fn delete(self, key: &str) -> Write {
-        self.write(key, Action::Delete)
+        self.write(key, Operation::Delete)
     }
 
-    fn write(self, key: &str, action: Action) -> Write {
+    fn write(self, key: &str, action: Operation) -> Write {
         Write {
             key: key.to_owned(),
             action,

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::Scan;
 
-use crate::attr;
+use crate::attributes;
 use crate::codec::{creation_item, encode_lock, put, s, worker_attributes};
-use crate::scan::sort_in;
+use crate::scan::add_row;
 
 /// Scans a table with these rows.
 pub fn read(rows: &[BTreeMap<String, AttributeValue>]) -> Scan {
     let mut scan = Scan::default();
     for row in rows {
-        if let Err(error) = sort_in(&mut scan, row) {
+        if let Err(error) = add_row(&mut scan, row) {
             scan.undecodable.push(error.of_row(row));
         }
     }
@@ -25,7 +25,7 @@ pub fn write(scan: &Scan) -> Vec<BTreeMap<String, AttributeValue>> {
     let leases = scan.leases.iter().map(creation_item);
     let workers = scan.workers.iter().map(|worker| {
         let mut item = worker_attributes(worker);
-        put(&mut item, attr::KEY, s(&worker.id));
+        put(&mut item, attributes::KEY, s(&worker.id));
         item
     });
     leases

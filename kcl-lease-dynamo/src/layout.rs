@@ -5,9 +5,9 @@ use kcl_core::types::ApplicationName;
 
 use crate::client::TableClient;
 use crate::codec::{self, Item};
-use crate::expression::WorkerRows;
+use crate::expression::WorkerRowPlacement;
 use crate::options::TableLayout;
-use crate::{attr, guard};
+use crate::{attributes, ownership_check};
 
 /// The layouts of the Java KCL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) enum Layout {
 
 /// The findings of a start, as far as the layout depends on it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Found<'a> {
+pub(crate) struct ExistingTables<'a> {
     /// Whether there is a coordinator table.
     pub(crate) coordinator: bool,
     /// The state of the coordinator table's migration into the lease table.
@@ -39,12 +39,12 @@ pub(crate) struct Found<'a> {
 
 /// The layout of the application. A decision of a worker of ours stays: a coordinator table that an accidental start of an older
 /// Java worker leaves behind must not divide a fleet.
-pub(crate) fn decide(wanted: TableLayout, found: Found<'_>) -> Result<Layout, StoreError> {
+pub(crate) fn decide(wanted: TableLayout, found: ExistingTables<'_>) -> Result<Layout, StoreError> {
     let is_marked = |row: Option<&Item>| row.and_then(codec::application).is_some();
     match found.table_migration {
         _ if is_marked(found.in_lease_table) => return Ok(Layout::One),
-        Some(attr::TABLE_MIGRATION_COMPLETE) => return Ok(Layout::One),
-        Some(attr::TABLE_MIGRATION_PENDING) => return Err(moving()),
+        Some(attributes::TABLE_MIGRATION_COMPLETE) => return Ok(Layout::One),
+        Some(attributes::TABLE_MIGRATION_PENDING) => return Err(moving()),
         _ => {}
     }
     if is_marked(found.in_coordinator_table) {
@@ -69,10 +69,10 @@ pub(crate) fn decide(wanted: TableLayout, found: Found<'_>) -> Result<Layout, St
 
 /// Refuses three tables where the application's name makes no names of tables: none other is made up.
 pub(crate) fn check_names(layout: Layout, application: &ApplicationName) -> Result<(), StoreError> {
-    if layout == Layout::One || guard::names_tables(application.as_str()) {
+    if layout == Layout::One || ownership_check::can_name_tables(application.as_str()) {
         return Ok(());
     }
-    let table = guard::coordinator_table(application.as_str());
+    let table = ownership_check::coordinator_table(application.as_str());
     let message = format!(
         "the layout of three tables names two of them by the application, and no table can be named {table:?}: that takes 3 to 255 characters of \
          a-z, A-Z, 0-9, _, . and -. Choose TableLayout::OneTable, or another name for the application; nothing was written"
@@ -112,8 +112,14 @@ impl Tables {
         Self {
             layout: Layout::Three,
             leases: leases.clone(),
-            workers: leases.beside(guard::worker_table(application), attr::WORKER_TABLE_KEY),
-            coordinator: leases.beside(guard::coordinator_table(application), attr::COORDINATOR_TABLE_KEY),
+            workers: leases.sibling(
+                ownership_check::worker_table(application),
+                attributes::WORKER_TABLE_KEY,
+            ),
+            coordinator: leases.sibling(
+                ownership_check::coordinator_table(application),
+                attributes::COORDINATOR_TABLE_KEY,
+            ),
         }
     }
 
@@ -126,10 +132,10 @@ impl Tables {
     }
 
     /// Where the rows of the workers are.
-    pub(crate) fn worker_rows(&self) -> WorkerRows {
+    pub(crate) fn worker_rows(&self) -> WorkerRowPlacement {
         match self.layout {
-            Layout::One => WorkerRows::AmongOthers,
-            Layout::Three => WorkerRows::Alone,
+            Layout::One => WorkerRowPlacement::Shared,
+            Layout::Three => WorkerRowPlacement::Separate,
         }
     }
 }
@@ -140,20 +146,23 @@ mod tests {
     use crate::codec::s;
 
     fn row(ours: bool) -> Item {
-        let mut row = Item::from([(attr::CLIENT_VERSION.to_owned(), s(attr::CLIENT_VERSION_3X))]);
+        let mut row = Item::from([(
+            attributes::CLIENT_VERSION.to_owned(),
+            s(attributes::CLIENT_VERSION_3X),
+        )]);
         if ours {
-            row.insert(attr::APPLICATION.to_owned(), s("app"));
+            row.insert(attributes::APPLICATION.to_owned(), s("app"));
         }
         row
     }
 
-    fn layout(found: Found<'_>) -> Layout {
+    fn layout(found: ExistingTables<'_>) -> Layout {
         decide(TableLayout::AsFound, found).unwrap()
     }
 
     #[test]
     fn new_application_gets_the_layout_asked_for() {
-        let new = |wanted| decide(wanted, Found::default()).unwrap();
+        let new = |wanted| decide(wanted, ExistingTables::default()).unwrap();
         assert_eq!(new(TableLayout::AsFound), Layout::One);
         assert_eq!(new(TableLayout::OneTable), Layout::One);
         assert_eq!(new(TableLayout::ThreeTables), Layout::Three);
@@ -177,10 +186,10 @@ mod tests {
     fn three_tables_stay_three() {
         let (java, ours) = (row(false), row(true));
         for in_coordinator_table in [None, Some(&java), Some(&ours)] {
-            let found = Found {
+            let found = ExistingTables {
                 coordinator: true,
                 in_coordinator_table,
-                ..Found::default()
+                ..ExistingTables::default()
             };
             assert_eq!(layout(found), Layout::Three);
             assert_eq!(decide(TableLayout::OneTable, found).unwrap(), Layout::Three);
@@ -190,13 +199,13 @@ mod tests {
     #[test]
     fn accidental_coordinator_table_changes_no_layout_of_ours() {
         let (java, ours) = (row(false), row(true));
-        let found = Found {
+        let found = ExistingTables {
             coordinator: true,
             in_lease_table: Some(&ours),
             in_coordinator_table: Some(&java),
             leases: true,
             others: true,
-            ..Found::default()
+            ..ExistingTables::default()
         };
         assert_eq!(layout(found), Layout::One);
     }
@@ -204,13 +213,13 @@ mod tests {
     #[test]
     fn fleet_of_an_earlier_build_is_not_divided() {
         let (java, ours) = (row(false), row(true));
-        let found = |in_coordinator_table| Found {
+        let found = |in_coordinator_table| ExistingTables {
             coordinator: true,
             in_coordinator_table: Some(in_coordinator_table),
             leases: true,
             others: true,
             workers_of_ours: true,
-            ..Found::default()
+            ..ExistingTables::default()
         };
         assert_eq!(layout(found(&java)), Layout::One);
         assert_eq!(layout(found(&ours)), Layout::Three);
@@ -219,34 +228,34 @@ mod tests {
     #[test]
     fn tables_that_java_moved_into_one_are_one() {
         let ours = row(true);
-        let moved = |table_migration| Found {
+        let moved = |table_migration| ExistingTables {
             coordinator: true,
             table_migration: Some(table_migration),
             in_coordinator_table: Some(&ours),
             leases: true,
-            ..Found::default()
+            ..ExistingTables::default()
         };
-        assert_eq!(layout(moved(attr::TABLE_MIGRATION_COMPLETE)), Layout::One);
+        assert_eq!(layout(moved(attributes::TABLE_MIGRATION_COMPLETE)), Layout::One);
         assert_eq!(layout(moved("TABLE_MIGRATION_STATUS_DEPLOYED")), Layout::Three);
-        let refusal = decide(TableLayout::AsFound, moved(attr::TABLE_MIGRATION_PENDING));
+        let refusal = decide(TableLayout::AsFound, moved(attributes::TABLE_MIGRATION_PENDING));
         assert_eq!(refusal.unwrap_err().kind(), StoreErrorKind::Foreign);
     }
 
     #[test]
     fn lease_table_of_2x_gets_nothing_but_leases() {
-        let found = Found {
+        let found = ExistingTables {
             leases: true,
-            ..Found::default()
+            ..ExistingTables::default()
         };
         assert_eq!(layout(found), Layout::Three);
         assert_eq!(decide(TableLayout::OneTable, found).unwrap(), Layout::One);
         let java = row(false);
-        let of_3_5 = Found {
+        let of_3_5 = ExistingTables {
             in_lease_table: Some(&java),
             ..found
         };
         assert_eq!(layout(of_3_5), Layout::One);
-        let with_workers = Found {
+        let with_workers = ExistingTables {
             others: true,
             ..found
         };

@@ -38,27 +38,27 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod admin;
-mod attr;
+mod attributes;
 mod client;
 mod codec;
 mod errors;
 mod expression;
 #[doc(hidden)]
 pub mod fuzzing;
-mod guard;
+mod java_rollback;
+mod java_watch;
 mod layout;
-mod leave;
 mod options;
+mod ownership_check;
+mod permissions;
 mod prepare;
-mod rights;
 mod scan;
 mod store;
 mod table;
-mod upkeep;
-mod watch;
+mod table_maintenance;
 
 pub use aws_sdk_dynamodb;
-pub use leave::PreparedForJava;
+pub use java_rollback::PreparedForJava;
 pub use options::{Billing, InvalidTableOptions, TableLayout, TableOptions};
 pub use store::DynamoLeaseStore;
 

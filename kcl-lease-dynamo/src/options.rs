@@ -105,7 +105,7 @@ impl fmt::Display for Billing {
 }
 
 /// The most tags that a resource of AWS may have ("Tagging restrictions in DynamoDB").
-const MOST_TAGS: usize = 50;
+const MAX_TAGS: usize = 50;
 
 impl TableOptions {
     /// Checks every rule there is.
@@ -137,9 +137,9 @@ impl TableOptions {
                 }
             }
         }
-        if self.tags.len() > MOST_TAGS {
+        if self.tags.len() > MAX_TAGS {
             violations.push(format!(
-                "tags must be at most {MOST_TAGS}, and are {}",
+                "tags must be at most {MAX_TAGS}, and are {}",
                 self.tags.len()
             ));
         }
@@ -158,7 +158,7 @@ impl TableOptions {
                     "its key must not begin with aws:, which AWS keeps to itself",
                 ),
                 (
-                    !key.chars().chain(value.chars()).all(fits_a_tag),
+                    !key.chars().chain(value.chars()).all(is_tag_character),
                     "it must be made of letters, digits, spaces and + - = . _ : / @",
                 ),
             ];
@@ -169,13 +169,13 @@ impl TableOptions {
     }
 }
 
-fn fits_a_tag(character: char) -> bool {
+fn is_tag_character(character: char) -> bool {
     character.is_alphanumeric() || character.is_whitespace() || "+-=._:/@".contains(character)
 }
 
 /// The defect in the name of a table, from "Naming rules" of DynamoDB, or with its ARN for a client in this region.
-pub(crate) fn wrong_name(table: &str, region: Option<&str>) -> Option<String> {
-    if Arn::is_meant(table) {
+pub(crate) fn table_name_problem(table: &str, region: Option<&str>) -> Option<String> {
+    if Arn::looks_like_arn(table) {
         return match table.parse::<TableArn>() {
             Ok(arn) => arn.check_region(region).err().map(|problem| problem.to_string()),
             Err(problem) => Some(problem.to_string()),
@@ -280,7 +280,7 @@ mod tests {
             "My_app.v2-leases",
             "arn:aws:dynamodb:eu-west-1:123456789012:table/app",
         ] {
-            assert_eq!(wrong_name(right, Some("eu-west-1")), None, "{right}");
+            assert_eq!(table_name_problem(right, Some("eu-west-1")), None, "{right}");
         }
         for wrong in [
             "",
@@ -291,7 +291,7 @@ mod tests {
             "arn:aws:dynamodb:us-east-1:123456789012:table/app",
             "arn:aws:kinesis:eu-west-1:123456789012:stream/app",
         ] {
-            assert!(wrong_name(wrong, Some("eu-west-1")).is_some(), "{wrong}");
+            assert!(table_name_problem(wrong, Some("eu-west-1")).is_some(), "{wrong}");
         }
     }
 }

@@ -6,27 +6,29 @@ use std::time::Duration;
 use kcl_core::clock::{ClockExt as _, Moment};
 use kcl_core::lease_store::{Preparation, Scan, StoreError, StoreErrorKind, WorkerRow};
 
-use crate::client::{TableClient, Written};
+use crate::client::{TableClient, WriteOutcome};
 use crate::codec::Item;
 use crate::errors::Failure;
-use crate::expression::{mark_write, put_if_absent, writes_that_never_happen};
-use crate::guard::Traces;
-use crate::layout::{Found, Layout, Tables};
-use crate::options::{TableOptions, wrong_name};
-use crate::scan::Rows;
-use crate::table::Table;
-use crate::{attr, codec, guard, layout, rights, scan, table, upkeep, watch};
+use crate::expression::{claim_write, permission_probes, put_if_absent};
+use crate::layout::{ExistingTables, Layout, Tables};
+use crate::options::{TableOptions, table_name_problem};
+use crate::ownership_check::JavaRows;
+use crate::scan::TableRows;
+use crate::table::TableState;
+use crate::{
+    attributes, codec, java_watch, layout, ownership_check, permissions, scan, table, table_maintenance,
+};
 
 /// How often a table that is being created is looked at.
-const POLL: Duration = Duration::from_millis(200);
+const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The first call also loads credentials, which may need calls of its own, and changing a table takes longer than changing a row.
-const PATIENT_CALL: Duration = Duration::from_secs(10);
+const SETUP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a store prepares its tables.
-pub(crate) struct Manner<'a> {
+pub(crate) struct PrepareOptions<'a> {
     pub(crate) segments: u32,
-    pub(crate) options: &'a TableOptions,
+    pub(crate) table: &'a TableOptions,
     /// How long rows of a Java application are watched, where the user says so.
     pub(crate) watch: Option<Duration>,
 }
@@ -34,28 +36,28 @@ pub(crate) struct Manner<'a> {
 /// Prepares the tables. Returns what is known of the lease table, and where everything is.
 pub(crate) async fn prepare(
     client: &TableClient,
-    manner: &Manner<'_>,
+    prepare_options: &PrepareOptions<'_>,
     preparation: &Preparation,
-) -> Result<(Table, Tables), StoreError> {
-    let options = manner.options;
+) -> Result<(TableState, Tables), StoreError> {
+    let options = prepare_options.table;
     check(client, options)?;
     let deadline = client.clock.now() + preparation.within;
-    let patient = client.with_request_timeout(client.request_timeout.max(PATIENT_CALL));
-    let found = look(&patient).await?;
+    let patient = client.with_request_timeout(client.request_timeout.max(SETUP_REQUEST_TIMEOUT));
+    let found = describe_table(&patient).await?;
     if let Some(table) = &found {
         table.check_key(&client.table)?;
     }
-    let java = JavaTables::look(client, preparation).await?;
+    let java = JavaTables::read(client, preparation).await?;
     if found.is_none() {
-        java.refuse_unanswered(preparation)?;
+        java.refuse_unclaimed(preparation)?;
     }
-    let table = usable(&patient, options, found, deadline).await?;
+    let table = ensure_usable(&patient, options, found, deadline).await?;
     table.check_key(&client.table)?;
 
-    let (rows, migration) = read_all(client, manner.segments).await?;
+    let (rows, migration) = read_all(client, prepare_options.segments).await?;
     let layout = layout::decide(
         options.layout,
-        Found {
+        ExistingTables {
             coordinator: java.is_there,
             table_migration: java.table_migration.as_deref(),
             in_lease_table: migration.as_ref(),
@@ -72,11 +74,11 @@ pub(crate) async fn prepare(
         Layout::Three => java.migration.clone(),
     };
     let table_name = &tables.coordinator.table;
-    guard::check_application(table_name, &preparation.application, migration.as_ref())?;
+    ownership_check::check_application(table_name, &preparation.application, migration.as_ref())?;
     let left = check_java(
         &tables,
         &java,
-        manner,
+        prepare_options,
         preparation,
         &rows,
         migration.as_ref(),
@@ -84,22 +86,22 @@ pub(crate) async fn prepare(
     )
     .await?;
 
-    may_write(client, preparation).await?;
+    check_write_permissions(client, preparation).await?;
     if layout == Layout::Three {
-        for beside in [&tables.workers, &tables.coordinator] {
-            let patient = beside.with_request_timeout(patient.request_timeout);
-            let found = look(&patient).await?;
-            let table = usable(&patient, options, found, deadline).await?;
-            table.check_key_named(beside.key(), &beside.table)?;
-            may_write(beside, preparation).await?;
+        for sibling in [&tables.workers, &tables.coordinator] {
+            let patient = sibling.with_request_timeout(patient.request_timeout);
+            let found = describe_table(&patient).await?;
+            let table = ensure_usable(&patient, options, found, deadline).await?;
+            table.check_java_key(sibling.key(), &sibling.table)?;
+            check_write_permissions(sibling, preparation).await?;
         }
     }
-    if guard::is_new_application(&rows.scan, migration.as_ref()) {
-        mark_as_new(&tables.coordinator, preparation).await?;
+    if ownership_check::is_unused(&rows.scan, migration.as_ref()) {
+        claim_new_application(&tables.coordinator, preparation).await?;
     } else if let Some(left) = left {
-        remember(&tables.coordinator, preparation, migration.as_ref(), &left).await?;
+        record_takeover(&tables.coordinator, preparation, migration.as_ref(), &left).await?;
     }
-    upkeep::complete(&patient, options, &preparation.worker, &table, deadline).await;
+    table_maintenance::complete(&patient, options, &preparation.worker, &table, deadline).await;
     report(client, &table, layout, &rows.scan);
     Ok((table, tables))
 }
@@ -116,7 +118,7 @@ struct JavaTables {
 }
 
 impl JavaTables {
-    async fn look(client: &TableClient, preparation: &Preparation) -> Result<Self, StoreError> {
+    async fn read(client: &TableClient, preparation: &Preparation) -> Result<Self, StoreError> {
         let Tables {
             workers, coordinator, ..
         } = Tables::three(client, &preparation.application);
@@ -127,7 +129,7 @@ impl JavaTables {
             migration: None,
             table_migration: None,
         };
-        if !guard::names_tables(preparation.application.as_str()) {
+        if !ownership_check::can_name_tables(preparation.application.as_str()) {
             return Ok(java);
         }
         match client.describe(&java.coordinator.table).await {
@@ -137,17 +139,17 @@ impl JavaTables {
             Err(failure) if failure.not_granted => {}
             Err(failure) => return Err(failure.into()),
         }
-        java.migration = match java.coordinator.get(attr::CLIENT_VERSION_KEY).await {
+        java.migration = match java.coordinator.get(attributes::CLIENT_VERSION_KEY).await {
             Ok(row) => row,
             Err(failure) if failure.is_missing() => return Ok(java),
             Err(failure) if failure.not_granted => {
-                java.is_unseen();
+                java.warn_unreadable();
                 return Ok(java);
             }
             Err(failure) => return Err(failure.into()),
         };
         java.is_there = true;
-        let table_migration = java.coordinator.get(attr::TABLE_MIGRATION_KEY).await?;
+        let table_migration = java.coordinator.get(attributes::TABLE_MIGRATION_KEY).await?;
         java.table_migration = table_migration
             .as_ref()
             .and_then(codec::table_migration)
@@ -156,20 +158,20 @@ impl JavaTables {
     }
 
     /// A policy for the lease table alone is good practice; its rows are looked at in any case.
-    fn is_unseen(&self) {
+    fn warn_unreadable(&self) {
         let table = &self.coordinator.table;
         tracing::warn!(%table, "may not look whether a Java fleet keeps its state there");
     }
 
-    /// Before the lease table is created: the application's state is there already, and no worker of ours has answered for it.
-    fn refuse_unanswered(&self, preparation: &Preparation) -> Result<(), StoreError> {
-        let java_was_here = self.migration.is_some() && !guard::is_ours(self.migration.as_ref());
+    /// Before the lease table is created: the application's state is there already, and no worker of ours has claimed it.
+    fn refuse_unclaimed(&self, preparation: &Preparation) -> Result<(), StoreError> {
+        let java_was_here = self.migration.is_some() && !ownership_check::is_claimed(self.migration.as_ref());
         if !java_was_here || preparation.take_over_java {
             return Ok(());
         }
         let coordinator = Some(self.coordinator.table.as_str());
-        let reasons = guard::reasons("", &Traces::default(), coordinator, None);
-        Err(guard::refuse_unanswered(&reasons))
+        let reasons = ownership_check::reasons("", &JavaRows::default(), coordinator, None);
+        Err(ownership_check::refuse_unclaimed(&reasons))
     }
 
     /// The rows of its workers, and its leader's lock. An accidental start of a Java worker leaves them beside a lease table of ours.
@@ -186,7 +188,7 @@ impl JavaTables {
             }
             outcome => outcome?,
         }
-        let lock = match self.coordinator.get(attr::LEADER_KEY).await {
+        let lock = match self.coordinator.get(attributes::LEADER_KEY).await {
             // Another worker of ours is creating the table.
             Err(failure) if failure.is_missing() || failure.not_granted => None,
             lock => lock?,
@@ -200,116 +202,118 @@ impl JavaTables {
 
 /// The facts to remember of a Java application.
 #[derive(Debug)]
-struct Left {
-    marks: BTreeSet<String>,
+struct Takeover {
+    fingerprints: BTreeSet<String>,
     /// Whether it was taken over by this start.
     is_new: bool,
 }
 
-/// Refuses a Java application that no start has answered for, and one of which a worker is alive.
+/// Refuses a Java application that no start has claimed, and one of which a worker is alive.
 async fn check_java(
     tables: &Tables,
     java: &JavaTables,
-    manner: &Manner<'_>,
+    options: &PrepareOptions<'_>,
     preparation: &Preparation,
-    rows: &Rows,
+    rows: &TableRows,
     migration: Option<&Item>,
     deadline: Moment,
-) -> Result<Option<Left>, StoreError> {
+) -> Result<Option<Takeover>, StoreError> {
     let lease_table = tables.leases.table.as_str();
-    let traces = traces(java, rows, lease_table).await?;
-    let mut answered = guard::is_ours(migration);
+    let written = java_rows(java, rows, lease_table).await?;
+    let mut claimed = ownership_check::is_claimed(migration);
     // A table without rows is one that a worker of ours has just made.
     let is_used = java.is_there && (java.migration.is_some() || !rows.scan.leases.is_empty());
     let coordinator = is_used.then_some(java.coordinator.table.as_str());
-    let reasons = guard::reasons(lease_table, &traces, coordinator, migration);
-    if !answered && !reasons.is_empty() && !preparation.take_over_java {
-        // Rows of leases were read after the client version was: another worker of ours may have answered in between.
-        answered = is_answered_now(tables, preparation).await?;
-        if !answered {
-            return Err(guard::refuse_unanswered(&reasons));
+    let reasons = ownership_check::reasons(lease_table, &written, coordinator, migration);
+    if !claimed && !reasons.is_empty() && !preparation.take_over_java {
+        // Rows of leases were read after the client version was: another worker of ours may have claimed in between.
+        claimed = is_claimed_now(tables, preparation).await?;
+        if !claimed {
+            return Err(ownership_check::refuse_unclaimed(&reasons));
         }
     }
-    let known = migration.map(codec::left_over).unwrap_or_default();
-    let mut watched = traces.without(&known);
-    if answered {
-        watched = watched.without_lone_locks();
+    let known = migration.map(codec::observed_java_rows).unwrap_or_default();
+    let mut watched = written.excluding(&known);
+    if claimed {
+        watched = watched.ignoring_lone_locks();
     }
     if !watched.is_empty() {
-        let look = || async {
-            let rows = scan::scan(&tables.leases, manner.segments).await?;
-            Ok(self::traces(java, &rows, lease_table).await?.without(&known))
+        let look_again = || async {
+            let rows = scan::scan(&tables.leases, options.segments).await?;
+            Ok(java_rows(java, &rows, lease_table).await?.excluding(&known))
         };
-        let long = watch::how_long(&watched, manner.watch);
+        let long = java_watch::watch_duration(&watched, options.watch);
         let clock = tables.leases.clock.as_ref();
-        if let Some(moved) = watch::until_still(clock, long, deadline, watched.clone(), look).await? {
-            return Err(guard::refuse_alive(&moved, answered));
+        if let Some(moved) =
+            java_watch::watch_until_still(clock, long, deadline, watched.clone(), look_again).await?
+        {
+            return Err(ownership_check::refuse_live(&moved, claimed));
         }
     }
-    let is_new = !answered && !reasons.is_empty();
+    let is_new = !claimed && !reasons.is_empty();
     if is_new {
         tracing::info!(
             found = reasons.join(", "),
             "taking over the table of a Java application"
         );
     }
-    let marks = watched.marks();
-    let is_more = !marks.is_empty();
-    Ok((is_new || is_more).then(|| Left {
-        marks: known.into_iter().chain(marks).collect(),
+    let fingerprints = watched.fingerprints();
+    let is_more = !fingerprints.is_empty();
+    Ok((is_new || is_more).then(|| Takeover {
+        fingerprints: known.into_iter().chain(fingerprints).collect(),
         is_new,
     }))
 }
 
-/// Whether a worker of ours has answered for the application in the meantime.
-async fn is_answered_now(tables: &Tables, preparation: &Preparation) -> Result<bool, StoreError> {
+/// Whether a worker of ours has claimed the application in the meantime.
+async fn is_claimed_now(tables: &Tables, preparation: &Preparation) -> Result<bool, StoreError> {
     let table = &tables.coordinator;
-    let row = match table.get(attr::CLIENT_VERSION_KEY).await {
+    let row = match table.get(attributes::CLIENT_VERSION_KEY).await {
         Err(failure) if failure.is_missing() || failure.not_granted => None,
         row => row?,
     };
-    guard::check_application(&table.table, &preparation.application, row.as_ref())?;
-    Ok(guard::is_ours(row.as_ref()))
+    ownership_check::check_application(&table.table, &preparation.application, row.as_ref())?;
+    Ok(ownership_check::is_claimed(row.as_ref()))
 }
 
 /// The remains of Java workers in all tables.
-async fn traces(java: &JavaTables, rows: &Rows, lease_table: &str) -> Result<Traces, StoreError> {
+async fn java_rows(java: &JavaTables, rows: &TableRows, lease_table: &str) -> Result<JavaRows, StoreError> {
     let (mut workers, lock) = java.rows().await?;
     workers.extend(rows.scan.workers.iter().cloned());
     let in_lease_table = rows.lock.clone().map(|row| (lease_table.to_owned(), row));
     let locks = lock.into_iter().chain(in_lease_table).collect::<Vec<_>>();
-    Ok(Traces::of(&rows.scan.leases, &workers, &locks))
+    Ok(JavaRows::of(&rows.scan.leases, &workers, &locks))
 }
 
 /// Writes the answer into the row of the client version, which the Java KCL 2.x does not have.
-async fn remember(
+async fn record_takeover(
     client: &TableClient,
     preparation: &Preparation,
     migration: Option<&Item>,
-    left: &Left,
+    left: &Takeover,
 ) -> Result<(), StoreError> {
     let now = client.clock.wall();
     if migration.is_none() {
         let item = codec::client_version_item(&preparation.application, &preparation.worker, now);
         // Refused where another worker that takes the application over did the same a moment ago; the next write adds to it.
         client
-            .write(put_if_absent(attr::CLIENT_VERSION_KEY, item))
+            .write(put_if_absent(attributes::CLIENT_VERSION_KEY, item))
             .await?;
     }
     let taken_over = left.is_new.then_some((&preparation.worker, now.as_millis()));
-    let write = mark_write(&preparation.application, taken_over, &left.marks);
+    let write = claim_write(&preparation.application, taken_over, &left.fingerprints);
     match client.write(write).await? {
-        Written::Applied(_) => Ok(()),
-        Written::Refused(_) => {
-            let row = client.get(attr::CLIENT_VERSION_KEY).await?;
-            guard::check_application(&client.table, &preparation.application, row.as_ref())
+        WriteOutcome::Applied(_) => Ok(()),
+        WriteOutcome::Refused(_) => {
+            let row = client.get(attributes::CLIENT_VERSION_KEY).await?;
+            ownership_check::check_application(&client.table, &preparation.application, row.as_ref())
         }
     }
 }
 
 /// Says everything at once that no service could accept.
 fn check(client: &TableClient, options: &TableOptions) -> Result<(), StoreError> {
-    let name = wrong_name(&client.table, client.region());
+    let name = table_name_problem(&client.table, client.region());
     let violations = name.into_iter().chain(options.violations()).collect::<Vec<_>>();
     if violations.is_empty() {
         return Ok(());
@@ -319,9 +323,9 @@ fn check(client: &TableClient, options: &TableOptions) -> Result<(), StoreError>
 }
 
 /// The known facts about the table, if it exists.
-pub(crate) async fn look(client: &TableClient) -> Result<Option<Table>, StoreError> {
+pub(crate) async fn describe_table(client: &TableClient) -> Result<Option<TableState>, StoreError> {
     match client.describe(&client.table).await {
-        Ok(description) => Ok(Some(Table::of(&description))),
+        Ok(description) => Ok(Some(TableState::of(&description))),
         Err(failure) if failure.is_missing() => Ok(None),
         Err(failure) if failure.not_granted => probe(client, failure).await,
         Err(failure) => Err(failure.into()),
@@ -329,77 +333,77 @@ pub(crate) async fn look(client: &TableClient) -> Result<Option<Table>, StoreErr
 }
 
 /// A worker that may not describe the table may still be allowed to use it.
-async fn probe(client: &TableClient, denied: Failure) -> Result<Option<Table>, StoreError> {
-    match client.get(attr::LEADER_KEY).await {
-        Ok(_) => Ok(Some(Table::undescribed())),
+async fn probe(client: &TableClient, denied: Failure) -> Result<Option<TableState>, StoreError> {
+    match client.get(attributes::LEADER_KEY).await {
+        Ok(_) => Ok(Some(TableState::undescribed())),
         Err(failure) if failure.is_missing() => Ok(None),
         Err(failure) => {
-            all_granted(client, [Some(&denied), Some(&failure)])?;
+            check_granted(client, [Some(&denied), Some(&failure)])?;
             Err(denied.into())
         }
     }
 }
 
 /// Everything that would have to be granted, or made by hand, so that there is a table.
-fn explain_creation(client: &TableClient, options: &TableOptions, failure: Failure) -> StoreError {
+fn creation_error(client: &TableClient, options: &TableOptions, failure: Failure) -> StoreError {
     if !failure.not_granted {
         return failure.into();
     }
-    let mut actions = vec![rights::CREATE_TABLE];
+    let mut actions = vec![permissions::CREATE_TABLE];
     if !options.tags.is_empty() {
-        actions.push(rights::TAG_RESOURCE);
+        actions.push(permissions::TAG_RESOURCE);
     }
     if options.point_in_time_recovery {
-        actions.extend([rights::DESCRIBE_BACKUPS, rights::UPDATE_BACKUPS]);
+        actions.extend([permissions::DESCRIBE_BACKUPS, permissions::UPDATE_BACKUPS]);
     }
     let arn = client.arn();
     let message = format!(
         "table {} does not exist and may not be created: grant {} on {arn}, or create it by hand with {}; besides, {}",
         client.table,
         actions.join(", "),
-        table::by_hand(options, client.key()),
-        rights::advice_to_work(&arn, client.key())
+        table::manual_setup(options, client.key()),
+        permissions::advice_to_work(&arn, client.key())
     );
     StoreError::definite(StoreErrorKind::Denied, message).with_source(failure.error)
 }
 
 /// Creates the table where there is none, and waits for it, never for its index.
-async fn usable(
+async fn ensure_usable(
     client: &TableClient,
     options: &TableOptions,
-    found: Option<Table>,
+    found: Option<TableState>,
     deadline: Moment,
-) -> Result<Table, StoreError> {
+) -> Result<TableState, StoreError> {
     let mut found = found;
     loop {
         // Also where a table that was being deleted is gone now; asking again for one that is not visible yet does no harm.
         if found.is_none() {
             let created = client.create(options).await;
-            created.map_err(|failure| explain_creation(client, options, failure))?;
-            found = look(client).await?;
+            created.map_err(|failure| creation_error(client, options, failure))?;
+            found = describe_table(client).await?;
         }
         let status = match found {
             Some(table) if table.usable => return Ok(table),
             Some(table) => table.status,
             None => "not visible yet".to_owned(),
         };
-        let next_look = client.clock.now() + POLL;
+        let next_look = client.clock.now() + STATUS_INTERVAL;
         if next_look > deadline {
             let message = format!(
                 "table {} did not become usable in time: it is {status}{}",
                 client.table,
-                what_helps(&status)
+                status_advice(&status)
             );
             return Err(StoreError::definite(StoreErrorKind::Unavailable, message));
         }
         tracing::debug!(table = %client.table, status, "waiting for the table");
-        client.clock.sleep(POLL).await;
-        found = look(client).await?;
+        client.clock.sleep(STATUS_INTERVAL).await;
+        found = describe_table(client).await?;
     }
 }
 
 /// The advice for a table that does not become usable by itself, by the statuses of DynamoDB's `TableDescription`.
-fn what_helps(status: &str) -> &'static str {
+fn status_advice(status: &str) -> &'static str {
     match status {
         "INACCESSIBLE_ENCRYPTION_CREDENTIALS" => {
             "; the key that encrypts it cannot be used: restore the access to that key of AWS KMS"
@@ -415,27 +419,27 @@ fn what_helps(status: &str) -> &'static str {
 }
 
 /// Reads the rows and the client version, and says all at once if either may not be read.
-async fn read_all(client: &TableClient, segments: u32) -> Result<(Rows, Option<Item>), StoreError> {
+async fn read_all(client: &TableClient, segments: u32) -> Result<(TableRows, Option<Item>), StoreError> {
     let rows = scan::scan(client, segments).await;
-    let migration = client.get(attr::CLIENT_VERSION_KEY).await;
-    all_granted(client, [rows.as_ref().err(), migration.as_ref().err()])?;
+    let migration = client.get(attributes::CLIENT_VERSION_KEY).await;
+    check_granted(client, [rows.as_ref().err(), migration.as_ref().err()])?;
     Ok((rows?, migration?))
 }
 
 /// Says all at once which kinds of write are not allowed, and not one by one while the worker runs: the last would be the deletion
 /// with which it leaves.
-async fn may_write(client: &TableClient, preparation: &Preparation) -> Result<(), StoreError> {
+async fn check_write_permissions(client: &TableClient, preparation: &Preparation) -> Result<(), StoreError> {
     let mut outcomes = Vec::new();
-    for write in writes_that_never_happen(preparation.worker.as_str()) {
+    for write in permission_probes(preparation.worker.as_str()) {
         outcomes.push(client.write(write).await);
     }
-    all_granted(client, outcomes.iter().map(|outcome| outcome.as_ref().err()))?;
+    check_granted(client, outcomes.iter().map(|outcome| outcome.as_ref().err()))?;
     outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))?;
     Ok(())
 }
 
 /// One error of all that were denied.
-fn all_granted<'a>(
+fn check_granted<'a>(
     client: &TableClient,
     failures: impl IntoIterator<Item = Option<&'a Failure>>,
 ) -> Result<(), StoreError> {
@@ -445,28 +449,28 @@ fn all_granted<'a>(
     if denied.is_empty() {
         return Ok(());
     }
-    let advice = rights::advice_to_work(&client.arn(), client.key());
+    let advice = permissions::advice_to_work(&client.arn(), client.key());
     let message = format!("{}; in all, {advice}", denied.join("; "));
     Err(StoreError::definite(StoreErrorKind::Denied, message))
 }
 
 /// Says to Java workers that may come later that the application is one of 3.x.
-async fn mark_as_new(client: &TableClient, preparation: &Preparation) -> Result<(), StoreError> {
+async fn claim_new_application(client: &TableClient, preparation: &Preparation) -> Result<(), StoreError> {
     let item = codec::client_version_item(&preparation.application, &preparation.worker, client.clock.wall());
     match client
-        .write(put_if_absent(attr::CLIENT_VERSION_KEY, item))
+        .write(put_if_absent(attributes::CLIENT_VERSION_KEY, item))
         .await?
     {
-        Written::Applied(_) => Ok(()),
+        WriteOutcome::Applied(_) => Ok(()),
         // Another worker did the same a moment ago: one of ours, or of an application that wants the table too.
-        Written::Refused(_) => {
-            let row = client.get(attr::CLIENT_VERSION_KEY).await?;
-            guard::check_application(&client.table, &preparation.application, row.as_ref())
+        WriteOutcome::Refused(_) => {
+            let row = client.get(attributes::CLIENT_VERSION_KEY).await?;
+            ownership_check::check_application(&client.table, &preparation.application, row.as_ref())
         }
     }
 }
 
-fn report(client: &TableClient, table: &Table, layout: Layout, rows: &Scan) {
+fn report(client: &TableClient, table: &TableState, layout: Layout, rows: &Scan) {
     tracing::info!(
         table = %client.table,
         status = %table.status,

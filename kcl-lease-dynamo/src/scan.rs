@@ -7,7 +7,7 @@ use std::task::Poll;
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::Scan;
 
-use crate::attr;
+use crate::attributes;
 use crate::client::TableClient;
 use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, decode_worker, kind};
 use crate::errors::Failure;
@@ -18,13 +18,13 @@ const PAGE_BYTES: usize = 1 << 20;
 
 /// A scan with the row of the leader as it is stored.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
+pub(crate) struct TableRows {
     pub(crate) scan: Scan,
     pub(crate) lock: Option<Item>,
 }
 
 /// Reads all tables of an application once.
-pub(crate) async fn all_tables(tables: &Tables, segments: u32) -> Result<Rows, Failure> {
+pub(crate) async fn scan_tables(tables: &Tables, segments: u32) -> Result<TableRows, Failure> {
     let mut rows = scan(&tables.leases, segments).await?;
     if tables.layout == Layout::One {
         return Ok(rows);
@@ -33,7 +33,7 @@ pub(crate) async fn all_tables(tables: &Tables, segments: u32) -> Result<Rows, F
     rows.scan.workers.clear();
     rows.scan.lock = None;
     workers(&tables.workers, &mut rows.scan).await?;
-    rows.lock = tables.coordinator.get(attr::LEADER_KEY).await?;
+    rows.lock = tables.coordinator.get(attributes::LEADER_KEY).await?;
     if let Some(item) = &rows.lock {
         match decode_lock(item) {
             Ok(lock) => rows.scan.lock = Some(lock),
@@ -66,36 +66,40 @@ pub(crate) async fn workers(client: &TableClient, scan: &mut Scan) -> Result<(),
 ///
 /// The pages are counted by what there was to read, so that they do not depend on the number of parts: each that was cut, and what the last
 /// pages of all parts come to together. The cadence of scans follows from them, and a small table must not seem large.
-pub(crate) async fn scan(client: &TableClient, segments: u32) -> Result<Rows, Failure> {
+pub(crate) async fn scan(client: &TableClient, segments: u32) -> Result<TableRows, Failure> {
     let segments = i32::try_from(segments).unwrap_or(i32::MAX).max(1);
     let parts = (0..segments).map(|segment| Box::pin(scan_segment(client, segment, segments)));
-    let mut rows = Rows::default();
+    let mut rows = TableRows::default();
     let whole = &mut rows.scan;
-    let mut rest = 0;
+    let mut last_pages = 0;
     for part in all(parts.collect()).await {
-        let (Rows { scan: part, lock }, last_page) = part?;
+        let (TableRows { scan: part, lock }, last_page) = part?;
         rows.lock = rows.lock.or(lock);
         whole.leases.extend(part.leases);
         whole.workers.extend(part.workers);
         whole.undecodable.extend(part.undecodable);
         whole.lock = whole.lock.take().or(part.lock);
         whole.pages += part.pages;
-        rest += last_page;
+        last_pages += last_page;
     }
-    let rest = u32::try_from(rest.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX);
-    whole.pages = whole.pages.saturating_add(rest).max(1);
+    let last_pages = u32::try_from(last_pages.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX);
+    whole.pages = whole.pages.saturating_add(last_pages).max(1);
     Ok(rows)
 }
 
 /// Reads one part, counts the pages that were cut, and says how many bytes the last one had.
-async fn scan_segment(client: &TableClient, segment: i32, segments: i32) -> Result<(Rows, usize), Failure> {
-    let mut rows = Rows::default();
+async fn scan_segment(
+    client: &TableClient,
+    segment: i32,
+    segments: i32,
+) -> Result<(TableRows, usize), Failure> {
+    let mut rows = TableRows::default();
     let part = &mut rows.scan;
     let mut start = None;
     loop {
         let page = client.scan_page(segment, segments, start).await?;
         for item in &page.items {
-            if let Err(error) = sort_in(part, item) {
+            if let Err(error) = add_row(part, item) {
                 part.undecodable.push(error.of_row(item));
             }
             if kind(item) == RowKind::Lock {
@@ -104,14 +108,14 @@ async fn scan_segment(client: &TableClient, segment: i32, segments: i32) -> Resu
         }
         start = page.next;
         if start.is_none() {
-            return Ok((rows, page.items.iter().map(size).sum()));
+            return Ok((rows, page.items.iter().map(item_bytes).sum()));
         }
         part.pages += 1;
     }
 }
 
 /// About how many bytes an item counts for, as "DynamoDB item sizes and formats" says.
-fn size(item: &Item) -> usize {
+fn item_bytes(item: &Item) -> usize {
     let attributes = item.iter().map(|(name, value)| name.len() + value_size(value));
     attributes.sum()
 }
@@ -142,7 +146,7 @@ fn value_size(value: &AttributeValue) -> usize {
 }
 
 /// Puts a row where it belongs.
-pub(crate) fn sort_in(scan: &mut Scan, item: &Item) -> Result<(), DecodeError> {
+pub(crate) fn add_row(scan: &mut Scan, item: &Item) -> Result<(), DecodeError> {
     match kind(item) {
         RowKind::Lease => scan.leases.push(decode_lease(item)?),
         RowKind::Worker => scan.workers.push(decode_worker(item)?),
@@ -185,19 +189,19 @@ mod tests {
     fn a_broken_row_is_listed_and_rows_of_other_kinds_are_skipped() {
         let lease = Lease::unowned("shardId-1".parse().unwrap(), Position::Latest);
         let mut broken = creation_item(&lease);
-        broken.remove(attr::COUNTER);
+        broken.remove(attributes::COUNTER);
         let mut scan = Scan::default();
-        sort_in(&mut scan, &creation_item(&lease)).unwrap();
+        add_row(&mut scan, &creation_item(&lease)).unwrap();
         let (application, worker) = ("app".parse().unwrap(), "worker-1".parse().unwrap());
         let version = client_version_item(&application, &worker, kcl_core::types::Timestamp::from_millis(0));
-        sort_in(&mut scan, &version).unwrap();
+        add_row(&mut scan, &version).unwrap();
         let mut future = creation_item(&lease);
-        future.insert(attr::ENTITY_TYPE.to_owned(), s("OF_THE_FUTURE"));
-        sort_in(&mut scan, &future).unwrap();
+        future.insert(attributes::ENTITY_TYPE.to_owned(), s("OF_THE_FUTURE"));
+        add_row(&mut scan, &future).unwrap();
         assert_eq!(scan.leases, [lease]);
         assert_eq!(scan.workers, []);
         assert_eq!(
-            sort_in(&mut scan, &broken).unwrap_err().of_row(&broken).key,
+            add_row(&mut scan, &broken).unwrap_err().of_row(&broken).key,
             "shardId-1"
         );
     }
@@ -214,7 +218,10 @@ mod tests {
             ("more".to_owned(), AttributeValue::M(nested.into())),
             ("flag".to_owned(), AttributeValue::Bool(true)),
         ]);
-        assert_eq!(size(&item), (8 + 9) + (7 + 3) + (4 + 3 + 1 + 1 + 5) + (4 + 1));
+        assert_eq!(
+            item_bytes(&item),
+            (8 + 9) + (7 + 3) + (4 + 3 + 1 + 1 + 5) + (4 + 1)
+        );
     }
 
     #[tokio::test]

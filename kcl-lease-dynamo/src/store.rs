@@ -12,13 +12,13 @@ use kcl_core::lease_store::{
 };
 use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
 
-use crate::client::{Indexed, TableClient, Written};
+use crate::client::{IndexPage, TableClient, WriteOutcome};
 use crate::codec::{DecodeError, Item, RowKind, decode_lease, decode_lock, key_of, kind};
-use crate::expression::{Mismatch, lease_write, lock_write, worker_write};
+use crate::expression::{MismatchedExpectation, lease_write, lock_write, worker_write};
 use crate::layout::Tables;
 use crate::options::TableOptions;
-use crate::prepare::Manner;
-use crate::{attr, prepare, scan};
+use crate::prepare::PrepareOptions;
+use crate::{attributes, prepare, scan};
 
 /// How long a call may take unless the user says otherwise: well under a third of the usual failover time of 10 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,12 +53,12 @@ pub struct DynamoLeaseStore {
     watch: Option<Duration>,
     /// Where everything is, once the store was prepared: a fact of the application, as the index is one of its table.
     tables: Mutex<Option<Arc<Tables>>>,
-    index: Mutex<Index>,
+    index: Mutex<IndexState>,
 }
 
 /// The state of the owner index: a fact of the table, remembered so as not to ask for it with each look-up.
 #[derive(Debug, Clone, Copy, Default)]
-struct Index {
+struct IndexState {
     active: bool,
     checked: Option<Moment>,
 }
@@ -158,13 +158,13 @@ impl DynamoLeaseStore {
         &self.client.table
     }
 
-    fn index(&self) -> Index {
+    fn index(&self) -> IndexState {
         *self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember_index(&self, active: bool) {
         let checked = Some(self.client.clock.now());
-        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = Index { active, checked };
+        *self.index.lock().unwrap_or_else(PoisonError::into_inner) = IndexState { active, checked };
     }
 
     /// Whether the index can be asked, looked up at most every half minute while it cannot.
@@ -177,8 +177,8 @@ impl DynamoLeaseStore {
         if index.active || fresh {
             return Ok(index.active);
         }
-        let table = prepare::look(&self.client).await?;
-        let active = table.is_some_and(|table| table.index.may_be_asked());
+        let table = prepare::describe_table(&self.client).await?;
+        let active = table.is_some_and(|table| table.index.may_be_queried());
         self.remember_index(active);
         Ok(active)
     }
@@ -195,19 +195,19 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn prepare(&self, preparation: &Preparation) -> Result<(), StoreError> {
-        let manner = Manner {
+        let options = PrepareOptions {
             segments: self.scan_segments,
-            options: &self.options,
+            table: &self.options,
             watch: self.watch,
         };
-        let (table, tables) = prepare::prepare(&self.client, &manner, preparation).await?;
+        let (table, tables) = prepare::prepare(&self.client, &options, preparation).await?;
         *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tables));
-        self.remember_index(table.index.may_be_asked());
+        self.remember_index(table.index.may_be_queried());
         Ok(())
     }
 
     async fn scan(&self) -> Result<Scan, StoreError> {
-        let rows = scan::all_tables(&self.tables(), self.scan_segments).await?;
+        let rows = scan::scan_tables(&self.tables(), self.scan_segments).await?;
         Ok(rows.scan)
     }
 
@@ -227,8 +227,8 @@ impl LeaseStore for DynamoLeaseStore {
         let mut start = None;
         loop {
             let page = match self.client.owned_page(worker.as_str(), start).await? {
-                Indexed::Page(page) => page,
-                Indexed::NoIndex | Indexed::Denied => {
+                IndexPage::Page(page) => page,
+                IndexPage::NoIndex | IndexPage::Denied => {
                     tracing::debug!(table = %self.table(), "the owner index cannot be asked");
                     self.remember_index(false);
                     return Ok(None);
@@ -254,11 +254,11 @@ impl LeaseStore for DynamoLeaseStore {
         incarnation: Incarnation,
     ) -> Result<Outcome, StoreError> {
         check_counter(key, expect, change)?;
-        let write = lease_write(key.as_str(), expect, change, incarnation).map_err(mistake)?;
+        let write = lease_write(key.as_str(), expect, change, incarnation).map_err(invalid_change)?;
         match (self.client.write(write).await?, change) {
-            (Written::Applied(_), LeaseChange::Create(lease)) => Ok(Outcome::Applied(lease.clone())),
-            (Written::Applied(row), _) => applied(key, row),
-            (Written::Refused(row), _) => {
+            (WriteOutcome::Applied(_), LeaseChange::Create(lease)) => Ok(Outcome::Applied(lease.clone())),
+            (WriteOutcome::Applied(row), _) => applied(key, row),
+            (WriteOutcome::Refused(row), _) => {
                 let row = row.filter(|item| kind(item) == RowKind::Lease);
                 let current = row.and_then(|item| decode_lease(&item).ok()).map(Box::new);
                 Ok(Outcome::Refused { current })
@@ -275,8 +275,8 @@ impl LeaseStore for DynamoLeaseStore {
         let tables = self.tables();
         let write = worker_write(change, tables.worker_rows());
         match (tables.workers.write(write).await?, change) {
-            (Written::Applied(_), _) => Ok(WorkerOutcome::Applied),
-            (Written::Refused(_), WorkerChange::Announce(row)) => {
+            (WriteOutcome::Applied(_), _) => Ok(WorkerOutcome::Applied),
+            (WriteOutcome::Refused(_), WorkerChange::Announce(row)) => {
                 let message = format!(
                     "worker id {} is the key of another kind of row in table {}; give the worker another id",
                     row.id,
@@ -284,26 +284,26 @@ impl LeaseStore for DynamoLeaseStore {
                 );
                 Err(StoreError::definite(StoreErrorKind::Invalid, message))
             }
-            (Written::Refused(_), _) => Ok(WorkerOutcome::Refused),
+            (WriteOutcome::Refused(_), _) => Ok(WorkerOutcome::Refused),
         }
     }
 
     async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
-        let row = self.tables().coordinator.get(attr::LEADER_KEY).await?;
+        let row = self.tables().coordinator.get(attributes::LEADER_KEY).await?;
         row.map(|item| decode_lock(&item).map_err(|error| unreadable(&item, &error)))
             .transpose()
     }
 
     async fn change_lock(&self, expect: &LockExpect, change: &LockChange) -> Result<LockOutcome, StoreError> {
-        let write = lock_write(expect, change).map_err(mistake)?;
+        let write = lock_write(expect, change).map_err(invalid_change)?;
         Ok(match self.tables().coordinator.write(write).await? {
-            Written::Applied(_) => LockOutcome::Applied,
-            Written::Refused(_) => LockOutcome::Refused,
+            WriteOutcome::Applied(_) => LockOutcome::Applied,
+            WriteOutcome::Refused(_) => LockOutcome::Refused,
         })
     }
 }
 
-fn mistake(mismatch: Mismatch) -> StoreError {
+fn invalid_change(mismatch: MismatchedExpectation) -> StoreError {
     StoreError::definite(StoreErrorKind::Invalid, mismatch.to_string())
 }
 

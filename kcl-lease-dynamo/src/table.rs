@@ -7,27 +7,27 @@ use aws_sdk_dynamodb::types::{
 };
 use kcl_core::lease_store::{StoreError, StoreErrorKind};
 
-use crate::attr;
+use crate::attributes;
 use crate::options::{Billing, TableOptions};
 
 /// The known facts about a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct TableState {
     /// Whether it can be read and written.
     pub(crate) usable: bool,
     /// The status in the service's words.
     pub(crate) status: String,
     /// The owner index.
-    pub(crate) index: OwnerIndex,
+    pub(crate) index: OwnerIndexStatus,
     /// The facts beyond that; `None` where the table may not be described.
-    pub(crate) features: Option<Features>,
+    pub(crate) features: Option<TableSettings>,
     /// The key, in words.
     key: Option<String>,
 }
 
 /// The properties of a table that options can ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Features {
+pub(crate) struct TableSettings {
     pub(crate) arn: Option<String>,
     pub(crate) billing: Billing,
     pub(crate) deletion_protection: bool,
@@ -35,20 +35,20 @@ pub(crate) struct Features {
 
 /// How the owner index stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OwnerIndex {
+pub(crate) enum OwnerIndexStatus {
     Missing,
     /// It is being filled or removed.
-    NotYet,
+    Building,
     Active,
     /// An index of the name has other keys than ours.
-    OtherKeys,
+    WrongKeys,
     /// The table may not be described; whoever asks the index will see.
     Unknown,
 }
 
-impl OwnerIndex {
+impl OwnerIndexStatus {
     /// Whether asking it is worth a try.
-    pub(crate) fn may_be_asked(self) -> bool {
+    pub(crate) fn may_be_queried(self) -> bool {
         matches!(self, Self::Active | Self::Unknown)
     }
 
@@ -56,7 +56,7 @@ impl OwnerIndex {
         let indexes = description.global_secondary_indexes();
         let found = indexes
             .iter()
-            .find(|index| index.index_name() == Some(attr::OWNER_INDEX));
+            .find(|index| index.index_name() == Some(attributes::OWNER_INDEX));
         let Some(index) = found else {
             return Self::Missing;
         };
@@ -64,25 +64,30 @@ impl OwnerIndex {
         let key = key
             .iter()
             .map(|element| (element.attribute_name(), element.key_type()));
-        if key.collect::<Vec<_>>() != [(attr::OWNER, &KeyType::Hash), (attr::KEY, &KeyType::Range)] {
-            return Self::OtherKeys;
+        if key.collect::<Vec<_>>()
+            != [
+                (attributes::OWNER, &KeyType::Hash),
+                (attributes::KEY, &KeyType::Range),
+            ]
+        {
+            return Self::WrongKeys;
         }
         match index.index_status() {
             Some(&IndexStatus::Active) => Self::Active,
-            _ => Self::NotYet,
+            _ => Self::Building,
         }
     }
 }
 
-impl Table {
+impl TableState {
     /// The content of a description.
     pub(crate) fn of(description: &TableDescription) -> Self {
         let status = description.table_status();
         Self {
             usable: matches!(status, Some(TableStatus::Active | TableStatus::Updating)),
             status: status.map_or("UNKNOWN", TableStatus::as_str).to_owned(),
-            index: OwnerIndex::of(description),
-            features: Some(Features {
+            index: OwnerIndexStatus::of(description),
+            features: Some(TableSettings {
                 arn: description.table_arn().map(str::to_owned),
                 billing: billing(description),
                 deletion_protection: description.deletion_protection_enabled().unwrap_or(false),
@@ -96,7 +101,7 @@ impl Table {
         Self {
             usable: true,
             status: "unknown, because dynamodb:DescribeTable is not granted".to_owned(),
-            index: OwnerIndex::Unknown,
+            index: OwnerIndexStatus::Unknown,
             features: None,
             key: None,
         }
@@ -109,19 +114,23 @@ impl Table {
 
     /// Refuses a table with another key than a lease table's.
     pub(crate) fn check_key(&self, table: &str) -> Result<(), StoreError> {
-        let Some(found) = self.key.as_ref().filter(|key| **key != right_key(attr::KEY)) else {
+        let Some(found) = self
+            .key
+            .as_ref()
+            .filter(|key| **key != right_key(attributes::KEY))
+        else {
             return Ok(());
         };
         let message = format!(
             "table {table} is not a lease table: its key is {found}, and a lease table's is the partition key \
              {} of type S alone; give the store the name of another table, or of one that does not exist yet",
-            attr::KEY
+            attributes::KEY
         );
         Err(StoreError::definite(StoreErrorKind::Foreign, message))
     }
 
     /// Refuses a table that has the name of one of the Java KCL's, and another key.
-    pub(crate) fn check_key_named(&self, key: &str, table: &str) -> Result<(), StoreError> {
+    pub(crate) fn check_java_key(&self, key: &str, table: &str) -> Result<(), StoreError> {
         let Some(found) = self.key.as_ref().filter(|found| **found != right_key(key)) else {
             return Ok(());
         };
@@ -156,7 +165,7 @@ fn key(description: &TableDescription) -> String {
 
 /// The attributes that are keys of a table with this partition key, or of the lease table's index.
 pub(crate) fn attribute_definitions(key: &str) -> Result<Vec<AttributeDefinition>, StoreError> {
-    let indexed = (key == attr::KEY).then_some(attr::OWNER);
+    let indexed = (key == attributes::KEY).then_some(attributes::OWNER);
     [key]
         .into_iter()
         .chain(indexed)
@@ -178,7 +187,7 @@ pub(crate) fn table_key(key: &str) -> Result<Vec<KeySchemaElement>, StoreError> 
 /// The index by owner, as the Java KCL defines it; created with the table so that nobody ever waits for a backfill.
 pub(crate) fn owner_index(billing: Billing) -> Result<GlobalSecondaryIndex, StoreError> {
     GlobalSecondaryIndex::builder()
-        .index_name(attr::OWNER_INDEX)
+        .index_name(attributes::OWNER_INDEX)
         .set_key_schema(Some(index_key()?))
         .projection(keys_only())
         .set_provisioned_throughput(throughput(billing)?)
@@ -189,7 +198,7 @@ pub(crate) fn owner_index(billing: Billing) -> Result<GlobalSecondaryIndex, Stor
 /// The same index for a table that is there without it.
 pub(crate) fn missing_index(billing: Billing) -> Result<GlobalSecondaryIndexUpdate, StoreError> {
     let create = CreateGlobalSecondaryIndexAction::builder()
-        .index_name(attr::OWNER_INDEX)
+        .index_name(attributes::OWNER_INDEX)
         .set_key_schema(Some(index_key()?))
         .projection(keys_only())
         .set_provisioned_throughput(throughput(billing)?)
@@ -200,8 +209,8 @@ pub(crate) fn missing_index(billing: Billing) -> Result<GlobalSecondaryIndexUpda
 
 fn index_key() -> Result<Vec<KeySchemaElement>, StoreError> {
     Ok(vec![
-        key_element(attr::OWNER, KeyType::Hash)?,
-        key_element(attr::KEY, KeyType::Range)?,
+        key_element(attributes::OWNER, KeyType::Hash)?,
+        key_element(attributes::KEY, KeyType::Range)?,
     ])
 }
 
@@ -264,9 +273,9 @@ pub(crate) fn tags(options: &TableOptions) -> Result<Vec<Tag>, StoreError> {
 }
 
 /// The table that the options describe, for whoever makes it by hand.
-pub(crate) fn by_hand(options: &TableOptions, key: &str) -> String {
+pub(crate) fn manual_setup(options: &TableOptions, key: &str) -> String {
     let mut parts = vec![format!("the partition key {key} of type S and no sort key")];
-    parts.extend((key == attr::KEY).then(index_by_hand));
+    parts.extend((key == attributes::KEY).then(manual_index));
     parts.push(format!("billed {}", options.billing));
     if options.point_in_time_recovery {
         parts.push("with point-in-time recovery".to_owned());
@@ -282,12 +291,12 @@ pub(crate) fn by_hand(options: &TableOptions, key: &str) -> String {
 }
 
 /// The owner index, for whoever makes it by hand.
-pub(crate) fn index_by_hand() -> String {
+pub(crate) fn manual_index() -> String {
     format!(
         "the global secondary index {} with the partition key {} of type S, the sort key {} of type S and the projection KEYS_ONLY",
-        attr::OWNER_INDEX,
-        attr::OWNER,
-        attr::KEY
+        attributes::OWNER_INDEX,
+        attributes::OWNER,
+        attributes::KEY
     )
 }
 

@@ -11,7 +11,7 @@ use kcl_core::types::{HashKeyRange, Record, SequenceNumber, ShardId, Timestamp};
 use minicbor::data::{IanaTag, Type};
 use minicbor::decode::{Decoder, Error};
 
-use crate::convert::{Answer, unreadable};
+use crate::convert::{RecordPage, undecodable};
 
 /// The kinds of strings, and two single bytes, as [RFC 8949](https://www.rfc-editor.org/rfc/rfc8949#section-3.1) numbers them.
 const BYTES: u8 = 2;
@@ -21,31 +21,31 @@ const BREAK: u8 = 0xff;
 
 /// The most records that an answer holds, from the
 /// [API reference](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html). Only room is made for no more.
-const MOST_RECORDS: usize = 10_000;
+const MAX_RECORDS_PER_ANSWER: usize = 10_000;
 
 /// Reads the body of an answer. Members that nobody here knows are passed over.
-pub(crate) fn decode(body: &Bytes) -> Result<Answer, SourceError> {
-    let mut answer = Answer {
+pub(crate) fn decode(body: &Bytes) -> Result<RecordPage, SourceError> {
+    let mut answer = RecordPage {
         body_bytes: body.len(),
-        ..Answer::default()
+        ..RecordPage::default()
     };
-    let mut reader = Reader {
+    let mut reader = CborReader {
         cbor: Decoder::new(body),
         body,
     };
     reader
         .answer(&mut answer)
-        .map_err(|error| unreadable("a body that is not what GetRecords answers", error))?;
+        .map_err(|error| undecodable("a body that is not what GetRecords answers", error))?;
     Ok(answer)
 }
 
-struct Reader<'b> {
+struct CborReader<'b> {
     cbor: Decoder<'b>,
     body: &'b Bytes,
 }
 
-impl<'b> Reader<'b> {
-    fn answer(&mut self, answer: &mut Answer) -> Result<(), Error> {
+impl<'b> CborReader<'b> {
+    fn answer(&mut self, answer: &mut RecordPage) -> Result<(), Error> {
         self.members(|reader, name| {
             match name {
                 b"Records" => {
@@ -54,7 +54,7 @@ impl<'b> Reader<'b> {
                         let begin = reader.cbor.position();
                         let record = reader.record()?;
                         if answer.records.is_empty() {
-                            answer.records.reserve(reader.how_many_like(begin));
+                            answer.records.reserve(reader.expected_records(begin));
                         }
                         answer.records.push(record);
                         Ok(())
@@ -168,7 +168,7 @@ impl<'b> Reader<'b> {
 
     /// Binary data, as a slice of the body unless it comes in pieces.
     fn bytes(&mut self) -> Result<Bytes, Error> {
-        if let Some(whole) = self.whole(BYTES) {
+        if let Some(whole) = self.short_string(BYTES) {
             return Ok(self.body.slice_ref(whole));
         }
         if self.cbor.datatype()? != Type::BytesIndef {
@@ -183,7 +183,7 @@ impl<'b> Reader<'b> {
 
     /// Text, as a slice of the body unless it comes in pieces.
     fn text(&mut self) -> Result<ByteString, Error> {
-        let whole = match self.whole(TEXT) {
+        let whole = match self.short_string(TEXT) {
             Some(whole) => Some(whole),
             None if self.cbor.datatype()? == Type::StringIndef => None,
             None => Some(self.cbor.str()?.as_bytes()),
@@ -201,7 +201,7 @@ impl<'b> Reader<'b> {
 
     /// The name of a member. Bytes that are not UTF-8 are the name of none.
     fn name(&mut self) -> Result<Cow<'b, [u8]>, Error> {
-        match self.whole(TEXT) {
+        match self.short_string(TEXT) {
             Some(name) => Ok(Cow::Borrowed(name)),
             None => Ok(Cow::Owned(self.text()?.into_bytes().into())),
         }
@@ -211,7 +211,7 @@ impl<'b> Reader<'b> {
     ///
     /// This is what nearly all of a body consists of. The decoder would look at each first byte twice and at each text for UTF-8, which
     /// together took a third of all the time.
-    fn whole(&mut self, kind: u8) -> Option<&'b [u8]> {
+    fn short_string(&mut self, kind: u8) -> Option<&'b [u8]> {
         let position = self.cbor.position();
         let next = self.cbor.input().get(position..)?;
         let (header, length) = match *next {
@@ -228,16 +228,16 @@ impl<'b> Reader<'b> {
     }
 
     /// Whether this byte comes next.
-    fn comes(&self, byte: u8) -> bool {
+    fn is_next(&self, byte: u8) -> bool {
         self.cbor.input().get(self.cbor.position()) == Some(&byte)
     }
 
     /// How many more records there may be if they are like the one that began there. An eighth is added: to miss by one would cost a copy.
-    fn how_many_like(&self, begin: usize) -> usize {
+    fn expected_records(&self, begin: usize) -> usize {
         let end = self.cbor.position();
         let left = self.cbor.input().len().saturating_sub(end);
         let more = left.checked_div(end.saturating_sub(begin)).unwrap_or(0);
-        (more + more / 8).min(MOST_RECORDS)
+        (more + more / 8).min(MAX_RECORDS_PER_ANSWER)
     }
 
     /// Each member of the object that comes next, but those that are null. The visitor reads or skips the member's value.
@@ -245,7 +245,7 @@ impl<'b> Reader<'b> {
         let mut left = self.cbor.map()?;
         while self.another(&mut left)? {
             let name = self.name()?;
-            if self.comes(NULL) {
+            if self.is_next(NULL) {
                 self.cbor.skip()?;
             } else {
                 visit(self, &name)?;
@@ -271,7 +271,7 @@ impl<'b> Reader<'b> {
                 *left -= 1;
                 Ok(true)
             }
-            None if self.comes(BREAK) => {
+            None if self.is_next(BREAK) => {
                 self.cbor.skip()?;
                 Ok(false)
             }

@@ -22,7 +22,7 @@ const NOTHING: &[u8] = &[0xa0];
 /// The error code, made up here, of an answer that is not in CBOR: the server does not speak it, or something in between answered.
 pub(crate) const NOT_CBOR: &str = "AnswerIsNotCbor";
 
-/// Requests in CBOR; answers are for whoever made the call to read, from the [`Body`](crate::body::Body) of the call.
+/// Requests in CBOR; answers are for whoever made the call to read, from the [`RawBody`](crate::raw_body::RawBody) of the call.
 #[derive(Debug)]
 pub(crate) struct KinesisCbor {
     requests: HttpRpcProtocol<CborCodec>,

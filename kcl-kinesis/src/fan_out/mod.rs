@@ -1,9 +1,9 @@
 //! Enhanced fan-out: the service pushes the records of a shard to a registered consumer, over a subscription of up to five minutes.
 
+mod connections;
 mod consumer;
-mod lines;
+mod schedule;
 mod subscription;
-mod timing;
 
 use std::time::Duration;
 
@@ -29,14 +29,14 @@ pub(crate) use subscription::SubscriptionStream;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FanOut {
-    pub(crate) consumer: Consumer,
+    pub(crate) consumer: ConsumerSelection,
     pub(crate) silence: Duration,
     pub(crate) renewal: Duration,
     pub(crate) spacing: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Consumer {
+pub(crate) enum ConsumerSelection {
     Named { name: String, register: bool },
     Given(Result<ConsumerArn, InvalidArn>),
 }
@@ -47,15 +47,15 @@ const RENEWAL: Duration = Duration::from_secs(270);
 const SILENCE: Duration = Duration::from_secs(15);
 /// The service takes no second subscription within this time of the first.
 const SPACING: Duration = Duration::from_secs(5);
-const SHORTEST_RENEWAL: Duration = SPACING;
-const SHORTEST_SILENCE: Duration = Duration::from_millis(100);
+const MIN_RENEWAL: Duration = SPACING;
+const MIN_SILENCE: Duration = Duration::from_millis(100);
 
 impl FanOut {
     /// As the consumer of this name, which is registered if the stream has none of that name.
     ///
     /// Nothing ever deregisters it but [`KinesisStream::deregister_consumer`](crate::KinesisStream::deregister_consumer).
     pub fn consumer(name: impl Into<String>) -> Self {
-        Self::of(Consumer::Named {
+        Self::of(ConsumerSelection::Named {
             name: name.into(),
             register: true,
         })
@@ -63,7 +63,7 @@ impl FanOut {
 
     /// As the consumer of this name, which must be registered already: for workers without the permission.
     pub fn registered_consumer(name: impl Into<String>) -> Self {
-        Self::of(Consumer::Named {
+        Self::of(ConsumerSelection::Named {
             name: name.into(),
             register: false,
         })
@@ -73,10 +73,10 @@ impl FanOut {
     ///
     /// An ARN that is none of a consumer, or of a consumer of another stream, is an error of every call of the stream.
     pub fn consumer_arn(arn: impl Into<String>) -> Self {
-        Self::of(Consumer::Given(arn.into().parse()))
+        Self::of(ConsumerSelection::Given(arn.into().parse()))
     }
 
-    fn of(consumer: Consumer) -> Self {
+    fn of(consumer: ConsumerSelection) -> Self {
         Self {
             consumer,
             silence: SILENCE,
@@ -89,7 +89,7 @@ impl FanOut {
     /// an event every few seconds even when there are no records.
     #[must_use]
     pub fn silence(mut self, limit: Duration) -> Self {
-        self.silence = limit.max(SHORTEST_SILENCE);
+        self.silence = limit.max(MIN_SILENCE);
         self
     }
 
@@ -97,7 +97,7 @@ impl FanOut {
     /// tenth of that, so that the subscriptions of many shards are not renewed at once. The service ends it after five.
     #[must_use]
     pub fn renewal(mut self, age: Duration) -> Self {
-        self.renewal = age.max(SHORTEST_RENEWAL);
+        self.renewal = age.max(MIN_RENEWAL);
         self
     }
 

@@ -10,13 +10,13 @@ use kcl_core::clock::{Clock, ClockExt as _, Elapsed, Moment, Rng};
 use kcl_core::source::{Arrival, Fetch, FetchLimit, RecordStream, ShardEnd, SourceError, StartPosition};
 use kcl_core::types::{Record, SequenceNumber, ShardId, Timestamp};
 
-use crate::calls::{Calls, Events};
-use crate::convert::{self, Answer};
+use crate::client::{Events, KinesisClient};
+use crate::convert::{self, RecordPage};
 use crate::errors::{Failure, RESOURCE_IN_USE, RESOURCE_NOT_FOUND};
+use crate::fan_out::connections::ConnectionPermit;
 use crate::fan_out::consumer::FanOutReader;
-use crate::fan_out::lines::LineUser;
-use crate::fan_out::timing::Ended;
-use crate::polling::{NEAR_RETENTION, Unheard, fixed};
+use crate::fan_out::schedule::EndReason;
+use crate::polling::{IgnoreArrival, NEAR_RETENTION, fixed};
 
 /// An open subscription.
 struct Subscription {
@@ -24,8 +24,8 @@ struct Subscription {
     /// When it is replaced.
     until: Moment,
     /// Whether it has brought an event.
-    spoke: bool,
-    _line: LineUser,
+    received_event: bool,
+    _permit: ConnectionPermit,
 }
 
 /// Without the events, which show what they have received and not taken apart yet, payloads included.
@@ -33,14 +33,14 @@ impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
             .field("until", &self.until)
-            .field("spoke", &self.spoke)
+            .field("received_event", &self.received_event)
             .finish_non_exhaustive()
     }
 }
 
 /// The rest of an event beyond the limit of the fetch.
 #[derive(Debug)]
-struct Rest {
+struct PendingRecords {
     fetch: Fetch,
     /// The last record before it, which was handed on.
     after: SequenceNumber,
@@ -49,7 +49,7 @@ struct Rest {
 /// One open shard. Its place is `continuation`, or `start` before there was one; a subscription is only the way to go on.
 #[derive(Debug)]
 pub(crate) struct SubscriptionStream {
-    calls: Calls,
+    calls: KinesisClient,
     reader: Arc<FanOutReader>,
     shard: ShardId,
     rng: Rng,
@@ -61,11 +61,11 @@ pub(crate) struct SubscriptionStream {
     continuation: Option<SequenceNumber>,
     delivered: Option<SequenceNumber>,
     /// When the last event came, and how far behind it was.
-    heard: Option<(Moment, Duration)>,
+    last_event: Option<(Moment, Duration)>,
     /// The last record delivered, while the service has been asked for it and has not answered with any.
-    sought: Option<SequenceNumber>,
+    awaited: Option<SequenceNumber>,
     subscription: Option<Subscription>,
-    rest: Option<Rest>,
+    pending: Option<PendingRecords>,
     end: Option<ShardEnd>,
 }
 
@@ -73,7 +73,7 @@ impl SubscriptionStream {
     /// Subscribes to a shard. LATEST is resolved here: by the subscription, and to the service's time in case it breaks before it
     /// brings anything.
     pub(crate) async fn open(
-        calls: Calls,
+        calls: KinesisClient,
         reader: Arc<FanOutReader>,
         shard: ShardId,
         start: StartPosition,
@@ -87,10 +87,10 @@ impl SubscriptionStream {
             start,
             continuation: None,
             delivered: None,
-            heard: None,
-            sought: None,
+            last_event: None,
+            awaited: None,
             subscription: None,
-            rest: None,
+            pending: None,
             end: None,
         };
         let made = opened.subscribe().await?;
@@ -100,13 +100,13 @@ impl SubscriptionStream {
 
     /// Where to go on: behind the last event, or at the last record, which is left out, where retention may have come near that place. If the
     /// record does not come then, it is gone, and others may be.
-    fn place(&self) -> StartPosition {
+    fn resume_position(&self) -> StartPosition {
         let now = self.calls.clock.now();
-        let is_young = |(heard, behind): (Moment, Duration)| {
-            now.saturating_since(heard).saturating_add(behind) < NEAR_RETENTION
+        let is_young = |(last_event, behind): (Moment, Duration)| {
+            now.saturating_since(last_event).saturating_add(behind) < NEAR_RETENTION
         };
         match (&self.continuation, &self.delivered) {
-            (Some(ended), Some(last)) if ended > last && self.heard.is_some_and(is_young) => {
+            (Some(ended), Some(last)) if ended > last && self.last_event.is_some_and(is_young) => {
                 StartPosition::AfterSequence(ended.clone())
             }
             (_, Some(last)) => StartPosition::AtSequence(last.clone()),
@@ -117,26 +117,26 @@ impl SubscriptionStream {
 
     /// Subscribes, from where the last event ended, as soon as that is allowed. Returns the service's time.
     async fn subscribe(&mut self) -> Result<Timestamp, SourceError> {
-        let turn = self.reader.turns.next(&self.shard);
+        let turn = self.reader.schedule.next(&self.shard);
         self.calls.clock.sleep_until(turn).await;
         let consumer = self.reader.consumer_arn(&self.calls, &mut self.rng).await?;
         self.consumer.clone_from(&consumer);
-        let start = self.place();
-        let (client, line) = self.reader.lines.get().free(|| self.calls.config());
+        let start = self.resume_position();
+        let (client, permit) = self.reader.connections.get().acquire(|| self.calls.config());
         let subscribed = self
             .calls
             .subscribe(&client, &consumer, &self.shard, &start)
             .await;
         let (events, made) = subscribed.map_err(|failure| self.failed(failure))?;
-        let is_sought = matches!(start, StartPosition::AtSequence(_));
-        self.sought = self.delivered.clone().filter(|_| is_sought);
+        let is_awaited = matches!(start, StartPosition::AtSequence(_));
+        self.awaited = self.delivered.clone().filter(|_| is_awaited);
         let now = self.calls.clock.now();
-        self.reader.turns.opened(&self.shard, now);
+        self.reader.schedule.opened(&self.shard, now);
         self.subscription = Some(Subscription {
             events,
             until: now + self.lifetime(),
-            spoke: false,
-            _line: line,
+            received_event: false,
+            _permit: permit,
         });
         Ok(made)
     }
@@ -172,14 +172,14 @@ impl SubscriptionStream {
             };
             match event {
                 Some(SubscribeToShardEventStream::SubscribeToShardEvent(event)) => {
-                    open.spoke = true;
+                    open.received_event = true;
                     return Ok(Some(event));
                 }
                 // A new message of the service.
                 Some(_) => {}
-                None if open.spoke => return Ok(None),
+                None if open.received_event => return Ok(None),
                 None => {
-                    let failure = request.ended_unheard();
+                    let failure = request.ended_without_event();
                     return Err(self.failed(failure));
                 }
             }
@@ -187,27 +187,31 @@ impl SubscriptionStream {
     }
 
     /// Gives the subscription up, and says when there may be another.
-    fn close(&mut self, ended: Ended) {
+    fn close(&mut self, ended: EndReason) {
         self.subscription = None;
         let now = self.calls.clock.now();
-        self.reader.turns.ended(&self.shard, ended, now, &mut self.rng);
+        self.reader.schedule.ended(&self.shard, ended, now, &mut self.rng);
     }
 
     fn failed(&mut self, failure: Failure) -> SourceError {
         let in_use = failure.has_code(RESOURCE_IN_USE);
-        self.close(if in_use { Ended::InUse } else { Ended::Failed });
+        self.close(if in_use {
+            EndReason::InUse
+        } else {
+            EndReason::Failed
+        });
         if failure.has_code(RESOURCE_NOT_FOUND) {
             // The stream, the shard or the consumer: only the consumer is remembered.
-            self.reader.doubt_consumer(&self.consumer);
+            self.reader.forget_consumer(&self.consumer);
         }
         failure.into()
     }
 
     /// Takes an event in. Nothing has changed if it makes no sense.
-    fn take_in(&mut self, event: SubscribeToShardEvent) -> Result<Fetch, SourceError> {
+    fn accept(&mut self, event: SubscribeToShardEvent) -> Result<Fetch, SourceError> {
         let (answer, continuation) = convert::event(event)?;
         let behind = answer.behind();
-        let Answer {
+        let RecordPage {
             mut records,
             children,
             body_bytes,
@@ -223,7 +227,7 @@ impl SubscriptionStream {
         let first = records.first().map(Record::sequence_number);
         // A claim may be an event of which the record is missing, too.
         let lost_place = match first.is_some() || (has_ended && !children.is_empty()) {
-            true => self.sought.take().filter(|sought| first != Some(sought)),
+            true => self.awaited.take().filter(|awaited| first != Some(awaited)),
             false => None,
         };
         if let Some(delivered) = &self.delivered {
@@ -232,7 +236,7 @@ impl SubscriptionStream {
         if let Some(last) = records.last().map(Record::sequence_number) {
             self.delivered = Some(last.detached());
         }
-        self.heard = Some((self.calls.clock.now(), behind.unwrap_or_default()));
+        self.last_event = Some((self.calls.clock.now(), behind.unwrap_or_default()));
         self.continuation = continuation.or(self.continuation.take());
         let (end, children) = match has_ended {
             // Without children it is a claim. A caller that suspects it asks again.
@@ -251,7 +255,7 @@ impl SubscriptionStream {
     }
 
     /// As much as the limit allows, and the rest for later.
-    fn part(&mut self, mut fetch: Fetch, limit: FetchLimit) -> Fetch {
+    fn split_at_limit(&mut self, mut fetch: Fetch, limit: FetchLimit) -> Fetch {
         let most = usize::try_from(limit.records.max(1)).unwrap_or(usize::MAX);
         if fetch.records.len() > most {
             let records = fetch.records.split_off(most);
@@ -259,7 +263,7 @@ impl SubscriptionStream {
                 let bytes = records.iter().map(Record::size).sum();
                 fetch.bytes = fetch.bytes.saturating_sub(bytes);
                 fetch.kept = bytes + records.len() * size_of::<Record>();
-                self.rest = Some(Rest {
+                self.pending = Some(PendingRecords {
                     after: last.sequence_number().detached(),
                     fetch: Fetch {
                         records,
@@ -274,16 +278,16 @@ impl SubscriptionStream {
             }
         } else if let Some(end) = &fetch.end {
             self.end = Some(end.clone()).filter(|end| !end.children.is_empty());
-            self.close(Ended::InOrder);
+            self.close(EndReason::Closed);
         }
         fetch
     }
 
     /// Gives back what was received and not handed on: it is read again.
-    fn forget_rest(&mut self) {
-        if let Some(rest) = self.rest.take() {
-            self.delivered = Some(rest.after.clone());
-            self.continuation = Some(rest.after);
+    fn discard_pending(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            self.delivered = Some(pending.after.clone());
+            self.continuation = Some(pending.after);
         }
     }
 }
@@ -298,7 +302,7 @@ async fn within<T: Send>(
     let (mut wait, end) = (std::pin::pin!(wait), clock.now() + limit);
     loop {
         let left = end.saturating_since(clock.now());
-        let step = left.min(SIGN_OF_LIFE);
+        let step = left.min(PROGRESS_INTERVAL);
         match clock.timeout(step, &mut wait).await {
             Ok(output) => return Ok(output),
             Err(_) if step == left => return Err(Elapsed(limit)),
@@ -308,12 +312,12 @@ async fn within<T: Send>(
 }
 
 /// How often a wait for an event shows that it is one.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl RecordStream for SubscriptionStream {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
-        self.next_announced(limit, &Unheard).await
+        self.next_announced(limit, &IgnoreArrival).await
     }
 
     /// Announces nothing: an event comes whole.
@@ -322,8 +326,8 @@ impl RecordStream for SubscriptionStream {
         limit: FetchLimit,
         arrival: &dyn Arrival,
     ) -> Result<Fetch, SourceError> {
-        if let Some(rest) = self.rest.take() {
-            return Ok(self.part(rest.fetch, limit));
+        if let Some(pending) = self.pending.take() {
+            return Ok(self.split_at_limit(pending.fetch, limit));
         }
         if let Some(end) = &self.end {
             return Ok(Fetch {
@@ -336,19 +340,19 @@ impl RecordStream for SubscriptionStream {
             let now = self.calls.clock.now();
             match &self.subscription {
                 Some(open) if now < open.until => {}
-                Some(_) => self.close(Ended::InOrder),
+                Some(_) => self.close(EndReason::Closed),
                 None => {
                     self.subscribe().await?;
                 }
             }
             let Some(event) = self.event(arrival).await? else {
-                self.close(Ended::InOrder);
+                self.close(EndReason::Closed);
                 continue;
             };
-            return match self.take_in(event) {
-                Ok(fetch) => Ok(self.part(fetch, limit)),
+            return match self.accept(event) {
+                Ok(fetch) => Ok(self.split_at_limit(fetch, limit)),
                 Err(error) => {
-                    self.close(Ended::Failed);
+                    self.close(EndReason::Failed);
                     Err(error)
                 }
             };
@@ -356,9 +360,9 @@ impl RecordStream for SubscriptionStream {
     }
 
     fn pause(&mut self) {
-        self.forget_rest();
+        self.discard_pending();
         if self.subscription.is_some() {
-            self.close(Ended::InOrder);
+            self.close(EndReason::Closed);
         }
     }
 }
@@ -382,7 +386,7 @@ mod tests {
         let client = Client::from_conf(config);
         let reader = FanOutReader::new(FanOut::consumer("test"));
         SubscriptionStream {
-            calls: Calls::new(&client, "orders".to_owned(), Arc::new(TokioClock::new())),
+            calls: KinesisClient::new(&client, "orders".to_owned(), Arc::new(TokioClock::new())),
             reader: Arc::new(reader),
             shard: ShardId::new("shardId-000000000001").unwrap(),
             rng: Rng::from_seed(1),
@@ -390,10 +394,10 @@ mod tests {
             start: StartPosition::TrimHorizon,
             continuation: None,
             delivered: None,
-            heard: None,
-            sought: None,
+            last_event: None,
+            awaited: None,
             subscription: None,
-            rest: None,
+            pending: None,
             end: None,
         }
     }
@@ -439,9 +443,9 @@ mod tests {
     #[tokio::test]
     async fn what_came_beyond_the_limit_is_charged_with_each_part() {
         let mut reader = reader();
-        let fetch = reader.take_in(event(1..=3, "7", None)).unwrap();
+        let fetch = reader.accept(event(1..=3, "7", None)).unwrap();
         let whole = fetch.bytes;
-        let mut fetch = reader.part(fetch, ONE);
+        let mut fetch = reader.split_at_limit(fetch, ONE);
         for number in 1..=3 {
             assert_eq!((numbers(&fetch), fetch.bytes), (vec![number], 10));
             let left = 3 - number as usize;
@@ -451,22 +455,22 @@ mod tests {
                 fetch = reader.next(ONE).await.unwrap();
             }
         }
-        assert!(reader.rest.is_none());
+        assert!(reader.pending.is_none());
         assert_eq!(reader.continuation, Some("7".parse().unwrap()));
     }
 
     #[tokio::test]
     async fn a_pause_lets_go_of_what_came_beyond_the_limit_and_goes_on_after_the_last_record_handed_on() {
         let mut reader = reader();
-        let fetch = reader.take_in(event(1..=9, "", Some(vec![child()]))).unwrap();
-        assert_eq!(numbers(&reader.part(fetch, ONE)), [1]);
+        let fetch = reader.accept(event(1..=9, "", Some(vec![child()]))).unwrap();
+        assert_eq!(numbers(&reader.split_at_limit(fetch, ONE)), [1]);
         let second = reader.next(FetchLimit { records: 3 }).await.unwrap();
         assert_eq!((numbers(&second), second.end), (vec![2, 3, 4], None));
         reader.pause();
-        assert!(reader.rest.is_none());
+        assert!(reader.pending.is_none());
         assert_eq!(reader.continuation, Some("4".parse().unwrap()));
         // A new subscription brings what was given back, and not what was handed on.
-        let again = reader.take_in(event(4..=9, "", Some(vec![child()]))).unwrap();
+        let again = reader.accept(event(4..=9, "", Some(vec![child()]))).unwrap();
         assert_eq!(numbers(&again), [5, 6, 7, 8, 9]);
         assert_eq!(again.end.unwrap().children.len(), 1);
     }
@@ -483,8 +487,8 @@ mod tests {
         ];
         for (continuation, children, end, named) in rows {
             let mut reader = reader();
-            let fetch = reader.take_in(event(1..=2, continuation, children)).unwrap();
-            let fetch = reader.part(fetch, FetchLimit { records: 2 });
+            let fetch = reader.accept(event(1..=2, continuation, children)).unwrap();
+            let fetch = reader.split_at_limit(fetch, FetchLimit { records: 2 });
             let count = |end: &ShardEnd| end.children.len();
             assert_eq!(
                 (fetch.end.as_ref().map(count), fetch.children.len()),
@@ -501,32 +505,47 @@ mod tests {
         // As LocalStack says while nothing was read.
         let mut empty = event(1..=1, "0", None);
         empty.records.clear();
-        reader.take_in(empty).unwrap();
-        assert_eq!(reader.place(), StartPosition::TrimHorizon);
-        reader.take_in(event(3..=4, "0", None)).unwrap();
-        assert_eq!(reader.place(), StartPosition::AtSequence("4".parse().unwrap()));
-        reader.take_in(event(5..=5, "2", None)).unwrap();
-        assert_eq!(reader.place(), StartPosition::AtSequence("5".parse().unwrap()));
-        reader.take_in(event(6..=6, "9", None)).unwrap();
-        assert_eq!(reader.place(), StartPosition::AfterSequence("9".parse().unwrap()));
+        reader.accept(empty).unwrap();
+        assert_eq!(reader.resume_position(), StartPosition::TrimHorizon);
+        reader.accept(event(3..=4, "0", None)).unwrap();
+        assert_eq!(
+            reader.resume_position(),
+            StartPosition::AtSequence("4".parse().unwrap())
+        );
+        reader.accept(event(5..=5, "2", None)).unwrap();
+        assert_eq!(
+            reader.resume_position(),
+            StartPosition::AtSequence("5".parse().unwrap())
+        );
+        reader.accept(event(6..=6, "9", None)).unwrap();
+        assert_eq!(
+            reader.resume_position(),
+            StartPosition::AfterSequence("9".parse().unwrap())
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn old_continuation_gives_way_to_the_last_record() {
         let mut reader = reader();
-        reader.take_in(event(1..=6, "9", None)).unwrap();
+        reader.accept(event(1..=6, "9", None)).unwrap();
         tokio::time::advance(NEAR_RETENTION).await;
-        assert_eq!(reader.place(), StartPosition::AtSequence("6".parse().unwrap()));
-        reader.sought = Some("6".parse().unwrap());
-        let fetch = reader.take_in(event(8..=8, "9", None)).unwrap();
+        assert_eq!(
+            reader.resume_position(),
+            StartPosition::AtSequence("6".parse().unwrap())
+        );
+        reader.awaited = Some("6".parse().unwrap());
+        let fetch = reader.accept(event(8..=8, "9", None)).unwrap();
         assert_eq!(fetch.lost_place, Some("6".parse().unwrap()));
     }
 
     #[tokio::test]
     async fn a_pause_without_a_rest_keeps_the_place_behind_the_last_record() {
         let mut reader = reader();
-        let fetch = reader.take_in(event(1..=2, "7", None)).unwrap();
-        assert_eq!(numbers(&reader.part(fetch, FetchLimit { records: 2 })), [1, 2]);
+        let fetch = reader.accept(event(1..=2, "7", None)).unwrap();
+        assert_eq!(
+            numbers(&reader.split_at_limit(fetch, FetchLimit { records: 2 })),
+            [1, 2]
+        );
         reader.pause();
         assert_eq!(reader.continuation, Some("7".parse().unwrap()));
         assert_eq!(reader.delivered, Some("2".parse().unwrap()));

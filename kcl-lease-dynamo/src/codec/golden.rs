@@ -104,7 +104,7 @@ pub(crate) fn lease_rows() -> Vec<Item> {
 fn rekeyed(mut rows: Vec<Item>, key: &str) -> Vec<Item> {
     for row in &mut rows {
         let value = row.remove(key).unwrap();
-        put(row, attr::KEY, value);
+        put(row, attributes::KEY, value);
     }
     rows
 }
@@ -164,16 +164,16 @@ fn picture(leases: &[Lease]) -> String {
 }
 
 #[test]
-fn every_dumped_lease_survives_the_codec_and_the_dumps_show_the_known_story() {
-    let mut story = String::new();
+fn every_dumped_lease_survives_the_codec_and_shows_the_known_handoffs() {
+    let mut leases_by_dump = String::new();
     for (name, dump) in dumps() {
         let rows = items(&dump, LEASE_TABLE);
         let leases = rows.iter().map(decoded_and_encoded_again).collect::<Vec<_>>();
         assert!(!leases.is_empty(), "{name} holds no leases");
-        writeln!(story, "{name}\n{}", picture(&leases)).unwrap();
+        writeln!(leases_by_dump, "{name}\n{}", picture(&leases)).unwrap();
     }
-    let expected = fs::read_to_string(golden("story.txt")).unwrap();
-    assert_eq!(story, expected, "the whole story is now:\n{story}");
+    let expected = fs::read_to_string(golden("handoffs.txt")).unwrap();
+    assert_eq!(leases_by_dump, expected, "the leases are now:\n{leases_by_dump}");
 }
 
 #[test]
@@ -205,15 +205,15 @@ fn the_lock_row_of_java_decodes() {
         let rows = rekeyed(items(&dump, LOCK_TABLE), "key");
         assert!(
             rows.iter()
-                .any(|row| key_of(row) == attr::CLIENT_VERSION_KEY && kind(row) == RowKind::Other)
+                .any(|row| key_of(row) == attributes::CLIENT_VERSION_KEY && kind(row) == RowKind::Other)
         );
         for row in rows.iter().filter(|row| kind(row) == RowKind::Lock) {
             let lock = decode_lock(row).unwrap();
             assert_eq!(lock.duration.as_secs(), 120, "{name}");
             assert!(!lock.released && lock.standby.is_none(), "{name}");
             let mut again = encode_lock(&lock);
-            again.remove(attr::ENTITY_TYPE);
-            again.remove(attr::LOCK_IS_OURS);
+            again.remove(attributes::ENTITY_TYPE);
+            again.remove(attributes::LOCK_IS_OURS);
             assert_eq!(again, *row, "{name}");
             owners.push(lock.owner.to_string());
         }
@@ -228,20 +228,20 @@ fn our_client_version_is_the_row_that_java_writes_for_a_new_application() {
         let rows = rekeyed(items(&dump, LOCK_TABLE), "key");
         let mut row = rows
             .into_iter()
-            .find(|row| key_of(row) == attr::CLIENT_VERSION_KEY)
+            .find(|row| key_of(row) == attributes::CLIENT_VERSION_KEY)
             .unwrap();
-        assert_eq!(client_version(&row), attr::CLIENT_VERSION_3X, "{name}");
-        let at = number::<i64>(&row, attr::MODIFIED_MILLIS).unwrap();
+        assert_eq!(client_version(&row), attributes::CLIENT_VERSION_3X, "{name}");
+        let at = number::<i64>(&row, attributes::MODIFIED_MILLIS).unwrap();
         let (application, worker) = (LEASE_TABLE.parse().unwrap(), "w1".parse().unwrap());
         let mut ours = client_version_item(&application, &worker, Timestamp::from_millis(at));
-        assert_eq!(ours.remove(attr::APPLICATION), Some(s(LEASE_TABLE)));
+        assert_eq!(ours.remove(attributes::APPLICATION), Some(s(LEASE_TABLE)));
         assert_eq!(
-            ours.remove(attr::ENTITY_TYPE),
-            Some(s(attr::CLIENT_VERSION_ENTITY))
+            ours.remove(attributes::ENTITY_TYPE),
+            Some(s(attributes::CLIENT_VERSION_ENTITY))
         );
         // Java looks at its clock twice.
         let history = |row: &mut Item| {
-            let AttributeValue::L(mut entries) = row.remove(attr::HISTORY).unwrap() else {
+            let AttributeValue::L(mut entries) = row.remove(attributes::HISTORY).unwrap() else {
                 panic!("{name}: the history is no list");
             };
             assert_eq!(entries.len(), 1, "{name}");
@@ -249,9 +249,9 @@ fn our_client_version_is_the_row_that_java_writes_for_a_new_application() {
                 panic!("{name}: the history holds no map");
             };
             let mut entry = entry.into_iter().collect::<Item>();
-            let millis = number::<i64>(&entry, attr::MODIFIED_MILLIS).unwrap();
+            let millis = number::<i64>(&entry, attributes::MODIFIED_MILLIS).unwrap();
             assert!((at - 10..=at).contains(&millis), "{name}: {millis} and {at}");
-            entry.remove(attr::MODIFIED_MILLIS);
+            entry.remove(attributes::MODIFIED_MILLIS);
             entry
         };
         assert_eq!(history(&mut ours), history(&mut row), "{name}");
@@ -272,10 +272,10 @@ fn our_worker_rows_have_the_attributes_of_java_s_and_what_3_5_added() {
     });
     // The three-table layout knows neither the kind of a row nor what its writer supports.
     let added = [
-        attr::ENTITY_TYPE,
-        attr::SUPPORT,
-        attr::SUPPORT_UPDATED_SECS,
-        attr::KEY,
+        attributes::ENTITY_TYPE,
+        attributes::SUPPORT,
+        attributes::SUPPORT_UPDATED_SECS,
+        attributes::KEY,
     ];
     let ours = ours
         .keys()
@@ -283,10 +283,13 @@ fn our_worker_rows_have_the_attributes_of_java_s_and_what_3_5_added() {
         .collect::<Vec<_>>();
     for (name, dump) in dumps() {
         for row in rekeyed(items(&dump, WORKER_TABLE), "wid") {
-            let theirs = row.keys().filter(|name| *name != attr::KEY).collect::<Vec<_>>();
+            let theirs = row
+                .keys()
+                .filter(|name| *name != attributes::KEY)
+                .collect::<Vec<_>>();
             assert_eq!(ours, theirs, "{name}");
             assert!(
-                row[attr::UPDATED_SECS].is_n() && row[attr::METRICS].is_m(),
+                row[attributes::UPDATED_SECS].is_n() && row[attributes::METRICS].is_m(),
                 "{name}"
             );
         }
@@ -314,7 +317,7 @@ fn our_lease_rows_have_only_attributes_of_java_s_beside_the_private_ones() {
         )
     };
     let handoff = AttributeValue::S("only in the recorded history".to_owned());
-    known.insert(attr::CHECKPOINT_OWNER.to_owned(), handoff);
+    known.insert(attributes::CHECKPOINT_OWNER.to_owned(), handoff);
     let ours = lease_attributes(&lease);
     assert_eq!(ours.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>());
     for (name, value) in &ours {
@@ -332,7 +335,7 @@ fn the_worker_rows_of_java_decode_as_workers_without_an_incarnation() {
     for (_, dump) in dumps() {
         for mut row in rekeyed(items(&dump, WORKER_TABLE), "wid") {
             // The three-table layout needs no entity type; the one-table layout writes it.
-            put(&mut row, attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
+            put(&mut row, attributes::ENTITY_TYPE, s(attributes::WORKER_ENTITY));
             assert_eq!(kind(&row), RowKind::Worker);
             let worker = decode_worker(&row).unwrap();
             assert_eq!(

@@ -11,50 +11,50 @@ use super::{
     DecodeError, Decoded, Item, incarnation, n, number, optional_number, optional_parsed, optional_text,
     parse, put, put_some, s, text,
 };
-use crate::attr;
+use crate::attributes;
 
 /// Reads a lease row. Attributes that are not known are left where they are: in the table.
 pub(crate) fn decode_lease(item: &Item) -> Decoded<Lease> {
-    let key: LeaseKey = parse(attr::KEY, text(item, attr::KEY)?)?;
-    let stream = optional_parsed(item, attr::STREAM)?;
-    let shard = match optional_parsed(item, attr::SHARD)? {
+    let key: LeaseKey = parse(attributes::KEY, text(item, attributes::KEY)?)?;
+    let stream = optional_parsed(item, attributes::STREAM)?;
+    let shard = match optional_parsed(item, attributes::SHARD)? {
         Some(shard) => shard,
-        None if stream.is_some() => return Err(DecodeError::Missing(attr::SHARD)),
-        None => parse(attr::KEY, key.as_str())?,
+        None if stream.is_some() => return Err(DecodeError::Missing(attributes::SHARD)),
+        None => parse(attributes::KEY, key.as_str())?,
     };
-    let checkpoint_owner = optional_parsed(item, attr::CHECKPOINT_OWNER)?;
+    let checkpoint_owner = optional_parsed(item, attributes::CHECKPOINT_OWNER)?;
     // A Java worker that ends a handoff leaves our mark behind; without a handoff it means nothing.
     let handoff_stamp = match checkpoint_owner {
-        Some(_) => incarnation(item, attr::HANDOFF_INCARNATION)?,
+        Some(_) => incarnation(item, attributes::HANDOFF_INCARNATION)?,
         None => None,
     };
     Ok(Lease {
         key,
         shard,
         stream,
-        owner: optional_parsed(item, attr::OWNER)?,
+        owner: optional_parsed(item, attributes::OWNER)?,
         checkpoint_owner,
         counter: counter(item)?,
         owner_switches: switches(item)?,
-        checkpoint: position(item, attr::CHECKPOINT, attr::SUB_SEQUENCE)?
-            .ok_or(DecodeError::Missing(attr::CHECKPOINT))?,
+        checkpoint: position(item, attributes::CHECKPOINT, attributes::SUB_SEQUENCE)?
+            .ok_or(DecodeError::Missing(attributes::CHECKPOINT))?,
         pending: pending(item)?,
-        parents: shard_set(item, attr::PARENTS)?,
-        children: shard_set(item, attr::CHILDREN)?,
+        parents: shard_set(item, attributes::PARENTS)?,
+        children: shard_set(item, attributes::CHILDREN)?,
         hash_range: hash_range(item)?,
-        throughput: optional_number(item, attr::THROUGHPUT)?,
+        throughput: optional_number(item, attributes::THROUGHPUT)?,
         stamp: stamp(item)?,
         handoff_stamp,
-        pinned_start: optional_number(item, attr::PINNED_START)?.map(Timestamp::from_millis),
-        latest_at: optional_number(item, attr::LATEST_AT)?.map(Timestamp::from_millis),
-        failover: optional_number(item, attr::OWNER_FAILOVER_MILLIS)?.map(Duration::from_millis),
+        pinned_start: optional_number(item, attributes::PINNED_START)?.map(Timestamp::from_millis),
+        latest_at: optional_number(item, attributes::LATEST_AT)?.map(Timestamp::from_millis),
+        failover: optional_number(item, attributes::OWNER_FAILOVER_MILLIS)?.map(Duration::from_millis),
         identity: identity(item)?,
     })
 }
 
 /// The counter, unless it is one that no worker can count on from.
 fn counter(item: &Item) -> Decoded<u64> {
-    let counter = number(item, attr::COUNTER)?;
+    let counter = number(item, attributes::COUNTER)?;
     if counter <= Lease::LARGEST_COUNTER {
         return Ok(counter);
     }
@@ -62,14 +62,14 @@ fn counter(item: &Item) -> Decoded<u64> {
         "{counter} is beyond the largest counter, {}",
         Lease::LARGEST_COUNTER
     );
-    Err(DecodeError::Value(attr::COUNTER, problem))
+    Err(DecodeError::Value(attributes::COUNTER, problem))
 }
 
 /// How often the owner changed. DynamoDB itself adds to it, without our limit: what is larger than fits is shown as the largest that does.
 fn switches(item: &Item) -> Decoded<u64> {
-    let wrong_type = |_| DecodeError::Type(attr::OWNER_SWITCHES, "N");
+    let wrong_type = |_| DecodeError::Type(attributes::OWNER_SWITCHES, "N");
     let digits = item
-        .get(attr::OWNER_SWITCHES)
+        .get(attributes::OWNER_SWITCHES)
         .map(AttributeValue::as_n)
         .transpose();
     match digits.map_err(wrong_type)? {
@@ -77,7 +77,7 @@ fn switches(item: &Item) -> Decoded<u64> {
         Some(digits) if digits.len() > 19 && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
             Ok(digits.parse().unwrap_or(u64::MAX))
         }
-        Some(digits) => parse(attr::OWNER_SWITCHES, digits),
+        Some(digits) => parse(attributes::OWNER_SWITCHES, digits),
     }
 }
 
@@ -90,14 +90,14 @@ fn position(item: &Item, checkpoint: &'static str, sub_sequence: &'static str) -
 }
 
 fn pending(item: &Item) -> Decoded<Option<PendingCheckpoint>> {
-    let Some(position) = position(item, attr::PENDING, attr::PENDING_SUB_SEQUENCE)? else {
+    let Some(position) = position(item, attributes::PENDING, attributes::PENDING_SUB_SEQUENCE)? else {
         return Ok(None);
     };
     let state = item
-        .get(attr::PENDING_STATE)
+        .get(attributes::PENDING_STATE)
         .map(AttributeValue::as_b)
         .transpose()
-        .map_err(|_| DecodeError::Type(attr::PENDING_STATE, "B"))?;
+        .map_err(|_| DecodeError::Type(attributes::PENDING_STATE, "B"))?;
     Ok(Some(PendingCheckpoint {
         position,
         state: state.map(|blob| Bytes::copy_from_slice(blob.as_ref())),
@@ -114,21 +114,21 @@ fn shard_set(item: &Item, name: &'static str) -> Decoded<BTreeSet<ShardId>> {
 
 fn hash_range(item: &Item) -> Decoded<Option<HashKeyRange>> {
     let ends = (
-        optional_text(item, attr::HASH_START)?,
-        optional_text(item, attr::HASH_END)?,
+        optional_text(item, attributes::HASH_START)?,
+        optional_text(item, attributes::HASH_END)?,
     );
     let (Some(start), Some(end)) = ends else {
         return Ok(None);
     };
     HashKeyRange::parse(start, end)
         .map(Some)
-        .map_err(|error| DecodeError::Value(attr::HASH_START, error.to_string()))
+        .map_err(|error| DecodeError::Value(attributes::HASH_START, error.to_string()))
 }
 
 fn stamp(item: &Item) -> Decoded<Option<WriteStamp>> {
     let parts = (
-        incarnation(item, attr::STAMP_INCARNATION)?,
-        optional_number(item, attr::STAMP_COUNTER)?,
+        incarnation(item, attributes::STAMP_INCARNATION)?,
+        optional_number(item, attributes::STAMP_COUNTER)?,
     );
     Ok(match parts {
         (Some(incarnation), Some(counter)) => Some(WriteStamp { incarnation, counter }),
@@ -137,20 +137,20 @@ fn stamp(item: &Item) -> Decoded<Option<WriteStamp>> {
 }
 
 fn identity(item: &Item) -> Decoded<Option<StreamIdentity>> {
-    let Some(arn) = optional_text(item, attr::STREAM_ARN)? else {
+    let Some(arn) = optional_text(item, attributes::STREAM_ARN)? else {
         return Ok(None);
     };
     Ok(Some(StreamIdentity {
-        name: text(item, attr::STREAM_NAME)?.to_owned(),
+        name: text(item, attributes::STREAM_NAME)?.to_owned(),
         arn: arn.to_owned(),
-        created: Timestamp::from_millis(number(item, attr::STREAM_CREATED)?),
+        created: Timestamp::from_millis(number(item, attributes::STREAM_CREATED)?),
     }))
 }
 
 /// The whole row of a new lease. Only here is `entityType` written, as the Java KCL does.
 pub(crate) fn creation_item(lease: &Lease) -> Item {
     let mut item = lease_attributes(lease);
-    put(&mut item, attr::ENTITY_TYPE, s(attr::LEASE_ENTITY));
+    put(&mut item, attributes::ENTITY_TYPE, s(attributes::LEASE_ENTITY));
     item
 }
 
@@ -158,56 +158,60 @@ pub(crate) fn creation_item(lease: &Lease) -> Item {
 pub(crate) fn lease_attributes(lease: &Lease) -> Item {
     let mut item = Item::new();
     let row = &mut item;
-    put(row, attr::KEY, s(&lease.key));
-    put_some(row, attr::STREAM, lease.stream.as_ref().map(s));
-    put_some(row, attr::SHARD, lease.stream.as_ref().map(|_| s(&lease.shard)));
-    put_some(row, attr::OWNER, lease.owner.as_ref().map(s));
+    put(row, attributes::KEY, s(&lease.key));
+    put_some(row, attributes::STREAM, lease.stream.as_ref().map(s));
     put_some(
         row,
-        attr::CHECKPOINT_OWNER,
+        attributes::SHARD,
+        lease.stream.as_ref().map(|_| s(&lease.shard)),
+    );
+    put_some(row, attributes::OWNER, lease.owner.as_ref().map(s));
+    put_some(
+        row,
+        attributes::CHECKPOINT_OWNER,
         lease.checkpoint_owner.as_ref().map(s),
     );
-    put(row, attr::COUNTER, n(lease.counter));
-    put(row, attr::OWNER_SWITCHES, n(lease.owner_switches));
-    put(row, attr::CHECKPOINT, s(lease.checkpoint.checkpoint_text()));
-    put(row, attr::SUB_SEQUENCE, n(lease.checkpoint.sub_sequence()));
+    put(row, attributes::COUNTER, n(lease.counter));
+    put(row, attributes::OWNER_SWITCHES, n(lease.owner_switches));
+    put(row, attributes::CHECKPOINT, s(lease.checkpoint.checkpoint_text()));
+    put(row, attributes::SUB_SEQUENCE, n(lease.checkpoint.sub_sequence()));
     if let Some(pending) = &lease.pending {
-        put(row, attr::PENDING, s(pending.position.checkpoint_text()));
+        put(row, attributes::PENDING, s(pending.position.checkpoint_text()));
         put(
             row,
-            attr::PENDING_SUB_SEQUENCE,
+            attributes::PENDING_SUB_SEQUENCE,
             n(pending.position.sub_sequence()),
         );
         let state = pending.state.as_ref();
         let blob = state.map(|state| AttributeValue::B(Blob::new(state.as_ref())));
-        put_some(row, attr::PENDING_STATE, blob);
+        put_some(row, attributes::PENDING_STATE, blob);
     }
-    put_some(row, attr::PARENTS, string_set(&lease.parents));
-    put_some(row, attr::CHILDREN, string_set(&lease.children));
+    put_some(row, attributes::PARENTS, string_set(&lease.parents));
+    put_some(row, attributes::CHILDREN, string_set(&lease.children));
     if let Some(range) = &lease.hash_range {
-        put(row, attr::HASH_START, s(range.start()));
-        put(row, attr::HASH_END, s(range.end()));
+        put(row, attributes::HASH_START, s(range.start()));
+        put(row, attributes::HASH_END, s(range.end()));
     }
     put_some(
         row,
-        attr::THROUGHPUT,
+        attributes::THROUGHPUT,
         lease.throughput.map(|kib| n(throughput_text(kib))),
     );
     if let Some(stamp) = &lease.stamp {
-        put(row, attr::STAMP_INCARNATION, s(stamp.incarnation));
-        put(row, attr::STAMP_COUNTER, n(stamp.counter));
+        put(row, attributes::STAMP_INCARNATION, s(stamp.incarnation));
+        put(row, attributes::STAMP_COUNTER, n(stamp.counter));
     }
-    put_some(row, attr::HANDOFF_INCARNATION, lease.handoff_stamp.map(s));
+    put_some(row, attributes::HANDOFF_INCARNATION, lease.handoff_stamp.map(s));
     let pinned = lease.pinned_start.map(|start| n(start.as_millis()));
-    put_some(row, attr::PINNED_START, pinned);
+    put_some(row, attributes::PINNED_START, pinned);
     let latest_at = lease.latest_at.map(|time| n(time.as_millis()));
-    put_some(row, attr::LATEST_AT, latest_at);
+    put_some(row, attributes::LATEST_AT, latest_at);
     let failover = lease.failover.map(|failover| n(failover.as_millis()));
-    put_some(row, attr::OWNER_FAILOVER_MILLIS, failover);
+    put_some(row, attributes::OWNER_FAILOVER_MILLIS, failover);
     if let Some(identity) = &lease.identity {
-        put(row, attr::STREAM_ARN, s(&identity.arn));
-        put(row, attr::STREAM_NAME, s(&identity.name));
-        put(row, attr::STREAM_CREATED, n(identity.created.as_millis()));
+        put(row, attributes::STREAM_ARN, s(&identity.arn));
+        put(row, attributes::STREAM_NAME, s(&identity.name));
+        put(row, attributes::STREAM_CREATED, n(identity.created.as_millis()));
     }
     item
 }

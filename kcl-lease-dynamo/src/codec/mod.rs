@@ -11,19 +11,21 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::Undecodable;
 use kcl_core::types::Incarnation;
 
-use crate::attr;
+use crate::attributes;
 
 pub(crate) use lease::{creation_item, decode_lease, string_set, throughput_text};
 pub(crate) use lock::{decode_lock, encode_lock};
-pub(crate) use migration::{application, client_version, client_version_item, left_over, table_migration};
+pub(crate) use migration::{
+    application, client_version, client_version_item, observed_java_rows, table_migration,
+};
 pub(crate) use worker::{decode_worker, worker_attributes};
 
-#[cfg(test)]
-mod exact;
 #[cfg(test)]
 pub(crate) mod golden;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod written_rows;
 
 /// One row: attribute names in order, so that expressions and errors come out the same each time.
 pub(crate) type Item = BTreeMap<String, AttributeValue>;
@@ -42,14 +44,14 @@ pub(crate) enum RowKind {
 ///
 /// Rows of before KCL 3.5 have no `entityType`: they are leases, but for those whose key is a reserved word.
 pub(crate) fn kind(item: &Item) -> RowKind {
-    match optional_text(item, attr::ENTITY_TYPE) {
-        Ok(Some(attr::LEASE_ENTITY)) => RowKind::Lease,
-        Ok(Some(attr::WORKER_ENTITY)) => RowKind::Worker,
-        Ok(Some(attr::LEADER_ENTITY)) => RowKind::Lock,
+    match optional_text(item, attributes::ENTITY_TYPE) {
+        Ok(Some(attributes::LEASE_ENTITY)) => RowKind::Lease,
+        Ok(Some(attributes::WORKER_ENTITY)) => RowKind::Worker,
+        Ok(Some(attributes::LEADER_ENTITY)) => RowKind::Lock,
         Ok(Some(_)) | Err(_) => RowKind::Other,
         Ok(None) => match key_of(item) {
-            attr::LEADER_KEY => RowKind::Lock,
-            attr::CLIENT_VERSION_KEY | attr::TABLE_MIGRATION_KEY => RowKind::Other,
+            attributes::LEADER_KEY => RowKind::Lock,
+            attributes::CLIENT_VERSION_KEY | attributes::TABLE_MIGRATION_KEY => RowKind::Other,
             _ => RowKind::Lease,
         },
     }
@@ -57,7 +59,10 @@ pub(crate) fn kind(item: &Item) -> RowKind {
 
 /// The key of a row, or an empty text when it has none of the right type.
 pub(crate) fn key_of(item: &Item) -> &str {
-    optional_text(item, attr::KEY).ok().flatten().unwrap_or_default()
+    optional_text(item, attributes::KEY)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
 }
 
 /// Why a row could not be read.

@@ -115,7 +115,7 @@ fn a_new_lease_has_the_attributes_that_java_insists_on_and_no_empty_ones() {
 
 #[test]
 fn a_row_without_counter_checkpoint_or_key_is_not_a_lease() {
-    for name in [attr::COUNTER, attr::CHECKPOINT, attr::KEY] {
+    for name in [attributes::COUNTER, attributes::CHECKPOINT, attributes::KEY] {
         let mut item = creation_item(&full_lease());
         item.remove(name);
         assert_eq!(decode_lease(&item).unwrap_err(), DecodeError::Missing(name));
@@ -131,8 +131,8 @@ fn numbers_at_their_limit_are_read() {
         ("00000000000000000000000000000000000007", 7),
     ] {
         let mut item = creation_item(&full_lease());
-        put(&mut item, attr::COUNTER, n(Lease::LARGEST_COUNTER));
-        put(&mut item, attr::OWNER_SWITCHES, n(digits));
+        put(&mut item, attributes::COUNTER, n(Lease::LARGEST_COUNTER));
+        put(&mut item, attributes::OWNER_SWITCHES, n(digits));
         let lease = decode_lease(&item).unwrap();
         assert_eq!(
             (lease.counter, lease.owner_switches),
@@ -144,35 +144,43 @@ fn numbers_at_their_limit_are_read() {
 #[test]
 fn an_attribute_of_the_wrong_type_or_value_is_named() {
     let broken = [
-        (attr::COUNTER, s("7"), "attribute leaseCounter is not of type N"),
-        (attr::OWNER, s(""), "attribute leaseOwner: the worker id is empty"),
         (
-            attr::PENDING_STATE,
+            attributes::COUNTER,
+            s("7"),
+            "attribute leaseCounter is not of type N",
+        ),
+        (
+            attributes::OWNER,
+            s(""),
+            "attribute leaseOwner: the worker id is empty",
+        ),
+        (
+            attributes::PENDING_STATE,
             n(0),
             "attribute pendingCheckpointState is not of type B",
         ),
         (
-            attr::PARENTS,
+            attributes::PARENTS,
             s("shardId-1"),
             "attribute parentShardId is not of type SS",
         ),
         (
-            attr::COUNTER,
+            attributes::COUNTER,
             n(-1),
             "attribute leaseCounter: invalid digit found in string",
         ),
         (
-            attr::COUNTER,
+            attributes::COUNTER,
             n(9_223_372_036_854_775_808_u64),
             "attribute leaseCounter: 9223372036854775808 is beyond the largest counter, 9223372036854775807",
         ),
         (
-            attr::COUNTER,
+            attributes::COUNTER,
             n("18446744073709551616"),
             "attribute leaseCounter: number too large to fit in target type",
         ),
         (
-            attr::OWNER_SWITCHES,
+            attributes::OWNER_SWITCHES,
             n("1.5"),
             "attribute ownerSwitchesSinceCheckpoint: invalid digit found in string",
         ),
@@ -189,7 +197,7 @@ fn an_attribute_of_the_wrong_type_or_value_is_named() {
 #[test]
 fn a_mark_of_a_handoff_that_java_ended_is_not_a_handoff() {
     let mut item = creation_item(&full_lease());
-    item.remove(attr::CHECKPOINT_OWNER);
+    item.remove(attributes::CHECKPOINT_OWNER);
     assert_eq!(decode_lease(&item).unwrap().handoff_stamp, None);
 }
 
@@ -197,8 +205,8 @@ fn a_mark_of_a_handoff_that_java_ended_is_not_a_handoff() {
 fn rows_are_told_apart_by_entity_type_and_without_one_by_reserved_keys() {
     let row = |key: &str, entity: Option<&str>| {
         let mut item = Item::new();
-        put(&mut item, attr::KEY, s(key));
-        put_some(&mut item, attr::ENTITY_TYPE, entity.map(s));
+        put(&mut item, attributes::KEY, s(key));
+        put_some(&mut item, attributes::ENTITY_TYPE, entity.map(s));
         kind(&item)
     };
     assert_eq!(row("shardId-1", None), RowKind::Lease);
@@ -248,11 +256,11 @@ fn a_worker_row_looks_like_that_of_a_java_worker_without_metrics() {
         item,
         expected.map(|(name, value)| (name.to_owned(), value)).into()
     );
-    put(&mut item, attr::KEY, s("worker-1"));
+    put(&mut item, attributes::KEY, s("worker-1"));
     assert_eq!(decode_worker(&item).unwrap(), worker);
 
     // A Java worker with the same id wrote last.
-    put(&mut item, attr::UPDATED_SECS, n(1_700_000_030));
+    put(&mut item, attributes::UPDATED_SECS, n(1_700_000_030));
     assert_eq!(
         decode_worker(&item).unwrap().updated,
         Timestamp::from_millis(1_700_000_030_000)

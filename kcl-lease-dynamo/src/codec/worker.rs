@@ -5,20 +5,20 @@ use kcl_core::lease_store::WorkerRow;
 use kcl_core::types::Timestamp;
 
 use super::{Decoded, Item, incarnation, n, number, optional_number, parse, put, put_some, s, text};
-use crate::attr;
+use crate::attributes;
 
 /// Reads a worker row, ours or a Java worker's.
 pub(crate) fn decode_worker(item: &Item) -> Decoded<WorkerRow> {
-    let secs: i64 = number(item, attr::UPDATED_SECS)?;
+    let secs: i64 = number(item, attributes::UPDATED_SECS)?;
     let from_secs = Timestamp::from_millis(secs.saturating_mul(1000));
-    let exact = optional_number(item, attr::UPDATED_MILLIS)?.map(Timestamp::from_millis);
+    let exact = optional_number(item, attributes::UPDATED_MILLIS)?.map(Timestamp::from_millis);
     Ok(WorkerRow {
-        id: parse(attr::KEY, text(item, attr::KEY)?)?,
-        incarnation: incarnation(item, attr::WORKER_INCARNATION)?,
-        touches: optional_number(item, attr::TOUCHES)?.unwrap_or(0),
-        failover: optional_number(item, attr::FAILOVER_MILLIS)?.map(Duration::from_millis),
-        max_leases: optional_number(item, attr::MAX_LEASES)?,
-        max_throughput: optional_number(item, attr::MAX_THROUGHPUT)?,
+        id: parse(attributes::KEY, text(item, attributes::KEY)?)?,
+        incarnation: incarnation(item, attributes::WORKER_INCARNATION)?,
+        touches: optional_number(item, attributes::TOUCHES)?.unwrap_or(0),
+        failover: optional_number(item, attributes::FAILOVER_MILLIS)?.map(Duration::from_millis),
+        max_leases: optional_number(item, attributes::MAX_LEASES)?,
+        max_throughput: optional_number(item, attributes::MAX_THROUGHPUT)?,
         // Java knows nothing of the exact time and leaves it standing.
         updated: exact.filter(|exact| exact.as_secs() == secs).unwrap_or(from_secs),
     })
@@ -32,22 +32,26 @@ pub(crate) fn decode_worker(item: &Item) -> Decoded<WorkerRow> {
 pub(crate) fn worker_attributes(row: &WorkerRow) -> Item {
     let mut item = Item::new();
     let secs = row.updated.as_secs();
-    put(&mut item, attr::ENTITY_TYPE, s(attr::WORKER_ENTITY));
-    put(&mut item, attr::UPDATED_SECS, n(secs));
-    put(&mut item, attr::UPDATED_MILLIS, n(row.updated.as_millis()));
-    put(&mut item, attr::METRICS, AttributeValue::M(Default::default()));
+    put(&mut item, attributes::ENTITY_TYPE, s(attributes::WORKER_ENTITY));
+    put(&mut item, attributes::UPDATED_SECS, n(secs));
+    put(&mut item, attributes::UPDATED_MILLIS, n(row.updated.as_millis()));
     put(
         &mut item,
-        attr::OPERATING_RANGE,
+        attributes::METRICS,
         AttributeValue::M(Default::default()),
     );
-    put(&mut item, attr::SUPPORT, n(1));
-    put(&mut item, attr::SUPPORT_UPDATED_SECS, n(secs));
-    put(&mut item, attr::TOUCHES, n(row.touches));
-    put_some(&mut item, attr::WORKER_INCARNATION, row.incarnation.map(s));
+    put(
+        &mut item,
+        attributes::OPERATING_RANGE,
+        AttributeValue::M(Default::default()),
+    );
+    put(&mut item, attributes::SUPPORT, n(1));
+    put(&mut item, attributes::SUPPORT_UPDATED_SECS, n(secs));
+    put(&mut item, attributes::TOUCHES, n(row.touches));
+    put_some(&mut item, attributes::WORKER_INCARNATION, row.incarnation.map(s));
     let failover = row.failover.map(|failover| n(failover.as_millis()));
-    put_some(&mut item, attr::FAILOVER_MILLIS, failover);
-    put_some(&mut item, attr::MAX_LEASES, row.max_leases.map(n));
-    put_some(&mut item, attr::MAX_THROUGHPUT, row.max_throughput.map(n));
+    put_some(&mut item, attributes::FAILOVER_MILLIS, failover);
+    put_some(&mut item, attributes::MAX_LEASES, row.max_leases.map(n));
+    put_some(&mut item, attributes::MAX_THROUGHPUT, row.max_throughput.map(n));
     item
 }

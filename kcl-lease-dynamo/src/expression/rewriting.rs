@@ -12,30 +12,30 @@ use crate::codec::golden::lease_rows;
 
 /// The attributes that a change of a lease may write. All others in a row belong to others, or stays as it was created.
 const OURS: [&str; 20] = [
-    attr::OWNER_FAILOVER_MILLIS,
-    attr::LATEST_AT,
-    attr::OWNER,
-    attr::CHECKPOINT_OWNER,
-    attr::COUNTER,
-    attr::OWNER_SWITCHES,
-    attr::CHECKPOINT,
-    attr::SUB_SEQUENCE,
-    attr::PENDING,
-    attr::PENDING_SUB_SEQUENCE,
-    attr::PENDING_STATE,
-    attr::CHILDREN,
-    attr::HASH_START,
-    attr::HASH_END,
-    attr::THROUGHPUT,
-    attr::STAMP_INCARNATION,
-    attr::STAMP_COUNTER,
-    attr::HANDOFF_INCARNATION,
-    attr::STREAM_ARN,
-    attr::STREAM_NAME,
+    attributes::OWNER_FAILOVER_MILLIS,
+    attributes::LATEST_AT,
+    attributes::OWNER,
+    attributes::CHECKPOINT_OWNER,
+    attributes::COUNTER,
+    attributes::OWNER_SWITCHES,
+    attributes::CHECKPOINT,
+    attributes::SUB_SEQUENCE,
+    attributes::PENDING,
+    attributes::PENDING_SUB_SEQUENCE,
+    attributes::PENDING_STATE,
+    attributes::CHILDREN,
+    attributes::HASH_START,
+    attributes::HASH_END,
+    attributes::THROUGHPUT,
+    attributes::STAMP_INCARNATION,
+    attributes::STAMP_COUNTER,
+    attributes::HANDOFF_INCARNATION,
+    attributes::STREAM_ARN,
+    attributes::STREAM_NAME,
 ];
 
 fn is_ours(name: &str) -> bool {
-    OURS.contains(&name) || name == attr::STREAM_CREATED
+    OURS.contains(&name) || name == attributes::STREAM_CREATED
 }
 
 fn me() -> Incarnation {
@@ -44,7 +44,7 @@ fn me() -> Incarnation {
 
 /// The row after an update, as DynamoDB makes it: what the expression names, and nothing else.
 fn updated(row: &Item, write: &Write) -> Item {
-    let Action::Update(expression) = &write.action else {
+    let Operation::Update(expression) = &write.action else {
         panic!("{:?} is no update", write.action);
     };
     let mut after = row.clone();

@@ -47,9 +47,9 @@ fn text(write: &Write) -> String {
     };
     let condition = fill(&write.condition);
     let text = match &write.action {
-        Action::Put(item) => format!("PUT {}", item.keys().cloned().collect::<Vec<_>>().join(" ")),
-        Action::Update(expression) => fill(expression),
-        Action::Delete => "DELETE".to_owned(),
+        Operation::Put(item) => format!("PUT {}", item.keys().cloned().collect::<Vec<_>>().join(" ")),
+        Operation::Update(expression) => fill(expression),
+        Operation::Delete => "DELETE".to_owned(),
     };
     format!("{text} IF {condition}").replace(&me().to_string(), "me")
 }
@@ -276,8 +276,8 @@ fn every_placeholder_is_used_and_every_used_one_is_explained() {
     for change in changes {
         let write = lease_write(KEY, &handoff(), &change, me()).unwrap();
         let update = match &write.action {
-            Action::Update(update) => update.as_str(),
-            Action::Put(_) | Action::Delete => "",
+            Operation::Update(update) => update.as_str(),
+            Operation::Put(_) | Operation::Delete => "",
         };
         let words = format!("{update} {}", write.condition);
         let words = words.split(|c: char| !(c.is_alphanumeric() || "#:_".contains(c)));
@@ -310,21 +310,21 @@ fn worker_rows_change_under_the_incarnation_that_wrote_them() {
     assert_eq!(
         text(&worker_write(
             &WorkerChange::Announce(ours()),
-            WorkerRows::AmongOthers
+            WorkerRowPlacement::Shared
         )),
         format!("{writes} IF (attribute_not_exists(leaseKey) OR entityType = 'WORKER_METRIC_STATS')")
     );
     assert_eq!(
         text(&worker_write(
             &WorkerChange::Touch(ours()),
-            WorkerRows::AmongOthers
+            WorkerRowPlacement::Shared
         )),
         format!("{writes} {is_mine}")
     );
     assert_eq!(
         text(&worker_write(
             &WorkerChange::Reannounce(ours()),
-            WorkerRows::AmongOthers
+            WorkerRowPlacement::Shared
         )),
         format!("{writes} IF attribute_not_exists(leaseKey)")
     );
@@ -333,20 +333,20 @@ fn worker_rows_change_under_the_incarnation_that_wrote_them() {
         incarnation: me(),
     };
     assert_eq!(
-        text(&worker_write(&leave, WorkerRows::AmongOthers)),
+        text(&worker_write(&leave, WorkerRowPlacement::Shared)),
         format!("DELETE {is_mine}")
     );
     assert_eq!(
         text(&worker_write(
             &WorkerChange::DeleteExpired(ours()),
-            WorkerRows::AmongOthers
+            WorkerRowPlacement::Shared
         )),
         format!("DELETE {is_mine} AND rsTouches = 4")
     );
     assert_eq!(
         text(&worker_write(
             &WorkerChange::DeleteExpired(row(None)),
-            WorkerRows::AmongOthers
+            WorkerRowPlacement::Shared
         )),
         "DELETE IF entityType = 'WORKER_METRIC_STATS' AND attribute_not_exists(rsIncarnation) AND lut = 5"
     );
@@ -391,9 +391,9 @@ fn worker_rows_of_their_own_table_need_no_entity_type() {
         WorkerChange::DeleteExpired(row(None)),
     ];
     for change in all {
-        let write = worker_write(&change, WorkerRows::Alone);
+        let write = worker_write(&change, WorkerRowPlacement::Separate);
         assert!(!write.condition.contains("entityType"), "{write:?}");
-        let among = worker_write(&change, WorkerRows::AmongOthers);
+        let among = worker_write(&change, WorkerRowPlacement::Shared);
         assert!(among.condition.contains("entityType"), "{among:?}");
     }
 }

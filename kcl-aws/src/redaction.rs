@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use crate::Code;
+use crate::CommonError;
 
 /// The longest text of a service that is quoted, in characters.
 const LONGEST: usize = 600;
@@ -22,10 +22,10 @@ const QUOTES: [&str; 4] = [
 ///
 /// A service explains a wrong signature by quoting the request, with the session token in its headers, so that is never quoted. Of
 /// anything else the first line is, cut where it goes on to quote a request, and without words that may be keys or tokens.
-pub fn quotable(code: Option<&str>, said: Option<&str>) -> Option<String> {
+pub fn redacted_message(code: Option<&str>, said: Option<&str>) -> Option<String> {
     if matches!(
-        Code::of(code),
-        Some(Code::Signature | Code::Credentials | Code::Expired)
+        CommonError::of(code),
+        Some(CommonError::Signature | CommonError::Credentials | CommonError::Expired)
     ) {
         return None;
     }
@@ -34,30 +34,30 @@ pub fn quotable(code: Option<&str>, said: Option<&str>) -> Option<String> {
 }
 
 /// The error code as it may be logged: it is a word of the service, or of whatever answers in its place.
-pub fn quotable_code(code: &str) -> String {
+pub fn redacted_code(code: &str) -> String {
     let begin: String = code.chars().take(LONGEST_CODE).collect();
     let cut = if begin.len() < code.len() { "…" } else { "" };
     format!("{}{cut}", masked(&begin))
 }
 
 /// The error with all its causes on one line, each said once, without words that may be keys or tokens.
-pub fn story(error: &dyn StdError) -> String {
+pub fn error_chain(error: &dyn StdError) -> String {
     // The sources of credentials that were tried stand on lines of their own.
     let on_one_line = |error: &dyn StdError| {
         let text = error.to_string();
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         masked(&lines.collect::<Vec<_>>().join(" | "))
     };
-    let mut story = on_one_line(error);
+    let mut chain = on_one_line(error);
     let mut cause = error.source();
     while let Some(next) = cause {
         let text = on_one_line(next);
-        if !story.contains(&text) {
-            story = format!("{story}: {text}");
+        if !chain.contains(&text) {
+            chain = format!("{chain}: {text}");
         }
         cause = next.source();
     }
-    story
+    chain
 }
 
 fn masked(text: &str) -> String {
@@ -115,15 +115,18 @@ mod tests {
         );
         let one_line = said.replace('\n', " ");
         for text in [&said, &one_line] {
-            for code in Code::listed()
+            for code in CommonError::listed()
                 .map(Some)
                 .chain([None, Some("SomethingNewException")])
             {
-                let quoted = quotable(code, Some(text)).unwrap_or_default();
+                let quoted = redacted_message(code, Some(text)).unwrap_or_default();
                 assert!(!quoted.contains("canary"), "{code:?}: {quoted}");
             }
         }
-        assert_eq!(quotable(Some("InvalidSignatureException"), Some(&said)), None);
+        assert_eq!(
+            redacted_message(Some("InvalidSignatureException"), Some(&said)),
+            None
+        );
     }
 
     #[test]
@@ -134,7 +137,7 @@ mod tests {
                 format!("token={secret};"),
                 format!("unexpected \"{secret}\" in it"),
             ] {
-                let quoted = quotable(None, Some(&text)).unwrap();
+                let quoted = redacted_message(None, Some(&text)).unwrap();
                 assert!(!quoted.contains(secret) && quoted.contains("***"), "{quoted}");
             }
         }
@@ -147,28 +150,28 @@ mod tests {
             "Rate exceeded for shard shardId-000000000001 in stream trucks under account 123456789012.",
             "Shard shardId-000000000001 of 49590338271490256608559692538361571095921575989136588898 is gone",
         ] {
-            let quoted = quotable(Some("AccessDeniedException"), Some(text)).unwrap();
+            let quoted = redacted_message(Some("AccessDeniedException"), Some(text)).unwrap();
             assert!(!quoted.contains("***"), "{quoted}");
             assert_eq!(quoted, text);
         }
         let long = "word ".repeat(1000);
-        assert!(quotable(None, Some(&long)).unwrap().chars().count() <= LONGEST + 1);
-        assert_eq!(quotable(None, Some(" \n ")), None);
+        assert!(redacted_message(None, Some(&long)).unwrap().chars().count() <= LONGEST + 1);
+        assert_eq!(redacted_message(None, Some(" \n ")), None);
     }
 
     #[test]
     fn code_is_quoted_up_to_a_length() {
         let code = "ProvisionedThroughputExceededException";
-        assert_eq!(quotable_code(code), code);
-        assert_eq!(quotable_code(TOKEN), "***");
-        assert_eq!(quotable_code(&"x".repeat(1000)).chars().count(), LONGEST_CODE + 1);
+        assert_eq!(redacted_code(code), code);
+        assert_eq!(redacted_code(TOKEN), "***");
+        assert_eq!(redacted_code(&"x".repeat(1000)).chars().count(), LONGEST_CODE + 1);
     }
 
     #[test]
     fn every_line_of_a_cause_is_told() {
         let chain =
             format!("no credentials found in chain. Attempted:\n  Profile: not found\n  Web: {TOKEN}\n");
-        let said = story(&std::io::Error::other(chain));
+        let said = error_chain(&std::io::Error::other(chain));
         assert_eq!(
             said,
             "no credentials found in chain. Attempted: | Profile: not found | Web: ***"
@@ -178,6 +181,6 @@ mod tests {
     #[test]
     fn a_cause_is_said_once() {
         let inner = std::io::Error::other("the connection was reset");
-        assert_eq!(story(&inner), "the connection was reset");
+        assert_eq!(error_chain(&inner), "the connection was reset");
     }
 }

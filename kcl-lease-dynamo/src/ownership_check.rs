@@ -1,4 +1,4 @@
-//! Refuses a table that is another application's, that a Java application left and no start has answered for, or that a live Java worker
+//! Refuses a table that is another application's, that a Java application left and no start has claimed, or that a live Java worker
 //! uses: pure decisions over what was read.
 //!
 //! A Java fleet has one leader of its own, deals leases by rules of its own and would fight ours over every row. Until both can
@@ -11,7 +11,7 @@ use kcl_core::types::{ApplicationName, WorkerId};
 
 use crate::codec::{Item, client_version};
 use crate::options::is_name;
-use crate::{attr, codec};
+use crate::{attributes, codec};
 
 /// The table in which the Java KCL 3.0 to 3.4 keeps its lock and its migration state.
 pub(crate) fn coordinator_table(application: &str) -> String {
@@ -25,7 +25,7 @@ pub(crate) fn worker_table(application: &str) -> String {
 
 /// Returns `true` if tables can have the names that the Java KCL 3.0 to 3.4 makes of the application's. Where they cannot, as of an application
 /// whose name holds a space, there are none, and to ask for one would fail with a name that was never chosen.
-pub(crate) fn names_tables(application: &str) -> bool {
+pub(crate) fn can_name_tables(application: &str) -> bool {
     is_name(&coordinator_table(application)) && is_name(&worker_table(application))
 }
 
@@ -49,14 +49,14 @@ pub(crate) fn check_application(
     }
 }
 
-/// Whether a worker of ours has answered for the application of this table.
-pub(crate) fn is_ours(migration: Option<&Item>) -> bool {
+/// Whether a worker of ours has claimed the application of this table.
+pub(crate) fn is_claimed(migration: Option<&Item>) -> bool {
     migration.and_then(codec::application).is_some()
 }
 
 /// The values that Java workers wrote and a live one would write again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Traces {
+pub(crate) struct JavaRows {
     /// When each worker's row was written, in seconds since 1970.
     workers: BTreeMap<String, i64>,
     /// The counters of the leases that a Java worker wrote last, whatever its name: it may have that of a worker of ours.
@@ -67,19 +67,22 @@ pub(crate) struct Traces {
     owner: Option<(String, WorkerId)>,
 }
 
-impl Traces {
+impl JavaRows {
     /// The evidence of the rows. `locks` are the rows of leaders, each with its table.
     pub(crate) fn of(leases: &[Lease], workers: &[WorkerRow], locks: &[(String, Item)]) -> Self {
         let ours = workers.iter().filter(|worker| worker.incarnation.is_some());
         let ours = ours.map(|worker| &worker.id).collect::<BTreeSet<_>>();
-        let foreign = leases.iter().filter(|lease| is_javas(lease)).collect::<Vec<_>>();
+        let foreign = leases
+            .iter()
+            .filter(|lease| is_written_by_java(lease))
+            .collect::<Vec<_>>();
         let owned = foreign.iter().find_map(|lease| {
             Some((lease, lease.actual_owner()?)).filter(|(_, owner)| !ours.contains(owner))
         });
         let rows = workers.iter().filter(|worker| worker.incarnation.is_none());
         let locks = locks.iter().filter(|(_, row)| !is_lock_of(row, &ours));
         let version = |row: &Item| {
-            row.get(attr::LOCK_VERSION)
+            row.get(attributes::LOCK_VERSION)
                 .and_then(|value| value.as_s().ok())
                 .cloned()
         };
@@ -103,13 +106,13 @@ impl Traces {
     }
 
     /// Whether there are rows of workers or leaders.
-    pub(crate) fn has_workers(&self) -> bool {
+    pub(crate) fn has_worker_rows(&self) -> bool {
         !self.workers.is_empty() || !self.locks.is_empty()
     }
 
     /// Leaves out locks where there is nothing else. A live Java worker has a row or a lease as well, and earlier builds of this library
     /// wrote locks without their mark.
-    pub(crate) fn without_lone_locks(mut self) -> Self {
+    pub(crate) fn ignoring_lone_locks(mut self) -> Self {
         if self.workers.is_empty() && self.leases.is_empty() {
             self.locks.clear();
         }
@@ -117,29 +120,29 @@ impl Traces {
     }
 
     /// Leaves out the rows that were watched standing still before, and are as they were then.
-    pub(crate) fn without(mut self, left_over: &BTreeSet<String>) -> Self {
+    pub(crate) fn excluding(mut self, observed_java_rows: &BTreeSet<String>) -> Self {
         self.workers
-            .retain(|worker, secs| !left_over.contains(&worker_mark(worker, *secs)));
+            .retain(|worker, secs| !observed_java_rows.contains(&worker_fingerprint(worker, *secs)));
         self.locks
-            .retain(|table, version| !left_over.contains(&lock_mark(table, version)));
+            .retain(|table, version| !observed_java_rows.contains(&lock_fingerprint(table, version)));
         self
     }
 
     /// The rows of workers and leaders, to be remembered once they were watched. Leases are not among them: they change hands soon.
-    pub(crate) fn marks(&self) -> BTreeSet<String> {
+    pub(crate) fn fingerprints(&self) -> BTreeSet<String> {
         let workers = self
             .workers
             .iter()
-            .map(|(worker, secs)| worker_mark(worker, *secs));
+            .map(|(worker, secs)| worker_fingerprint(worker, *secs));
         let locks = self
             .locks
             .iter()
-            .map(|(table, version)| lock_mark(table, version));
-        workers.chain(locks).take(MOST_MARKS).collect()
+            .map(|(table, version)| lock_fingerprint(table, version));
+        workers.chain(locks).take(MAX_FINGERPRINTS).collect()
     }
 
     /// The write of a Java worker between this look and a later one, in words.
-    pub(crate) fn moved(&self, later: &Self) -> Option<String> {
+    pub(crate) fn first_change(&self, later: &Self) -> Option<String> {
         let worker = later.workers.iter().find(|(worker, secs)| {
             let before = self.workers.get(*worker);
             before.is_none_or(|before| before < secs)
@@ -179,37 +182,40 @@ impl Traces {
 }
 
 /// How many rows are remembered at most: an item of DynamoDB has 400 KB.
-const MOST_MARKS: usize = 1000;
+const MAX_FINGERPRINTS: usize = 1000;
 
-fn worker_mark(worker: &str, secs: i64) -> String {
+fn worker_fingerprint(worker: &str, secs: i64) -> String {
     format!("worker {worker} {secs}")
 }
 
-fn lock_mark(table: &str, version: &str) -> String {
+fn lock_fingerprint(table: &str, version: &str) -> String {
     format!("lock {table} {version}")
 }
 
-/// Why a table that no worker of ours has answered for may be a Java application's, in words; none where nothing says so.
+/// Why a table that no worker of ours has claimed may be a Java application's, in words; none where nothing says so.
 /// `coordinator` is the coordinator table, if it is there, and `migration` the row of the client version.
 pub(crate) fn reasons(
     table: &str,
-    traces: &Traces,
+    written: &JavaRows,
     coordinator: Option<&str>,
     migration: Option<&Item>,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
     reasons.extend(coordinator.map(|table| format!("the Java KCL's table {table} exists")));
     let version = migration.map(client_version);
-    let version = version.filter(|version| *version != attr::CLIENT_VERSION_3X);
-    reasons.extend(
-        version.map(|version| format!("row {} of table {table} says {version}", attr::CLIENT_VERSION_KEY)),
-    );
-    reasons.extend(traces.owner.as_ref().map(|(lease, owner)| {
+    let version = version.filter(|version| *version != attributes::CLIENT_VERSION_3X);
+    reasons.extend(version.map(|version| {
+        format!(
+            "row {} of table {table} says {version}",
+            attributes::CLIENT_VERSION_KEY
+        )
+    }));
+    reasons.extend(written.owner.as_ref().map(|(lease, owner)| {
         format!("lease {lease} of table {table} belongs to worker {owner}, which is none of ours")
     }));
-    let worker = traces.workers.keys().next();
+    let worker = written.workers.keys().next();
     reasons.extend(worker.map(|worker| format!("worker {worker} is a Java worker")));
-    let lock = traces.locks.keys().next();
+    let lock = written.locks.keys().next();
     reasons.extend(lock.map(|table| format!("the leader lock in table {table} is a Java worker's")));
     reasons
 }
@@ -219,7 +225,7 @@ const SETTING: &str = "Settings::take_over_java in code, --take-over-java on the
                        \"take_over_java\": true in a settings file";
 
 /// Refuses a Java application until a start says that it is stopped.
-pub(crate) fn refuse_unanswered(reasons: &[String]) -> StoreError {
+pub(crate) fn refuse_unclaimed(reasons: &[String]) -> StoreError {
     foreign(&format!(
         "{}: Java workers may be running this application, and sharing it with them is not supported; nothing was written. Use \
          another application name, or stop every Java worker and start once with the setting take_over_java ({SETTING}); the table \
@@ -229,8 +235,8 @@ pub(crate) fn refuse_unanswered(reasons: &[String]) -> StoreError {
 }
 
 /// Refuses a table that a Java worker uses now, with the setting and without it.
-pub(crate) fn refuse_alive(moved: &str, answered: bool) -> StoreError {
-    let then = if answered {
+pub(crate) fn refuse_live(moved: &str, claimed: bool) -> StoreError {
+    let then = if claimed {
         "start again: this application was taken over before, and needs no setting".to_owned()
     } else {
         format!("start again with the setting take_over_java ({SETTING})")
@@ -249,20 +255,22 @@ fn foreign(message: &str) -> StoreError {
 ///
 /// Java leaves the owner on the leases of finished shards for ever, so these say nothing about life. A lease that was never written
 /// after its creation has the owner that created it, which is one of ours.
-fn is_javas(lease: &Lease) -> bool {
+fn is_written_by_java(lease: &Lease) -> bool {
     let is_owned = lease.actual_owner().is_some() && !lease.is_ended();
     is_owned && lease.counter > 0 && lease.is_written_by_foreigner()
 }
 
 /// Whether the lock is that of a worker of ours. One from before such locks were marked has an owner among them, or a standby.
 fn is_lock_of(row: &Item, ours: &BTreeSet<&WorkerId>) -> bool {
-    let owner = row.get(attr::LOCK_OWNER).and_then(|value| value.as_s().ok());
-    let is_marked = row.contains_key(attr::LOCK_IS_OURS) || row.contains_key(attr::LOCK_DEPUTY);
+    let owner = row
+        .get(attributes::LOCK_OWNER)
+        .and_then(|value| value.as_s().ok());
+    let is_marked = row.contains_key(attributes::LOCK_IS_OURS) || row.contains_key(attributes::LOCK_DEPUTY);
     is_marked || owner.is_some_and(|owner| ours.iter().any(|id| id.as_str() == owner))
 }
 
 /// Whether no worker of any kind has used the table for this application yet.
-pub(crate) fn is_new_application(scan: &Scan, migration: Option<&Item>) -> bool {
+pub(crate) fn is_unused(scan: &Scan, migration: Option<&Item>) -> bool {
     scan.leases.is_empty() && scan.undecodable.is_empty() && migration.is_none()
 }
 
@@ -304,27 +312,27 @@ mod tests {
 
     #[test]
     fn application_that_names_no_table_has_no_tables_of_java() {
-        assert!(names_tables("trucks") && names_tables(&"x".repeat(237)));
+        assert!(can_name_tables("trucks") && can_name_tables(&"x".repeat(237)));
         for application in [
             "my trucks",
             "größe",
             &*"x".repeat(238),
             "arn:aws:dynamodb:eu-west-1:1:table/x",
         ] {
-            assert!(!names_tables(application), "{application}");
+            assert!(!can_name_tables(application), "{application}");
         }
     }
 
     fn lock(version: &str, ours: bool) -> (String, Item) {
-        let mut row = Item::from([(attr::LOCK_VERSION.to_owned(), s(version))]);
+        let mut row = Item::from([(attributes::LOCK_VERSION.to_owned(), s(version))]);
         if ours {
-            row.insert(attr::LOCK_IS_OURS.to_owned(), s("1"));
+            row.insert(attributes::LOCK_IS_OURS.to_owned(), s("1"));
         }
         ("app-CoordinatorState".to_owned(), row)
     }
 
     fn why(leases: &[Lease], workers: &[WorkerRow]) -> String {
-        reasons("table", &Traces::of(leases, workers, &[]), None, None).join(", ")
+        reasons("table", &JavaRows::of(leases, workers, &[]), None, None).join(", ")
     }
 
     #[test]
@@ -370,8 +378,8 @@ mod tests {
     #[test]
     fn refusal_names_the_setting_as_users_write_it() {
         for refusal in [
-            refuse_unanswered(&["row x says y".to_owned()]),
-            refuse_alive("lease l was written", false),
+            refuse_unclaimed(&["row x says y".to_owned()]),
+            refuse_live("lease l was written", false),
         ] {
             assert_eq!(refusal.kind(), StoreErrorKind::Foreign);
             let text = refusal.to_string();
@@ -383,8 +391,8 @@ mod tests {
                 assert!(text.contains(name), "{text}");
             }
         }
-        let answered = refuse_alive("lease l was written", true).to_string();
-        assert!(answered.contains("needs no setting"), "{answered}");
+        let claimed = refuse_live("lease l was written", true).to_string();
+        assert!(claimed.contains("needs no setting"), "{claimed}");
     }
 
     #[test]
@@ -398,39 +406,39 @@ mod tests {
                 updated: Timestamp::from_millis(millis),
                 ..worker(None)
             };
-            Traces::of(&[lease], &[worker], &[lock(version, false)])
+            JavaRows::of(&[lease], &[worker], &[lock(version, false)])
         };
         let first = java(7, 5000, "a");
-        assert_eq!(first.moved(&java(7, 5000, "a")), None);
+        assert_eq!(first.first_change(&java(7, 5000, "a")), None);
         // An old row that a scan still shows is no movement.
-        assert_eq!(first.moved(&java(6, 4000, "a")), None);
+        assert_eq!(first.first_change(&java(6, 4000, "a")), None);
         assert!(
             first
-                .moved(&java(8, 5000, "a"))
+                .first_change(&java(8, 5000, "a"))
                 .unwrap()
                 .starts_with("lease shardId-1 ")
         );
         assert!(
             first
-                .moved(&java(7, 35_000, "a"))
+                .first_change(&java(7, 35_000, "a"))
                 .unwrap()
                 .starts_with("the row of worker worker-1 ")
         );
         assert!(
             first
-                .moved(&java(7, 5000, "b"))
+                .first_change(&java(7, 5000, "b"))
                 .unwrap()
                 .starts_with("the leader lock ")
         );
-        assert!(Traces::default().moved(&first).is_some());
-        assert_eq!(first.moved(&Traces::default()), None);
+        assert!(JavaRows::default().first_change(&first).is_some());
+        assert_eq!(first.first_change(&JavaRows::default()), None);
     }
 
     #[test]
     fn java_worker_under_the_id_of_ours_is_watched() {
         let of_ours = [worker(Some(incarnation()))];
         let at = |counter| {
-            Traces::of(
+            JavaRows::of(
                 &[Lease {
                     counter,
                     ..java_lease()
@@ -440,30 +448,30 @@ mod tests {
             )
         };
         assert!(!at(7).is_empty());
-        assert!(at(7).moved(&at(8)).is_some());
+        assert!(at(7).first_change(&at(8)).is_some());
     }
 
     #[test]
     fn lock_of_ours_is_no_trace_of_java() {
-        assert!(Traces::of(&[], &[], &[lock("a", true)]).is_empty());
-        assert!(!Traces::of(&[], &[], &[lock("a", false)]).is_empty());
+        assert!(JavaRows::of(&[], &[], &[lock("a", true)]).is_empty());
+        assert!(!JavaRows::of(&[], &[], &[lock("a", false)]).is_empty());
     }
 
     #[test]
     fn unmarked_lock_of_a_worker_of_ours_is_ours() {
         let (table, mut row) = lock("a", false);
-        row.insert(attr::LOCK_OWNER.to_owned(), s("worker-1"));
+        row.insert(attributes::LOCK_OWNER.to_owned(), s("worker-1"));
         let locks = [(table, row)];
-        assert!(Traces::of(&[], &[worker(Some(incarnation()))], &locks).is_empty());
-        let of_java = Traces::of(&[], &[worker(None)], &locks);
+        assert!(JavaRows::of(&[], &[worker(Some(incarnation()))], &locks).is_empty());
+        let of_java = JavaRows::of(&[], &[worker(None)], &locks);
         assert!(
             of_java
-                .moved(&Traces::of(&[], &[worker(None)], &[lock("b", false)]))
+                .first_change(&JavaRows::of(&[], &[worker(None)], &[lock("b", false)]))
                 .is_some()
         );
         // Its worker has left: nothing else of Java is there.
-        let alone = Traces::of(&[], &[], &locks);
-        assert!(alone.has_workers() && alone.without_lone_locks().is_empty());
+        let alone = JavaRows::of(&[], &[], &locks);
+        assert!(alone.has_worker_rows() && alone.ignoring_lone_locks().is_empty());
     }
 
     #[test]
@@ -473,15 +481,15 @@ mod tests {
                 updated: Timestamp::from_millis(millis),
                 ..worker(None)
             };
-            Traces::of(&[], &[worker], &[lock(version, false)])
+            JavaRows::of(&[], &[worker], &[lock(version, false)])
         };
-        let marks = at(5000, "a").marks();
-        assert!(at(5000, "a").without(&marks).is_empty());
-        assert!(at(5000, "b").without(&marks).has_workers());
-        let moved = at(35_000, "a").without(&marks);
-        assert!(Traces::default().moved(&moved).is_some());
-        let with_lease = Traces::of(&[java_lease()], &[], &[]).without(&marks);
-        assert!(!with_lease.is_empty() && !with_lease.has_workers());
+        let fingerprints = at(5000, "a").fingerprints();
+        assert!(at(5000, "a").excluding(&fingerprints).is_empty());
+        assert!(at(5000, "b").excluding(&fingerprints).has_worker_rows());
+        let moved = at(35_000, "a").excluding(&fingerprints);
+        assert!(JavaRows::default().first_change(&moved).is_some());
+        let with_lease = JavaRows::of(&[java_lease()], &[], &[]).excluding(&fingerprints);
+        assert!(!with_lease.is_empty() && !with_lease.has_worker_rows());
     }
 
     fn version_row() -> Item {
@@ -502,24 +510,24 @@ mod tests {
                 .starts_with(r#"table t belongs to the application "app", and this worker is of "other""#),
             "{refusal}"
         );
-        row.remove(attr::APPLICATION);
+        row.remove(attributes::APPLICATION);
         assert!(check("other", Some(&row)).is_ok() && check("other", None).is_ok());
     }
 
     #[test]
     fn any_client_version_but_3x_is_a_reason() {
         let mut row = version_row();
-        let why = |row: &Item| reasons("table", &Traces::default(), None, Some(row)).join(", ");
+        let why = |row: &Item| reasons("table", &JavaRows::default(), None, Some(row)).join(", ");
         assert_eq!(why(&row), "");
         for version in [
             "CLIENT_VERSION_2X",
             "CLIENT_VERSION_UPGRADE_FROM_2X",
             "CLIENT_VERSION_3X_WITH_ROLLBACK",
         ] {
-            row.insert(attr::CLIENT_VERSION.to_owned(), s(version));
+            row.insert(attributes::CLIENT_VERSION.to_owned(), s(version));
             assert!(why(&row).contains(version));
         }
-        row.remove(attr::CLIENT_VERSION);
+        row.remove(attributes::CLIENT_VERSION);
         assert!(!why(&row).is_empty());
     }
 
@@ -530,8 +538,8 @@ mod tests {
             leases: vec![lease()],
             ..Scan::default()
         };
-        assert!(is_new_application(&Scan::default(), None));
-        assert!(!is_new_application(&used, None));
-        assert!(!is_new_application(&Scan::default(), Some(&row)));
+        assert!(is_unused(&Scan::default(), None));
+        assert!(!is_unused(&used, None));
+        assert!(!is_unused(&Scan::default(), Some(&row)));
     }
 }

@@ -75,7 +75,7 @@ pub(crate) const APPLICATION: &str = "rsApplication";
 pub(crate) const TAKEN_OVER_BY: &str = "rsTakenOverBy";
 pub(crate) const TAKEN_OVER_MILLIS: &str = "rsTakenOverMillis";
 /// Private: the rows of Java workers that were watched standing still, so that they are watched once.
-pub(crate) const LEFT_OVER: &str = "rsLeftOver";
+pub(crate) const OBSERVED_JAVA_ROWS: &str = "rsLeftOver";
 
 // The state of the migration to one table, which the Java KCL 3.5 keeps in the coordinator table.
 pub(crate) const TABLE_MIGRATION: &str = "tm";

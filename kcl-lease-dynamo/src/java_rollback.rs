@@ -6,14 +6,14 @@ use kcl_core::clock::ClockExt as _;
 use kcl_core::lease_store::{Lease, StoreError, StoreErrorKind, WorkerRow};
 use kcl_core::types::ApplicationName;
 
-use crate::client::{TableClient, Written};
+use crate::client::{TableClient, WriteOutcome};
 use crate::codec::{Item, RowKind, key_of, kind};
-use crate::expression::delete_as_read;
-use crate::scan::{self, Rows};
-use crate::{DynamoLeaseStore, attr, guard, watch};
+use crate::expression::delete_if_unchanged;
+use crate::scan::{self, TableRows};
+use crate::{DynamoLeaseStore, attributes, java_watch, ownership_check};
 
 /// How often the rows of workers are looked at while they are watched.
-const LOOK: Duration = Duration::from_secs(1);
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The report of [`DynamoLeaseStore::prepare_for_java`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,28 +48,31 @@ impl DynamoLeaseStore {
     pub async fn prepare_for_java(&self, of: &ApplicationName) -> Result<PreparedForJava, StoreError> {
         let client = &self.client;
         let rows = scan::scan(client, self.scan_segments).await?;
-        let migration = client.get(attr::CLIENT_VERSION_KEY).await?;
-        guard::check_application(&client.table, of, migration.as_ref())?;
-        self.refuse_alive(&rows).await?;
+        let migration = client.get(attributes::CLIENT_VERSION_KEY).await?;
+        ownership_check::check_application(&client.table, of, migration.as_ref())?;
+        self.refuse_live(&rows).await?;
 
         let mut report = PreparedForJava::default();
         for item in other_rows(client).await? {
             let (attribute, known) = match kind(&item) {
                 RowKind::Lease => continue,
-                RowKind::Worker => (attr::UPDATED_SECS, true),
-                RowKind::Lock => (attr::LOCK_VERSION, true),
-                RowKind::Other => (attr::CLIENT_VERSION, key_of(&item) == attr::CLIENT_VERSION_KEY),
+                RowKind::Worker => (attributes::UPDATED_SECS, true),
+                RowKind::Lock => (attributes::LOCK_VERSION, true),
+                RowKind::Other => (
+                    attributes::CLIENT_VERSION,
+                    key_of(&item) == attributes::CLIENT_VERSION_KEY,
+                ),
             };
             let key = key_of(&item).to_owned();
             if !known {
                 report.left.push(key);
                 continue;
             }
-            let removed = delete_as_read(&key, attribute, item.get(attribute).cloned());
+            let removed = delete_if_unchanged(&key, attribute, item.get(attribute).cloned());
             match client.write(removed).await? {
-                Written::Applied(_) => report.removed.push(key),
-                Written::Refused(None) => {}
-                Written::Refused(Some(_)) => return Err(alive(&format!("row {key}"))),
+                WriteOutcome::Applied(_) => report.removed.push(key),
+                WriteOutcome::Refused(None) => {}
+                WriteOutcome::Refused(Some(_)) => return Err(alive(&format!("row {key}"))),
             }
         }
         tracing::info!(table = %client.table, removed = ?report.removed, left = ?report.left, "prepared the table for Java");
@@ -77,20 +80,21 @@ impl DynamoLeaseStore {
     }
 
     /// Watches the rows of workers for the longest failover time that they show.
-    async fn refuse_alive(&self, rows: &Rows) -> Result<(), StoreError> {
+    async fn refuse_live(&self, rows: &TableRows) -> Result<(), StoreError> {
         let workers = &rows.scan.workers;
         let longest = workers
             .iter()
             .map(|row| {
-                row.failover
-                    .map_or(watch::WORKERS, |failover| failover.min(Lease::LONGEST_FAILOVER))
+                row.failover.map_or(java_watch::WORKER_WATCH, |failover| {
+                    failover.min(Lease::LONGEST_FAILOVER)
+                })
             })
             .max();
         let Some(longest) = longest else { return Ok(()) };
         let clock = &self.client.clock;
         let end = clock.now() + longest;
         while clock.now() < end {
-            clock.sleep(LOOK).await;
+            clock.sleep(WATCH_INTERVAL).await;
             let later = scan::scan(&self.client, self.scan_segments).await?;
             let moved = later
                 .scan

@@ -3,7 +3,7 @@
 /// The meaning of an error code that does not depend on the service. Adapters add the codes of their own service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Code {
+pub enum CommonError {
     /// Too many requests.
     Throttled,
     /// The service failed.
@@ -23,43 +23,43 @@ pub enum Code {
 }
 
 /// From the "Common Errors" of the API references of Kinesis and of DynamoDB, and from the code of AWS SDKs.
-const CODES: &[(&str, Code)] = &[
-    ("ProvisionedThroughputExceededException", Code::Throttled),
-    ("LimitExceededException", Code::Throttled),
-    ("ThrottlingException", Code::Throttled),
-    ("Throttling", Code::Throttled),
-    ("ThrottledException", Code::Throttled),
-    ("RequestLimitExceeded", Code::Throttled),
-    ("TooManyRequestsException", Code::Throttled),
-    ("InternalFailureException", Code::Unavailable),
-    ("InternalFailure", Code::Unavailable),
-    ("InternalServerError", Code::Unavailable),
-    ("ServiceUnavailable", Code::Unavailable),
-    ("ServiceUnavailableException", Code::Unavailable),
-    ("AccessDeniedException", Code::NotGranted),
-    ("AccessDenied", Code::NotGranted),
-    ("NotAuthorized", Code::NotGranted),
-    ("UnauthorizedOperation", Code::NotGranted),
-    ("UnrecognizedClientException", Code::Credentials),
-    ("InvalidClientTokenId", Code::Credentials),
-    ("MissingAuthenticationToken", Code::Credentials),
-    ("MissingAuthenticationTokenException", Code::Credentials),
-    ("ExpiredToken", Code::Expired),
-    ("ExpiredTokenException", Code::Expired),
-    ("InvalidSignatureException", Code::Signature),
-    ("SignatureDoesNotMatch", Code::Signature),
-    ("IncompleteSignature", Code::Signature),
-    ("IncompleteSignatureException", Code::Signature),
-    ("RequestExpired", Code::Signature),
-    ("RequestTimeTooSkewed", Code::Signature),
-    ("AuthFailure", Code::Signature),
-    ("OptInRequired", Code::NotActivated),
-    ("ValidationException", Code::Invalid),
-    ("SerializationException", Code::Invalid),
-    ("UnknownOperationException", Code::Invalid),
+const CODES: &[(&str, CommonError)] = &[
+    ("ProvisionedThroughputExceededException", CommonError::Throttled),
+    ("LimitExceededException", CommonError::Throttled),
+    ("ThrottlingException", CommonError::Throttled),
+    ("Throttling", CommonError::Throttled),
+    ("ThrottledException", CommonError::Throttled),
+    ("RequestLimitExceeded", CommonError::Throttled),
+    ("TooManyRequestsException", CommonError::Throttled),
+    ("InternalFailureException", CommonError::Unavailable),
+    ("InternalFailure", CommonError::Unavailable),
+    ("InternalServerError", CommonError::Unavailable),
+    ("ServiceUnavailable", CommonError::Unavailable),
+    ("ServiceUnavailableException", CommonError::Unavailable),
+    ("AccessDeniedException", CommonError::NotGranted),
+    ("AccessDenied", CommonError::NotGranted),
+    ("NotAuthorized", CommonError::NotGranted),
+    ("UnauthorizedOperation", CommonError::NotGranted),
+    ("UnrecognizedClientException", CommonError::Credentials),
+    ("InvalidClientTokenId", CommonError::Credentials),
+    ("MissingAuthenticationToken", CommonError::Credentials),
+    ("MissingAuthenticationTokenException", CommonError::Credentials),
+    ("ExpiredToken", CommonError::Expired),
+    ("ExpiredTokenException", CommonError::Expired),
+    ("InvalidSignatureException", CommonError::Signature),
+    ("SignatureDoesNotMatch", CommonError::Signature),
+    ("IncompleteSignature", CommonError::Signature),
+    ("IncompleteSignatureException", CommonError::Signature),
+    ("RequestExpired", CommonError::Signature),
+    ("RequestTimeTooSkewed", CommonError::Signature),
+    ("AuthFailure", CommonError::Signature),
+    ("OptInRequired", CommonError::NotActivated),
+    ("ValidationException", CommonError::Invalid),
+    ("SerializationException", CommonError::Invalid),
+    ("UnknownOperationException", CommonError::Invalid),
 ];
 
-impl Code {
+impl CommonError {
     /// The meaning of this code, if every service means the same by it.
     pub fn of(code: Option<&str>) -> Option<Self> {
         let code = code?;
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_code_is_listed_once() {
-        let mut codes = Code::listed().collect::<Vec<_>>();
+        let mut codes = CommonError::listed().collect::<Vec<_>>();
         codes.sort_unstable();
         let length = codes.len();
         codes.dedup();
@@ -104,14 +104,14 @@ mod tests {
 
     #[test]
     fn only_what_everyone_means_has_a_meaning() {
-        assert_eq!(Code::of(Some("ExpiredToken")), Some(Code::Expired));
+        assert_eq!(CommonError::of(Some("ExpiredToken")), Some(CommonError::Expired));
         for code in [
             None,
             Some(""),
             Some("SomethingNewException"),
             Some("expiredtoken"),
         ] {
-            assert_eq!(Code::of(code), None, "{code:?}");
+            assert_eq!(CommonError::of(code), None, "{code:?}");
         }
     }
 }

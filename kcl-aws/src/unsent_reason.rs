@@ -2,7 +2,7 @@
 
 /// Why nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsent {
+pub enum UnsentReason {
     /// The SDK was given no source of credentials.
     NoCredentials,
     /// The source of the credentials is set up wrongly: a profile that is not there, or one that lacks something.
@@ -13,10 +13,10 @@ pub enum Unsent {
     NoRegion,
 }
 
-impl Unsent {
-    /// The obstacle that this [story](crate::story) names, if it names one.
-    pub fn of(story: &str) -> Option<Self> {
-        let says = |words: &str| story.contains(words);
+impl UnsentReason {
+    /// Returns the reason that this [chain of errors](crate::error_chain) names, or `None` if it names none.
+    pub fn in_chain(chain: &str) -> Option<Self> {
+        let says = |words: &str| chain.contains(words);
         if says("no identity resolver") || says("credential provider was not enabled") {
             Some(Self::NoCredentials)
         } else if says("was not properly configured") {
@@ -45,7 +45,7 @@ impl Unsent {
     }
 
     /// Returns `true` if another attempt may succeed without anyone changing a setting.
-    pub fn may_heal(self) -> bool {
+    pub fn is_transient(self) -> bool {
         self == Self::CredentialsFailed
     }
 }
@@ -57,28 +57,31 @@ mod tests {
     #[test]
     fn missing_credentials_are_told_from_failing_ones() {
         let rows = [
-            ("no identity resolver for it", Some(Unsent::NoCredentials)),
+            ("no identity resolver for it", Some(UnsentReason::NoCredentials)),
             (
                 "the credential provider was not enabled: x",
-                Some(Unsent::NoCredentials),
+                Some(UnsentReason::NoCredentials),
             ),
             (
                 "loading credentials timed out after 5s",
-                Some(Unsent::CredentialsFailed),
+                Some(UnsentReason::CredentialsFailed),
             ),
             (
                 "an error occurred while loading credentials",
-                Some(Unsent::CredentialsFailed),
+                Some(UnsentReason::CredentialsFailed),
             ),
-            ("Invalid Configuration: Missing Region", Some(Unsent::NoRegion)),
+            (
+                "Invalid Configuration: Missing Region",
+                Some(UnsentReason::NoRegion),
+            ),
             (
                 "the credentials provider was not properly configured: no such profile",
-                Some(Unsent::Misconfigured),
+                Some(UnsentReason::Misconfigured),
             ),
             ("connection reset by peer", None),
         ];
-        for (story, obstacle) in rows {
-            assert_eq!(Unsent::of(story), obstacle, "{story}");
+        for (chain, reason) in rows {
+            assert_eq!(UnsentReason::in_chain(chain), reason, "{chain}");
         }
     }
 }

@@ -6,37 +6,37 @@ use std::time::Duration;
 use kcl_core::clock::{Clock, Moment};
 use kcl_core::lease_store::{StoreError, StoreErrorKind};
 
-use crate::guard::Traces;
+use crate::ownership_check::JavaRows;
 
 /// How long leases are watched where there are no rows of workers. A Java worker renews every third of its failover time: this notices
 /// failover times of up to a minute, and the default is 10 s (`failoverTimeMillis`).
-const LEASES: Duration = Duration::from_secs(20);
+const LEASE_WATCH: Duration = Duration::from_secs(20);
 
 /// How long rows of workers and leaders are watched. A Java worker writes its row every 30 s (`workerMetricsReporterFreqInMillis`), and
 /// the leader its lock as often (`dynamoDbLockBasedLeaderHeartbeatPeriodInMillis`).
-pub(crate) const WORKERS: Duration = Duration::from_secs(35);
+pub(crate) const WORKER_WATCH: Duration = Duration::from_secs(35);
 
 /// How long after the first look the second comes, and how long after each other the rest: a live worker that owns a lease shows itself
 /// within the first.
-const FIRST_PAUSE: Duration = Duration::from_secs(4);
-const PAUSE: Duration = Duration::from_secs(8);
+const FIRST_INTERVAL: Duration = Duration::from_secs(4);
+const INTERVAL: Duration = Duration::from_secs(8);
 
 /// For how long these rows have to be watched.
-pub(crate) fn how_long(traces: &Traces, asked: Option<Duration>) -> Duration {
-    let usual = match (traces.has_workers(), traces.is_empty()) {
+pub(crate) fn watch_duration(rows: &JavaRows, asked: Option<Duration>) -> Duration {
+    let usual = match (rows.has_worker_rows(), rows.is_empty()) {
         (_, true) => return Duration::ZERO,
-        (true, false) => WORKERS,
-        (false, false) => LEASES,
+        (true, false) => WORKER_WATCH,
+        (false, false) => LEASE_WATCH,
     };
     asked.unwrap_or(usual)
 }
 
 /// Looks again until `long` has passed. Returns what moved, in words, as soon as something did.
-pub(crate) async fn until_still<F: Future<Output = Result<Traces, StoreError>>>(
+pub(crate) async fn watch_until_still<F: Future<Output = Result<JavaRows, StoreError>>>(
     clock: &dyn Clock,
     long: Duration,
     deadline: Moment,
-    first: Traces,
+    first: JavaRows,
     look: impl Fn() -> F,
 ) -> Result<Option<String>, StoreError> {
     let began = clock.now();
@@ -48,13 +48,13 @@ pub(crate) async fn until_still<F: Future<Output = Result<Traces, StoreError>>>(
         seconds = long.as_secs(),
         "watching the rows that Java workers left, for a worker that is still alive"
     );
-    let mut next = began + FIRST_PAUSE.min(long);
+    let mut next = began + FIRST_INTERVAL.min(long);
     loop {
         clock.sleep_until(next).await;
         let is_last = next >= end;
         match look().await {
             Ok(seen) => {
-                if let Some(moved) = first.moved(&seen) {
+                if let Some(moved) = first.first_change(&seen) {
                     return Ok(Some(moved));
                 }
                 if is_last {
@@ -65,7 +65,7 @@ pub(crate) async fn until_still<F: Future<Output = Result<Traces, StoreError>>>(
             Err(error) if is_last || !is_passing(&error) => return Err(error),
             Err(_) => {}
         }
-        next = (next + PAUSE).min(end);
+        next = (next + INTERVAL).min(end);
     }
 }
 
@@ -123,32 +123,32 @@ mod tests {
         }
     }
 
-    fn traces(worker: i64, lease: i64) -> Traces {
-        Traces::for_tests(&[("w1", worker)], &[("shardId-1", lease)])
+    fn rows(worker: i64, lease: i64) -> JavaRows {
+        JavaRows::for_tests(&[("w1", worker)], &[("shardId-1", lease)])
     }
 
     /// Looks at rows that follow from the seconds since the first look.
-    async fn watched(rows: impl Fn(u64) -> Traces) -> (Option<String>, u64) {
+    async fn watched(rows: impl Fn(u64) -> JavaRows) -> (Option<String>, u64) {
         let clock = leaping();
         let began = clock.now();
         let seconds = || clock.now().saturating_since(began).as_secs();
         let first = rows(0);
-        let long = how_long(&first, None);
+        let long = watch_duration(&first, None);
         let deadline = began + Duration::from_secs(60);
-        let found = until_still(&clock, long, deadline, first, || async { Ok(rows(seconds())) }).await;
+        let found = watch_until_still(&clock, long, deadline, first, || async { Ok(rows(seconds())) }).await;
         (found.unwrap(), seconds())
     }
 
     #[tokio::test]
     async fn rows_that_stand_still_are_watched_once_through() {
-        assert_eq!(watched(|_| traces(5, 7)).await, (None, 35));
-        let leases = |_| Traces::for_tests(&[], &[("shardId-1", 7)]);
+        assert_eq!(watched(|_| rows(5, 7)).await, (None, 35));
+        let leases = |_| JavaRows::for_tests(&[], &[("shardId-1", 7)]);
         assert_eq!(watched(leases).await, (None, 20));
     }
 
     #[tokio::test]
     async fn renewals_of_a_live_worker_are_seen_at_once() {
-        let renewed = |second| traces(5, 7 + i64::try_from(second / 3).unwrap());
+        let renewed = |second| rows(5, 7 + i64::try_from(second / 3).unwrap());
         let (found, seconds) = watched(renewed).await;
         assert_eq!(seconds, 4);
         assert_eq!(
@@ -160,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn idle_worker_is_seen_by_its_next_report() {
         // It wrote just before the first look.
-        let reported = |second| traces(i64::try_from(second / 30).unwrap() * 30, 7);
+        let reported = |second| rows(i64::try_from(second / 30).unwrap() * 30, 7);
         let (found, seconds) = watched(reported).await;
         assert_eq!(
             (found.unwrap().as_str(), seconds),
@@ -174,8 +174,8 @@ mod tests {
     #[tokio::test]
     async fn worker_that_appears_while_watching_is_seen() {
         let appears = |second| match second {
-            0..=10 => traces(5, 7),
-            _ => Traces::for_tests(&[("w1", 5), ("w2", 11)], &[("shardId-1", 7)]),
+            0..=10 => rows(5, 7),
+            _ => JavaRows::for_tests(&[("w1", 5), ("w2", 11)], &[("shardId-1", 7)]),
         };
         let (found, seconds) = watched(appears).await;
         assert!(found.unwrap().contains("w2"));
@@ -188,12 +188,12 @@ mod tests {
         let looks = AtomicU64::new(0);
         let look = || async {
             match looks.fetch_add(1, Ordering::Relaxed) {
-                4 => Ok(traces(5, 7)),
+                4 => Ok(rows(5, 7)),
                 _ => Err(StoreError::definite(StoreErrorKind::Throttled, "slow down")),
             }
         };
         let deadline = clock.now() + Duration::from_secs(60);
-        let outcome = until_still(&clock, WORKERS, deadline, traces(5, 7), look).await;
+        let outcome = watch_until_still(&clock, WORKER_WATCH, deadline, rows(5, 7), look).await;
         assert_eq!(outcome.unwrap(), None);
     }
 
@@ -201,8 +201,8 @@ mod tests {
     async fn start_with_too_little_time_names_the_setting() {
         let clock = leaping();
         let deadline = clock.now() + Duration::from_secs(20);
-        let outcome = until_still(&clock, WORKERS, deadline, traces(5, 7), || async {
-            Ok(traces(5, 7))
+        let outcome = watch_until_still(&clock, WORKER_WATCH, deadline, rows(5, 7), || async {
+            Ok(rows(5, 7))
         });
         let refusal = outcome.await.unwrap_err();
         assert_eq!(refusal.kind(), StoreErrorKind::Invalid);
@@ -214,9 +214,9 @@ mod tests {
 
     #[test]
     fn nothing_left_behind_is_watched_for_no_time() {
-        assert_eq!(how_long(&Traces::default(), None), Duration::ZERO);
+        assert_eq!(watch_duration(&JavaRows::default(), None), Duration::ZERO);
         let asked = Duration::from_secs(90);
-        assert_eq!(how_long(&Traces::default(), Some(asked)), Duration::ZERO);
-        assert_eq!(how_long(&traces(1, 1), Some(asked)), asked);
+        assert_eq!(watch_duration(&JavaRows::default(), Some(asked)), Duration::ZERO);
+        assert_eq!(watch_duration(&rows(1, 1), Some(asked)), asked);
     }
 }

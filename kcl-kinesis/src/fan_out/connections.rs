@@ -13,46 +13,49 @@ const SUBSCRIPTIONS: usize = 8;
 
 /// The clients for subscriptions, of one runtime.
 #[derive(Default)]
-pub(crate) struct Lines(Mutex<Vec<Line>>);
+pub(crate) struct ConnectionPool(Mutex<Vec<SharedClient>>);
 
-struct Line {
+struct SharedClient {
     client: Client,
-    users: Arc<()>,
+    permits: Arc<()>,
 }
 
-/// Keeps a place on a line.
+/// Keeps a place on a shared client.
 #[derive(Debug)]
-pub(crate) struct LineUser {
-    _user: Arc<()>,
+pub(crate) struct ConnectionPermit {
+    _permit: Arc<()>,
 }
 
-impl Lines {
+impl ConnectionPool {
     /// A client with a free place: an old one where there is, so that there are as few as can be, and one with this configuration otherwise.
-    pub(crate) fn free(&self, config: impl FnOnce() -> Config) -> (Client, LineUser) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let users = |line: &Line| Arc::strong_count(&line.users) - 1;
-        let free = lines.iter().position(|line| users(line) < SUBSCRIPTIONS);
+    pub(crate) fn acquire(&self, config: impl FnOnce() -> Config) -> (Client, ConnectionPermit) {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let permits = |shared: &SharedClient| Arc::strong_count(&shared.permits) - 1;
+        let free = clients.iter().position(|shared| permits(shared) < SUBSCRIPTIONS);
         let free = free.unwrap_or_else(|| {
-            lines.push(Line {
+            clients.push(SharedClient {
                 client: Client::from_conf(config()),
-                users: Arc::default(),
+                permits: Arc::default(),
             });
-            lines.len() - 1
+            clients.len() - 1
         });
-        // Lines that nobody uses any more behind the last one in use are closed.
-        let in_use = lines.iter().rposition(|line| users(line) > 0).unwrap_or(0);
-        lines.truncate(in_use.max(free) + 1);
-        let line = &lines[free];
-        let user = LineUser {
-            _user: Arc::clone(&line.users),
+        // Connections that nobody uses any more behind the last one in use are closed.
+        let in_use = clients
+            .iter()
+            .rposition(|shared| permits(shared) > 0)
+            .unwrap_or(0);
+        clients.truncate(in_use.max(free) + 1);
+        let shared = &clients[free];
+        let permit = ConnectionPermit {
+            _permit: Arc::clone(&shared.permits),
         };
-        (line.client.clone(), user)
+        (shared.client.clone(), permit)
     }
 }
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for ConnectionPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines").finish_non_exhaustive()
+        f.debug_struct("ConnectionPool").finish_non_exhaustive()
     }
 }
 
@@ -68,12 +71,12 @@ mod tests {
                 .behavior_version(BehaviorVersion::latest())
                 .build()
         };
-        let lines = Lines::default();
-        let count = || lines.0.lock().unwrap().len();
-        let mut users: Vec<_> = (0..17).map(|_| lines.free(config).1).collect();
+        let clients = ConnectionPool::default();
+        let count = || clients.0.lock().unwrap().len();
+        let mut permits: Vec<_> = (0..17).map(|_| clients.acquire(config).1).collect();
         assert_eq!(count(), 3);
-        users.truncate(1);
-        users.push(lines.free(config).1);
+        permits.truncate(1);
+        permits.push(clients.acquire(config).1);
         assert_eq!(count(), 1);
     }
 }

@@ -6,22 +6,22 @@ use kcl_core::clock::{ClockExt as _, Moment};
 use kcl_core::lease_store::{Certainty, StoreErrorKind};
 use kcl_core::types::WorkerId;
 
-use crate::client::{Indexed, TableClient};
+use crate::client::{IndexPage, TableClient};
 use crate::errors::Failure;
 use crate::options::{Billing, TableOptions};
-use crate::table::{self, Features, OwnerIndex, Table};
-use crate::{attr, rights};
+use crate::table::{self, OwnerIndexStatus, TableSettings, TableState};
+use crate::{attributes, permissions};
 
 /// How long a table that has just been made may refuse point-in-time recovery, and how often it is asked again.
-const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
-const RECOVERY_PAUSE: Duration = Duration::from_millis(200);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(10);
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Adds what is missing and may be added, and says what is not as the options ask. The table can be worked with in any case.
 pub(crate) async fn complete(
     client: &TableClient,
     options: &TableOptions,
     worker: &WorkerId,
-    table: &Table,
+    table: &TableState,
     deadline: Moment,
 ) {
     let mut findings = Vec::new();
@@ -43,52 +43,52 @@ pub(crate) async fn complete(
     }
 }
 
-async fn index(client: &TableClient, worker: &WorkerId, table: &Table) -> Option<String> {
+async fn index(client: &TableClient, worker: &WorkerId, table: &TableState) -> Option<String> {
     const COST: &str = "so that every look for newly assigned leases reads the whole table";
-    let lacks = format!("it lacks the index {}, {COST}", attr::OWNER_INDEX);
+    let lacks = format!("it lacks the index {}, {COST}", attributes::OWNER_INDEX);
     match (table.index, &table.features) {
-        (OwnerIndex::OtherKeys, _) => Some(format!(
+        (OwnerIndexStatus::WrongKeys, _) => Some(format!(
             "its index {} has other keys than {}; remove that index",
-            attr::OWNER_INDEX,
-            table::index_by_hand()
+            attributes::OWNER_INDEX,
+            table::manual_index()
         )),
-        (OwnerIndex::Missing, Some(features)) if table.is_active() => {
+        (OwnerIndexStatus::Missing, Some(features)) if table.is_active() => {
             let error = match client.add_index(features.billing).await {
                 Ok(()) => {
-                    tracing::info!(table = %client.table, index = attr::OWNER_INDEX, "adding the owner index");
+                    tracing::info!(table = %client.table, index = attributes::OWNER_INDEX, "adding the owner index");
                     return None;
                 }
                 Err(error) => error,
             };
-            let by_hand = format!("add {}", table::index_by_hand());
+            let manual_setup = format!("add {}", table::manual_index());
             Some(format!(
                 "{lacks}: {}",
-                remedy(client, &error, rights::UPDATE_TABLE, &by_hand)
+                remedy(client, &error, permissions::UPDATE_TABLE, &manual_setup)
             ))
         }
-        (OwnerIndex::Missing, _) => Some(format!(
+        (OwnerIndexStatus::Missing, _) => Some(format!(
             "{lacks}: it could not be added because the table is {}; the next start tries again",
             table.status
         )),
-        (OwnerIndex::Active | OwnerIndex::Unknown, _) => {
+        (OwnerIndexStatus::Active | OwnerIndexStatus::Unknown, _) => {
             let asked = client.owned_page(worker.as_str(), None).await;
-            let denied = matches!(asked, Ok(Indexed::Denied));
+            let denied = matches!(asked, Ok(IndexPage::Denied));
             denied.then(|| {
-                let arn = rights::index_arn(&client.arn());
+                let arn = permissions::index_arn(&client.arn());
                 format!(
                     "its index may not be asked, {COST}: grant {} on {arn}",
-                    rights::QUERY
+                    permissions::QUERY
                 )
             })
         }
-        (OwnerIndex::NotYet, _) => None,
+        (OwnerIndexStatus::Building, _) => None,
     }
 }
 
 /// The properties that belong to the maker of the table, and are not changed.
 ///
 /// On demand is the default and no request; and more protection than was asked for is no fault.
-fn differences(features: &Features, options: &TableOptions) -> Vec<String> {
+fn differences(features: &TableSettings, options: &TableOptions) -> Vec<String> {
     let mut differences = Vec::new();
     if matches!(options.billing, Billing::Provisioned { .. }) && features.billing != options.billing {
         differences.push(format!(
@@ -102,7 +102,7 @@ fn differences(features: &Features, options: &TableOptions) -> Vec<String> {
     differences
 }
 
-async fn tags(client: &TableClient, options: &TableOptions, features: &Features) -> Option<String> {
+async fn tags(client: &TableClient, options: &TableOptions, features: &TableSettings) -> Option<String> {
     if options.tags.is_empty() {
         return None;
     }
@@ -123,8 +123,8 @@ async fn tags(client: &TableClient, options: &TableOptions, features: &Features)
 
 /// Switches point-in-time recovery on, where it is not on already. A table that is not ACTIVE refuses, and one that has just been
 /// made may do so a little longer.
-async fn recovery(client: &TableClient, table: &Table, deadline: Moment) -> Option<String> {
-    let patience = deadline.min(client.clock.now() + RECOVERY_PATIENCE);
+async fn recovery(client: &TableClient, table: &TableState, deadline: Moment) -> Option<String> {
+    let patience = deadline.min(client.clock.now() + RECOVERY_TIMEOUT);
     match client.is_recoverable().await {
         Ok(true) => return None,
         // Whoever may not look may still be allowed to act.
@@ -148,19 +148,24 @@ async fn recovery(client: &TableClient, table: &Table, deadline: Moment) -> Opti
         };
         let error = &failure.error;
         let not_yet = error.kind() == StoreErrorKind::Unavailable && error.certainty() == Certainty::Definite;
-        if !not_yet || client.clock.now() + RECOVERY_PAUSE > patience {
-            let remedy = remedy(client, &failure, rights::UPDATE_BACKUPS, "switch it on");
+        if !not_yet || client.clock.now() + RECOVERY_INTERVAL > patience {
+            let remedy = remedy(client, &failure, permissions::UPDATE_BACKUPS, "switch it on");
             return Some(format!(
                 "its point-in-time recovery could not be switched on: {remedy}"
             ));
         }
-        client.clock.sleep(RECOVERY_PAUSE).await;
+        client.clock.sleep(RECOVERY_INTERVAL).await;
     }
 }
 
-fn remedy(client: &TableClient, failure: &Failure, action: rights::Action, by_hand: &str) -> String {
+fn remedy(
+    client: &TableClient,
+    failure: &Failure,
+    action: permissions::IamAction,
+    manual_setup: &str,
+) -> String {
     if failure.not_granted {
-        format!("grant {action} on {}, or {by_hand} by hand", client.arn())
+        format!("grant {action} on {}, or {manual_setup} by hand", client.arn())
     } else {
         failure.to_string()
     }

@@ -10,23 +10,23 @@ use aws_sdk_kinesis::types::{
 use kcl_core::source::StartPosition;
 use kcl_core::types::{ShardId, Timestamp};
 
-use crate::calls::Calls;
+use crate::client::KinesisClient;
 use crate::errors::{Failure, Request, Resource};
 
 /// How many pages of consumers are read at most.
-const MOST_PAGES: usize = 20;
+const MAX_PAGES: usize = 20;
 
 /// The events of an open subscription.
 pub(crate) type Events = EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>;
 
 /// A consumer as the service knows it.
 #[derive(Debug)]
-pub(crate) struct Registered {
+pub(crate) struct RegisteredConsumer {
     pub(crate) arn: String,
     pub(crate) status: ConsumerStatus,
 }
 
-impl Calls {
+impl KinesisClient {
     /// The ARN of the stream: the one that was given, or the one that the service sends.
     pub(crate) async fn stream_arn(&self) -> Result<String, Failure> {
         match self.arn() {
@@ -35,7 +35,11 @@ impl Calls {
         }
     }
 
-    pub(crate) async fn describe_consumer(&self, stream: &str, name: &str) -> Result<Registered, Failure> {
+    pub(crate) async fn describe_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+    ) -> Result<RegisteredConsumer, Failure> {
         let consumer = format!("{stream}/consumer/{name}:*");
         let request = Request {
             resource: Resource::Consumer(&consumer),
@@ -51,13 +55,17 @@ impl Calls {
         let consumer = described
             .consumer_description
             .ok_or_else(|| request.incomplete("consumer"))?;
-        Ok(Registered {
+        Ok(RegisteredConsumer {
             arn: consumer.consumer_arn,
             status: consumer.consumer_status,
         })
     }
 
-    pub(crate) async fn register_consumer(&self, stream: &str, name: &str) -> Result<Registered, Failure> {
+    pub(crate) async fn register_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+    ) -> Result<RegisteredConsumer, Failure> {
         let request = self.request("kinesis:RegisterStreamConsumer", None);
         let call = self.sdk().register_stream_consumer();
         let call = call.stream_arn(stream).consumer_name(name);
@@ -69,7 +77,7 @@ impl Calls {
         let consumer = registered
             .consumer
             .ok_or_else(|| request.incomplete("consumer"))?;
-        Ok(Registered {
+        Ok(RegisteredConsumer {
             arn: consumer.consumer_arn,
             status: consumer.consumer_status,
         })
@@ -81,7 +89,7 @@ impl Calls {
         let mut names = Vec::new();
         let mut next = None;
         // A stream has at most fifty consumers, and a page a hundred.
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let call = self.sdk().list_stream_consumers();
             let call = call.stream_arn(stream).set_next_token(next);
             let page = self
@@ -153,7 +161,7 @@ impl Calls {
             .shard_id(shard.as_str())
             .set_starting_position(position.build().ok());
         let (subscribed, time) = self
-            .dated_answer(request, |attempt| {
+            .answer_with_service_time(request, |attempt| {
                 call.clone().customize().interceptor(attempt).send()
             })
             .await?;

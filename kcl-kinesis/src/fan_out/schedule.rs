@@ -12,9 +12,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why there is no subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum EndReason {
     /// It was old, or nobody read it, or the service ended it in good order.
-    InOrder,
+    Closed,
     /// The service, or the way to it, failed.
     Failed,
     /// Another client, perhaps a former owner of the lease or an earlier attempt of ours, has a subscription that is too young to be replaced.
@@ -23,8 +23,8 @@ pub(crate) enum Ended {
 
 /// The earliest time of the next try: never within the spacing of the last success, which the service would refuse; at least one second,
 /// and up to two, after an error; at least the spacing, and up to a second more, after a refusal.
-fn next_try(
-    ended: Ended,
+fn next_attempt(
+    ended: EndReason,
     now: Moment,
     last_success: Option<Moment>,
     spacing: Duration,
@@ -32,9 +32,9 @@ fn next_try(
 ) -> Moment {
     let mut jitter = || Duration::from_millis(rng.below(1000));
     let pause = match ended {
-        Ended::InOrder => Duration::ZERO,
-        Ended::Failed => PAUSE + jitter(),
-        Ended::InUse => spacing + jitter(),
+        EndReason::Closed => Duration::ZERO,
+        EndReason::Failed => PAUSE + jitter(),
+        EndReason::InUse => spacing + jitter(),
     };
     let paused = now + pause;
     last_success.map_or(paused, |success| paused.max(success + spacing))
@@ -42,18 +42,18 @@ fn next_try(
 
 /// When each shard may be subscribed to again, whoever in this process had the subscription before.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct SubscriptionSchedule {
     spacing: Duration,
-    shards: Mutex<BTreeMap<ShardId, Turn>>,
+    shards: Mutex<BTreeMap<ShardId, ShardSchedule>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Turn {
+struct ShardSchedule {
     last_success: Option<Moment>,
     next: Option<Moment>,
 }
 
-impl Turns {
+impl SubscriptionSchedule {
     pub(crate) fn new(spacing: Duration) -> Self {
         Self {
             spacing,
@@ -63,30 +63,36 @@ impl Turns {
 
     /// The earliest time of the next try.
     pub(crate) fn next(&self, shard: &ShardId) -> Moment {
-        let turn = self.lock().get(shard).copied().unwrap_or_default();
-        turn.next.unwrap_or(Moment::ZERO)
+        let shard_schedule = self.lock().get(shard).copied().unwrap_or_default();
+        shard_schedule.next.unwrap_or(Moment::ZERO)
     }
 
     /// A subscription was opened.
     pub(crate) fn opened(&self, shard: &ShardId, now: Moment) {
         let mut shards = self.lock();
         // What is past means nothing any more.
-        shards.retain(|_, turn| turn.next.is_some_and(|next| now < next));
-        let turn = Turn {
+        shards.retain(|_, shard_schedule| shard_schedule.next.is_some_and(|next| now < next));
+        let shard_schedule = ShardSchedule {
             last_success: Some(now),
             next: Some(now + self.spacing),
         };
-        shards.insert(shard.clone(), turn);
+        shards.insert(shard.clone(), shard_schedule);
     }
 
     /// There is no subscription, or none came about.
-    pub(crate) fn ended(&self, shard: &ShardId, ended: Ended, now: Moment, rng: &mut Rng) {
+    pub(crate) fn ended(&self, shard: &ShardId, ended: EndReason, now: Moment, rng: &mut Rng) {
         let mut shards = self.lock();
-        let turn = shards.entry(shard.clone()).or_default();
-        turn.next = Some(next_try(ended, now, turn.last_success, self.spacing, rng));
+        let shard_schedule = shards.entry(shard.clone()).or_default();
+        shard_schedule.next = Some(next_attempt(
+            ended,
+            now,
+            shard_schedule.last_success,
+            self.spacing,
+            rng,
+        ));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, Turn>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ShardId, ShardSchedule>> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,8 +111,8 @@ mod tests {
 
     #[test]
     fn an_old_subscription_is_replaced_at_once() {
-        let next = next_try(
-            Ended::InOrder,
+        let next = next_attempt(
+            EndReason::Closed,
             at(270_000),
             Some(at(0)),
             SPACING,
@@ -117,36 +123,36 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_opened_again_waits_its_turn() {
-        let turns = Turns::new(SPACING);
+        let schedule = SubscriptionSchedule::new(SPACING);
         let shard = |n: u32| ShardId::new(format!("shardId-{n:012}")).unwrap();
-        assert_eq!(turns.next(&shard(0)), Moment::ZERO);
-        turns.opened(&shard(0), at(1000));
-        assert_eq!(turns.next(&shard(0)), at(6000));
+        assert_eq!(schedule.next(&shard(0)), Moment::ZERO);
+        schedule.opened(&shard(0), at(1000));
+        assert_eq!(schedule.next(&shard(0)), at(6000));
         // Another shard's turn leaves it alone until it is past.
-        turns.opened(&shard(1), at(2000));
-        assert_eq!(turns.next(&shard(0)), at(6000));
-        turns.ended(
+        schedule.opened(&shard(1), at(2000));
+        assert_eq!(schedule.next(&shard(0)), at(6000));
+        schedule.ended(
             &shard(0),
-            Ended::InOrder,
+            EndReason::Closed,
             at(100_000),
             &mut kcl_core::clock::Rng::from_seed(1),
         );
-        turns.opened(&shard(1), at(200_000));
-        assert_eq!(turns.lock().len(), 1);
+        schedule.opened(&shard(1), at(200_000));
+        assert_eq!(schedule.lock().len(), 1);
     }
 
     proptest! {
         #[test]
         fn no_try_comes_too_early(
             seed in any::<u64>(), success in proptest::option::of(0_u64..10_000), later in 0_u64..10_000,
-            ended in prop_oneof![Just(Ended::InOrder), Just(Ended::Failed), Just(Ended::InUse)],
+            ended in prop_oneof![Just(EndReason::Closed), Just(EndReason::Failed), Just(EndReason::InUse)],
         ) {
             let now = at(success.unwrap_or(0) + later);
-            let next = next_try(ended, now, success.map(at), SPACING, &mut kcl_core::clock::Rng::from_seed(seed));
+            let next = next_attempt(ended, now, success.map(at), SPACING, &mut kcl_core::clock::Rng::from_seed(seed));
             let pause = match ended {
-                Ended::InOrder => 0,
-                Ended::Failed => 1000,
-                Ended::InUse => 5000,
+                EndReason::Closed => 0,
+                EndReason::Failed => 1000,
+                EndReason::InUse => 5000,
             };
             prop_assert!(next >= now + Duration::from_millis(pause));
             prop_assert!(success.is_none_or(|success| next >= at(success + 5000)));

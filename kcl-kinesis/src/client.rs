@@ -16,7 +16,7 @@ use aws_sdk_kinesis::operation::list_shards::ListShardsOutput;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{self, ShardFilterType, ShardIteratorType, StreamDescriptionSummary};
 use aws_sdk_kinesis::{Client, Config};
-use kcl_aws::{Arn, Attempt, Caller, ConsumerArn, InvalidArn, StreamArn, Unsent};
+use kcl_aws::{Arn, Attempt, Caller, ConsumerArn, InvalidArn, StreamArn, UnsentReason};
 use kcl_core::clock::{Clock, PerRuntime};
 use kcl_core::source::{ShardFilter, SourceError, SourceErrorKind, StartPosition, StreamDescription};
 use kcl_core::types::{ShardId, Timestamp};
@@ -27,15 +27,15 @@ use crate::convert;
 use crate::errors::{Failure, Request, Resource};
 use crate::pace::PollingSettings;
 
-pub(crate) use consumers::{Events, Registered};
+pub(crate) use consumers::{Events, RegisteredConsumer};
 pub(crate) use records::MAX_RECORDS;
 
 /// Longer than any call may take.
-const NEVER: Duration = Duration::from_secs(3600);
+const NO_CONNECT_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// How requests name the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Target {
+enum StreamAddress {
     Name(String),
     Arn(StreamArn),
     /// The text is no name, and not the ARN of a stream.
@@ -45,10 +45,10 @@ enum Target {
     },
 }
 
-impl Target {
+impl StreamAddress {
     /// Anything that begins like an ARN is one; a stream's name cannot hold a colon.
     fn new(name_or_arn: String) -> Self {
-        if !Arn::is_meant(&name_or_arn) {
+        if !Arn::looks_like_arn(&name_or_arn) {
             return Self::Name(name_or_arn);
         }
         match name_or_arn.parse() {
@@ -84,20 +84,20 @@ impl Target {
 
 /// How many calls for records are under way at once, as a rule. Each has a connection, and a connection that has brought an answer keeps a
 /// buffer of some hundred KiB for the next one.
-const UNDER_WAY: usize = 64;
+const MAX_CONCURRENT_READS: usize = 64;
 
 /// One stream behind the SDK.
 #[derive(Clone)]
-pub(crate) struct Calls {
+pub(crate) struct KinesisClient {
     /// The connections of one runtime, which another must not use: code may block its threads.
     clients: Arc<PerRuntime<Clients>>,
     /// The server was found to speak nothing but JSON.
     only_json: Arc<AtomicBool>,
     /// The calls for records that may be under way at once, as a rule.
-    turns: Arc<Semaphore>,
-    target: Target,
+    read_permits: Arc<Semaphore>,
+    target: StreamAddress,
     /// The stream's ARN, once the service sent it.
-    told: Arc<OnceLock<StreamArn>>,
+    known_arn: Arc<OnceLock<StreamArn>>,
     /// The last description of the stream by the service.
     description: Arc<Mutex<StreamDescription>>,
     region: Option<String>,
@@ -118,9 +118,9 @@ struct Clients {
     caller: Caller,
 }
 
-impl fmt::Debug for Calls {
+impl fmt::Debug for KinesisClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Calls")
+        f.debug_struct("KinesisClient")
             .field("target", &self.target)
             .field("region", &self.region)
             .field("polling", &self.polling)
@@ -128,7 +128,7 @@ impl fmt::Debug for Calls {
     }
 }
 
-impl Calls {
+impl KinesisClient {
     /// Takes over the client but for its retries and timeouts.
     ///
     /// A retry inside the SDK would hide throttles from the pace, and read a shard faster than the pace says. The environment can
@@ -147,7 +147,7 @@ impl Calls {
                 .identity_cache(caller.credentials.clone())
                 .build();
             // An HTTP client that was given has a pool of connections for each connect timeout. Ours never fires.
-            let connect = NEVER + Duration::from_millis(runtime);
+            let connect = NO_CONNECT_TIMEOUT + Duration::from_millis(runtime);
             let timeouts = TimeoutConfig::disabled().to_builder().connect_timeout(connect);
             let config = base.to_builder().timeout_config(timeouts.build()).build();
             let reader = config.to_builder().protocol(KinesisCbor::new()).build();
@@ -160,12 +160,12 @@ impl Calls {
         };
         Self {
             region,
-            told: Arc::default(),
+            known_arn: Arc::default(),
             description: Arc::default(),
             clients: Arc::new(PerRuntime::new(clients)),
             only_json: Arc::default(),
-            turns: Arc::new(Semaphore::new(UNDER_WAY)),
-            target: Target::new(name_or_arn),
+            read_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_READS)),
+            target: StreamAddress::new(name_or_arn),
             clock,
             polling: PollingSettings::default(),
         }
@@ -190,8 +190,8 @@ impl Calls {
 
     pub(crate) fn address(&self) -> &str {
         match &self.target {
-            Target::Name(address) | Target::Wrong { given: address, .. } => address,
-            Target::Arn(arn) => arn.as_str(),
+            StreamAddress::Name(address) | StreamAddress::Wrong { given: address, .. } => address,
+            StreamAddress::Arn(arn) => arn.as_str(),
         }
     }
 
@@ -203,22 +203,22 @@ impl Calls {
     pub(crate) fn check(&self) -> Result<(), SourceError> {
         let invalid =
             |problem: &dyn fmt::Display| SourceError::new(SourceErrorKind::Invalid, problem.to_string());
-        if let Target::Wrong { problem, .. } = &self.target {
+        if let StreamAddress::Wrong { problem, .. } = &self.target {
             return Err(invalid(problem));
         }
         if self.region.is_none() {
             let message = format!(
                 "the stream {} cannot be read: there is no region; {}",
                 self.stream_name(),
-                Unsent::NoRegion.advice()
+                UnsentReason::NoRegion.advice()
             );
             return Err(SourceError::new(SourceErrorKind::Denied, message));
         }
         match &self.target {
-            Target::Arn(arn) => arn
+            StreamAddress::Arn(arn) => arn
                 .check_region(self.region.as_deref())
                 .map_err(|problem| invalid(&problem)),
-            Target::Name(_) | Target::Wrong { .. } => Ok(()),
+            StreamAddress::Name(_) | StreamAddress::Wrong { .. } => Ok(()),
         }
     }
 
@@ -257,8 +257,8 @@ impl Calls {
     /// The ARN of the stream, if it was given or received.
     fn arn(&self) -> Option<&StreamArn> {
         match &self.target {
-            Target::Arn(arn) => Some(arn),
-            Target::Name(_) | Target::Wrong { .. } => self.told.get(),
+            StreamAddress::Arn(arn) => Some(arn),
+            StreamAddress::Name(_) | StreamAddress::Wrong { .. } => self.known_arn.get(),
         }
     }
 
@@ -292,7 +292,7 @@ impl Calls {
     }
 
     /// Waits for the answer, and returns it with the service's time, or this host's where the answer has none.
-    async fn dated_answer<T, E, F>(
+    async fn answer_with_service_time<T, E, F>(
         &self,
         request: Request<'_>,
         mut call: impl FnMut(Attempt) -> F,
@@ -309,7 +309,7 @@ impl Calls {
                 call(attempt)
             })
             .await?;
-        Ok((answer, last.date().unwrap_or_else(|| self.clock.wall())))
+        Ok((answer, last.service_time().unwrap_or_else(|| self.clock.wall())))
     }
 
     pub(crate) async fn describe(&self) -> Result<StreamDescriptionSummary, Failure> {
@@ -328,11 +328,11 @@ impl Calls {
             .stream_description_summary
             .ok_or_else(|| request.incomplete("summary"))?;
         if summary.stream_name != self.stream_name() {
-            return Err(request.of_another(&summary.stream_name));
+            return Err(request.wrong_stream(&summary.stream_name));
         }
         if let Ok(arn) = summary.stream_arn.parse() {
             // A stream that is made again has the ARN of the one before.
-            let _ = self.told.set(arn);
+            let _ = self.known_arn.set(arn);
         }
         *self.lock_description() = convert::description(&summary);
         Ok(summary)
@@ -353,7 +353,7 @@ impl Calls {
                 .set_stream_arn(self.target.arn())
                 .set_shard_filter(sdk_filter(filter)),
         };
-        self.dated_answer(request, |attempt| {
+        self.answer_with_service_time(request, |attempt| {
             call.clone().customize().interceptor(attempt).send()
         })
         .await
@@ -386,7 +386,7 @@ impl Calls {
                 .starting_sequence_number(number.as_str()),
         };
         let (made, time) = self
-            .dated_answer(request, |attempt| {
+            .answer_with_service_time(request, |attempt| {
                 call.clone().customize().interceptor(attempt).send()
             })
             .await?;
@@ -416,17 +416,17 @@ mod tests {
     #[test]
     fn an_arn_is_told_from_a_name() {
         let arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders";
-        let target = Target::new(arn.to_owned());
+        let target = StreamAddress::new(arn.to_owned());
         assert_eq!(
             (target.name(), target.arn(), target.bare_name()),
             (None, Some(arn.to_owned()), "orders")
         );
-        let target = Target::new("orders".to_owned());
+        let target = StreamAddress::new("orders".to_owned());
         assert_eq!(
             (target.name(), target.arn(), target.bare_name()),
             (Some("orders".to_owned()), None, "orders")
         );
-        let wrong = Target::new("arn:odd".to_owned());
+        let wrong = StreamAddress::new("arn:odd".to_owned());
         assert_eq!(
             (wrong.name(), wrong.arn(), wrong.bare_name()),
             (None, None, "arn:odd")

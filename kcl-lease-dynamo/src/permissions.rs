@@ -2,28 +2,28 @@
 
 use kcl_aws::partition_of;
 
-use crate::attr;
+use crate::attributes;
 
 /// One action as IAM policies write it.
-pub(crate) type Action = &'static str;
+pub(crate) type IamAction = &'static str;
 
-pub(crate) const GET_ITEM: Action = "dynamodb:GetItem";
-pub(crate) const PUT_ITEM: Action = "dynamodb:PutItem";
-pub(crate) const UPDATE_ITEM: Action = "dynamodb:UpdateItem";
-pub(crate) const DELETE_ITEM: Action = "dynamodb:DeleteItem";
-pub(crate) const SCAN: Action = "dynamodb:Scan";
-pub(crate) const QUERY: Action = "dynamodb:Query";
-pub(crate) const DESCRIBE_TABLE: Action = "dynamodb:DescribeTable";
-pub(crate) const CREATE_TABLE: Action = "dynamodb:CreateTable";
-pub(crate) const UPDATE_TABLE: Action = "dynamodb:UpdateTable";
-pub(crate) const DESCRIBE_BACKUPS: Action = "dynamodb:DescribeContinuousBackups";
-pub(crate) const UPDATE_BACKUPS: Action = "dynamodb:UpdateContinuousBackups";
-pub(crate) const LIST_TAGS: Action = "dynamodb:ListTagsOfResource";
+pub(crate) const GET_ITEM: IamAction = "dynamodb:GetItem";
+pub(crate) const PUT_ITEM: IamAction = "dynamodb:PutItem";
+pub(crate) const UPDATE_ITEM: IamAction = "dynamodb:UpdateItem";
+pub(crate) const DELETE_ITEM: IamAction = "dynamodb:DeleteItem";
+pub(crate) const SCAN: IamAction = "dynamodb:Scan";
+pub(crate) const QUERY: IamAction = "dynamodb:Query";
+pub(crate) const DESCRIBE_TABLE: IamAction = "dynamodb:DescribeTable";
+pub(crate) const CREATE_TABLE: IamAction = "dynamodb:CreateTable";
+pub(crate) const UPDATE_TABLE: IamAction = "dynamodb:UpdateTable";
+pub(crate) const DESCRIBE_BACKUPS: IamAction = "dynamodb:DescribeContinuousBackups";
+pub(crate) const UPDATE_BACKUPS: IamAction = "dynamodb:UpdateContinuousBackups";
+pub(crate) const LIST_TAGS: IamAction = "dynamodb:ListTagsOfResource";
 /// Never called by itself: the service asks for it where a table is created with tags.
-pub(crate) const TAG_RESOURCE: Action = "dynamodb:TagResource";
+pub(crate) const TAG_RESOURCE: IamAction = "dynamodb:TagResource";
 
 /// The rights that no worker can do without, on the table.
-pub(crate) const NEEDED: [Action; 5] = [GET_ITEM, PUT_ITEM, UPDATE_ITEM, DELETE_ITEM, SCAN];
+pub(crate) const NEEDED: [IamAction; 5] = [GET_ITEM, PUT_ITEM, UPDATE_ITEM, DELETE_ITEM, SCAN];
 
 /// The table as IAM policies name it. The account is left open where only the service knows it.
 pub(crate) fn table_arn(table: &str, region: Option<&str>) -> String {
@@ -37,13 +37,13 @@ pub(crate) fn table_arn(table: &str, region: Option<&str>) -> String {
 
 /// The owner index of the table as IAM policies name it.
 pub(crate) fn index_arn(table_arn: &str) -> String {
-    format!("{table_arn}/index/{}", attr::OWNER_INDEX)
+    format!("{table_arn}/index/{}", attributes::OWNER_INDEX)
 }
 
 /// The rights to grant so that a table with this partition key can be worked with.
 pub(crate) fn advice_to_work(table_arn: &str, key: &str) -> String {
     let needed = format!("a worker needs {} on {table_arn}", NEEDED.join(", "));
-    if key == attr::KEY {
+    if key == attributes::KEY {
         format!("{needed}, and {QUERY} on {}", index_arn(table_arn))
     } else {
         needed

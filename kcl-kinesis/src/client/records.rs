@@ -12,38 +12,38 @@ use kcl_core::source::{Arrival, FetchLimit, SourceError, SourceErrorKind};
 use kcl_core::types::ShardId;
 use tokio::sync::SemaphorePermit;
 
-use crate::body::{Body, Pieces};
-use crate::calls::Calls;
 use crate::cbor::{self, NOT_CBOR};
-use crate::convert::Answer;
+use crate::client::KinesisClient;
+use crate::convert::RecordPage;
 use crate::errors::{Failure, Request, SERIALIZATION, UNKNOWN_OPERATION};
 use crate::json;
 use crate::pace::RecordFormat;
+use crate::raw_body::{BodyReader, RawBody};
 
 /// The most records that one GetRecords may ask for.
 pub(crate) const MAX_RECORDS: u32 = 10_000;
 
 /// How long a call for records waits for one of the others to end. They may hang, so it goes ahead then.
-const TURN: Duration = Duration::from_secs(1);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A body of so many bytes is read without asking for room: the answer of an idle shard is smaller, and every reader holds room for it.
-const SMALL_BODY: u64 = 4 * 1024;
+const SMALL_BODY_BYTES: u64 = 4 * 1024;
 /// A longer body is given up: an answer of Kinesis has at most 10 MiB of data, which base64, keys and names make less than twice as much.
 /// Other servers of the protocol know no such limit, and bring less when asked for fewer records.
-const LARGEST_BODY: u64 = 64 * 1024 * 1024;
+const MAX_BODY_BYTES: u64 = 64 * 1024 * 1024;
 /// A body that takes longer is given up, however steadily it comes: the iterator behind it lives for five minutes.
-const LONGEST_BODY: Duration = Duration::from_secs(4 * 60);
+const MAX_BODY_TIME: Duration = Duration::from_secs(4 * 60);
 
 /// One read of a shard.
 #[derive(Clone, Copy)]
-struct Reading<'a> {
+struct ReadRequest<'a> {
     request: Request<'a>,
     iterator: &'a str,
-    most: i32,
+    limit: i32,
     arrival: &'a dyn Arrival,
 }
 
-impl Calls {
+impl KinesisClient {
     /// Reads records: in CBOR, and in JSON if the settings ask for it or the server speaks nothing else.
     pub(crate) async fn records(
         &self,
@@ -51,12 +51,12 @@ impl Calls {
         iterator: &str,
         limit: FetchLimit,
         arrival: &dyn Arrival,
-    ) -> Result<Answer, Failure> {
-        let most = i32::try_from(limit.records.clamp(1, MAX_RECORDS)).unwrap_or(i32::MAX);
-        let read = Reading {
+    ) -> Result<RecordPage, Failure> {
+        let limit = i32::try_from(limit.records.clamp(1, MAX_RECORDS)).unwrap_or(i32::MAX);
+        let read = ReadRequest {
             request: self.request("kinesis:GetRecords", Some(shard)),
             iterator,
-            most,
+            limit,
             arrival,
         };
         if self.polling.format == RecordFormat::Json || self.only_json.load(Ordering::Relaxed) {
@@ -81,34 +81,34 @@ impl Calls {
             .into()
     }
 
-    async fn records_in_cbor(&self, read: Reading<'_>) -> Result<Answer, Failure> {
+    async fn records_in_cbor(&self, read: ReadRequest<'_>) -> Result<RecordPage, Failure> {
         let call = self
             .reader()
             .get_records()
             .shard_iterator(read.iterator)
             .set_stream_arn(self.target.arn())
-            .limit(read.most);
+            .limit(read.limit);
         let call = |attempt, body| {
             let call = call.clone().customize().interceptor(attempt);
             call.interceptor(body).send()
         };
-        let body = self.body(read, call, Body::cbor).await?;
+        let body = self.body(read, call, RawBody::cbor).await?;
         let body = body.ok_or_else(|| read.request.not_cbor())?;
         cbor::decode(&body).map_err(|error| Failure { code: None, error })
     }
 
-    async fn records_in_json(&self, read: Reading<'_>) -> Result<Answer, Failure> {
+    async fn records_in_json(&self, read: ReadRequest<'_>) -> Result<RecordPage, Failure> {
         let call = self
             .sdk()
             .get_records()
             .shard_iterator(read.iterator)
             .set_stream_arn(self.target.arn())
-            .limit(read.most);
+            .limit(read.limit);
         let call = |attempt, body| {
             let call = call.clone().customize().interceptor(attempt);
             call.interceptor(body).send()
         };
-        let body = self.body(read, call, Body::json).await?;
+        let body = self.body(read, call, RawBody::json).await?;
         let body = body.ok_or_else(|| read.request.incomplete("body in JSON"))?;
         json::decode(&body).map_err(|error| Failure { code: None, error })
     }
@@ -118,9 +118,9 @@ impl Calls {
     /// The body is read once there is room for it. The time of a body on a slow connection says nothing about whether the service lives.
     async fn body<T, E, F>(
         &self,
-        read: Reading<'_>,
-        mut call: impl FnMut(Attempt, Body) -> F,
-        empty: impl Fn() -> Body,
+        read: ReadRequest<'_>,
+        mut call: impl FnMut(Attempt, RawBody) -> F,
+        empty: impl Fn() -> RawBody,
     ) -> Result<Option<Bytes>, Failure>
     where
         T: Send,
@@ -128,34 +128,34 @@ impl Calls {
         F: Future<Output = Result<T, SdkError<E>>> + Send,
     {
         let request = read.request;
-        let mut turn = self.turn().await;
+        let mut permit = self.read_permit().await;
         let mut body = empty();
         self.answer(request, |attempt| {
             body = empty();
             call(attempt, body.clone())
         })
         .await?;
-        let Some(mut body) = body.take() else {
+        let Some(mut body) = body.reader() else {
             return Ok(None);
         };
-        if body.announced.is_some_and(|bytes| bytes > LARGEST_BODY) {
-            return Err(request.too_large(LARGEST_BODY));
+        if body.announced.is_some_and(|bytes| bytes > MAX_BODY_BYTES) {
+            return Err(request.too_large(MAX_BODY_BYTES));
         }
-        if let Some(bytes) = body.announced.filter(|bytes| *bytes > SMALL_BODY) {
+        if let Some(bytes) = body.announced.filter(|bytes| *bytes > SMALL_BODY_BYTES) {
             let mut has_room = read.arrival.announced(bytes, None);
             tokio::select! {
                 biased;
                 () = &mut has_room => {}
                 // The others need not wait along.
                 () = std::future::ready(()) => {
-                    drop(turn.take());
+                    drop(permit.take());
                     has_room.await;
-                    turn = self.turn().await;
+                    permit = self.read_permit().await;
                 }
             }
         }
         let (silence, begun) = (self.polling.request_deadline, self.clock.now());
-        let too_slow = |body: &Pieces, limit| request.too_slow(body.len(), body.announced, limit);
+        let too_slow = |body: &BodyReader, limit| request.too_slow(body.len(), body.announced, limit);
         loop {
             match self.clock.timeout(silence, body.read()).await {
                 Ok(Ok(true)) => read.arrival.progressed(),
@@ -163,21 +163,24 @@ impl Calls {
                 Ok(Err(error)) => return Err(request.cut_off(error)),
                 Err(_) => return Err(too_slow(&body, silence)),
             }
-            if body.len() as u64 > LARGEST_BODY {
-                return Err(request.too_large(LARGEST_BODY));
+            if body.len() as u64 > MAX_BODY_BYTES {
+                return Err(request.too_large(MAX_BODY_BYTES));
             }
-            if self.clock.now().saturating_since(begun) > LONGEST_BODY {
-                return Err(too_slow(&body, LONGEST_BODY));
+            if self.clock.now().saturating_since(begun) > MAX_BODY_TIME {
+                return Err(too_slow(&body, MAX_BODY_TIME));
             }
         }
-        drop(turn);
-        Ok(Some(body.whole()))
+        drop(permit);
+        Ok(Some(body.into_bytes()))
     }
 
     /// Waits until few enough calls for records are under way, but not for long.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        let turn = self.clock.timeout(TURN, self.turns.acquire()).await;
-        turn.ok().and_then(Result::ok)
+    async fn read_permit(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = self
+            .clock
+            .timeout(PERMIT_TIMEOUT, self.read_permits.acquire())
+            .await;
+        permit.ok().and_then(Result::ok)
     }
 }
 

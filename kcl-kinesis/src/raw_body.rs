@@ -11,22 +11,22 @@ use aws_smithy_types::byte_stream::error::Error as ByteStreamError;
 use bytes::{Bytes, BytesMut};
 
 /// Room is made beforehand for a body as long as it says it is, but for no longer one: 10 MiB of records are 14 in base64.
-const LARGEST_EXPECTED: u64 = 16 * 1024 * 1024;
+const MAX_PREALLOCATED: u64 = 16 * 1024 * 1024;
 
 /// Takes the body of a successful answer, and hands the SDK an empty one. Every call has its own.
 ///
 /// The SDK would collect the pieces of the body and then copy all of them, which takes twice the memory and, with new memory for each
 /// piece, half of the processor time of reading. Here each piece is copied when it comes, and its memory serves for the next.
 #[derive(Debug, Clone)]
-pub(crate) struct Body {
+pub(crate) struct RawBody {
     /// A part of the content type that the answer must have; empty where that does not matter.
     kind: &'static str,
     /// The bytes that the SDK takes for an answer without members.
     empty: &'static [u8],
-    taken: Arc<Mutex<Option<SdkBody>>>,
+    stream: Arc<Mutex<Option<SdkBody>>>,
 }
 
-impl Body {
+impl RawBody {
     /// For a call that is answered in CBOR.
     pub(crate) fn cbor() -> Self {
         Self::new("cbor", &[0xa0])
@@ -41,19 +41,23 @@ impl Body {
         Self {
             kind,
             empty,
-            taken: Arc::default(),
+            stream: Arc::default(),
         }
     }
 
     /// The body, of which nothing was read yet. `None` when the answer was no success or in another form.
-    pub(crate) fn take(&self) -> Option<Pieces> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    pub(crate) fn reader(&self) -> Option<BodyReader> {
+        let taken = self
+            .stream
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()?;
         let announced = taken.content_length();
-        let expected = announced.unwrap_or(0).min(LARGEST_EXPECTED);
-        Some(Pieces {
+        let expected = announced.unwrap_or(0).min(MAX_PREALLOCATED);
+        Some(BodyReader {
             announced,
             expected: usize::try_from(expected).unwrap_or(0),
-            whole: BytesMut::new(),
+            buffer: BytesMut::new(),
             pieces: ByteStream::new(taken),
         })
     }
@@ -61,42 +65,42 @@ impl Body {
 
 /// A body that is being read.
 #[derive(Debug)]
-pub(crate) struct Pieces {
+pub(crate) struct BodyReader {
     /// How long it is, where the answer says so.
     pub(crate) announced: Option<u64>,
     expected: usize,
-    whole: BytesMut,
+    buffer: BytesMut,
     pieces: ByteStream,
 }
 
-impl Pieces {
+impl BodyReader {
     /// Reads one more piece. Returns `false` at the end.
     pub(crate) async fn read(&mut self) -> Result<bool, ByteStreamError> {
         let Some(piece) = self.pieces.next().await else {
             return Ok(false);
         };
         let piece = piece?;
-        if self.whole.is_empty() {
-            self.whole.reserve(self.expected.max(piece.len()));
+        if self.buffer.is_empty() {
+            self.buffer.reserve(self.expected.max(piece.len()));
         }
-        self.whole.extend_from_slice(&piece);
+        self.buffer.extend_from_slice(&piece);
         Ok(true)
     }
 
     /// How much was read.
     pub(crate) fn len(&self) -> usize {
-        self.whole.len()
+        self.buffer.len()
     }
 
     /// The bytes that were read.
-    pub(crate) fn whole(self) -> Bytes {
-        self.whole.freeze()
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.buffer.freeze()
     }
 }
 
-impl Intercept for Body {
+impl Intercept for RawBody {
     fn name(&self) -> &'static str {
-        "Body"
+        "RawBody"
     }
 
     fn modify_before_deserialization(
@@ -109,7 +113,7 @@ impl Intercept for Body {
         let kind = response.headers().get("content-type").unwrap_or_default();
         if response.status().is_success() && kind.contains(self.kind) {
             let body = std::mem::replace(response.body_mut(), SdkBody::from(self.empty));
-            *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         }
         Ok(())
     }
