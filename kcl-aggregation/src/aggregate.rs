@@ -1,20 +1,13 @@
 //! The message of an aggregated record: two tables of keys, and user records that point into them.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
-use crate::record::{Stored, UserRecords};
-use crate::shard::{Admitted, MisplacedRecords, OutsideShard, OwnedRecords};
-use crate::wire::{CorruptAggregate, Fields, Span, Value};
-
-/// The numbers of the fields of the message.
-pub(crate) mod field {
-    pub(crate) const PARTITION_KEY: u8 = 1;
-    pub(crate) const EXPLICIT_HASH_KEY: u8 = 2;
-    pub(crate) const RECORD: u8 = 3;
-}
+use crate::hash_key::{hash_key_of, parse_hash_key};
+use crate::stored::{Keys, Problem, Stored, StoredRecords};
+use crate::wire::{CorruptAggregate, Fields, Span, Value, field};
 
 /// An aggregated record whose message was parsed.
 ///
@@ -78,65 +71,6 @@ impl Aggregate {
         self.records == 0
     }
 
-    /// All user records in their order, whatever their hash keys.
-    ///
-    /// An item is an error where a single user record cannot be read.
-    pub fn records(&self) -> UserRecords<'_> {
-        UserRecords::new(self, None)
-    }
-
-    /// The user records after the one with this sub-sequence number: how a consumer goes on whose checkpoint is inside the aggregate.
-    pub fn records_after(&self, sub_sequence_number: u64) -> UserRecords<'_> {
-        UserRecords::new(self, Some(sub_sequence_number))
-    }
-
-    /// The user records that a shard may deliver under this policy, and how many lie outside the shard.
-    ///
-    /// `shard` are the first and last hash key of the shard, both included. Where they are not known, leave this out and take
-    /// [`records`](Self::records): so does the Java KCL.
-    ///
-    /// # Errors
-    ///
-    /// Under [`OutsideShard::Fail`], when at least one user record lies outside the shard.
-    ///
-    /// ```
-    /// use kcl_aggregation::{Aggregator, OutsideShard, unpack};
-    ///
-    /// let mut aggregator = Aggregator::new();
-    /// aggregator.add("truck-1", Some(5), b"north")?;
-    /// aggregator.add("truck-2", Some(25), b"south")?;
-    /// let packed = aggregator.finish().expect("two records were added");
-    /// let aggregate = unpack(&packed.data)?.expect("it is an aggregated record");
-    ///
-    /// let admitted = aggregate.admit(0..=9, OutsideShard::FilterRecords)?;
-    /// assert_eq!(admitted.outside(), 1);
-    /// let keys: Vec<_> = admitted.records().map(|record| record.unwrap().explicit_hash_key).collect();
-    /// assert_eq!(keys, [Some(5)]);
-    ///
-    /// assert!(aggregate.admit(0..=9, OutsideShard::Fail).is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn admit(
-        &self,
-        shard: RangeInclusive<u128>,
-        policy: OutsideShard,
-    ) -> Result<Admitted<'_>, MisplacedRecords> {
-        Admitted::new(self, shard, policy)
-    }
-
-    /// The same as an iterator that owns the aggregate, to go on later. Without `shard` every user record is delivered.
-    ///
-    /// # Errors
-    ///
-    /// As [`admit`](Self::admit).
-    pub fn into_records(
-        self,
-        shard: Option<RangeInclusive<u128>>,
-        policy: OutsideShard,
-    ) -> Result<OwnedRecords, MisplacedRecords> {
-        OwnedRecords::new(self, shard, policy)
-    }
-
     pub(crate) fn fields(&self) -> Fields<'_> {
         Fields::new(&self.data, self.message)
     }
@@ -152,6 +86,43 @@ impl Aggregate {
 
     pub(crate) fn hash_keys(&self) -> &[Span] {
         &self.hash_keys
+    }
+
+    pub(crate) fn stored(&self) -> StoredRecords<'_> {
+        StoredRecords {
+            data: &self.data,
+            fields: Fields::new(&self.data, self.message),
+        }
+    }
+
+    /// Where the keys of a user record stand in the tables.
+    #[inline]
+    pub(crate) fn keys_of(&self, stored: &Stored) -> Result<Keys, Problem> {
+        stored.keys(&self.partition_keys, &self.hash_keys)
+    }
+
+    /// The text of a partition key.
+    pub(crate) fn partition_key(&self, index: usize) -> ByteString {
+        let key = self.data.slice(self.partition_keys[index].range());
+        ByteString::try_from(key).unwrap_or_else(|_| {
+            String::from_utf8_lossy(self.partition_key_bytes(index))
+                .into_owned()
+                .into()
+        })
+    }
+
+    fn partition_key_bytes(&self, index: usize) -> &[u8] {
+        &self.data[self.partition_keys[index].range()]
+    }
+
+    /// The hash key of a partition key in the table.
+    pub(crate) fn hash_of_partition_key(&self, index: usize) -> u128 {
+        hash_key_of(&String::from_utf8_lossy(self.partition_key_bytes(index)))
+    }
+
+    /// An explicit hash key of the table; `None` if it is no number that a hash key can be.
+    pub(crate) fn explicit_hash_key(&self, index: usize) -> Option<u128> {
+        parse_hash_key(&self.data[self.hash_keys[index].range()])
     }
 }
 

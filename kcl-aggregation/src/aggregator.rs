@@ -5,10 +5,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::aggregate::field;
 use crate::envelope::{OVERHEAD, pack};
 use crate::hash_key::hash_key_of;
-use crate::wire::{bytes_field_len, put_bytes_field, put_length, put_varint_field, varint_len};
+use crate::wire::{bytes_field_len, field, put_bytes_field, put_length, put_varint_field, varint_len};
 
 /// The most bytes of one Kinesis record, data and partition key together, that every stream takes.
 ///

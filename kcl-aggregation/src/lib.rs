@@ -51,12 +51,14 @@
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod admission;
 mod aggregate;
 mod aggregator;
 mod envelope;
 mod hash_key;
 mod record;
 mod shard;
+mod stored;
 mod wire;
 
 pub use aggregate::Aggregate;

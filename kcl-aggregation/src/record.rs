@@ -5,10 +5,10 @@ use std::fmt;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::aggregate::{Aggregate, field};
-use crate::hash_key::{hash_key_of, parse_hash_key};
-use crate::shard::Admission;
-use crate::wire::{CorruptAggregate, Fields, Span, Value};
+use crate::admission::Admission;
+use crate::aggregate::Aggregate;
+use crate::hash_key::hash_key_of;
+use crate::stored::{Problem, Stored, StoredRecords};
 
 /// One user record of an aggregated record.
 ///
@@ -58,130 +58,21 @@ pub struct CorruptRecord {
     problem: Problem,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Problem {
-    #[error("partition key {index} is not in the table of {keys}")]
-    PartitionKeyIndex { index: u64, keys: usize },
-    #[error("explicit hash key {index} is not in the table of {keys}")]
-    HashKeyIndex { index: u64, keys: usize },
-}
-
-/// A user record as it stands in the message.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Stored {
-    partition_key: u64,
-    hash_key: Option<u64>,
-    data: Span,
-}
-
-/// Where the keys of a user record stand in the tables.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Keys {
-    pub(crate) partition_key: usize,
-    pub(crate) hash_key: Option<usize>,
-}
-
-impl Stored {
-    const PARTITION_KEY_INDEX: u32 = 1;
-    const HASH_KEY_INDEX: u32 = 2;
-    const DATA: u32 = 3;
-    const TAG: u32 = 4;
-    const KEY_OF_TAG: u32 = 1;
-
-    #[inline]
-    pub(crate) fn parse(data: &[u8], record: Span) -> Result<Self, CorruptAggregate> {
-        let (mut partition_key, mut hash_key, mut payload) = (None, None, None);
-        let mut fields = Fields::new(data, record);
-        while let Some(field) = fields.next()? {
-            match field {
-                (Self::PARTITION_KEY_INDEX, Value::Varint(index)) => partition_key = Some(index),
-                (Self::HASH_KEY_INDEX, Value::Varint(index)) => hash_key = Some(index),
-                (Self::DATA, Value::Bytes(span)) => payload = Some(span),
-                (Self::TAG, Value::Bytes(tag)) => Self::check_tag(data, tag)?,
-                _ => {}
-            }
-        }
-        let missing = |problem| CorruptAggregate::new(problem, record.range().start);
-        Ok(Self {
-            partition_key: partition_key.ok_or(missing("a user record has no partition key index"))?,
-            hash_key,
-            data: payload.ok_or(missing("a user record has no data"))?,
-        })
-    }
-
-    /// No producer uses tags, but a message with a tag that has no key does not parse.
-    #[cold]
-    fn check_tag(data: &[u8], tag: Span) -> Result<(), CorruptAggregate> {
-        let mut fields = Fields::new(data, tag);
-        let mut has_key = false;
-        while let Some(field) = fields.next()? {
-            has_key |= matches!(field, (Self::KEY_OF_TAG, Value::Bytes(_)));
-        }
-        let missing = CorruptAggregate::new("a tag has no key", tag.range().start);
-        has_key.then_some(()).ok_or(missing)
-    }
-
-    #[inline]
-    pub(crate) fn keys(&self, aggregate: &Aggregate) -> Result<Keys, Problem> {
-        let find = |index: u64, table: &[Span]| java_index(index).filter(|at| *at < table.len());
-        let keys = aggregate.partition_keys();
-        let partition_key = find(self.partition_key, keys).ok_or(Problem::PartitionKeyIndex {
-            index: self.partition_key,
-            keys: keys.len(),
-        })?;
-        let keys = aggregate.hash_keys();
-        let in_table = |index| {
-            find(index, keys).ok_or(Problem::HashKeyIndex {
-                index,
-                keys: keys.len(),
-            })
-        };
-        Ok(Keys {
-            partition_key,
-            hash_key: self.hash_key.map(in_table).transpose()?,
-        })
-    }
-}
-
-/// Java casts an index to 32 bits with a sign, so 2³² is 0.
-fn java_index(index: u64) -> Option<usize> {
-    usize::try_from(index as u32 as i32).ok()
-}
-
 impl Aggregate {
-    pub(crate) fn stored(&self) -> StoredRecords<'_> {
-        StoredRecords {
-            data: self.data(),
-            fields: self.fields(),
-        }
+    /// All user records in their order, whatever their hash keys.
+    ///
+    /// An item is an error where a single user record cannot be read.
+    pub fn records(&self) -> UserRecords<'_> {
+        UserRecords::new(self, None)
     }
 
-    /// The text of a partition key.
-    fn partition_key(&self, index: usize) -> ByteString {
-        let key = self.data().slice(self.partition_keys()[index].range());
-        ByteString::try_from(key).unwrap_or_else(|_| {
-            String::from_utf8_lossy(self.partition_key_bytes(index))
-                .into_owned()
-                .into()
-        })
-    }
-
-    fn partition_key_bytes(&self, index: usize) -> &[u8] {
-        &self.data()[self.partition_keys()[index].range()]
-    }
-
-    /// The hash key of a partition key in the table.
-    pub(crate) fn hash_of_partition_key(&self, index: usize) -> u128 {
-        hash_key_of(&String::from_utf8_lossy(self.partition_key_bytes(index)))
-    }
-
-    /// An explicit hash key of the table; `None` if it is no number that a hash key can be.
-    pub(crate) fn explicit_hash_key(&self, index: usize) -> Option<u128> {
-        parse_hash_key(&self.data()[self.hash_keys()[index].range()])
+    /// The user records after the one with this sub-sequence number: how a consumer goes on whose checkpoint is inside the aggregate.
+    pub fn records_after(&self, sub_sequence_number: u64) -> UserRecords<'_> {
+        UserRecords::new(self, Some(sub_sequence_number))
     }
 
     fn user_record(&self, stored: Stored, sub_sequence_number: u64) -> Result<UserRecord, Problem> {
-        let keys = stored.keys(self)?;
+        let keys = self.keys_of(&stored)?;
         let explicit = keys.hash_key.map(|index| self.explicit_hash_key(index));
         Ok(UserRecord {
             sub_sequence_number,
@@ -190,31 +81,6 @@ impl Aggregate {
             partition_key: self.partition_key(keys.partition_key),
             data: self.data().slice(stored.data.range()),
         })
-    }
-}
-
-/// Walks over the records of a message that was parsed before.
-#[derive(Debug, Clone)]
-pub(crate) struct StoredRecords<'a> {
-    data: &'a [u8],
-    fields: Fields<'a>,
-}
-
-impl Iterator for StoredRecords<'_> {
-    type Item = Stored;
-
-    #[inline]
-    fn next(&mut self) -> Option<Stored> {
-        loop {
-            // It has parsed once, so it parses.
-            let (number, value) = self.fields.next().ok()??;
-            match value {
-                Value::Bytes(record) if number == field::RECORD.into() => {
-                    return Stored::parse(self.data, record).ok();
-                }
-                Value::Bytes(_) | Value::Varint(_) | Value::Other => {}
-            }
-        }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::ops::RangeInclusive;
 
+use crate::admission::{Admission, Places};
 use crate::aggregate::Aggregate;
-use crate::record::{CorruptRecord, Cursor, Stored, UserRecord, UserRecords};
+use crate::record::{CorruptRecord, Cursor, UserRecord, UserRecords};
 use crate::wire::Span;
 
 /// Decides about an aggregated record with user records whose hash keys lie outside the shard.
@@ -27,6 +28,55 @@ pub enum OutsideShard {
     Deliver,
     /// Delivers nothing and reports an error.
     Fail,
+}
+
+impl Aggregate {
+    /// The user records that a shard may deliver under this policy, and how many lie outside the shard.
+    ///
+    /// `shard` are the first and last hash key of the shard, both included. Where they are not known, leave this out and take
+    /// [`records`](Self::records): so does the Java KCL.
+    ///
+    /// # Errors
+    ///
+    /// Under [`OutsideShard::Fail`], when at least one user record lies outside the shard.
+    ///
+    /// ```
+    /// use kcl_aggregation::{Aggregator, OutsideShard, unpack};
+    ///
+    /// let mut aggregator = Aggregator::new();
+    /// aggregator.add("truck-1", Some(5), b"north")?;
+    /// aggregator.add("truck-2", Some(25), b"south")?;
+    /// let packed = aggregator.finish().expect("two records were added");
+    /// let aggregate = unpack(&packed.data)?.expect("it is an aggregated record");
+    ///
+    /// let admitted = aggregate.admit(0..=9, OutsideShard::FilterRecords)?;
+    /// assert_eq!(admitted.outside(), 1);
+    /// let keys: Vec<_> = admitted.records().map(|record| record.unwrap().explicit_hash_key).collect();
+    /// assert_eq!(keys, [Some(5)]);
+    ///
+    /// assert!(aggregate.admit(0..=9, OutsideShard::Fail).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn admit(
+        &self,
+        shard: RangeInclusive<u128>,
+        policy: OutsideShard,
+    ) -> Result<Admitted<'_>, MisplacedRecords> {
+        Admitted::new(self, shard, policy)
+    }
+
+    /// The same as an iterator that owns the aggregate, to go on later. Without `shard` every user record is delivered.
+    ///
+    /// # Errors
+    ///
+    /// As [`admit`](Self::admit).
+    pub fn into_records(
+        self,
+        shard: Option<RangeInclusive<u128>>,
+        policy: OutsideShard,
+    ) -> Result<OwnedRecords, MisplacedRecords> {
+        OwnedRecords::new(self, shard, policy)
+    }
 }
 
 /// The user records of an aggregate that a shard delivers under a policy.
@@ -227,98 +277,4 @@ pub struct MisplacedRecords {
     pub outside: usize,
     /// How many the aggregated record has.
     pub records: usize,
-}
-
-/// Which of the readable user records are delivered.
-#[derive(Debug, Clone)]
-pub(crate) enum Admission {
-    All,
-    Nothing,
-    /// By the places of the keys in the tables, known for all that are used.
-    Inside {
-        partition_keys: Vec<Place>,
-        hash_keys: Vec<Place>,
-    },
-}
-
-impl Admission {
-    pub(crate) fn withholds(&self, aggregate: &Aggregate, stored: &Stored) -> bool {
-        match self {
-            Self::All => false,
-            Self::Nothing => true,
-            Self::Inside {
-                partition_keys,
-                hash_keys,
-            } => stored.keys(aggregate).is_ok_and(|keys| {
-                let explicit = keys.hash_key.map(|index| hash_keys[index]);
-                let place = match explicit {
-                    Some(place) if place != Place::Nowhere => place,
-                    _ => partition_keys[keys.partition_key],
-                };
-                place == Place::Outside
-            }),
-        }
-    }
-}
-
-/// Where a key lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    NotLookedAt,
-    Inside,
-    Outside,
-    /// Of an explicit hash key that is no number: the partition key decides.
-    Nowhere,
-}
-
-/// Computes the place of each key of the tables once, however many records use it: an MD5 per record would cost more than all else.
-struct Places<'a> {
-    aggregate: &'a Aggregate,
-    shard: RangeInclusive<u128>,
-    partition_keys: Vec<Place>,
-    hash_keys: Vec<Place>,
-}
-
-impl<'a> Places<'a> {
-    fn new(aggregate: &'a Aggregate, shard: RangeInclusive<u128>) -> Self {
-        // Every key lies in a shard that has them all.
-        let place = if shard == (0..=u128::MAX) {
-            Place::Inside
-        } else {
-            Place::NotLookedAt
-        };
-        Self {
-            aggregate,
-            shard,
-            partition_keys: vec![place; aggregate.partition_keys().len()],
-            hash_keys: vec![place; aggregate.hash_keys().len()],
-        }
-    }
-
-    fn is_outside(&mut self, stored: &Stored) -> bool {
-        let Ok(keys) = stored.keys(self.aggregate) else {
-            return false;
-        };
-        if let Some(index) = keys.hash_key {
-            if self.hash_keys[index] == Place::NotLookedAt {
-                let key = self.aggregate.explicit_hash_key(index);
-                self.hash_keys[index] = key.map_or(Place::Nowhere, |key| self.place_of(key));
-            }
-            if self.hash_keys[index] != Place::Nowhere {
-                return self.hash_keys[index] == Place::Outside;
-            }
-        }
-        let index = keys.partition_key;
-        if self.partition_keys[index] == Place::NotLookedAt {
-            self.partition_keys[index] = self.place_of(self.aggregate.hash_of_partition_key(index));
-        }
-        self.partition_keys[index] == Place::Outside
-    }
-
-    fn place_of(&self, hash_key: u128) -> Place {
-        match self.shard.contains(&hash_key) {
-            true => Place::Inside,
-            false => Place::Outside,
-        }
-    }
 }

@@ -7,6 +7,13 @@
 
 use std::ops::Range;
 
+/// The numbers of the fields of the message of an aggregated record.
+pub(crate) mod field {
+    pub(crate) const PARTITION_KEY: u8 = 1;
+    pub(crate) const EXPLICIT_HASH_KEY: u8 = 2;
+    pub(crate) const RECORD: u8 = 3;
+}
+
 /// The message inside an aggregated record cannot be parsed, although its MD5 is right.
 ///
 /// None of its records can be delivered. The Java KCL passes such a Kinesis record to the application as it is.

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::event_stream::RawMessage;
-use kcl_aws::{
-    CallTimeout, CommonError, UnsentReason, error_chain, partition_of, redacted_code, redacted_message,
-};
+use kcl_aws::{CallTimeout, CommonError, TransportError, error_chain, partition_of, service_error_text};
 use kcl_core::source::{SourceError, SourceErrorKind};
 
 use crate::cbor::NOT_CBOR;
@@ -327,47 +325,33 @@ impl Request<'_> {
             // The causes would only repeat what is said here.
             return self.service_error(context.err(), context.raw().status().as_u16());
         }
-        let chain = error_chain(&error);
-        let (kind, advice) = match (&error, UnsentReason::in_chain(&chain)) {
-            (SdkError::TimeoutError(_) | SdkError::ResponseError(_), _) => UNREACHABLE,
-            (_, Some(unsent)) if unsent.is_transient() => (Unavailable, unsent.advice()),
-            (_, Some(unsent)) => (Denied, unsent.advice()),
-            (SdkError::ConstructionFailure(_), None) => UNSENDABLE,
-            (SdkError::DispatchFailure(failure), None) if failure.is_user() => UNSENDABLE,
-            (_, None) => UNREACHABLE,
+        let (class, text) = TransportError::classify(&error);
+        let kind = match class {
+            TransportError::NotSent(Some(reason)) if reason.is_transient() => Unavailable,
+            TransportError::NotSent(Some(_)) => Denied,
+            TransportError::NotSent(None) => Invalid,
+            TransportError::Refused | TransportError::Unreachable => Unavailable,
         };
         Failure {
             code: None,
-            error: SourceError::new(kind, format!("{self}: {chain}; {advice}")),
+            error: SourceError::new(kind, format!("{self}: {text}")),
         }
     }
 
     fn service_error(&self, error: &impl ProvideErrorMetadata, status: u16) -> Failure {
         let meaning = meaning(error.code(), status);
-        let mut message = match error.code() {
-            Some(code) => format!("{self}: {}", redacted_code(code)),
-            None => format!("{self}: HTTP status {status}"),
-        };
-        if let Some(said) = redacted_message(error.code(), error.message()) {
-            message = format!("{message} ({said})");
-        }
         let advice = match (meaning.kind, self.resource) {
             _ if meaning.not_granted => self.grant(),
             (NotFound, Resource::Consumer(_)) => NO_CONSUMER.to_owned(),
             _ => meaning.advice.to_owned(),
         };
-        if !advice.is_empty() {
-            message = format!("{message}; {advice}");
-        }
+        let message = service_error_text(self, error, status, &advice);
         Failure {
             code: error.code().map(str::to_owned),
             error: SourceError::new(meaning.kind, message),
         }
     }
 }
-
-const UNREACHABLE: (SourceErrorKind, &str) = (Unavailable, "is the endpoint reachable?");
-const UNSENDABLE: (SourceErrorKind, &str) = (Invalid, "the request could not be built");
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,9 @@
 //! The meaning of an error of the AWS SDK: one table, and what did not even reach the service.
 
 use std::error::Error as StdError;
-use std::io;
 
-use aws_sdk_dynamodb::error::{ConnectorError, ProvideErrorMetadata, SdkError};
-use kcl_aws::{CallTimeout, CommonError, UnsentReason, error_chain, redacted_code, redacted_message};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use kcl_aws::{CallTimeout, CommonError, TransportError, service_error_text};
 use kcl_core::lease_store::{Certainty, StoreError, StoreErrorKind};
 
 use Certainty::{Definite, Unknown};
@@ -122,19 +121,18 @@ impl Request<'_> {
     where
         E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let (kind, certainty, message) = match &error {
-            SdkError::ServiceError(context) => {
-                self.service_error(context.err(), context.raw().status().as_u16())
-            }
-            SdkError::ConstructionFailure(_) => self.not_sent(&error),
-            SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-                Some(connector) if refused(connector) => self.unreachable(&error, Definite),
-                Some(_) if failure.is_user() => self.not_sent(&error),
-                Some(_) if failure.is_io() || failure.is_timeout() => self.unreachable(&error, Unknown),
-                _ => self.not_sent_or_unknown(&error),
-            },
-            SdkError::TimeoutError(_) | SdkError::ResponseError(_) => self.unreachable(&error, Unknown),
-            _ => self.unreachable(&error, Unknown),
+        let (kind, certainty, message) = if let SdkError::ServiceError(context) = &error {
+            self.service_error(context.err(), context.raw().status().as_u16())
+        } else {
+            let (class, text) = TransportError::classify(&error);
+            let (kind, certainty) = match class {
+                TransportError::NotSent(Some(reason)) if reason.is_transient() => (Unavailable, Definite),
+                TransportError::NotSent(Some(_)) => (Denied, Definite),
+                TransportError::NotSent(None) => (Invalid, Definite),
+                TransportError::Refused => (Unavailable, Definite),
+                TransportError::Unreachable => (Unavailable, Unknown),
+            };
+            (kind, certainty, format!("{self}: {text}"))
         };
         Failure {
             error: match certainty {
@@ -147,13 +145,6 @@ impl Request<'_> {
 
     fn service_error(&self, error: &impl ProvideErrorMetadata, status: u16) -> Classified {
         let (kind, certainty) = meaning(error.code(), status);
-        let mut message = match error.code() {
-            Some(code) => format!("{self}: {}", redacted_code(code)),
-            None => format!("{self}: HTTP status {status}"),
-        };
-        if let Some(said) = redacted_message(error.code(), error.message()) {
-            message = format!("{message} ({said})");
-        }
         let advice = if says_not_granted(error) {
             format!("grant {} on it", self.action)
         } else if kind == Missing {
@@ -163,35 +154,7 @@ impl Request<'_> {
                 .map_or("", CommonError::advice)
                 .to_owned()
         };
-        if !advice.is_empty() {
-            message = format!("{message}; {advice}");
-        }
-        (kind, certainty, message)
-    }
-
-    fn unreachable(&self, error: &dyn StdError, certainty: Certainty) -> Classified {
-        let message = format!("{self}: {}; is the endpoint reachable?", error_chain(error));
-        (Unavailable, certainty, message)
-    }
-
-    /// The SDK built no request: a setting is missing, or credentials could not be had.
-    fn not_sent(&self, error: &dyn StdError) -> Classified {
-        let chain = error_chain(error);
-        let (kind, advice) = match UnsentReason::in_chain(&chain) {
-            Some(unsent) if unsent.is_transient() => (Unavailable, unsent.advice()),
-            Some(unsent) => (Denied, unsent.advice()),
-            None => (Invalid, "the request could not be built"),
-        };
-        (kind, Definite, format!("{self}: {chain}; {advice}"))
-    }
-
-    /// Loading credentials and finding the endpoint fail in the same place as the connection does.
-    fn not_sent_or_unknown(&self, error: &dyn StdError) -> Classified {
-        if UnsentReason::in_chain(&error_chain(error)).is_some() {
-            self.not_sent(error)
-        } else {
-            self.unreachable(error, Unknown)
-        }
+        (kind, certainty, service_error_text(self, error, status, &advice))
     }
 }
 
@@ -201,19 +164,6 @@ impl std::fmt::Display for Request<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} on table {}", self.action, self.table)
     }
-}
-
-/// Whether nothing listened at the address, so that no byte of the request can have been sent.
-fn refused(error: &ConnectorError) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 #[cfg(test)]
