@@ -1,14 +1,12 @@
 //! The coordinator: every worker runs one. It keeps an eye on the leader lock, and scans and assigns when it is this worker's turn.
 
 pub(crate) mod assignment;
-pub(crate) mod calls;
 pub(crate) mod election;
 pub(crate) mod faults;
 pub(crate) mod java_workers;
 pub(crate) mod leadership;
 pub(crate) mod perform;
 pub(crate) mod role;
-pub(crate) mod scan_deadline;
 pub(crate) mod shard_sync;
 pub(crate) mod table_view;
 pub(crate) mod unplaced;
@@ -24,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use crate::coordinator::assignment::plan::{
     AssignmentPlan, Candidate, Move, Snapshot, plan_assignment, plan_overdue, plan_placement,
 };
-use crate::coordinator::calls::{ScanPatience, StoreCalls};
 use crate::coordinator::election::{ElectionAction, LeaderElection, pick_standby, poll_for};
 use crate::coordinator::faults::RepeatedFault;
 use crate::coordinator::java_workers::JavaWorkers;
@@ -33,12 +30,14 @@ use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};
 use crate::coordinator::table_view::TableView;
 use crate::coordinator::unplaced::{UnplacedChange, UnplacedShards};
 use crate::error::Causes;
+use crate::lease::client::StoreClient;
 use crate::lease::row::Lease;
-use crate::lease::store::{Certainty, LeaseStore, Outcome, StoreError, StoreErrorKind};
+use crate::lease::scan_deadline::ScanDeadline;
+use crate::lease::store::{Certainty, Outcome, StoreError, StoreErrorKind};
 use crate::lease::worker_row::{
     LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
 };
-use crate::lease::writer::LeaseWriter;
+use crate::ownership::assignment_hints::AssignmentHints;
 use crate::runtime::clock::{Clock, ClockExt, Moment};
 use crate::runtime::rng::Rng;
 use crate::settings::AssignmentSettings;
@@ -50,7 +49,9 @@ const FAILED_ROUNDS: u32 = 3;
 
 /// Everything a coordinator needs of its worker.
 pub(crate) struct CoordinatorContext {
-    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) store_client: StoreClient,
+    /// Where leases go that this worker assigns to itself: it need not discover them.
+    pub(crate) assignment_hints: Arc<AssignmentHints>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) me: WorkerId,
@@ -63,7 +64,6 @@ pub(crate) struct CoordinatorContext {
     pub(crate) settings: AssignmentSettings,
     /// Something happened that a scan should not wait for: a shard ended, a lease was given up, the shards changed.
     pub(crate) wake: Arc<Notify>,
-    pub(crate) writer: Arc<dyn LeaseWriter>,
     pub(crate) notices: Arc<dyn CoordinatorListener>,
     /// Whether the lease is of a stream that this worker reads: others are nobody's business here.
     pub(crate) reads: Arc<dyn Fn(&Lease) -> bool + Send + Sync>,
@@ -90,7 +90,6 @@ pub(crate) async fn coordinate(context: CoordinatorContext, shutdown: Cancellati
 
 struct Coordinator {
     context: CoordinatorContext,
-    calls: StoreCalls,
     state: Mutex<CoordinatorState>,
     /// The lock wants attention before the next poll: another standby is to be named. One waiter, for whom it is kept; so also below.
     tend: Notify,
@@ -109,7 +108,7 @@ struct CoordinatorState {
 /// The state that the scanning half keeps from round to round.
 struct ScanRounds {
     view: TableView,
-    patience: ScanPatience,
+    scan_deadline: ScanDeadline,
     failed_in_a_row: u32,
     /// How many scans failed in a row.
     scans_failed: u32,
@@ -147,11 +146,6 @@ impl Coordinator {
             },
         };
         Self {
-            calls: StoreCalls::new(
-                Arc::clone(&context.store),
-                Arc::clone(&context.clock),
-                context.failover,
-            ),
             context,
             state: Mutex::new(state),
             tend: Notify::new(),
@@ -175,7 +169,7 @@ impl Coordinator {
     }
 
     async fn run_election(&self, shutdown: &CancellationToken) {
-        match self.calls.read_lock().await {
+        match self.context.store_client.read_lock().await {
             Ok(lock) => {
                 let now = self.now();
                 let mut state = self.state();
@@ -219,7 +213,8 @@ impl Coordinator {
     /// Writes the lock. Returns `true` if that certainly worked.
     async fn write_lock(&self, expect: LockExpect, row: LeaderLock) -> bool {
         let outcome = self
-            .calls
+            .context
+            .store_client
             .change_lock(&expect, &LockChange::Hold(row.clone()))
             .await;
         let mut state = self.state();
@@ -249,7 +244,7 @@ impl Coordinator {
         if !holds_lock {
             return;
         }
-        let lock = self.calls.read_lock().await;
+        let lock = self.context.store_client.read_lock().await;
         let release = {
             let now = self.now();
             let mut state = self.state();
@@ -259,7 +254,7 @@ impl Coordinator {
             state.election.step_down(now + self.context.failover * 2)
         };
         if let Some((expect, change)) = release
-            && let Err(error) = self.calls.change_lock(&expect, &change).await
+            && let Err(error) = self.context.store_client.change_lock(&expect, &change).await
         {
             tracing::debug!(error = %Causes(&error), "the leader lock could not be given up and will expire");
         }
@@ -300,7 +295,7 @@ impl Coordinator {
         };
         ScanRounds {
             view: TableView::new(me, context.failover, self.cadence().scan),
-            patience: ScanPatience::new(context.failover),
+            scan_deadline: ScanDeadline::within_failover(context.failover),
             failed_in_a_row: 0,
             scans_failed: 0,
             rng: self.context.rng.child("scans"),
@@ -342,7 +337,12 @@ impl Coordinator {
     }
 
     async fn round(&self, rounds: &mut ScanRounds) {
-        let scan = match self.calls.scan(&mut rounds.patience).await {
+        let scan = match self
+            .context
+            .store_client
+            .scan_adapting(&mut rounds.scan_deadline)
+            .await
+        {
             Ok(scan) => scan,
             Err(error) => {
                 rounds.scan_faults.again(&error);
@@ -401,7 +401,12 @@ impl Coordinator {
             return;
         };
         let worker = row.id.clone();
-        match self.calls.change_worker(&WorkerChange::DeleteExpired(row)).await {
+        match self
+            .context
+            .store_client
+            .change_worker(&WorkerChange::DeleteExpired(row))
+            .await
+        {
             Ok(WorkerOutcome::Applied) => {
                 tracing::info!(dead = %worker, "the row of a worker that died long ago is deleted")
             }
@@ -503,12 +508,15 @@ impl Coordinator {
         let (expect, change) = (step.expect.clone(), step.change.clone());
         let outcome = self
             .context
-            .writer
+            .store_client
             .change(&step.key, before.as_ref(), expect, change)
             .await?;
         let reason = step.reason.as_str();
         match outcome {
             Outcome::Applied(after) => {
+                if after.owner.as_ref() == Some(&self.context.me) {
+                    self.context.assignment_hints.add(after.key.clone());
+                }
                 let from = step.from.as_ref().map_or("", WorkerId::as_str);
                 let (lease, to, counter) = (&step.key, &step.to, after.counter);
                 let age_ms = millis(age);

@@ -23,8 +23,7 @@ use crate::lease::change::{Expect, LeaseChange};
 use crate::lease::client::StoreClient;
 use crate::lease::resolve::{Refusal, judge_refusal};
 use crate::lease::row::{Lease, RowFacts};
-use crate::lease::store::{Certainty, LeaseStore, Outcome, StoreError, StoreErrorKind};
-use crate::lease::writer::LeaseWriter as _;
+use crate::lease::store::{Certainty, Outcome, StoreError, StoreErrorKind};
 use crate::limits::byte_budget::ByteBudget;
 use crate::limits::flow_control::{Blocked as HeldBack, FlowControl, FlowScope};
 use crate::metrics::Metrics;
@@ -61,7 +60,6 @@ pub(crate) struct WorkerContext {
     pub(crate) policy: Arc<dyn ErrorPolicy>,
     pub(crate) metrics: Metrics,
     pub(crate) status: StatusSource,
-    pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) assignment_hints: Arc<AssignmentHints>,
     pub(crate) budget: Arc<ByteBudget>,
     pub(crate) flow_control: Arc<FlowControl>,

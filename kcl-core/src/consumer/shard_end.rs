@@ -11,8 +11,7 @@ use crate::lease::shard_end_plan::{
     ChildPlan, InvalidShardEnd, ShardFamily, children_from_listing, is_replaced, plan_children,
 };
 use crate::lease::start_policy::StartPolicy;
-use crate::lease::store::{Outcome, StoreError, StoreErrorKind};
-use crate::lease::writer::LeaseWriter as _;
+use crate::lease::store::{Outcome, StoreError};
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::validity::Validity;
 use crate::ownership::{Ownership, WriteResult};
@@ -209,13 +208,7 @@ async fn list(own: &Ownership) -> Result<Arc<ShardGraph>, ListingError> {
 async fn list_since_start(own: &Ownership) -> Result<Arc<ShardGraph>, ShardEndError> {
     let worker = &own.worker;
     let limit = worker.settings.failover_time / 3;
-    let scan = worker.clock.timeout(limit, worker.store.scan()).await;
-    let scan = scan.unwrap_or_else(|elapsed| {
-        Err(
-            StoreError::unknown(StoreErrorKind::Unavailable, "the lease store did not answer")
-                .with_source(elapsed),
-        )
-    })?;
+    let scan = worker.store_client.scan(limit).await?;
     let (source, clock) = (&*own.stream.source, &*worker.clock);
     let service_time = list_page(source, clock, ShardFilter::Open, None)
         .await?

@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::assignment::plan::Reason;
 use crate::coordinator::perform::at_most;
 use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};
-use crate::coordinator::scan_deadline::ScanDeadline;
 use crate::coordinator::shard_sync::SYNC_INTERVAL;
 use crate::coordinator::shard_sync::coverage::{CoverageAudit, CoverageVerdict};
 use crate::coordinator::shard_sync::former_streams::FormerStreams;
@@ -23,11 +21,11 @@ use crate::error::Causes;
 use crate::invariant::Invariant;
 use crate::lease::change::{Expect, LeaseChange};
 use crate::lease::row::Lease;
-use crate::lease::store::{Outcome, Scan, StoreError};
-use crate::lease::writer::LeaseWriter;
+use crate::lease::scan_deadline::ScanDeadline;
+use crate::lease::store::{Outcome, Scan};
 use crate::ownership::WorkerContext;
 use crate::processor::backoff;
-use crate::runtime::clock::{BoxFuture, ClockExt as _, Moment};
+use crate::runtime::clock::{BoxFuture, Moment};
 use crate::runtime::rng::Rng;
 use crate::runtime::watched::Watched;
 use crate::source::SourceErrorKind;
@@ -50,7 +48,8 @@ pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: Cancellatio
         term: Watched::default(),
     });
     let context = CoordinatorContext {
-        store: Arc::clone(&worker.store),
+        store_client: worker.store_client.clone(),
+        assignment_hints: Arc::clone(&worker.assignment_hints),
         clock: Arc::clone(&worker.clock),
         rng: worker.rng.child("coordinator"),
         me: worker.worker.clone(),
@@ -60,9 +59,6 @@ pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: Cancellatio
         discovery: worker.settings.discovery_interval,
         settings: worker.settings.assignment.clone(),
         wake: Arc::clone(&worker.plan_now),
-        writer: Arc::new(HintingWriter {
-            worker: Arc::clone(&worker),
-        }),
         notices: Arc::clone(&election) as Arc<dyn CoordinatorListener>,
         reads: {
             let streams = Arc::clone(&worker.streams);
@@ -77,35 +73,6 @@ pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: Cancellatio
         }
     };
     tokio::join!(coordinate(context, leaving.clone()), followed);
-}
-
-/// Writes through the store_client, and takes up at once what this worker assigns to itself.
-struct HintingWriter {
-    worker: Arc<WorkerContext>,
-}
-
-#[async_trait]
-impl LeaseWriter for HintingWriter {
-    async fn change(
-        &self,
-        key: &LeaseKey,
-        before: Option<&Lease>,
-        expect: Expect,
-        change: LeaseChange,
-    ) -> Result<Outcome, StoreError> {
-        let outcome = self.worker.store_client.change(key, before, expect, change).await;
-        if let Ok(Outcome::Applied(row)) = &outcome
-            && row.owner.as_ref() == Some(&self.worker.worker)
-        {
-            self.worker.assignment_hints.add(row.key.clone());
-        }
-        outcome
-    }
-
-    async fn create(&self, lease: Lease, deadline: Moment) -> Result<Outcome, StoreError> {
-        // Nobody creates a lease for a worker but the one who ends its parent.
-        self.worker.store_client.create(lease, deadline).await
-    }
 }
 
 /// The reports of the coordinator to the rest of the worker.
@@ -241,7 +208,7 @@ struct FollowedStream {
 async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
     let rng = worker.rng.child("shard sync");
     let mut findings = LeaderFindings::default();
-    let mut limit = ScanDeadline::new(worker.settings.failover_time);
+    let mut limit = ScanDeadline::patient(worker.settings.failover_time);
     let (mut rounds, mut failures) = (0_u64, 0_u32);
     let mut pauses = rng.child("pauses");
     loop {
@@ -254,7 +221,7 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
         let due = streams.iter().filter(|stream| findings.is_due(stream, now));
         let due: Vec<_> = due.collect();
         let mut next = now + SYNC_INTERVAL;
-        match read_leases(worker, &mut limit).await {
+        match worker.store_client.scan_adapting(&mut limit).await {
             Ok(scan) => {
                 if std::mem::take(&mut failures) > 0 {
                     tracing::info!("over: the leases cannot be read, so the shards are not synced");
@@ -291,7 +258,7 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
             }
             Err(error) => {
                 if failures == 0 {
-                    tracing::warn!(error = %Causes(error.as_ref()), "the leases cannot be read, so the shards are not synced; trying on");
+                    tracing::warn!(error = %Causes(&error), "the leases cannot be read, so the shards are not synced; trying on");
                 }
                 failures = failures.saturating_add(1);
                 next =
@@ -345,24 +312,6 @@ impl FollowedStream {
         let pause = SYNC_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
         pause.min(LONGEST_SYNC_PAUSE)
-    }
-}
-
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
-async fn read_leases(worker: &WorkerContext, limit: &mut ScanDeadline) -> Result<Scan, AnyError> {
-    let clock = &worker.clock;
-    let began = clock.now();
-    match clock.timeout(limit.get(), worker.store.scan()).await {
-        Ok(scan) => {
-            let scan = scan?;
-            limit.took(clock.now().saturating_since(began));
-            Ok(scan)
-        }
-        Err(elapsed) => {
-            limit.was_not_enough();
-            Err(elapsed.into())
-        }
     }
 }
 
@@ -447,8 +396,7 @@ async fn sync_and_keep_up(
 fn tools<'a>(worker: &'a WorkerContext, stream: &'a OpenStream, rng: &'a mut Rng) -> SyncTools<'a> {
     SyncTools {
         source: stream.source.as_ref(),
-        store: worker.store.as_ref(),
-        writer: &worker.store_client,
+        store_client: &worker.store_client,
         clock: worker.clock.as_ref(),
         rng,
     }

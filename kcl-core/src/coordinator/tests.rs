@@ -6,8 +6,9 @@ use super::*;
 use crate::coordinator::assignment::plan::Reason;
 use crate::lease::change::{Expect, LeaseChange, apply};
 use crate::lease::row::RowFacts;
-use crate::lease::store::{Capabilities, Preparation, Scan, StoreErrorKind};
+use crate::lease::store::{Capabilities, LeaseStore, Preparation, Scan};
 use crate::lease::worker_row::{WorkerChange, WorkerOutcome, WorkerRow};
+use crate::metrics::Metrics;
 use crate::runtime::clock::TokioClock;
 use crate::runtime::task_scope::{TaskPolicy, TaskScope};
 use crate::types::{Incarnation, LeaseKey, Position, ShardId, Timestamp};
@@ -197,26 +198,6 @@ impl CoordinatorListener for Seen {
     }
 }
 
-struct Lane(Arc<Table>, Incarnation);
-
-#[async_trait]
-impl LeaseWriter for Lane {
-    async fn change(
-        &self,
-        key: &LeaseKey,
-        before: Option<&Lease>,
-        expect: Expect,
-        change: LeaseChange,
-    ) -> Result<Outcome, StoreError> {
-        assert!(before.is_some_and(|before| expect.holds(Some(before)) && change.fits(&expect)));
-        LeaseStore::change(&*self.0, key, &expect, &change, self.1).await
-    }
-
-    async fn create(&self, _: Lease, _: Moment) -> Result<Outcome, StoreError> {
-        unreachable!("an assignment creates no lease")
-    }
-}
-
 /// The run of the worker's process.
 fn run_of(worker: &WorkerId) -> Incarnation {
     let mut bytes = [0; 16];
@@ -248,7 +229,15 @@ impl Worker {
         let incarnation = run_of(&worker.id);
         worker.touch(table);
         let context = CoordinatorContext {
-            store: Arc::<Table>::clone(table),
+            store_client: StoreClient::new(
+                Arc::<Table>::clone(table),
+                Arc::clone(clock),
+                worker.scope.clone(),
+                incarnation,
+                F,
+                Metrics::register(None, name),
+            ),
+            assignment_hints: Arc::default(),
             clock: Arc::clone(clock),
             rng: Rng::from_seed(1).child(name),
             me: worker.id.clone(),
@@ -258,7 +247,6 @@ impl Worker {
             discovery: Duration::from_secs(1),
             settings: AssignmentSettings::default(),
             wake: Arc::clone(&worker.wake),
-            writer: Arc::new(Lane(Arc::clone(table), incarnation)),
             notices: Arc::<Seen>::clone(&worker.seen),
             reads: Arc::new(|_| true),
         };

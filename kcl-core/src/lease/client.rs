@@ -1,27 +1,32 @@
-//! The lanes in which a worker's writes run: one at a time per lease, each finished even if nobody waits for it any more.
+//! The one door to the lease store: every call of a worker goes through a [`StoreClient`].
 //!
-//! A lane resolves what is unknown before it answers: a write whose reply was lost is judged by a strong read.
+//! It gives each call a deadline of the worker's own, because a store may have none, or one that is longer than the failover time allows.
+//! It counts each call by how it ended, because what coordination costs is what the user pays for the table.
+//! Writes of one lease run one at a time, and each is finished even if its caller waits no more. Before it answers, the client finds out
+//! what became of a write whose reply was lost: a strong read shows it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::lease::change::{Expect, LeaseChange, apply};
 use crate::lease::resolve::{Resolution, resolve};
 use crate::lease::row::Lease;
-use crate::lease::store::{Certainty, LeaseStore, Outcome, StoreError, StoreErrorKind};
-use crate::lease::writer::LeaseWriter;
-use crate::metrics::{ChangeOutcome, Metrics};
+use crate::lease::scan_deadline::ScanDeadline;
+use crate::lease::store::{Certainty, LeaseStore, Outcome, Preparation, Scan, StoreError, StoreErrorKind};
+use crate::lease::worker_row::{
+    LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
+};
+use crate::metrics::{ChangeOutcome, Metrics, StoreOperation, StoreOutcome};
 use crate::runtime::clock::{Clock, ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
-use crate::runtime::task_scope::TaskPlace;
-use crate::runtime::task_scope::{TaskPolicy, TaskScope};
-use crate::types::{Incarnation, LeaseKey};
+use crate::runtime::task_scope::{TaskPlace, TaskPolicy, TaskScope};
+use crate::types::{Incarnation, LeaseKey, WorkerId};
 
-/// All lanes of one worker.
+/// One worker's calls of the lease store. Clones share the queues.
 #[derive(Clone)]
 pub(crate) struct StoreClient {
     shared: Arc<ClientShared>,
@@ -32,25 +37,26 @@ struct ClientShared {
     clock: Arc<dyn Clock>,
     scope: TaskScope,
     incarnation: Incarnation,
-    limits: WriteLimits,
+    limits: CallLimits,
     metrics: Metrics,
     turns: Mutex<BTreeMap<LeaseKey, Arc<Semaphore>>>,
 }
 
-/// How long a queue tries.
+/// How long calls on one row may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct WriteLimits {
+struct CallLimits {
     /// The deadline of one request.
-    pub(crate) attempt: Duration,
+    attempt: Duration,
     /// How long to go on finding out what became of a write.
-    pub(crate) resolve: Duration,
+    resolve: Duration,
     /// The pause between two tries.
-    pub(crate) pause: Duration,
+    pause: Duration,
 }
 
-impl WriteLimits {
-    /// Limits that fit a failover time: a request may hang for a sixth of that time, so that a second try is still in time.
-    pub(crate) fn for_failover(failover: Duration) -> Self {
+impl CallLimits {
+    /// Returns the limits that fit a failover time: a request may hang for a sixth of it, so that a second try, or the heartbeat after it,
+    /// is still in time.
+    fn for_failover(failover: Duration) -> Self {
         Self {
             attempt: failover / 6,
             resolve: failover,
@@ -65,25 +71,156 @@ impl StoreClient {
         clock: Arc<dyn Clock>,
         scope: TaskScope,
         incarnation: Incarnation,
-        limits: WriteLimits,
+        failover: Duration,
         metrics: Metrics,
     ) -> Self {
-        let turns = Mutex::new(BTreeMap::new());
         Self {
             shared: Arc::new(ClientShared {
                 store,
                 clock,
                 scope,
                 incarnation,
-                limits,
+                limits: CallLimits::for_failover(failover),
                 metrics,
-                turns,
+                turns: Mutex::default(),
             }),
         }
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
         self.shared.incarnation
+    }
+
+    /// Prepares the table. The preparation says until when.
+    pub(crate) async fn prepare(&self, preparation: &Preparation) -> Result<(), StoreError> {
+        let call = self.shared.store.prepare(preparation);
+        self.shared.count(StoreOperation::Prepare, call, done).await
+    }
+
+    /// Reads the whole table, within `limit`.
+    pub(crate) async fn scan(&self, limit: Duration) -> Result<Scan, StoreError> {
+        let call = self.shared.store.scan();
+        let scan = self.shared.call(StoreOperation::Scan, limit, call, done).await?;
+        self.shared.metrics.store_pages(scan.pages);
+        Ok(scan)
+    }
+
+    /// Reads the whole table within the deadline, which adapts to how long that took.
+    pub(crate) async fn scan_adapting(&self, deadline: &mut ScanDeadline) -> Result<Scan, StoreError> {
+        let begun = self.shared.clock.now();
+        let scan = self.scan(deadline.get()).await;
+        let took = self.shared.clock.now().saturating_since(begun);
+        match &scan {
+            Ok(_) => deadline.took(took),
+            Err(_) if took >= deadline.get() => deadline.was_not_enough(),
+            Err(_) => {}
+        }
+        scan
+    }
+
+    /// Asks the owner index which leases name the worker, within `limit`. Returns `None` if the store has no index.
+    pub(crate) async fn owned_by(
+        &self,
+        worker: &WorkerId,
+        limit: Duration,
+    ) -> Result<Option<Vec<LeaseKey>>, StoreError> {
+        let call = self.shared.store.owned_by(worker);
+        self.shared.call(StoreOperation::OwnedBy, limit, call, done).await
+    }
+
+    /// Reads a row strongly, within the deadline of one request.
+    pub(crate) async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
+        let (shared, key) = (Arc::clone(&self.shared), key.clone());
+        let name = format!("lease {key}");
+        let read = async move { shared.read(&key).await };
+        let scope = &self.shared.scope;
+        scope.run_at(TaskPlace::Coordination, name, read).await
+    }
+
+    /// Reads a row strongly, within `limit`. Returns `None` if the time was up.
+    pub(crate) async fn read_within(
+        &self,
+        key: &LeaseKey,
+        limit: Duration,
+    ) -> Option<Result<Option<Lease>, StoreError>> {
+        let call = self.shared.store.read(key);
+        let read = self.shared.count(StoreOperation::Read, call, done);
+        self.shared.clock.timeout(limit, read).await.ok()
+    }
+
+    /// Changes a worker's row, within the deadline of one request.
+    pub(crate) async fn change_worker(&self, change: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
+        let call = self.shared.store.change_worker(change);
+        let judge = |outcome: &WorkerOutcome| match outcome {
+            WorkerOutcome::Applied => StoreOutcome::Done,
+            WorkerOutcome::Refused => StoreOutcome::Refused,
+        };
+        let limit = self.shared.limits.attempt;
+        self.shared
+            .call(StoreOperation::ChangeWorker, limit, call, judge)
+            .await
+    }
+
+    /// Reads the leader lock, within the deadline of one request.
+    pub(crate) async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
+        let call = self.shared.store.read_lock();
+        let limit = self.shared.limits.attempt;
+        self.shared
+            .call(StoreOperation::ReadLock, limit, call, done)
+            .await
+    }
+
+    /// Changes the leader lock, within the deadline of one request. A call that ran out of time may write it, now or later.
+    pub(crate) async fn change_lock(
+        &self,
+        expect: &LockExpect,
+        change: &LockChange,
+    ) -> Result<LockOutcome, StoreError> {
+        let call = self.shared.store.change_lock(expect, change);
+        let judge = |outcome: &LockOutcome| match outcome {
+            LockOutcome::Applied => StoreOutcome::Done,
+            LockOutcome::Refused => StoreOutcome::Refused,
+        };
+        let limit = self.shared.limits.attempt;
+        self.shared
+            .call(StoreOperation::ChangeLock, limit, call, judge)
+            .await
+    }
+
+    /// Changes one row if `expect` holds; `before` is the row that the expectation is based on, if there is one.
+    ///
+    /// An error means that the outcome could not be found out in time, or that the change certainly did not happen.
+    /// Dropping the future, once it was polled, does not stop the write.
+    pub(crate) async fn change(
+        &self,
+        key: &LeaseKey,
+        before: Option<&Lease>,
+        expect: Expect,
+        change: LeaseChange,
+    ) -> Result<Outcome, StoreError> {
+        let write = QueuedWrite {
+            key: key.clone(),
+            before: before.cloned(),
+            expect,
+            change,
+            deadline: None,
+        };
+        self.write(write).await
+    }
+
+    /// Creates a row, and sends nothing from `deadline` on.
+    ///
+    /// A row that is not there is no proof that it is missing: by `deadline` others may have finished with it, and cleaned up. So the
+    /// caller says for how long its knowledge holds.
+    pub(crate) async fn create(&self, lease: Lease, deadline: Moment) -> Result<Outcome, StoreError> {
+        let write = QueuedWrite {
+            key: lease.key.clone(),
+            before: None,
+            expect: Expect::Absent,
+            change: LeaseChange::Create(Box::new(lease)),
+            deadline: Some(deadline),
+        };
+        self.write(write).await
     }
 
     /// Returns once every write has ended that was under way, or waited for its turn, when this was called. One whose task did not run yet
@@ -104,10 +241,10 @@ impl StoreClient {
     async fn write(&self, write: QueuedWrite) -> Result<Outcome, StoreError> {
         let (reply, answer) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
-        let name = format!("lane {}", write.key);
+        let name = format!("lease {}", write.key);
         let task = async move {
             let outcome = shared.in_turn(&write).await;
-            // Nobody may be waiting any more; the write is done even so.
+            // Nobody may be waiting any more; the write is done all the same.
             let _ = reply.send(outcome);
         };
         let scope = &self.shared.scope;
@@ -118,46 +255,6 @@ impl StoreClient {
                 "the write was abandoned: it panicked, or the worker stopped",
             ))
         })
-    }
-
-    /// Reads a row strongly, within the deadline of one request.
-    pub(crate) async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
-        let (shared, key) = (Arc::clone(&self.shared), key.clone());
-        let name = format!("lane {key}");
-        let read = async move { shared.read(&key).await };
-        let scope = &self.shared.scope;
-        scope.run_at(TaskPlace::Coordination, name, read).await
-    }
-}
-
-#[async_trait]
-impl LeaseWriter for StoreClient {
-    async fn change(
-        &self,
-        key: &LeaseKey,
-        before: Option<&Lease>,
-        expect: Expect,
-        change: LeaseChange,
-    ) -> Result<Outcome, StoreError> {
-        let write = QueuedWrite {
-            key: key.clone(),
-            before: before.cloned(),
-            expect,
-            change,
-            deadline: None,
-        };
-        self.write(write).await
-    }
-
-    async fn create(&self, lease: Lease, deadline: Moment) -> Result<Outcome, StoreError> {
-        let write = QueuedWrite {
-            key: lease.key.clone(),
-            before: None,
-            expect: Expect::Absent,
-            change: LeaseChange::Create(Box::new(lease)),
-            deadline: Some(deadline),
-        };
-        self.write(write).await
     }
 }
 
@@ -171,6 +268,42 @@ struct QueuedWrite {
 }
 
 impl ClientShared {
+    /// Waits for the call no longer than `limit`, and counts it by how it ended.
+    async fn call<T>(
+        &self,
+        operation: StoreOperation,
+        limit: Duration,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+        judge: impl Fn(&T) -> StoreOutcome + Send,
+    ) -> Result<T, StoreError> {
+        let answer = self
+            .clock
+            .timeout(limit, self.count(operation, call, judge))
+            .await;
+        answer.unwrap_or_else(|elapsed| Err(no_answer(elapsed.0)))
+    }
+
+    /// Waits for the call and counts it by how it ended.
+    async fn count<T>(
+        &self,
+        operation: StoreOperation,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+        judge: impl Fn(&T) -> StoreOutcome + Send,
+    ) -> Result<T, StoreError> {
+        let mut pending = PendingCall {
+            client: self,
+            operation,
+            begun: self.clock.now(),
+            outcome: StoreOutcome::Abandoned,
+        };
+        let answer = call.await;
+        pending.outcome = match &answer {
+            Ok(answer) => judge(answer),
+            Err(error) => failed(error),
+        };
+        answer
+    }
+
     async fn in_turn(&self, write: &QueuedWrite) -> Result<Outcome, StoreError> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -240,7 +373,7 @@ impl ClientShared {
                 return Ok(outcome);
             }
             if self.clock.now() >= give_up {
-                return Err(unknown.unwrap_or_else(|| no_answer(&write.key)));
+                return Err(unknown.unwrap_or_else(|| no_answer(self.limits.resolve)));
             }
             self.clock.sleep(self.limits.pause).await;
         }
@@ -250,10 +383,12 @@ impl ClientShared {
         let call = self
             .store
             .change(&write.key, &write.expect, &write.change, self.incarnation);
-        self.clock
-            .timeout(self.limits.attempt, call)
+        let judge = |outcome: &Outcome| match outcome {
+            Outcome::Applied(_) => StoreOutcome::Done,
+            Outcome::Refused { .. } => StoreOutcome::Refused,
+        };
+        self.call(StoreOperation::Change, self.limits.attempt, call, judge)
             .await
-            .unwrap_or_else(|_| Err(no_answer(&write.key)))
     }
 
     fn judge(&self, write: &QueuedWrite, row: Option<Lease>) -> (Resolution, Outcome) {
@@ -283,7 +418,7 @@ impl ClientShared {
         loop {
             match self.read(key).await {
                 Ok(row) => return Ok(row),
-                // The reading failed definitely, but the write in question stays unknown.
+                // The reading failed definitely, but what it should tell about stays unknown.
                 Err(error) if self.clock.now() >= give_up || error.kind() == StoreErrorKind::Data => {
                     return Err(still_unknown(key, error));
                 }
@@ -293,20 +428,19 @@ impl ClientShared {
     }
 
     async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
-        self.clock
-            .timeout(self.limits.attempt, self.store.read(key))
+        let call = self.store.read(key);
+        self.call(StoreOperation::Read, self.limits.attempt, call, done)
             .await
-            .unwrap_or_else(|_| Err(no_answer(key)))
     }
 }
 
-/// The last failure is known; the fate of the write before is not.
+/// What failed last is known; what became of the write before is not.
 fn still_unknown(key: &LeaseKey, error: StoreError) -> StoreError {
     let what = format!("cannot find out what became of a write to {key}");
     StoreError::unknown(error.kind(), what).with_source(error)
 }
 
-/// The base of the write may be true no more.
+/// What the write was to be based on may be true no more.
 fn too_late(key: &LeaseKey, in_doubt: bool) -> StoreError {
     let what = format!("there was no time left to write the lease {key}");
     match in_doubt {
@@ -315,106 +449,47 @@ fn too_late(key: &LeaseKey, in_doubt: bool) -> StoreError {
     }
 }
 
-fn no_answer(key: &LeaseKey) -> StoreError {
+fn no_answer(limit: Duration) -> StoreError {
     StoreError::unknown(
         StoreErrorKind::Unavailable,
-        format!("no answer in time about the lease {key}"),
+        format!("the lease store did not answer within {limit:?}"),
     )
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+/// A call under way. One whose future is dropped reached the store nevertheless, and is counted as abandoned.
+struct PendingCall<'a> {
+    client: &'a ClientShared,
+    operation: StoreOperation,
+    begun: Moment,
+    outcome: StoreOutcome,
+}
 
-    use super::*;
-    use crate::lease::store::{Capabilities, Preparation, Scan};
-    use crate::lease::worker_row::{
-        LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
-    };
-    use crate::runtime::clock::TokioClock;
-    use crate::types::{Position, ShardId, WorkerId};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    /// A store that loses every change, and takes a second to say that no row is there.
-    #[derive(Debug, Default)]
-    struct Lossy {
-        changes: AtomicU32,
-    }
-
-    #[async_trait]
-    impl LeaseStore for Lossy {
-        fn capabilities(&self) -> Capabilities {
-            Capabilities {
-                owner_index: false,
-                refusal_shows_row: false,
-            }
-        }
-
-        async fn prepare(&self, _: &Preparation) -> Result<(), StoreError> {
-            unreachable!("a lane prepares nothing")
-        }
-
-        async fn scan(&self) -> Result<Scan, StoreError> {
-            unreachable!("a lane does not scan")
-        }
-
-        async fn read(&self, _: &LeaseKey) -> Result<Option<Lease>, StoreError> {
-            TokioClock::new().sleep(SECOND).await;
-            Ok(None)
-        }
-
-        async fn owned_by(&self, _: &WorkerId) -> Result<Option<Vec<LeaseKey>>, StoreError> {
-            unreachable!("a lane does not look for leases")
-        }
-
-        async fn change(
-            &self,
-            _: &LeaseKey,
-            _: &Expect,
-            _: &LeaseChange,
-            _: Incarnation,
-        ) -> Result<Outcome, StoreError> {
-            self.changes.fetch_add(1, Ordering::SeqCst);
-            Err(StoreError::unknown(StoreErrorKind::Unavailable, "lost"))
-        }
-
-        async fn change_worker(&self, _: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
-            unreachable!("a lane is of leases")
-        }
-
-        async fn read_lock(&self) -> Result<Option<LeaderLock>, StoreError> {
-            unreachable!("a lane is of leases")
-        }
-
-        async fn change_lock(&self, _: &LockExpect, _: &LockChange) -> Result<LockOutcome, StoreError> {
-            unreachable!("a lane is of leases")
-        }
-    }
-
-    /// Creates a lease that should be there after so long, and reports with which certainty it is not, and how often that was tried.
-    async fn create_within(time: Duration) -> (Certainty, u32) {
-        let (store, clock) = (Arc::new(Lossy::default()), Arc::new(TokioClock::new()));
-        let lanes = StoreClient::new(
-            Arc::clone(&store) as Arc<dyn LeaseStore>,
-            Arc::clone(&clock) as Arc<dyn Clock>,
-            TaskScope::new(),
-            Incarnation::from_random_bytes([1; 16]),
-            WriteLimits::for_failover(60 * SECOND),
-            Metrics::register(None, "lane"),
-        );
-        let lease = Lease::unowned(ShardId::new("child").unwrap(), Position::TrimHorizon);
-        let created = lanes.create(lease, clock.now() + time).await;
-        (
-            created.unwrap_err().certainty(),
-            store.changes.load(Ordering::SeqCst),
-        )
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_create_is_not_sent_again_after_its_deadline() {
-        assert_eq!(create_within(Duration::ZERO).await, (Certainty::Definite, 0));
-        assert_eq!(create_within(SECOND).await, (Certainty::Unknown, 1));
-        assert_eq!(create_within(3 * SECOND).await, (Certainty::Unknown, 2));
+impl Drop for PendingCall<'_> {
+    fn drop(&mut self) {
+        let took = self.client.clock.now().saturating_since(self.begun);
+        self.client.metrics.store_call(self.operation, self.outcome, took);
     }
 }
+
+fn failed(error: &StoreError) -> StoreOutcome {
+    match (error.kind(), error.certainty()) {
+        (StoreErrorKind::Throttled, _) => StoreOutcome::Throttled,
+        (_, Certainty::Unknown) => StoreOutcome::Unknown,
+        (_, Certainty::Definite) => StoreOutcome::Failed,
+    }
+}
+
+fn done<T>(_: &T) -> StoreOutcome {
+    StoreOutcome::Done
+}
+
+impl fmt::Debug for StoreClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreClient")
+            .field("incarnation", &self.shared.incarnation)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

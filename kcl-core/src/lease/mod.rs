@@ -6,14 +6,13 @@
 
 pub(crate) mod change;
 pub(crate) mod client;
-pub(crate) mod counted;
 pub(crate) mod expiry;
 pub(crate) mod key_scheme;
 pub(crate) mod resolve;
 pub(crate) mod row;
+pub(crate) mod scan_deadline;
 pub(crate) mod shard_end_plan;
 pub(crate) mod start_policy;
 pub(crate) mod store;
 pub(crate) mod stream_check;
 pub(crate) mod worker_row;
-pub(crate) mod writer;

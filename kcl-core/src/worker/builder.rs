@@ -5,7 +5,7 @@ use metrics::Recorder;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind};
-use crate::lease::counted::MeteredStore;
+use crate::lease::client::StoreClient;
 use crate::lease::store::LeaseStore;
 use crate::processor::{ErrorPolicy, RecordProcessorFactory, RetryForever};
 use crate::runtime::clock::{Clock, TokioClock};
@@ -15,7 +15,7 @@ use crate::runtime::task_scope::TaskScope;
 use crate::settings::Settings;
 use crate::source::StreamSource;
 use crate::streams::StreamTracker;
-use crate::types::{ApplicationName, WorkerId};
+use crate::types::{ApplicationName, Incarnation, WorkerId};
 
 /// One member of a fleet that consumes a stream together, ready to run.
 ///
@@ -56,7 +56,7 @@ pub(crate) struct WorkerParts {
     pub(crate) worker: WorkerId,
     pub(crate) settings: Settings,
     pub(crate) subject: StreamSelection,
-    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) store_client: StoreClient,
     pub(crate) factory: Arc<dyn RecordProcessorFactory>,
     pub(crate) policy: Arc<dyn ErrorPolicy>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -239,7 +239,7 @@ impl WorkerBuilder {
         );
         let store = needed(
             self.store,
-            "a lease store is missing: call .leases(…)",
+            "a lease store is missing: call .lease_store(…)",
             &mut wrong,
         );
         let factory = needed(
@@ -275,14 +275,21 @@ impl WorkerBuilder {
             .unwrap_or(application.as_str());
         let metrics = crate::metrics::Metrics::register(self.recorder, label);
         let clock = self.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
-        let store = Arc::new(MeteredStore::new(store, Arc::clone(&clock), metrics.clone()));
+        let store_client = StoreClient::new(
+            store,
+            Arc::clone(&clock),
+            self.scope.clone(),
+            Incarnation::from_random_bytes(rng.child("incarnation").bytes()),
+            self.settings.failover_time,
+            metrics.clone(),
+        );
         Ok(Worker {
             parts: WorkerParts {
                 flow_control: Arc::default(),
                 application,
                 worker,
                 subject,
-                store,
+                store_client,
                 factory,
                 policy: self.policy,
                 clock,
@@ -359,7 +366,7 @@ mod tests {
             "stall_tries",
             ".stream(",
             ".streams(",
-            ".leases(",
+            ".lease_store(",
             ".processor(",
         ] {
             assert!(message.contains(part), "{part} is not in {message}");

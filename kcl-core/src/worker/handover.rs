@@ -6,7 +6,6 @@ use crate::coordinator::assignment::plan::{Candidate, Move, plan_departure};
 use crate::coordinator::table_view::TableView;
 use crate::error::Causes;
 use crate::lease::store::{Outcome, Scan, StoreError};
-use crate::lease::writer::LeaseWriter as _;
 use crate::ownership::WorkerContext;
 use crate::runtime::clock::ClockExt as _;
 
@@ -27,7 +26,7 @@ pub(crate) async fn hand_over_all(worker: &WorkerContext, limit: Duration) {
     }
     if let Err(error) = worker
         .clock
-        .timeout(limit, watch_and_begin(worker, watched))
+        .timeout(limit, Box::pin(watch_and_begin(worker, watched, limit)))
         .await
         .unwrap_or(Ok(()))
     {
@@ -35,7 +34,11 @@ pub(crate) async fn hand_over_all(worker: &WorkerContext, limit: Duration) {
     }
 }
 
-async fn watch_and_begin(worker: &WorkerContext, watched: Duration) -> Result<(), StoreError> {
+async fn watch_and_begin(
+    worker: &WorkerContext,
+    watched: Duration,
+    limit: Duration,
+) -> Result<(), StoreError> {
     let me = Candidate {
         id: worker.worker.clone(),
         max_leases: worker.settings.max_leases,
@@ -44,13 +47,13 @@ async fn watch_and_begin(worker: &WorkerContext, watched: Duration) -> Result<()
         proven: true,
     };
     let mut observer = TableView::new(me, worker.settings.failover_time, watched);
-    let first = worker.store.scan().await?;
+    let first = worker.store_client.scan(limit).await?;
     if is_alone(worker, &first) {
         return Ok(());
     }
     observer.look(worker.clock.now(), first);
     worker.clock.sleep(watched).await;
-    observer.look(worker.clock.now(), worker.store.scan().await?);
+    observer.look(worker.clock.now(), worker.store_client.scan(limit).await?);
 
     let mut snapshot = observer.snapshot(0);
     snapshot.workers.retain(|worker| worker.proven);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Causes;
-use crate::lease::store::{StoreError, StoreErrorKind};
+use crate::lease::store::StoreError;
 use crate::lease::worker_row::{WorkerChange, WorkerOutcome, WorkerRow};
 use crate::ownership::WorkerContext;
 use crate::runtime::clock::ClockExt as _;
@@ -109,17 +109,6 @@ impl Heartbeat {
     /// Within the deadline of one request. The condition is only on the incarnation, so repeating a write whose outcome is
     /// unknown is always right.
     async fn change(&self, change: WorkerChange) -> Result<WorkerOutcome, StoreError> {
-        let limit = self.worker.settings.failover_time / 6;
-        let call = self.worker.store.change_worker(&change);
-        self.worker
-            .clock
-            .timeout(limit, call)
-            .await
-            .unwrap_or_else(|elapsed| {
-                Err(
-                    StoreError::unknown(StoreErrorKind::Unavailable, "the lease store did not answer")
-                        .with_source(elapsed),
-                )
-            })
+        self.worker.store_client.change_worker(&change).await
     }
 }

@@ -9,14 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumer::delivery::{ThreadObserver, ToProcessor};
 use crate::consumer::shard_consumer::consume;
-use crate::coordinator::scan_deadline::ScanDeadline;
 use crate::error::Causes;
 use crate::invariant::Invariant;
 use crate::lease::change::{Expect, LeaseChange};
 use crate::lease::row::{Lease, RowFacts};
-use crate::lease::store::{Outcome, Scan, StoreError, StoreErrorKind};
+use crate::lease::scan_deadline::ScanDeadline;
+use crate::lease::store::{Outcome, Scan, StoreError};
 use crate::lease::worker_row::WorkerRow;
-use crate::lease::writer::LeaseWriter as _;
 use crate::lifecycle::{ConsumerEnd, ConsumerState};
 use crate::limits::flow_control::FlowScope;
 use crate::ownership::control::DrainReason;
@@ -77,7 +76,7 @@ impl LeaseTaker {
     pub(crate) async fn discover(self: &Arc<Self>) {
         let mut failing = false;
         let mut discovery = Discovery::new(&self.worker.settings, self.worker.rng.child("discovery"));
-        let mut limit = ScanDeadline::new(self.worker.settings.failover_time);
+        let mut limit = ScanDeadline::patient(self.worker.settings.failover_time);
         loop {
             let mut keys = self.worker.assignment_hints.take();
             match self.named(&mut discovery, &mut limit).await {
@@ -137,7 +136,7 @@ impl LeaseTaker {
         let mut pause = failover / 50;
         loop {
             let left = until.saturating_since(clock.now());
-            match self.in_time(left, self.worker.store.scan()).await {
+            match self.worker.store_client.scan(left).await {
                 Ok(scan) => return Some(scan),
                 Err(error) if clock.now() + pause >= until => {
                     tracing::warn!(error = %Causes(&error), "leases given to this worker meanwhile may have to expire");
@@ -173,8 +172,8 @@ impl LeaseTaker {
     ) -> Result<Option<Vec<LeaseKey>>, StoreError> {
         let (clock, me) = (&self.worker.clock, &self.worker.worker);
         if discovery.may_ask_index(clock.now()) {
-            let asked = self.worker.store.owned_by(me);
-            match self.in_time(discovery.index_limit(), asked).await {
+            let limit = discovery.index_limit();
+            match self.worker.store_client.owned_by(me, limit).await {
                 Ok(keys) => {
                     if discovery.index_answered() {
                         tracing::info!("over: the owner index cannot be asked");
@@ -198,10 +197,8 @@ impl LeaseTaker {
         if !discovery.may_scan(clock.now()) {
             return Ok(None);
         }
-        let begun = clock.now();
-        match self.in_time(limit.get(), self.worker.store.scan()).await {
+        match self.worker.store_client.scan_adapting(limit).await {
             Ok(scan) => {
-                limit.took(clock.now().saturating_since(begun));
                 discovery.scanned(clock.now(), scan.pages, scan.workers.len());
                 let mine = scan
                     .leases
@@ -210,27 +207,10 @@ impl LeaseTaker {
                 Ok(Some(mine.map(|lease| lease.key).collect()))
             }
             Err(error) => {
-                if clock.now().saturating_since(begun) >= limit.get() {
-                    limit.was_not_enough();
-                }
                 discovery.scan_failed(clock.now());
                 Err(error)
             }
         }
-    }
-
-    async fn in_time<T: Send>(
-        &self,
-        limit: Duration,
-        call: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> Result<T, StoreError> {
-        let answer = self.worker.clock.timeout(limit, call).await;
-        answer.unwrap_or_else(|elapsed| {
-            Err(
-                StoreError::unknown(StoreErrorKind::Unavailable, "the lease store did not answer")
-                    .with_source(elapsed),
-            )
-        })
     }
 
     fn take(self: &Arc<Self>, key: LeaseKey) {

@@ -52,11 +52,15 @@ pub(crate) async fn prepare(parts: &WorkerParts) -> Result<Prepared, Error> {
                 within: deadline.saturating_since(parts.clock.now()),
                 take_over_java: parts.settings.take_over_java,
             };
-            parts.store.prepare(&preparation).await
+            parts.store_client.prepare(&preparation).await
         })
         .await?;
     let scan = attempts
-        .until_answered("cannot read the lease table", || parts.store.scan())
+        .until_answered("cannot read the lease table", || {
+            parts
+                .store_client
+                .scan(deadline.saturating_since(parts.clock.now()))
+        })
         .await?;
     check_leases(&scan.leases, &parts.subject, &streams)
         .map_err(|mismatch| Error::new(ErrorKind::Mismatch, mismatch.to_string()))?;

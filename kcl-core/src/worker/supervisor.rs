@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::leadership::serve_fleet;
 use crate::error::{Causes, Error, ErrorKind};
-use crate::lease::client::{StoreClient, WriteLimits};
 use crate::lifecycle::ConsumerEnd;
 use crate::limits::byte_budget::ByteBudget;
 use crate::ownership::WorkerContext;
@@ -19,7 +18,6 @@ use crate::runtime::task_scope::TaskPlace;
 use crate::runtime::task_scope::{TaskPolicy, caught};
 use crate::settings::Settings;
 use crate::status::{Phase, StatusSource};
-use crate::types::Incarnation;
 use crate::worker::builder::{StreamSelection, WorkerParts};
 use crate::worker::fatal::FatalError;
 use crate::worker::handle::{Stop, StopSignal, TASK};
@@ -93,15 +91,6 @@ struct RunningWorker {
 
 impl RunningWorker {
     fn new(parts: WorkerParts, ground: Prepared, status: StatusSource) -> Self {
-        let incarnation = Incarnation::from_random_bytes(parts.rng.child("incarnation").bytes());
-        let store_client = StoreClient::new(
-            Arc::clone(&parts.store),
-            Arc::clone(&parts.clock),
-            parts.scope.clone(),
-            incarnation,
-            WriteLimits::for_failover(parts.settings.failover_time),
-            parts.metrics.clone(),
-        );
         let budget = u64::from(parts.settings.memory_budget) * 1024 * 1024;
         let budget = ByteBudget::new(budget, parts.metrics.bytes_held());
         let worker = Arc::new(WorkerContext {
@@ -111,8 +100,7 @@ impl RunningWorker {
             clock: parts.clock,
             rng: parts.rng,
             streams: ground.streams,
-            store: parts.store,
-            store_client,
+            store_client: parts.store_client,
             scope: parts.scope,
             factory: parts.factory,
             policy: parts.policy,

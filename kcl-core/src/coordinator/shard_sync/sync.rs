@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::coordinator::shard_sync::plan::{Anomaly, CreateReason, Creation, lease_cover, plan_sync};
 use crate::coordinator::shard_sync::unfiltered;
+use crate::lease::client::StoreClient;
 use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::lease::row::Lease;
 use crate::lease::start_policy::StartPolicy;
-use crate::lease::store::{LeaseStore, Outcome, StoreError, StoreErrorKind};
-use crate::lease::writer::LeaseWriter;
+use crate::lease::store::{Outcome, StoreError, StoreErrorKind};
 use crate::runtime::clock::{BoxFuture, Clock, ClockExt, Moment};
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::rng::Rng;
@@ -34,8 +34,7 @@ const CONCURRENT_CREATES: usize = 16;
 /// The tools of a sync.
 pub(crate) struct SyncTools<'a> {
     pub(crate) source: &'a dyn StreamSource,
-    pub(crate) store: &'a dyn LeaseStore,
-    pub(crate) writer: &'a dyn LeaseWriter,
+    pub(crate) store_client: &'a StoreClient,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) rng: &'a mut Rng,
 }
@@ -218,7 +217,7 @@ async fn create(
         return Err(SyncError::Deadline);
     }
     let outcome = tools
-        .writer
+        .store_client
         .create(creation.lease.clone(), request.deadline)
         .await?;
     Ok(matches!(outcome, Outcome::Applied(_)))
@@ -255,8 +254,8 @@ pub(crate) async fn read(
     key: &LeaseKey,
 ) -> Result<Option<Lease>, SyncError> {
     let left = request.deadline.saturating_since(tools.clock.now());
-    let answer = tools.clock.timeout(left, tools.store.read(key)).await;
-    answer.map_err(|_| SyncError::Deadline)?.map_err(SyncError::Store)
+    let answer = tools.store_client.read_within(key, left).await;
+    answer.ok_or(SyncError::Deadline)?.map_err(SyncError::Store)
 }
 
 pub(crate) async fn list_all(

@@ -131,7 +131,7 @@ async fn describe(
         hash_range: Some(shard.hash_range),
     };
     tools
-        .writer
+        .store_client
         .change(&lease.key, Some(lease), Expect::Present, change)
         .await?;
     Ok(())
@@ -177,7 +177,7 @@ async fn end_gone(
     in_time(tools, request)?;
     let expect = Expect::Version(lease.version());
     let outcome = tools
-        .writer
+        .store_client
         .change(&lease.key, Some(lease), expect, LeaseChange::End { children })
         .await?;
     Ok(matches!(outcome, Outcome::Applied(_)))
@@ -202,7 +202,7 @@ async fn delete(
     in_time(tools, request)?;
     let expect = Expect::Version(lease.version());
     let outcome = tools
-        .writer
+        .store_client
         .change(&lease.key, Some(lease), expect, LeaseChange::Delete)
         .await?;
     Ok(matches!(outcome, Outcome::Applied(_)))

@@ -5,14 +5,18 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::lease::change::{Expect, LeaseChange, apply};
+use crate::lease::store::LeaseStore;
 use crate::lease::store::{Capabilities, Preparation, Scan};
 use crate::lease::worker_row::{
     LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
 };
+use crate::metrics::Metrics;
 use crate::runtime::clock::TokioClock;
+use crate::runtime::task_scope::TaskScope;
 use crate::source::shard_graph::testing::{id, identity, shard};
 use crate::source::{RecordStream, Shard, StartPosition};
 use crate::types::{Incarnation, StreamKey, WorkerId};
+use std::sync::Arc;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -63,12 +67,10 @@ pub(crate) struct Table {
     pub(crate) read_takes: Duration,
     /// Rows that are there and cannot be read.
     pub(crate) unreadable: BTreeSet<ShardId>,
-    /// Until when leases were to be created.
-    pub(crate) deadlines: Mutex<BTreeSet<Moment>>,
 }
 
 impl Table {
-    /// As a queue answers: what stands in the way of the write cannot be read.
+    /// What stands in the way of the write cannot be read.
     fn try_to_decode(&self, key: &LeaseKey) -> Result<(), StoreError> {
         if self.unreadable.iter().any(|shard| shard.as_str() == key.as_str()) {
             return Err(StoreError::unknown(
@@ -116,12 +118,27 @@ impl LeaseStore for Table {
 
     async fn change(
         &self,
-        _: &LeaseKey,
-        _: &Expect,
-        _: &LeaseChange,
-        _: Incarnation,
+        key: &LeaseKey,
+        expect: &Expect,
+        change: &LeaseChange,
+        incarnation: Incarnation,
     ) -> Result<Outcome, StoreError> {
-        not_part_of_a_sync()
+        tokio::task::yield_now().await;
+        self.try_to_decode(key)?;
+        let mut rows = self.rows.lock().unwrap();
+        if !expect.holds(rows.get(key)) {
+            let current = rows.get(key).cloned().map(Box::new);
+            return Ok(Outcome::Refused { current });
+        }
+        let after = match (rows.remove(key), change) {
+            (None, LeaseChange::Create(lease)) => (**lease).clone(),
+            (None, _) => return Ok(Outcome::Refused { current: None }),
+            (Some(row), LeaseChange::Delete) => return Ok(Outcome::Applied(Box::new(row))),
+            (Some(row), change) => apply(&row, change, incarnation),
+        };
+        rows.insert(key.clone(), after.clone());
+        self.order.lock().unwrap().push(key.clone());
+        Ok(Outcome::Applied(Box::new(after)))
     }
 
     async fn change_worker(&self, _: &WorkerChange) -> Result<WorkerOutcome, StoreError> {
@@ -137,51 +154,21 @@ impl LeaseStore for Table {
     }
 }
 
-#[async_trait]
-impl LeaseWriter for Table {
-    async fn change(
-        &self,
-        key: &LeaseKey,
-        _: Option<&Lease>,
-        expect: Expect,
-        change: LeaseChange,
-    ) -> Result<Outcome, StoreError> {
-        tokio::task::yield_now().await;
-        self.try_to_decode(key)?;
-        let mut rows = self.rows.lock().unwrap();
-        if !expect.holds(rows.get(key)) {
-            let current = rows.get(key).cloned().map(Box::new);
-            return Ok(Outcome::Refused { current });
-        }
-        let incarnation = Incarnation::from_random_bytes([1; 16]);
-        let after = match (rows.remove(key), change) {
-            (None, LeaseChange::Create(lease)) => *lease,
-            (None, _) => return Ok(Outcome::Refused { current: None }),
-            (Some(row), LeaseChange::Delete) => return Ok(Outcome::Applied(Box::new(row))),
-            (Some(row), change) => apply(&row, &change, incarnation),
-        };
-        rows.insert(key.clone(), after.clone());
-        self.order.lock().unwrap().push(key.clone());
-        Ok(Outcome::Applied(Box::new(after)))
-    }
-
-    async fn create(&self, lease: Lease, deadline: Moment) -> Result<Outcome, StoreError> {
-        self.deadlines.lock().unwrap().insert(deadline);
-        let key = lease.key.clone();
-        LeaseWriter::change(
-            self,
-            &key,
-            None,
-            Expect::Absent,
-            LeaseChange::Create(Box::new(lease)),
-        )
-        .await
-    }
+/// The client of a worker with this table.
+pub(crate) fn client(table: &Arc<Table>) -> StoreClient {
+    StoreClient::new(
+        Arc::<Table>::clone(table),
+        Arc::new(TokioClock::new()),
+        TaskScope::new(),
+        Incarnation::from_random_bytes([1; 16]),
+        Duration::from_secs(60),
+        Metrics::register(None, "sync"),
+    )
 }
 
 async fn sync(
     stream: &Stream,
-    table: &Table,
+    table: &Arc<Table>,
     scanned: &[Lease],
     initial: InitialPosition,
 ) -> Result<SyncReport, SyncError> {
@@ -191,7 +178,7 @@ async fn sync(
 /// The same with a scan that could not read these rows.
 async fn sync_with(
     stream: &Stream,
-    table: &Table,
+    table: &Arc<Table>,
     scanned: &[Lease],
     unreadable: &BTreeSet<ShardId>,
     initial: InitialPosition,
@@ -208,18 +195,14 @@ async fn sync_with(
     };
     let tools = SyncTools {
         source: stream,
-        store: table,
-        writer: table,
+        store_client: &client(table),
         clock: &clock,
         rng: &mut rng,
     };
-    let outcome = sync_once(tools, request).await;
-    let deadlines = std::mem::take(&mut *table.deadlines.lock().unwrap());
-    assert!(deadlines.iter().all(|deadline| *deadline == request.deadline));
-    outcome
+    sync_once(tools, request).await
 }
 
-fn keys(table: &Table) -> Vec<LeaseKey> {
+fn keys(table: &Arc<Table>) -> Vec<LeaseKey> {
     table.order.lock().unwrap().clone()
 }
 
@@ -238,18 +221,20 @@ pub(crate) fn stream(shards: Vec<Shard>) -> Stream {
 async fn every_page_is_read_and_a_throttle_is_waited_out() {
     let stream = stream((0..40).map(|n| shard(n, &[], n)).collect());
     *stream.failures.lock().unwrap() = vec![SourceErrorKind::Throttled, SourceErrorKind::Unavailable];
-    let table = Table::default();
+    let table = Arc::new(Table::default());
     let report = sync(&stream, &table, &[], InitialPosition::TrimHorizon)
         .await
         .unwrap();
     assert_eq!((report.listed, report.created.len()), (40, 40));
-    assert_eq!(keys(&table), (0..40).map(key).collect::<Vec<_>>());
+    // Those without parents are created side by side.
+    let created: BTreeSet<_> = keys(&table).into_iter().collect();
+    assert_eq!(created, (0..40).map(key).collect());
     assert_eq!((report.holes, report.interrupted), (vec![], false));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_throttle_without_end_and_a_missing_stream_are_errors() {
-    let table = Table::default();
+    let table = Arc::new(Table::default());
     let busy = stream(vec![shard(1, &[], 1)]);
     *busy.failures.lock().unwrap() = vec![SourceErrorKind::Throttled; 1000];
     assert!(
@@ -271,7 +256,7 @@ async fn a_throttle_without_end_and_a_missing_stream_are_errors() {
 #[tokio::test(start_paused = true)]
 async fn latest_is_pinned_by_the_services_time_and_asked_for_since_then() {
     let stream = stream(vec![shard(1, &[0], 1)]);
-    let table = Table::default();
+    let table = Arc::new(Table::default());
     sync(&stream, &table, &[], InitialPosition::Latest).await.unwrap();
     let pinned = NOW.minus(Duration::from_secs(1));
     let rows = table.rows.lock().unwrap();
@@ -284,7 +269,7 @@ async fn latest_is_pinned_by_the_services_time_and_asked_for_since_then() {
 #[tokio::test(start_paused = true)]
 async fn a_first_sync_that_meets_another_one_stops_and_says_so() {
     let stream = stream((0..40).map(|n| shard(n, &[], n)).collect());
-    let table = Table::default();
+    let table = Arc::new(Table::default());
     let other = Lease::unowned(id(3), Position::Latest);
     table.rows.lock().unwrap().insert(key(3), other);
     let report = sync(&stream, &table, &[], InitialPosition::Latest).await.unwrap();
@@ -296,7 +281,7 @@ async fn a_first_sync_that_meets_another_one_stops_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_whose_child_was_leased_since_the_scan_is_not_created_again() {
     let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
-    let table = Table::default();
+    let table = Arc::new(Table::default());
     let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
     let child = Lease::unowned(id(2), Position::TrimHorizon);
     table.rows.lock().unwrap().insert(key(2), child);
@@ -309,10 +294,10 @@ async fn a_shard_whose_child_was_leased_since_the_scan_is_not_created_again() {
 #[tokio::test(start_paused = true)]
 async fn a_row_that_cannot_be_read_keeps_no_other_shard_from_its_lease() {
     let stream = stream((0..40).map(|n| shard(n, &[], n)).collect());
-    let table = Table {
+    let table = Arc::new(Table {
         unreadable: BTreeSet::from([id(3)]),
         ..Table::default()
-    };
+    });
     let scanned = [Lease::unowned(id(7), Position::TrimHorizon)];
     let initial = InitialPosition::TrimHorizon;
     let report = sync_with(&stream, &table, &scanned, &table.unreadable, initial)
@@ -333,10 +318,10 @@ async fn a_row_that_cannot_be_read_keeps_no_other_shard_from_its_lease() {
     });
     let (halves, table) = (
         self::stream(halves.collect()),
-        Table {
+        Arc::new(Table {
             unreadable: BTreeSet::from([id(1)]),
             ..Table::default()
-        },
+        }),
     );
     let report = sync_with(&halves, &table, &[], &table.unreadable, initial)
         .await
@@ -354,10 +339,10 @@ async fn what_a_shard_with_an_unreadable_row_came_from_is_not_read_again() {
         shard(4, &[], 1),
     ]);
     let scanned = [Lease::unowned(id(4), Position::TrimHorizon)];
-    let table = Table {
+    let table = Arc::new(Table {
         unreadable: BTreeSet::from([id(3)]),
         ..Table::default()
-    };
+    });
     let initial = InitialPosition::TrimHorizon;
     for leases in [&scanned[..], &[]] {
         let report = sync_with(&stream, &table, leases, &table.unreadable, initial)
@@ -372,10 +357,10 @@ async fn what_a_shard_with_an_unreadable_row_came_from_is_not_read_again() {
 async fn a_child_whose_row_became_unreadable_since_the_scan_keeps_its_parent_from_being_created_again() {
     let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
     let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
-    let table = Table {
+    let table = Arc::new(Table {
         unreadable: BTreeSet::from([id(2)]),
         ..Table::default()
-    };
+    });
     let report = sync(&stream, &table, &scanned, InitialPosition::TrimHorizon)
         .await
         .unwrap();
@@ -385,10 +370,10 @@ async fn a_child_whose_row_became_unreadable_since_the_scan_keeps_its_parent_fro
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_which_only_an_unreadable_row_is_left_is_not_pinned_anew() {
     let stream = stream(vec![shard(1, &[], 1), shard(2, &[], 1)]);
-    let table = Table {
+    let table = Arc::new(Table {
         unreadable: BTreeSet::from([id(1)]),
         ..Table::default()
-    };
+    });
     let initial = InitialPosition::Latest;
     sync_with(&stream, &table, &[], &table.unreadable, initial)
         .await
@@ -410,17 +395,21 @@ async fn a_lease_that_cannot_be_created_holds_up_only_what_comes_after_it() {
         shard(4, &[1, 2], 2),
     ]);
     let scanned = [Lease::unowned(id(2), Position::ShardEnd)];
-    let mut table = Table {
+    let table = Arc::new(Table {
         unreadable: BTreeSet::from([id(1)]),
         ..Table::default()
-    };
+    });
     // The scan had not seen that row yet.
     let report = sync(&stream, &table, &scanned, InitialPosition::TrimHorizon)
         .await
         .unwrap();
     let failed: Vec<_> = report.failed.iter().map(|(key, _)| key.clone()).collect();
     assert_eq!((failed, keys(&table)), (vec![key(1)], vec![key(3)]));
-    table.unreadable.clear();
+    let table = Arc::new(Table {
+        rows: Mutex::new(table.rows.lock().unwrap().clone()),
+        order: Mutex::new(keys(&table)),
+        ..Table::default()
+    });
     let scanned = [scanned[0].clone(), Lease::unowned(id(3), Position::TrimHorizon)];
     let report = sync(&stream, &table, &scanned, InitialPosition::TrimHorizon)
         .await
@@ -444,10 +433,10 @@ async fn after_the_deadline_nothing_is_created() {
     let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
     let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
     for (seconds, is_in_time) in [(19, true), (21, false)] {
-        let table = Table {
+        let table = Arc::new(Table {
             read_takes: Duration::from_secs(seconds),
             ..Table::default()
-        };
+        });
         let outcome = sync(&stream, &table, &scanned, InitialPosition::TrimHorizon).await;
         assert_eq!(!matches!(outcome, Err(SyncError::Deadline)), is_in_time);
         assert_eq!(keys(&table).len(), usize::from(is_in_time));
@@ -458,10 +447,10 @@ async fn after_the_deadline_nothing_is_created() {
 async fn a_read_that_never_returns_ends_the_sync_at_its_deadline() {
     let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
     let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
-    let table = Table {
+    let table = Arc::new(Table {
         read_takes: Duration::from_secs(1_000_000),
         ..Table::default()
-    };
+    });
     let (clock, limit) = (TokioClock::new(), Duration::from_secs(21));
     let outcome = clock
         .timeout(

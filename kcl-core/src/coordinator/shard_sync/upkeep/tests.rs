@@ -1,12 +1,13 @@
 use std::time::Duration;
 
 use super::*;
-use crate::coordinator::shard_sync::sync::tests::{Stream, Table, key, stream};
+use crate::coordinator::shard_sync::sync::tests::{Stream, Table, client, key, stream};
 use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::runtime::clock::{Clock as _, TokioClock};
 use crate::runtime::rng::Rng;
 use crate::source::shard_graph::testing::{id, identity, shard};
 use crate::types::{InitialPosition, Position, ShardId};
+use std::sync::Arc;
 
 /// How long an upkeep may go on.
 const TIME: Duration = Duration::from_secs(20);
@@ -18,7 +19,7 @@ struct Kept {
 }
 
 /// Makes an upkeep after one that suspected these shards to be gone.
-async fn keep_up_after(suspects: &[u128], stream: &Stream, table: &Table, scanned: &[Lease]) -> Kept {
+async fn keep_up_after(suspects: &[u128], stream: &Stream, table: &Arc<Table>, scanned: &[Lease]) -> Kept {
     let clock = TokioClock::new();
     let mut rng = Rng::from_seed(1);
     let request = SyncRequest {
@@ -31,8 +32,7 @@ async fn keep_up_after(suspects: &[u128], stream: &Stream, table: &Table, scanne
     };
     let tools = SyncTools {
         source: stream,
-        store: table,
-        writer: table,
+        store_client: &client(table),
         clock: &clock,
         rng: &mut rng,
     };
@@ -46,11 +46,11 @@ async fn keep_up_after(suspects: &[u128], stream: &Stream, table: &Table, scanne
     }
 }
 
-fn table(leases: &[Lease], unreadable: &[u128]) -> Table {
-    let table = Table {
+fn table(leases: &[Lease], unreadable: &[u128]) -> Arc<Table> {
+    let table = Arc::new(Table {
         unreadable: unreadable.iter().copied().map(id).collect::<BTreeSet<ShardId>>(),
         ..Table::default()
-    };
+    });
     let rows = leases.iter().map(|lease| (lease.key.clone(), lease.clone()));
     table.rows.lock().unwrap().extend(rows);
     table
@@ -96,10 +96,10 @@ async fn what_was_done_before_the_time_was_over_is_told() {
         Lease::unowned(id(2), Position::ShardEnd),
         Lease::unowned(id(3), Position::ShardEnd),
     ];
-    let table = Table {
+    let table = Arc::new(Table {
         read_takes: TIME,
-        ..table(&leases, &[])
-    };
+        ..Arc::into_inner(table(&leases, &[])).unwrap()
+    });
     let kept = keep_up_after(&[1], &stream, &table, &leases).await;
     assert!(matches!(kept.outcome, Err(SyncError::Deadline)));
     assert_eq!(
