@@ -7,7 +7,7 @@ use std::time::Duration;
 use kcl_core::internals::TaskScope;
 use kcl_examples::ledger::Ledger;
 use kcl_examples::trucks::TruckTracker;
-use kcl_testkit::MemoryStream;
+use kinesis_client::MemoryStream;
 use kinesis_client::clock::{Clock, Moment};
 use kinesis_client::source::Shard;
 use kinesis_client::status::{ConsumerState, WorkerStatus};

@@ -13,7 +13,7 @@ use fleet::{FAILOVER, Fleet};
 use kcl_core::internals::TaskPolicy;
 use kcl_examples::ledger::{Ledger, Sent};
 use kcl_examples::trucks::TruckPosition;
-use kcl_testkit::MemoryStream;
+use kinesis_client::MemoryStream;
 use kinesis_client::clock::{Clock, ClockExt as _, TokioClock};
 
 const TRUCKS: u32 = 100;

@@ -174,7 +174,7 @@ fn stamp(at: Moment) -> String {
 #[cfg(test)]
 mod tests {
     use kcl_examples::ledger::Ledger;
-    use kcl_testkit::MemoryStream;
+    use kinesis_client::MemoryStream;
     use kinesis_client::clock::TokioClock;
 
     use super::*;

@@ -4,9 +4,9 @@
 
 use std::io::Write;
 
-use kcl_testkit::MemoryStream;
 use kinesis_client::{
-    MemoryLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardContext, Worker, async_trait,
+    MemoryLeaseStore, MemoryStream, ProcessorError, RecordBatch, RecordProcessor, ShardContext, Worker,
+    async_trait,
 };
 
 struct Archive;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kcl_testkit::MemoryStream;
+use kinesis_client::MemoryStream;
 use kinesis_client::processor::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever, Severity};
 use kinesis_client::status::HealthIssue;
 use kinesis_client::{

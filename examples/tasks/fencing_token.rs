@@ -5,10 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kcl_testkit::MemoryStream;
 use kinesis_client::{
-    FencingToken, MemoryLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardContext, Worker,
-    async_trait,
+    FencingToken, MemoryLeaseStore, MemoryStream, ProcessorError, RecordBatch, RecordProcessor, ShardContext,
+    Worker, async_trait,
 };
 
 /// Stands for a database with a conditional write: a row of a shard takes a value only with a token that is not older than its last.

@@ -2,10 +2,9 @@
 //!
 //! `cargo run -p kcl-examples --example health_endpoint`
 
-use kcl_testkit::MemoryStream;
 use kinesis_client::{
-    MemoryLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StatusReader, Worker,
-    async_trait,
+    MemoryLeaseStore, MemoryStream, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StatusReader,
+    Worker, async_trait,
 };
 
 struct Writer;

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kcl_testkit::MemoryStream;
+use kinesis_client::MemoryStream;
 use kinesis_client::settings::{Checkpointing, Settings};
 use kinesis_client::types::Record;
 use kinesis_client::{

@@ -2,10 +2,9 @@
 //!
 //! `cargo run -p kcl-examples --example many_streams`
 
-use kcl_testkit::MemoryStream;
 use kinesis_client::{
-    InitialPosition, MemoryLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StreamSet,
-    TrackedStream, Worker, async_trait,
+    InitialPosition, MemoryLeaseStore, MemoryStream, ProcessorError, RecordBatch, RecordProcessor,
+    ShardContext, StreamSet, TrackedStream, Worker, async_trait,
 };
 
 struct Printer;

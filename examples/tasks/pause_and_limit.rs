@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use kcl_testkit::MemoryStream;
+use kinesis_client::MemoryStream;
 use kinesis_client::clock::{Clock, TokioClock};
 use kinesis_client::{
     FlowScope, MemoryLeaseStore, ProcessorError, Rate, RecordBatch, RecordProcessor, ShardContext, Worker,

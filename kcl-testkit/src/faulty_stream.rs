@@ -168,7 +168,7 @@ impl StreamFaults {
 /// use std::sync::Arc;
 /// use kcl_core::source::{SourceErrorKind, StreamSource};
 /// use kcl_core::clock::TokioClock;
-/// use kcl_testkit::MemoryStream;
+/// use kcl_lease_memory::MemoryStream;
 /// use kcl_testkit::faulty_stream::{FaultyStream, StreamCall, StreamFault, StreamFaultRule};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {

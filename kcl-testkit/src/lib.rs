@@ -1,6 +1,6 @@
 //! Tests consumers that are built on `kcl-core`, on a laptop and without AWS.
 //!
-//! The feature `wire`, off by default, adds a server that speaks the protocol of Kinesis, and the command `kinesis-local`.
+//! The stream and the lease store in memory are in `kcl-lease-memory`, and in `kinesis-client` with the feature `memory`.
 
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -10,15 +10,11 @@ pub mod faults;
 pub mod faulty_stream;
 pub mod fleet;
 pub mod lease_suite;
-pub mod memory_stream;
 pub mod processors;
 pub mod source_suite;
-#[cfg(feature = "wire")]
-pub mod wire;
 
 pub use faulty_stream::FaultyStream;
 pub use fleet::simulate;
-pub use memory_stream::MemoryStream;
 
 /// The README, compiled against this crate alone.
 #[cfg(doctest)]

@@ -26,8 +26,7 @@ use kcl_core::settings::Settings;
 use kcl_core::status::{ConsumerEnd, Phase, WorkerStatus};
 use kcl_core::types::{Incarnation, LeaseKey, Position, ShardId, WorkerId};
 use kcl_core::{Coordination, ErrorKind, Worker, WorkerBuilder, WorkerHandle};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use tokio::runtime::Runtime;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -97,7 +97,7 @@
 //! |---|---|---|
 //! | `aws` | yes | `KinesisStream`, `DynamoLeaseStore`, and the SDK crates that they are built for |
 //! | `signal` | yes | `Worker::run_until_signal` |
-//! | `memory` | no | `MemoryLeaseStore` |
+//! | `memory` | no | `MemoryLeaseStore`, `MemoryStream` |
 
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -142,4 +142,4 @@ pub use kcl_lease_dynamo::{
 
 #[cfg(feature = "memory")]
 #[doc(inline)]
-pub use kcl_lease_memory::MemoryLeaseStore;
+pub use kcl_lease_memory::{MemoryLeaseStore, MemoryStream, memory_stream};

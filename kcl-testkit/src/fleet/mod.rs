@@ -43,14 +43,13 @@ use kcl_core::settings::Settings;
 use kcl_core::status::WorkerStatus;
 use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
 use kcl_core::{Error, ShutdownReport, Worker};
-use kcl_lease_memory::MemoryLeaseStore;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
 pub use history::{Handover, LeaseMove, Overlap};
 pub use member::Member;
 pub use simulation::{Simulation, simulate};
 pub use view::View;
 
-use crate::MemoryStream;
 use crate::clock::{SIMULATION_START, Skew, SkewedClock};
 use crate::faults::{FaultRates, FaultyLeaseStore, StoreEvent, StoreFaults};
 use crate::faulty_stream::{FaultyStream, StreamFaults};

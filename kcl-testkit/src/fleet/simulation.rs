@@ -3,9 +3,9 @@ use std::time::Duration;
 use kcl_core::internals::TaskScope;
 use kcl_core::invariant::Violation;
 use kcl_core::settings::Settings;
+use kcl_lease_memory::memory_stream::Pace;
 
 use super::Fleet;
-use crate::memory_stream::Pace;
 
 /// Runs a scenario with a fleet over a stream of four shards, and the defaults of [`Simulation`].
 ///

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use kcl_core::internals::TaskPolicy;
 use kcl_core::invariant::Observation;
 use kcl_core::types::{InitialPosition, LeaseKey, RecordPosition, ShardId};
+use kcl_lease_memory::memory_stream::{ReshardError, Trim};
 
 use super::Fleet;
-use crate::memory_stream::{ReshardError, Trim};
 
 impl Fleet {
     /// Puts records with partition keys drawn from a hundred.
@@ -96,7 +96,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`MemoryStream::split`](crate::MemoryStream::split).
+    /// Those of [`MemoryStream::split`](kcl_lease_memory::MemoryStream::split).
     pub fn split(&self, shard: &ShardId) -> Result<[ShardId; 2], ReshardError> {
         let children = self.shared.stream.split(shard)?;
         self.shared.oracle.note(&format_args!("{shard} is split"));
@@ -108,7 +108,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// Those of [`MemoryStream::merge`](crate::MemoryStream::merge).
+    /// Those of [`MemoryStream::merge`](kcl_lease_memory::MemoryStream::merge).
     pub fn merge(&self, a: &ShardId, b: &ShardId) -> Result<ShardId, ReshardError> {
         let child = self.shared.stream.merge(a, b)?;
         self.shared.oracle.note(&format_args!("{a} and {b} are merged"));

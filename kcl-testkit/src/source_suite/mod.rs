@@ -22,11 +22,10 @@ use bytes::Bytes;
 use kcl_core::clock::Clock;
 use kcl_core::source::{Shard, StreamSource};
 use kcl_core::types::{SequenceNumber, ShardId};
+use kcl_lease_memory::MemoryStream;
 
 pub use cases::*;
 pub use disturbed::*;
-
-use crate::memory_stream::MemoryStream;
 
 /// How long a case waits for something that must happen: two minutes of the fixture's time.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -152,7 +151,8 @@ impl SourceFixture for MemoryStream {
 ///
 /// ```
 /// mod my_source {
-///     use kcl_testkit::{MemoryStream, stream_source_suite};
+///     use kcl_lease_memory::MemoryStream;
+///     use kcl_testkit::stream_source_suite;
 ///
 ///     async fn two_shards() -> MemoryStream {
 ///         MemoryStream::builder("suite").shards(2).build()

@@ -16,8 +16,7 @@ use kcl_core::settings::{Aggregation, Checkpointing, Settings};
 use kcl_core::status::{ConsumerState, HealthIssue};
 use kcl_core::types::HashKeyRange;
 use kcl_core::{Worker, WorkerHandle};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use md5::{Digest as _, Md5};
 use metrics::{Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 

@@ -10,10 +10,11 @@ use kcl_core::source::{
     FetchLimit, RecordStream, Shard, ShardFilter, SourceErrorKind, StartPosition, StreamSource,
 };
 use kcl_core::types::{SequenceNumber, ShardId};
+use kcl_lease_memory::MemoryStream;
+use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::faulty_stream::{FaultyStream, StreamCall, StreamFault, StreamFaultRule};
-use kcl_testkit::memory_stream::Trim;
 use kcl_testkit::source_suite::{FixtureError, SourceFixture};
-use kcl_testkit::{MemoryStream, stream_source_suite};
+use kcl_testkit::stream_source_suite;
 
 type Faulty = FaultyStream<MemoryStream>;
 

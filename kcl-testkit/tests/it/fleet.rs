@@ -568,7 +568,7 @@ fn a_write_that_the_store_should_not_have_accepted_is_found_by_the_oracle() {
 fn records_that_retention_takes_while_nobody_reads_are_counted_and_the_rest_is_processed() {
     simulate(15, async |fleet| {
         fleet.put(100);
-        fleet.trim(&kcl_testkit::memory_stream::Trim::KeepLast(5));
+        fleet.trim(&kcl_lease_memory::memory_stream::Trim::KeepLast(5));
         three_workers(&fleet).await;
         fleet.settle().await;
         let tally = fleet.view().tally();

@@ -10,9 +10,8 @@ use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::status::WaitReason;
 use kcl_core::{FlowScope, Rate, Worker, WorkerHandle};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
-use kcl_testkit::memory_stream::Pace;
+use kcl_lease_memory::memory_stream::Pace;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
 const SECOND: Duration = Duration::from_secs(1);
 

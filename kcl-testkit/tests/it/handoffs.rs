@@ -10,8 +10,7 @@ use kcl_core::clock::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::{Checkpointing, Settings};
 use kcl_core::types::LeaseKey;
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::clock::{Skew, SkewedClock};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
 

@@ -18,8 +18,7 @@ use kcl_core::source::{
 use kcl_core::status::{HealthIssue, WaitReason};
 use kcl_core::types::{Record, ShardId, StreamIdentity};
 use kcl_core::{Worker, WorkerHandle};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };

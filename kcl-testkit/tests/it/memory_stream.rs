@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kcl_testkit::{MemoryStream, stream_source_suite};
+use kcl_lease_memory::MemoryStream;
+use kcl_testkit::stream_source_suite;
 
 mod at_once {
     use super::*;
@@ -46,8 +47,8 @@ mod rules {
         FetchLimit, RecordStream, ShardFilter, SourceErrorKind, StartPosition, StreamSource as _,
     };
     use kcl_core::types::{Record, ShardId, Timestamp};
+    use kcl_lease_memory::memory_stream::{Pace, ReshardError, Trim};
     use kcl_testkit::clock::{SIMULATION_START, Skew, SkewedClock};
-    use kcl_testkit::memory_stream::{Pace, ReshardError, Trim};
 
     use super::*;
 

@@ -15,8 +15,7 @@ use kcl_core::source::{
     PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition, StreamSource,
 };
 use kcl_core::types::{Incarnation, InitialPosition, LeaseKey, Position, ShardId, StreamIdentity};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
 /// Panics on the first batch of all, and then notes what comes.
 struct PanicsOnce {

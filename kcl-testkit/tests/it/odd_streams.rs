@@ -15,8 +15,7 @@ use kcl_core::source::{
 use kcl_core::streams::{StreamSet, TrackedStream};
 use kcl_core::types::{InitialPosition, ShardId, StreamIdentity};
 use kcl_core::{ErrorKind, Worker, WorkerBuilder};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
@@ -296,7 +295,7 @@ async fn idle_shard_is_no_stall_at_any_pace() {
         let seconds = Duration::from_secs;
         let trucks = MemoryStream::builder("trucks")
             .clock(Arc::new(TokioClock::new()))
-            .pace(kcl_testkit::memory_stream::Pace {
+            .pace(kcl_lease_memory::memory_stream::Pace {
                 idle: seconds(pace),
                 ..Default::default()
             })

@@ -9,10 +9,10 @@ use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _, Outcome
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
 use kcl_core::types::{Incarnation, LeaseKey, ShardId};
+use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::faults::{Fault, Happened, Operation, StoreCall};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Simulation};
-use kcl_testkit::memory_stream::Trim;
 use kcl_testkit::simulate;
 
 const SECOND: Duration = Duration::from_secs(1);

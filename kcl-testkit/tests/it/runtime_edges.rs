@@ -15,11 +15,11 @@ use kcl_core::processor::{
 use kcl_core::settings::{Checkpointing, Settings};
 use kcl_core::status::ConsumerEnd;
 use kcl_core::types::{LeaseKey, Position, WorkerId};
-use kcl_lease_memory::MemoryLeaseStore;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::clock::{Skew, SkewedClock};
 use kcl_testkit::faults::{Fault, FaultyLeaseStore, Link, Operation};
 use kcl_testkit::fleet::{Fleet, Member};
-use kcl_testkit::{MemoryStream, simulate};
+use kcl_testkit::simulate;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -12,8 +12,7 @@ use kcl_core::metrics::{STORE_CALLS, STORE_PAGES};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::{MetricsSettings, Settings};
 use kcl_core::types::{Incarnation, Position};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{FaultyLeaseStore, Happened, Operation, StoreEvent};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 

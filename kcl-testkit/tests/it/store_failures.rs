@@ -16,10 +16,10 @@ use kcl_core::settings::Settings;
 use kcl_core::status::ConsumerEnd;
 use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
 use kcl_core::{ErrorKind, Worker};
-use kcl_lease_memory::MemoryLeaseStore;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{Fault, Operation};
 use kcl_testkit::fleet::Fleet;
-use kcl_testkit::{MemoryStream, simulate};
+use kcl_testkit::simulate;
 
 const SECOND: Duration = Duration::from_secs(1);
 

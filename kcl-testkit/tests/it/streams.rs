@@ -15,8 +15,7 @@ use kcl_core::source::{SourceError, SourceErrorKind};
 use kcl_core::streams::{StreamSet, StreamTracker, TrackedStream};
 use kcl_core::types::InitialPosition;
 use kcl_core::{ErrorKind, Worker, WorkerBuilder, WorkerHandle};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{Fault, FaultyLeaseStore, Operation, StoreCall, StoreFaults};
 use kcl_testkit::faulty_stream::{FaultyStream, StreamCall, StreamFault, StreamFaultRule};
 

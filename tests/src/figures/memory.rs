@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use kcl_core::Worker;
 use kcl_core::clock::{Clock, ClockExt, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use tokio::sync::mpsc;
 
 const SHARDS: u32 = 4;

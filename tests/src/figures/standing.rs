@@ -9,9 +9,8 @@ use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardCon
 use kcl_core::source::StreamSource;
 use kcl_core::{Worker, WorkerHandle};
 use kcl_kinesis::{KinesisStream, PollingSettings};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
-use kcl_testkit::memory_stream::Pace;
+use kcl_lease_memory::memory_stream::Pace;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use kcl_core::clock::{Clock, ClockExt as _, TokioClock};
 use kcl_core::types::{Record, ShardId};
-use kcl_testkit::MemoryStream;
-use kcl_testkit::wire::{WireOptions, WireServer};
+use kcl_lease_memory::MemoryStream;
+use kinesis_local::{WireOptions, WireServer};
 
 use crate::bed::{TestBed, scratch};
 use crate::judge::seen::Seen;

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use kcl_core::clock::{Clock, TokioClock};
 use kcl_core::types::ShardId;
-use kcl_testkit::MemoryStream;
-use kcl_testkit::wire::{Operation, WireOptions, WireServer};
+use kcl_lease_memory::MemoryStream;
+use kinesis_local::{Operation, WireOptions, WireServer};
 
 use crate::bed::TestBed;
 use crate::wait::eventually;

@@ -16,8 +16,8 @@ mod story;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use kcl_lease_memory::memory_stream::Pace;
 use kcl_testkit::fleet::{Fleet, Simulation};
-use kcl_testkit::memory_stream::Pace;
 
 pub use account::{Account, Spread};
 pub use failure::Failure;

@@ -9,11 +9,11 @@ use kcl_aggregation::Aggregator;
 use kcl_core::clock::{Moment, Rng};
 use kcl_core::lease_store::StoreErrorKind;
 use kcl_core::types::ShardId;
+use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::clock::Skew;
 use kcl_testkit::faults::{Fault, FaultRates, Happened, Link, Operation, ScanCapacity, StoreCall};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Member};
-use kcl_testkit::memory_stream::Trim;
 
 use super::account::Account;
 use super::moods::Moods;

@@ -25,6 +25,7 @@ const WITHOUT_AWS: &[&str] = &[
     "kcl-aggregation",
     "kcl-lease-memory",
     "kcl-testkit",
+    "kinesis-local",
     "kcl-model",
     "kcl-examples",
 ];
@@ -42,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "kcl-testkit",
         &["kcl-core", "kcl-lease-memory", "kcl-aggregation"],
     ),
+    ("kinesis-local", &["kcl-core", "kcl-lease-memory", "kcl-testkit"]),
     ("kcl-model", &["kcl-core", "kcl-lease-memory"]),
     (
         "kinesis-client",
@@ -60,7 +62,7 @@ const LEAN_FEATURES: &[&str] = &[
 
 /// Integration tests whose subject is the process or the machine, so that they are a program beside `it`; the head of each says why.
 const PROGRAMS_OF_THEIR_OWN: &[(&str, &[&str])] = &[
-    ("kcl-testkit", &["blocking", "log_lines", "kinesis_local"]),
+    ("kcl-testkit", &["blocking", "log_lines"]),
     ("kcl-tests", &["fleet", "simulation"]),
 ];
 

@@ -11,8 +11,7 @@ use kcl_core::source::StreamSource;
 use kcl_core::status::LeaseStatus;
 use kcl_core::types::{Gap, ShardId};
 use kcl_core::{Worker, WorkerHandle};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faulty_stream::{EndFault, FaultyStream, StreamCall, StreamFault, StreamFaultRule};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);

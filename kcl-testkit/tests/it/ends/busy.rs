@@ -15,8 +15,9 @@ use kcl_core::source::{
     StreamSource,
 };
 use kcl_core::types::{SequenceNumber, ShardId, StreamIdentity};
+use kcl_lease_memory::MemoryStream;
+use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
-use kcl_testkit::memory_stream::{MemoryStream, Trim};
 
 use crate::ends::bench::{Bench, SECOND, Seen, lease};
 

@@ -2,8 +2,8 @@
 
 use kcl_core::source::SourceErrorKind;
 use kcl_core::types::{Gap, SequenceNumber};
+use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
-use kcl_testkit::memory_stream::Trim;
 
 use crate::ends::bench::{Bench, SECOND, lease};
 

@@ -10,8 +10,8 @@ use kcl_core::source::{
     StartPosition, StreamSource,
 };
 use kcl_core::types::{InitialPosition, ShardId, StreamIdentity};
+use kcl_lease_memory::MemoryStream;
 use kcl_testkit::faulty_stream::{EndFault, FaultyStream};
-use kcl_testkit::memory_stream::MemoryStream;
 
 use crate::ends::bench::{Bench, SECOND};
 

@@ -8,8 +8,9 @@ use kcl_core::source::{
 };
 use kcl_core::status::{EndDoubt, HealthIssue};
 use kcl_core::types::{ShardId, StreamIdentity};
+use kcl_lease_memory::MemoryStream;
+use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::faulty_stream::{EndFault, FaultyStream, StreamCall};
-use kcl_testkit::memory_stream::{MemoryStream, Trim};
 
 use crate::ends::bench::{Bench, lease};
 

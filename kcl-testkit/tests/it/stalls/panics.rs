@@ -14,8 +14,7 @@ use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
 use kcl_core::status::{HealthIssue, Phase};
 use kcl_core::{ErrorKind, Worker, WorkerHandle};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{Fault, Operation};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 

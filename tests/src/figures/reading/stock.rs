@@ -8,8 +8,8 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
 use bytes::Bytes;
 use kcl_aggregation::Aggregator;
-use kcl_testkit::MemoryStream;
-use kcl_testkit::wire::{WireOptions, WireServer};
+use kcl_lease_memory::MemoryStream;
+use kinesis_local::{WireOptions, WireServer};
 
 use crate::figures::child::{Child, tell, until_alone};
 

@@ -13,7 +13,7 @@ use kcl_core::status::HealthIssue;
 use kcl_core::{Worker, WorkerHandle};
 use kcl_kinesis::{FanOut, KinesisStream, PollingSettings};
 use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::wire::{Fault, FaultRule, Operation, WireOptions};
+use kinesis_local::{Fault, FaultRule, Operation, WireOptions};
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 use crate::kinesis_wire::served::{NAME, PATIENCE, Read, Served, aws};

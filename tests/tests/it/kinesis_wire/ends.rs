@@ -11,7 +11,7 @@ use kcl_core::settings::Settings;
 use kcl_core::types::Gap;
 use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::wire::{EndStyle, Fault, FaultRule, Operation, WireOptions};
+use kinesis_local::{EndStyle, Fault, FaultRule, Operation, WireOptions};
 
 use crate::kinesis_wire::served::{Read, Served};
 

@@ -9,7 +9,7 @@ use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardCon
 use kcl_core::status::WaitReason;
 use kcl_core::{FlowScope, Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::wire::WireOptions;
+use kinesis_local::WireOptions;
 
 use crate::kinesis_wire::served::{PATIENCE, Read, Served};
 

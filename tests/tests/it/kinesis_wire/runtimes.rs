@@ -5,7 +5,7 @@ use std::thread;
 
 use kcl_core::source::StreamSource as _;
 use kcl_kinesis::KinesisStream;
-use kcl_testkit::wire::WireOptions;
+use kinesis_local::WireOptions;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::kinesis_wire::served::{NAME, Read, Served, aws};

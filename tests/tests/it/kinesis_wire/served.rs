@@ -10,9 +10,9 @@ use kcl_core::clock::{Clock, ClockExt as _, TokioClock};
 use kcl_core::source::{Fetch, FetchLimit, RecordStream, Shard, SourceError, StartPosition, StreamSource};
 use kcl_core::types::{SequenceNumber, ShardId};
 use kcl_kinesis::{FanOut, KinesisStream, PollingSettings, RecordFormat};
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::MemoryStream;
 use kcl_testkit::source_suite::{Disturbance, FixtureError, SourceFixture};
-use kcl_testkit::wire::{Fault, FaultRule, Operation, WireOptions, WireServer};
+use kinesis_local::{Fault, FaultRule, Operation, WireOptions, WireServer};
 
 pub(crate) const NAME: &str = "trucks";
 /// Real time after which a test gives up.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
 use kcl_core::source::{FetchLimit, RecordStream, SourceErrorKind, StartPosition};
-use kcl_testkit::wire::WireOptions;
+use kinesis_local::WireOptions;
 
 use crate::kinesis_wire::served::{Read, Served};
 

@@ -6,7 +6,7 @@ use kcl_core::clock::{Clock as _, ClockExt as _};
 use kcl_core::source::{FetchLimit, SourceErrorKind, StartPosition, StreamSource as _};
 use kcl_core::types::ShardId;
 use kcl_kinesis::{FanOut, KinesisStream};
-use kcl_testkit::wire::{Fault, FaultRule, Operation, WireLimits, WireOptions};
+use kinesis_local::{Fault, FaultRule, Operation, WireLimits, WireOptions};
 
 use crate::kinesis_wire::served::{NAME, Read, Served, aws, next, payloads};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kcl_testkit::wire::{WireLimits, WireOptions};
+use kinesis_local::{WireLimits, WireOptions};
 
 use crate::kinesis_wire::served::{Read, Served};
 

@@ -7,8 +7,8 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::source::{StartPosition, StreamSource as _};
 use kcl_kinesis::{FanOut, KinesisStream, PollingSettings, RecordFormat};
-use kcl_testkit::MemoryStream;
-use kcl_testkit::wire::{Operation, WireOptions, WireServer, WireTls};
+use kcl_lease_memory::MemoryStream;
+use kinesis_local::{Operation, WireOptions, WireServer, WireTls};
 
 use crate::kinesis_wire::served::{NAME, PATIENCE, aws, next, payloads};
 

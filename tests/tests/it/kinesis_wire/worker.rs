@@ -13,9 +13,8 @@ use kcl_core::source::StreamSource as _;
 use kcl_core::types::{Record, ShardId};
 use kcl_core::{ErrorKind, Worker};
 use kcl_kinesis::{FanOut, KinesisStream};
-use kcl_lease_memory::MemoryLeaseStore;
-use kcl_testkit::MemoryStream;
-use kcl_testkit::wire::{Operation, WireOptions, WireServer};
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
+use kinesis_local::{Operation, WireOptions, WireServer};
 
 use crate::kinesis_wire::served::{PATIENCE, Read, Served, aws};
 

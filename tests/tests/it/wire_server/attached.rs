@@ -5,7 +5,7 @@ use aws_sdk_kinesis::types::{
     EncryptionType, MetricsName, MinimumThroughputBillingCommitmentInput,
     MinimumThroughputBillingCommitmentInputStatus, MinimumThroughputBillingCommitmentOutputStatus, Tag,
 };
-use kcl_testkit::wire::WireOptions;
+use kinesis_local::WireOptions;
 
 use crate::wire_server::support::{NAME, Served, code};
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use aws_sdk_kinesis::types::{
     EncryptionType, MetricsName, ShardIteratorType, StreamMode, StreamModeDetails, StreamStatus,
 };
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::MemoryStream;
 use kcl_testkit::clock::ManualClock;
-use kcl_testkit::wire::{WireOptions, WireServer};
+use kinesis_local::{WireOptions, WireServer};
 
 use crate::wire_server::support::{NAME, Served, client, shard};
 

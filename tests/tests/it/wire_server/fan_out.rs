@@ -9,8 +9,8 @@ use aws_sdk_kinesis::types::{
     ConsumerStatus, ShardIteratorType, StartingPosition, SubscribeToShardEvent, SubscribeToShardEventStream,
 };
 use kcl_core::types::ShardId;
-use kcl_testkit::MemoryStream;
-use kcl_testkit::wire::{Fault, FaultRule, Operation, WireLimits, WireOptions, WireServer};
+use kcl_lease_memory::MemoryStream;
+use kinesis_local::{Fault, FaultRule, Operation, WireLimits, WireOptions, WireServer};
 
 use crate::wire_server::support::{NAME, Served, client, code, shard, soon, stays_silent};
 

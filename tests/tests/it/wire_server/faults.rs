@@ -3,7 +3,7 @@
 use aws_sdk_kinesis::error::SdkError;
 use aws_sdk_kinesis::types::ShardIteratorType;
 use hyper::Version;
-use kcl_testkit::wire::{Fault, FaultRule, Operation, WireOptions};
+use kinesis_local::{Fault, FaultRule, Operation, WireOptions};
 
 use crate::wire_server::raw;
 use crate::wire_server::support::{NAME, Served, code, shard, soon, stays_silent};

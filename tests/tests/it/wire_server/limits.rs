@@ -1,7 +1,7 @@
 //! What is throttled, at the rates of Kinesis.
 
 use aws_sdk_kinesis::types::ShardIteratorType;
-use kcl_testkit::wire::{Operation, WireLimits, WireOptions};
+use kinesis_local::{Operation, WireLimits, WireOptions};
 
 use crate::wire_server::support::{NAME, Served, code, shard};
 

@@ -5,7 +5,7 @@ use ciborium::{Value, cbor};
 use http_body_util::BodyExt as _;
 use hyper::Version;
 use hyper::body::Bytes;
-use kcl_testkit::wire::{Fault, FaultRule, Operation, Protocol, WireOptions};
+use kinesis_local::{Fault, FaultRule, Operation, Protocol, WireOptions};
 
 use crate::wire_server::raw;
 use crate::wire_server::support::{NAME, Served, shard, soon, stays_silent};

@@ -7,7 +7,7 @@ use hyper::http::response::Parts;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kcl_core::internals::{TaskPolicy, TaskScope};
-use kcl_testkit::wire::WireServer;
+use kinesis_local::WireServer;
 use tokio::net::TcpStream;
 
 pub(crate) const JSON: &str = "application/x-amz-json-1.1";

@@ -3,7 +3,7 @@
 use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use kcl_core::types::ShardId;
-use kcl_testkit::wire::WireOptions;
+use kinesis_local::WireOptions;
 
 use crate::wire_server::support::{NAME, Served, code, shard};
 

@@ -5,8 +5,8 @@ use aws_sdk_kinesis::types::{
     PutRecordsRequestEntry, ShardFilter, ShardFilterType, ShardIteratorType, StartingPosition,
 };
 use hyper::Version;
-use kcl_testkit::MemoryStream;
-use kcl_testkit::wire::{Operation, WireOptions};
+use kcl_lease_memory::MemoryStream;
+use kinesis_local::{Operation, WireOptions};
 
 use crate::wire_server::raw;
 use crate::wire_server::support::{NAME, Served, code, shard};

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use aws_sdk_kinesis::operation::update_shard_count::builders::UpdateShardCountFluentBuilder;
 use aws_sdk_kinesis::types::{ScalingType, StreamMode, StreamModeDetails, StreamStatus};
 use kcl_core::types::ShardId;
-use kcl_testkit::memory_stream::ShardSnapshot;
-use kcl_testkit::wire::{WireLimits, WireOptions};
+use kcl_lease_memory::memory_stream::ShardSnapshot;
+use kinesis_local::{WireLimits, WireOptions};
 
 use crate::wire_server::support::{NAME, Served, code, shard};
 

@@ -7,7 +7,7 @@ use aws_sdk_kinesis::types::{
     RecordDistributionStrategy, ShardIteratorType, StreamDescriptionSummary, StreamMode, StreamModeDetails,
     StreamStatus,
 };
-use kcl_testkit::wire::WireOptions;
+use kinesis_local::WireOptions;
 
 use crate::wire_server::support::{NAME, Served, code, shard};
 

@@ -2,7 +2,7 @@
 
 use aws_sdk_kinesis::types::{StreamMode, StreamModeDetails, StreamStatus};
 use hyper::Version;
-use kcl_testkit::wire::{Operation, WireOptions};
+use kinesis_local::{Operation, WireOptions};
 use serde_json::Value;
 
 use crate::wire_server::raw;
@@ -183,7 +183,7 @@ async fn a_stopped_server_frees_its_port() {
         port,
         ..WireOptions::default()
     };
-    let again = kcl_testkit::wire::WireServer::start([served.stream], options)
+    let again = kinesis_local::WireServer::start([served.stream], options)
         .await
         .unwrap();
     assert_eq!(again.address().port(), port);

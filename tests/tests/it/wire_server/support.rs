@@ -13,9 +13,9 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::source::StreamSource as _;
 use kcl_core::types::ShardId;
-use kcl_testkit::MemoryStream;
+use kcl_lease_memory::MemoryStream;
 use kcl_testkit::clock::ManualClock;
-use kcl_testkit::wire::{WireOptions, WireServer};
+use kinesis_local::{WireOptions, WireServer};
 use std::sync::Arc;
 
 pub(crate) const NAME: &str = "trucks";

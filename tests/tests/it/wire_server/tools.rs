@@ -4,7 +4,7 @@ use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, MetricsName, ScalingType, StreamMode, StreamModeDetails};
 use hyper::http::Method;
-use kcl_testkit::wire::WireOptions;
+use kinesis_local::WireOptions;
 
 use crate::wire_server::raw;
 use crate::wire_server::support::{NAME, Served};
