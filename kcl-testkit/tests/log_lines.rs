@@ -164,7 +164,7 @@ async fn live_through_much() {
     let b = member("b", &stream, store(), &outside);
     clock.sleep(20 * SECOND).await;
     put(60);
-    for task in ["keeper", "consumer", "fetcher"] {
+    for task in ["renewer", "consumer", "fetcher"] {
         a.scope.panic_in(task);
         clock.sleep(5 * SECOND).await;
     }

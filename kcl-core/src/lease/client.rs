@@ -54,7 +54,7 @@ struct CallLimits {
 }
 
 impl CallLimits {
-    /// Returns the limits that fit a failover time: a request may hang for a sixth of it, so that a second try, or the heartbeat after it,
+    /// Returns the limits that fit a failover time: a request may hang for a sixth of that time, so that a second try, or the heartbeat after it,
     /// is still in time.
     fn for_failover(failover: Duration) -> Self {
         Self {
@@ -131,7 +131,7 @@ impl StoreClient {
     /// Reads a row strongly, within the deadline of one request.
     pub(crate) async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
         let (shared, key) = (Arc::clone(&self.shared), key.clone());
-        let name = format!("lease {key}");
+        let name = format!("lease_write {key}");
         let read = async move { shared.read(&key).await };
         let scope = &self.shared.scope;
         scope.run_at(TaskPlace::Coordination, name, read).await
@@ -241,10 +241,10 @@ impl StoreClient {
     async fn write(&self, write: QueuedWrite) -> Result<Outcome, StoreError> {
         let (reply, answer) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
-        let name = format!("lease {}", write.key);
+        let name = format!("lease_write {}", write.key);
         let task = async move {
             let outcome = shared.in_turn(&write).await;
-            // Nobody may be waiting any more; the write is done all the same.
+            // Nobody may be waiting any more; the write is done nevertheless.
             let _ = reply.send(outcome);
         };
         let scope = &self.shared.scope;
@@ -418,7 +418,7 @@ impl ClientShared {
         loop {
             match self.read(key).await {
                 Ok(row) => return Ok(row),
-                // The reading failed definitely, but what it should tell about stays unknown.
+                // The reading failed definitely, but the fate of the write stays unknown.
                 Err(error) if self.clock.now() >= give_up || error.kind() == StoreErrorKind::Data => {
                     return Err(still_unknown(key, error));
                 }
@@ -434,13 +434,13 @@ impl ClientShared {
     }
 }
 
-/// What failed last is known; what became of the write before is not.
+/// Returns the error of a read that failed, as one of the write whose fate it should have shown.
 fn still_unknown(key: &LeaseKey, error: StoreError) -> StoreError {
     let what = format!("cannot find out what became of a write to {key}");
     StoreError::unknown(error.kind(), what).with_source(error)
 }
 
-/// What the write was to be based on may be true no more.
+/// Returns the error of a write that came too late: its basis may be outdated.
 fn too_late(key: &LeaseKey, in_doubt: bool) -> StoreError {
     let what = format!("there was no time left to write the lease {key}");
     match in_doubt {

@@ -7,7 +7,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long a scan may take before it is given up.
 ///
-/// A large table takes longer than a small one, whatever the failover time, and how large it is only a scan can tell: the limit doubles
+/// A large table takes longer than a small one, whatever the failover time, and how large it is only a scan shows: the limit doubles
 /// until it is enough, and leaves twice the time of one scan to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ScanDeadline {
@@ -23,7 +23,7 @@ impl ScanDeadline {
         Self::between(least, LONGEST.max(least))
     }
 
-    /// For the scans of a coordinator, whose rounds must fit the failover time: from a quarter of it, which is how often the table is
+    /// For the scans of a coordinator, whose rounds must fit the failover time: from a quarter of that, which is how often the table is
     /// scanned at least, to the whole.
     pub(crate) fn within_failover(failover: Duration) -> Self {
         Self::between(failover / 4, failover)

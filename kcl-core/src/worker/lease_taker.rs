@@ -336,7 +336,7 @@ impl LeaseTaker {
             let keeping = RenewerGuard(kept);
             keep(Arc::clone(&keeping.0)).await;
         };
-        let (scope, name) = (&worker.scope, format!("keeper {key}"));
+        let (scope, name) = (&worker.scope, format!("renewer {key}"));
         let spawn_keeper = || scope.spawn_at(TaskPlace::Coordination, name, TaskPolicy::Job, keeper);
         own.span.in_scope(spawn_keeper);
 

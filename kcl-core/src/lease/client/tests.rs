@@ -67,7 +67,7 @@ impl LeaseStore for Lossy {
     }
 }
 
-/// Creates a lease that should be there after so long, and tells with which certainty it is not, and how often that was tried.
+/// Creates a lease that should be there after so long, and returns how certain its absence is, and how often it was tried.
 async fn create_within(time: Duration) -> (Certainty, u32) {
     let (store, clock) = (Arc::new(Lossy::default()), Arc::new(TokioClock::new()));
     let client = StoreClient::new(

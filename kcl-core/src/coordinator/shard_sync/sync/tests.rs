@@ -70,7 +70,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// What stands in the way of the write cannot be read.
+    /// Fails if the row that stands in the way of the write cannot be read.
     fn try_to_decode(&self, key: &LeaseKey) -> Result<(), StoreError> {
         if self.unreadable.iter().any(|shard| shard.as_str() == key.as_str()) {
             return Err(StoreError::unknown(
