@@ -44,7 +44,7 @@ use crate::settings::AssignmentSettings;
 use crate::settings::scan_cadence::{self, ScanCadence};
 use crate::types::{LeaseKey, WorkerId};
 
-/// A leader whose rounds fail this often in a row gives the office to somebody who may have more luck.
+/// A leader whose rounds fail this often in a row gives the lead up, so that another worker can try.
 const FAILED_ROUNDS: u32 = 3;
 
 /// Everything a coordinator needs of its worker.
@@ -153,7 +153,7 @@ impl Coordinator {
         }
     }
 
-    /// Looks at the lock once per poll, and does what the office asks for, until the worker leaves.
+    /// Looks at the lock once per poll, and does what the election asks for, until the worker leaves.
     async fn keep_election(&self, shutdown: &CancellationToken) {
         while !shutdown.is_cancelled() {
             self.run_election(shutdown).await;
@@ -269,7 +269,7 @@ impl Coordinator {
                 // Somebody else watches: what this worker once saw is out of date when its turn comes again.
                 rounds = self.fresh_rounds();
                 self.state().standby = None;
-                // The return to office concerns only those who know that it had ended.
+                // The return to the lead concerns only those who know that it had ended.
                 self.publish();
                 self.role_changed.notified().await;
                 continue;

@@ -48,8 +48,8 @@
 //! }
 //! ```
 //!
-//! `kcl-kinesis` and `kcl-lease-dynamo` are the stream and the store on AWS; `kcl-testkit` and `kcl-lease-memory` are both in
-//! memory, for a laptop and for tests.
+//! `kcl-kinesis` and `kcl-lease-dynamo` are the stream and the store on AWS; `kcl-lease-memory` has both in memory, for a laptop and
+//! for tests.
 //!
 //! # What is promised
 //!

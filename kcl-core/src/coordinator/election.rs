@@ -225,7 +225,7 @@ impl LeaderElection {
     ///
     /// A leader that was alone names nobody, and one that dies before it knows of others never will. A worker that comes then
     /// watches from the beginning; with a living leader it takes one scan until there is one standby. When a leader gives the
-    /// office up its standby stays what it was until somebody leads: it is about to, and must not forget what it has seen.
+    /// office up its standby stays what it was until a worker leads: it is about to, and must not forget what it has seen.
     pub fn is_standby(&self) -> bool {
         match self.lock.as_ref().filter(|lock| !lock.released) {
             Some(lock) if lock.owner == self.me => false,

@@ -41,7 +41,7 @@ const LONGEST_SYNC_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause before the leases are read again after reading them failed.
 const LONGEST_SCAN_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs until `leaving` is cancelled, and gives up the office then.
+/// Runs until `leaving` is cancelled, and gives the lead up then.
 pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: CancellationToken) {
     let election = Arc::new(CoordinatorNews {
         worker: Arc::clone(&worker),

@@ -15,7 +15,7 @@ const OVERDRAFT: u64 = 32 * 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueueTicket(u64);
 
-/// The holdings of the shards, and those who wait.
+/// The bytes that each shard holds, and the queue of those that wait.
 ///
 /// Each shard is assured of [`ASSURED`], or of its part of half the limit if that is less. Bytes beyond that are lent to it, from the
 /// other half. When so many shards come that the parts shrink, what was assured may become lent; then nobody is lent anything until

@@ -23,7 +23,7 @@ impl AssignmentHints {
         self.arrived.notify_one();
     }
 
-    /// Returns once there is an invitation that was not taken.
+    /// Returns once there is a hint that was not taken.
     pub(crate) async fn arrived(&self) {
         self.arrived.notified().await;
     }

@@ -20,7 +20,7 @@ pub(crate) struct ThroughputEma {
 }
 
 impl ThroughputEma {
-    /// A throughput_ema that goes on from what the row says, which another worker may have measured.
+    /// Returns an average that goes on from what the row says, which another worker may have measured.
     ///
     /// Samples are a third of the failover time apart, the pace of the renewals of an idle shard, however often a busy one is
     /// checkpointed: with a sample at every checkpoint the average would be over the last two or three seconds, and whether a batch

@@ -1,4 +1,4 @@
-//! Takes up the leases that name this worker. Being named is an invitation: ownership begins with the worker's own first renewal.
+//! Takes the leases that name this worker. Being named is not ownership: that begins with the worker's own first renewal.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

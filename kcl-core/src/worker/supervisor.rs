@@ -81,7 +81,7 @@ struct RunningWorker {
     taker: Arc<LeaseTaker>,
     /// Ends the tasks that make this worker a candidate and a leader.
     leaving: CancellationToken,
-    /// Fires when the coordinator has given up its office.
+    /// Fires when the coordinator has left the election.
     election_left: CancellationToken,
     /// Ends what watches to the last.
     ending: CancellationToken,
@@ -294,7 +294,7 @@ impl RunningWorker {
         self.worker.clock.sleep(request).await;
     }
 
-    /// Gives up the office, and asks those that live to take the leases over.
+    /// Leaves the election, and asks those that live to take the leases over.
     async fn pass_on(&self, is_asked: bool, times: ShutdownDeadlines) {
         let limit = self.worker.settings.failover_time / 3;
         let election_left = self.election_left.cancelled();

@@ -116,7 +116,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether the lease expired, and there is nobody to give it to but the worker that let it. That one is named in the row,
-    /// which is all the invitation it needs. But a handoff that died half-way is cleared even then.
+    /// and a worker needs no more than to be named. But a handoff that died half-way is cleared even then.
     fn is_left_to_owner(&self, lease: &LeaseView, index: &BTreeMap<&WorkerId, usize>) -> bool {
         if lease.hold != Hold::Expired || self.has_receivers > 1 || lease.version.checkpoint_owner.is_some() {
             return false;

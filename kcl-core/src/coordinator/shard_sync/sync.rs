@@ -50,7 +50,7 @@ pub(crate) struct SyncRequest<'a> {
     pub(crate) keying: &'a LeaseKeyScheme,
     pub(crate) identity: &'a StreamIdentity,
     /// After this moment nothing is created any more: by then another leader may have finished what this sync planned,
-    /// and cleaned up after it. At most the caller's belief in its leadership.
+    /// and cleaned up after it. At most the time until which the caller is sure to lead.
     pub(crate) deadline: Moment,
 }
 
