@@ -67,6 +67,10 @@ pub(crate) struct Table {
     pub(crate) read_takes: Duration,
     /// Rows that are there and cannot be read.
     pub(crate) unreadable: BTreeSet<ShardId>,
+    /// Whether no write is made, and none is answered.
+    pub(crate) loses_writes: bool,
+    /// How many writes were sent.
+    pub(crate) writes: Mutex<u32>,
 }
 
 impl Table {
@@ -124,6 +128,10 @@ impl LeaseStore for Table {
         incarnation: Incarnation,
     ) -> Result<Outcome, StoreError> {
         tokio::task::yield_now().await;
+        *self.writes.lock().unwrap() += 1;
+        if self.loses_writes {
+            return Err(StoreError::unknown(StoreErrorKind::Unavailable, "lost"));
+        }
         self.try_to_decode(key)?;
         let mut rows = self.rows.lock().unwrap();
         if !expect.holds(rows.get(key)) {
@@ -230,6 +238,20 @@ async fn every_page_is_read_and_a_throttle_is_waited_out() {
     let created: BTreeSet<_> = keys(&table).into_iter().collect();
     assert_eq!(created, (0..40).map(key).collect());
     assert_eq!((report.holes, report.interrupted), (vec![], false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn create_is_not_repeated_after_the_syncs_deadline() {
+    let table = Arc::new(Table {
+        loses_writes: true,
+        ..Table::default()
+    });
+    let stream = stream(vec![shard(1, &[], 1)]);
+    let report = sync(&stream, &table, &[], InitialPosition::TrimHorizon).await;
+    assert!(report.is_ok_and(|report| report.created.is_empty()));
+    // The client tries once a second for a minute; the sync has 20 seconds.
+    let writes = *table.writes.lock().unwrap();
+    assert!((2..=21).contains(&writes), "{writes} writes");
 }
 
 #[tokio::test(start_paused = true)]
