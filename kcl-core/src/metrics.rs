@@ -80,7 +80,7 @@ const TASKS: [&str; 14] = [
     "renewer",
     "consumer",
     "fetcher",
-    "lease_write",
+    "store",
     "ending",
     "leaving",
     "pulse",

@@ -131,7 +131,7 @@ impl StoreClient {
     /// Reads a row strongly, within the deadline of one request.
     pub(crate) async fn read(&self, key: &LeaseKey) -> Result<Option<Lease>, StoreError> {
         let (shared, key) = (Arc::clone(&self.shared), key.clone());
-        let name = format!("lease_write {key}");
+        let name = format!("store {key}");
         let read = async move { shared.read(&key).await };
         let scope = &self.shared.scope;
         scope.run_at(TaskPlace::Coordination, name, read).await
@@ -241,7 +241,7 @@ impl StoreClient {
     async fn write(&self, write: QueuedWrite) -> Result<Outcome, StoreError> {
         let (reply, answer) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
-        let name = format!("lease_write {}", write.key);
+        let name = format!("store {}", write.key);
         let task = async move {
             let outcome = shared.in_turn(&write).await;
             // Nobody may be waiting any more; the write is done nevertheless.

@@ -45,7 +45,7 @@ async fn goes_on(bench: Bench, task: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_goes_on_after_a_panic_of_any_of_its_tasks() {
-    for task in ["fetcher", "renewer", "consumer", "lease_write"] {
+    for task in ["fetcher", "renewer", "consumer", "store"] {
         let bench = Bench::running(2).await;
         bench.put(20);
         bench.scope.panic_in(task);
@@ -57,7 +57,7 @@ async fn a_shard_goes_on_after_a_panic_of_any_of_its_tasks() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_goes_on_after_its_tasks_have_panicked_again_and_again() {
-    for task in ["fetcher", "renewer", "consumer", "lease_write"] {
+    for task in ["fetcher", "renewer", "consumer", "store"] {
         let bench = Bench::running(2).await;
         for _ in 0..20 {
             bench.put(5);
@@ -117,7 +117,7 @@ async fn a_store_that_panics_at_every_write_of_a_lease_suspends_it_until_it_work
     bench.sleep(60 * SECOND).await;
     assert!(!bench.worker.status().is_healthy());
     bench.store.clear();
-    goes_on(bench, "lease_write").await;
+    goes_on(bench, "store").await;
 }
 
 // ------------------------------------------------------------------ tasks that end the worker
