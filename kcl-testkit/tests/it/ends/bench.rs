@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::clock::{ClockExt as _, TokioClock};
+use kcl_core::clock::{ClockExt as _, Rng, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::source::StreamSource;
@@ -104,6 +104,8 @@ impl Bench {
             .settings(settings)
             .processor(processor)
             .clock(Arc::new(self.clock))
+            // Pauses with jitter are the same in each run.
+            .rng(Rng::from_seed(1))
             .build()
             .unwrap()
             .start()
