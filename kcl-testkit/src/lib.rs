@@ -9,6 +9,7 @@ pub mod clock;
 pub mod faults;
 pub mod faulty_stream;
 pub mod fleet;
+pub mod invariant;
 pub mod lease_suite;
 pub mod processors;
 pub mod source_suite;

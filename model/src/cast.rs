@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use kcl_core::clock::Moment;
 use kcl_core::internals::ShardGraph;
-use kcl_core::invariant::Process;
 use kcl_core::lease_store::Lease;
 use kcl_core::source::{ChildShard, Shard, ShardEnd};
 use kcl_core::types::{
     HashKeyRange, Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId,
 };
+use kcl_testkit::invariant::Process;
 
 /// The unit of the abstract time: a renewal is due every one of them.
 pub const TICK: Duration = Duration::from_secs(1);

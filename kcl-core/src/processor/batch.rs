@@ -104,7 +104,7 @@ impl RecordBatch {
         watch: impl Fn(&RecordPosition) -> Result<(), CheckpointError> + Send + Sync + 'static,
     ) -> Self {
         let inner = Arc::clone(&self.sink);
-        let sink = Arc::new(Watched { watch, inner });
+        let sink = Arc::new(ObservedSink { watch, inner });
         Self { sink, ..self }
     }
 
@@ -223,12 +223,12 @@ impl CheckpointSink for Nowhere {
     }
 }
 
-struct Watched<F> {
+struct ObservedSink<F> {
     watch: F,
     inner: Arc<dyn CheckpointSink>,
 }
 
-impl<F> CheckpointSink for Watched<F>
+impl<F> CheckpointSink for ObservedSink<F>
 where
     F: Fn(&RecordPosition) -> Result<(), CheckpointError> + Send + Sync,
 {

@@ -191,7 +191,7 @@ impl Cover {
 }
 
 /// Sweeps over all hash keys for those that no range holds.
-pub(crate) fn cover(ranges: impl IntoIterator<Item = HashKeyRange>) -> Cover {
+pub fn cover(ranges: impl IntoIterator<Item = HashKeyRange>) -> Cover {
     uncovered(HashKeyRange::WHOLE, ranges)
 }
 

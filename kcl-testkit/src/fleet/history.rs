@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::invariant::{Observation, Process};
 use kcl_core::clock::Moment;
-use kcl_core::invariant::{Observation, Process};
 use kcl_core::lease_store::LeaseChange;
 use kcl_core::processor::FencingToken;
 use kcl_core::types::{LeaseKey, WorkerId};

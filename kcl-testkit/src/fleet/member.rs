@@ -1,9 +1,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::invariant::Process;
 use async_trait::async_trait;
 use kcl_core::internals::TaskScope;
-use kcl_core::invariant::Process;
 use kcl_core::processor::{
     ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
 };

@@ -2,7 +2,7 @@
 //!
 //! [`simulate`] runs a scenario: workers share a [`MemoryStream`] and a [`MemoryLeaseStore`], crash, hang, come and go, and
 //! minutes of their time pass in milliseconds. After every step the oracle checks the invariants of
-//! [`kcl_core::invariant`]; one that is broken ends the scenario with the seed and the last events. The same seed gives the
+//! [`invariant`](crate::invariant); one that is broken ends the scenario with the seed and the last events. The same seed gives the
 //! same run, event by event: [`Fleet::trace_hash`] proves it.
 //!
 //! ```
@@ -35,9 +35,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::invariant::{Lineage, Observation, Process, Violation, check_owned};
 use kcl_core::clock::{Clock, ClockExt as _, Moment, Rng};
 use kcl_core::internals::{SYNC_INTERVAL, TaskScope};
-use kcl_core::invariant::{Lineage, Observation, Process, Violation, check_owned};
 use kcl_core::lease_store::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
 use kcl_core::settings::Settings;
 use kcl_core::status::WorkerStatus;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::invariant::{Checker, Observation, Process, Violation, Written};
 use async_trait::async_trait;
 use kcl_core::clock::{Clock, Moment};
-use kcl_core::invariant::{Checker, Observation, Process, Violation, Written};
 use kcl_core::lease_store::LeaseChange;
 use kcl_core::processor::{
     EndOfShard, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
+use crate::invariant::Violation;
 use kcl_core::internals::TaskScope;
-use kcl_core::invariant::Violation;
 use kcl_core::settings::Settings;
 use kcl_lease_memory::memory_stream::Pace;
 

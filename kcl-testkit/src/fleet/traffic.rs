@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::invariant::Observation;
 use bytes::Bytes;
 use kcl_core::internals::TaskPolicy;
-use kcl_core::invariant::Observation;
 use kcl_core::types::{InitialPosition, LeaseKey, RecordPosition, ShardId};
 use kcl_lease_memory::memory_stream::{ReshardError, Trim};
 

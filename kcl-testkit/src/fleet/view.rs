@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 #[cfg(doc)]
-use kcl_core::invariant::Checker;
-use kcl_core::invariant::{Held, Tally};
+use crate::invariant::Checker;
+use crate::invariant::{Held, Tally};
 use kcl_core::lease_store::{LeaderLock, Lease};
 use kcl_core::processor::FencingToken;
 use kcl_core::status::WorkerStatus;

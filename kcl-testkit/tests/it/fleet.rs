@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::ErrorKind;
-use kcl_core::invariant::Invariant;
 use kcl_core::lease_store::{Expect, LeaseChange, LeaseStore as _, Outcome, RowFacts};
 use kcl_core::processor::{FencingToken, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
@@ -19,6 +18,7 @@ use kcl_testkit::clock::Skew;
 use kcl_testkit::faults::{Fault, Link, Operation, StoreFaults};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
+use kcl_testkit::invariant::Invariant;
 use kcl_testkit::simulate;
 
 const SECOND: Duration = Duration::from_secs(1);

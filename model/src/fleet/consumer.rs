@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use kcl_core::internals::{
     ChildPlan, ConsumerEvent, LeaseValidity, ShardFamily, Validity, judge_validity, plan_children,
 };
-use kcl_core::invariant::Observation;
 use kcl_core::lease_store::Lease;
 use kcl_core::processor::FencingToken;
 use kcl_core::status::ConsumerState;
+use kcl_testkit::invariant::Observation;
 
 use super::{Change, Fate, Fleet, HANDOFF_TIMEOUT, Own, Seen, State, Write};
 use crate::broken::Broken;

@@ -17,7 +17,7 @@ mod write;
 
 use std::sync::Arc;
 
-use kcl_core::invariant::{Checker, Observation};
+use kcl_testkit::invariant::{Checker, Observation};
 use stateright::{Model, Property};
 
 use crate::broken::Broken;

@@ -1,9 +1,9 @@
 //! The workers that scan the table: each with its own observer, as if it alone led.
 
 use kcl_core::internals::{Candidate, Hold, TableView, plan_assignment, plan_cleanup};
-use kcl_core::invariant::{Observation, Written};
 use kcl_core::lease_store::{Expect, Lease, LeaseChange, Outcome, Scan, WorkerRow};
 use kcl_core::types::Timestamp;
+use kcl_testkit::invariant::{Observation, Written};
 
 use super::{Fleet, Planned, PlannedStep, Planner, Row, Seen, State};
 use crate::broken::Broken;

@@ -1,8 +1,8 @@
 //! Properties that must hold in every state of the fleet, and states that must be reachable.
 
 use kcl_core::internals::lease_cover;
-use kcl_core::invariant::Invariant;
 use kcl_core::lease_store::Lease;
+use kcl_testkit::invariant::Invariant;
 use stateright::Property;
 
 use super::{Config, Fleet, Life, Seen, State};

@@ -7,9 +7,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use kcl_core::internals::TableView;
-use kcl_core::invariant::{Checker, Violation};
 use kcl_core::lease_store::Lease;
 use kcl_core::status::ConsumerState;
+use kcl_testkit::invariant::{Checker, Violation};
 
 /// The fleet, its table, and what is under way between them.
 #[derive(Clone)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use kcl_core::internals::{ConsumerEvent, Refusal, Resolution, judge_refusal, resolve, transition};
-use kcl_core::invariant::{Observation, Written};
 use kcl_core::lease_store::{Expect, LeaseChange, Outcome, RowFacts};
 use kcl_core::status::ConsumerState;
+use kcl_testkit::invariant::{Observation, Written};
 
 use super::{At, Call, Change, Fate, Fleet, Life, Own, Request, Row, Seen, State, Write};
 use crate::broken::Broken;

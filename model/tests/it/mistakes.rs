@@ -1,11 +1,11 @@
 //! The test of the test: every deliberate mistake is found, and as what it is.
 
-use kcl_core::invariant::Invariant;
 use kcl_model::broken::Broken;
 use kcl_model::check::{Report, check};
 use kcl_model::fleet::{Config, Fleet};
 use kcl_model::offices::{self, Offices};
 use kcl_model::worlds;
+use kcl_testkit::invariant::Invariant;
 
 const TWICE: &str = "nothing is delivered twice unless somebody crashed, stood still or was cut off";
 const COVERED: &str = "unfinished leases cover every hash key";

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kcl_core::internals::Failpoint;
-use kcl_core::invariant::Invariant;
 use kcl_mutants::{Entry, MOST_SEEDS, hunt, table};
+use kcl_testkit::invariant::Invariant;
 use kcl_tests::simulation::{Failure, outcome};
 
 #[test]

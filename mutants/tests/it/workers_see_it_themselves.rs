@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use kcl_core::Worker;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::internals::{Failpoint, failpoint};
-use kcl_core::invariant::Invariant;
 use kcl_core::metrics::INVARIANT_VIOLATIONS;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{FaultyLeaseStore, Link, StoreFaults};
 use kcl_testkit::faulty_stream::{FaultyStream, StreamCall, StreamFault, StreamFaultRule};
+use kcl_testkit::invariant::Invariant;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 /// How often each invariant was seen to be broken, by its id.

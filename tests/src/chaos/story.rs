@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kcl_core::clock::{Clock as _, Moment, TokioClock};
-use kcl_core::invariant::{Checker, Observation, Process, Tally, Violation, Written};
 use kcl_core::lease_store::{Expect, Lease, LeaseChange, RowFacts};
 use kcl_core::processor::FencingToken;
 use kcl_core::types::{Incarnation, LeaseKey, Position, RecordPosition, ShardId, WorkerId};
+use kcl_testkit::invariant::{Checker, Observation, Process, Tally, Violation, Written};
 
 use super::table::Table;
 use crate::fleet::log::{Entry, Event};
@@ -226,8 +226,8 @@ fn incarnation(log: usize) -> Incarnation {
 
 #[cfg(test)]
 mod tests {
-    use kcl_core::invariant::Invariant;
     use kcl_core::types::SequenceNumber;
+    use kcl_testkit::invariant::Invariant;
     use serde_json::json;
 
     use super::super::table::row;

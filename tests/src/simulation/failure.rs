@@ -1,7 +1,7 @@
 use std::any::Any;
 use std::fmt;
 
-use kcl_core::invariant::{Invariant, Violation};
+use kcl_testkit::invariant::{Invariant, Violation};
 
 /// A story that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]

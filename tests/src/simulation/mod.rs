@@ -1,7 +1,7 @@
 //! Whole fleets under everything that can go wrong, in virtual time: the same seed gives the same run, event by event.
 //!
 //! A [`Story`] says what happens and when, and follows from the seed alone. [`outcome`] lets it happen to a fleet of real workers, whose
-//! every step is checked against the [invariants](kcl_core::invariant), then heals everything and asks that the fleet is whole again
+//! every step is checked against the [invariants](kcl_testkit::invariant), then heals everything and asks that the fleet is whole again
 //! in bounded time. [`Account`] is what was seen meanwhile, and adds up over seeds.
 
 mod account;

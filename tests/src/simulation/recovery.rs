@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use kcl_core::invariant::{
-    Violation, check_cover, check_led, check_moves, check_owned, check_rest, least_moves, led_within,
-    owned_within,
-};
 use kcl_core::lease_store::Lease;
 use kcl_core::settings::{Settings, Strategy};
 use kcl_testkit::fleet::{Fleet, View};
+use kcl_testkit::invariant::{
+    Violation, check_cover, check_led, check_moves, check_owned, check_rest, least_moves, led_within,
+    owned_within,
+};
 
 use super::account::Account;
 use super::story::Story;

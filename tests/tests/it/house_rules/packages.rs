@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["kcl-core", "kcl-lease-memory", "kcl-aggregation"],
     ),
     ("kinesis-local", &["kcl-core", "kcl-lease-memory", "kcl-testkit"]),
-    ("kcl-model", &["kcl-core", "kcl-lease-memory"]),
+    ("kcl-model", &["kcl-core", "kcl-lease-memory", "kcl-testkit"]),
     (
         "kinesis-client",
         &["kcl-core", "kcl-kinesis", "kcl-lease-dynamo", "kcl-lease-memory"],

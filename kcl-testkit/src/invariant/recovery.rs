@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::invariant::{Invariant, Violation};
-use crate::lease::row::Lease;
-use crate::lease::worker_row::LeaderLock;
-use crate::settings::Settings;
-use crate::types::{LeaseKey, WorkerId};
+use kcl_core::lease_store::{LeaderLock, Lease};
+use kcl_core::settings::Settings;
+use kcl_core::types::{LeaseKey, WorkerId};
 
 /// The leases that each living worker holds by its own account.
 pub type Held = BTreeMap<WorkerId, BTreeSet<LeaseKey>>;
@@ -68,7 +67,7 @@ pub fn check_led(lock: Option<&LeaderLock>, living: &BTreeSet<WorkerId>) -> Resu
 /// How many leases must move at least until no worker has two more than another. `counts` is how many each living worker has.
 ///
 /// ```
-/// use kcl_core::invariant::least_moves;
+/// use kcl_testkit::invariant::least_moves;
 ///
 /// assert_eq!(least_moves(&[3, 3, 2]), 0);
 /// assert_eq!(least_moves(&[6, 1, 0]), 3);
@@ -85,7 +84,7 @@ pub fn least_moves(counts: &[usize]) -> usize {
         .sum()
 }
 
-/// Checks that no worker has two leases more than another: balance by [lease count](crate::settings::Strategy::LeaseCount).
+/// Checks that no worker has two leases more than another: balance by [lease count](kcl_core::settings::Strategy::LeaseCount).
 ///
 /// # Errors
 ///
@@ -96,7 +95,7 @@ pub fn check_balance(counts: &[usize]) -> Result<(), Violation> {
     })
 }
 
-/// Checks balance by [throughput](crate::settings::Strategy::Throughput): every worker is within the band around the average load, or
+/// Checks balance by [throughput](kcl_core::settings::Strategy::Throughput): every worker is within the band around the average load, or
 /// else no lease of the most loaded worker would make things better at the least loaded one. `loads` is what each lease of each living
 /// worker weighs.
 ///
@@ -149,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{Position, ShardId};
+    use kcl_core::types::{Position, ShardId};
 
     fn worker(name: &str) -> WorkerId {
         name.parse().unwrap()

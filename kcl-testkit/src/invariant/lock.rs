@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::invariant::Process;
-use crate::invariant::{Invariant, Violation};
-use crate::lease::worker_row::{LeaderLock, LockChange, LockExpect};
-use crate::runtime::clock::Moment;
+use crate::invariant::{Invariant, Process, Violation};
+use kcl_core::clock::Moment;
+use kcl_core::lease_store::{LeaderLock, LockChange, LockExpect};
 
 /// The lock as the accepted changes made it; `None` until one was seen.
 #[derive(Debug, Clone, Default)]

@@ -3,9 +3,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::lease::change::apply;
-use crate::lease::row::RowFacts;
-use crate::types::{Position, SequenceNumber, ShardId};
+use kcl_core::lease_store::{RowFacts, apply};
+use kcl_core::types::{Position, SequenceNumber, ShardId};
 
 pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
 

@@ -1,12 +1,15 @@
-//! The invariants: their ids, and what each says.
+//! The invariants of a fleet: their ids, what each says, and the checks that production calls.
+//!
+//! The predicates over a whole fleet are in the test kit: simulation, model and chaos feed its checker. A worker checks what it sees of itself,
+//! and counts what it finds in [`INVARIANT_VIOLATIONS`](crate::metrics::INVARIANT_VIOLATIONS).
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug};
 
 /// An invariant of a fleet, whatever crashes, hangs or is late.
 ///
-/// I1 to I9 and I11 hold at every moment, and so does what I14 says of the holder of the lock: a [`Checker`](super::Checker) finds the
-/// moment at which one is broken. I10, I12, I13 and the rest of I14 say what becomes of a fleet once it is left alone, and I15 is of
-/// single rows and records: those are functions of their own, in this module.
+/// I1 to I9 and I11 hold at every moment, and so does what I14 says of the holder of the lock. I10, I12, I13 and the rest of I14 say what
+/// becomes of a fleet once it is left alone, and I15 is of single rows and records: [`check_attributes`] and [`check_counted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
     /// I1.
@@ -144,17 +147,82 @@ pub struct Violation {
 }
 
 impl Invariant {
-    pub(crate) fn broken<T>(self, message: impl Into<String>) -> Result<T, Violation> {
+    /// Returns the violation of this invariant.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn broken<T>(self, message: impl Into<String>) -> Result<T, Violation> {
         Err(Violation {
             invariant: self,
             message: message.into(),
         })
     }
 
-    /// Nothing if `holds`, the violation if not.
-    pub(crate) fn check(self, holds: bool, message: impl FnOnce() -> String) -> Result<(), Violation> {
+    /// Checks one predicate of this invariant, and words the violation with `message`.
+    ///
+    /// # Errors
+    ///
+    /// The violation, unless it `holds`.
+    pub fn check(self, holds: bool, message: impl FnOnce() -> String) -> Result<(), Violation> {
         if holds { Ok(()) } else { self.broken(message()) }
     }
+}
+
+/// Checks that a write kept every attribute which `is_ours` does not claim, as it was, and added none.
+///
+/// `before` and `after` are the attributes of the row by name, whatever a store calls an attribute.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use kcl_core::invariant::{Invariant, check_attributes};
+///
+/// let before = BTreeMap::from([("leaseCounter".to_owned(), "1"), ("new in Java KCL 4".to_owned(), "x")]);
+/// let mut after = before.clone();
+/// after.insert("leaseCounter".to_owned(), "2");
+/// let is_ours = |name: &str| name == "leaseCounter";
+/// assert_eq!(check_attributes(&before, &after, is_ours), Ok(()));
+/// after.remove("new in Java KCL 4");
+/// let violation = check_attributes(&before, &after, is_ours).unwrap_err();
+/// assert_eq!(violation.invariant, Invariant::Compatible);
+/// ```
+///
+/// # Errors
+///
+/// [`Invariant::Compatible`], with the name of the attribute.
+pub fn check_attributes<V: PartialEq + Debug>(
+    before: &BTreeMap<String, V>,
+    after: &BTreeMap<String, V>,
+    is_ours: impl Fn(&str) -> bool,
+) -> Result<(), Violation> {
+    let names = before.keys().chain(after.keys());
+    for name in names.filter(|name| !is_ours(name)) {
+        let (was, is) = (before.get(name), after.get(name));
+        Invariant::Compatible.check(was == is, || {
+            format!("a write turned the attribute {name}, which is another's, from {was:?} into {is:?}")
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks that every user record in an aggregate was delivered, or counted as withheld or as done before.
+///
+/// An aggregate may hold records whose keys hash to other shards, as after a split: the Java KCL drops them without a word.
+///
+/// ```
+/// use kcl_core::invariant::{Invariant, check_counted};
+///
+/// assert_eq!(check_counted(10, 7, 3), Ok(()));
+/// assert_eq!(check_counted(10, 7, 0).unwrap_err().invariant, Invariant::Compatible);
+/// ```
+///
+/// # Errors
+///
+/// [`Invariant::Compatible`].
+pub fn check_counted(contained: usize, delivered: usize, counted: usize) -> Result<(), Violation> {
+    Invariant::Compatible.check(delivered + counted == contained, || {
+        format!("of {contained} records in an aggregate {delivered} are delivered and {counted} counted")
+    })
 }
 
 #[cfg(test)]
@@ -172,5 +240,35 @@ mod tests {
         }
         let statements: BTreeSet<_> = Invariant::ALL.iter().map(|i| i.statement()).collect();
         assert_eq!(statements.len(), Invariant::ALL.len());
+    }
+
+    fn row(attributes: &[(&str, u32)]) -> BTreeMap<String, u32> {
+        attributes
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_another_s_is_neither_lost_nor_changed_nor_invented() {
+        let before = row(&[("ours", 1), ("theirs", 2)]);
+        let check = |after: &[(&str, u32)]| check_attributes(&before, &row(after), |name| name == "ours");
+        assert_eq!(check(&[("ours", 5), ("theirs", 2)]), Ok(()));
+        assert_eq!(check(&[("theirs", 2)]), Ok(()));
+        for wrong in [
+            &[("ours", 1)][..],
+            &[("ours", 1), ("theirs", 3)],
+            &[("ours", 1), ("theirs", 2), ("alien", 1)],
+        ] {
+            assert_eq!(check(wrong).unwrap_err().invariant, Invariant::Compatible);
+        }
+    }
+
+    #[test]
+    fn a_record_is_counted_once_and_not_more_often() {
+        assert_eq!(check_counted(3, 3, 0), Ok(()));
+        assert_eq!(check_counted(3, 0, 3), Ok(()));
+        assert!(check_counted(3, 2, 0).is_err());
+        assert!(check_counted(3, 3, 1).is_err());
     }
 }

@@ -1,16 +1,13 @@
-//! The invariants of a fleet at every moment, as predicates over an observer's view.
+//! The oracle: the invariants of a fleet as predicates over an observer's view.
 //!
-//! The [catalogue](Invariant) is written once, here. A [`Checker`] receives every [`Observation`] in the order in which things
-//! happened and finds the first one that breaks an invariant. It knows no runtime: a simulation, a test on real servers and
-//! a model checker feed the same checker.
+//! `kcl-core` has the catalogue, [`Invariant`]. A [`Checker`] receives every [`Observation`] in the order in which things happened and finds
+//! the first one that breaks an invariant. It knows no runtime: simulation, tests on real servers and a model checker feed the same one.
 //!
 //! An invariant about a span of time is a function of its own, of what an observer has counted in it: [`check_cover`] and [`Lineage`] (I10),
-//! [`check_owned`] (I12), [`check_balance`], [`check_band`], [`check_moves`] and [`check_rest`] (I13), [`check_led`] (I14). So is what is
-//! about a single row or record: [`check_attributes`] and [`check_counted`] (I15). A worker checks of itself what it can see: see
-//! [`INVARIANT_VIOLATIONS`](crate::metrics::INVARIANT_VIOLATIONS).
+//! [`check_owned`] (I12), [`check_balance`], [`check_band`], [`check_moves`] and [`check_rest`] (I13), [`check_led`] (I14). I15 is about a
+//! single row or record, and production calls its checks. A worker checks of itself what it can see: see
+//! [`INVARIANT_VIOLATIONS`](kcl_core::metrics::INVARIANT_VIOLATIONS).
 
-mod catalogue;
-mod compatible;
 mod delivery;
 mod lineage;
 mod lock;
@@ -21,15 +18,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lease::change::{Expect, LeaseChange};
-use crate::lease::row::Lease;
-use crate::lease::worker_row::{LeaderLock, LockChange, LockExpect};
-use crate::processor::FencingToken;
-use crate::runtime::clock::Moment;
-use crate::types::{Incarnation, LeaseKey, RecordPosition, WorkerId};
+use kcl_core::clock::Moment;
+use kcl_core::lease_store::{Expect, LeaderLock, Lease, LeaseChange, LockChange, LockExpect};
+use kcl_core::processor::FencingToken;
+use kcl_core::types::{Incarnation, LeaseKey, RecordPosition, WorkerId};
 
-pub use catalogue::{Invariant, Violation};
-pub use compatible::{check_attributes, check_counted};
+pub use kcl_core::invariant::{Invariant, Violation};
 pub use lineage::{Lineage, check_cover};
 pub use recovery::{
     Held, check_balance, check_band, check_led, check_moves, check_owned, check_rest, least_moves,
@@ -222,7 +216,7 @@ pub struct Tally {
 /// Checks I1 to I9, I11 and who holds the leader lock (I14), one observation at a time.
 ///
 /// ```
-/// use kcl_core::invariant::{Checker, Invariant, Observation};
+/// use kcl_testkit::invariant::{Checker, Invariant, Observation};
 /// use kcl_core::types::{LeaseKey, RecordPosition, SequenceNumber};
 ///
 /// let mut checker = Checker::default();

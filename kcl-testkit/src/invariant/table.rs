@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::invariant::{Invariant, Violation};
-use crate::invariant::{Observation, Process, Written};
-use crate::lease::change::{LeaseChange, apply};
-use crate::lease::row::Lease;
-use crate::processor::FencingToken;
-use crate::runtime::clock::Moment;
-use crate::types::{Incarnation, LeaseKey, Position};
+use crate::invariant::{Invariant, Observation, Process, Violation, Written};
+use kcl_core::clock::Moment;
+use kcl_core::lease_store::{Lease, LeaseChange, apply};
+use kcl_core::processor::FencingToken;
+use kcl_core::types::{Incarnation, LeaseKey, Position};
 
 /// The table as the accepted changes made it.
 #[derive(Debug, Clone, Default)]

@@ -3,21 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::invariant::Written;
 use crate::invariant::delivery::Shard;
 use crate::invariant::table::Table;
-use crate::invariant::{Invariant, Violation};
-use crate::lease::row::Lease;
-use crate::runtime::clock::Moment;
-use crate::source::shard_graph::cover;
-use crate::types::LeaseKey;
+use crate::invariant::{Invariant, Violation, Written};
+use kcl_core::clock::Moment;
+use kcl_core::internals::cover;
+use kcl_core::lease_store::Lease;
+use kcl_core::types::LeaseKey;
 
 /// Checks that the leases which are not ended cover every hash key once: what I10 says of a fleet at rest.
 ///
 /// A row that does not name its hash keys, as one that Java wrote, leaves open what is covered. Then nothing is found.
 ///
 /// ```
-/// use kcl_core::invariant::{Invariant, check_cover};
+/// use kcl_testkit::invariant::{Invariant, check_cover};
 /// use kcl_core::lease_store::Lease;
 /// use kcl_core::types::{HashKeyRange, Position, ShardId};
 ///
@@ -52,7 +51,7 @@ pub fn check_cover<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Result<()
 ///
 /// ```
 /// use std::time::Duration;
-/// use kcl_core::invariant::Lineage;
+/// use kcl_testkit::invariant::Lineage;
 /// use kcl_core::types::LeaseKey;
 /// use kcl_core::clock::Moment;
 ///
@@ -72,7 +71,7 @@ pub struct Lineage {
 
 impl Lineage {
     /// Begins to watch a fleet whose leader compares shards and leases once per `sync_period`:
-    /// [`SYNC_INTERVAL`](crate::coordinator::shard_sync::SYNC_INTERVAL) for workers of this library.
+    /// [`SYNC_INTERVAL`](kcl_core::internals::SYNC_INTERVAL) for workers of this library.
     pub fn new(sync_period: Duration) -> Self {
         Self {
             period: sync_period,

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::invariant::{Invariant, Violation};
-use crate::invariant::{Observation, Process};
-use crate::processor::FencingToken;
-use crate::runtime::clock::Moment;
-use crate::types::{LeaseKey, Position, RecordPosition};
+use crate::invariant::{Invariant, Observation, Process, Violation};
+use kcl_core::clock::Moment;
+use kcl_core::processor::FencingToken;
+use kcl_core::types::{LeaseKey, Position, RecordPosition};
 
 /// The known facts about the records of one shard, and of those who were given them.
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::invariant::tests::{FAILOVER, Story, breaks, key, seconds};
-use crate::types::{HashKeyRange, Position, ShardId};
+use kcl_core::types::{HashKeyRange, Position, ShardId};
 
 /// Shard 0 was read to its end and split into 1 and 2, which have leases.
 fn split() -> Story {
