@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use kinesis_client::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, async_trait};
+use kinesis_client::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom, async_trait};
 
-use crate::ledger::{Ledger, Seen};
+use crate::ledger::Ledger;
 
 /// One message of a truck: its number in the sequence of that truck's messages, and where the truck is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,6 +93,11 @@ impl TruckTracker {
 
 #[async_trait]
 impl RecordProcessor for TruckTracker {
+    async fn initialize(&mut self, shard: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        self.ledger.began(shard);
+        Ok(StartFrom::Checkpoint)
+    }
+
     async fn process_records(
         &mut self,
         batch: RecordBatch,
@@ -101,16 +106,9 @@ impl RecordProcessor for TruckTracker {
         for record in &batch {
             let text = std::str::from_utf8(record.data())
                 .map_err(|error| ProcessorError::poison(error).at(record))?;
-            let position: TruckPosition = text
-                .parse()
+            text.parse::<TruckPosition>()
                 .map_err(|error| ProcessorError::poison(error).at(record))?;
-            self.ledger.processed(Seen {
-                worker: shard.worker().to_string(),
-                shard: shard.shard().to_string(),
-                token: shard.fencing_token().as_u64(),
-                truck: position.truck,
-                number: position.number,
-            });
+            self.ledger.processed(shard, record);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The workers of the quickstart, who come, go and die.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -137,21 +137,12 @@ impl Fleet {
         open
     }
 
-    /// The parents of every child shard.
-    pub(crate) fn parents(&self) -> BTreeMap<String, Vec<String>> {
-        let shards = self
-            .stream
-            .shards_snapshot()
-            .into_iter()
-            .map(|known| known.shard)
-            .filter(|shard| !shard.parents.is_empty());
+    /// Every child shard, with its parents.
+    pub(crate) fn children(&self) -> Vec<(ShardId, BTreeSet<ShardId>)> {
+        let shards = self.stream.shards_snapshot().into_iter();
         shards
-            .map(|shard| {
-                (
-                    shard.id.to_string(),
-                    shard.parents.iter().map(ToString::to_string).collect(),
-                )
-            })
+            .map(|known| (known.shard.id, known.shard.parents))
+            .filter(|(_, parents)| !parents.is_empty())
             .collect()
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fleet::{FAILOVER, Fleet};
 use kcl_core::internals::TaskPolicy;
-use kcl_examples::ledger::{Ledger, Sent};
+use kcl_examples::ledger::Ledger;
 use kcl_examples::trucks::TruckPosition;
 use kinesis_client::MemoryStream;
 use kinesis_client::clock::{Clock, ClockExt as _, TokioClock};
@@ -103,7 +103,7 @@ async fn tell() -> Result<bool, AnyError> {
     let clean = fleet.shut_down().await?;
     fleet.stop_view().await;
 
-    let verdict = ledger.judge(&fleet.parents());
+    let verdict = ledger.judge(&fleet.children());
     println!(
         "\nVerdict after {:.1} s:",
         clock.now().since_origin().as_secs_f64()
@@ -139,11 +139,7 @@ async fn drive(stream: MemoryStream, ledger: Arc<Ledger>, fleet: Arc<Fleet>) {
         for truck in 1..=TRUCKS {
             let position = TruckPosition::of(truck, number);
             match stream.put(position.partition_key(), position.to_string()) {
-                Ok((shard, _)) => ledger.sent(Sent {
-                    truck,
-                    number,
-                    shard: shard.to_string(),
-                }),
+                Ok((shard, sequence)) => ledger.sent(&shard, sequence),
                 Err(error) => return fleet.tell(format!("the trucks stop: {error}")),
             }
         }

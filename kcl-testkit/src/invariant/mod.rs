@@ -5,10 +5,11 @@
 //!
 //! An invariant about a span of time is a function of its own, of what an observer has counted in it: [`check_cover`] and [`Lineage`] (I10),
 //! [`check_owned`] (I12), [`check_balance`], [`check_band`], [`check_moves`] and [`check_rest`] (I13), [`check_led`] (I14). I15 is about a
-//! single row or record, and production calls its checks. A worker checks of itself what it can see: see
+//! single row or record, and production calls its checks. A [`DeliveryLog`] asks the same checker about a fleet that was seen from outside. A worker checks of itself what it can see: see
 //! [`INVARIANT_VIOLATIONS`](kcl_core::metrics::INVARIANT_VIOLATIONS).
 
 mod delivery;
+mod delivery_log;
 mod lineage;
 mod lock;
 mod recovery;
@@ -21,8 +22,9 @@ use std::time::Duration;
 use kcl_core::clock::Moment;
 use kcl_core::lease_store::{Expect, LeaderLock, Lease, LeaseChange, LockChange, LockExpect};
 use kcl_core::processor::FencingToken;
-use kcl_core::types::{Incarnation, LeaseKey, RecordPosition, WorkerId};
+use kcl_core::types::{Incarnation, LeaseKey, Position, RecordPosition, WorkerId};
 
+pub use delivery_log::DeliveryLog;
 pub use kcl_core::invariant::{Invariant, Violation};
 pub use lineage::{Lineage, check_cover};
 pub use recovery::{
@@ -341,6 +343,19 @@ impl Checker {
         }
     }
 
+    /// Notes an ownership that began at this checkpoint, of which no write was seen.
+    fn begin(
+        &mut self,
+        process: &Process,
+        shard: &LeaseKey,
+        token: FencingToken,
+        checkpoint: Position,
+    ) -> Result<(), Violation> {
+        let is_new = self.shard(shard).start(process, token, Some(checkpoint))?;
+        self.tally.ownerships += u64::from(is_new);
+        Ok(())
+    }
+
     /// Checks what must hold once nothing is left to do: I1, and what I10 says of the leases then.
     ///
     /// # Errors
@@ -447,7 +462,8 @@ impl Checker {
             let unfinished = self.shards.get(parent).and_then(Shard::unfinished);
             let open = self.table.row(parent).is_some_and(|row| !row.is_ended());
             Invariant::ParentsFirst.check(unfinished.is_none() && !open, || {
-                format!("a batch of {child} starts, but its parent {parent} is not finished")
+                let unfinished = text(unfinished);
+                format!("a batch of {child} starts, but its parent {parent} is not finished: {unfinished}")
             })?;
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! Fleets of real processes under faults that follow from a seed: a [plan], a [proxy] between every worker and every
-//! service, and checks of [what the workers logged](story) and of [what the lease table was made to be](table).
+//! service, and checks of [what the workers logged](crate::fleet::evidence) and of [what the lease table was made to be](table).
 
 pub mod answers;
 mod drive;
@@ -9,5 +9,4 @@ pub mod plan;
 pub mod proxy;
 pub mod report;
 pub mod round;
-pub mod story;
 pub mod table;

@@ -11,13 +11,12 @@ use super::drive::{drain, heal, inflict, until};
 use super::fleet::ChaosFleet;
 use super::plan::{Shape, plan};
 use super::report::Round;
-use super::story::{check, longest_overlap, ownerships, unseen};
 use super::table::Table;
 use crate::bed::TestBed;
 use crate::fleet::drive::{Programs, lineage};
+use crate::fleet::evidence::{Evidence, Lineage, held};
 use crate::fleet::leases::owners;
-use crate::fleet::log::{Entry, Event, Put};
-use crate::fleet::oracle::{Evidence, Lineage, held};
+use crate::fleet::log::{Event, Put};
 use crate::fleet::processes::Process;
 
 /// Many times what it takes: what is waited for must happen, on machines of every speed.
@@ -57,14 +56,14 @@ pub async fn round(bed: &TestBed, programs: &Programs, shape: &Shape, seed: u64)
     nobody_owns_anything(&fleet).await;
 
     let evidence = evidence(&fleet, lineage(&bed.shards(&fleet.stream).await));
-    let tokens: Vec<Vec<u64>> = fleet.processes.iter().map(Process::tokens).collect();
-    let owned = ownerships(&evidence.logs, &tokens);
     let table = Table::new(fleet.rows());
-    let mut found = evidence.violations();
-    found.extend(table.falls());
+    let mut found = table.falls();
     found.extend(table.ahead(&delivered(&evidence)));
-    found.extend(unseen(&owned, &table));
-    let tally = check(&evidence, &owned, &table).map_err(|violation| found.push(violation.to_string()));
+    found.extend(table.unseen(&evidence.logs));
+    let log = evidence.delivery_log(|shard, token| table.checkpoint_at(shard, token).cloned());
+    let tally = log
+        .verdict()
+        .map_err(|violation| found.push(violation.to_string()));
     assert_eq!(
         found,
         Vec::<String>::new(),
@@ -72,7 +71,9 @@ pub async fn round(bed: &TestBed, programs: &Programs, shape: &Shape, seed: u64)
         fleet.folder().display()
     );
     let tally = tally.expect("nothing was found");
-    let shards: BTreeSet<&str> = owned.iter().map(|own| own.shard.as_str()).collect();
+    let begun = evidence.logs.iter().flatten();
+    let begun = begun.filter(|entry| entry.event.begins());
+    let shards: BTreeSet<&str> = begun.map(|entry| entry.shard.as_str()).collect();
     let round = Round {
         seed,
         injected,
@@ -81,7 +82,7 @@ pub async fn round(bed: &TestBed, programs: &Programs, shape: &Shape, seed: u64)
         duplicates: tally.redelivered,
         changes: tally.ownerships - u64::try_from(shards.len()).expect("a few"),
         writes: u64::try_from(table.writes()).expect("some"),
-        overlap: longest_overlap(&owned),
+        overlap: tally.longest_overlap.as_secs_f64(),
         heal: healed,
         took: clock.now().saturating_since(began),
     };
@@ -101,17 +102,17 @@ fn evidence(fleet: &ChaosFleet, lineage: Lineage) -> Evidence {
 fn delivered(evidence: &Evidence) -> BTreeMap<String, Vec<(RecordPosition, Option<i64>)>> {
     let mut first: BTreeMap<(&str, RecordPosition), i64> = BTreeMap::new();
     for entry in evidence.logs.iter().flatten() {
-        if let Event::Record { sequence, .. } = &entry.event {
+        if let Event::Record { position, .. } = &entry.event {
             let at = (entry.time * 1000.0).round() as i64;
-            let known = first.entry((&entry.shard, sequence.position())).or_insert(at);
+            let known = first.entry((&entry.shard, position.clone())).or_insert(at);
             *known = at.min(*known);
         }
     }
     let mut delivered: BTreeMap<String, Vec<(RecordPosition, Option<i64>)>> = BTreeMap::new();
-    for Put { shard, sequence, .. } in &evidence.puts {
-        let at = first.get(&(shard.as_str(), sequence.position())).copied();
+    for Put { shard, position, .. } in &evidence.puts {
+        let at = first.get(&(shard.as_str(), position.clone())).copied();
         let records = delivered.entry(shard.clone()).or_default();
-        records.push((sequence.position(), at));
+        records.push((position.clone(), at));
     }
     delivered.values_mut().for_each(|records| records.sort());
     delivered
@@ -139,18 +140,21 @@ async fn every_shard_is_consumed(fleet: &mut ChaosFleet) {
     let before = fleet.producer.puts().len();
     until(fleet, BOUND, async |fleet| {
         let puts = fleet.producer.puts();
-        let logs: Vec<Vec<Entry>> = fleet.running().map(|(_, process)| process.entries()).collect();
+        let mut newest = Vec::new();
         for shard in open.iter().map(Shard::shard_id) {
             let new = puts[before..].iter().find(|put| put.shard == shard);
-            let new = new.ok_or_else(|| format!("nothing was put into {shard}"))?;
-            let evidence = Evidence {
-                puts: vec![new.clone()],
-                logs: logs.clone(),
-                lineage: Lineage::new(),
-            };
-            if !evidence.lost().is_empty() {
-                return Err(format!("{shard} is not consumed"));
-            }
+            newest.push(
+                new.cloned()
+                    .ok_or_else(|| format!("nothing was put into {shard}"))?,
+            );
+        }
+        let evidence = Evidence {
+            puts: newest,
+            logs: fleet.running().map(|(_, process)| process.entries()).collect(),
+            lineage: Lineage::new(),
+        };
+        if let Some(first) = evidence.lost().first() {
+            return Err(format!("a shard is not consumed: {first}"));
         }
         Ok(())
     })

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use kcl_core::types::{Position, RecordPosition};
 use serde_json::Value;
 
+use crate::fleet::log::{Entry, Event};
+
 /// A lease row after a write that the table accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
@@ -75,6 +77,24 @@ impl Table {
         let history = self.rows.get(shard)?;
         let row = history.iter().find(|row| row.counter == counter)?;
         Some(&row.checkpoint)
+    }
+
+    /// Returns the ownerships that began by no write which was seen: the proxies must have missed it.
+    pub fn unseen(&self, logs: &[Vec<Entry>]) -> Vec<String> {
+        let mut found = Vec::new();
+        for Entry {
+            worker, shard, event, ..
+        } in logs.iter().flatten()
+        {
+            if let Event::Initialized { token } = event
+                && self.checkpoint_at(shard, *token).is_none()
+            {
+                found.push(format!(
+                    "{worker} has the token {token} for {shard}, and no write stored it"
+                ));
+            }
+        }
+        found
     }
 
     /// Where checkpoints fall, and where a counter has come twice or has fallen: nobody may ever write on an old version.
@@ -216,5 +236,22 @@ mod tests {
         let found = ["place 1 stored SHARD_END for shardId-0, but 41 was not processed"];
         assert_eq!(of(Some(2001)), found);
         assert_eq!(of(None), found);
+    }
+
+    #[test]
+    fn ownership_that_no_write_began_is_found() {
+        let entry = |event| Entry {
+            time: 1.0,
+            worker: "a".to_owned(),
+            shard: "shardId-0".to_owned(),
+            event,
+        };
+        let logs = [vec![
+            entry(Event::Initialized { token: 4 }),
+            entry(Event::Initialized { token: 5 }),
+            entry(Event::LeaseLost),
+        ]];
+        let missing = ["a has the token 5 for shardId-0, and no write stored it"];
+        assert_eq!(Table::new([written(1, 4, "40")]).unseen(&logs), missing);
     }
 }

@@ -10,8 +10,8 @@ use super::process::cost;
 use super::table::{Row, Table, seconds};
 use crate::bed::TestBed;
 use crate::fleet::drive::{Fleet, Programs, ReadMode, SOON, Shape};
+use crate::fleet::evidence::{Evidence, Lineage, held};
 use crate::fleet::leases::leader;
-use crate::fleet::oracle::{Evidence, Lineage, held};
 use crate::wait::eventually;
 
 const ROUNDS: usize = 3;

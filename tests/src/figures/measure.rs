@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::log::{Entry, Event, Sequence};
-use crate::fleet::oracle::Evidence;
+use kcl_core::types::RecordPosition;
+
+use crate::fleet::evidence::Evidence;
+use crate::fleet::log::{Entry, Event};
 
 /// When a worker other than this one was first given a record of the shard after this time; seconds since 1970.
 pub fn first_record_elsewhere(evidence: &Evidence, shard: &str, worker: &str, after: f64) -> Option<f64> {
@@ -34,15 +36,15 @@ pub fn first_records(evidence: &Evidence) -> BTreeMap<&str, f64> {
 
 /// From each put to its first delivery, in seconds, of the records that were sent after this time; sorted.
 pub fn latencies(evidence: &Evidence, sent_after: f64) -> Vec<f64> {
-    let mut delivered: BTreeMap<(&str, &Sequence), f64> = BTreeMap::new();
+    let mut delivered: BTreeMap<(&str, &RecordPosition), f64> = BTreeMap::new();
     for entry in evidence.logs.iter().flatten() {
-        if let Event::Record { sequence, .. } = &entry.event {
-            let first = delivered.entry((&entry.shard, sequence)).or_insert(entry.time);
+        if let Event::Record { position, .. } = &entry.event {
+            let first = delivered.entry((&entry.shard, position)).or_insert(entry.time);
             *first = first.min(entry.time);
         }
     }
     let puts = evidence.puts.iter().filter(|put| put.time > sent_after);
-    let took = puts.filter_map(|put| Some(delivered.get(&(put.shard.as_str(), &put.sequence))? - put.time));
+    let took = puts.filter_map(|put| Some(delivered.get(&(put.shard.as_str(), &put.position))? - put.time));
     let mut took: Vec<f64> = took.collect();
     took.sort_by(f64::total_cmp);
     took
@@ -64,13 +66,13 @@ fn records<'a>(evidence: &'a Evidence, shard: &'a str) -> impl Iterator<Item = &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::evidence::Lineage;
     use crate::fleet::log::Put;
-    use crate::fleet::oracle::Lineage;
 
     fn record(time: f64, worker: &str, sequence: &str) -> Entry {
         let event = Event::Record {
             key: None,
-            sequence: Sequence::new(sequence, 0),
+            position: RecordPosition::plain(sequence.parse().unwrap()),
         };
         Entry {
             time,
@@ -85,7 +87,7 @@ mod tests {
             time,
             shard: "s".to_owned(),
             key: "k".to_owned(),
-            sequence: Sequence::new(sequence, 0),
+            position: RecordPosition::plain(sequence.parse().unwrap()),
         }
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::types::Shard;
 
+use super::evidence::{Evidence, Lineage, held};
 use super::leases::owners;
 use super::log::Entry;
-use super::oracle::{Evidence, Lineage, held};
 use super::processes::{Process, Scene, build_example};
 use crate::bed::TestBed;
 use crate::wait::eventually;
@@ -203,19 +203,22 @@ impl Fleet {
         }
         eventually(SOON, async || {
             self.check_processes();
-            let (puts, logs) = (self.producer.puts(), self.live_logs());
+            let puts = self.producer.puts();
+            let mut newest = Vec::new();
             for shard in open.iter().map(Shard::shard_id) {
                 let known = before.get(shard).copied().unwrap_or_default();
-                let newest = puts.iter().filter(|put| put.shard == shard).nth(known);
-                let newest = newest.ok_or_else(|| format!("{when}: nothing was put into {shard}"))?;
-                let evidence = Evidence {
-                    puts: vec![newest.clone()],
-                    logs: logs.clone(),
-                    lineage: Lineage::new(),
-                };
-                nothing(evidence.lost()).map_err(|lost| format!("{when}: {lost}"))?;
+                let new = puts.iter().filter(|put| put.shard == shard).nth(known);
+                newest.push(
+                    new.cloned()
+                        .ok_or_else(|| format!("{when}: nothing was put into {shard}"))?,
+                );
             }
-            Ok::<_, String>(())
+            let evidence = Evidence {
+                puts: newest,
+                logs: self.live_logs(),
+                lineage: Lineage::new(),
+            };
+            nothing(evidence.lost()).map_err(|lost| format!("{when}: {lost}"))
         })
         .await;
     }

@@ -3,46 +3,20 @@
 use kcl_core::types::{RecordPosition, SequenceNumber};
 use serde_json::Value;
 
-/// A sequence number as logged, in numeric order: digits without leading zeros, so longer is larger.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sequence {
-    digits: usize,
-    text: String,
-    sub: u64,
-}
-
-impl Sequence {
-    /// The sequence number with these digits, and the index inside an aggregated record.
-    pub fn new(text: &str, sub: u64) -> Self {
-        let text = text.trim_start_matches('0').to_owned();
-        Self {
-            digits: text.len(),
-            text,
-            sub,
-        }
-    }
-
-    /// The same as the core has it.
-    pub fn position(&self) -> RecordPosition {
-        let sequence = SequenceNumber::new(self.text.clone()).expect("a stream gives out sequence numbers");
-        RecordPosition {
-            sequence,
-            sub_sequence: self.sub,
-        }
-    }
-}
-
 /// What happened in a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A processor was made for an ownership of the shard.
-    Initialized,
+    Initialized {
+        /// The token of the ownership.
+        token: u64,
+    },
     /// A record was delivered to it.
     Record {
         /// The partition key, where the record has one.
         key: Option<String>,
         /// Its place in the shard.
-        sequence: Sequence,
+        position: RecordPosition,
     },
     /// Another worker has the lease.
     LeaseLost,
@@ -50,6 +24,13 @@ pub enum Event {
     ShardEnded,
     /// The worker hands over or shuts down.
     ShutdownRequested,
+}
+
+impl Event {
+    /// Returns `true` if an ownership begins with it.
+    pub fn begins(&self) -> bool {
+        matches!(self, Self::Initialized { .. })
+    }
 }
 
 /// A line of a worker's log.
@@ -75,7 +56,7 @@ pub struct Put {
     /// The partition key.
     pub key: String,
     /// Its place in the shard.
-    pub sequence: Sequence,
+    pub position: RecordPosition,
 }
 
 /// Reads a worker's log. The last line may be torn: the process may have died while it wrote.
@@ -85,24 +66,6 @@ pub struct Put {
 /// The first whole line that is not an entry.
 pub fn worker_log(text: &str) -> Result<Vec<Entry>, String> {
     lines(text, entry)
-}
-
-/// Reads the tokens of the ownerships in a worker's log, in the order of their beginnings.
-///
-/// # Errors
-///
-/// The first whole line that says of a beginning no token.
-pub fn tokens(text: &str) -> Result<Vec<u64>, String> {
-    let token = |line: &Value| {
-        let begins = line.get("event")?.as_str()? == "initialized";
-        if begins {
-            line.get("token")?.as_u64().map(Some)
-        } else {
-            Some(None)
-        }
-    };
-    let tokens = lines(text, token)?;
-    Ok(tokens.into_iter().flatten().collect())
 }
 
 /// Reads a producer's log; its last line may be torn, too.
@@ -128,10 +91,15 @@ fn lines<T>(text: &str, parse: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, S
 
 fn entry(value: &Value) -> Option<Entry> {
     let event = match value.get("event")?.as_str()? {
-        "initialized" => Event::Initialized,
+        "initialized" => Event::Initialized {
+            token: value.get("token")?.as_u64()?,
+        },
         "record" => Event::Record {
             key: value.get("key")?.as_str().map(str::to_owned),
-            sequence: Sequence::new(value.get("seq")?.as_str()?, value.get("sub")?.as_u64()?),
+            position: RecordPosition {
+                sub_sequence: value.get("sub")?.as_u64()?,
+                ..position(value)?
+            },
         },
         "lease_lost" => Event::LeaseLost,
         "shard_ended" => Event::ShardEnded,
@@ -151,8 +119,13 @@ fn put(value: &Value) -> Option<Put> {
         time: value.get("t")?.as_f64()?,
         shard: value.get("shard")?.as_str()?.to_owned(),
         key: value.get("key")?.as_str()?.to_owned(),
-        sequence: Sequence::new(value.get("seq")?.as_str()?, 0),
+        position: position(value)?,
     })
+}
+
+fn position(value: &Value) -> Option<RecordPosition> {
+    let sequence = value.get("seq")?.as_str()?.parse::<SequenceNumber>().ok()?;
+    Some(RecordPosition::plain(sequence))
 }
 
 #[cfg(test)]
@@ -162,8 +135,11 @@ mod tests {
     #[test]
     fn a_torn_last_line_is_left_out() {
         let log = "{\"t\":1.5,\"worker\":\"a\",\"shard\":\"s\",\"event\":\"record\",\"key\":null,\"seq\":\"12\",\"sub\":3}\n{\"t\":2,\"wor";
-        let sequence = Sequence::new("12", 3);
-        let record = Event::Record { key: None, sequence };
+        let position = RecordPosition {
+            sequence: SequenceNumber::from(12),
+            sub_sequence: 3,
+        };
+        let record = Event::Record { key: None, position };
         let expected = Entry {
             time: 1.5,
             worker: "a".to_owned(),
@@ -175,10 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn each_beginning_has_a_token() {
-        let log = "{\"event\":\"initialized\",\"token\":7}\n{\"event\":\"record\"}\n{\"event\":\"initialized\",\"token\":9}\n";
-        assert_eq!(tokens(log), Ok(vec![7, 9]));
-        assert!(tokens("{\"event\":\"initialized\"}\n").is_err());
+    fn beginning_without_token_is_an_error() {
+        let log = |token| {
+            format!("{{\"t\":1,\"worker\":\"a\",\"shard\":\"s\",\"event\":\"initialized\"{token}}}\n")
+        };
+        let entries = worker_log(&log(",\"token\":7")).unwrap();
+        assert_eq!(entries[0].event, Event::Initialized { token: 7 });
+        assert!(worker_log(&log("")).is_err());
     }
 
     #[test]
@@ -189,12 +168,5 @@ mod tests {
                 .unwrap_err()
                 .starts_with("line 1 is not understood")
         );
-    }
-
-    #[test]
-    fn sequence_numbers_are_ordered_as_numbers() {
-        let ordered = ["9", "10", "099", "100"].map(|text| Sequence::new(text, 0));
-        assert!(ordered.is_sorted());
-        assert!(Sequence::new("10", 1) < Sequence::new("10", 2));
     }
 }

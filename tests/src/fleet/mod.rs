@@ -1,9 +1,9 @@
 //! Fleets of processes: how to start them, what they log, and what the logs must show.
 
 pub mod drive;
+pub mod evidence;
 pub mod leases;
 pub mod log;
-pub mod oracle;
 pub mod processes;
 pub mod timing;
 pub mod walk;

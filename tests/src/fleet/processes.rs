@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::log::{Entry, Put, producer_log, tokens, worker_log};
+use super::log::{Entry, Put, producer_log, worker_log};
 use crate::bed::TestBed;
 use crate::wait::eventually;
 
@@ -148,11 +148,6 @@ impl Process {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
-    }
-
-    /// The tokens of the ownerships that a worker has begun, in the order of their beginnings in [`entries`](Self::entries).
-    pub fn tokens(&self) -> Vec<u64> {
-        tokens(&self.text()).unwrap_or_else(|problem| panic!("{}: {problem}", self.log.display()))
     }
 
     /// What a worker has logged until now.

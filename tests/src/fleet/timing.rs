@@ -1,11 +1,11 @@
 //! When things happened, according to the logs of the workers: pure functions.
 
+use super::evidence::Evidence;
 use super::log::{Entry, Event};
-use super::oracle::Evidence;
 
 /// When another worker than this one first began the shard after this time; seconds since 1970.
 pub fn begun_elsewhere(evidence: &Evidence, shard: &str, worker: &str, after: f64) -> Option<f64> {
-    let begun = of_shard(evidence, shard).filter(|entry| entry.event == Event::Initialized);
+    let begun = of_shard(evidence, shard).filter(|entry| entry.event.begins());
     let elsewhere = begun.filter(|entry| entry.worker != worker && entry.time > after);
     elsewhere.map(|entry| entry.time).reduce(f64::min)
 }
@@ -19,18 +19,16 @@ pub fn let_go(evidence: &Evidence, shard: &str, worker: &str) -> Option<f64> {
 
 /// How long after the end of its last parent each child began, in seconds; those of which either is not logged are left out.
 pub fn children_after_parents(evidence: &Evidence) -> Vec<(String, f64)> {
-    let first = |shard: &str, event: Event| {
-        let such = of_shard(evidence, shard).filter(|entry| entry.event == event);
+    let first = |shard: &str, is_such: fn(&Event) -> bool| {
+        let such = of_shard(evidence, shard).filter(|entry| is_such(&entry.event));
         such.map(|entry| entry.time).reduce(f64::min)
     };
     let mut waited = Vec::new();
     for (child, parents) in &evidence.lineage {
-        let ends: Option<Vec<f64>> = parents
-            .iter()
-            .map(|parent| first(parent, Event::ShardEnded))
-            .collect();
-        let last = ends.and_then(|ends| ends.into_iter().reduce(f64::max));
-        if let (Some(ended), Some(begun)) = (last, first(child, Event::Initialized)) {
+        let ends = |event: &Event| *event == Event::ShardEnded;
+        let ended: Option<Vec<f64>> = parents.iter().map(|parent| first(parent, ends)).collect();
+        let last = ended.and_then(|ended| ended.into_iter().reduce(f64::max));
+        if let (Some(ended), Some(begun)) = (last, first(child, Event::begins)) {
             waited.push((child.clone(), begun - ended));
         }
     }
@@ -44,7 +42,7 @@ fn of_shard<'a>(evidence: &'a Evidence, shard: &'a str) -> impl Iterator<Item = 
 
 #[cfg(test)]
 mod tests {
-    use super::super::oracle::Lineage;
+    use super::super::evidence::Lineage;
     use super::*;
 
     fn entry(time: f64, worker: &str, shard: &str, event: Event) -> Entry {
@@ -62,13 +60,13 @@ mod tests {
             puts: Vec::new(),
             logs: vec![
                 vec![
-                    entry(1.0, "a", "p", Event::Initialized),
+                    entry(1.0, "a", "p", Event::Initialized { token: 1 }),
                     entry(2.5, "a", "p", Event::ShutdownRequested),
                 ],
                 vec![
-                    entry(3.0, "b", "p", Event::Initialized),
+                    entry(3.0, "b", "p", Event::Initialized { token: 1 }),
                     entry(4.0, "b", "p", Event::ShardEnded),
-                    entry(4.25, "b", "c", Event::Initialized),
+                    entry(4.25, "b", "c", Event::Initialized { token: 1 }),
                 ],
             ],
             lineage: Lineage::from([("c".to_owned(), vec!["p".to_owned()])]),

@@ -12,11 +12,12 @@ use std::time::Duration;
 use kcl_core::clock::{Clock, ClockExt as _, TokioClock};
 use kcl_core::types::{Record, ShardId};
 use kcl_lease_memory::MemoryStream;
+use kcl_testkit::invariant::Tally;
 use kinesis_local::{WireOptions, WireServer};
 
 use crate::bed::{TestBed, scratch};
 use crate::judge::seen::Seen;
-use crate::judge::{open_neighbours, open_shards, put};
+use crate::judge::{closed_shards, open_neighbours, open_shards, put};
 
 pub use client::Client;
 use client::Running;
@@ -32,9 +33,9 @@ pub enum Outcome {
     /// It delivered everything that was put.
     Complete {
         /// How many records were put.
-        records: usize,
+        records: u64,
         /// How many of them it delivered again.
-        twice: usize,
+        twice: u64,
         /// Seconds from its start to the first records, through the split and through the merge.
         seconds: [u64; 3],
     },
@@ -78,9 +79,9 @@ pub async fn run(client: Client, bed: Option<&TestBed>) -> Outcome {
     let outcome = match running {
         Err(lack) => Outcome::LeftOut(lack),
         Ok(mut running) => match read_through(client, &stream, &mut running).await {
-            Ok((seen, seconds)) => Outcome::Complete {
-                records: stream.put_log().len(),
-                twice: seen.twice(),
+            Ok((tally, seconds)) => Outcome::Complete {
+                records: tally.put,
+                twice: tally.redelivered,
                 seconds,
             },
             Err(what) => {
@@ -101,7 +102,7 @@ async fn read_through(
     client: Client,
     stream: &MemoryStream,
     running: &mut Running,
-) -> Result<(Seen, [u64; 3]), String> {
+) -> Result<(Tally, [u64; 3]), String> {
     let first = caught_up(client, stream, running).await?.1;
     let shards = open_shards(stream);
     let [low, _] = stream.split(&shards[0]).map_err(|error| error.to_string())?;
@@ -110,44 +111,36 @@ async fn read_through(
     let [low, high] = open_neighbours(stream, &low);
     stream.merge(&low, &high).map_err(|error| error.to_string())?;
     put(stream);
-    let (seen, merge) = caught_up(client, stream, running).await?;
-    seen.check_order()?;
-    Ok((seen, [first, split, merge]))
+    let (tally, merge) = caught_up(client, stream, running).await?;
+    Ok((tally, [first, split, merge]))
 }
 
-/// Waits until the client has delivered everything, and returns how many seconds that took.
+/// Waits until the client has delivered everything, and returns the counts and how many seconds that took.
 async fn caught_up(
     client: Client,
     stream: &MemoryStream,
     running: &mut Running,
-) -> Result<(Seen, u64), String> {
-    let log = stream.put_log();
-    let put: Vec<(ShardId, String)> = log
-        .iter()
-        .map(|(shard, record)| (shard.clone(), record.sequence_number().to_string()))
-        .collect();
+) -> Result<(Tally, u64), String> {
     // Some hand out contents only, which are different in every record.
-    let content = |record: &Record| String::from_utf8_lossy(record.data()).into_owned();
-    let contents = log.iter().map(|(_, record)| content(record));
-    let places: BTreeMap<String, (ShardId, String)> = contents.zip(put.iter().cloned()).collect();
-    let mut closed: Vec<ShardId> = Vec::new();
-    if client.notes_ends() {
-        let shards = stream
-            .shards_snapshot()
-            .into_iter()
-            .filter(|shard| shard.shard.closed);
-        closed.extend(shards.map(|shard| shard.shard.id));
-    }
+    let place = |(shard, record): (ShardId, Record)| {
+        let content = String::from_utf8_lossy(record.data()).into_owned();
+        (content, (shard, record.position().clone()))
+    };
+    let places: BTreeMap<_, _> = stream.put_log().into_iter().map(place).collect();
+    let closed = match client.notes_ends() {
+        true => closed_shards(stream),
+        false => Vec::new(),
+    };
     let clock = TokioClock::new();
     let began = clock.now();
     loop {
         let mut seen = Seen::read(running.folder());
         seen.locate(&places);
         let elapsed = clock.now().saturating_since(began);
-        match seen.missing(&put, &closed) {
-            None => return Ok((seen, elapsed.as_secs())),
-            Some(missing) if elapsed > PATIENCE => return Err(missing),
-            Some(_) => running.check_alive()?,
+        match seen.verdict(stream, &closed) {
+            Ok(tally) => return Ok((tally, elapsed.as_secs())),
+            Err(wrong) if elapsed > PATIENCE => return Err(wrong),
+            Err(_) => running.check_alive()?,
         }
         clock.sleep(POLL).await;
     }

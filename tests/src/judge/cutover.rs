@@ -152,7 +152,7 @@ impl Story<'_> {
             let seen = Seen::read(daemon.folder());
             let seen = seen
                 .all()
-                .map(|(shard, number)| (shard.to_owned(), number.to_owned()));
+                .map(|(shard, position)| (shard.to_string(), position.to_string()));
             missing(put, &seen.collect(), daemon.folder())
         })
         .await;

@@ -1,20 +1,23 @@
-//! What the processes of the record processor wrote down.
+//! What the processes of the record processor wrote down, for the verdict of a [`DeliveryLog`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use kcl_core::types::ShardId;
+use kcl_core::types::{LeaseKey, RecordPosition, ShardId};
+use kcl_lease_memory::MemoryStream;
+use kcl_testkit::invariant::{DeliveryLog, Process, Tally};
 use serde_json::Value;
 
 /// Records and ends of shards, as all processes saw them.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The sequence numbers of each process and shard, as they came.
-    numbers: BTreeMap<(String, String), Vec<String>>,
+    /// The records of each shard and process, as they came.
+    records: BTreeMap<(LeaseKey, Process), Vec<RecordPosition>>,
     ended: BTreeSet<String>,
     /// Contents that came without shard and number, with their process.
-    unplaced: Vec<(String, String)>,
+    unplaced: Vec<(Process, String)>,
 }
 
 impl Seen {
@@ -26,7 +29,7 @@ impl Seen {
                 continue;
             }
             let text = fs::read_to_string(&path).unwrap_or_default();
-            let process = path.display().to_string();
+            let process = path.display().to_string().into();
             // The last line may be half written.
             for line in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
                 seen.take(&process, &line);
@@ -35,77 +38,82 @@ impl Seen {
         seen
     }
 
-    fn take(&mut self, process: &str, line: &Value) {
-        let text = |name: &str| line[name].as_str().map(str::to_owned);
+    fn take(&mut self, process: &Process, line: &Value) {
+        let text = |name: &str| line[name].as_str();
         if let Some(shard) = text("ended") {
-            self.ended.insert(shard);
+            self.ended.insert(shard.to_owned());
         }
         if let (Some(shard), Some(number)) = (text("shard"), text("number")) {
-            let of_process = self.numbers.entry((process.to_owned(), shard));
-            of_process.or_default().push(number);
+            let position = RecordPosition::plain(number.parse().expect("a sequence number"));
+            self.place(process, shard, position);
         } else if let Some(data) = text("data") {
-            self.unplaced.push((process.to_owned(), data));
+            self.unplaced.push((process.clone(), data.to_owned()));
         }
+    }
+
+    fn place(&mut self, process: &Process, shard: &str, position: RecordPosition) {
+        let shard = LeaseKey::new(shard).expect("the stream's own name");
+        let records = self.records.entry((shard, process.clone()));
+        records.or_default().push(position);
     }
 
     /// Finds the shards and numbers of contents that came without them. What is in no place was not put, and is left.
-    pub(crate) fn locate(&mut self, places: &BTreeMap<String, (ShardId, String)>) {
+    pub(crate) fn locate(&mut self, places: &BTreeMap<String, (ShardId, RecordPosition)>) {
         for (process, data) in std::mem::take(&mut self.unplaced) {
-            if let Some((shard, number)) = places.get(&data) {
-                let of_process = self.numbers.entry((process, shard.to_string()));
-                of_process.or_default().push(number.clone());
+            if let Some((shard, position)) = places.get(&data) {
+                self.place(&process, shard.as_str(), position.clone());
             }
         }
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.numbers
-            .iter()
-            .flat_map(|((_, shard), numbers)| numbers.iter().map(|number| (shard.as_str(), number.as_str())))
+    /// Returns the shard and the sequence number of each delivery.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&LeaseKey, &RecordPosition)> {
+        let records = self.records.iter();
+        records.flat_map(|((shard, _), records)| records.iter().map(move |position| (shard, position)))
     }
 
-    /// What was put or closed and not seen, in words.
-    pub(crate) fn missing(&self, put: &[(ShardId, String)], closed: &[ShardId]) -> Option<String> {
-        let seen: BTreeSet<(&str, &str)> = self.all().collect();
-        let records = put
-            .iter()
-            .filter(|(shard, number)| !seen.contains(&(shard.as_str(), number.as_str())));
-        let shards: Vec<&str> = closed
-            .iter()
-            .map(ShardId::as_str)
-            .filter(|shard| !self.ended.contains(*shard))
-            .collect();
-        let records = records.count();
-        (records > 0 || !shards.is_empty()).then(|| {
-            format!(
-                "{records} of {} records were not seen; not ended: {shards:?}",
-                put.len()
-            )
-        })
-    }
-
+    /// Judges what was seen of everything that was put into the stream, and of the ends of its `closed` shards.
+    ///
+    /// The files tell nothing of the time: a shard counts as read before those that came of it.
+    ///
     /// # Errors
     ///
-    /// When a process got the records of a shard for the first time in another order than that of their numbers.
-    pub(crate) fn check_order(&self) -> Result<(), String> {
-        for ((process, shard), numbers) in &self.numbers {
-            let mut before = BTreeSet::new();
-            for number in numbers {
-                // All have 56 digits, so texts compare as numbers. What comes again is counted elsewhere.
-                let last: Option<&&String> = before.last();
-                if last.is_some_and(|last| number < *last) && !before.contains(number) {
-                    return Err(format!("{process} got {shard} out of order"));
-                }
-                before.insert(number);
-            }
+    /// What is missing or wrong, in words.
+    pub(crate) fn verdict(&self, stream: &MemoryStream, closed: &[ShardId]) -> Result<Tally, String> {
+        let open = closed.iter().filter(|shard| !self.ended.contains(shard.as_str()));
+        let open: Vec<&str> = open.map(ShardId::as_str).collect();
+        let log = self.delivery_log(stream);
+        let lost = log.lost().count();
+        if lost > 0 || !open.is_empty() {
+            let put = log.records();
+            return Err(format!(
+                "{lost} of {put} records were not seen; not ended: {open:?}"
+            ));
         }
-        Ok(())
+        log.verdict().map_err(|violation| violation.to_string())
     }
 
-    /// How many records came again.
-    pub(crate) fn twice(&self) -> usize {
-        let different: BTreeSet<(&str, &str)> = self.all().collect();
-        self.all().count() - different.len()
+    fn delivery_log(&self, stream: &MemoryStream) -> DeliveryLog {
+        let mut log = DeliveryLog::default();
+        for known in stream.shards_snapshot() {
+            let parents = known.shard.parents.iter().map(LeaseKey::single_stream);
+            log.open(&LeaseKey::single_stream(&known.shard.id), parents);
+        }
+        for (shard, record) in stream.put_log() {
+            log.put(&LeaseKey::single_stream(&shard), record.position());
+        }
+        for ((shard, process), records) in &self.records {
+            let mut before = BTreeSet::new();
+            for position in records {
+                // A process that is given a record again has begun again: its file does not say so.
+                if before.is_empty() || before.contains(position) {
+                    log.begin(process, shard, None, None);
+                }
+                before.insert(position);
+                log.deliver(process, shard, position, Duration::ZERO);
+            }
+        }
+        log
     }
 
     pub(crate) fn ended(&self) -> &BTreeSet<String> {

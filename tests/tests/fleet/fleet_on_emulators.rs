@@ -7,8 +7,8 @@ use kcl_tests::bed::TestBed;
 use kcl_tests::bed_or_skip;
 use kcl_tests::figures::measure::first_record_elsewhere;
 use kcl_tests::fleet::drive::{Fleet, Programs, ReadMode, SOON, Shape, lineage};
+use kcl_tests::fleet::evidence::{Lineage, held};
 use kcl_tests::fleet::leases::leader;
-use kcl_tests::fleet::oracle::{Lineage, held};
 use kcl_tests::fleet::timing::{begun_elsewhere, children_after_parents, let_go};
 use kcl_tests::wait::eventually;
 use tokio::sync::Mutex;
@@ -92,7 +92,8 @@ async fn deaths_and_a_farewell(bed: &TestBed, programs: &Programs) -> Result<Str
         "the death of the leader {leader_died:.2} s, of another {other_died:.2} s, a farewell {handed_over:.2} s, \
          children {waited:.2} s after their parent"
     );
-    assert_eq!(evidence.violations(), Vec::<String>::new(), "logs in {logs}");
+    let tally = evidence.verdict();
+    assert!(tally.is_ok(), "{tally:?}, logs in {logs}");
     let repeated = evidence.repeated();
     assert!(
         repeated
@@ -203,15 +204,16 @@ async fn reshard_and_death(bed: &TestBed, programs: &Programs) -> String {
 
     let evidence = fleet.evidence(lineage(&bed.shards(&fleet.stream).await));
     let logs = fleet.scene().folder().display();
-    assert_eq!(evidence.violations(), Vec::<String>::new(), "logs in {logs}");
+    let tally = evidence.verdict();
+    assert!(tally.is_ok(), "{tally:?}, logs in {logs}");
+    let tally = tally.expect("it is as it should be");
     assert_eq!(
         evidence.lineage.len(),
         3,
         "two children of the split, one of the merge"
     );
-    let tally = evidence.tally();
     assert!(
-        tally.put > 100 && tally.put == tally.delivered,
+        tally.put > 100 && tally.put == tally.finished,
         "{tally:?}, logs in {logs}"
     );
     let repeated = evidence.repeated();
