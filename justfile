@@ -54,7 +54,7 @@ simulation:
 simulate seeds="10000" seed="0":
     cargo run --locked --release -p kcl-tests --bin simulate -- --seeds {{seeds}} --seed {{seed}}
 
-# The lease protocols in every possible order, in small worlds
+# The lease protocols in every possible order, in small scopes
 model:
     cargo test --locked -p kcl-model
 

@@ -22,7 +22,7 @@ pub(crate) const FAILOVER: Duration = Duration::from_secs(2);
 pub(crate) struct Fleet {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: Arc<Ledger>,
-    /// The tasks of the story itself; each worker has a scope of its own.
+    /// The tasks of the scenario itself; each worker has a scope of its own.
     pub(crate) scope: TaskScope,
     stream: MemoryStream,
     store: MemoryLeaseStore,

@@ -19,9 +19,9 @@ use kinesis_client::clock::{Clock, ClockExt as _, TokioClock};
 const TRUCKS: u32 = 100;
 /// How often each truck sends its position.
 const SEND_INTERVAL: Duration = Duration::from_millis(200);
-/// How long each chapter of the story lasts at least, so that it can be read.
+/// How long each chapter of the scenario lasts at least, so that it can be read.
 const CHAPTER: Duration = Duration::from_millis(1200);
-/// No chapter may take longer; the whole story takes about 15 s.
+/// No chapter may take longer; the whole scenario takes about 15 s.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -38,7 +38,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs the story. Returns `true` if everything in it was as it should be.
+/// Runs the scenario. Returns `true` if everything in it was as it should be.
 async fn tell() -> Result<bool, AnyError> {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
     let ledger = Arc::new(Ledger::default());

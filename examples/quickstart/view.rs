@@ -1,4 +1,4 @@
-//! Shows the fleet: a table that is drawn over and over on a terminal, and gives way to the whole story at the end; plain lines elsewhere.
+//! Shows the fleet: a table that is drawn over and over on a terminal, and gives way to the whole scenario at the end; plain lines elsewhere.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -60,7 +60,7 @@ impl Screen {
         }
     }
 
-    /// The last picture, when the story is over. On a terminal all that happened stands where the table was, which is about workers that have stopped.
+    /// The last picture, when the scenario is over. On a terminal all that happened stands where the table was, which is about workers that have stopped.
     fn last(&mut self, fleet: &Fleet) -> String {
         if !self.is_terminal {
             return self.refresh(fleet);
@@ -198,14 +198,14 @@ mod tests {
         fleet.tell("it ends");
         let last = screen.last(&fleet);
         let lines = picture.lines().count();
-        let story = last.strip_prefix(&format!("\x1b[{lines}A\x1b[J")).unwrap();
+        let scenario = last.strip_prefix(&format!("\x1b[{lines}A\x1b[J")).unwrap();
         assert!(
-            story.contains("it begins") && story.contains("it ends"),
-            "{story}"
+            scenario.contains("it begins") && scenario.contains("it ends"),
+            "{scenario}"
         );
         assert!(
-            !story.contains("owner") && !story.contains("shards per worker"),
-            "{story}"
+            !scenario.contains("owner") && !scenario.contains("shards per worker"),
+            "{scenario}"
         );
     }
 }

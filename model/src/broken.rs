@@ -38,5 +38,5 @@ pub enum Broken {
     /// The lock is taken without watching it.
     TakesTheLockAtOnce,
     /// The standby leaves everything to the leader.
-    NoDeputy,
+    NoStandby,
 }

@@ -1,6 +1,6 @@
 //! The test of the tests: deliberate bugs, each made at the one decision that it breaks, and the invariants that find it.
 //!
-//! [`hunt`] lets whole fleets with a bug live through [stories](kcl_tests::simulation) until something is found broken. A bug that is
+//! [`hunt`] lets whole fleets with a bug live through [scenarios](kcl_tests::simulation) until something is found broken. A bug that is
 //! not found by one of the invariants named in the [`table`] is a hole in what checks them.
 
 mod table;
@@ -11,7 +11,7 @@ use kcl_tests::simulation::{Failure, outcome};
 
 pub use table::table;
 
-/// The number of stories after which a bug counts as not found.
+/// The number of scenarios after which a bug counts as not found.
 pub const MOST_SEEDS: u64 = 1000;
 
 /// A bug, and the invariants that it should break.
@@ -25,7 +25,7 @@ pub struct Entry {
     pub harm: &'static str,
 }
 
-/// The first story in which something is found, of those before [`MOST_SEEDS`]. It runs on the calling thread.
+/// The first scenario in which something is found, of those before [`MOST_SEEDS`]. It runs on the calling thread.
 pub fn hunt(bug: Failpoint) -> Option<Failure> {
     (0..MOST_SEEDS).find_map(|seed| failpoint::with(bug, || outcome(seed)).err())
 }

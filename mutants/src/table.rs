@@ -185,7 +185,7 @@ pub fn table() -> Vec<Entry> {
         entry(
             Failpoint::ImpatientChallenger,
             &[LeaderHarmless],
-            "the office changes hands at every look",
+            "the leader changes at every look",
         ),
         entry(
             Failpoint::FailoverTimeForgotten,

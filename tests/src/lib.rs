@@ -1,4 +1,4 @@
-//! What the cross-crate suites share: a [test bed](bed) of Kinesis and DynamoDB servers, [fleets](fleet) of processes, [chaos] for them, and [waiting](wait) for conditions.
+//! What the cross-crate suites share: a [testbed](testbed) of Kinesis and DynamoDB servers, [fleets](fleet) of processes, [chaos] for them, and [waiting](wait) for conditions.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,14 +7,14 @@
     reason = "all of this is test code: a panic is how it reports"
 )]
 
-pub mod bed;
 pub mod chaos;
 pub mod figures;
 pub mod fleet;
 pub mod foreign;
-pub mod judge;
+pub mod java_conformance;
 pub mod prose;
 pub mod simulation;
+pub mod testbed;
 pub mod wait;
 
 /// The documents whose code is compiled, and run where it does not say otherwise: no published crate has all that they use.

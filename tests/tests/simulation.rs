@@ -1,4 +1,4 @@
-//! A thousand stories of whole fleets.
+//! A thousand scenarios of whole fleets.
 //!
 //! A program of its own: it takes every core for minutes, so nothing that measures time may run beside it.
 //!
@@ -7,59 +7,59 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use kcl_tests::simulation::{Account, Story, Stroke, outcome, outcome_of, run_seeds};
+use kcl_tests::simulation::{Fault, Report, Scenario, outcome, outcome_of, run_seeds};
 
 /// The first seed. Long runs of the program `simulate` begin at 0; this one adds to them.
 const FIRST: u64 = 1_000_000_000;
-const STORIES: u64 = 1000;
+const SCENARIOS: u64 = 1000;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
 #[test]
-fn whatever_befalls_a_fleet_every_invariant_holds_and_it_recovers() {
+fn every_invariant_holds_and_every_fleet_recovers() {
     let seeds = match setting("KCL_TEST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => FIRST..FIRST + setting("KCL_TEST_SEEDS").unwrap_or(STORIES),
+        None => FIRST..FIRST + setting("KCL_TEST_SEEDS").unwrap_or(SCENARIOS),
     };
     let lines = setting("KCL_TEST_TRACE").map_or(60, |lines| usize::try_from(lines).unwrap());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (account, failures) = run_seeds(seeds.clone(), cores, lines, false);
-    eprintln!("seeds {seeds:?}\n{account}");
+    let (report, failures) = run_seeds(seeds.clone(), cores, lines, false);
+    eprintln!("seeds {seeds:?}\n{report}");
     for failure in &failures {
         eprintln!("FAILED {failure}");
     }
-    assert!(failures.is_empty(), "{} stories failed", failures.len());
+    assert!(failures.is_empty(), "{} scenarios failed", failures.len());
     if seeds.end - seeds.start >= 100 {
-        were_hard_enough(&account);
+        were_hard_enough(&report);
     }
 }
 
-/// What makes a run of many stories worth something.
-fn were_hard_enough(account: &Account) {
-    assert!(account.shortest >= 300.0, "a story of {} s", account.shortest);
+/// What makes a run of many scenarios worth something.
+fn were_hard_enough(report: &Report) {
+    assert!(report.shortest >= 300.0, "a scenario of {} s", report.shortest);
     for (what, total, least) in [
-        ("crashes and freezes", account.violent, 1.0),
-        ("splits and merges", account.reshards, 1.0),
-        ("faults", account.faults, 5.0),
-        ("changes of owner", account.moves, 10.0),
-        ("moments with two leaders", account.two_leaders, 0.5),
-        ("records", account.put, 1000.0),
+        ("crashes and freezes", report.violent, 1.0),
+        ("splits and merges", report.reshards, 1.0),
+        ("faults", report.faults, 5.0),
+        ("changes of owner", report.moves, 10.0),
+        ("moments with two leaders", report.two_leaders, 0.5),
+        ("records", report.put, 1000.0),
     ] {
-        let each = account.per_seed(total);
+        let each = report.per_seed(total);
         assert!(
             each >= least,
-            "{each} {what} in an average story, and not {least}"
+            "{each} {what} in an average scenario, and not {least}"
         );
     }
-    assert_eq!(account.late_starts, 0, "I7");
-    for kind in Stroke::kinds() {
-        assert!(account.strokes.contains_key(kind), "nobody met: {kind}");
+    assert_eq!(report.late_starts, 0, "I7");
+    for kind in Fault::kinds() {
+        assert!(report.injected.contains_key(kind), "nobody met: {kind}");
     }
 }
 
-/// Stories in which something was broken, each with what it was; see the track record in `docs/reliability.md`.
+/// Scenarios in which something was broken, each with what it was; see the track record in `docs/reliability.md`.
 const ONCE_BROKEN: [(u64, &str); 11] = [
     (103_469, "balance was seen while a lease was on its way"),
     (104_310, "a late write counted as one that did not happen"),
@@ -90,16 +90,16 @@ const ONCE_BROKEN: [(u64, &str); 11] = [
 ];
 
 #[test]
-fn stories_in_which_something_was_once_broken_end_well() {
+fn scenarios_in_which_something_was_once_broken_end_well() {
     for (seed, what) in ONCE_BROKEN {
-        if let Err(failure) = outcome_of(&Story::first_told(seed), 0, |_| {}) {
+        if let Err(failure) = outcome_of(&Scenario::first_version(seed), 0, |_| {}) {
             panic!("{what}: {failure}");
         }
     }
 }
 
 #[test]
-fn the_same_seed_gives_the_same_story_event_by_event_and_another_seed_another() {
+fn the_same_seed_gives_the_same_scenario_event_by_event_and_another_seed_another() {
     let hash = |seed| outcome(seed).unwrap().trace_hash;
     let seeds = FIRST..FIRST + 5;
     let first: Vec<_> = seeds.clone().map(hash).collect();

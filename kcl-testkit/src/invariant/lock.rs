@@ -116,7 +116,7 @@ mod tests {
     }
 
     /// Applies each change in turn: by whom, when, expecting what, and which.
-    fn story(changes: &[(&str, u64, LockExpect, LockChange)]) -> Vec<Result<bool, Invariant>> {
+    fn scenario(changes: &[(&str, u64, LockExpect, LockChange)]) -> Vec<Result<bool, Invariant>> {
         let mut lock = Lock::default();
         let outcome = |(process, second, expect, change): &(&str, u64, LockExpect, LockChange)| {
             let at = Moment::from_origin(Duration::from_secs(*second));
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_lock_that_stood_still_for_its_duration_or_was_given_up_may_be_taken() {
-        let taken = story(&[
+        let taken = scenario(&[
             ("a", 0, LockExpect::Absent, hold("a", "1")),
             ("a", 2, seen("a", "1"), hold("a", "2")),
             ("b", 12, seen("a", "2"), hold("b", "3")),
@@ -142,7 +142,7 @@ mod tests {
     fn a_lock_is_not_taken_by_one_who_has_not_seen_its_version() {
         let blind = [LockExpect::Absent, seen("a", "0"), seen("b", "1")];
         for expect in blind {
-            let taken = story(&[
+            let taken = scenario(&[
                 ("a", 0, LockExpect::Absent, hold("a", "1")),
                 ("b", 60, expect, hold("b", "2")),
             ]);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_lock_is_not_taken_from_one_who_keeps_it() {
-        let taken = story(&[
+        let taken = scenario(&[
             ("a", 0, LockExpect::Absent, hold("a", "1")),
             ("b", 9, seen("a", "1"), hold("b", "2")),
         ]);

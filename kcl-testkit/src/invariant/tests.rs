@@ -31,19 +31,19 @@ pub(crate) fn incarnation(process: &str) -> Incarnation {
 /// A small fleet: makes observations of what well-behaved workers do, so that a test can add what one must not do.
 /// A process `a` runs the worker `a`, and `a2` is another process with the same worker id.
 #[derive(Default, Clone)]
-pub(crate) struct Story {
+pub(crate) struct Scenario {
     pub(crate) checker: Checker,
     rows: BTreeMap<LeaseKey, Lease>,
 }
 
-impl Story {
+impl Scenario {
     /// Shards with ten records each, and their leases.
     pub(crate) fn new(shards: u8) -> Self {
-        let mut story = Self::default();
+        let mut scenario = Self::default();
         for n in 0..shards {
-            story.open(n, &[]);
+            scenario.open(n, &[]);
         }
-        story
+        scenario
     }
 
     pub(crate) fn open(&mut self, n: u8, parents: &[u8]) {
@@ -76,7 +76,7 @@ impl Story {
                 Expect::Version(row.version()),
                 apply(row, change, incarnation(process)),
             ),
-            (_, None) => unreachable!("every story creates its leases"),
+            (_, None) => unreachable!("every scenario creates its leases"),
         };
         Written {
             process: process.into(),
@@ -208,12 +208,12 @@ impl Story {
 
     /// The process owns the shard, and has finished its first five records.
     pub(crate) fn with_five_done(process: &str) -> (Self, u64) {
-        let mut story = Self::new(1);
-        story.own(process, 0, 0);
-        let token = story.token(0);
-        story.batch(process, 1, 0, token, 1..=5).unwrap();
-        story.finish(process, 1, 0);
-        (story, token)
+        let mut scenario = Self::new(1);
+        scenario.own(process, 0, 0);
+        let token = scenario.token(0);
+        scenario.batch(process, 1, 0, token, 1..=5).unwrap();
+        scenario.finish(process, 1, 0);
+        (scenario, token)
     }
 }
 
@@ -223,13 +223,13 @@ pub(crate) fn breaks(result: Result<(), Violation>, invariant: Invariant) {
 
 #[test]
 fn a_quiet_life_breaks_nothing_and_is_counted() {
-    let (mut story, token) = Story::with_five_done("a");
-    story.checkpoint("a", 2, 0, 5).unwrap();
-    story.batch("a", 3, 0, token, 6..=10).unwrap();
-    story.finish("a", 3, 0);
-    story.end("a", 4, 0).unwrap();
-    assert_eq!(story.checker.at_rest(), Ok(()));
-    let tally = story.checker.tally();
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    scenario.checkpoint("a", 2, 0, 5).unwrap();
+    scenario.batch("a", 3, 0, token, 6..=10).unwrap();
+    scenario.finish("a", 3, 0);
+    scenario.end("a", 4, 0).unwrap();
+    assert_eq!(scenario.checker.at_rest(), Ok(()));
+    let tally = scenario.checker.tally();
     assert_eq!(
         (tally.put, tally.finished, tally.delivered, tally.redelivered),
         (10, 10, 10, 0)
@@ -239,132 +239,136 @@ fn a_quiet_life_breaks_nothing_and_is_counted() {
 
 #[test]
 fn a_record_that_nobody_processed_is_lost() {
-    let (story, _) = Story::with_five_done("a");
-    breaks(story.checker.at_rest(), Invariant::NoRecordLost);
+    let (scenario, _) = Scenario::with_five_done("a");
+    breaks(scenario.checker.at_rest(), Invariant::NoRecordLost);
 }
 
 #[test]
 fn a_gap_must_be_told() {
-    let (mut story, token) = Story::with_five_done("a");
+    let (mut scenario, token) = Scenario::with_five_done("a");
     let oldest = Some(at(7));
     let trimmed = Observation::Trimmed {
         shard: key(0),
         oldest,
     };
-    story.see(trimmed).unwrap();
-    let mut silent = story.clone();
+    scenario.see(trimmed).unwrap();
+    let mut silent = scenario.clone();
     breaks(silent.batch("a", 1, 0, token, 7..=8), Invariant::NoRecordLost);
     let told = Observation::GapTold {
         process: "a".into(),
         shard: key(0),
     };
-    story.see(told).unwrap();
-    story.batch("a", 1, 0, token, 7..=8).unwrap();
+    scenario.see(told).unwrap();
+    scenario.batch("a", 1, 0, token, 7..=8).unwrap();
 }
 
 #[test]
 fn a_record_that_retention_took_is_not_lost_but_counted() {
-    let (mut story, _) = Story::with_five_done("a");
+    let (mut scenario, _) = Scenario::with_five_done("a");
     let oldest = Some(at(9));
-    story
+    scenario
         .see(Observation::Trimmed {
             shard: key(0),
             oldest,
         })
         .unwrap();
-    assert_eq!(story.checker.tally().trimmed_unfinished, 3);
-    breaks(story.checker.at_rest(), Invariant::NoRecordLost);
-    story
+    assert_eq!(scenario.checker.tally().trimmed_unfinished, 3);
+    breaks(scenario.checker.at_rest(), Invariant::NoRecordLost);
+    scenario
         .see(Observation::Trimmed {
             shard: key(0),
             oldest: None,
         })
         .unwrap();
-    assert_eq!(story.checker.at_rest(), Ok(()));
+    assert_eq!(scenario.checker.at_rest(), Ok(()));
 }
 
 #[test]
 fn a_checkpoint_past_a_batch_that_still_runs_is_found() {
-    let (mut story, token) = Story::with_five_done("a");
-    story.batch("a", 2, 0, token, 6..=10).unwrap();
-    breaks(story.checkpoint("a", 2, 0, 10), Invariant::CheckpointNotAhead);
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    scenario.batch("a", 2, 0, token, 6..=10).unwrap();
+    breaks(scenario.checkpoint("a", 2, 0, 10), Invariant::CheckpointNotAhead);
 }
 
 #[test]
 fn an_end_before_the_last_record_is_finished_is_found() {
-    let (mut story, _) = Story::with_five_done("a");
-    breaks(story.end("a", 2, 0), Invariant::CheckpointNotAhead);
+    let (mut scenario, _) = Scenario::with_five_done("a");
+    breaks(scenario.end("a", 2, 0), Invariant::CheckpointNotAhead);
 }
 
 #[test]
 fn a_checkpoint_that_falls_is_found() {
-    let (mut story, _) = Story::with_five_done("a");
-    story.checkpoint("a", 2, 0, 5).unwrap();
-    breaks(story.checkpoint("a", 3, 0, 3), Invariant::CheckpointRises);
+    let (mut scenario, _) = Scenario::with_five_done("a");
+    scenario.checkpoint("a", 2, 0, 5).unwrap();
+    breaks(scenario.checkpoint("a", 3, 0, 3), Invariant::CheckpointRises);
 }
 
 #[test]
 fn a_lease_created_anew_may_not_forget_its_checkpoint() {
-    let (mut story, _) = Story::with_five_done("a");
-    story.checkpoint("a", 2, 0, 5).unwrap();
-    story.see(Observation::ShardForgotten { shard: key(0) }).unwrap();
-    story.write("leader", 3, 0, LeaseChange::Delete).unwrap();
+    let (mut scenario, _) = Scenario::with_five_done("a");
+    scenario.checkpoint("a", 2, 0, 5).unwrap();
+    scenario
+        .see(Observation::ShardForgotten { shard: key(0) })
+        .unwrap();
+    scenario.write("leader", 3, 0, LeaseChange::Delete).unwrap();
     let lease = Lease::unowned(ShardId::new("shardId-0").unwrap(), Position::TrimHorizon);
-    let again = story.write("leader", 4, 0, LeaseChange::Create(Box::new(lease)));
+    let again = scenario.write("leader", 4, 0, LeaseChange::Create(Box::new(lease)));
     breaks(again, Invariant::CheckpointRises);
 }
 
 #[test]
 fn a_write_on_an_older_version_is_found() {
-    let (mut story, _) = Story::with_five_done("a");
-    let stale = story.written("a", 2, 0, LeaseChange::Release);
-    story.renew("a", 2, 0).unwrap();
-    let accepted = story.see(Observation::Written(Box::new(stale)));
+    let (mut scenario, _) = Scenario::with_five_done("a");
+    let stale = scenario.written("a", 2, 0, LeaseChange::Release);
+    scenario.renew("a", 2, 0).unwrap();
+    let accepted = scenario.see(Observation::Written(Box::new(stale)));
     breaks(accepted, Invariant::SingleWriter);
 }
 
 #[test]
 fn a_store_that_does_something_else_than_asked_is_found() {
-    let (mut story, _) = Story::with_five_done("a");
+    let (mut scenario, _) = Scenario::with_five_done("a");
     let renew = LeaseChange::Renew {
         throughput: None,
         facts: RowFacts::NONE,
     };
-    let mut written = story.written("a", 2, 0, renew);
+    let mut written = scenario.written("a", 2, 0, renew);
     written.after.counter += 1;
-    let accepted = story.see(Observation::Written(Box::new(written)));
+    let accepted = scenario.see(Observation::Written(Box::new(written)));
     breaks(accepted, Invariant::SingleWriter);
 }
 
 #[test]
 fn a_renewal_by_a_worker_that_is_not_the_owner_is_found() {
-    let (mut story, _) = Story::with_five_done("a");
-    story.own("b", 20, 0);
-    breaks(story.renew("a", 21, 0), Invariant::SingleWriter);
+    let (mut scenario, _) = Scenario::with_five_done("a");
+    scenario.own("b", 20, 0);
+    breaks(scenario.renew("a", 21, 0), Invariant::SingleWriter);
 }
 
 #[test]
 fn a_write_by_the_older_of_two_processes_with_one_id_is_found() {
-    let (mut story, _) = Story::with_five_done("a");
-    story.renew("a2", 2, 0).unwrap();
-    breaks(story.renew("a", 3, 0), Invariant::SingleWriter);
+    let (mut scenario, _) = Scenario::with_five_done("a");
+    scenario.renew("a2", 2, 0).unwrap();
+    breaks(scenario.renew("a", 3, 0), Invariant::SingleWriter);
 }
 
 #[test]
 fn a_process_may_give_back_what_one_before_it_had_under_its_id() {
-    let (mut story, _) = Story::with_five_done("a");
-    story.write("a2", 2, 0, LeaseChange::Release).unwrap();
-    story.own("b", 3, 0);
-    breaks(story.renew("a", 4, 0), Invariant::SingleWriter);
+    let (mut scenario, _) = Scenario::with_five_done("a");
+    scenario.write("a2", 2, 0, LeaseChange::Release).unwrap();
+    scenario.own("b", 3, 0);
+    breaks(scenario.renew("a", 4, 0), Invariant::SingleWriter);
 }
 
 #[test]
 fn an_ownership_that_begins_without_a_renewal_is_found() {
-    let mut story = Story::new(1);
+    let mut scenario = Scenario::new(1);
     let to = WorkerId::new("a").unwrap();
-    story.write("leader", 0, 0, LeaseChange::Assign { to }).unwrap();
+    scenario
+        .write("leader", 0, 0, LeaseChange::Assign { to })
+        .unwrap();
     let position = Position::TrimHorizon;
-    let began = story.write(
+    let began = scenario.write(
         "a",
         1,
         0,
@@ -378,55 +382,59 @@ fn an_ownership_that_begins_without_a_renewal_is_found() {
 
 #[test]
 fn a_token_of_somebody_else_is_found() {
-    let (mut story, token) = Story::with_five_done("a");
-    breaks(story.started("b", 0, token), Invariant::TokenRises);
-    let (mut story, _) = Story::with_five_done("a");
-    let changed = story.batch("a", 2, 0, 7, 6..=7);
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    breaks(scenario.started("b", 0, token), Invariant::TokenRises);
+    let (mut scenario, _) = Scenario::with_five_done("a");
+    let changed = scenario.batch("a", 2, 0, 7, 6..=7);
     breaks(changed, Invariant::TokenRises);
 }
 
 #[test]
 fn a_token_that_does_not_rise_is_found() {
-    let (mut story, _) = Story::with_five_done("a");
+    let (mut scenario, _) = Scenario::with_five_done("a");
     // A table that lost its counter, by a deletion and a creation.
-    story.see(Observation::ShardForgotten { shard: key(0) }).unwrap();
-    story.write("leader", 2, 0, LeaseChange::Delete).unwrap();
+    scenario
+        .see(Observation::ShardForgotten { shard: key(0) })
+        .unwrap();
+    scenario.write("leader", 2, 0, LeaseChange::Delete).unwrap();
     let lease = Lease::unowned(ShardId::new("shardId-0").unwrap(), Position::TrimHorizon);
-    story
+    scenario
         .write("leader", 3, 0, LeaseChange::Create(Box::new(lease)))
         .unwrap();
     let to = WorkerId::new("a").unwrap();
-    story.write("leader", 4, 0, LeaseChange::Assign { to }).unwrap();
-    breaks(story.renew("a", 4, 0), Invariant::TokenRises);
+    scenario
+        .write("leader", 4, 0, LeaseChange::Assign { to })
+        .unwrap();
+    breaks(scenario.renew("a", 4, 0), Invariant::TokenRises);
 }
 
 #[test]
 fn a_batch_after_the_deadline_is_found() {
-    let (mut story, token) = Story::with_five_done("a");
-    let late = story.batch_until("a", 9, 9, 0, token, 6..=7);
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    let late = scenario.batch_until("a", 9, 9, 0, token, 6..=7);
     breaks(late, Invariant::NoStartAfterDeadline);
 }
 
 #[test]
 fn a_belief_that_no_renewal_supports_is_found() {
-    let (mut story, token) = Story::with_five_done("a");
-    story.batch_until("a", 8, 9, 0, token, 6..=7).unwrap();
-    story.finish("a", 8, 0);
-    let unfounded = story.batch_until("a", 8, 10, 0, token, 8..=9);
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    scenario.batch_until("a", 8, 9, 0, token, 6..=7).unwrap();
+    scenario.finish("a", 8, 0);
+    let unfounded = scenario.batch_until("a", 8, 10, 0, token, 8..=9);
     breaks(unfounded, Invariant::NoStartAfterDeadline);
 }
 
 #[test]
 fn two_workers_that_start_batches_of_one_shard_are_found_unless_one_was_paused() {
-    let (mut story, old) = Story::with_five_done("a");
-    story.own("b", 2, 0);
-    let new = story.token(0);
-    story.batch("b", 3, 0, new, 1..=5).unwrap();
-    let mut paused = Story {
-        checker: story.checker.clone(),
-        rows: story.rows.clone(),
+    let (mut scenario, old) = Scenario::with_five_done("a");
+    scenario.own("b", 2, 0);
+    let new = scenario.token(0);
+    scenario.batch("b", 3, 0, new, 1..=5).unwrap();
+    let mut paused = Scenario {
+        checker: scenario.checker.clone(),
+        rows: scenario.rows.clone(),
     };
-    breaks(story.batch("a", 4, 0, old, 6..=7), Invariant::NoOverlap);
+    breaks(scenario.batch("a", 4, 0, old, 6..=7), Invariant::NoOverlap);
 
     paused.see(Observation::Paused { process: "a".into() }).unwrap();
     paused.batch("a", 4, 0, old, 6..=7).unwrap();
@@ -436,77 +444,77 @@ fn two_workers_that_start_batches_of_one_shard_are_found_unless_one_was_paused()
 
 #[test]
 fn the_overlap_of_two_processes_with_one_id_is_measured() {
-    let (mut story, old) = Story::with_five_done("a");
-    story.renew("a2", 2, 0).unwrap();
-    let new = story.token(0);
-    story.started("a2", 0, new).unwrap();
-    story.batch("a2", 2, 0, new, 1..=5).unwrap();
-    story.batch("a", 4, 0, old, 6..=7).unwrap();
-    assert_eq!(story.checker.tally().longest_overlap, Duration::from_secs(2));
+    let (mut scenario, old) = Scenario::with_five_done("a");
+    scenario.renew("a2", 2, 0).unwrap();
+    let new = scenario.token(0);
+    scenario.started("a2", 0, new).unwrap();
+    scenario.batch("a2", 2, 0, new, 1..=5).unwrap();
+    scenario.batch("a", 4, 0, old, 6..=7).unwrap();
+    assert_eq!(scenario.checker.tally().longest_overlap, Duration::from_secs(2));
 }
 
 #[test]
 fn a_record_left_out_is_found_wherever_it_is() {
-    let (mut story, token) = Story::with_five_done("a");
-    breaks(story.batch("a", 2, 0, token, 7..=8), Invariant::InOrder);
-    let (mut story, token) = Story::with_five_done("a");
-    breaks(story.batch("a", 2, 0, token, [6, 8]), Invariant::InOrder);
-    let (mut story, token) = Story::with_five_done("a");
-    breaks(story.batch("a", 2, 0, token, [7, 6]), Invariant::InOrder);
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    breaks(scenario.batch("a", 2, 0, token, 7..=8), Invariant::InOrder);
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    breaks(scenario.batch("a", 2, 0, token, [6, 8]), Invariant::InOrder);
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    breaks(scenario.batch("a", 2, 0, token, [7, 6]), Invariant::InOrder);
 }
 
 #[test]
 fn a_failed_batch_that_is_skipped_is_found() {
-    let (mut story, token) = Story::with_five_done("a");
-    story.batch("a", 2, 0, token, 6..=8).unwrap();
-    story.fail("a", 0, None);
-    breaks(story.batch("a", 3, 0, token, 9..=10), Invariant::InOrder);
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    scenario.batch("a", 2, 0, token, 6..=8).unwrap();
+    scenario.fail("a", 0, None);
+    breaks(scenario.batch("a", 3, 0, token, 9..=10), Invariant::InOrder);
 }
 
 #[test]
 fn a_failed_batch_goes_on_at_the_record_that_failed_or_from_the_checkpoint() {
-    let (mut story, token) = Story::with_five_done("a");
-    story.batch("a", 2, 0, token, 6..=8).unwrap();
-    story.fail("a", 0, Some(7));
-    story.batch("a", 3, 0, token, 7..=8).unwrap();
-    story.fail("a", 0, None);
-    story.batch("a", 4, 0, token, 1..=10).unwrap();
-    story.finish("a", 4, 0);
-    assert_eq!(story.checker.at_rest(), Ok(()));
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    scenario.batch("a", 2, 0, token, 6..=8).unwrap();
+    scenario.fail("a", 0, Some(7));
+    scenario.batch("a", 3, 0, token, 7..=8).unwrap();
+    scenario.fail("a", 0, None);
+    scenario.batch("a", 4, 0, token, 1..=10).unwrap();
+    scenario.finish("a", 4, 0);
+    assert_eq!(scenario.checker.at_rest(), Ok(()));
 }
 
 #[test]
 fn records_that_come_again_for_no_reason_are_found() {
-    let (mut story, token) = Story::with_five_done("a");
-    breaks(story.batch("a", 2, 0, token, 5..=8), Invariant::InOrder);
+    let (mut scenario, token) = Scenario::with_five_done("a");
+    breaks(scenario.batch("a", 2, 0, token, 5..=8), Invariant::InOrder);
 }
 
 #[test]
 fn a_takeover_after_the_checkpoint_is_found() {
-    let (mut story, _) = Story::with_five_done("a");
-    story.checkpoint("a", 2, 0, 5).unwrap();
-    story.own("b", 20, 0);
-    let token = story.token(0);
-    breaks(story.batch("b", 21, 0, token, 7..=8), Invariant::InOrder);
+    let (mut scenario, _) = Scenario::with_five_done("a");
+    scenario.checkpoint("a", 2, 0, 5).unwrap();
+    scenario.own("b", 20, 0);
+    let token = scenario.token(0);
+    breaks(scenario.batch("b", 21, 0, token, 7..=8), Invariant::InOrder);
 }
 
 #[test]
 fn a_child_before_its_parents_is_found() {
-    let mut story = Story::new(2);
-    story.open(2, &[0, 1]);
+    let mut scenario = Scenario::new(2);
+    scenario.open(2, &[0, 1]);
     for parent in 0..2 {
-        story.own("a", 0, parent);
-        let token = story.token(parent);
-        story.batch("a", 1, parent, token, 1..=10).unwrap();
-        story.finish("a", 1, parent);
+        scenario.own("a", 0, parent);
+        let token = scenario.token(parent);
+        scenario.batch("a", 1, parent, token, 1..=10).unwrap();
+        scenario.finish("a", 1, parent);
     }
-    story.end("a", 2, 0).unwrap();
-    story.own("b", 3, 2);
-    let token = story.token(2);
-    let too_early = story.batch("b", 3, 2, token, 1..=10);
+    scenario.end("a", 2, 0).unwrap();
+    scenario.own("b", 3, 2);
+    let token = scenario.token(2);
+    let too_early = scenario.batch("b", 3, 2, token, 1..=10);
     breaks(too_early, Invariant::ParentsFirst);
-    story.end("a", 4, 1).unwrap();
-    story.batch("b", 5, 2, token, 1..=10).unwrap();
+    scenario.end("a", 4, 1).unwrap();
+    scenario.batch("b", 5, 2, token, 1..=10).unwrap();
 }
 
 proptest! {
@@ -518,25 +526,25 @@ proptest! {
         changes in prop::collection::vec(any::<bool>(), 8),
         skipped in prop::option::of(1_u64..10),
     ) {
-        let mut story = Story::new(1);
+        let mut scenario = Scenario::new(1);
         let mut owner = ("a", "b");
-        story.own(owner.0, 0, 0);
-        let (mut token, mut from, mut now) = (story.token(0), 1, 1);
+        scenario.own(owner.0, 0, 0);
+        let (mut token, mut from, mut now) = (scenario.token(0), 1, 1);
         let mut outcome = Ok(());
         for (to, change) in cuts.into_iter().chain([10]).zip(changes) {
             now += 1;
             let records = (from..=to).filter(|record| Some(*record) != skipped).collect::<Vec<_>>();
-            story.renew(owner.0, now, 0).unwrap();
-            outcome = outcome.and_then(|()| story.batch(owner.0, now, 0, token, records));
-            story.finish(owner.0, now, 0);
+            scenario.renew(owner.0, now, 0).unwrap();
+            outcome = outcome.and_then(|()| scenario.batch(owner.0, now, 0, token, records));
+            scenario.finish(owner.0, now, 0);
             if outcome.is_err() {
                 break;
             }
             if change {
                 // Nothing was checkpointed, so the next owner begins at the beginning.
                 owner = (owner.1, owner.0);
-                story.own(owner.0, now, 0);
-                (token, from) = (story.token(0), 1);
+                scenario.own(owner.0, now, 0);
+                (token, from) = (scenario.token(0), 1);
             } else {
                 from = to + 1;
             }

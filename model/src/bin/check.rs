@@ -1,4 +1,4 @@
-//! Checks the large worlds, or those whose names hold one of the given words.
+//! Checks the large scopes, or those whose names hold one of the given words.
 //!
 //! ```sh
 //! cargo run --release -p kcl-model --bin check -- [WORD...]
@@ -7,9 +7,9 @@
 use std::process::ExitCode;
 
 use kcl_model::check::{Report, check};
+use kcl_model::elections::Elections;
 use kcl_model::fleet::Fleet;
-use kcl_model::offices::Offices;
-use kcl_model::worlds;
+use kcl_model::scopes;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -19,14 +19,17 @@ fn main() -> ExitCode {
         println!("{report}");
         all_hold &= report.holds();
     };
-    for config in worlds::small().into_iter().chain(worlds::large()) {
+    for config in scopes::small().into_iter().chain(scopes::large()) {
         if is_wanted(config.name) {
             tell(check(config.name, Fleet::new(config)));
         }
     }
-    for config in worlds::small_offices().into_iter().chain(worlds::large_offices()) {
+    for config in scopes::small_elections()
+        .into_iter()
+        .chain(scopes::large_elections())
+    {
         if is_wanted(config.name) {
-            tell(check(config.name, Offices::new(config)));
+            tell(check(config.name, Elections::new(config)));
         }
     }
     if all_hold {

@@ -12,7 +12,7 @@ use kcl_testkit::invariant::Observation;
 
 use super::{Change, Fate, Fleet, HANDOFF_TIMEOUT, Own, Seen, State, Write};
 use crate::broken::Broken;
-use crate::cast::{FAILOVER, at};
+use crate::fixtures::{FAILOVER, at};
 
 /// A step of a worker; most are about one lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,7 +89,7 @@ impl Fleet {
     }
 
     fn is_named(&self, state: &State, worker: usize, slot: usize) -> bool {
-        let me = Some(&self.cast.workers[worker]);
+        let me = Some(&self.fixtures.workers[worker]);
         let hasty = self.is_broken(Broken::NextOwnerDoesNotWait);
         state.row(slot).is_some_and(|row| {
             !row.is_ended() && (row.actual_owner() == me || (hasty && row.owner.as_ref() == me))
@@ -142,11 +142,11 @@ impl Fleet {
     }
 
     fn is_exhausted(&self, slot: usize, own: &Own) -> bool {
-        own.done >= self.config.records && !self.cast.shards[slot].children.is_empty()
+        own.done >= self.config.records && !self.fixtures.shards[slot].children.is_empty()
     }
 
     fn parents_are_finished(&self, state: &State, slot: usize) -> bool {
-        let mut parents = self.cast.shards[slot].parents.iter();
+        let mut parents = self.fixtures.shards[slot].parents.iter();
         self.is_broken(Broken::NoParentWait)
             || parents.all(|parent| Lease::is_finished(state.row(*parent).map(|row| &**row)))
     }
@@ -157,7 +157,7 @@ impl Fleet {
         if self.is_broken(Broken::CheckpointBeforeFinish) && own.started.is_some() {
             done += 1;
         }
-        (done > self.cast.covered(&own.row.checkpoint)).then_some(done)
+        (done > self.fixtures.covered(&own.row.checkpoint)).then_some(done)
     }
 
     /// Whether the worker may decide to start a batch.
@@ -289,9 +289,9 @@ impl Fleet {
             return;
         };
         let token = FencingToken::new(own.token);
-        let shard = self.cast.shards[slot].key.clone();
+        let shard = self.fixtures.shards[slot].key.clone();
         state.observe(&Observation::Started {
-            process: self.cast.process(worker, run),
+            process: self.fixtures.process(worker, run),
             shard,
             token,
         });
@@ -320,10 +320,10 @@ impl Fleet {
             state.saw(Seen::Overlap);
         }
         state.observe(&Observation::BatchStarted {
-            process: self.cast.process(worker, run),
-            shard: self.cast.shards[slot].key.clone(),
+            process: self.fixtures.process(worker, run),
+            shard: self.fixtures.shards[slot].key.clone(),
             token: FencingToken::new(token),
-            records: vec![self.cast.records[usize::from(next)].clone()],
+            records: vec![self.fixtures.records[usize::from(next)].clone()],
             now: at(since),
             valid_until: super::until(renewed),
             at: at(now),
@@ -340,8 +340,8 @@ impl Fleet {
         own.done += 1;
         let is_lost = own.refused;
         state.observe(&Observation::BatchFinished {
-            process: self.cast.process(worker, run),
-            shard: self.cast.shards[slot].key.clone(),
+            process: self.fixtures.process(worker, run),
+            shard: self.fixtures.shards[slot].key.clone(),
             at: at(now),
         });
         if is_lost {
@@ -355,17 +355,19 @@ impl Fleet {
         let Some(own) = &state.workers[worker].slots[slot].own else {
             return;
         };
-        let relatives = 0..self.cast.shards.len();
+        let relatives = 0..self.fixtures.shards.len();
         let leased: BTreeSet<_> = relatives
             .filter(|shard| state.row(*shard).is_some())
-            .map(|shard| self.cast.shards[shard].shard.clone())
+            .map(|shard| self.fixtures.shards[shard].shard.clone())
             .collect();
         let family = ShardFamily {
             leased: &leased,
             unlisted: &BTreeSet::new(),
         };
-        let me = &self.cast.workers[worker];
-        let plan = plan_children(&own.row, &self.cast.end_of(slot), family, |_| Some(me.clone()));
+        let me = &self.fixtures.workers[worker];
+        let plan = plan_children(&own.row, &self.fixtures.end_of(slot), family, |_| {
+            Some(me.clone())
+        });
         let ChildPlan::Create { leases, .. } = plan.expect("the model's ends make sense") else {
             panic!("every root has a lease from the beginning");
         };
@@ -374,7 +376,7 @@ impl Fleet {
             .filter(|_| !self.is_broken(Broken::EndBeforeChildren));
         let write = match next {
             Some(child) => Write {
-                shard: self.cast.shard(&child.key),
+                shard: self.fixtures.shard(&child.key),
                 change: Change::Create,
                 before: None,
             },

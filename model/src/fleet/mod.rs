@@ -21,7 +21,7 @@ use kcl_testkit::invariant::{Checker, Observation};
 use stateright::{Model, Property};
 
 use crate::broken::Broken;
-use crate::cast::{Cast, FAILOVER, Lineage, at};
+use crate::fixtures::{FAILOVER, Fixtures, Lineage, at};
 
 pub use consumer::Step;
 pub(crate) use state::fingerprint;
@@ -59,7 +59,7 @@ const HANDOFF_TIMEOUT: u8 = 1;
 /// The model of a fleet.
 #[derive(Debug, Clone)]
 pub struct Fleet {
-    pub cast: Cast,
+    pub fixtures: Fixtures,
     pub config: Config,
 }
 
@@ -104,8 +104,8 @@ pub enum Action {
 
 impl Fleet {
     pub fn new(config: Config) -> Self {
-        let cast = Cast::new(config.workers, config.lineage, config.records);
-        Self { cast, config }
+        let fixtures = Fixtures::new(config.workers, config.lineage, config.records);
+        Self { fixtures, config }
     }
 
     pub(crate) fn is_broken(&self, how: Broken) -> bool {
@@ -122,15 +122,15 @@ impl Fleet {
     }
 
     fn first(&self) -> State {
-        let cast = &self.cast;
-        let shards = cast.shards.len();
-        let is_root = |shard: usize| cast.shards[shard].parents.is_empty();
+        let fixtures = &self.fixtures;
+        let shards = fixtures.shards.len();
+        let is_root = |shard: usize| fixtures.shards[shard].parents.is_empty();
         let row = |shard: usize| {
-            let mut lease = cast.lease(shard);
+            let mut lease = fixtures.lease(shard);
             lease.owner = self
                 .config
                 .owner
-                .map(|owner| cast.workers[usize::from(owner)].clone());
+                .map(|owner| fixtures.workers[usize::from(owner)].clone());
             Row::new(lease)
         };
         let worker = |n: usize| Worker {
@@ -148,7 +148,7 @@ impl Fleet {
             rows: (0..shards)
                 .map(|shard| is_root(shard).then(|| row(shard)))
                 .collect(),
-            workers: (0..cast.workers.len()).map(worker).collect(),
+            workers: (0..fixtures.workers.len()).map(worker).collect(),
             network: Vec::new(),
             left: self.config.faults,
             ghost: Ghost {
@@ -164,13 +164,16 @@ impl Fleet {
             violation: None,
             seen: 0,
         };
-        for role in &cast.shards {
-            let parents = role.parents.iter().map(|parent| cast.shards[*parent].key.clone());
+        for role in &fixtures.shards {
+            let parents = role
+                .parents
+                .iter()
+                .map(|parent| fixtures.shards[*parent].key.clone());
             state.observe(&Observation::ShardOpened {
                 shard: role.key.clone(),
                 parents: parents.collect(),
             });
-            for position in &cast.records {
+            for position in &fixtures.records {
                 state.observe(&Observation::Put {
                     shard: role.key.clone(),
                     position: position.clone(),
@@ -285,7 +288,7 @@ impl Fleet {
                 let process = (worker, state.workers[worker].run);
                 state.ghost.paused.push(process);
                 state.observe(&Observation::Paused {
-                    process: self.cast.process(process.0, process.1),
+                    process: self.fixtures.process(process.0, process.1),
                 });
             }
             Action::Thaws(worker) => {
@@ -332,7 +335,7 @@ impl Fleet {
                 }
             }
             Life::Frozen => actions.push(Action::Thaws(n)),
-            Life::Down if left.restarts > 0 && self.cast.may_run_again(worker.run) => {
+            Life::Down if left.restarts > 0 && self.fixtures.may_run_again(worker.run) => {
                 actions.push(Action::Restarts(n));
             }
             Life::Down => {}

@@ -7,13 +7,13 @@ use kcl_testkit::invariant::{Observation, Written};
 
 use super::{Fleet, Planned, PlannedStep, Planner, Row, Seen, State};
 use crate::broken::Broken;
-use crate::cast::{FAILOVER, TICK, at};
+use crate::fixtures::{FAILOVER, TICK, at};
 use crate::store;
 
 impl Fleet {
     pub(super) fn new_planner(&self, worker: usize) -> Option<Planner> {
         let me = Candidate {
-            id: self.cast.workers[worker].clone(),
+            id: self.fixtures.workers[worker].clone(),
             max_leases: None,
             max_throughput: None,
             leaving: false,
@@ -32,8 +32,8 @@ impl Fleet {
             .filter(|(_, worker)| !worker.leaving);
         workers
             .map(|(n, worker)| WorkerRow {
-                id: self.cast.workers[n].clone(),
-                incarnation: Some(self.cast.incarnation(n, worker.run)),
+                id: self.fixtures.workers[n].clone(),
+                incarnation: Some(self.fixtures.incarnation(n, worker.run)),
                 touches: u64::from(worker.touches),
                 failover: Some(FAILOVER),
                 max_leases: None,
@@ -76,7 +76,7 @@ impl Fleet {
                 .row(&step.key)
                 .expect("a lease of the scan")
                 .clone();
-            let to = self.cast.worker(&step.to);
+            let to = self.fixtures.worker(&step.to);
             let planned = match step.change {
                 LeaseChange::Assign { .. } => PlannedStep::Assign(to),
                 LeaseChange::BeginHandoff { .. } if state.left.handoffs == 0 => continue,
@@ -84,7 +84,7 @@ impl Fleet {
                 change => panic!("a plan with a {}", change.verb()),
             };
             let planned = Planned {
-                shard: self.cast.shard(&step.key),
+                shard: self.fixtures.shard(&step.key),
                 step: planned,
                 before: Row::new(before),
             };
@@ -113,7 +113,7 @@ impl Fleet {
 
     fn cleanup(&self, leases: &[Lease]) -> Vec<Planned> {
         let planned = |lease: &Lease| Planned {
-            shard: self.cast.shard(&lease.key),
+            shard: self.fixtures.shard(&lease.key),
             step: PlannedStep::Delete,
             before: Row::new(lease.clone()),
         };
@@ -124,7 +124,7 @@ impl Fleet {
                 .map(planned)
                 .collect();
         }
-        let deletions = plan_cleanup(&self.cast.graph, true, leases);
+        let deletions = plan_cleanup(&self.fixtures.graph, true, leases);
         let row = |key: &kcl_core::types::LeaseKey| leases.iter().find(|lease| lease.key == *key);
         deletions
             .iter()
@@ -135,7 +135,7 @@ impl Fleet {
     fn spell_planned(&self, planned: &Planned) -> (Expect, LeaseChange) {
         let before = &planned.before;
         let version = Expect::Version(before.version());
-        let id = |worker: usize| self.cast.workers[worker].clone();
+        let id = |worker: usize| self.fixtures.workers[worker].clone();
         match planned.step {
             PlannedStep::Assign(to) => (version, LeaseChange::Assign { to: id(to) }),
             PlannedStep::BeginHandoff(to) => {
@@ -165,8 +165,8 @@ impl Fleet {
             }
         }
         let (expect, change) = self.spell_planned(&planned);
-        let incarnation = self.cast.incarnation(worker, run);
-        let key = &self.cast.shards[planned.shard].key;
+        let incarnation = self.fixtures.incarnation(worker, run);
+        let key = &self.fixtures.shards[planned.shard].key;
         let row = state.row(planned.shard).map(|row| &*row.0);
         let Outcome::Applied(after) = store::change(row, key, &expect, &change, incarnation) else {
             return state.saw(Seen::Fenced);
@@ -183,8 +183,8 @@ impl Fleet {
             planner.learn(|observer| observer.wrote(planned.before.version(), (*after).clone()));
         }
         state.observe(&Observation::Written(Box::new(Written {
-            process: self.cast.process(worker, run),
-            worker: self.cast.workers[worker].clone(),
+            process: self.fixtures.process(worker, run),
+            worker: self.fixtures.workers[worker].clone(),
             failover: FAILOVER,
             key: key.clone(),
             expect,
@@ -202,14 +202,14 @@ impl Fleet {
         }
         let leases: Vec<Lease> = state.rows.iter().flatten().map(|row| (**row).clone()).collect();
         let key = &planned.before.key;
-        let deletions = plan_cleanup(&self.cast.graph, true, &leases);
+        let deletions = plan_cleanup(&self.fixtures.graph, true, &leases);
         let witnesses = deletions
             .iter()
             .find(|deletion| deletion.key == *key)
             .map(|deletion| &deletion.witnesses);
         witnesses.is_some_and(|witnesses| {
             witnesses.iter().all(|witness| {
-                let row = state.row(self.cast.shard(&witness.key));
+                let row = state.row(self.fixtures.shard(&witness.key));
                 witness.is_confirmed_by(row.map(|row| &**row))
             })
         })

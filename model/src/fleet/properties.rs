@@ -6,7 +6,7 @@ use kcl_testkit::invariant::Invariant;
 use stateright::Property;
 
 use super::{Config, Fleet, Life, Seen, State};
-use crate::cast::Lineage;
+use crate::fixtures::Lineage;
 
 /// One property for each invariant of the core: broken in a state in which the core's own checker has said so.
 macro_rules! invariants {
@@ -44,7 +44,7 @@ pub(super) fn of(config: &Config) -> Vec<Property<Fleet>> {
             "unfinished leases cover every hash key",
             |fleet: &Fleet, state: &State| {
                 let leases: Vec<&Lease> = state.rows.iter().flatten().map(|row| &**row).collect();
-                lease_cover(&fleet.cast.graph, leases).is_whole()
+                lease_cover(&fleet.fixtures.graph, leases).is_whole()
             },
         ),
         Property::always(
@@ -124,7 +124,7 @@ pub(super) fn of(config: &Config) -> Vec<Property<Fleet>> {
                 Property::sometimes(
                     "the last shard of the lineage is processed",
                     |fleet: &Fleet, state: &State| {
-                        let last = fleet.cast.shards.len() - 1;
+                        let last = fleet.fixtures.shards.len() - 1;
                         state.ghost.granted[last].is_some() && state.ghost.finished[last] != 0
                     },
                 ),
@@ -151,14 +151,14 @@ fn is_at_rest(fleet: &Fleet, state: &State) -> bool {
         return true;
     }
     let leaves = fleet
-        .cast
+        .fixtures
         .shards
         .iter()
         .enumerate()
         .filter(|(_, role)| role.children.is_empty());
     let mut owners = leaves.map(|(shard, _)| {
         let owner = state.row(shard)?.actual_owner()?;
-        let worker = &state.workers[fleet.cast.worker(owner)];
+        let worker = &state.workers[fleet.fixtures.worker(owner)];
         (worker.life == Life::Up)
             .then(|| worker.slots[shard].own.as_ref())
             .flatten()

@@ -9,7 +9,7 @@ use kcl_testkit::invariant::{Observation, Written};
 
 use super::{At, Call, Change, Fate, Fleet, Life, Own, Request, Row, Seen, State, Write};
 use crate::broken::Broken;
-use crate::cast::{FAILOVER, at};
+use crate::fixtures::{FAILOVER, at};
 use crate::store;
 
 impl Fleet {
@@ -22,12 +22,12 @@ impl Fleet {
             },
             Change::GiveBack | Change::Release => LeaseChange::Release,
             Change::Checkpoint(done) => LeaseChange::Checkpoint {
-                position: self.cast.checkpoint(done),
+                position: self.fixtures.checkpoint(done),
                 throughput: None,
             },
             Change::Create => {
-                let mut lease = self.cast.lease(write.shard);
-                lease.owner = Some(self.cast.workers[worker].clone());
+                let mut lease = self.fixtures.lease(write.shard);
+                lease.owner = Some(self.fixtures.workers[worker].clone());
                 LeaseChange::Create(Box::new(lease))
             }
             Change::End => LeaseChange::End {
@@ -48,9 +48,9 @@ impl Fleet {
     }
 
     pub(super) fn children_of(&self, shard: usize) -> BTreeSet<kcl_core::types::ShardId> {
-        let children = self.cast.shards[shard].children.iter();
+        let children = self.fixtures.shards[shard].children.iter();
         children
-            .map(|child| self.cast.shards[*child].shard.clone())
+            .map(|child| self.fixtures.shards[*child].shard.clone())
             .collect()
     }
 
@@ -90,8 +90,8 @@ impl Fleet {
     /// A write reaches the store: whether it was made, and the row as the answer shows it.
     fn land(&self, state: &mut State, worker: usize, run: u8, write: &Write) -> (bool, Option<Row>) {
         let (expect, change) = self.spell(state, worker, write);
-        let incarnation = self.cast.incarnation(worker, run);
-        let key = &self.cast.shards[write.shard].key;
+        let incarnation = self.fixtures.incarnation(worker, run);
+        let key = &self.fixtures.shards[write.shard].key;
         let row = state.row(write.shard).map(|row| &*row.0);
         match store::change(row, key, &expect, &change, incarnation) {
             Outcome::Refused { current } => {
@@ -115,8 +115,8 @@ impl Fleet {
                 let row = Row::new((*after).clone());
                 state.rows[write.shard] = Some(row.clone());
                 state.observe(&Observation::Written(Box::new(Written {
-                    process: self.cast.process(worker, run),
-                    worker: self.cast.workers[worker].clone(),
+                    process: self.fixtures.process(worker, run),
+                    worker: self.fixtures.workers[worker].clone(),
                     failover: FAILOVER,
                     key: key.clone(),
                     expect,
@@ -184,12 +184,12 @@ impl Fleet {
             write.before.as_deref(),
             &expect,
             &change,
-            self.cast.incarnation(worker, run),
+            self.fixtures.incarnation(worker, run),
         );
         if self.is_broken(Broken::UnknownTakenForDone) {
             let before = write.before.as_deref();
             let as_wished = before.map(|before| {
-                kcl_core::lease_store::apply(before, &change, self.cast.incarnation(worker, run))
+                kcl_core::lease_store::apply(before, &change, self.fixtures.incarnation(worker, run))
             });
             return self.answered(state, worker, slot, &write, sent, true, as_wished.map(Row::new));
         }
@@ -240,7 +240,7 @@ impl Fleet {
         } else {
             sent
         };
-        let mut done = self.cast.covered(&row.checkpoint);
+        let mut done = self.fixtures.covered(&row.checkpoint);
         if self.is_broken(Broken::StartsPastTheCheckpoint) && done < self.config.records {
             done += 1;
         }
@@ -264,7 +264,7 @@ impl Fleet {
         } else {
             sent
         };
-        let me = &self.cast.workers[worker];
+        let me = &self.fixtures.workers[worker];
         let Some(own) = &mut state.workers[worker].slots[slot].own else {
             return;
         };
@@ -303,11 +303,11 @@ impl Fleet {
 
     fn refused(&self, state: &mut State, worker: usize, slot: usize, write: &Write, row: Option<Row>) {
         let (expect, change) = self.spell(state, worker, write);
-        let incarnation = self.cast.incarnation(worker, state.workers[worker].run);
+        let incarnation = self.fixtures.incarnation(worker, state.workers[worker].run);
         let Some(own) = &state.workers[worker].slots[slot].own else {
             return;
         };
-        let me = &self.cast.workers[worker];
+        let me = &self.fixtures.workers[worker];
         let mut refusal = match (&row, &write.before) {
             (Some(row), Some(before)) => {
                 judge_refusal(row, before, &expect, &change, me, incarnation, own.giving_up)

@@ -2,20 +2,20 @@
 
 use kcl_model::broken::Broken;
 use kcl_model::check::{Report, check};
+use kcl_model::elections::{self, Elections};
 use kcl_model::fleet::{Config, Fleet};
-use kcl_model::offices::{self, Offices};
-use kcl_model::worlds;
+use kcl_model::scopes;
 use kcl_testkit::invariant::Invariant;
 
 const TWICE: &str = "nothing is delivered twice unless somebody crashed, stood still or was cut off";
 const COVERED: &str = "unfinished leases cover every hash key";
 
-fn broken_fleet(world: &str, mistake: Broken) -> Report {
-    let worlds = worlds::small().into_iter().chain(worlds::large());
-    let config = worlds.into_iter().find(|config| config.name == world);
+fn broken_fleet(scope: &str, mistake: Broken) -> Report {
+    let scopes = scopes::small().into_iter().chain(scopes::large());
+    let config = scopes.into_iter().find(|config| config.name == scope);
     let config = Config {
         broken: Some(mistake),
-        ..config.expect("there is such a world")
+        ..config.expect("there is such a scope")
     };
     check(format!("{mistake:?}"), Fleet::new(config))
 }
@@ -74,43 +74,47 @@ fn every_mistake_in_the_fleet_is_found() {
         (Broken::EndBeforeChildren, split, COVERED),
         (Broken::DeletesWhatIsUnowned, merge, COVERED),
     ];
-    for (mistake, world, property) in table {
-        let report = broken_fleet(world, mistake);
+    for (mistake, scope, property) in table {
+        let report = broken_fleet(scope, mistake);
         println!("{report}");
         let found: Vec<_> = report.broken.keys().copied().collect();
         assert!(
             found.contains(&property),
-            "{mistake:?} in {world:?} broke {found:?}"
+            "{mistake:?} in {scope:?} broke {found:?}"
         );
     }
 }
 
 #[test]
-fn every_mistake_in_the_offices_is_found() {
+fn every_mistake_in_the_elections_is_found() {
     let one_leader = "of those who run, one at most believes to lead";
     let bound = "no lease is without a live owner for longer than the bound, whoever is gone";
     let table = [
         (
             Broken::LeadsForEver,
-            "offices of two, one stands still",
+            "elections of two, one stands still",
             one_leader,
         ),
-        (Broken::TakesTheLockAtOnce, "offices of two, one dies", one_leader),
-        (Broken::NoDeputy, "offices of two, one dies", bound),
+        (
+            Broken::TakesTheLockAtOnce,
+            "elections of two, one dies",
+            one_leader,
+        ),
+        (Broken::NoStandby, "elections of two, one dies", bound),
     ];
-    for (mistake, world, property) in table {
-        let worlds = worlds::small_offices();
-        let config = worlds.into_iter().find(|config| config.name == world);
-        let config = offices::Config {
+    for (mistake, scope, property) in table {
+        let scopes = scopes::small_elections();
+        let config = scopes.into_iter().find(|config| config.name == scope);
+        let config = elections::Config {
             broken: Some(mistake),
-            ..config.expect("there is such a world")
+            ..config.expect("there is such a scope")
         };
-        let report = check(format!("{mistake:?}"), Offices::new(config));
+        let report = check(format!("{mistake:?}"), Elections::new(config));
         println!("{report}");
         let found: Vec<_> = report.broken.keys().copied().collect();
         assert!(
             found.contains(&property),
-            "{mistake:?} in {world:?} broke {found:?}"
+            "{mistake:?} in {scope:?} broke {found:?}"
         );
     }
 }

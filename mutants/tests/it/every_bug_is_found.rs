@@ -1,4 +1,4 @@
-//! Every deliberate bug is found, by name, within a thousand stories.
+//! Every deliberate bug is found, by name, within a thousand scenarios.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -63,9 +63,9 @@ fn every_bug_is_found_by_an_invariant_that_it_breaks() {
     );
 }
 
-/// The stories themselves are innocent.
+/// The scenarios themselves are innocent.
 #[test]
-fn without_a_bug_the_same_stories_end_well() {
+fn without_a_bug_the_same_scenarios_end_well() {
     for seed in 0..5 {
         let outcome = outcome(seed);
         assert!(outcome.is_ok(), "{:?}", outcome.err());

@@ -4,13 +4,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use kcl_tests::bed::TestBed;
+use kcl_tests::figures::idle_cost::{IdleWorker, stand, stand_on_many};
 use kcl_tests::figures::reading::clients::{Reading, read};
-use kcl_tests::figures::reading::stock::{Stock, serve};
+use kcl_tests::figures::reading::prefill::{Prefill, serve};
 use kcl_tests::figures::reading::{self, Plan};
-use kcl_tests::figures::standing::{Standing, stand, stand_on_many};
 use kcl_tests::figures::verdict::Verdicts;
 use kcl_tests::figures::{bounds, coordination, cost};
+use kcl_tests::testbed::Testbed;
 
 /// Measures the figures of docs/benchmarks.md.
 #[derive(Debug, Parser)]
@@ -36,13 +36,13 @@ enum Figures {
     Memory,
     /// Serves records. For the other commands, in a process of its own.
     #[command(hide = true)]
-    Serve(Stock),
+    Serve(Prefill),
     /// Reads records. For the other commands, in a process of its own.
     #[command(hide = true)]
     Read(Reading),
     /// Stands still. For the other commands, in a process of its own.
     #[command(hide = true)]
-    Stand(Standing),
+    Stand(IdleWorker),
     /// Stands still on many shards in memory. For the other commands, in a process of its own.
     #[command(hide = true)]
     Many {
@@ -67,9 +67,9 @@ fn main() -> ExitCode {
         }),
         Figures::Idle => run(bounds::idle(&mut verdicts)),
         Figures::Memory => run(bounds::memory(&mut verdicts)),
-        Figures::Serve(stock) => run(serve(stock)),
+        Figures::Serve(prefill) => run(serve(prefill)),
         Figures::Read(reading) => run(read(reading)),
-        Figures::Stand(standing) => run(stand(standing)),
+        Figures::Stand(worker) => run(stand(worker)),
         Figures::Many { shards } => run(stand_on_many(shards)),
     }
     match verdicts.missed {
@@ -90,10 +90,10 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn measure_coordination() -> ExitCode {
-    match TestBed::get().await {
-        Ok(bed) => {
-            println!("{}", coordination::measure(&bed).await);
-            println!("On {} with {}.", bed.kind(), bed.dynamo_name());
+    match Testbed::get().await {
+        Ok(testbed) => {
+            println!("{}", coordination::measure(&testbed).await);
+            println!("On {} with {}.", testbed.kind(), testbed.dynamo_name());
             ExitCode::SUCCESS
         }
         Err(left_out) => {

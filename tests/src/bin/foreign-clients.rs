@@ -4,9 +4,9 @@
 
 use std::process::ExitCode;
 
-use kcl_tests::bed::TestBed;
 use kcl_tests::foreign::{self, Client, Outcome};
-use kcl_tests::judge;
+use kcl_tests::java_conformance;
+use kcl_tests::testbed::Testbed;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -17,8 +17,8 @@ async fn main() -> ExitCode {
         .into_iter()
         .filter(|client| chosen(&client.to_string()));
     let clients: Vec<Client> = clients.collect();
-    let bed = match TestBed::get().await {
-        Ok(bed) => Some(bed),
+    let testbed = match Testbed::get().await {
+        Ok(testbed) => Some(testbed),
         Err(left_out) => {
             println!("without DynamoDB: {left_out}");
             None
@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
     };
     let (mut complete, mut left_out, mut incomplete) = (0, 0, 0);
     for client in clients {
-        let outcome = foreign::run(client, bed.as_ref()).await;
+        let outcome = foreign::run(client, testbed.as_ref()).await;
         println!("{client}: {outcome}");
         match outcome {
             Outcome::Complete { .. } => complete += 1,
@@ -36,8 +36,8 @@ async fn main() -> ExitCode {
     }
     if chosen("Java KCL") {
         // What it does not see is a panic, with the reason.
-        match &bed {
-            Some(bed) => match judge::run(bed).await {
+        match &testbed {
+            Some(testbed) => match java_conformance::run(testbed).await {
                 Ok(verdicts) => {
                     complete += verdicts.len();
                     verdicts

@@ -3,20 +3,20 @@
 
 use std::process::ExitCode;
 
-use kcl_tests::bed::TestBed;
-use kcl_tests::judge::cutover;
+use kcl_tests::java_conformance::cutover;
+use kcl_tests::testbed::Testbed;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let bed = match TestBed::get().await {
-        Ok(bed) => bed,
+    let testbed = match Testbed::get().await {
+        Ok(testbed) => testbed,
         Err(left_out) => {
             eprintln!("java-cutover: {left_out}");
             return ExitCode::FAILURE;
         }
     };
-    match cutover::run(&bed).await {
+    match cutover::run(&testbed).await {
         Ok(turns) => {
             for turn in turns {
                 println!("{turn}");

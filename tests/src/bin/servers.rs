@@ -4,9 +4,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use kcl_tests::bed::Server;
 use kcl_tests::fleet::drive::{Programs, ReadMode};
 use kcl_tests::fleet::walk::walk;
+use kcl_tests::testbed::Server;
 
 /// Reads through a reshard on the Kinesis servers of others. Exit code 1: a server was left out; 101: a record was not seen.
 #[derive(Debug, Parser)]
@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
                 for mode in &modes {
                     println!(
                         "{server}, {mode}: {}",
-                        walk(started.bed(), &programs, *mode, server.keeps_unread()).await
+                        walk(started.testbed(), &programs, *mode, server.keeps_unread()).await
                     );
                 }
             }

@@ -1,27 +1,27 @@
 //! Lets whole fleets live through everything that can go wrong, in virtual time:
-//! `cargo run --release -p kcl-tests --bin simulate -- --seeds 1000`, or the one story of a seed with everything that happens in
+//! `cargo run --release -p kcl-tests --bin simulate -- --seeds 1000`, or the one scenario of a seed with everything that happens in
 //! it, `-- --seed 42 --trace`.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use kcl_tests::simulation::{Story, outcome_of, run_seeds};
+use kcl_tests::simulation::{Scenario, outcome_of, run_seeds};
 use tracing_subscriber::EnvFilter;
 
-/// How many events of a story that fails are shown.
+/// How many events of a scenario that fails are shown.
 const LINES: usize = 60;
 
 /// Lets whole fleets live through everything that can go wrong, in virtual time.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many stories. 1000, or one when a seed is given.
+    /// How many scenarios. 1000, or one when a seed is given.
     #[arg(long)]
     seeds: Option<u64>,
     /// The first seed. 0 when nothing is said.
     #[arg(long)]
     seed: Option<u64>,
-    /// Tell the one story of the seed, with everything that happens in it.
+    /// Tell the one scenario of the seed, with everything that happens in it.
     #[arg(long, requires = "seed", conflicts_with = "seeds")]
     trace: bool,
     /// How many threads. One per core when nothing is said.
@@ -43,13 +43,13 @@ fn main() -> ExitCode {
     let threads = arguments.threads.unwrap_or_else(cores);
     let begun = now();
     let seeds = first..first.saturating_add(count);
-    let (account, failures) = run_seeds(seeds, threads, LINES, arguments.keep_going);
+    let (report, failures) = run_seeds(seeds, threads, LINES, arguments.keep_going);
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
-    println!("{account}");
+    println!("{report}");
     println!(
         "{minutes:.1} real minutes on {threads} threads: {:.1} simulated hours a minute, {:.1} seeds a second and thread",
-        account.simulated / 3600.0 / minutes,
-        account.seeds as f64 / minutes / 60.0 / threads as f64
+        report.simulated / 3600.0 / minutes,
+        report.seeds as f64 / minutes / 60.0 / threads as f64
     );
     for failure in &failures {
         println!("FAILED {failure}");
@@ -57,23 +57,23 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!failures.is_empty()))
 }
 
-/// Tells one story from its beginning to its end, and what the workers log meanwhile if `RUST_LOG` asks for it.
+/// Tells one scenario from its beginning to its end, and what the workers log meanwhile if `RUST_LOG` asks for it.
 fn tell(seed: u64) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .without_time()
         .with_writer(std::io::stderr)
         .init();
-    let story = Story::of(seed);
-    println!("{story}");
-    let outcome = outcome_of(&story, usize::MAX, |fleet| {
+    let scenario = Scenario::of(seed);
+    println!("{scenario}");
+    let outcome = outcome_of(&scenario, usize::MAX, |fleet| {
         for event in fleet.trace() {
             println!("{event}");
         }
     });
     match outcome {
-        Ok(account) => {
-            println!("{account}");
+        Ok(report) => {
+            println!("{report}");
             ExitCode::SUCCESS
         }
         Err(failure) => {

@@ -220,18 +220,18 @@ impl Disturber {
                 fleet.places[place].leaving = Some(back);
             }
             Injection::Split(which) => {
-                let open = fleet.bed.open_shards(&fleet.stream).await;
+                let open = fleet.testbed.open_shards(&fleet.stream).await;
                 let shard = &open[below(which, open.len())];
                 fleet.journal.note(&format!("{} splits", shard.shard_id()));
-                fleet.bed.split(&fleet.stream, shard).await;
+                fleet.testbed.split(&fleet.stream, shard).await;
             }
             Injection::Merge(which) => {
-                let open = fleet.bed.open_shards(&fleet.stream).await;
+                let open = fleet.testbed.open_shards(&fleet.stream).await;
                 let first = below(which, open.len() - 1);
                 let (one, other) = (&open[first], &open[first + 1]);
                 let ids = format!("{} and {} merge", one.shard_id(), other.shard_id());
                 fleet.journal.note(&ids);
-                fleet.bed.merge(&fleet.stream, one, other).await;
+                fleet.testbed.merge(&fleet.stream, one, other).await;
             }
         }
     }

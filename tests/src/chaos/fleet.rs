@@ -13,9 +13,9 @@ use super::fault::{Disturbance, Service};
 use super::plan::{Back, Shape};
 use super::proxy::{Proxy, Tap};
 use super::table::{Row, row};
-use crate::bed::TestBed;
 use crate::fleet::drive::Programs;
 use crate::fleet::processes::{Process, Scene};
+use crate::testbed::Testbed;
 
 /// Where a worker runs. Its proxies stay where they are while processes come and go.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Place {
 /// A stream, its producer, and workers that come and go. Dropping it kills every process; when a test fails, it shows how their outputs end.
 #[derive(Debug)]
 pub struct ChaosFleet {
-    pub(super) bed: TestBed,
+    pub(super) testbed: Testbed,
     worker: PathBuf,
     failover: Duration,
     scene: Scene,
@@ -59,10 +59,10 @@ pub struct ChaosFleet {
 
 impl ChaosFleet {
     /// Creates the stream and starts everybody.
-    pub async fn start(bed: &TestBed, programs: &Programs, shape: &Shape, seed: u64) -> Self {
-        let stream = bed.unique("chaos");
-        bed.create_stream(&stream, shape.shards).await;
-        let scene = Scene::new(bed, "chaos");
+    pub async fn start(testbed: &Testbed, programs: &Programs, shape: &Shape, seed: u64) -> Self {
+        let stream = testbed.unique("chaos");
+        testbed.create_stream(&stream, shape.shards).await;
+        let scene = Scene::new(testbed, "chaos");
         let rate = shape.rate.to_string();
         let arguments = ["--stream", &stream, "--rate", &rate];
         let producer = scene.start(&programs.producer, "producer", &arguments);
@@ -77,8 +77,8 @@ impl ChaosFleet {
             };
             let nobody: Tap = Arc::new(|_: &str, _: bool, _: &Bytes| {});
             places.push(Place {
-                kinesis: proxy(Service::Kinesis, bed.kinesis_endpoint(), nobody).await,
-                dynamo: proxy(Service::Dynamo, bed.dynamo_endpoint(), tap(place, &rows)).await,
+                kinesis: proxy(Service::Kinesis, testbed.kinesis_endpoint(), nobody).await,
+                dynamo: proxy(Service::Dynamo, testbed.dynamo_endpoint(), tap(place, &rows)).await,
                 id: String::new(),
                 process: None,
                 leaving: None,
@@ -86,11 +86,11 @@ impl ChaosFleet {
         }
         let journal = Journal::new(&scene.folder().join("injected.log"));
         let mut fleet = Self {
-            bed: bed.clone(),
+            testbed: testbed.clone(),
             worker: programs.worker.clone(),
             failover: shape.failover,
             scene,
-            application: bed.unique("chaos-fleet"),
+            application: testbed.unique("chaos-fleet"),
             stream,
             producer,
             places,
@@ -175,7 +175,7 @@ impl ChaosFleet {
 
     /// Removes the stream and the logs: nobody needs those of a success.
     pub(super) async fn remove(mut self) {
-        self.bed.delete_stream(&self.stream).await;
+        self.testbed.delete_stream(&self.stream).await;
         // They are gone already; now nobody writes into the folder any more.
         self.processes.clear();
         std::fs::remove_dir_all(self.scene.folder()).expect("the folder is ours");

@@ -12,12 +12,12 @@ use super::fleet::ChaosFleet;
 use super::plan::{Shape, plan};
 use super::report::Round;
 use super::table::Table;
-use crate::bed::TestBed;
 use crate::fleet::drive::{Programs, lineage};
 use crate::fleet::evidence::{Evidence, Lineage, held};
 use crate::fleet::leases::owners;
 use crate::fleet::log::{Event, Put};
 use crate::fleet::processes::Process;
+use crate::testbed::Testbed;
 
 /// Many times what it takes: what is waited for must happen, on machines of every speed.
 const BOUND: Duration = Duration::from_secs(120);
@@ -27,10 +27,10 @@ const BOUND: Duration = Duration::from_secs(120);
 /// # Panics
 ///
 /// When anything is lost, out of order or stuck: with all that was found, and where the logs are.
-pub async fn round(bed: &TestBed, programs: &Programs, shape: &Shape, seed: u64) -> Round {
+pub async fn round(testbed: &Testbed, programs: &Programs, shape: &Shape, seed: u64) -> Round {
     let clock = TokioClock::new();
     let began = clock.now();
-    let mut fleet = ChaosFleet::start(bed, programs, shape, seed).await;
+    let mut fleet = ChaosFleet::start(testbed, programs, shape, seed).await;
     every_shard_is_consumed(&mut fleet).await;
     fleet.journal.note("every shard is consumed; the faults begin");
     let injected = inflict(&mut fleet, plan(seed, shape)).await;
@@ -55,7 +55,7 @@ pub async fn round(bed: &TestBed, programs: &Programs, shape: &Shape, seed: u64)
     drain(&mut fleet).await;
     nobody_owns_anything(&fleet).await;
 
-    let evidence = evidence(&fleet, lineage(&bed.shards(&fleet.stream).await));
+    let evidence = evidence(&fleet, lineage(&testbed.shards(&fleet.stream).await));
     let table = Table::new(fleet.rows());
     let mut found = table.falls();
     found.extend(table.ahead(&delivered(&evidence)));
@@ -136,7 +136,7 @@ async fn everything_is_seen(fleet: &mut ChaosFleet) {
 
 /// Waits until each open shard has given a record that was put after this was called to a worker that runs.
 async fn every_shard_is_consumed(fleet: &mut ChaosFleet) {
-    let open = fleet.bed.open_shards(&fleet.stream).await;
+    let open = fleet.testbed.open_shards(&fleet.stream).await;
     let before = fleet.producer.puts().len();
     until(fleet, BOUND, async |fleet| {
         let puts = fleet.producer.puts();
@@ -163,9 +163,9 @@ async fn every_shard_is_consumed(fleet: &mut ChaosFleet) {
 
 /// Waits until the lease table names a running worker for each open shard, and its log says so, too; and until no shard that is closed is owned.
 async fn the_living_own_every_shard(fleet: &mut ChaosFleet) {
-    let open = fleet.bed.open_shards(&fleet.stream).await;
+    let open = fleet.testbed.open_shards(&fleet.stream).await;
     let open: BTreeSet<&str> = open.iter().map(Shard::shard_id).collect();
-    let config = fleet.bed.dynamo_config();
+    let config = fleet.testbed.dynamo_config();
     until(fleet, BOUND, async |fleet| {
         let owners = owners(&config, &fleet.application).await?;
         for shard in &open {
@@ -189,7 +189,7 @@ async fn the_living_own_every_shard(fleet: &mut ChaosFleet) {
 
 /// Whoever leaves in order gives up what is its own.
 async fn nobody_owns_anything(fleet: &ChaosFleet) {
-    let owners = owners(&fleet.bed.dynamo_config(), &fleet.application).await;
+    let owners = owners(&fleet.testbed.dynamo_config(), &fleet.application).await;
     let owned: Vec<_> = owners
         .expect("the lease table is readable")
         .into_iter()

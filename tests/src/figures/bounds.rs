@@ -3,8 +3,8 @@
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::reading::stock::{Beside, Body, Stock};
-use super::standing::{Idle, Many, idle as idle_worker, many, stalled};
+use super::idle_cost::{Idle, Many, idle as idle_worker, many, stalled};
+use super::reading::prefill::{Beside, Body, Prefill};
 use super::verdict::Verdicts;
 
 const IDLE_SHARDS: u32 = 64;
@@ -83,14 +83,14 @@ pub async fn memory(verdicts: &mut Verdicts) {
     println!("|---|---:|---|");
     for (body, beside, text) in STALLED_BODIES {
         eprintln!("figures: {STALLED_SHARDS} stalled shards of {body}{text}");
-        let stock = Stock {
+        let prefill = Prefill {
             shards: STALLED_SHARDS,
             body,
             answers: if beside == Beside::Large { 4 } else { 1 },
             beside,
             limits: false,
         };
-        let peak = stalled(stock, STALLED_FOR).await.peak_mib;
+        let peak = stalled(prefill, STALLED_FOR).await.peak_mib;
         let bound = MEMORY_BUDGET + BESIDE_BUDGET;
         println!(
             "| {STALLED_SHARDS} shards of {} × {} B{text}, code stalled, budget {MEMORY_BUDGET} MiB | {peak:.0} MiB at the peak | ≤ {bound} MiB: {} |",

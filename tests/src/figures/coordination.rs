@@ -8,10 +8,10 @@ use super::measure::{first_record_elsewhere, first_records, last_record_at, late
 use super::memory;
 use super::process::cost;
 use super::table::{Row, Table, seconds};
-use crate::bed::TestBed;
 use crate::fleet::drive::{Fleet, Programs, ReadMode, SOON, Shape};
 use crate::fleet::evidence::{Evidence, Lineage, held};
 use crate::fleet::leases::leader;
+use crate::testbed::Testbed;
 use crate::wait::eventually;
 
 const ROUNDS: usize = 3;
@@ -28,7 +28,7 @@ const IDLE_FOR: Duration = Duration::from_secs(60);
 const CPU_OVER: Duration = Duration::from_secs(30);
 
 /// Measures everything, which takes some minutes. What it does is said on standard error.
-pub async fn measure(bed: &TestBed) -> Table {
+pub async fn measure(testbed: &Testbed) -> Table {
     say("building the example programs");
     let programs = Programs::build();
     let mut table = Table::default();
@@ -41,22 +41,22 @@ pub async fn measure(bed: &TestBed) -> Table {
     });
     table.0.push(Row {
         what: "cold start to the first record, new table".to_owned(),
-        measured: seconds(&cold_starts(bed, &programs).await),
+        measured: seconds(&cold_starts(testbed, &programs).await),
         target: "< 2 s",
         java: "105–123 s",
         kcl_rs: "66–96 s",
     });
-    table.0.extend(steady_fleet(bed, &programs).await);
-    table.0.push(idle_worker(bed, &programs).await);
+    table.0.extend(steady_fleet(testbed, &programs).await);
+    table.0.push(idle_worker(testbed, &programs).await);
     table
 }
 
 /// Three workers started together, the table absent, records waiting: from exec to the first record line of anybody.
-async fn cold_starts(bed: &TestBed, programs: &Programs) -> Vec<f64> {
+async fn cold_starts(testbed: &Testbed, programs: &Programs) -> Vec<f64> {
     let mut took = Vec::new();
     for round in 1..=ROUNDS {
         say(&format!("cold start {round} of {ROUNDS}"));
-        let mut fleet = Fleet::start(bed, programs, SHAPE).await;
+        let mut fleet = Fleet::start(testbed, programs, SHAPE).await;
         fleet.every_open_shard_is_filled().await;
         let started = now();
         start_workers(&mut fleet);
@@ -70,10 +70,10 @@ async fn cold_starts(bed: &TestBed, programs: &Programs) -> Vec<f64> {
 }
 
 /// Latency, crash failover and graceful handover of one fleet.
-async fn steady_fleet(bed: &TestBed, programs: &Programs) -> Vec<Row> {
-    let mut fleet = Fleet::start(bed, programs, SHAPE).await;
+async fn steady_fleet(testbed: &Testbed, programs: &Programs) -> Vec<Row> {
+    let mut fleet = Fleet::start(testbed, programs, SHAPE).await;
     start_workers(&mut fleet);
-    settle(bed, &mut fleet).await;
+    settle(testbed, &mut fleet).await;
     let latency = latency(&mut fleet).await;
 
     let (mut crash, mut leader_crash, mut handover) = (Vec::new(), Vec::new(), Vec::new());
@@ -81,12 +81,12 @@ async fn steady_fleet(bed: &TestBed, programs: &Programs) -> Vec<Row> {
         say(&format!(
             "failover, failover of the leader, handover: round {round} of {ROUNDS}"
         ));
-        let lead = settle(bed, &mut fleet).await;
+        let lead = settle(testbed, &mut fleet).await;
         let victim = fleet.busiest(&[&lead]).expect("three workers share four shards");
         crash.push(failover(&mut fleet, &victim).await);
-        let lead = settle(bed, &mut fleet).await;
+        let lead = settle(testbed, &mut fleet).await;
         leader_crash.push(failover(&mut fleet, &lead).await);
-        let lead = settle(bed, &mut fleet).await;
+        let lead = settle(testbed, &mut fleet).await;
         let leaver = fleet.busiest(&[&lead]).expect("three workers share four shards");
         handover.push(graceful(&mut fleet, &leaver).await);
     }
@@ -136,13 +136,13 @@ fn start_workers(fleet: &mut Fleet) {
 }
 
 /// Waits until as many workers as there should be share all shards and one of them leads; says who.
-async fn settle(bed: &TestBed, fleet: &mut Fleet) -> String {
+async fn settle(testbed: &Testbed, fleet: &mut Fleet) -> String {
     while fleet.live().count() < WORKERS {
         fleet.start_worker();
     }
     fleet.balanced(1, 2).await;
     fleet.every_open_shard_is_consumed("after a change").await;
-    let config = bed.dynamo_config();
+    let config = testbed.dynamo_config();
     eventually(SOON, async || {
         let leader = leader(&config, &fleet.application).await?.ok_or("nobody leads")?;
         let lives = fleet.live().any(|worker| worker.name() == leader);
@@ -214,9 +214,9 @@ fn latest(times: impl Iterator<Item = Option<f64>>) -> f64 {
 }
 
 /// One worker with all shards and nothing to read, a minute after its start.
-async fn idle_worker(bed: &TestBed, programs: &Programs) -> Row {
+async fn idle_worker(testbed: &Testbed, programs: &Programs) -> Row {
     say("an idle worker, for a minute");
-    let mut fleet = Fleet::start(bed, programs, SHAPE).await;
+    let mut fleet = Fleet::start(testbed, programs, SHAPE).await;
     fleet.every_open_shard_is_filled().await;
     fleet.stop_producer().await;
     let clock = TokioClock::new();

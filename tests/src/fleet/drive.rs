@@ -1,4 +1,4 @@
-//! A fleet on a test bed: a stream with a producer, workers as processes, and waiting for what they do.
+//! A fleet on a testbed: a stream with a producer, workers as processes, and waiting for what they do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use super::evidence::{Evidence, Lineage, held};
 use super::leases::owners;
 use super::log::Entry;
 use super::processes::{Process, Scene, build_example};
-use crate::bed::TestBed;
+use crate::testbed::Testbed;
 use crate::wait::eventually;
 
 /// Generous: what is waited for must happen, on machines of every speed.
@@ -75,7 +75,7 @@ pub struct Shape {
 /// A stream, its producer and its workers. Dropping it kills the processes.
 #[derive(Debug)]
 pub struct Fleet {
-    bed: TestBed,
+    testbed: Testbed,
     programs: Programs,
     shape: Shape,
     scene: Scene,
@@ -92,17 +92,17 @@ pub struct Fleet {
 
 impl Fleet {
     /// Creates the stream and starts the producer; there is no worker yet.
-    pub async fn start(bed: &TestBed, programs: &Programs, shape: Shape) -> Self {
-        let stream = bed.unique("trucks");
-        bed.create_stream(&stream, shape.shards).await;
-        let scene = Scene::new(bed, "fleet");
+    pub async fn start(testbed: &Testbed, programs: &Programs, shape: Shape) -> Self {
+        let stream = testbed.unique("trucks");
+        testbed.create_stream(&stream, shape.shards).await;
+        let scene = Scene::new(testbed, "fleet");
         let producer = producer(&scene, programs, &stream, shape);
         Self {
-            bed: bed.clone(),
+            testbed: testbed.clone(),
             programs: programs.clone(),
             shape,
             scene,
-            application: bed.unique("truck-tracker"),
+            application: testbed.unique("truck-tracker"),
             stream,
             producer,
             workers: Vec::new(),
@@ -181,7 +181,7 @@ impl Fleet {
             );
         }
         self.gone.extend(live);
-        let owners = owners(&self.bed.dynamo_config(), &self.application)
+        let owners = owners(&self.testbed.dynamo_config(), &self.application)
             .await
             .expect("the lease table is readable");
         let owned: Vec<_> = owners.into_iter().filter(|(_, owner)| owner.is_some()).collect();
@@ -190,13 +190,13 @@ impl Fleet {
 
     /// Removes the stream and the logs: nobody needs those of a success.
     pub async fn remove(self) {
-        self.bed.delete_stream(&self.stream).await;
+        self.testbed.delete_stream(&self.stream).await;
         self.scene.remove();
     }
 
     /// Waits until each open shard has given a live worker a record that was put after this was called.
     pub async fn every_open_shard_is_consumed(&mut self, when: &str) {
-        let open = self.bed.open_shards(&self.stream).await;
+        let open = self.testbed.open_shards(&self.stream).await;
         let mut before: BTreeMap<String, usize> = BTreeMap::new();
         for put in self.producer.puts() {
             *before.entry(put.shard).or_default() += 1;
@@ -225,7 +225,7 @@ impl Fleet {
 
     /// Waits until something was put into each open shard.
     pub async fn every_open_shard_is_filled(&mut self) {
-        let open = self.bed.open_shards(&self.stream).await;
+        let open = self.testbed.open_shards(&self.stream).await;
         eventually(SOON, async || {
             let filled: BTreeSet<String> = self.producer.puts().into_iter().map(|put| put.shard).collect();
             let empty = open
@@ -244,7 +244,7 @@ impl Fleet {
 
     /// Waits until every live worker holds this many shards, and all together hold each open shard once.
     pub async fn balanced(&mut self, least: usize, most: usize) {
-        let open = self.bed.open_shards(&self.stream).await.len();
+        let open = self.testbed.open_shards(&self.stream).await.len();
         eventually(SOON, async || {
             self.check_processes();
             let held: Vec<usize> = self.live_logs().iter().map(|log| held(log).len()).collect();
@@ -270,8 +270,8 @@ impl Fleet {
 
     /// Waits until the lease table names a live worker for each open shard, and that worker's log says so, too.
     pub async fn live_workers_own_every_lease(&mut self) {
-        let open = self.bed.open_shards(&self.stream).await;
-        let config = self.bed.dynamo_config();
+        let open = self.testbed.open_shards(&self.stream).await;
+        let config = self.testbed.dynamo_config();
         eventually(SOON, async || {
             self.check_processes();
             let owners = owners(&config, &self.application).await?;

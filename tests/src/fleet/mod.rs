@@ -5,5 +5,6 @@ pub mod evidence;
 pub mod leases;
 pub mod log;
 pub mod processes;
+pub mod pulse;
 pub mod timing;
 pub mod walk;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::log::{Entry, Put, producer_log, worker_log};
-use crate::bed::TestBed;
+use crate::testbed::Testbed;
 use crate::wait::eventually;
 
 /// An executable example, built now: a test must not run one that an earlier build left behind.
@@ -56,12 +56,12 @@ pub struct Scene {
 
 impl Scene {
     /// A new folder inside the target folder.
-    pub fn new(bed: &TestBed, name: &str) -> Self {
-        let folder = bed.scratch().join(bed.unique(name));
+    pub fn new(testbed: &Testbed, name: &str) -> Self {
+        let folder = testbed.scratch().join(testbed.unique(name));
         fs::create_dir_all(&folder).expect("the target folder is writable");
         Self {
             folder,
-            environment: bed.environment(),
+            environment: testbed.environment(),
             hidden: Vec::new(),
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::drive::{Fleet, Programs, ReadMode, Shape, lineage};
-use crate::bed::TestBed;
+use crate::testbed::Testbed;
 
 /// What became of the records.
 #[derive(Debug)]
@@ -28,23 +28,23 @@ impl fmt::Display for Walked {
 /// # Panics
 ///
 /// When a record is not seen within a minute, or out of order; the message says which, and where the logs are.
-pub async fn walk(bed: &TestBed, programs: &Programs, read: ReadMode, keeps_unread: bool) -> Walked {
+pub async fn walk(testbed: &Testbed, programs: &Programs, read: ReadMode, keeps_unread: bool) -> Walked {
     let shape = Shape {
         shards: 2,
         rate: 20,
         failover: Duration::from_secs(5),
         read,
     };
-    let mut fleet = Fleet::start(bed, programs, shape).await;
+    let mut fleet = Fleet::start(testbed, programs, shape).await;
     fleet.start_worker();
     fleet.every_open_shard_is_consumed("one worker reads").await;
     fleet.start_worker();
     fleet.balanced(1, 1).await;
     fleet.every_open_shard_is_consumed("two workers share").await;
 
-    let shards = bed.open_shards(&fleet.stream).await;
+    let shards = testbed.open_shards(&fleet.stream).await;
     rest(&mut fleet, keeps_unread).await;
-    bed.split(&fleet.stream, &shards[0]).await;
+    testbed.split(&fleet.stream, &shards[0]).await;
     go_on(&mut fleet, keeps_unread);
     fleet.every_open_shard_is_consumed("after a split").await;
     let victim = fleet.busiest(&[]).expect("a worker holds a shard");
@@ -52,9 +52,9 @@ pub async fn walk(bed: &TestBed, programs: &Programs, read: ReadMode, keeps_unre
     fleet.every_open_shard_is_consumed("after kill -9").await;
     fleet.start_worker();
     fleet.every_open_shard_is_consumed("a third worker comes").await;
-    let shards = bed.open_shards(&fleet.stream).await;
+    let shards = testbed.open_shards(&fleet.stream).await;
     rest(&mut fleet, keeps_unread).await;
-    bed.merge(&fleet.stream, &shards[0], &shards[1]).await;
+    testbed.merge(&fleet.stream, &shards[0], &shards[1]).await;
     go_on(&mut fleet, keeps_unread);
     fleet.every_open_shard_is_consumed("after a merge").await;
     let leaver = fleet.busiest(&[]).expect("a worker holds a shard");
@@ -64,7 +64,7 @@ pub async fn walk(bed: &TestBed, programs: &Programs, read: ReadMode, keeps_unre
     fleet.stop_producer().await;
     fleet.everything_is_seen().await;
     fleet.drain().await;
-    let evidence = fleet.evidence(lineage(&bed.shards(&fleet.stream).await));
+    let evidence = fleet.evidence(lineage(&testbed.shards(&fleet.stream).await));
     let logs = fleet.scene().folder().display();
     let tally = evidence.verdict();
     let tally = tally.unwrap_or_else(|violation| panic!("{violation}; logs in {logs}"));

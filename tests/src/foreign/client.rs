@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::bed::{TestBed, foreign_node, foreign_python};
+use crate::testbed::{Testbed, foreign_node, foreign_python};
 
 const SCRIPTS: &[(&str, &str)] = &[
     ("note.py", include_str!("note.py")),
@@ -136,7 +136,7 @@ impl Running {
         client: Client,
         stream: &str,
         endpoint: &str,
-        bed: Option<&TestBed>,
+        testbed: Option<&Testbed>,
         folder: PathBuf,
     ) -> Result<Self, String> {
         let (program, modules) = client.install()?;
@@ -150,8 +150,8 @@ impl Running {
         let log = prepared().map_err(|error| format!("{}: {error}", folder.display()))?;
         let (script, arguments) = client.script();
         let mut command = Command::new(&program);
-        if let Some(bed) = bed {
-            command.envs(bed.environment());
+        if let Some(testbed) = testbed {
+            command.envs(testbed.environment());
         }
         let process = command
             .arg(script)

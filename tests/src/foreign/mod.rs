@@ -1,7 +1,7 @@
 //! Clients that are not ours, as readers of the wire server: through a split and a merge, what they deliver is compared with
 //! what was put.
 //!
-//! The Java KCL is judged by [`judge`](crate::judge) in the same way; its verdicts belong to this lane too.
+//! The Java KCL is judged by [`java_conformance`](crate::java_conformance) in the same way; its verdicts belong to this lane too.
 
 mod client;
 
@@ -15,9 +15,9 @@ use kcl_lease_memory::MemoryStream;
 use kcl_testkit::invariant::Tally;
 use kinesis_local::{WireOptions, WireServer};
 
-use crate::bed::{TestBed, scratch};
-use crate::judge::seen::Seen;
-use crate::judge::{closed_shards, open_neighbours, open_shards, put};
+use crate::java_conformance::seen::Seen;
+use crate::java_conformance::{closed_shards, open_neighbours, open_shards, put};
+use crate::testbed::{Testbed, scratch};
 
 pub use client::Client;
 use client::Running;
@@ -64,8 +64,8 @@ impl fmt::Display for Outcome {
 }
 
 /// Lets one client read a stream of its own.
-pub async fn run(client: Client, bed: Option<&TestBed>) -> Outcome {
-    if client.needs_dynamo() && bed.is_none() {
+pub async fn run(client: Client, testbed: Option<&Testbed>) -> Outcome {
+    if client.needs_dynamo() && testbed.is_none() {
         return Outcome::LeftOut("it keeps its state in DynamoDB, and none can be had here".to_owned());
     }
     let stream = MemoryStream::builder("foreign").shards(2).build();
@@ -75,7 +75,7 @@ pub async fn run(client: Client, bed: Option<&TestBed>) -> Outcome {
     let clock = TokioClock::new();
     let unique = format!("{client:?}-{:x}", clock.wall().as_millis());
     let folder = scratch().join("foreign").join(unique);
-    let running = Running::start(client, "foreign", server.endpoint(), bed, folder);
+    let running = Running::start(client, "foreign", server.endpoint(), testbed, folder);
     let outcome = match running {
         Err(lack) => Outcome::LeftOut(lack),
         Ok(mut running) => match read_through(client, &stream, &mut running).await {

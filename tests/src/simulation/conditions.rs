@@ -5,7 +5,7 @@ use std::time::Duration;
 use kcl_core::clock::Rng;
 use kcl_core::settings::{AssignmentSettings, Settings, Strategy};
 
-/// Settings short enough that all their limits are met within a story.
+/// Settings short enough that all their limits are met within a scenario.
 pub(super) fn settings(rng: &mut Rng) -> Settings {
     let failover_time = between(rng, 2000, 10_000);
     let strategy = match rng.one_in(4) {

@@ -3,7 +3,7 @@ use std::fmt;
 
 use kcl_testkit::invariant::{Invariant, Violation};
 
-/// A story that did not end well.
+/// A scenario that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Its seed.

@@ -10,8 +10,8 @@ use kcl_testkit::invariant::{
     owned_within,
 };
 
-use super::account::Account;
-use super::story::Story;
+use super::report::Report;
+use super::scenario::Scenario;
 
 /// How long calls that were lost in bad times may yet be waited for.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -25,11 +25,11 @@ const BALANCE: Duration = Duration::from_secs(120);
 /// # Panics
 ///
 /// When it is not in time, leases do not cover the stream, or the balance does not settle.
-pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), account: &mut Account) {
+pub(super) async fn recover(fleet: &Fleet, scenario: &Scenario, join: impl FnOnce(), report: &mut Report) {
     // Whatever is waited for, the slowest worker of the fleet may have to be.
     let settings = Settings {
-        failover_time: story.longest_failover(),
-        stall_timeout: story.settings.stall_timeout.max(story.longest_failover()),
+        failover_time: scenario.longest_failover(),
+        stall_timeout: scenario.settings.stall_timeout.max(scenario.longest_failover()),
         ..fleet.settings()
     };
     let led = fleet
@@ -44,11 +44,11 @@ pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), a
         + fleet
             .wait_until("every lease has a living owner (I12)", left, all_are_held)
             .await;
-    account.recovered(owned);
+    report.recovered(owned);
     fleet.sleep(stalls_are_known(&settings)).await;
     fleet.stop_producing();
     fleet.settle().await;
-    let by_count = story.settings.assignment.strategy == Strategy::LeaseCount;
+    let by_count = scenario.settings.assignment.strategy == Strategy::LeaseCount;
     let within = balanced_within(&settings);
     balance(fleet, by_count, within).await;
     let before = fleet.view().moves().len();
@@ -57,10 +57,10 @@ pub(super) async fn recover(fleet: &Fleet, story: &Story, join: impl FnOnce(), a
     let moves = balance(fleet, by_count, within).await - before;
     if by_count {
         ask(fleet, check_moves(moves, least)).await;
-        account.balanced(moves, least);
+        report.balanced(moves, least);
     }
-    account.failed_over(
-        lose_one(fleet, story, &settings, by_count).await,
+    report.failed_over(
+        lose_one(fleet, scenario, &settings, by_count).await,
         settings.failover_time,
     );
     ask(fleet, check_cover(&fleet.view().leases())).await;
@@ -80,9 +80,9 @@ fn balanced_within(settings: &Settings) -> Duration {
 }
 
 /// Kills one worker, the leader as likely as any, while nothing else is wrong; tells how long its leases were without an owner.
-async fn lose_one(fleet: &Fleet, story: &Story, settings: &Settings, by_count: bool) -> Duration {
+async fn lose_one(fleet: &Fleet, scenario: &Scenario, settings: &Settings, by_count: bool) -> Duration {
     let names: Vec<_> = fleet.view().living().into_keys().collect();
-    fleet.kill(&names[usize::try_from(story.seed).unwrap_or(0) % names.len()]);
+    fleet.kill(&names[usize::try_from(scenario.seed).unwrap_or(0) % names.len()]);
     fleet.put(60);
     // A clock may be five percent slow. What discovery takes beyond its default comes on top.
     let discovery = settings
@@ -91,7 +91,7 @@ async fn lose_one(fleet: &Fleet, story: &Story, settings: &Settings, by_count: b
     let missed = settings.failover_time * 106 / 100;
     let mut bound = missed + Duration::from_secs(2) + discovery;
     // Without the index a lease is found by a scan, and those come once in a quarter of the failover time, and a little later.
-    if story.index_stays_broken {
+    if scenario.index_stays_broken {
         bound += settings.failover_time / 2;
     }
     // Loads that have shifted may send a lease to the one that died before anybody can know that it did, and it is free once it is handed

@@ -2,27 +2,27 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Account, Failure, Story, outcome_of};
+use super::{Failure, Report, Scenario, outcome_of};
 
-/// Runs the stories of these seeds on so many threads. After a failure no new one begins, unless all of them are wanted.
+/// Runs the scenarios of these seeds on so many threads. After a failure no new one begins, unless all of them are wanted.
 pub fn run_seeds(
     seeds: Range<u64>,
     threads: usize,
     trace_lines: usize,
     go_on: bool,
-) -> (Account, Vec<Failure>) {
+) -> (Report, Vec<Failure>) {
     let next = AtomicU64::new(seeds.start);
-    let all = Mutex::new((Account::none(), Vec::new()));
+    let all = Mutex::new((Report::none(), Vec::new()));
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
                 return;
             }
-            let outcome = outcome_of(&Story::of(seed), trace_lines, |_| {});
+            let outcome = outcome_of(&Scenario::of(seed), trace_lines, |_| {});
             let mut all = all.lock().unwrap();
             match outcome {
-                Ok(account) => all.0.add(account),
+                Ok(report) => all.0.add(report),
                 Err(failure) => {
                     if !go_on {
                         next.store(seeds.end, Ordering::Relaxed);

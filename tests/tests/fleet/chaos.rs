@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use kcl_core::clock::Rng;
-use kcl_tests::bed_or_skip;
 use kcl_tests::chaos::fleet::say;
 use kcl_tests::chaos::plan::Shape;
 use kcl_tests::chaos::report::Totals;
 use kcl_tests::chaos::round::round;
 use kcl_tests::fleet::drive::Programs;
+use kcl_tests::testbed_or_skip;
 
 const SHAPE: Shape = Shape {
     places: 4,
@@ -24,7 +24,7 @@ const SHAPE: Shape = Shape {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_loses_nothing_in_chaos() {
-    let bed = bed_or_skip!();
+    let testbed = testbed_or_skip!();
     let programs = Programs::build();
     let rounds = number("KCL_CHAOS_ROUNDS").unwrap_or(1);
     // Short enough to be typed.
@@ -36,7 +36,7 @@ async fn a_fleet_loses_nothing_in_chaos() {
             "round {} of {rounds}: KCL_CHAOS_SEED={seed}",
             number + 1
         ));
-        let round = round(&bed, &programs, &SHAPE, seed).await;
+        let round = round(&testbed, &programs, &SHAPE, seed).await;
         say(&round.to_string());
         totals.add(round);
     }

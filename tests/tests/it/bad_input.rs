@@ -9,10 +9,10 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
-use kcl_tests::bed::TestBed;
-use kcl_tests::bed_or_skip;
 use kcl_tests::fleet::drive::{Fleet, Programs, ReadMode, Shape};
 use kcl_tests::fleet::processes::{Scene, build_example};
+use kcl_tests::testbed::Testbed;
+use kcl_tests::testbed_or_skip;
 
 /// A service that does not answer is given a minute; everything else is known at once.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -28,10 +28,10 @@ const WITHOUT_CREDENTIALS: &[&str] = &[
 
 #[tokio::test]
 async fn a_stream_that_does_not_exist_is_named() {
-    let bed = bed_or_skip!();
-    let (application, stream) = (bed.unique("app"), bed.unique("no-such-stream"));
+    let testbed = testbed_or_skip!();
+    let (application, stream) = (testbed.unique("app"), testbed.unique("no-such-stream"));
     refused(
-        Scene::new(&bed, "bad-input"),
+        Scene::new(&testbed, "bad-input"),
         &application,
         &stream,
         &[],
@@ -39,16 +39,16 @@ async fn a_stream_that_does_not_exist_is_named() {
     )
     .await;
     assert!(
-        !tables(&bed).await.contains(&application),
+        !tables(&testbed).await.contains(&application),
         "a table was created for nothing"
     );
 }
 
 #[tokio::test]
 async fn a_table_with_another_key_is_named_and_left_alone() {
-    let bed = bed_or_skip!();
-    let (application, stream) = (bed.unique("app"), bed.unique("trucks"));
-    bed.create_stream(&stream, 1).await;
+    let testbed = testbed_or_skip!();
+    let (application, stream) = (testbed.unique("app"), testbed.unique("trucks"));
+    testbed.create_stream(&stream, 1).await;
     let key = AttributeDefinition::builder()
         .attribute_name("id")
         .attribute_type(ScalarAttributeType::S)
@@ -59,7 +59,7 @@ async fn a_table_with_another_key_is_named_and_left_alone() {
         .key_type(KeyType::Hash)
         .build()
         .expect("complete");
-    let client = Client::new(&bed.dynamo_config());
+    let client = Client::new(&testbed.dynamo_config());
     let create = client
         .create_table()
         .table_name(&application)
@@ -72,7 +72,7 @@ async fn a_table_with_another_key_is_named_and_left_alone() {
         .expect("the table is created");
 
     refused(
-        Scene::new(&bed, "bad-input"),
+        Scene::new(&testbed, "bad-input"),
         &application,
         &stream,
         &[],
@@ -86,14 +86,14 @@ async fn a_table_with_another_key_is_named_and_left_alone() {
         .await
         .expect("the table is readable");
     assert_eq!(rows.count(), 0, "something was written");
-    bed.delete_stream(&stream).await;
+    testbed.delete_stream(&stream).await;
 }
 
 #[tokio::test]
 async fn missing_credentials_are_an_error_and_not_a_panic() {
-    let bed = bed_or_skip!();
-    let (application, stream) = (bed.unique("app"), bed.unique("trucks"));
-    let scene = Scene::new(&bed, "bad-input")
+    let testbed = testbed_or_skip!();
+    let (application, stream) = (testbed.unique("app"), testbed.unique("trucks"));
+    let scene = Scene::new(&testbed, "bad-input")
         .without(WITHOUT_CREDENTIALS)
         .with("HOME", "/nonexistent");
     refused(scene, &application, &stream, &[], &["credentials"]).await;
@@ -101,25 +101,25 @@ async fn missing_credentials_are_an_error_and_not_a_panic() {
 
 #[tokio::test]
 async fn an_endpoint_where_nobody_answers_is_given_up_in_time() {
-    let bed = bed_or_skip!();
-    let (application, stream) = (bed.unique("app"), bed.unique("trucks"));
+    let testbed = testbed_or_skip!();
+    let (application, stream) = (testbed.unique("app"), testbed.unique("trucks"));
     // Port 1 belongs to a service that nobody runs.
-    let scene = Scene::new(&bed, "bad-input").with("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:1");
+    let scene = Scene::new(&testbed, "bad-input").with("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:1");
     refused(scene, &application, &stream, &[], &[&stream]).await;
     assert!(
-        !tables(&bed).await.contains(&application),
+        !tables(&testbed).await.contains(&application),
         "a table was created for nothing"
     );
 }
 
 #[tokio::test]
 async fn contradictory_settings_are_all_reported_at_once() {
-    let bed = bed_or_skip!();
-    let (application, stream) = (bed.unique("app"), bed.unique("trucks"));
+    let testbed = testbed_or_skip!();
+    let (application, stream) = (testbed.unique("app"), testbed.unique("trucks"));
     let flags = ["--failover-ms", "1", "--max-leases", "0"];
     let named = ["failover_time", "max_leases"];
     refused(
-        Scene::new(&bed, "bad-input"),
+        Scene::new(&testbed, "bad-input"),
         &application,
         &stream,
         &flags,
@@ -130,10 +130,10 @@ async fn contradictory_settings_are_all_reported_at_once() {
 
 #[tokio::test]
 async fn an_application_that_reads_another_stream_is_refused() {
-    let bed = bed_or_skip!();
+    let testbed = testbed_or_skip!();
     let programs = Programs::build();
     let mut fleet = Fleet::start(
-        &bed,
+        &testbed,
         &programs,
         Shape {
             shards: 1,
@@ -147,7 +147,7 @@ async fn an_application_that_reads_another_stream_is_refused() {
     fleet.every_open_shard_is_consumed("the first stream").await;
     fleet.stop_producer().await;
     fleet.drain().await;
-    let config = bed.dynamo_config();
+    let config = testbed.dynamo_config();
     let rows = async || {
         let rows = Client::new(&config)
             .scan()
@@ -161,10 +161,10 @@ async fn an_application_that_reads_another_stream_is_refused() {
     };
 
     let before = rows().await;
-    let other = bed.unique("other");
-    bed.create_stream(&other, 1).await;
+    let other = testbed.unique("other");
+    testbed.create_stream(&other, 1).await;
     refused(
-        Scene::new(&bed, "bad-input"),
+        Scene::new(&testbed, "bad-input"),
         &fleet.application,
         &other,
         &[],
@@ -172,7 +172,7 @@ async fn an_application_that_reads_another_stream_is_refused() {
     )
     .await;
     assert_eq!(rows().await, before, "something was written");
-    bed.delete_stream(&other).await;
+    testbed.delete_stream(&other).await;
     fleet.remove().await;
 }
 
@@ -209,8 +209,8 @@ fn program() -> PathBuf {
         .clone()
 }
 
-async fn tables(bed: &TestBed) -> BTreeSet<String> {
-    let client = Client::new(&bed.dynamo_config());
+async fn tables(testbed: &Testbed) -> BTreeSet<String> {
+    let client = Client::new(&testbed.dynamo_config());
     let mut pages = client.list_tables().into_paginator().items().send();
     let mut names = BTreeSet::new();
     while let Some(name) = pages.next().await {

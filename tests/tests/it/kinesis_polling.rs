@@ -13,16 +13,16 @@ use kcl_core::source::{Shard, StreamSource};
 use kcl_core::types::{SequenceNumber, ShardId};
 use kcl_kinesis::{KinesisStream, PollingSettings};
 use kcl_testkit::source_suite::{Disturbance, FixtureError, PATIENCE, SourceFixture};
-use kcl_tests::bed::TestBed;
 use kcl_tests::chaos::fault::{Disturbance as OnTheWay, Fault, Service};
 use kcl_tests::chaos::proxy::Proxy;
+use kcl_tests::testbed::Testbed;
 
 /// How long a reader has to run into a disturbance.
 const DISTURBED_WITHIN: Duration = Duration::from_secs(10);
 
-/// A stream of its own on the test bed, with two shards.
-struct OnBed {
-    bed: TestBed,
+/// A stream of its own on the testbed, with two shards.
+struct OnTestbed {
+    testbed: Testbed,
     stream: String,
     source: KinesisStream,
     clock: TokioClock,
@@ -31,15 +31,18 @@ struct OnBed {
     scope: TaskScope,
 }
 
-impl OnBed {
-    async fn new(bed: TestBed) -> Self {
-        let stream = bed.unique("polling");
-        bed.create_stream(&stream, 2).await;
+impl OnTestbed {
+    async fn new(testbed: Testbed) -> Self {
+        let stream = testbed.unique("polling");
+        testbed.create_stream(&stream, 2).await;
         let nothing_is_kept = Arc::new(|_: &str, _: bool, _: &Bytes| {});
         let rng = Rng::from_seed(0);
-        let proxy = Proxy::start(Service::Kinesis, bed.kinesis_endpoint(), rng, nothing_is_kept).await;
+        let proxy = Proxy::start(Service::Kinesis, testbed.kinesis_endpoint(), rng, nothing_is_kept).await;
         let proxy = proxy.expect("there is a port");
-        let config = bed.kinesis_config().into_builder().endpoint_url(proxy.endpoint());
+        let config = testbed
+            .kinesis_config()
+            .into_builder()
+            .endpoint_url(proxy.endpoint());
         // What is silent is given up sooner than in production.
         let polling = PollingSettings {
             request_deadline: Duration::from_secs(2),
@@ -48,7 +51,7 @@ impl OnBed {
         Self {
             source: KinesisStream::new(&config.build(), &stream).with_polling(polling),
             clock: TokioClock::new(),
-            bed,
+            testbed,
             stream,
             proxy: Arc::new(proxy),
             scope: TaskScope::new(),
@@ -71,7 +74,7 @@ impl OnBed {
 
     /// Returns once the stream is ACTIVE again.
     async fn settle(&self) -> Result<(), FixtureError> {
-        let client = self.bed.kinesis();
+        let client = self.testbed.kinesis();
         let deadline = self.clock.now() + PATIENCE;
         loop {
             let summary = client.describe_stream_summary().stream_name(&self.stream);
@@ -91,7 +94,7 @@ impl OnBed {
 }
 
 #[async_trait]
-impl SourceFixture for OnBed {
+impl SourceFixture for OnTestbed {
     fn source(&self) -> &dyn StreamSource {
         &self.source
     }
@@ -120,7 +123,7 @@ impl SourceFixture for OnBed {
         data: Bytes,
     ) -> Result<SequenceNumber, FixtureError> {
         let put = self
-            .bed
+            .testbed
             .kinesis()
             .put_record()
             .stream_name(&self.stream)
@@ -134,7 +137,7 @@ impl SourceFixture for OnBed {
 
     async fn split(&self, shard: &Shard) -> Result<(), FixtureError> {
         let (_, upper) = shard.hash_range.halves().ok_or("one hash key cannot be split")?;
-        self.bed
+        self.testbed
             .kinesis()
             .split_shard()
             .stream_name(&self.stream)
@@ -146,7 +149,7 @@ impl SourceFixture for OnBed {
     }
 
     async fn merge(&self, a: &ShardId, b: &ShardId) -> Result<(), FixtureError> {
-        self.bed
+        self.testbed
             .kinesis()
             .merge_shards()
             .stream_name(&self.stream)
@@ -158,15 +161,15 @@ impl SourceFixture for OnBed {
     }
 }
 
-/// Makes one test of each case; each deletes its stream, so that a bed that outlives the run does not fill up.
+/// Makes one test of each case; each deletes its stream, so that a testbed that outlives the run does not fill up.
 macro_rules! cases {
     ($($case:ident)*) => {
         $(
             #[tokio::test]
             async fn $case() {
-                let fixture = OnBed::new(kcl_tests::bed_or_skip!()).await;
+                let fixture = OnTestbed::new(kcl_tests::testbed_or_skip!()).await;
                 kcl_testkit::source_suite::$case(&fixture).await;
-                fixture.bed.delete_stream(&fixture.stream).await;
+                fixture.testbed.delete_stream(&fixture.stream).await;
             }
         )*
     };

@@ -16,5 +16,5 @@ mod kinesis_polling;
 mod kinesis_wire;
 mod lease_conformance;
 mod many_streams;
-mod test_bed;
+mod testbed;
 mod wire_server;

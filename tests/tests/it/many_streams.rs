@@ -14,8 +14,8 @@ use kcl_core::streams::{StreamSet, TrackedStream};
 use kcl_core::{Worker, WorkerHandle};
 use kcl_kinesis::KinesisStream;
 use kcl_lease_dynamo::DynamoLeaseStore;
-use kcl_tests::bed::TestBed;
-use kcl_tests::bed_or_skip;
+use kcl_tests::testbed::Testbed;
+use kcl_tests::testbed_or_skip;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,14 +41,14 @@ impl RecordProcessor for Counts {
 }
 
 struct Scene {
-    bed: TestBed,
+    testbed: Testbed,
     application: String,
     seen: Seen,
 }
 
 impl Scene {
     fn stream(&self, name: &str) -> TrackedStream {
-        TrackedStream::new(KinesisStream::new(&self.bed.kinesis_config(), name))
+        TrackedStream::new(KinesisStream::new(&self.testbed.kinesis_config(), name))
     }
 
     fn start(&self, id: &str, streams: &StreamSet) -> WorkerHandle {
@@ -61,7 +61,7 @@ impl Scene {
             .worker_id(id)
             .streams(streams.clone())
             .lease_store(DynamoLeaseStore::new(
-                &self.bed.dynamo_config(),
+                &self.testbed.dynamo_config(),
                 &self.application,
             ))
             .processor(move |_: &ShardContext| Counts(Arc::clone(&seen)))
@@ -73,7 +73,7 @@ impl Scene {
 
     async fn put(&self, stream: &str, records: std::ops::Range<u32>) {
         for n in records {
-            let put = self.bed.kinesis().put_record().stream_name(stream);
+            let put = self.testbed.kinesis().put_record().stream_name(stream);
             put.partition_key(format!("key-{n}"))
                 .data(Blob::new(n.to_string()))
                 .send()
@@ -104,21 +104,21 @@ impl Scene {
     }
 
     async fn leases(&self) -> Vec<Lease> {
-        let store = DynamoLeaseStore::new(&self.bed.dynamo_config(), &self.application);
+        let store = DynamoLeaseStore::new(&self.testbed.dynamo_config(), &self.application);
         store.scan().await.unwrap().leases
     }
 }
 
 #[tokio::test]
 async fn streams_that_come_and_go_are_shared_by_the_fleet_under_the_keys_of_java() {
-    let bed = bed_or_skip!();
-    let [trucks, ships] = ["trucks", "ships"].map(|name| bed.unique(name));
-    bed.create_stream(&trucks, 2).await;
-    bed.create_stream(&ships, 2).await;
+    let testbed = testbed_or_skip!();
+    let [trucks, ships] = ["trucks", "ships"].map(|name| testbed.unique(name));
+    testbed.create_stream(&trucks, 2).await;
+    testbed.create_stream(&ships, 2).await;
     let scene = Scene {
-        application: bed.unique("fleet"),
+        application: testbed.unique("fleet"),
         seen: Seen::default(),
-        bed,
+        testbed,
     };
     scene.put(&trucks, 0..20).await;
     scene.put(&ships, 0..20).await;
@@ -167,6 +167,6 @@ async fn streams_that_come_and_go_are_shared_by_the_fleet_under_the_keys_of_java
         worker.shutdown();
         assert!(worker.join().await.unwrap().is_clean());
     }
-    scene.bed.delete_stream(&trucks).await;
-    scene.bed.delete_stream(&ships).await;
+    scene.testbed.delete_stream(&trucks).await;
+    scene.testbed.delete_stream(&ships).await;
 }

@@ -84,8 +84,8 @@ fn crash_at(write: usize, victims: &'static [&'static str]) -> &'static str {
 
 #[test]
 fn whoever_dies_at_whichever_write_of_a_handoff_nothing_is_lost_and_the_lease_goes_on() {
-    const CASTS: [&[&str]; 3] = [&["a"], &["b"], &["a", "b"]];
-    for victims in CASTS {
+    const CAST_OUT: [&[&str]; 3] = [&["a"], &["b"], &["a", "b"]];
+    for victims in CAST_OUT {
         let struck: Vec<&str> = (1..=6).map(|write| crash_at(write, victims)).collect();
         println!("{victims:?} died at {struck:?}");
         for verb in ["begin_handoff", "complete_handoff", "renew"] {

@@ -4,8 +4,8 @@
 //! so that losing a record, processing a shard out of order or a write by a former owner fails each of them.
 
 mod balance;
+mod duplicate_worker_ids;
 mod handoffs;
 mod java_regressions;
 mod outages;
 mod support;
-mod twins;

@@ -15,7 +15,7 @@ use kcl_kinesis::{KinesisStream, PollingSettings, RecordFormat};
 use kcl_lease_memory::MemoryLeaseStore;
 use tokio::task::JoinSet;
 
-use super::stock::{Body, STREAM, Stock, aws};
+use super::prefill::{Body, Prefill, STREAM, aws};
 use super::window::{Counter, Spent, Window};
 use crate::figures::child::{Child, tell};
 
@@ -44,7 +44,7 @@ pub struct Reading {
     pub way: Way,
     /// What is on the server.
     #[command(flatten)]
-    pub stock: Stock,
+    pub prefill: Prefill,
     /// How many answers of each shard to measure, on average.
     #[arg(long)]
     pub measured: u32,
@@ -59,7 +59,7 @@ impl Reading {
         let Self {
             endpoint,
             way,
-            stock,
+            prefill,
             measured,
             pace,
         } = self;
@@ -68,9 +68,9 @@ impl Reading {
             "read".to_owned(),
             format!("--endpoint={endpoint}"),
             format!("--way={}", way.get_name()),
-            format!("--shards={}", stock.shards),
-            format!("--body={}", stock.body),
-            format!("--answers={}", stock.answers),
+            format!("--shards={}", prefill.shards),
+            format!("--body={}", prefill.body),
+            format!("--answers={}", prefill.answers),
             format!("--measured={measured}"),
         ];
         arguments.extend(pace.map(|pace| format!("--pace={pace}")));
@@ -81,13 +81,13 @@ impl Reading {
     }
 
     fn window(&self) -> Arc<Window> {
-        let Stock { shards, body, .. } = self.stock;
+        let Prefill { shards, body, .. } = self.prefill;
         let volume = u64::from(shards) * u64::from(self.measured) * body.payload();
         Arc::new(Window::new(shards, volume))
     }
 
     fn records_per_shard(&self) -> u64 {
-        u64::from(self.stock.answers) * u64::from(self.stock.body.records)
+        u64::from(self.prefill.answers) * u64::from(self.prefill.body.records)
     }
 }
 
@@ -118,14 +118,14 @@ pub async fn read(reading: Reading) {
 fn start_loops(reading: &Reading, window: &Arc<Window>) -> JoinSet<()> {
     let client = Client::new(&aws(&reading.endpoint));
     let mut tasks = JoinSet::new();
-    for number in 0..reading.stock.shards {
+    for number in 0..reading.prefill.shards {
         let counter = Counter::new(Arc::clone(window), reading.records_per_shard());
         let shard = format!("shardId-{number:012}");
         let pause = reading.pace.map(|pace| Duration::from_secs(1) / pace);
         tasks.spawn(read_in_a_loop(
             client.clone(),
             shard,
-            reading.stock.body,
+            reading.prefill.body,
             pause,
             counter,
         ));
@@ -189,7 +189,7 @@ fn start_worker(reading: &Reading, window: &Arc<Window>, format: RecordFormat) -
         ..PollingSettings::default()
     };
     let settings = Settings {
-        max_batch_records: reading.stock.body.records,
+        max_batch_records: reading.prefill.body.records,
         memory_budget: 1024,
         ..Settings::default()
     };

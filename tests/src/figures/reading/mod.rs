@@ -6,12 +6,12 @@
 //! while does not tell for one or the other.
 
 pub mod clients;
-pub mod stock;
+pub mod prefill;
 pub mod summary;
 pub mod window;
 
 use clients::{Reading, Way};
-use stock::{Beside, Body, Server, Stock};
+use prefill::{Beside, Body, Prefill, Server};
 use summary::{Pairs, cells};
 use window::{Spent, WARM_UP};
 
@@ -68,7 +68,7 @@ pub async fn measure(plan: &Plan, verdicts: &mut Verdicts) {
 }
 
 async fn compare(plan: &Plan, body: Body, shards: u32, measured: u32, verdicts: &mut Verdicts) {
-    let stock = Stock {
+    let prefill = Prefill {
         shards,
         body,
         // Some shards are read faster than others.
@@ -76,12 +76,15 @@ async fn compare(plan: &Plan, body: Body, shards: u32, measured: u32, verdicts: 
         beside: Beside::Nothing,
         limits: false,
     };
-    eprintln!("figures: {shards} shards of {} answers of {body}", stock.answers);
-    let server = Server::start(stock).await;
+    eprintln!(
+        "figures: {shards} shards of {} answers of {body}",
+        prefill.answers
+    );
+    let server = Server::start(prefill).await;
     let reading = |way| Reading {
         endpoint: server.endpoint.clone(),
         way,
-        stock,
+        prefill,
         measured,
         pace: plan.pace,
     };

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use kcl_aggregation::{Aggregator, Packed, UserRecord, hash_key_of, unpack};
 use kcl_core::clock::Rng;
-use kcl_tests::bed;
+use kcl_tests::testbed;
 use serde_json::{Value, json};
 
 const LIMIT: usize = 50_000;
@@ -25,7 +25,7 @@ enum HashKeys {
 
 /// The interpreter that runs the peer, or `None` where there is none, which has been said then.
 fn python(test: &str) -> Option<PathBuf> {
-    bed::kinesis_agg()
+    testbed::kinesis_agg()
         .inspect_err(|left_out| left_out.report(test))
         .ok()
 }

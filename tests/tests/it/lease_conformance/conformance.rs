@@ -1,4 +1,4 @@
-//! What every lease store must do, on each DynamoDB of the bed.
+//! What every lease store must do, on each DynamoDB of the testbed.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -9,34 +9,34 @@ use kcl_core::lease_store::LeaseStore;
 use kcl_core::types::LeaseKey;
 use kcl_lease_dynamo::TableLayout;
 use kcl_testkit::lease_suite::{LeaseStoreFixture, RawRows, Scale};
-use kcl_tests::bed::TestBed;
+use kcl_tests::testbed::Testbed;
 
-use crate::lease_conformance::ground::Ground;
+use crate::lease_conformance::backends::Backend;
 
 const UNKNOWN: &str = "ofTheFuture";
 
 struct Tables {
-    ours: Ground,
-    other: Ground,
+    ours: Backend,
+    other: Backend,
 }
 
 impl Tables {
-    /// Fresh tables on the DynamoDB of this rank in the bed; `None`, loudly, where the bed has none.
+    /// Fresh tables on the DynamoDB of this rank in the testbed; `None`, loudly, where the testbed has none.
     async fn on(rank: usize, layout: TableLayout) -> Option<Self> {
-        let bed = match TestBed::get().await {
-            Ok(bed) => bed,
+        let testbed = match Testbed::get().await {
+            Ok(testbed) => testbed,
             Err(left_out) => {
                 left_out.report(module_path!());
                 return None;
             }
         };
-        let ours = Ground::all(&bed, "conformance").into_iter().nth(rank);
-        let other = Ground::all(&bed, "conformance-other").into_iter().nth(rank);
+        let ours = Backend::all(&testbed, "conformance").into_iter().nth(rank);
+        let other = Backend::all(&testbed, "conformance-other").into_iter().nth(rank);
         let (Some(mut ours), Some(other)) = (ours, other) else {
             // Past the output capture of the test harness.
             let _ = writeln!(
                 std::io::stderr(),
-                "LEFT OUT: conformance on DynamoDB {rank}: the bed has fewer"
+                "LEFT OUT: conformance on DynamoDB {rank}: the testbed has fewer"
             );
             return None;
         };

@@ -1,4 +1,4 @@
-//! Tables that the Java KCL left, on each DynamoDB of the bed: what a start makes of them, and what is in them afterwards.
+//! Tables that the Java KCL left, on each DynamoDB of the testbed: what a start makes of them, and what is in them afterwards.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,11 +10,11 @@ use kcl_core::lease_store::{
 };
 use kcl_core::types::{Incarnation, Position, Timestamp};
 use kcl_lease_dynamo::TableLayout;
-use kcl_tests::bed_or_skip;
+use kcl_tests::testbed_or_skip;
 use serde_json::Value;
 
-use crate::lease_conformance::ground::Ground;
-use crate::lease_conformance::particulars::attribute;
+use crate::lease_conformance::backend_specific::attribute;
+use crate::lease_conformance::backends::Backend;
 
 fn run() -> Incarnation {
     Incarnation::from_random_bytes([1; 16])
@@ -32,35 +32,35 @@ fn row(name: &str) -> WorkerRow {
     }
 }
 
-fn taking_over(ground: &Ground) -> Preparation {
+fn taking_over(backend: &Backend) -> Preparation {
     Preparation {
         take_over_java: true,
-        ..ground.preparation()
+        ..backend.preparation()
     }
 }
 
-fn coordinator(ground: &Ground) -> String {
-    format!("{}-CoordinatorState", ground.table)
+fn coordinator(backend: &Backend) -> String {
+    format!("{}-CoordinatorState", backend.table)
 }
 
-fn workers(ground: &Ground) -> String {
-    format!("{}-WorkerMetricStats", ground.table)
+fn workers(backend: &Backend) -> String {
+    format!("{}-WorkerMetricStats", backend.table)
 }
 
 /// The three tables as the Java KCL 3.1.3 left them when two workers ran.
-async fn put_three_tables(ground: &Ground) {
+async fn put_three_tables(backend: &Backend) {
     let dump = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../kcl-lease-dynamo/tests/golden/java-kcl-3.1.3/2-two-workers.json");
     let dump: Value = serde_json::from_slice(&std::fs::read(dump).unwrap()).unwrap();
     let tables = [
-        ("app-jpoll3", ground.table.clone(), "leaseKey"),
-        ("app-jpoll3-CoordinatorState", coordinator(ground), "key"),
-        ("app-jpoll3-WorkerMetricStats", workers(ground), "wid"),
+        ("app-jpoll3", backend.table.clone(), "leaseKey"),
+        ("app-jpoll3-CoordinatorState", coordinator(backend), "key"),
+        ("app-jpoll3-WorkerMetricStats", workers(backend), "wid"),
     ];
     for (dumped, table, key) in tables {
-        ground.create_table(&table, key).await;
+        backend.create_table(&table, key).await;
         for row in dump["tables"][dumped]["items"].as_array().unwrap() {
-            ground
+            backend
                 .put_into(&table, row.as_object().unwrap().iter().map(attribute))
                 .await;
         }
@@ -107,37 +107,37 @@ fn set(keys: &[&str]) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn three_java_tables_stay_three_and_are_answered_for_once() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "java-three") {
-        put_three_tables(&ground).await;
-        let refusal = ground.store().prepare(&ground.preparation()).await.unwrap_err();
-        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", ground.server);
-        let store = ground.store();
-        store.prepare(&taking_over(&ground)).await.unwrap();
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "java-three") {
+        put_three_tables(&backend).await;
+        let refusal = backend.store().prepare(&backend.preparation()).await.unwrap_err();
+        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", backend.server);
+        let store = backend.store();
+        store.prepare(&taking_over(&backend)).await.unwrap();
         let scan = store.scan().await.unwrap();
         let ids = scan
             .workers
             .iter()
             .map(|row| row.id.as_str())
             .collect::<BTreeSet<_>>();
-        assert_eq!(ids, ["w1", "w2"].into(), "{}", ground.server);
+        assert_eq!(ids, ["w1", "w2"].into(), "{}", backend.server);
         assert_eq!(scan.lock.unwrap().owner.as_str(), "w1");
         assert_eq!((scan.leases.len(), scan.undecodable.len()), (4, 0));
         work(&store).await;
 
         // As after a crash: nothing was taken back.
-        let leases = ground.keys(&ground.table, "leaseKey").await;
+        let leases = backend.keys(&backend.table, "leaseKey").await;
         assert!(leases.iter().all(|key| key.starts_with("shardId-")), "{leases:?}");
         assert_eq!(
-            ground.keys(&workers(&ground), "wid").await,
+            backend.keys(&workers(&backend), "wid").await,
             set(&["ours", "w1", "w2"])
         );
         assert_eq!(
-            ground.keys(&coordinator(&ground), "key").await,
+            backend.keys(&coordinator(&backend), "key").await,
             set(&["Leader", "Migration3.0"])
         );
         for _ in 0..3 {
-            ground.store().prepare(&ground.preparation()).await.unwrap();
+            backend.store().prepare(&backend.preparation()).await.unwrap();
         }
         // A Java worker that died long ago is deleted as the leader deletes one of ours.
         let java = scan
@@ -149,37 +149,37 @@ async fn three_java_tables_stay_three_and_are_answered_for_once() {
             .change_worker(&WorkerChange::DeleteExpired(java))
             .await
             .unwrap();
-        assert_eq!(deleted, WorkerOutcome::Applied, "{}", ground.server);
+        assert_eq!(deleted, WorkerOutcome::Applied, "{}", backend.server);
     }
 }
 
 #[tokio::test]
 async fn accidental_java_start_divides_no_application_of_ours() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "java-accident") {
-        work(&ground.prepared().await).await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "java-accident") {
+        work(&backend.prepared().await).await;
         // What the Java KCL 3.0 to 3.4 does at its start.
-        ground.create_table(&coordinator(&ground), "key").await;
-        ground.create_table(&workers(&ground), "wid").await;
+        backend.create_table(&coordinator(&backend), "key").await;
+        backend.create_table(&workers(&backend), "wid").await;
         let java =
             serde_json::json!({ "wid": { "S": "java" }, "lut": { "N": "1800000000" }, "sts": { "M": {} } });
         let java = java.as_object().unwrap().iter().map(attribute);
-        ground.put_into(&workers(&ground), java).await;
+        backend.put_into(&workers(&backend), java).await;
 
-        let store = ground.store();
-        store.prepare(&ground.preparation()).await.unwrap();
+        let store = backend.store();
+        store.prepare(&backend.preparation()).await.unwrap();
         let scan = store.scan().await.unwrap();
-        assert_eq!(scan.workers, [row("ours")], "{}", ground.server);
+        assert_eq!(scan.workers, [row("ours")], "{}", backend.server);
         assert_eq!(scan.lock.unwrap().owner.as_str(), "ours");
     }
 }
 
 #[tokio::test]
 async fn table_prepared_for_java_holds_nothing_but_leases() {
-    let bed = bed_or_skip!();
-    for mut ground in Ground::all(&bed, "java-prepared") {
-        ground.layout = TableLayout::OneTable;
-        let store = ground.prepared().await;
+    let testbed = testbed_or_skip!();
+    for mut backend in Backend::all(&testbed, "java-prepared") {
+        backend.layout = TableLayout::OneTable;
+        let store = backend.prepared().await;
         let lease = Lease::unowned("shardId-1".parse().unwrap(), Position::TrimHorizon);
         let create = LeaseChange::Create(Box::new(lease.clone()));
         let created = store
@@ -189,7 +189,7 @@ async fn table_prepared_for_java_holds_nothing_but_leases() {
         assert!(matches!(created, Outcome::Applied(_)));
         work(&store).await;
         let report = store
-            .prepare_for_java(&ground.table.parse().unwrap())
+            .prepare_for_java(&backend.table.parse().unwrap())
             .await
             .unwrap();
         let removed = report.removed.into_iter().collect::<BTreeSet<_>>();
@@ -197,21 +197,24 @@ async fn table_prepared_for_java_holds_nothing_but_leases() {
             removed,
             set(&["Leader", "Migration3.0", "ours"]),
             "{}",
-            ground.server
+            backend.server
         );
         assert_eq!(report.left, [] as [String; 0]);
-        assert_eq!(ground.keys(&ground.table, "leaseKey").await, set(&["shardId-1"]));
+        assert_eq!(
+            backend.keys(&backend.table, "leaseKey").await,
+            set(&["shardId-1"])
+        );
         assert_eq!(store.read(&lease.key).await.unwrap(), Some(lease));
     }
 }
 
 #[tokio::test]
 async fn table_of_a_live_worker_is_not_prepared_for_java() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "java-live") {
-        let store = ground.prepared().await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "java-live") {
+        let store = backend.prepared().await;
         work(&store).await;
-        let application = ground.table.parse().unwrap();
+        let application = backend.table.parse().unwrap();
         let touch = async {
             let mut row = row("ours");
             loop {
@@ -227,9 +230,9 @@ async fn table_of_a_live_worker_is_not_prepared_for_java() {
             outcome = store.prepare_for_java(&application) => outcome.unwrap_err(),
             () = touch => unreachable!(),
         };
-        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", ground.server);
+        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", backend.server);
         assert_eq!(
-            ground.keys(&ground.table, "leaseKey").await,
+            backend.keys(&backend.table, "leaseKey").await,
             set(&["Leader", "Migration3.0", "ours"])
         );
     }

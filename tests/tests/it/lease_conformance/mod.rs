@@ -1,9 +1,9 @@
 //! The lease store of `kcl-lease-dynamo` on real DynamoDB protocol servers: first what every lease store must do, then what is
 //! particular to this one.
 
+mod backend_specific;
+mod backends;
 mod conformance;
-mod ground;
 mod java;
 mod options;
-mod particulars;
 mod stored;

@@ -3,19 +3,19 @@
 use aws_sdk_dynamodb::types::{BillingMode, PointInTimeRecoveryStatus};
 use kcl_core::lease_store::LeaseStore as _;
 use kcl_lease_dynamo::{Billing, TableOptions};
-use kcl_tests::bed_or_skip;
+use kcl_tests::testbed_or_skip;
 
-use crate::lease_conformance::ground::Ground;
+use crate::lease_conformance::backends::Backend;
 
 /// DynamoDB Local knows neither tags nor backups nor deletion protection.
-fn knows_all_options(ground: &Ground) -> bool {
-    !ground.server.contains("dynamodb-local")
+fn knows_all_options(backend: &Backend) -> bool {
+    !backend.server.contains("dynamodb-local")
 }
 
 #[tokio::test]
 async fn a_table_is_made_as_the_options_say() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "options") {
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "options") {
         let options = TableOptions {
             billing: Billing::Provisioned {
                 read_units: 7,
@@ -26,8 +26,8 @@ async fn a_table_is_made_as_the_options_say() {
             tags: [("team".to_owned(), "trucks".to_owned())].into(),
             ..TableOptions::default()
         };
-        let server = &ground.server;
-        let options = if knows_all_options(&ground) {
+        let server = &backend.server;
+        let options = if knows_all_options(&backend) {
             options
         } else {
             TableOptions {
@@ -37,11 +37,11 @@ async fn a_table_is_made_as_the_options_say() {
         };
         // A second start finds everything as it should be.
         for _ in 0..2 {
-            let store = ground.store().table_options(options.clone());
-            store.prepare(&ground.preparation()).await.unwrap();
+            let store = backend.store().table_options(options.clone());
+            store.prepare(&backend.preparation()).await.unwrap();
         }
-        let sdk = ground.sdk();
-        let table = sdk.describe_table().table_name(&ground.table).send().await;
+        let sdk = backend.sdk();
+        let table = sdk.describe_table().table_name(&backend.table).send().await;
         let table = table.unwrap().table.unwrap();
         let mode = table
             .billing_mode_summary()
@@ -55,11 +55,11 @@ async fn a_table_is_made_as_the_options_say() {
             let units = (units.read_capacity_units(), units.write_capacity_units());
             assert_eq!(units, (Some(7), Some(9)), "{server}");
         }
-        if !knows_all_options(&ground) {
+        if !knows_all_options(&backend) {
             continue;
         }
         assert_eq!(table.deletion_protection_enabled(), Some(true), "{server}");
-        let backups = sdk.describe_continuous_backups().table_name(&ground.table);
+        let backups = sdk.describe_continuous_backups().table_name(&backend.table);
         let backups = backups
             .send()
             .await

@@ -8,11 +8,11 @@ use kcl_core::lease_store::{
 };
 use kcl_core::types::{HashKeyRange, Incarnation, LeaseKey, Position, StreamIdentity, Timestamp, WorkerId};
 use kcl_lease_dynamo::DynamoLeaseStore;
-use kcl_tests::bed_or_skip;
+use kcl_tests::testbed_or_skip;
 use serde_json::{Value, json};
 
-use crate::lease_conformance::ground::Ground;
-use crate::lease_conformance::particulars::expectation;
+use crate::lease_conformance::backend_specific::expectation;
+use crate::lease_conformance::backends::Backend;
 
 const ONE: &str = "01010101-0101-4101-8101-010101010101";
 const TWO: &str = "02020202-0202-4202-8202-020202020202";
@@ -26,14 +26,14 @@ fn worker(name: &str) -> WorkerId {
 }
 
 /// A row, the changes made to it, and the whole row that is expected after each.
-struct Story<'a> {
-    ground: &'a Ground,
+struct Scenario<'a> {
+    backend: &'a Backend,
     store: DynamoLeaseStore,
     lease: Lease,
     row: Value,
 }
 
-impl Story<'_> {
+impl Scenario<'_> {
     async fn change(&mut self, by: u8, change: LeaseChange, shows: Value, hides: &[&str]) {
         let expect = expectation(&self.lease, &change);
         let changed = self
@@ -41,7 +41,7 @@ impl Story<'_> {
             .change(&self.lease.key, &expect, &change, incarnation(by))
             .await;
         let Outcome::Applied(lease) = changed.unwrap() else {
-            panic!("{change:?} was refused on {}", self.ground.server);
+            panic!("{change:?} was refused on {}", self.backend.server);
         };
         self.lease = *lease;
         let row = self.row.as_object_mut().unwrap();
@@ -56,14 +56,14 @@ impl Story<'_> {
     }
 
     async fn is_stored(&self, after: &str) {
-        let stored = self.ground.row(self.lease.key.as_str()).await;
-        assert_eq!(stored, self.row, "after {after} on {}", self.ground.server);
+        let stored = self.backend.row(self.lease.key.as_str()).await;
+        assert_eq!(stored, self.row, "after {after} on {}", self.backend.server);
     }
 }
 
 /// A lease from its creation to the end of its shard, with a handoff in between.
-async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
-    let store = ground.prepared().await;
+async fn a_life(backend: &Backend, lease: Lease, keys: Value) {
+    let store = backend.prepared().await;
     let create = LeaseChange::Create(Box::new(lease.clone()));
     let created = store
         .change(&lease.key, &Expect::Absent, &create, incarnation(1))
@@ -71,7 +71,7 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
     assert!(
         matches!(created.unwrap(), Outcome::Applied(_)),
         "{}",
-        ground.server
+        backend.server
     );
     let mut row = json!({
         "entityType": { "S": "LEASE" },
@@ -86,13 +86,13 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
     row.as_object_mut()
         .unwrap()
         .extend(keys.as_object().unwrap().clone());
-    let mut story = Story {
-        ground,
+    let mut scenario = Scenario {
+        backend,
         store,
         lease,
         row,
     };
-    story.is_stored("its creation").await;
+    scenario.is_stored("its creation").await;
 
     let stamped = |by: &str, counter: u32| {
         json!({
@@ -108,7 +108,7 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
     };
     let to = worker("worker-1");
     let shows = and(stamped(ONE, 1), json!({ "leaseOwner": { "S": "worker-1" } }));
-    story.change(1, LeaseChange::Assign { to }, shows, &[]).await;
+    scenario.change(1, LeaseChange::Assign { to }, shows, &[]).await;
 
     let renew = LeaseChange::Renew {
         throughput: Some(1.216_964_2),
@@ -130,7 +130,7 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
         "rsFailoverMillis": { "N": "10000" },
         "rsLatestAt": { "N": "1700000002000" },
     });
-    story.change(1, renew, and(stamped(ONE, 2), shows), &[]).await;
+    scenario.change(1, renew, and(stamped(ONE, 2), shows), &[]).await;
 
     let position = Position::parse("49680416556756428880067349872691", 3).unwrap();
     let shows = json!({
@@ -141,7 +141,7 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
         position,
         throughput: None,
     };
-    story
+    scenario
         .change(1, checkpoint, and(stamped(ONE, 3), shows), &[])
         .await;
 
@@ -152,10 +152,10 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
         "rsHandoffIncarnation": { "S": TWO },
     });
     let to = worker("worker-2");
-    story
+    scenario
         .change(2, LeaseChange::BeginHandoff { to }, shows, &[])
         .await;
-    story
+    scenario
         .change(
             1,
             LeaseChange::CompleteHandoff,
@@ -173,7 +173,7 @@ async fn a_life(ground: &Ground, lease: Lease, keys: Value) {
     let end = LeaseChange::End {
         children: children.into(),
     };
-    story
+    scenario
         .change(2, end, and(stamped(TWO, 5), shows), &["leaseOwner"])
         .await;
 }
@@ -190,17 +190,17 @@ fn lease() -> Lease {
 
 #[tokio::test]
 async fn a_lease_of_one_stream_is_stored_as_java_reads_it_at_every_step() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "stored-lease") {
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "stored-lease") {
         let keys = json!({ "leaseKey": { "S": "shardId-000000000009" } });
-        a_life(&ground, lease(), keys).await;
+        a_life(&backend, lease(), keys).await;
     }
 }
 
 #[tokio::test]
 async fn a_lease_of_many_streams_keeps_its_stream_and_its_shard_at_every_step() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "stored-lease-of-many") {
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "stored-lease-of-many") {
         let key = "123456789012:trucks:1700000000:shardId-000000000009";
         let lease = Lease {
             key: LeaseKey::new(key).unwrap(),
@@ -212,15 +212,15 @@ async fn a_lease_of_many_streams_keeps_its_stream_and_its_shard_at_every_step() 
             "streamName": { "S": "123456789012:trucks:1700000000" },
             "shardId": { "S": "shardId-000000000009" },
         });
-        a_life(&ground, lease, keys).await;
+        a_life(&backend, lease, keys).await;
     }
 }
 
 #[tokio::test]
 async fn the_lock_is_stored_as_the_lock_client_writes_it_when_taken_renewed_and_taken_over() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "stored-lock") {
-        let store = ground.prepared().await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "stored-lock") {
+        let store = backend.prepared().await;
         let version = |number: u32| format!("909051ab-fad5-441c-82b3-56ea9af242e{number}");
         let hold = |owner: &str, number: u32, standby: Option<&str>| LeaderLock {
             owner: worker(owner),
@@ -256,22 +256,22 @@ async fn the_lock_is_stored_as_the_lock_client_writes_it_when_taken_renewed_and_
         ];
         for (expect, lock, row) in steps {
             let held = store.change_lock(&expect, &LockChange::Hold(lock)).await;
-            assert_eq!(held.unwrap(), LockOutcome::Applied, "{}", ground.server);
-            assert_eq!(ground.row("Leader").await, row, "{}", ground.server);
+            assert_eq!(held.unwrap(), LockOutcome::Applied, "{}", backend.server);
+            assert_eq!(backend.row("Leader").await, row, "{}", backend.server);
         }
         let late = store.change_lock(&seen("a", 2), &LockChange::Release).await;
-        assert_eq!(late.unwrap(), LockOutcome::Refused, "{}", ground.server);
+        assert_eq!(late.unwrap(), LockOutcome::Refused, "{}", backend.server);
         let release = store.change_lock(&seen("b", 3), &LockChange::Release).await;
-        assert_eq!(release.unwrap(), LockOutcome::Applied, "{}", ground.server);
-        assert_eq!(store.read_lock().await.unwrap(), None, "{}", ground.server);
+        assert_eq!(release.unwrap(), LockOutcome::Applied, "{}", backend.server);
+        assert_eq!(store.read_lock().await.unwrap(), None, "{}", backend.server);
     }
 }
 
 #[tokio::test]
 async fn a_worker_row_is_stored_as_java_writes_one_without_metrics() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "stored-worker") {
-        let store = ground.prepared().await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "stored-worker") {
+        let store = backend.prepared().await;
         let row = |touches: u64, max_leases| WorkerRow {
             id: worker("worker-1"),
             incarnation: Some(incarnation(1)),
@@ -298,43 +298,43 @@ async fn a_worker_row_is_stored_as_java_writes_one_without_metrics() {
         let announced = store
             .change_worker(&WorkerChange::Announce(row(0, Some(4))))
             .await;
-        assert_eq!(announced.unwrap(), WorkerOutcome::Applied, "{}", ground.server);
-        assert_eq!(ground.row("worker-1").await, expected, "{}", ground.server);
+        assert_eq!(announced.unwrap(), WorkerOutcome::Applied, "{}", backend.server);
+        assert_eq!(backend.row("worker-1").await, expected, "{}", backend.server);
         let touched = store.change_worker(&WorkerChange::Touch(row(1, None))).await;
-        assert_eq!(touched.unwrap(), WorkerOutcome::Applied, "{}", ground.server);
+        assert_eq!(touched.unwrap(), WorkerOutcome::Applied, "{}", backend.server);
         expected["rsTouches"] = json!({ "N": "1" });
         expected.as_object_mut().unwrap().remove("rsMaxLeases");
-        assert_eq!(ground.row("worker-1").await, expected, "{}", ground.server);
+        assert_eq!(backend.row("worker-1").await, expected, "{}", backend.server);
     }
 }
 
 #[tokio::test]
 async fn a_new_application_is_marked_as_one_of_3_x_once_and_for_all() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "stored-version") {
-        ground.prepared().await;
-        let mut row = ground.row("Migration3.0").await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "stored-version") {
+        backend.prepared().await;
+        let mut row = backend.row("Migration3.0").await;
         // The time of the host; a worker that comes later leaves it as it is.
-        ground.prepared().await;
-        assert_eq!(ground.row("Migration3.0").await, row, "{}", ground.server);
+        backend.prepared().await;
+        assert_eq!(backend.row("Migration3.0").await, row, "{}", backend.server);
         let millis = row["mts"]["N"].as_str().unwrap().to_owned();
         assert!(millis.parse::<i64>().unwrap() > 1_700_000_000_000, "{millis}");
         let entry = row["h"]["L"].as_array_mut().unwrap().pop().unwrap();
         let expected = json!({
             "leaseKey": { "S": "Migration3.0" },
             "entityType": { "S": "CLIENT_VERSION_MIGRATION" },
-            "rsApplication": { "S": ground.table },
+            "rsApplication": { "S": backend.table },
             "cv": { "S": "CLIENT_VERSION_3X" },
             "mb": { "S": "worker-1" },
             "mts": { "N": millis },
             "h": { "L": [] },
         });
-        assert_eq!(row, expected, "{}", ground.server);
+        assert_eq!(row, expected, "{}", backend.server);
         let first = json!({ "M": {
             "cv": { "S": "CLIENT_VERSION_INIT" },
             "mb": { "S": "worker-1" },
             "mts": { "N": millis },
         }});
-        assert_eq!(entry, first, "{}", ground.server);
+        assert_eq!(entry, first, "{}", backend.server);
     }
 }

@@ -1,4 +1,4 @@
-//! The cast of a model: times, workers, shards.
+//! The fixtures of a model: times, workers, shards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub struct Role {
 
 /// Every name that a model uses, made once.
 #[derive(Debug, Clone)]
-pub struct Cast {
+pub struct Fixtures {
     pub workers: Vec<WorkerId>,
     pub shards: Vec<Role>,
     /// The records of every shard, by their place.
@@ -60,7 +60,7 @@ pub struct Cast {
 /// How often a worker may be started again.
 const RUNS: u8 = 3;
 
-impl Cast {
+impl Fixtures {
     pub fn new(workers: u8, lineage: Lineage, records: u8) -> Self {
         let whole = HashKeyRange::WHOLE;
         let (low, high) = whole.halves().expect("more than one key");

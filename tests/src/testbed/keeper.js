@@ -1,4 +1,4 @@
-// Runs the servers of the test bed, and ends them: when nobody has touched the lease for a while or it is gone,
+// Runs the servers of the testbed, and ends them: when nobody has touched the lease for a while or it is gone,
 // when one of them ends by itself, or when asked to by a signal.
 // It is its own process because a test run is many processes, none of which lives as long as the run.
 'use strict';

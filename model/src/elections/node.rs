@@ -12,22 +12,22 @@ use kcl_core::internals::{
 use kcl_core::lease_store::{Lease, LockExpect, LockOutcome, Outcome, Scan, WorkerRow};
 use kcl_core::types::{Timestamp, WorkerId};
 
-use super::{FAILOVER, Fate, Offices, POLL, State};
+use super::{Elections, FAILOVER, Fate, POLL, State};
 use crate::broken::Broken;
-use crate::cast::{TICK, at};
+use crate::fixtures::{TICK, at};
 use crate::fleet::{Row, fingerprint};
 use crate::store;
 
 /// One worker.
 #[derive(Clone)]
-pub struct Clerk {
+pub struct Node {
     pub(super) life: Life,
     /// Since when it does not run.
     pub(super) out_since: Option<u8>,
     pub(super) touches: u8,
     pub(super) looked: Option<u8>,
     pub(super) scanned: Option<u8>,
-    pub(super) office: Viewed<LeaderElection>,
+    pub(super) election: Viewed<LeaderElection>,
     /// Its knowledge of the table, for as long as it is its part to scan.
     observer: Option<Viewed<TableView>>,
     standby: Option<WorkerId>,
@@ -74,7 +74,7 @@ impl<T: Clone + fmt::Debug> Viewed<T> {
     }
 }
 
-impl Clerk {
+impl Node {
     pub(super) fn new(me: &WorkerId) -> Self {
         Self {
             life: Life::Up,
@@ -82,7 +82,7 @@ impl Clerk {
             touches: 0,
             looked: None,
             scanned: None,
-            office: Viewed::new(LeaderElection::new(me.clone(), FAILOVER, POLL)),
+            election: Viewed::new(LeaderElection::new(me.clone(), FAILOVER, POLL)),
             observer: None,
             standby: None,
             versions: 0,
@@ -108,12 +108,12 @@ impl Clerk {
     }
 
     pub(super) fn leads(&self, now: Moment) -> bool {
-        self.office.value.leads(now)
+        self.election.value.leads(now)
     }
 
     fn parts(&self) -> impl PartialEq + Hash + '_ {
         let views = (
-            self.office.print,
+            self.election.print,
             self.observer.as_ref().map(|observer| observer.print),
         );
         let duties = (self.touches, self.looked, self.scanned, self.versions);
@@ -121,39 +121,39 @@ impl Clerk {
     }
 }
 
-impl PartialEq for Clerk {
+impl PartialEq for Node {
     fn eq(&self, other: &Self) -> bool {
         self.parts() == other.parts()
     }
 }
 
-impl Hash for Clerk {
+impl Hash for Node {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.parts().hash(hasher);
     }
 }
 
-impl fmt::Debug for Clerk {
+impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clerk")
+        f.debug_struct("Node")
             .field("life", &self.life)
-            .field("leads_until", &self.office.value.leads_until())
-            .field("is_standby", &self.office.value.is_standby())
+            .field("leads_until", &self.election.value.leads_until())
+            .field("is_standby", &self.election.value.is_standby())
             .field("scanned", &self.scanned)
             .finish_non_exhaustive()
     }
 }
 
-impl Offices {
+impl Elections {
     pub(super) fn role(&self, state: &State, n: usize) -> Role {
-        let office = &state.clerks[n].office.value;
+        let election = &state.nodes[n].election.value;
         if self.leads(state, n) {
             Role::Leader
-        } else if self.is_broken(Broken::NoDeputy) {
+        } else if self.is_broken(Broken::NoStandby) {
             Role::Follower
-        } else if office.stands_in() {
+        } else if election.stands_in() {
             Role::StandIn
-        } else if office.is_standby() {
+        } else if election.is_standby() {
             Role::Standby
         } else {
             Role::Follower
@@ -161,31 +161,31 @@ impl Offices {
     }
 
     pub(super) fn leads(&self, state: &State, n: usize) -> bool {
-        let clerk = &state.clerks[n];
+        let node = &state.nodes[n];
         if self.is_broken(Broken::LeadsForEver) {
-            return clerk.office.value.leads_until().is_some();
+            return node.election.value.leads_until().is_some();
         }
-        clerk.leads(at(state.now))
+        node.leads(at(state.now))
     }
 
-    /// Looks at the lock, and does what the office asks for.
+    /// Looks at the lock, and does what the election asks for.
     pub(super) fn looks(&self, state: &mut State, n: usize, fate: Fate) {
         let now = at(state.now);
         let lock = state.lock.clone();
-        let clerk = &mut state.clerks[n];
-        clerk.looked = Some(state.now);
-        clerk.versions += 1;
-        let seed = u64::from(clerk.versions) * 16 + n as u64;
-        let standby = clerk.standby.clone();
-        let step = clerk.office.learn(|office| {
-            office.look(now, lock);
-            let mut step = office.step(now, standby.as_ref(), &mut Rng::from_seed(seed));
+        let node = &mut state.nodes[n];
+        node.looked = Some(state.now);
+        node.versions += 1;
+        let seed = u64::from(node.versions) * 16 + n as u64;
+        let standby = node.standby.clone();
+        let step = node.election.learn(|election| {
+            election.look(now, lock);
+            let mut step = election.step(now, standby.as_ref(), &mut Rng::from_seed(seed));
             if self.is_broken(Broken::TakesTheLockAtOnce)
                 && step == ElectionAction::Follow
-                && let Some(lock) = office.lock().cloned()
+                && let Some(lock) = election.lock().cloned()
             {
                 let version = format!("stolen at {now:?} by {n}");
-                let owner = self.cast.workers[n].clone();
+                let owner = self.fixtures.workers[n].clone();
                 let expect = LockExpect::Version {
                     version: lock.version.clone(),
                     owner: lock.owner.clone(),
@@ -201,10 +201,10 @@ impl Offices {
             }
             match &step {
                 ElectionAction::Heartbeat { row, .. } | ElectionAction::Take { row, .. } => {
-                    office.sending(now, row)
+                    election.sending(now, row)
                 }
                 ElectionAction::StepDown => {
-                    office.step_down(now);
+                    election.step_down(now);
                 }
                 ElectionAction::Lead | ElectionAction::Follow => {}
             }
@@ -216,9 +216,9 @@ impl Offices {
         match fate {
             Fate::Prompt => {
                 let outcome = self.write_lock(state, &expect, &row);
-                state.clerks[n].office.learn(|office| match outcome {
-                    LockOutcome::Applied => office.written(row),
-                    LockOutcome::Refused => office.refused(&row.version),
+                state.nodes[n].election.learn(|election| match outcome {
+                    LockOutcome::Applied => election.written(row),
+                    LockOutcome::Refused => election.refused(&row.version),
                 });
             }
             Fate::LostReply => {
@@ -234,11 +234,11 @@ impl Offices {
 
     /// One round of the half that scans: looks, chooses the standby, plans and performs.
     pub(super) fn scans(&self, state: &mut State, n: usize) {
-        state.clerks[n].scanned = Some(state.now);
+        state.nodes[n].scanned = Some(state.now);
         let role = self.role(state, n);
         if role == Role::Follower {
-            state.clerks[n].observer = None;
-            state.clerks[n].standby = None;
+            state.nodes[n].observer = None;
+            state.nodes[n].standby = None;
             return;
         }
         let scan = Scan {
@@ -247,10 +247,10 @@ impl Offices {
             pages: 1,
             ..Scan::default()
         };
-        let me = &self.cast.workers[n];
+        let me = &self.fixtures.workers[n];
         let now = at(state.now);
-        let clerk = &mut state.clerks[n];
-        let observer = clerk.observer.get_or_insert_with(|| {
+        let node = &mut state.nodes[n];
+        let observer = node.observer.get_or_insert_with(|| {
             let me = Candidate {
                 id: me.clone(),
                 max_leases: None,
@@ -263,9 +263,9 @@ impl Offices {
         observer.learn(|observer| observer.look(now, scan));
         let view = Arc::clone(&observer.value);
         let mut candidates = view.candidates();
-        let leader = clerk.office.value.lock().map(|lock| lock.owner.clone());
+        let leader = node.election.value.lock().map(|lock| lock.owner.clone());
         candidates.retain(|candidate| Some(&candidate.id) != leader.as_ref());
-        clerk.standby = pick_standby(&candidates, me, clerk.standby.as_ref());
+        node.standby = pick_standby(&candidates, me, node.standby.as_ref());
 
         let snapshot = view.snapshot(1);
         let plan = match role {
@@ -275,16 +275,16 @@ impl Offices {
             Role::Follower => return,
         };
         for step in plan.moves {
-            let shard = self.cast.shard(&step.key);
+            let shard = self.fixtures.shard(&step.key);
             let row = &state.rows[shard];
-            let incarnation = self.cast.incarnation(n, 0);
+            let incarnation = self.fixtures.incarnation(n, 0);
             let outcome = store::change(Some(&**row), &step.key, &step.expect, &step.change, incarnation);
             if let Outcome::Applied(after) = outcome {
                 state.rows[shard] = Row::new((*after).clone());
                 state.seen.reassigned = true;
                 state.seen.stood_in |= role == Role::StandIn;
                 let before = view.row(&step.key).map(Lease::version);
-                if let (Some(observer), Some(before)) = (&mut state.clerks[n].observer, before) {
+                if let (Some(observer), Some(before)) = (&mut state.nodes[n].observer, before) {
                     observer.learn(|observer| observer.wrote(before, *after));
                 }
             }
@@ -292,12 +292,12 @@ impl Offices {
     }
 
     fn worker_rows(&self, state: &State) -> Vec<WorkerRow> {
-        let clerks = state.clerks.iter().enumerate();
-        clerks
-            .map(|(n, clerk)| WorkerRow {
-                id: self.cast.workers[n].clone(),
-                incarnation: Some(self.cast.incarnation(n, 0)),
-                touches: u64::from(clerk.touches),
+        let nodes = state.nodes.iter().enumerate();
+        nodes
+            .map(|(n, node)| WorkerRow {
+                id: self.fixtures.workers[n].clone(),
+                incarnation: Some(self.fixtures.incarnation(n, 0)),
+                touches: u64::from(node.touches),
                 failover: Some(FAILOVER),
                 max_leases: None,
                 max_throughput: None,

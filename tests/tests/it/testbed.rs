@@ -1,19 +1,19 @@
-//! The test bed itself: what the other suites stand on.
+//! The testbed itself: what the other suites stand on.
 
 use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::ShardIteratorType;
-use kcl_tests::bed::hash_keys;
-use kcl_tests::bed_or_skip;
+use kcl_tests::testbed::hash_keys;
+use kcl_tests::testbed_or_skip;
 use kcl_tests::wait::eventually;
 
 #[tokio::test]
 async fn a_record_that_was_put_is_read() {
-    let bed = bed_or_skip!();
-    let stream = bed.unique("put-and-read");
-    bed.create_stream(&stream, 1).await;
-    let client = bed.kinesis();
+    let testbed = testbed_or_skip!();
+    let stream = testbed.unique("put-and-read");
+    testbed.create_stream(&stream, 1).await;
+    let client = testbed.kinesis();
     let put = client
         .put_record()
         .stream_name(&stream)
@@ -21,7 +21,7 @@ async fn a_record_that_was_put_is_read() {
         .data(Blob::new("north"));
     put.send().await.expect("the record is put");
 
-    let shard = bed.open_shards(&stream).await.remove(0);
+    let shard = testbed.open_shards(&stream).await.remove(0);
     let data = eventually(Duration::from_secs(10), async || {
         let iterator = client
             .get_shard_iterator()
@@ -43,37 +43,37 @@ async fn a_record_that_was_put_is_read() {
     })
     .await;
     assert_eq!(data.as_ref(), b"north");
-    bed.delete_stream(&stream).await;
+    testbed.delete_stream(&stream).await;
 }
 
 #[tokio::test]
 async fn shards_split_and_merge() {
-    let bed = bed_or_skip!();
-    let stream = bed.unique("split-and-merge");
-    bed.create_stream(&stream, 2).await;
-    let before = bed.open_shards(&stream).await;
-    bed.split(&stream, &before[0]).await;
+    let testbed = testbed_or_skip!();
+    let stream = testbed.unique("split-and-merge");
+    testbed.create_stream(&stream, 2).await;
+    let before = testbed.open_shards(&stream).await;
+    testbed.split(&stream, &before[0]).await;
 
-    let split = bed.open_shards(&stream).await;
+    let split = testbed.open_shards(&stream).await;
     assert_eq!(split.len(), 3);
     assert_eq!(hash_keys(&split[0]).1 + 1, hash_keys(&split[1]).0);
     assert_eq!(split[0].parent_shard_id(), Some(before[0].shard_id()));
 
-    bed.merge(&stream, &split[1], &split[2]).await;
-    let merged = bed.open_shards(&stream).await;
+    testbed.merge(&stream, &split[1], &split[2]).await;
+    let merged = testbed.open_shards(&stream).await;
     assert_eq!(merged.len(), 2);
     assert_eq!(
         hash_keys(&merged[1]),
         (hash_keys(&split[1]).0, hash_keys(&split[2]).1)
     );
-    assert_eq!(bed.shards(&stream).await.len(), 5);
-    bed.delete_stream(&stream).await;
+    assert_eq!(testbed.shards(&stream).await.len(), 5);
+    testbed.delete_stream(&stream).await;
 }
 
 #[tokio::test]
 async fn every_dynamodb_answers_under_its_own_name() {
-    let bed = bed_or_skip!();
-    let configs = bed.dynamo_configs();
+    let testbed = testbed_or_skip!();
+    let configs = testbed.dynamo_configs();
     assert!(!configs.is_empty());
     for (name, config) in configs {
         let tables = aws_sdk_dynamodb::Client::new(&config).list_tables().send().await;
@@ -82,9 +82,9 @@ async fn every_dynamodb_answers_under_its_own_name() {
 }
 
 #[tokio::test]
-async fn a_second_bed_is_on_the_same_servers_under_other_names() {
-    let first = bed_or_skip!();
-    let second = bed_or_skip!();
+async fn a_second_testbed_is_on_the_same_servers_under_other_names() {
+    let first = testbed_or_skip!();
+    let second = testbed_or_skip!();
     assert_eq!(first.environment(), second.environment());
     assert_ne!(first.unique("table"), second.unique("table"));
 }

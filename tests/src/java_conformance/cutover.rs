@@ -1,6 +1,6 @@
 //! The cut-over from a Java application and the way back, as docs/coming-from-java.md describes them, with the real Java KCL.
 //!
-//! The daemon of Java and `trucks_worker` take turns on one application of three tables. Every record must be seen by the one whose turn
+//! The daemon of Java and `trucks_worker` take steps on one application of three tables. Every record must be seen by the one whose step
 //! it is, and the lease table must hold nothing but leases after each of ours, stopped or killed.
 
 use std::collections::BTreeSet;
@@ -15,25 +15,25 @@ use serde_json::Value;
 
 use super::java::{Daemon, Reading};
 use super::seen::Seen;
-use crate::bed::TestBed;
 use crate::fleet::processes::{Process, Scene, build_example};
+use crate::testbed::Testbed;
 use crate::wait::eventually;
 
 /// Java waits two minutes for the lock of a leader that was killed, and its cold start takes up to two.
 const PATIENCE: Duration = Duration::from_secs(400);
 /// Ours watches for 35 s before it takes over.
 const PATIENCE_WITH_OURS: Duration = Duration::from_secs(240);
-const RECORDS_A_TURN: usize = 60;
+const RECORDS_PER_STEP: usize = 60;
 const SHARDS: i32 = 4;
 
-/// A turn of one of the two libraries, and how long it took until it had read what was put before and during it.
+/// A step of one of the two libraries, and how long it took until it had read what was put before and during it.
 #[derive(Debug)]
-pub struct Turn {
+pub struct Step {
     what: String,
     seconds: f32,
 }
 
-impl fmt::Display for Turn {
+impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:6.1} s  {}", self.seconds, self.what)
     }
@@ -42,19 +42,19 @@ impl fmt::Display for Turn {
 /// A record: its shard and its sequence number.
 type Key = (String, String);
 
-struct Story<'a> {
-    bed: &'a TestBed,
+struct Scenario<'a> {
+    testbed: &'a Testbed,
     jars: PathBuf,
     program: PathBuf,
     scene: Scene,
     application: String,
     stream: String,
     put: BTreeSet<Key>,
-    turns: Vec<Turn>,
+    steps: Vec<Step>,
     starts: usize,
 }
 
-/// Lets Java and ours take turns.
+/// Lets Java and ours take steps.
 ///
 /// # Errors
 ///
@@ -62,29 +62,29 @@ struct Story<'a> {
 ///
 /// # Panics
 ///
-/// When a record is not seen in the turn in which it should be, or something else is not as the documentation says.
-pub async fn run(bed: &TestBed) -> Result<Vec<Turn>, String> {
-    let jars = crate::bed::java_kcl()?;
-    let application = bed.unique("cutover");
+/// When a record is not seen in the step in which it should be, or something else is not as the documentation says.
+pub async fn run(testbed: &Testbed) -> Result<Vec<Step>, String> {
+    let jars = crate::testbed::java_kcl()?;
+    let application = testbed.unique("cutover");
     let stream = format!("{application}-stream");
-    bed.create_stream(&stream, SHARDS).await;
-    let mut story = Story {
-        bed,
+    testbed.create_stream(&stream, SHARDS).await;
+    let mut scenario = Scenario {
+        testbed,
         jars,
         program: build_example("trucks_worker", false),
-        scene: Scene::new(bed, "cutover"),
+        scene: Scene::new(testbed, "cutover"),
         application,
         stream,
         put: BTreeSet::new(),
-        turns: Vec::new(),
+        steps: Vec::new(),
         starts: 0,
     };
-    story.tell().await;
-    bed.delete_stream(&story.stream).await;
-    Ok(story.turns)
+    scenario.tell().await;
+    testbed.delete_stream(&scenario.stream).await;
+    Ok(scenario.steps)
 }
 
-impl Story<'_> {
+impl Scenario<'_> {
     async fn tell(&mut self) {
         let java = self.java("java cold start").await;
         self.refused(
@@ -125,12 +125,12 @@ impl Story<'_> {
         let began = clock.now();
         let before = self.put().await;
         let name = self.name("java");
-        let environment = self.bed.environment();
+        let environment = self.testbed.environment();
         let endpoint = environment
             .iter()
             .find(|(name, _)| name == "AWS_ENDPOINT_URL_KINESIS");
         let daemon = Daemon::start_as(
-            self.bed,
+            self.testbed,
             &self.jars,
             Reading::Polling,
             &self.stream,
@@ -142,7 +142,7 @@ impl Story<'_> {
         self.seen_by_java(&daemon, &before).await;
         let after = self.put().await;
         self.seen_by_java(&daemon, &after).await;
-        self.turn(what, clock.now().saturating_since(began));
+        self.step(what, clock.now().saturating_since(began));
         daemon
     }
 
@@ -167,7 +167,7 @@ impl Story<'_> {
         self.seen_by_ours(&mut process, &before).await;
         let after = self.put().await;
         self.seen_by_ours(&mut process, &after).await;
-        self.turn(what, clock.now().saturating_since(began));
+        self.step(what, clock.now().saturating_since(began));
         process
     }
 
@@ -221,7 +221,7 @@ impl Story<'_> {
             "{what}: {status}{printed}"
         );
         assert!(self.logged(&process).is_empty(), "{what}: it processed records");
-        self.turn(
+        self.step(
             &format!("ours refused {what}"),
             clock.now().saturating_since(began),
         );
@@ -236,7 +236,7 @@ impl Story<'_> {
 
     /// The Java KCL before 3.5 fails on every row of the lease table that is no lease.
     async fn only_leases(&self) {
-        let scan = Client::new(&self.bed.dynamo_config())
+        let scan = Client::new(&self.testbed.dynamo_config())
             .scan()
             .table_name(&self.application)
             .consistent_read(true)
@@ -251,9 +251,9 @@ impl Story<'_> {
     }
 
     async fn put(&mut self) -> BTreeSet<Key> {
-        let client = self.bed.kinesis();
+        let client = self.testbed.kinesis();
         let mut put = BTreeSet::new();
-        for _ in 0..RECORDS_A_TURN {
+        for _ in 0..RECORDS_PER_STEP {
             let number = self.put.len();
             let record = client
                 .put_record()
@@ -275,13 +275,13 @@ impl Story<'_> {
         format!("{library}-{}", self.starts)
     }
 
-    fn turn(&mut self, what: &str, took: Duration) {
-        let turn = Turn {
+    fn step(&mut self, what: &str, took: Duration) {
+        let step = Step {
             what: what.to_owned(),
             seconds: took.as_secs_f32(),
         };
-        tracing::info!("{turn}");
-        self.turns.push(turn);
+        tracing::info!("{step}");
+        self.steps.push(step);
     }
 }
 

@@ -18,7 +18,7 @@ use kcl_lease_memory::MemoryStream;
 use kcl_testkit::invariant::Tally;
 use kinesis_local::{Operation, WireOptions, WireServer};
 
-use crate::bed::TestBed;
+use crate::testbed::Testbed;
 use crate::wait::eventually;
 use java::{Daemon, Reading};
 use seen::Seen;
@@ -26,7 +26,7 @@ use seen::Seen;
 /// A cold start of the Java KCL takes up to a minute, and children start up to half a minute after their parents' end.
 const PATIENCE: Duration = Duration::from_secs(240);
 const RECORDS_A_PHASE: usize = 200;
-const STREAM: &str = "judged";
+const STREAM: &str = "conformance";
 
 /// What the Java KCL made of the server in one mode.
 #[derive(Debug)]
@@ -63,16 +63,16 @@ impl fmt::Display for Verdict {
 /// # Panics
 ///
 /// When the Java KCL does not see a record, or a shard's end: the message says which, and where its logs are.
-pub async fn run(bed: &TestBed) -> Result<Vec<Verdict>, String> {
-    let jars = crate::bed::java_kcl()?;
+pub async fn run(testbed: &Testbed) -> Result<Vec<Verdict>, String> {
+    let jars = crate::testbed::java_kcl()?;
     let mut verdicts = Vec::new();
     for mode in [Reading::Polling, Reading::FanOut] {
-        verdicts.push(judge(bed, &jars, mode).await);
+        verdicts.push(judge(testbed, &jars, mode).await);
     }
     Ok(verdicts)
 }
 
-async fn judge(bed: &TestBed, jars: &std::path::Path, mode: Reading) -> Verdict {
+async fn judge(testbed: &Testbed, jars: &std::path::Path, mode: Reading) -> Verdict {
     let stream = MemoryStream::builder(STREAM).shards(2).build();
     let server = WireServer::start([stream.clone()], WireOptions::default()).await;
     let server = server.expect("a port on the loopback interface");
@@ -80,7 +80,7 @@ async fn judge(bed: &TestBed, jars: &std::path::Path, mode: Reading) -> Verdict 
     let began = clock.now();
 
     put(&stream);
-    let daemon = Daemon::start(bed, jars, mode, STREAM, server.endpoint());
+    let daemon = Daemon::start(testbed, jars, mode, STREAM, server.endpoint());
     read_to_the_end_of(&stream, &daemon).await;
     let started = clock.now();
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::{Shard, StreamStatus};
 
-use super::TestBed;
+use super::Testbed;
 use crate::wait::eventually;
 
 /// Emulators need half a second, AWS up to a minute per change.
 const ACTIVE_WITHIN: Duration = Duration::from_secs(120);
 
-impl TestBed {
-    /// A Kinesis client on this bed.
+impl Testbed {
+    /// A Kinesis client on this testbed.
     pub fn kinesis(&self) -> Client {
         Client::new(&self.kinesis_config())
     }
@@ -30,7 +30,7 @@ impl TestBed {
         self.wait_until_active(name).await;
     }
 
-    /// Deletes a stream with its consumers, so that beds that outlive the run do not fill up.
+    /// Deletes a stream with its consumers, so that testbeds that outlive the run do not fill up.
     pub async fn delete_stream(&self, name: &str) {
         self.kinesis()
             .delete_stream()

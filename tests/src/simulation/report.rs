@@ -1,4 +1,4 @@
-//! What was seen in one story, or in many.
+//! What was seen in one scenario, or in many.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,19 +7,19 @@ use std::time::Duration;
 use kcl_core::clock::Moment;
 use kcl_testkit::fleet::Fleet;
 
-use super::story::Stroke;
+use super::scenario::Fault;
 
-/// What was seen in one story, or in many.
+/// What was seen in one scenario, or in many.
 #[derive(Debug, Clone, Default)]
-pub struct Account {
-    /// Stories.
+pub struct Report {
+    /// Scenarios.
     pub seeds: u64,
     /// Their time, in seconds.
     pub simulated: f64,
     /// The time of the shortest.
     pub shortest: f64,
-    /// What befell the fleets, by kind.
-    pub strokes: BTreeMap<&'static str, u64>,
+    /// The faults of the fleets, by kind.
+    pub injected: BTreeMap<&'static str, u64>,
     /// Processes that ended or stood still without being asked.
     pub violent: u64,
     /// Splits and merges.
@@ -116,8 +116,8 @@ impl Spread {
     }
 }
 
-impl Account {
-    /// Before the first story.
+impl Report {
+    /// Before the first scenario.
     pub fn none() -> Self {
         Self {
             shortest: f64::INFINITY,
@@ -132,11 +132,11 @@ impl Account {
         }
     }
 
-    pub(super) fn struck(&mut self, stroke: &Stroke) {
-        *self.strokes.entry(stroke.kind()).or_default() += 1;
-        self.violent += u64::from(stroke.is_violent());
-        self.reshards += u64::from(stroke.reshards());
-        self.faults += u64::from(stroke.is_fault());
+    pub(super) fn injected(&mut self, fault: &Fault) {
+        *self.injected.entry(fault.kind()).or_default() += 1;
+        self.violent += u64::from(fault.is_violent());
+        self.reshards += u64::from(fault.reshards());
+        self.faults += u64::from(fault.is_harmful());
     }
 
     pub(super) fn killed(&mut self, name: &'static str, process: String, at: Moment) {
@@ -158,7 +158,7 @@ impl Account {
         self.least_moves += least as u64;
     }
 
-    /// Takes in what the oracle knows at the end of a story.
+    /// Takes in what the oracle knows at the end of a scenario.
     pub(super) fn close(&mut self, fleet: &Fleet) {
         let (view, tally) = (fleet.view(), fleet.view().tally());
         self.simulated = fleet.now().since_origin().as_secs_f64();
@@ -192,13 +192,13 @@ impl Account {
         }
     }
 
-    /// Adds what was seen in other stories.
+    /// Adds what was seen in other scenarios.
     pub fn add(&mut self, other: Self) {
         self.seeds += other.seeds;
         self.simulated += other.simulated;
         self.shortest = self.shortest.min(other.shortest);
-        for (kind, count) in other.strokes {
-            *self.strokes.entry(kind).or_default() += count;
+        for (kind, count) in other.injected {
+            *self.injected.entry(kind).or_default() += count;
         }
         self.violent += other.violent;
         self.reshards += other.reshards;
@@ -224,13 +224,13 @@ impl Account {
         self.trace_hash = self.trace_hash.wrapping_add(other.trace_hash);
     }
 
-    /// What an average story has.
+    /// What an average scenario has.
     pub fn per_seed(&self, total: u64) -> f64 {
         total as f64 / self.seeds.max(1) as f64
     }
 }
 
-impl fmt::Display for Account {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each = |total| self.per_seed(total);
         writeln!(
@@ -251,7 +251,7 @@ impl fmt::Display for Account {
             each(self.moves)
         )?;
         let kinds: Vec<_> = self
-            .strokes
+            .injected
             .iter()
             .map(|(kind, count)| format!("{kind} {count}"))
             .collect();

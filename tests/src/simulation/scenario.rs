@@ -1,4 +1,4 @@
-//! What befalls a fleet, and when: a function of the seed.
+//! The faults of a fleet, and when they happen: a function of the seed.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,9 +12,9 @@ use kcl_testkit::faulty_stream::EndFault;
 
 use super::conditions;
 
-/// Something that happens to the fleet, or to one member of it whom the performer picks.
+/// Something that happens to the fleet, or to one member of it whom the driver picks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stroke {
+pub enum Fault {
     /// A process ends without a word.
     Kill,
     /// A process ends without a word, and another with the same worker id starts at once.
@@ -53,7 +53,7 @@ pub enum Stroke {
     IndexFails(Duration),
     /// The lease store answers one scan in three seconds, whoever asks, for so long.
     ScansAreFew(Duration),
-    /// One worker after the other leaves, and comes again with another failover time: so many percent of the one of the story.
+    /// One worker after the other leaves, and comes again with another failover time: so many percent of the one of the scenario.
     Retime(u32),
     /// The reply to a worker's next change of a lease is lost.
     LoseReply,
@@ -73,18 +73,18 @@ pub enum Stroke {
     WrongEnds(EndFault, u32),
 }
 
-/// A stroke, and how long after the one before it comes.
+/// A fault, and how long after the one before it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turn {
+pub struct Step {
     /// The pause before it.
     pub after: Duration,
     /// What happens.
-    pub stroke: Stroke,
+    pub fault: Fault,
 }
 
-/// What befalls a fleet.
+/// The faults of a fleet, and the conditions that it lives under.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Story {
+pub struct Scenario {
     /// Where all of it follows from.
     pub seed: u64,
     /// How many workers there may be at once: 3 to 6.
@@ -100,49 +100,49 @@ pub struct Story {
     /// Whether the owner index refuses everybody from the end of bad times on, as one of too little capacity does.
     pub index_stays_broken: bool,
     /// What happens.
-    pub script: Vec<Turn>,
+    pub script: Vec<Step>,
 }
 
 /// How long bad times last at least.
 const BAD_TIMES: Duration = Duration::from_secs(250);
-/// The longest pause between two strokes.
+/// The longest pause between two faults.
 const LONGEST_PAUSE: u64 = 10_000;
 
-impl Story {
-    /// The story of this seed. In each a worker crashes or freezes, a shard is split, and more than five other things go wrong.
+impl Scenario {
+    /// The scenario of this seed. In each a worker crashes or freezes, a shard is split, and more than five other things go wrong.
     pub fn of(seed: u64) -> Self {
-        let mut story = Self::first_told(seed);
+        let mut scenario = Self::first_version(seed);
         // Numbers of its own: what was there before it stays as it was.
         let mut rng = Rng::from_seed(seed).child("later additions");
         if rng.one_in(3) {
-            story.failovers = (0..MOST_MEMBERS).map(|_| percent(&mut rng)).collect();
+            scenario.failovers = (0..MOST_MEMBERS).map(|_| percent(&mut rng)).collect();
         }
-        story.index_stays_broken = rng.one_in(4);
-        let mut more = vec![Stroke::IndexFails(millis(&mut rng, 60_000))];
+        scenario.index_stays_broken = rng.one_in(4);
+        let mut more = vec![Fault::IndexFails(millis(&mut rng, 60_000))];
         if rng.one_in(2) {
-            more.push(Stroke::ScansAreFew(millis(&mut rng, 60_000)));
+            more.push(Fault::ScansAreFew(millis(&mut rng, 60_000)));
         }
         if rng.one_in(3) {
             // Half of these deploys shorten the failover time as much as can be.
             let shortens = rng.one_in(2);
             if shortens {
-                story.failovers = vec![300; MOST_MEMBERS];
+                scenario.failovers = vec![300; MOST_MEMBERS];
             }
-            more.push(Stroke::Retime(if shortens { 50 } else { percent(&mut rng) }));
+            more.push(Fault::Retime(if shortens { 50 } else { percent(&mut rng) }));
         }
-        for stroke in more {
-            // Behind what no story does without, and before the last.
-            let place = 7 + pick(&mut rng, (story.script.len() - 7) as u64);
+        for fault in more {
+            // Behind what no scenario does without, and before the last.
+            let place = 7 + pick(&mut rng, (scenario.script.len() - 7) as u64);
             let after = millis(&mut rng, LONGEST_PAUSE);
-            story.script.insert(place, Turn { after, stroke });
+            scenario.script.insert(place, Step { after, fault });
         }
-        story
+        scenario
     }
 
-    /// The longest failover time that a worker of the story lives by.
+    /// The longest failover time that a worker of the scenario lives by.
     pub fn longest_failover(&self) -> Duration {
-        let retimed = self.script.iter().filter_map(|turn| {
-            let Stroke::Retime(percent) = turn.stroke else {
+        let retimed = self.script.iter().filter_map(|step| {
+            let Fault::Retime(percent) = step.fault else {
                 return None;
             };
             Some(percent)
@@ -151,7 +151,7 @@ impl Story {
         self.settings.failover_time * longest / 100
     }
 
-    /// How a worker behaves whose failover time is so many percent of the one of the story.
+    /// How a worker behaves whose failover time is so many percent of the one of the scenario.
     pub fn settings_at(&self, percent: u32) -> Settings {
         let failover_time = self.settings.failover_time * percent / 100;
         Settings {
@@ -161,8 +161,8 @@ impl Story {
         }
     }
 
-    /// The story of this seed as it was before failover times differed and the index failed: what was once found in a story is in this one.
-    pub fn first_told(seed: u64) -> Self {
+    /// The scenario of this seed as it was before failover times differed and the index failed: what was once found in a scenario is in this one.
+    pub fn first_version(seed: u64) -> Self {
         let mut rng = Rng::from_seed(seed).child("story");
         let members = 3 + pick(&mut rng, 4);
         let shards = 4 + u32::try_from(rng.below(9)).unwrap();
@@ -176,13 +176,13 @@ impl Story {
         while total < BAD_TIMES {
             let after = Duration::from_millis(rng.below(LONGEST_PAUSE));
             total += after;
-            // What no story does without comes third and sixth.
-            let stroke = match script.len() {
+            // What no scenario does without comes third and sixth.
+            let fault = match script.len() {
                 3 => violence(&mut rng),
-                6 => Stroke::Split,
-                _ => any_stroke(&mut rng),
+                6 => Fault::Split,
+                _ => any_fault(&mut rng),
             };
-            script.push(Turn { after, stroke });
+            script.push(Step { after, fault });
         }
         Self {
             seed,
@@ -197,7 +197,7 @@ impl Story {
     }
 }
 
-/// Whether the processors checkpoint by themselves. Drawn apart, so that all else of a story does not depend on it.
+/// Whether the processors checkpoint by themselves. Drawn apart, so that all else of a scenario does not depend on it.
 fn checkpointing(seed: u64) -> Checkpointing {
     match Rng::from_seed(seed).child("checkpointing").one_in(4) {
         true => Checkpointing::Manual,
@@ -222,37 +222,37 @@ fn millis(rng: &mut Rng, most: u64) -> Duration {
     Duration::from_millis(rng.below(most))
 }
 
-fn violence(rng: &mut Rng) -> Stroke {
+fn violence(rng: &mut Rng) -> Fault {
     match rng.below(4) {
-        0 | 1 => Stroke::Kill,
-        2 => Stroke::Restart,
+        0 | 1 => Fault::Kill,
+        2 => Fault::Restart,
         // Up to twice the failover time and more, and sometimes until everybody has forgotten it.
-        _ if rng.one_in(8) => Stroke::Freeze(millis(rng, 120_000)),
-        _ if rng.one_in(2) => Stroke::Freeze(millis(rng, 20_000)),
-        _ => Stroke::FreezeLeader(millis(rng, 20_000)),
+        _ if rng.one_in(8) => Fault::Freeze(millis(rng, 120_000)),
+        _ if rng.one_in(2) => Fault::Freeze(millis(rng, 20_000)),
+        _ => Fault::FreezeLeader(millis(rng, 20_000)),
     }
 }
 
-fn any_stroke(rng: &mut Rng) -> Stroke {
+fn any_fault(rng: &mut Rng) -> Fault {
     match rng.below(31) {
         0..=2 => violence(rng),
-        3..=5 => Stroke::Start,
-        6 => Stroke::Drain,
-        7 if rng.one_in(3) => Stroke::Deploy,
-        7 => Stroke::Start,
-        8 | 9 => Stroke::Split,
-        10 | 11 => Stroke::Merge,
-        12 => Stroke::Trim(20 + pick(rng, 200)),
+        3..=5 => Fault::Start,
+        6 => Fault::Drain,
+        7 if rng.one_in(3) => Fault::Deploy,
+        7 => Fault::Start,
+        8 | 9 => Fault::Split,
+        10 | 11 => Fault::Merge,
+        12 => Fault::Trim(20 + pick(rng, 200)),
         13 => {
             let links = [Link::Refusing, Link::RequestsLost, Link::RepliesLost];
-            Stroke::Link(links[pick(rng, 3)], millis(rng, 15_000))
+            Fault::Link(links[pick(rng, 3)], millis(rng, 15_000))
         }
-        14 => Stroke::Partition(millis(rng, 15_000)),
-        15 if rng.one_in(3) => Stroke::Outage(millis(rng, 20_000)),
-        15 => Stroke::Throttle(millis(rng, 20_000)),
-        16 | 17 => Stroke::LoseReply,
-        18 => Stroke::DelayRequest(millis(rng, 10_000)),
-        19 => Stroke::DelayReply(millis(rng, 10_000)),
+        14 => Fault::Partition(millis(rng, 15_000)),
+        15 if rng.one_in(3) => Fault::Outage(millis(rng, 20_000)),
+        15 => Fault::Throttle(millis(rng, 20_000)),
+        16 | 17 => Fault::LoseReply,
+        18 => Fault::DelayRequest(millis(rng, 10_000)),
+        19 => Fault::DelayReply(millis(rng, 10_000)),
         20 => {
             let kinds = [
                 (SourceErrorKind::Unavailable, 200),
@@ -262,21 +262,21 @@ fn any_stroke(rng: &mut Rng) -> Stroke {
             ];
             let (kind, most) = kinds[pick(rng, 3)];
             let times = 1 + u32::try_from(rng.below(most)).unwrap();
-            Stroke::SourceFails(kind, times)
+            Fault::SourceFails(kind, times)
         }
-        21 => Stroke::SourceHangs,
-        22 => Stroke::SourceLosesReplies,
-        23 => Stroke::StaleReads(millis(rng, 20_000)),
-        24 if rng.one_in(2) => Stroke::StaleIndex(millis(rng, 15_000)),
-        24 => Stroke::SilentLock(millis(rng, 20_000)),
-        25 => Stroke::FreezeLeader(millis(rng, 20_000)),
-        26 => Stroke::SourceIsSlow(millis(rng, 8000)),
-        27 => Stroke::Trim(pick(rng, 20)),
+        21 => Fault::SourceHangs,
+        22 => Fault::SourceLosesReplies,
+        23 => Fault::StaleReads(millis(rng, 20_000)),
+        24 if rng.one_in(2) => Fault::StaleIndex(millis(rng, 15_000)),
+        24 => Fault::SilentLock(millis(rng, 20_000)),
+        25 => Fault::FreezeLeader(millis(rng, 20_000)),
+        26 => Fault::SourceIsSlow(millis(rng, 8000)),
+        27 => Fault::Trim(pick(rng, 20)),
         28 => {
             let untrue = [EndFault::Claimed, EndFault::Strangers];
             // More in a row, all of one closed shard of which nothing was read, would be believed.
             let times = 1 + u32::try_from(rng.below(3)).unwrap();
-            Stroke::WrongEnds(untrue[pick(rng, 2)], times)
+            Fault::WrongEnds(untrue[pick(rng, 2)], times)
         }
         _ => {
             let incomplete = [
@@ -286,17 +286,17 @@ fn any_stroke(rng: &mut Rng) -> Stroke {
                 EndFault::NamedBeside,
             ];
             let times = 1 + u32::try_from(rng.below(1000)).unwrap();
-            Stroke::WrongEnds(incomplete[pick(rng, 4)], times)
+            Fault::WrongEnds(incomplete[pick(rng, 4)], times)
         }
     }
 }
 
-impl Stroke {
+impl Fault {
     /// Everything that can happen, by the name that it is counted under.
     pub fn kinds() -> BTreeSet<&'static str> {
-        let stories = (0..200).map(Story::of);
-        let strokes = stories.flat_map(|story| story.script.into_iter().map(|turn| turn.stroke.kind()));
-        strokes.collect()
+        let scenarios = (0..200).map(Scenario::of);
+        let faults = scenarios.flat_map(|scenario| scenario.script.into_iter().map(|step| step.fault.kind()));
+        faults.collect()
     }
 
     /// What it is, for counting.
@@ -354,12 +354,12 @@ impl Stroke {
     }
 
     /// Whether something goes wrong, and is not just operated.
-    pub fn is_fault(&self) -> bool {
+    pub fn is_harmful(&self) -> bool {
         !self.reshards() && !matches!(self, Self::Start | Self::Drain | Self::Deploy | Self::Retime(_))
     }
 }
 
-impl fmt::Display for Story {
+impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -373,9 +373,9 @@ impl fmt::Display for Story {
         )?;
         writeln!(f, "{:#?}", self.settings)?;
         let mut at = Duration::ZERO;
-        for turn in &self.script {
-            at += turn.after;
-            writeln!(f, "{:>9.3} s  {:?}", at.as_secs_f64(), turn.stroke)?;
+        for step in &self.script {
+            at += step.after;
+            writeln!(f, "{:>9.3} s  {:?}", at.as_secs_f64(), step.fault)?;
         }
         Ok(())
     }
@@ -386,21 +386,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_story_follows_from_its_seed_and_has_what_every_story_needs() {
+    fn scenario_follows_from_its_seed_and_is_hard_enough() {
         for seed in 0..500 {
-            let story = Story::of(seed);
-            assert_eq!(story, Story::of(seed));
-            assert!((3..=6).contains(&story.members) && (4..=12).contains(&story.shards));
-            let strokes = || story.script.iter().map(|turn| turn.stroke);
-            assert!(strokes().any(|stroke| stroke.is_violent()), "{story}");
-            assert!(strokes().any(|stroke| stroke.reshards()), "{story}");
-            assert!(strokes().filter(Stroke::is_fault).count() >= 5, "{story}");
-            assert_eq!(story.settings.validate(), Ok(()));
+            let scenario = Scenario::of(seed);
+            assert_eq!(scenario, Scenario::of(seed));
+            assert!((3..=6).contains(&scenario.members) && (4..=12).contains(&scenario.shards));
+            let faults = || scenario.script.iter().map(|step| step.fault);
+            assert!(faults().any(|fault| fault.is_violent()), "{scenario}");
+            assert!(faults().any(|fault| fault.reshards()), "{scenario}");
+            assert!(faults().filter(Fault::is_harmful).count() >= 5, "{scenario}");
+            assert_eq!(scenario.settings.validate(), Ok(()));
             for percent in [50, 75, 100, 150, 200, 300] {
-                assert_eq!(story.settings_at(percent).validate(), Ok(()));
+                assert_eq!(scenario.settings_at(percent).validate(), Ok(()));
             }
-            assert!(story.script.iter().map(|turn| turn.after).sum::<Duration>() >= BAD_TIMES);
+            assert!(scenario.script.iter().map(|step| step.after).sum::<Duration>() >= BAD_TIMES);
         }
-        assert_ne!(Story::of(1).script, Story::of(2).script);
+        assert_ne!(Scenario::of(1).script, Scenario::of(2).script);
     }
 }

@@ -194,7 +194,7 @@ fn a_leader_that_cannot_reach_the_lock_is_replaced_and_two_that_believe_to_lead_
 }
 
 #[test]
-fn a_leader_that_cannot_scan_gives_its_office_up_at_once() {
+fn a_leader_that_cannot_scan_steps_down_at_once() {
     simulate(3, async |fleet| {
         four_workers(&fleet).await;
         let old = leader(&fleet);
@@ -211,7 +211,7 @@ fn a_leader_that_cannot_scan_gives_its_office_up_at_once() {
 }
 
 #[test]
-fn throttled_leader_keeps_its_office_and_its_standby_steps_in() {
+fn throttled_leader_keeps_lock_until_standby_takes_it() {
     simulate(3, async |fleet| {
         four_workers(&fleet).await;
         let old = leader(&fleet);

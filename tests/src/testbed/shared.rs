@@ -20,7 +20,7 @@ const TOUCH_EVERY: Duration = Duration::from_secs(5);
 /// Generous: a machine that compiles on all cores answers late, and a second set of servers would not help it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// The folder for everything the test bed installs and runs: inside the workspace's target folder.
+/// The folder for everything the testbed installs and runs: inside the workspace's target folder.
 pub(super) fn root() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),

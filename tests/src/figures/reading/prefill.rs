@@ -16,8 +16,8 @@ use crate::figures::child::{Child, tell, until_alone};
 /// The stream on the server.
 pub const STREAM: &str = "figures";
 
-/// Building up the largest stock takes less than this.
-const STOCKED_WITHIN: Duration = Duration::from_secs(300);
+/// Building up the largest prefill takes less than this.
+const PREFILLED_WITHIN: Duration = Duration::from_secs(300);
 
 /// The records of one answer: how many, and the bytes of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl fmt::Display for Body {
 
 /// What there is to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
-pub struct Stock {
+pub struct Prefill {
     /// Shards of the stream.
     #[arg(long, default_value_t = 64)]
     pub shards: u32,
@@ -116,7 +116,7 @@ impl Beside {
 /// So many user records of eight bytes, with their keys, make an aggregate of 10 MB.
 const AGGREGATED: u32 = 670_000;
 
-impl Stock {
+impl Prefill {
     /// A stream without a record, throttled as by Kinesis.
     pub fn empty(shards: u32) -> Self {
         Self {
@@ -138,15 +138,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server that has this in stock.
-    pub async fn start(stock: Stock) -> Self {
-        let Stock {
+    /// Starts a server that has this in prefill.
+    pub async fn start(prefill: Prefill) -> Self {
+        let Prefill {
             shards,
             body,
             answers,
             beside,
             limits,
-        } = stock;
+        } = prefill;
         let mut arguments = vec![
             "serve".to_owned(),
             format!("--shards={shards}"),
@@ -156,7 +156,7 @@ impl Server {
         ];
         arguments.extend(limits.then(|| "--limits".to_owned()));
         let mut child = Child::start(arguments);
-        let endpoint = child.tells(STOCKED_WITHIN).await;
+        let endpoint = child.tells(PREFILLED_WITHIN).await;
         Self { child, endpoint }
     }
 
@@ -166,36 +166,38 @@ impl Server {
     }
 }
 
-/// Serves the stock until the process that started this one is gone.
-pub async fn serve(stock: Stock) {
-    let options = match stock.limits {
+/// Serves the prefill until the process that started this one is gone.
+pub async fn serve(prefill: Prefill) {
+    let options = match prefill.limits {
         true => WireOptions::default(),
         false => WireOptions::unlimited(),
     };
-    let server = WireServer::start([stocked(stock)], options).await;
+    let server = WireServer::start([prefilled(prefill)], options).await;
     let server = server.expect("there is a free port");
     tell(&server.endpoint());
     until_alone().await;
 }
 
 /// A stream with the records. All of them share the memory of one payload.
-fn stocked(stock: Stock) -> MemoryStream {
-    let stream = MemoryStream::builder(STREAM).shards(stock.shards).build();
-    let payload: Bytes = (0..stock.body.bytes).map(|byte| (byte * 31 + 7) as u8).collect();
-    let width = u128::MAX / u128::from(stock.shards);
-    let beside = stock.beside.payload();
+fn prefilled(prefill: Prefill) -> MemoryStream {
+    let stream = MemoryStream::builder(STREAM).shards(prefill.shards).build();
+    let payload: Bytes = (0..prefill.body.bytes)
+        .map(|byte| (byte * 31 + 7) as u8)
+        .collect();
+    let width = u128::MAX / u128::from(prefill.shards);
+    let beside = prefill.beside.payload();
     let put = |key: &bytestring::ByteString, payload: &Bytes| {
-        for shard in 0..stock.shards {
+        for shard in 0..prefill.shards {
             let hash_key = width * u128::from(shard) + width / 2;
             stream
                 .put_with_hash_key(key.clone(), hash_key, payload.clone())
                 .expect("the stream takes records");
         }
     };
-    for number in 0..stock.answers * stock.body.records {
+    for number in 0..prefill.answers * prefill.body.records {
         let key = bytestring::ByteString::from(format!("truck-{:05}", number % 10_000));
         put(&key, &payload);
-        if let (Some(beside), 0) = (&beside, (number + 1) % stock.body.records) {
+        if let (Some(beside), 0) = (&beside, (number + 1) % prefill.body.records) {
             put(&key, beside);
         }
     }
@@ -219,21 +221,21 @@ mod tests {
 
     #[test]
     fn every_shard_has_as_many_answers_as_asked_for() {
-        let stock = Stock {
+        let prefill = Prefill {
             shards: 3,
             body: "10x100".parse().unwrap(),
             answers: 2,
             beside: Beside::Nothing,
             limits: false,
         };
-        let stream = stocked(stock);
+        let stream = prefilled(prefill);
         let shards = stream.shards_snapshot();
         assert_eq!(
             shards.iter().map(|shard| shard.records_kept).collect::<Vec<_>>(),
             [20; 3]
         );
-        assert_eq!(stock.body.payload(), 1000);
-        assert_eq!(stock.body.to_string(), "10x100");
+        assert_eq!(prefill.body.payload(), 1000);
+        assert_eq!(prefill.body.to_string(), "10x100");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kcl_core::clock::TokioClock;
 use kcl_core::lease_store::{LeaseStore as _, Preparation};
 use kcl_core::types::{LeaseKey, WorkerId};
 use kcl_lease_dynamo::{DynamoLeaseStore, TableLayout, TableOptions};
-use kcl_tests::bed::TestBed;
+use kcl_tests::testbed::Testbed;
 use kcl_tests::wait::eventually;
 use serde_json::{Value, json};
 
@@ -24,8 +24,8 @@ const SHORT: Duration = Duration::from_millis(200);
 /// How long an emulator may take to fill the index of a small table.
 const LONG: Duration = Duration::from_secs(60);
 
-/// One DynamoDB of the bed, and a table name of the test's own on it.
-pub(crate) struct Ground {
+/// One DynamoDB of the testbed, and a table name of the test's own on it.
+pub(crate) struct Backend {
     pub(crate) server: String,
     pub(crate) table: String,
     pub(crate) layout: TableLayout,
@@ -33,17 +33,17 @@ pub(crate) struct Ground {
     clock: Arc<TokioClock>,
 }
 
-impl Ground {
-    /// One for each DynamoDB of the bed.
-    pub(crate) fn all(bed: &TestBed, test: &str) -> Vec<Self> {
+impl Backend {
+    /// One for each DynamoDB of the testbed.
+    pub(crate) fn all(testbed: &Testbed, test: &str) -> Vec<Self> {
         let of = |(server, config)| Self {
             server,
             config,
-            table: bed.unique(test),
+            table: testbed.unique(test),
             layout: TableLayout::AsFound,
             clock: Arc::new(TokioClock::new()),
         };
-        bed.dynamo_configs().into_iter().map(of).collect()
+        testbed.dynamo_configs().into_iter().map(of).collect()
     }
 
     /// A handle on the store, as one worker has it.

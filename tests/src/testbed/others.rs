@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::shared::{Lock, Run, free_port, root};
-use super::{Servers, TestBed, install, local};
+use super::{Servers, Testbed, install, local};
 
 /// A server of the Kinesis protocol, of one version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -35,14 +35,14 @@ impl fmt::Display for Server {
 /// A started server with a DynamoDB beside it. Dropping it ends both.
 #[derive(Debug)]
 pub struct Started {
-    bed: TestBed,
+    testbed: Testbed,
     run: Run,
 }
 
 impl Started {
-    /// The test bed that it makes.
-    pub fn bed(&self) -> &TestBed {
-        &self.bed
+    /// The testbed that it makes.
+    pub fn testbed(&self) -> &Testbed {
+        &self.testbed
     }
 }
 
@@ -81,7 +81,7 @@ impl Server {
         let run = local::run(&root, &[dynamo_plan, kinesis_plan], &servers).await?;
         run.keep();
         Ok(Started {
-            bed: TestBed { servers },
+            testbed: Testbed { servers },
             run,
         })
     }

@@ -9,10 +9,10 @@ use kcl_core::lease_store::{
 };
 use kcl_core::types::{HashKeyRange, Incarnation, Position, StreamIdentity, Timestamp, WorkerId};
 use kcl_lease_dynamo::DynamoLeaseStore;
-use kcl_tests::bed_or_skip;
+use kcl_tests::testbed_or_skip;
 use serde_json::Value;
 
-use crate::lease_conformance::ground::Ground;
+use crate::lease_conformance::backends::Backend;
 
 fn incarnation(number: u8) -> Incarnation {
     Incarnation::from_random_bytes([number; 16])
@@ -119,13 +119,13 @@ fn life() -> Vec<LeaseChange> {
 
 #[tokio::test]
 async fn attributes_that_nobody_knows_survive_the_whole_life_of_a_lease() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "unknown-attributes") {
-        let store = ground.prepared().await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "unknown-attributes") {
+        let store = backend.prepared().await;
         let mut row = lease(1);
         create(&store, &row).await;
         let mark = AttributeValue::S("kept".into());
-        ground.set(row.key.as_str(), "ofTheFuture", mark.clone()).await;
+        backend.set(row.key.as_str(), "ofTheFuture", mark.clone()).await;
         for change in life() {
             let expect = expectation(&row, &change);
             let outcome = store
@@ -137,7 +137,7 @@ async fn attributes_that_nobody_knows_survive_the_whole_life_of_a_lease() {
                 outcome,
                 Outcome::Applied(Box::new(row.clone())),
                 "{change:?} on {}",
-                ground.server
+                backend.server
             );
             assert_eq!(
                 store.read(&row.key).await.unwrap().as_ref(),
@@ -145,19 +145,19 @@ async fn attributes_that_nobody_knows_survive_the_whole_life_of_a_lease() {
                 "{change:?}"
             );
         }
-        let stored = async |attribute| ground.get(row.key.as_str(), attribute).await;
-        assert_eq!(stored("ofTheFuture").await, Some(mark), "{}", ground.server);
+        let stored = async |attribute| backend.get(row.key.as_str(), attribute).await;
+        assert_eq!(stored("ofTheFuture").await, Some(mark), "{}", backend.server);
         let entity = AttributeValue::S("LEASE".into());
-        assert_eq!(stored("entityType").await, Some(entity), "{}", ground.server);
+        assert_eq!(stored("entityType").await, Some(entity), "{}", backend.server);
     }
 }
 
 #[tokio::test]
 async fn workers_that_start_together_share_one_new_table() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "start-together") {
-        let (one, two, three) = (ground.store(), ground.store(), ground.store());
-        let preparation = ground.preparation();
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "start-together") {
+        let (one, two, three) = (backend.store(), backend.store(), backend.store());
+        let preparation = backend.preparation();
         let prepared = tokio::join!(
             one.prepare(&preparation),
             two.prepare(&preparation),
@@ -166,7 +166,7 @@ async fn workers_that_start_together_share_one_new_table() {
         assert!(
             matches!(prepared, (Ok(()), Ok(()), Ok(()))),
             "{}: {prepared:?}",
-            ground.server
+            backend.server
         );
         create(&one, &lease(1)).await;
         assert_eq!(two.scan().await.unwrap().leases, [lease(1)]);
@@ -174,16 +174,16 @@ async fn workers_that_start_together_share_one_new_table() {
             three.owned_by(&worker("a")).await.unwrap(),
             Some(vec![]),
             "{}",
-            ground.server
+            backend.server
         );
     }
 }
 
 #[tokio::test]
 async fn one_of_many_writers_under_the_same_version_wins() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "one-winner") {
-        let store = ground.prepared().await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "one-winner") {
+        let store = backend.prepared().await;
         let mut row = lease(1);
         create(&store, &row).await;
         for round in 0..20 {
@@ -201,7 +201,7 @@ async fn one_of_many_writers_under_the_same_version_wins() {
                 Outcome::Refused { .. } => None,
             });
             let winners = winners.collect::<Vec<_>>();
-            assert_eq!(winners.len(), 1, "round {round} on {}", ground.server);
+            assert_eq!(winners.len(), 1, "round {round} on {}", backend.server);
             row = winners[0].clone();
         }
         assert_eq!(store.read(&row.key).await.unwrap(), Some(row));
@@ -210,27 +210,27 @@ async fn one_of_many_writers_under_the_same_version_wins() {
 
 #[tokio::test]
 async fn a_table_of_more_than_one_page_is_read_whole() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "pages") {
-        let store = ground.prepared().await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "pages") {
+        let store = backend.prepared().await;
         let ballast = AttributeValue::S("x".repeat(300_000));
         for number in 0..8 {
             create(&store, &lease(number)).await;
-            ground
+            backend
                 .set(lease(number).key.as_str(), "ballast", ballast.clone())
                 .await;
         }
         for parts in [1, 4] {
-            let mut scan = ground.store().scan_segments(parts).scan().await.unwrap();
+            let mut scan = backend.store().scan_segments(parts).scan().await.unwrap();
             scan.leases.sort_by(|a, b| a.key.cmp(&b.key));
             let all = (0..8).map(lease).collect::<Vec<_>>();
-            assert_eq!(scan.leases, all, "{parts} parts on {}", ground.server);
+            assert_eq!(scan.leases, all, "{parts} parts on {}", backend.server);
             // 2.4 MB, wherever the server cuts them into pages, and whether it does: ministack does not.
             assert!(
                 (2..=4).contains(&scan.pages),
                 "{} pages in {parts} parts on {}",
                 scan.pages,
-                ground.server
+                backend.server
             );
         }
     }
@@ -238,17 +238,17 @@ async fn a_table_of_more_than_one_page_is_read_whole() {
 
 #[tokio::test]
 async fn a_table_without_the_index_is_used_without_it_until_it_is_added() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "no-index") {
-        ground.create_table(&ground.table, "leaseKey").await;
-        let store = ground.prepared().await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "no-index") {
+        backend.create_table(&backend.table, "leaseKey").await;
+        let store = backend.prepared().await;
         assert_eq!(
             store.owned_by(&worker("a")).await.unwrap(),
             None,
             "{}",
-            ground.server
+            backend.server
         );
-        ground.index_is_there().await;
+        backend.index_is_there().await;
         let mut row = lease(1);
         create(&store, &row).await;
         let change = LeaseChange::Assign { to: worker("a") };
@@ -258,17 +258,17 @@ async fn a_table_without_the_index_is_used_without_it_until_it_is_added() {
             .await
             .unwrap();
         row = apply(&row, &change, incarnation(1));
-        ground.until_index_shows(&worker("a"), &[row.key]).await;
+        backend.until_index_shows(&worker("a"), &[row.key]).await;
     }
 }
 
 #[tokio::test]
 async fn a_table_with_another_key_is_refused() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "other-key") {
-        ground.create_table(&ground.table, "id").await;
-        let refusal = ground.store().prepare(&ground.preparation()).await.unwrap_err();
-        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", ground.server);
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "other-key") {
+        backend.create_table(&backend.table, "id").await;
+        let refusal = backend.store().prepare(&backend.preparation()).await.unwrap_err();
+        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", backend.server);
         assert!(
             refusal.to_string().contains("its key is HASH id of type S"),
             "{refusal}"
@@ -278,49 +278,49 @@ async fn a_table_with_another_key_is_refused() {
 
 #[tokio::test]
 async fn nothing_is_created_beside_the_coordinator_table_of_a_java_fleet() {
-    let bed = bed_or_skip!();
-    for ground in Ground::all(&bed, "java-coordinator") {
-        let coordinator = format!("{}-CoordinatorState", ground.table);
-        ground.create_table(&coordinator, "key").await;
+    let testbed = testbed_or_skip!();
+    for backend in Backend::all(&testbed, "java-coordinator") {
+        let coordinator = format!("{}-CoordinatorState", backend.table);
+        backend.create_table(&coordinator, "key").await;
         let row = [("key", "Migration3.0"), ("cv", "CLIENT_VERSION_3X")];
         let row = row.map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())));
-        ground.put_into(&coordinator, row).await;
-        let refusal = ground.store().prepare(&ground.preparation()).await.unwrap_err();
-        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", ground.server);
+        backend.put_into(&coordinator, row).await;
+        let refusal = backend.store().prepare(&backend.preparation()).await.unwrap_err();
+        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", backend.server);
         assert!(refusal.to_string().contains("take_over_java"), "{refusal}");
-        let scan = ground.store().scan().await.unwrap_err();
-        assert_eq!(scan.kind(), StoreErrorKind::Missing, "{}", ground.server);
+        let scan = backend.store().scan().await.unwrap_err();
+        assert_eq!(scan.kind(), StoreErrorKind::Missing, "{}", backend.server);
     }
 }
 
 #[tokio::test]
 async fn rows_of_a_real_java_fleet_are_refused_and_taken_over_only_on_demand() {
-    let bed = bed_or_skip!();
+    let testbed = testbed_or_skip!();
     let dump = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../kcl-lease-dynamo/tests/golden/java-kcl-3.1.3/4a-merge-child-created.json");
     let dump: Value = serde_json::from_slice(&std::fs::read(dump).unwrap()).unwrap();
-    for ground in Ground::all(&bed, "java-rows") {
-        ground.create_table(&ground.table, "leaseKey").await;
+    for backend in Backend::all(&testbed, "java-rows") {
+        backend.create_table(&backend.table, "leaseKey").await;
         for row in dump["tables"]["app-jpoll3"]["items"].as_array().unwrap() {
-            ground.put(row.as_object().unwrap().iter().map(attribute)).await;
+            backend.put(row.as_object().unwrap().iter().map(attribute)).await;
         }
-        let store = ground.store();
-        let refusal = store.prepare(&ground.preparation()).await.unwrap_err();
-        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", ground.server);
+        let store = backend.store();
+        let refusal = store.prepare(&backend.preparation()).await.unwrap_err();
+        assert_eq!(refusal.kind(), StoreErrorKind::Foreign, "{}", backend.server);
 
         let taking_over = Preparation {
             take_over_java: true,
-            ..ground.preparation()
+            ..backend.preparation()
         };
         store.prepare(&taking_over).await.unwrap();
         // DynamoDB Local fails writes while it fills an index.
-        ground.index_is_there().await;
+        backend.index_is_there().await;
         let scan = store.scan().await.unwrap();
         assert_eq!(
             (scan.leases.len(), scan.undecodable.len()),
             (7, 0),
             "{}",
-            ground.server
+            backend.server
         );
         for lease in scan.leases.iter().filter(|lease| !lease.is_ended()) {
             let change = LeaseChange::Assign {
@@ -337,7 +337,7 @@ async fn rows_of_a_real_java_fleet_are_refused_and_taken_over_only_on_demand() {
             );
         }
         // From now on the rows that are still worked on are ours, and the setting is not needed any more.
-        store.prepare(&ground.preparation()).await.unwrap();
+        store.prepare(&backend.preparation()).await.unwrap();
     }
 }
 

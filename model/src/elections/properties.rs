@@ -1,28 +1,28 @@
-//! Properties of the offices.
+//! Properties of the elections.
 
 use stateright::Property;
 
-use super::{Config, Offices, State, bound};
+use super::{Config, Elections, State, bound};
 
-pub(super) fn of(config: &Config) -> Vec<Property<Offices>> {
+pub(super) fn of(config: &Config) -> Vec<Property<Elections>> {
     let mut properties = vec![
         Property::always(
             "of those who run, one at most believes to lead",
-            |model: &Offices, state: &State| {
-                let running = state.clerks.iter().enumerate().filter(|(_, clerk)| clerk.is_up());
+            |model: &Elections, state: &State| {
+                let running = state.nodes.iter().enumerate().filter(|(_, node)| node.is_up());
                 running.filter(|(n, _)| model.leads(state, *n)).count() <= 1
             },
         ),
         Property::always(
             "no lease is without a live owner for longer than the bound, whoever is gone",
-            |model: &Offices, state: &State| {
+            |model: &Elections, state: &State| {
                 let (all, left) = (&model.config.faults, &state.left);
                 let end = state.last_fault + bound(all.crashes + all.freezes - left.crashes - left.freezes);
                 state.rows.iter().all(|row| {
                     let owner = row
                         .owner
                         .as_ref()
-                        .map(|owner| &state.clerks[model.cast.worker(owner)]);
+                        .map(|owner| &state.nodes[model.fixtures.worker(owner)]);
                     let is_gone = owner.is_some_and(|owner| owner.out_since.is_some());
                     !is_gone || state.now <= end
                 })
@@ -30,13 +30,13 @@ pub(super) fn of(config: &Config) -> Vec<Property<Offices>> {
         ),
         Property::always(
             "in the end one leads, and every lease has a live owner",
-            |model: &Offices, state: &State| {
+            |model: &Elections, state: &State| {
                 let is_owned = |row: &crate::fleet::Row| {
                     row.actual_owner()
-                        .is_some_and(|owner| state.clerks[model.cast.worker(owner)].is_up())
+                        .is_some_and(|owner| state.nodes[model.fixtures.worker(owner)].is_up())
                 };
                 let leaders =
-                    (0..state.clerks.len()).filter(|n| state.clerks[*n].is_up() && model.leads(state, *n));
+                    (0..state.nodes.len()).filter(|n| state.nodes[*n].is_up() && model.leads(state, *n));
                 !model.is_over(state) || (leaders.count() == 1 && state.rows.iter().all(is_owned))
             },
         ),
@@ -45,15 +45,15 @@ pub(super) fn of(config: &Config) -> Vec<Property<Offices>> {
         properties.extend([
             Property::sometimes(
                 "the deputy gives a lease away while the leader is silent",
-                |_: &Offices, state: &State| state.seen.stood_in,
+                |_: &Elections, state: &State| state.seen.stood_in,
             ),
             Property::sometimes(
-                "another worker takes the leader's office",
-                |_: &Offices, state: &State| state.seen.succeeded,
+                "another worker takes the leader's election",
+                |_: &Elections, state: &State| state.seen.succeeded,
             ),
             Property::sometimes(
                 "a lease is given to another worker",
-                |_: &Offices, state: &State| state.seen.reassigned,
+                |_: &Elections, state: &State| state.seen.reassigned,
             ),
         ]);
     }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::bed::TestBed;
+use crate::testbed::Testbed;
 use crate::wait::eventually;
 
 const CHILD: &str = include_str!("child.py");
@@ -47,10 +47,19 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// A daemon of an application of its own, which reads this stream of the server at this endpoint.
-    pub(super) fn start(bed: &TestBed, jars: &Path, mode: Reading, stream: &str, endpoint: &str) -> Self {
-        let application = bed.unique(&format!("judge-{mode}"));
-        let folder = bed.scratch().join(&application);
-        Self::start_as(bed, jars, mode, stream, endpoint, &application, "judge", folder)
+    pub(super) fn start(testbed: &Testbed, jars: &Path, mode: Reading, stream: &str, endpoint: &str) -> Self {
+        let application = testbed.unique(&format!("conformance-{mode}"));
+        let folder = testbed.scratch().join(&application);
+        Self::start_as(
+            testbed,
+            jars,
+            mode,
+            stream,
+            endpoint,
+            &application,
+            "judge",
+            folder,
+        )
     }
 
     /// A daemon of this application under this worker id, whose logs go into the folder.
@@ -59,7 +68,7 @@ impl Daemon {
         reason = "each is a property of the daemon's file"
     )]
     pub(super) fn start_as(
-        bed: &TestBed,
+        testbed: &Testbed,
         jars: &Path,
         mode: Reading,
         stream: &str,
@@ -73,7 +82,7 @@ impl Daemon {
             |name: &str, text: &str| fs::write(folder.join(name), text).expect("a file in the folder");
         write("child.py", CHILD);
         write("logback.xml", LOGBACK);
-        let environment = bed.environment();
+        let environment = testbed.environment();
         let value = |name: &str| {
             let found = environment.iter().find(|(key, _)| key == name);
             found.map(|(_, value)| value.clone()).unwrap_or_default()
@@ -99,7 +108,7 @@ impl Daemon {
             region = value("AWS_REGION"),
             dynamo = value("AWS_ENDPOINT_URL_DYNAMODB"),
         );
-        write("judge.properties", &properties);
+        write("daemon.properties", &properties);
         let log = File::create(folder.join("daemon.log")).expect("a file in the folder");
         let process = Command::new("java")
             .args(["-Xmx512m", "-cp"])
@@ -107,7 +116,7 @@ impl Daemon {
             .args([
                 "software.amazon.kinesis.multilang.MultiLangDaemon",
                 "--properties-file",
-                "judge.properties",
+                "daemon.properties",
             ])
             .current_dir(&folder)
             .env("AWS_ACCESS_KEY_ID", "test")

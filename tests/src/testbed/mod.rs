@@ -1,7 +1,7 @@
 //! One call gives a test its own stream and table names on a real Kinesis and DynamoDB protocol server.
 //!
 //! In this order: the endpoint in `KCL_TEST_ENDPOINT_URL` (a LocalStack or AWS that you run); LocalStack in a container, where
-//! a Docker engine answers; kinesis-mock with DynamoDB Local and ministack, which the bed installs into the target folder
+//! a Docker engine answers; kinesis-mock with DynamoDB Local and ministack, which the testbed installs into the target folder
 //! on first use. Started servers are shared by all test processes and end a minute after the last of them.
 
 mod docker;
@@ -26,18 +26,18 @@ pub use streams::hash_keys;
 
 /// Names the endpoint of a server that somebody else runs.
 pub const ENDPOINT_URL: &str = "KCL_TEST_ENDPOINT_URL";
-/// Set to 1, a bed that cannot be had is a failure instead of a test left out.
+/// Set to 1, a testbed that cannot be had is a failure instead of a test left out.
 pub const REQUIRE: &str = "KCL_TEST_REQUIRE_EMULATORS";
 
 static SERVERS: OnceCell<Result<Servers, LeftOut>> = OnceCell::const_new();
 static NAMES: AtomicU64 = AtomicU64::new(0);
 
-/// Takes the [`TestBed`], or prints `LEFT OUT` and returns from the test.
+/// Takes the [`Testbed`], or prints `LEFT OUT` and returns from the test.
 #[macro_export]
-macro_rules! bed_or_skip {
+macro_rules! testbed_or_skip {
     () => {
-        match $crate::bed::TestBed::get().await {
-            Ok(bed) => bed,
+        match $crate::testbed::Testbed::get().await {
+            Ok(testbed) => testbed,
             Err(left_out) => {
                 left_out.report(concat!(module_path!(), ", line ", line!()));
                 return;
@@ -48,11 +48,11 @@ macro_rules! bed_or_skip {
 
 /// Kinesis and DynamoDB to test on.
 #[derive(Debug, Clone)]
-pub struct TestBed {
+pub struct Testbed {
     servers: Servers,
 }
 
-impl TestBed {
+impl Testbed {
     /// Finds or starts the servers. It blocks the calling runtime while it does, which tests can afford.
     ///
     /// # Errors
@@ -115,7 +115,7 @@ impl TestBed {
         &self.servers.first_dynamo().name
     }
 
-    /// The environment of a child process that is to use this bed, with the DynamoDB of [`dynamo_config`](Self::dynamo_config).
+    /// The environment of a child process that is to use this testbed, with the DynamoDB of [`dynamo_config`](Self::dynamo_config).
     pub fn environment(&self) -> Vec<(String, String)> {
         let credentials = credentials();
         let mut environment = vec![
@@ -262,7 +262,7 @@ struct DynamoServer {
 
 impl Servers {
     fn first_dynamo(&self) -> &DynamoServer {
-        self.dynamo.first().expect("a bed has at least one DynamoDB")
+        self.dynamo.first().expect("a testbed has at least one DynamoDB")
     }
 
     fn endpoints(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -318,7 +318,7 @@ fn region() -> String {
     std::env::var("AWS_REGION").unwrap_or_else(|_| "us-east-1".to_owned())
 }
 
-/// Those of the environment only with an endpoint of the environment; the servers that the bed starts take anything.
+/// Those of the environment only with an endpoint of the environment; the servers that the testbed starts take anything.
 fn credentials() -> Credentials {
     let given = |name: &str| std::env::var(ENDPOINT_URL).and_then(|_| std::env::var(name)).ok();
     let test = || "test".to_owned();
@@ -327,12 +327,12 @@ fn credentials() -> Credentials {
         given("AWS_SECRET_ACCESS_KEY").unwrap_or_else(test),
         given("AWS_SESSION_TOKEN"),
         None,
-        "test bed",
+        "testbed",
     )
 }
 
 /// Prints past the output capture of the test harness.
 fn say(line: &str) {
     // Nobody reads it, then.
-    let _ = writeln!(std::io::stderr(), "test bed: {line}");
+    let _ = writeln!(std::io::stderr(), "testbed: {line}");
 }

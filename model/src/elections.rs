@@ -1,11 +1,11 @@
-//! The offices: who leads, who stands in, and that no lease waits for either of them.
+//! The elections: who leads, who stands in, and that no lease waits for either of them.
 //!
 //! Every worker keeps the core's own view of the leader lock and of the table, and acts as a coordinator does: it looks at the lock
 //! once per tick and does what its view asks for, and while it leads or is the standby it scans and gives leases away. Each worker has
 //! a lease in the beginning, which it renews while it runs. The properties are about who believes to lead, and for how long a lease is
 //! without a live owner, whoever dies.
 
-mod clerk;
+mod node;
 mod properties;
 
 use std::fmt;
@@ -19,11 +19,11 @@ use kcl_core::lease_store::{
 use stateright::{Model, Property};
 
 use crate::broken::Broken;
-use crate::cast::{Cast, Lineage, TICK};
+use crate::fixtures::{Fixtures, Lineage, TICK};
 use crate::fleet::Row;
 use crate::store;
 
-pub use clerk::Clerk;
+pub use node::Node;
 
 /// The failover time: five ticks, so that a tick is how often the lock is read.
 pub const FAILOVER: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ const FAILOVER_TICKS: u8 = 5;
 pub struct Config {
     pub name: &'static str,
     pub workers: u8,
-    /// The ticks before the first fault, in which the offices are filled.
+    /// The ticks before the first fault, in which leader and standby are elected.
     pub quiet: u8,
     /// The ticks in which there may be faults.
     pub window: u8,
@@ -55,10 +55,10 @@ pub struct Budget {
     pub late: u8,
 }
 
-/// The model of the offices.
+/// The model of the elections.
 #[derive(Debug, Clone)]
-pub struct Offices {
-    pub cast: Cast,
+pub struct Elections {
+    pub fixtures: Fixtures,
     pub config: Config,
 }
 
@@ -67,7 +67,7 @@ pub struct State {
     pub now: u8,
     pub lock: Option<LeaderLock>,
     pub rows: Vec<Row>,
-    pub clerks: Vec<Clerk>,
+    pub nodes: Vec<Node>,
     /// Writes of the lock that may yet be made.
     pub network: Vec<(LockExpect, LeaderLock)>,
     pub left: Budget,
@@ -93,7 +93,7 @@ impl State {
             self.now,
             self.lock.as_ref().map(text),
             &self.rows,
-            &self.clerks,
+            &self.nodes,
             network,
             (self.left, self.last_fault),
         )
@@ -121,8 +121,8 @@ impl fmt::Debug for State {
         for row in &self.rows {
             writeln!(f, "  {row:?}")?;
         }
-        for clerk in &self.clerks {
-            writeln!(f, "  {clerk:?}")?;
+        for node in &self.nodes {
+            writeln!(f, "  {node:?}")?;
         }
         Ok(())
     }
@@ -151,10 +151,10 @@ pub enum Action {
     Thaws(usize),
 }
 
-impl Offices {
+impl Elections {
     pub fn new(config: Config) -> Self {
-        let cast = Cast::new(config.workers, Lineage::Open(config.workers), 1);
-        Self { cast, config }
+        let fixtures = Fixtures::new(config.workers, Lineage::Open(config.workers), 1);
+        Self { fixtures, config }
     }
 
     fn is_broken(&self, how: Broken) -> bool {
@@ -173,10 +173,10 @@ impl Offices {
     /// The workers that run, and what each has still to do in this tick.
     fn duties(&self, state: &State) -> Vec<Action> {
         let mut duties = Vec::new();
-        for (n, clerk) in state.clerks.iter().enumerate().filter(|(_, clerk)| clerk.is_up()) {
-            if clerk.looked != Some(state.now) {
+        for (n, node) in state.nodes.iter().enumerate().filter(|(_, node)| node.is_up()) {
+            if node.looked != Some(state.now) {
                 duties.push(Action::Looks(n, Fate::Prompt));
-            } else if clerk.scanned != Some(state.now) {
+            } else if node.scanned != Some(state.now) {
                 duties.push(Action::Scans(n));
             }
         }
@@ -201,14 +201,14 @@ impl Offices {
             Action::Crashes(n) => {
                 state.left.crashes -= 1;
                 state.last_fault = state.now;
-                state.clerks[n].goes(clerk::Life::Down, state.now);
+                state.nodes[n].goes(node::Life::Down, state.now);
             }
             Action::Freezes(n) => {
                 state.left.freezes -= 1;
                 state.last_fault = state.now;
-                state.clerks[n].goes(clerk::Life::Frozen, state.now);
+                state.nodes[n].goes(node::Life::Frozen, state.now);
             }
-            Action::Thaws(n) => state.clerks[n].thaws(),
+            Action::Thaws(n) => state.nodes[n].thaws(),
         }
     }
 
@@ -225,21 +225,21 @@ impl Offices {
     /// Time goes on. Each running worker touches its row and renews what is its own.
     fn tick(&self, state: &mut State) {
         state.now += 1;
-        for (n, clerk) in state
-            .clerks
+        for (n, node) in state
+            .nodes
             .iter_mut()
             .enumerate()
-            .filter(|(_, clerk)| clerk.is_up())
+            .filter(|(_, node)| node.is_up())
         {
-            clerk.touches += 1;
+            node.touches += 1;
             for row in &mut state.rows {
-                if row.owner.as_ref() == Some(&self.cast.workers[n]) {
+                if row.owner.as_ref() == Some(&self.fixtures.workers[n]) {
                     let renew = LeaseChange::Renew {
                         throughput: None,
                         facts: RowFacts::NONE,
                     };
                     let expect = Expect::Version(row.version());
-                    let incarnation = self.cast.incarnation(n, 0);
+                    let incarnation = self.fixtures.incarnation(n, 0);
                     if let Outcome::Applied(after) =
                         store::change(Some(&**row), &row.key, &expect, &renew, incarnation)
                     {
@@ -251,22 +251,24 @@ impl Offices {
     }
 }
 
-impl Model for Offices {
+impl Model for Elections {
     type State = State;
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
         let row = |n: usize| {
-            let mut lease = self.cast.lease(n);
-            lease.owner = Some(self.cast.workers[n].clone());
+            let mut lease = self.fixtures.lease(n);
+            lease.owner = Some(self.fixtures.workers[n].clone());
             Row(Arc::new(lease))
         };
-        let workers = self.cast.workers.len();
+        let workers = self.fixtures.workers.len();
         vec![State {
             now: 0,
             lock: None,
             rows: (0..workers).map(row).collect(),
-            clerks: (0..workers).map(|n| Clerk::new(&self.cast.workers[n])).collect(),
+            nodes: (0..workers)
+                .map(|n| Node::new(&self.fixtures.workers[n]))
+                .collect(),
             network: Vec::new(),
             left: self.config.faults,
             last_fault: 0,
@@ -297,13 +299,13 @@ impl Model for Offices {
             }
         }
         actions.extend((0..state.network.len()).map(Action::Lands));
-        let up = state.clerks.iter().filter(|clerk| clerk.is_up()).count();
-        for (n, clerk) in state.clerks.iter().enumerate() {
-            if clerk.is_frozen() {
+        let up = state.nodes.iter().filter(|node| node.is_up()).count();
+        for (n, node) in state.nodes.iter().enumerate() {
+            if node.is_frozen() {
                 actions.push(Action::Thaws(n));
             }
             // Somebody is left to take over.
-            if clerk.is_up() && up > 1 {
+            if node.is_up() && up > 1 {
                 if state.left.crashes > 0 {
                     actions.push(Action::Crashes(n));
                 }

@@ -1,8 +1,8 @@
-//! The worlds that are checked: how large each is, and what may go wrong in it.
+//! The scopes that are checked: how large each is, and what may go wrong in it.
 
-use crate::cast::Lineage;
+use crate::elections;
+use crate::fixtures::Lineage;
 use crate::fleet::{Budget, Config};
-use crate::offices;
 
 const NO_FAULTS: Budget = Budget {
     crashes: 0,
@@ -29,7 +29,7 @@ const BASE: Config = Config {
     broken: None,
 };
 
-/// Worlds that take seconds together.
+/// Scopes that take seconds together.
 pub fn small() -> Vec<Config> {
     vec![
         Config {
@@ -125,7 +125,7 @@ pub fn small() -> Vec<Config> {
     ]
 }
 
-/// Worlds that take minutes.
+/// Scopes that take minutes.
 pub fn large() -> Vec<Config> {
     vec![
         Config {
@@ -248,13 +248,13 @@ pub fn large() -> Vec<Config> {
     ]
 }
 
-const OFFICES: offices::Config = offices::Config {
+const ELECTIONS: elections::Config = elections::Config {
     name: "",
     workers: 2,
     quiet: 3,
     window: 3,
     calm: 20,
-    faults: offices::Budget {
+    faults: elections::Budget {
         crashes: 0,
         freezes: 0,
         lost: 0,
@@ -263,74 +263,74 @@ const OFFICES: offices::Config = offices::Config {
     broken: None,
 };
 
-/// Worlds of the offices that take seconds together.
-pub fn small_offices() -> Vec<offices::Config> {
+/// Scopes of the elections that take seconds together.
+pub fn small_elections() -> Vec<elections::Config> {
     vec![
-        offices::Config {
-            name: "offices of two, one dies",
-            faults: offices::Budget {
+        elections::Config {
+            name: "elections of two, one dies",
+            faults: elections::Budget {
                 crashes: 1,
-                ..OFFICES.faults
+                ..ELECTIONS.faults
             },
-            ..OFFICES
+            ..ELECTIONS
         },
-        offices::Config {
-            name: "offices of three, one dies",
+        elections::Config {
+            name: "elections of three, one dies",
             workers: 3,
             window: 3,
-            faults: offices::Budget {
+            faults: elections::Budget {
                 crashes: 1,
-                ..OFFICES.faults
+                ..ELECTIONS.faults
             },
-            ..OFFICES
+            ..ELECTIONS
         },
-        offices::Config {
-            name: "offices of two, one stands still",
+        elections::Config {
+            name: "elections of two, one stands still",
             window: 8,
-            faults: offices::Budget {
+            faults: elections::Budget {
                 freezes: 1,
-                ..OFFICES.faults
+                ..ELECTIONS.faults
             },
-            ..OFFICES
+            ..ELECTIONS
         },
     ]
 }
 
-/// Worlds of the offices that take minutes.
-pub fn large_offices() -> Vec<offices::Config> {
+/// Scopes of the elections that take minutes.
+pub fn large_elections() -> Vec<elections::Config> {
     vec![
-        offices::Config {
-            name: "offices of three, two die",
+        elections::Config {
+            name: "elections of three, two die",
             workers: 3,
             window: 8,
-            faults: offices::Budget {
+            faults: elections::Budget {
                 crashes: 2,
-                ..OFFICES.faults
+                ..ELECTIONS.faults
             },
-            ..OFFICES
+            ..ELECTIONS
         },
-        offices::Config {
-            name: "offices of three, one dies, a heartbeat hangs, a reply is lost",
+        elections::Config {
+            name: "elections of three, one dies, a heartbeat hangs, a reply is lost",
             workers: 3,
             window: 4,
-            faults: offices::Budget {
+            faults: elections::Budget {
                 crashes: 1,
                 lost: 1,
                 late: 1,
-                ..OFFICES.faults
+                ..ELECTIONS.faults
             },
-            ..OFFICES
+            ..ELECTIONS
         },
-        offices::Config {
-            name: "offices of three, one dies, one stands still",
+        elections::Config {
+            name: "elections of three, one dies, one stands still",
             workers: 3,
             window: 4,
-            faults: offices::Budget {
+            faults: elections::Budget {
                 crashes: 1,
                 freezes: 1,
-                ..OFFICES.faults
+                ..ELECTIONS.faults
             },
-            ..OFFICES
+            ..ELECTIONS
         },
     ]
 }

@@ -12,8 +12,8 @@ use kcl_core::processor::{
 use kcl_core::settings::Checkpointing;
 use kcl_testkit::fleet::Fleet;
 
-/// Makes processors that have their moods for as long as times are bad.
-pub(super) struct Moods {
+/// Makes processors that err for as long as times are bad.
+pub(super) struct ErraticProcessors {
     pub(super) fleet: Fleet,
     pub(super) rng: Rng,
     pub(super) bad_times: Arc<AtomicBool>,
@@ -21,10 +21,10 @@ pub(super) struct Moods {
     pub(super) is_slow: Arc<AtomicBool>,
 }
 
-impl RecordProcessorFactory for Moods {
+impl RecordProcessorFactory for ErraticProcessors {
     fn create(&self, shard: &ShardContext) -> Box<dyn RecordProcessor> {
         let name = format!("{} {}", shard.shard(), shard.fencing_token());
-        Box::new(Moody {
+        Box::new(ErraticProcessor {
             fleet: self.fleet.clone(),
             rng: self.rng.child(&name),
             bad_times: Arc::clone(&self.bad_times),
@@ -34,7 +34,7 @@ impl RecordProcessorFactory for Moods {
     }
 }
 
-struct Moody {
+struct ErraticProcessor {
     fleet: Fleet,
     rng: Rng,
     bad_times: Arc<AtomicBool>,
@@ -43,7 +43,7 @@ struct Moody {
     collected: Option<RecordBatch>,
 }
 
-impl Moody {
+impl ErraticProcessor {
     /// Checkpoints what is processed, if it can, and keeps it for the next time if not.
     async fn flush(&mut self) {
         let Some(batch) = self.collected.take() else {
@@ -80,7 +80,7 @@ const SLOW: Duration = Duration::from_secs(9);
 struct Unwell;
 
 #[async_trait]
-impl RecordProcessor for Moody {
+impl RecordProcessor for ErraticProcessor {
     async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
         if self.is_slow.load(Ordering::Relaxed) {
             self.fleet.sleep(SLOW).await;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::child::{Child, tell};
 use super::process::{Cost, own_cost};
-use super::reading::stock::{STREAM, Server, Stock, aws};
+use super::reading::prefill::{Prefill, STREAM, Server, aws};
 
 /// No worker needs longer to start.
 const STARTED_WITHIN: Duration = Duration::from_secs(120);
@@ -25,7 +25,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 
 /// A worker on a server.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub struct Standing {
+pub struct IdleWorker {
     /// Where the server answers.
     #[arg(long)]
     pub endpoint: String,
@@ -48,7 +48,7 @@ pub struct Idle {
 
 /// A worker with nothing to read, once it has settled, for this long.
 pub async fn idle(shards: u32, settle: Duration, over: Duration) -> Idle {
-    let (server, worker) = start(shards, false, Stock::empty(shards)).await;
+    let (server, worker) = start(shards, false, Prefill::empty(shards)).await;
     let clock = TokioClock::new();
     clock.sleep(settle).await;
     let before = cost(&worker);
@@ -63,8 +63,8 @@ pub async fn idle(shards: u32, settle: Duration, over: Duration) -> Idle {
 }
 
 /// A worker whose code does not return, this long after it took its first batch.
-pub async fn stalled(stock: Stock, over: Duration) -> Cost {
-    let (server, worker) = start(stock.shards, true, stock).await;
+pub async fn stalled(prefill: Prefill, over: Duration) -> Cost {
+    let (server, worker) = start(prefill.shards, true, prefill).await;
     TokioClock::new().sleep(over).await;
     let cost = cost(&worker);
     worker.end().await;
@@ -72,8 +72,8 @@ pub async fn stalled(stock: Stock, over: Duration) -> Cost {
     cost
 }
 
-async fn start(shards: u32, stalled: bool, stock: Stock) -> (Server, Child) {
-    let server = Server::start(stock).await;
+async fn start(shards: u32, stalled: bool, prefill: Prefill) -> (Server, Child) {
+    let server = Server::start(prefill).await;
     let mut arguments = vec![
         "stand".to_owned(),
         format!("--endpoint={}", server.endpoint),
@@ -90,20 +90,20 @@ fn cost(worker: &Child) -> Cost {
 }
 
 /// Runs the worker until it is killed; tells when all its shards are idle, or the first one is stalled.
-pub async fn stand(standing: Standing) {
+pub async fn stand(options: IdleWorker) {
     let polling = PollingSettings {
         reads_per_second: 1000,
         bytes_per_second: u64::MAX,
         ..PollingSettings::default()
     };
-    let mut stream = KinesisStream::new(&aws(&standing.endpoint), STREAM);
-    if standing.stalled {
+    let mut stream = KinesisStream::new(&aws(&options.endpoint), STREAM);
+    if options.stalled {
         stream = stream.with_polling(polling);
     }
     let begun = Begun::default();
-    let worker = start_worker(stream, &begun, standing.stalled);
+    let worker = start_worker(stream, &begun, options.stalled);
     // There may be room for a batch of some shards only.
-    let enough = if standing.stalled { 1 } else { standing.shards };
+    let enough = if options.stalled { 1 } else { options.shards };
     begun.wait_for(enough).await;
     tell(&enough);
     TokioClock::new().sleep(LIFETIME).await;

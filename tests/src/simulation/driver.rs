@@ -1,4 +1,4 @@
-//! Lets a story happen.
+//! Lets a scenario happen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,13 +11,15 @@ use kcl_core::lease_store::StoreErrorKind;
 use kcl_core::types::ShardId;
 use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::clock::Skew;
-use kcl_testkit::faults::{Fault, FaultRates, Happened, Link, Operation, ScanCapacity, StoreCall};
+use kcl_testkit::faults::{
+    Fault as StoreFault, FaultRates, Happened, Link, Operation, ScanCapacity, StoreCall,
+};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Member};
 
-use super::account::Account;
-use super::moods::Moods;
-use super::story::{Story, Stroke, Turn};
+use super::processor_behavior::ErraticProcessors;
+use super::report::Report;
+use super::scenario::{Fault, Scenario, Step};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// Who joins when all is well.
@@ -32,17 +34,17 @@ const SLOW_START: Duration = Duration::from_secs(2);
 const PERIOD: Duration = Duration::from_millis(500);
 /// How many at a time.
 const RECORDS: u64 = 6;
-/// More would make a story long rather than hard.
+/// More would make a scenario long rather than hard.
 const MOST_SHARDS: usize = 16;
 
-pub(super) struct Performer {
+pub(super) struct Driver {
     fleet: Fleet,
     rng: Rng,
     /// How many members there may be.
     members: usize,
     packed: Option<u64>,
-    story: Story,
-    /// The failover time of each worker that is not started with the one of the story, in percent of that.
+    scenario: Scenario,
+    /// The failover time of each worker that is not started with the one of the scenario, in percent of that.
     failovers: BTreeMap<&'static str, u32>,
     leaders: Arc<Leaders>,
     bad_times: Arc<AtomicBool>,
@@ -53,7 +55,7 @@ pub(super) struct Performer {
     runs: BTreeMap<&'static str, u32>,
     /// What passes by itself, and when.
     passing: Vec<(Moment, Passing)>,
-    account: Account,
+    report: Report,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,26 +64,26 @@ enum Passing {
     Cut(&'static str),
 }
 
-impl Performer {
-    pub(super) fn new(fleet: Fleet, story: &Story) -> Self {
+impl Driver {
+    pub(super) fn new(fleet: Fleet, scenario: &Scenario) -> Self {
         Self {
             fleet,
-            rng: Rng::from_seed(story.seed).child("performer"),
-            members: story.members,
-            packed: story.packed,
+            rng: Rng::from_seed(scenario.seed).child("performer"),
+            members: scenario.members,
+            packed: scenario.packed,
             failovers: NAMES
                 .into_iter()
                 .chain([NEWCOMER])
-                .zip(story.failovers.iter().copied())
+                .zip(scenario.failovers.iter().copied())
                 .collect(),
-            story: story.clone(),
+            scenario: scenario.clone(),
             leaders: Arc::default(),
             bad_times: Arc::new(AtomicBool::new(true)),
             is_slow: Arc::default(),
             alive: BTreeSet::new(),
             runs: BTreeMap::new(),
             passing: Vec::new(),
-            account: Account::one_seed(),
+            report: Report::one_seed(),
         }
     }
 
@@ -116,9 +118,9 @@ impl Performer {
         });
     }
 
-    /// Waits for the turn, ends what has passed meanwhile, and strikes.
-    pub(super) async fn perform(&mut self, turn: Turn) {
-        let at = self.fleet.now() + turn.after;
+    /// Waits for the step, ends what has passed meanwhile, and strikes.
+    pub(super) async fn perform(&mut self, step: Step) {
+        let at = self.fleet.now() + step.after;
         loop {
             self.passing.sort_by_key(|(until, _)| *until);
             let Some((until, passing)) = self.passing.first().copied().filter(|(until, _)| *until <= at)
@@ -130,8 +132,8 @@ impl Performer {
             self.pass(passing);
         }
         self.sleep_until(at).await;
-        if self.strike(turn.stroke).await {
-            self.account.struck(&turn.stroke);
+        if self.inject(step.fault).await {
+            self.report.injected(&step.fault);
         }
     }
 
@@ -148,7 +150,7 @@ impl Performer {
     }
 
     /// Ends all bad times: everybody is there and well. Tells what has happened in them, and who could join yet.
-    pub(super) fn heal(mut self) -> (Account, impl FnOnce()) {
+    pub(super) fn heal(mut self) -> (Report, impl FnOnce()) {
         self.bad_times.store(false, Ordering::Relaxed);
         for (_, passing) in std::mem::take(&mut self.passing) {
             self.pass(passing);
@@ -162,18 +164,18 @@ impl Performer {
             }
         }
         // What is wrong with the index from here on is wrong for good.
-        if self.story.index_stays_broken {
+        if self.scenario.index_stays_broken {
             self.alive.iter().for_each(|name| self.break_index(name));
         }
-        let mut account = std::mem::replace(&mut self.account, Account::one_seed());
-        account.two_leaders = self.leaders.episodes.load(Ordering::Relaxed);
+        let mut report = std::mem::replace(&mut self.report, Report::one_seed());
+        report.two_leaders = self.leaders.episodes.load(Ordering::Relaxed);
         let newcomer = move || {
             self.start(NEWCOMER);
-            if self.story.index_stays_broken {
+            if self.scenario.index_stays_broken {
                 self.break_index(NEWCOMER);
             }
         };
-        (account, newcomer)
+        (report, newcomer)
     }
 
     fn start(&mut self, name: &'static str) {
@@ -183,7 +185,7 @@ impl Performer {
             rate_ppm: i32::try_from(self.up_to(100_000)).unwrap() - 50_000,
             uptime: Duration::from_secs(self.rng.below(1_000_000)),
         };
-        let moods = Moods {
+        let processors = ErraticProcessors {
             fleet: self.fleet.clone(),
             rng: self.fresh_rng(),
             bad_times: Arc::clone(&self.bad_times),
@@ -191,9 +193,9 @@ impl Performer {
         };
         let percent = self.failovers.get(name).copied().unwrap_or(100);
         let member = Member::named(name)
-            .settings(self.story.settings_at(percent))
+            .settings(self.scenario.settings_at(percent))
             .skew(skew)
-            .processor(moods);
+            .processor(processors);
         self.fleet.start(member);
         self.alive.insert(name);
         *self.runs.entry(name).or_default() += 1;
@@ -238,59 +240,59 @@ impl Performer {
     }
 
     /// Whether that could happen.
-    async fn strike(&mut self, stroke: Stroke) -> bool {
+    async fn inject(&mut self, fault: Fault) -> bool {
         let Some(name) = self.somebody() else {
             return self.start_somebody();
         };
         let fleet = self.fleet.clone();
-        match stroke {
-            Stroke::Start => return self.start_somebody(),
-            Stroke::Kill => self.kill(name),
-            Stroke::Restart => {
+        match fault {
+            Fault::Start => return self.start_somebody(),
+            Fault::Kill => self.kill(name),
+            Fault::Restart => {
                 self.kill(name);
                 self.start(name);
             }
-            Stroke::Freeze(time) => {
+            Fault::Freeze(time) => {
                 fleet.freeze(name);
                 self.until(time, Passing::Frozen(name));
             }
-            Stroke::FreezeLeader(time) => {
+            Fault::FreezeLeader(time) => {
                 let leader = self.leader().unwrap_or(name);
                 fleet.freeze(leader);
                 self.until(time, Passing::Frozen(leader));
             }
-            Stroke::SilentLock(time) => {
+            Fault::SilentLock(time) => {
                 let Some(leader) = self.leader() else { return false };
                 for operation in [Operation::ReadLock, Operation::ChangeLock] {
-                    let fault = Fault::Fail(StoreErrorKind::Unavailable);
+                    let fault = StoreFault::Fail(StoreErrorKind::Unavailable);
                     fleet.store_faults(leader).always(operation, fault);
                 }
                 self.until(time, Passing::Cut(leader));
             }
-            Stroke::StaleReads(time) => {
+            Fault::StaleReads(time) => {
                 let name = self.leader().unwrap_or(name);
                 fleet.store_faults(name).show_old_rows();
                 self.until(time, Passing::Cut(name));
             }
-            Stroke::StaleIndex(time) => self.everybody(time, |fleet, name| {
+            Fault::StaleIndex(time) => self.everybody(time, |fleet, name| {
                 fleet.store_faults(name).show_old_rows();
             }),
-            Stroke::Drain => return self.drain(name).await,
-            Stroke::Deploy => {
+            Fault::Drain => return self.drain(name).await,
+            Fault::Deploy => {
                 for name in self.alive.clone() {
                     if !self.is_frozen(name) && self.drain(name).await {
                         self.start(name);
                     }
                 }
             }
-            Stroke::Split => return self.split(),
-            Stroke::Merge => return self.merge(),
-            Stroke::Trim(kept) => fleet.trim(&Trim::KeepLast(kept)),
-            Stroke::Link(link, time) => {
+            Fault::Split => return self.split(),
+            Fault::Merge => return self.merge(),
+            Fault::Trim(kept) => fleet.trim(&Trim::KeepLast(kept)),
+            Fault::Link(link, time) => {
                 fleet.store_faults(name).set_link(link);
                 self.until(time, Passing::Cut(name));
             }
-            Stroke::Partition(time) => {
+            Fault::Partition(time) => {
                 fleet.store_faults(name).set_link(Link::RequestsLost);
                 for call in [StreamCall::Next, StreamCall::Open, StreamCall::Shards] {
                     let lost = StreamFaultRule::every(call, StreamFault::Hang);
@@ -298,10 +300,10 @@ impl Performer {
                 }
                 self.until(time, Passing::Cut(name));
             }
-            Stroke::Outage(time) => self.everybody(time, |fleet, name| {
+            Fault::Outage(time) => self.everybody(time, |fleet, name| {
                 fleet.store_faults(name).set_link(Link::Refusing);
             }),
-            Stroke::Throttle(time) => {
+            Fault::Throttle(time) => {
                 let rng = self.fresh_rng();
                 let rates = FaultRates {
                     throttled_one_in: 3,
@@ -312,17 +314,17 @@ impl Performer {
                     fleet.store_faults(name).at_random(rng.child(name), rates);
                 });
             }
-            Stroke::IndexFails(time) => self.everybody(time, |fleet, name| {
-                let fault = Fault::Fail(StoreErrorKind::Throttled);
+            Fault::IndexFails(time) => self.everybody(time, |fleet, name| {
+                let fault = StoreFault::Fail(StoreErrorKind::Throttled);
                 fleet.store_faults(name).always(Operation::OwnedBy, fault);
             }),
-            Stroke::ScansAreFew(time) => {
+            Fault::ScansAreFew(time) => {
                 let capacity = ScanCapacity::one_per(SCAN_EVERY);
                 self.everybody(time, |fleet, name| {
                     fleet.store_faults(name).limit_scans(&capacity);
                 });
             }
-            Stroke::Retime(percent) => {
+            Fault::Retime(percent) => {
                 // Who leaves is busy, and holds its leases for a while.
                 self.is_slow.store(true, Ordering::Relaxed);
                 fleet.sleep(SLOW_START).await;
@@ -334,20 +336,22 @@ impl Performer {
                 }
                 self.is_slow.store(false, Ordering::Relaxed);
             }
-            Stroke::LoseReply => fleet.store_faults(name).once(Operation::Change, Fault::LoseReply),
-            Stroke::DelayRequest(late) => {
-                let fault = Fault::DelayRequest(late);
+            Fault::LoseReply => fleet
+                .store_faults(name)
+                .once(Operation::Change, StoreFault::LoseReply),
+            Fault::DelayRequest(late) => {
+                let fault = StoreFault::DelayRequest(late);
                 fleet.store_faults(name).once(Operation::Change, fault);
             }
-            Stroke::DelayReply(late) => {
-                let fault = Fault::DelayReply(late);
+            Fault::DelayReply(late) => {
+                let fault = StoreFault::DelayReply(late);
                 fleet.store_faults(name).once(Operation::Scan, fault);
             }
-            Stroke::SourceFails(kind, times) => self.next_reads(name, times, StreamFault::Fail(kind)),
-            Stroke::SourceHangs => self.next_reads(name, 2, StreamFault::Hang),
-            Stroke::SourceLosesReplies => self.next_reads(name, 3, StreamFault::LoseReply),
-            Stroke::WrongEnds(fault, times) => self.next_reads(name, times, StreamFault::End(fault)),
-            Stroke::SourceIsSlow(late) => self.next_reads(name, 3, StreamFault::Delay(late)),
+            Fault::SourceFails(kind, times) => self.next_reads(name, times, StreamFault::Fail(kind)),
+            Fault::SourceHangs => self.next_reads(name, 2, StreamFault::Hang),
+            Fault::SourceLosesReplies => self.next_reads(name, 3, StreamFault::LoseReply),
+            Fault::WrongEnds(fault, times) => self.next_reads(name, times, StreamFault::End(fault)),
+            Fault::SourceIsSlow(late) => self.next_reads(name, 3, StreamFault::Delay(late)),
         }
         true
     }
@@ -364,7 +368,7 @@ impl Performer {
     }
 
     fn break_index(&self, name: &str) {
-        let fault = Fault::Fail(StoreErrorKind::Throttled);
+        let fault = StoreFault::Fail(StoreErrorKind::Throttled);
         self.fleet.store_faults(name).always(Operation::OwnedBy, fault);
     }
 
@@ -390,7 +394,7 @@ impl Performer {
             Some(run) if *run > 1 => format!("{name}#{run}"),
             _ => name.to_owned(),
         };
-        self.account.killed(name, process, self.fleet.now());
+        self.report.killed(name, process, self.fleet.now());
         self.gone(name);
     }
 
@@ -411,7 +415,7 @@ impl Performer {
         // A shard whose end cannot be stored yet, since its co-parent has no lease, is given up when the time is up.
         let report = self.fleet.drain(name).await.unwrap();
         let settings = self.fleet.settings();
-        let most = settings.drain_timeout + self.story.longest_failover();
+        let most = settings.drain_timeout + self.scenario.longest_failover();
         assert!(report.took <= most, "{report:?}");
         true
     }
