@@ -17,8 +17,7 @@ use kcl_lease_memory::server::SavedStream;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{Metrics, Tags};
-use super::operations::Commitment;
-use super::server::Shared;
+use super::shared::{Commitment, Shared};
 use super::streams::Entry;
 
 const FORMAT: &str = "kinesis-local";

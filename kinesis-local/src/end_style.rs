@@ -6,7 +6,7 @@ use kcl_core::types::SequenceNumber;
 use kcl_lease_memory::memory_stream::ShardSnapshot;
 use kcl_lease_memory::server::Page;
 
-use super::operations::reading;
+use super::shapes::{children, millis};
 use super::value::{Map, Value};
 
 /// How the server shows the end of a shard, for tests of readers that must come past each of them.
@@ -64,7 +64,7 @@ impl EndStyle {
     /// An answer of GetRecords, with the iterator to go on with if there is one.
     pub(super) fn answer(self, page: Page, next: Option<String>) -> Map {
         let names = self != Self::Ferrokinesis;
-        let children = page.end.as_ref().filter(|_| names).map(reading::children);
+        let children = page.end.as_ref().filter(|_| names).map(children);
         let says_null = matches!(self, Self::KinesisMock | Self::LocalStack);
         let next = match next {
             Some(next) => Some(Value::from(next)),
@@ -80,7 +80,7 @@ impl EndStyle {
     fn millis_behind(self, behind: Duration) -> i64 {
         match self == Self::Ferrokinesis {
             true => 0,
-            false => reading::millis(behind),
+            false => millis(behind),
         }
     }
 
@@ -105,7 +105,7 @@ impl EndStyle {
             page.continuation.as_str()
         };
         let number = goes_on.then(|| number.to_owned());
-        let children = page.end.as_ref().filter(|_| names).map(reading::children);
+        let children = page.end.as_ref().filter(|_| names).map(children);
         let event = Map::new()
             .with("Records", Value::Records(page.records))
             .with_some("ContinuationSequenceNumber", number)

@@ -3,7 +3,6 @@
 use kcl_core::source::{SourceError, SourceErrorKind};
 
 use super::operation::Operation;
-use super::value::Map;
 
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,12 +97,6 @@ impl ServiceError {
 
     pub(super) fn message(&self) -> &str {
         &self.message
-    }
-
-    pub(super) fn body(&self) -> Map {
-        Map::new()
-            .with("__type", self.code)
-            .with("message", self.message())
     }
 }
 

@@ -52,6 +52,8 @@ mod options;
 mod protocol;
 mod requests;
 mod server;
+mod shapes;
+mod shared;
 mod streams;
 mod subscription;
 mod tls;
@@ -75,7 +77,7 @@ pub use protocol::Protocol;
 pub use requests::WireRequests;
 pub use tls::WireTls;
 
-use server::Shared;
+use shared::Shared;
 use streams::{Entry, Streams};
 
 /// A running server. It stops when it is dropped.

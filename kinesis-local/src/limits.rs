@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use kcl_core::clock::Moment;
+use kcl_core::types::ShardId;
 
 use super::Operation;
 use super::error::ServiceError;
@@ -125,6 +126,11 @@ impl Limiter {
 
 fn exceeded(shard: &str, what: &str) -> ServiceError {
     ServiceError::throughput(format!("Rate exceeded for {shard}: {what} per second"))
+}
+
+/// The name of a shard among those of all streams, to count by.
+pub(super) fn counted(stream: &str, shard: &ShardId) -> String {
+    format!("{stream}/{shard}")
 }
 
 #[cfg(test)]

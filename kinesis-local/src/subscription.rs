@@ -13,7 +13,7 @@ use super::end_style::Follows;
 use super::error::ServiceError;
 use super::operations::{Opened, Source, reading};
 use super::protocol::{Protocol, events};
-use super::server::Shared;
+use super::shared::Shared;
 
 /// The most bytes that one event brings, unless a single record has more.
 const EVENT_BYTES: usize = 1024 * 1024;

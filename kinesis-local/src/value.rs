@@ -26,6 +26,9 @@ pub(super) enum Value {
     Records(Vec<Record>),
 }
 
+/// What an operation answers.
+pub(super) type Answer = Result<Map, ServiceError>;
+
 /// The members of a structure, in the order they are written.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Map(pub(super) Vec<(Cow<'static, str>, Value)>);

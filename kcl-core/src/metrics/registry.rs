@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
 
-use crate::metrics::{ALL, MetricKind};
+use crate::metrics::catalogue::{ALL, MetricKind};
 
 /// The recorder of one worker, and the name that its metrics carry.
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 //! All tasks of a worker live in one [`TaskScope`]. It knows their names, turns a panic into a value,
 //! can wait until the last one is gone, and lets a test freeze the worker or make it vanish.
 
+mod places;
 mod threads;
 
 use std::any::Any;

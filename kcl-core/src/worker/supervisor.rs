@@ -20,13 +20,13 @@ use crate::settings::Settings;
 use crate::status::{Phase, StatusSource};
 use crate::worker::builder::{StreamSelection, WorkerParts};
 use crate::worker::fatal::FatalError;
-use crate::worker::handle::{Stop, StopSignal, TASK};
 use crate::worker::handover::hand_over_all;
 use crate::worker::health_watch::watch_health;
 use crate::worker::heartbeat::Heartbeat;
 use crate::worker::lease_taker::LeaseTaker;
 use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};
 use crate::worker::startup::{Prepared, announce, prepare};
+use crate::worker::stop::{Stop, StopSignal, TASK};
 use crate::worker::stream_watcher::follow_streams;
 
 /// The life of a worker, from its first question to its report.

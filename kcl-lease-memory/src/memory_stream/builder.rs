@@ -4,9 +4,10 @@ use std::time::Duration;
 use kcl_core::clock::{Clock, TokioClock};
 use kcl_core::types::Timestamp;
 
+use super::parts::Pace;
 use super::settings::{StreamMode, StreamSettings};
 use super::state::State;
-use super::{MemoryStream, Pace, Shared};
+use super::{MemoryStream, Shared};
 
 /// Makes a [`MemoryStream`]; every setting has a default.
 #[derive(Debug, Clone)]
@@ -24,8 +25,16 @@ pub struct MemoryStreamBuilder {
     settings: StreamSettings,
 }
 
+impl MemoryStream {
+    /// Makes a stream with this name.
+    #[must_use]
+    pub fn builder(name: impl Into<String>) -> MemoryStreamBuilder {
+        MemoryStreamBuilder::new(name.into())
+    }
+}
+
 impl MemoryStreamBuilder {
-    pub(super) fn new(name: String) -> Self {
+    fn new(name: String) -> Self {
         Self {
             name,
             shards: 1,

@@ -6,6 +6,7 @@
 
 mod builder;
 mod number;
+mod parts;
 #[cfg(feature = "server")]
 pub(crate) mod place;
 mod reader;
@@ -20,12 +21,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use kcl_core::clock::{Clock, ClockExt as _, Moment};
-use kcl_core::source::{Shard, SourceError};
+use kcl_core::source::SourceError;
 use kcl_core::types::{Record, SequenceNumber, ShardId, Timestamp};
 
 pub use builder::MemoryStreamBuilder;
+pub use parts::{Pace, ShardSnapshot};
 pub use settings::{RecordDistribution, StreamMode, StreamSettings};
 
+use parts::Home;
 use state::State;
 
 /// A Kinesis stream in memory. Clones share the stream.
@@ -60,61 +63,6 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// Where a stream is said to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Home {
-    region: String,
-    account: String,
-}
-
-impl Default for Home {
-    fn default() -> Self {
-        Self {
-            region: "us-east-1".to_owned(),
-            account: "000000000000".to_owned(),
-        }
-    }
-}
-
-/// How the names of regions begin that are not in the partition `aws`, and their partitions.
-const PARTITIONS: [(&str, &str); 7] = [
-    ("cn-", "aws-cn"),
-    ("us-gov-", "aws-us-gov"),
-    ("us-iso-", "aws-iso"),
-    ("us-isob-", "aws-iso-b"),
-    ("eu-isoe-", "aws-iso-e"),
-    ("us-isof-", "aws-iso-f"),
-    ("eusc-", "aws-eusc"),
-];
-
-impl Home {
-    fn arn(&self, stream: &str) -> String {
-        let mut partitions = PARTITIONS.into_iter();
-        let partition = partitions.find(|(begin, _)| self.region.starts_with(begin));
-        let partition = partition.map_or("aws", |(_, partition)| partition);
-        let Self { region, account } = self;
-        format!("arn:{partition}:kinesis:{region}:{account}:stream/{stream}")
-    }
-}
-
-/// How long the stream asks a reader to wait between two fetches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// While there are unread records. Default: none.
-    pub behind: Duration,
-    /// Once the reader has caught up. Default: 200 ms, the shortest interval that the Java KCL allows.
-    pub idle: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            behind: Duration::ZERO,
-            idle: Duration::from_millis(200),
-        }
-    }
-}
-
 /// Which records retention takes away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trim {
@@ -143,36 +91,11 @@ pub enum ReshardError {
     HashKeyOutside(ShardId),
 }
 
-/// A shard as tests see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardSnapshot {
-    /// The shard as a listing shows it.
-    pub shard: Shard,
-    /// The children of the shard.
-    pub children: Vec<ShardId>,
-    /// The last sequence number that it can hold, once it is closed.
-    pub ending_sequence: Option<SequenceNumber>,
-    /// When it began to take records, in the service's time.
-    pub opened_at: Timestamp,
-    /// When it stopped.
-    pub closed_at: Option<Timestamp>,
-    /// How many records retention has left.
-    pub records_kept: usize,
-    /// Whether it dropped out of the listing.
-    pub forgotten: bool,
-}
-
 impl MemoryStream {
     /// A stream with this name and number of shards that lives by this clock, with the defaults of the builder.
     #[must_use]
     pub fn new(name: impl Into<String>, shards: u32, clock: Arc<dyn Clock>) -> Self {
         Self::builder(name).shards(shards).clock(clock).build()
-    }
-
-    /// Makes a stream with this name.
-    #[must_use]
-    pub fn builder(name: impl Into<String>) -> MemoryStreamBuilder {
-        MemoryStreamBuilder::new(name.into())
     }
 
     /// The service's time: arrival times, creation time and the time of a listing are read from it.

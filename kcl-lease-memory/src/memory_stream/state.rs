@@ -17,8 +17,8 @@ use kcl_core::source::{
 use kcl_core::types::{HashKeyRange, Record, SequenceNumber, ShardId, Timestamp};
 
 use super::number::{self, Tick};
+use super::parts::{Home, Pace, ShardSnapshot};
 use super::settings::{RecordDistribution, StreamSettings};
-use super::{Home, Pace, ShardSnapshot};
 
 /// Kinesis answers a read with at most this many payload bytes (10 MiB), but always with one record if there is one.
 const MAX_FETCH_BYTES: usize = 10 * 1024 * 1024;

@@ -1,32 +1,11 @@
 //! What belongs to the account: its limits and settings.
 
-use std::time::Duration;
-
-use kcl_core::types::Timestamp;
-
-use super::Answer;
 use crate::error::ServiceError;
-use crate::server::Shared;
-use crate::value::Map;
+use crate::shared::{Commitment, Shared};
+use crate::value::{Answer, Map};
 
-/// How long a commitment lasts at least.
-const COMMITTED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// What DescribeLimits says of limits that are switched off.
 const UNLIMITED: u32 = i32::MAX.unsigned_abs();
-
-/// The account's commitment to a minimum throughput.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Commitment {
-    pub(crate) started: Timestamp,
-    /// Whether it ends as soon as it may.
-    pub(crate) ends: bool,
-}
-
-impl Commitment {
-    fn earliest_end(self) -> Timestamp {
-        self.started.plus(COMMITTED_FOR)
-    }
-}
 
 pub(super) fn limits(shared: &Shared) -> Answer {
     let streams = shared.streams();

@@ -7,15 +7,14 @@ use kcl_lease_memory::MemoryStream;
 use kcl_lease_memory::server::Place;
 use tokio::sync::oneshot;
 
-use super::Answer;
 use super::reading::{check_known, position};
 use super::streams::is_name;
 use crate::Operation;
 use crate::attributes::Tags;
 use crate::error::ServiceError;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::token::NextToken;
-use crate::value::Map;
+use crate::value::{Answer, Map};
 
 /// A subscription that was granted.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ use kcl_core::source::StreamSource as _;
 use kcl_core::types::Timestamp;
 use kcl_lease_memory::memory_stream::ShardSnapshot;
 
-use super::Answer;
 use crate::error::ServiceError;
-use crate::server::Shared;
+use crate::shapes::shard_map;
+use crate::shared::Shared;
 use crate::token::NextToken;
-use crate::value::Map;
+use crate::value::{Answer, Map};
 
 /// Which shards to list, as the
 /// [API reference](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ShardFilter.html) tells them apart.
@@ -109,30 +109,6 @@ impl Filter {
 fn has_parent_in(shard: &ShardSnapshot, all: &[&ShardSnapshot]) -> bool {
     let parents = &shard.shard.parents;
     all.iter().any(|other| parents.contains(&other.shard.id))
-}
-
-/// A shard as listings and descriptions show it.
-pub(super) fn shard_map(snapshot: &ShardSnapshot) -> Map {
-    let shard = &snapshot.shard;
-    let mut parents = shard.parents.iter().map(ToString::to_string);
-    let numbers = Map::new()
-        .with("StartingSequenceNumber", shard.starting_sequence.as_str())
-        .with_some(
-            "EndingSequenceNumber",
-            snapshot.ending_sequence.as_ref().map(|number| number.as_str()),
-        );
-    Map::new()
-        .with("ShardId", shard.id.as_str())
-        .with_some("ParentShardId", parents.next())
-        .with_some("AdjacentParentShardId", parents.next())
-        .with("HashKeyRange", hash_range_map(&shard.hash_range))
-        .with("SequenceNumberRange", numbers)
-}
-
-pub(super) fn hash_range_map(range: &kcl_core::types::HashKeyRange) -> Map {
-    Map::new()
-        .with("StartingHashKey", range.start().to_string())
-        .with("EndingHashKey", range.end().to_string())
 }
 
 pub(super) fn list_shards(shared: &Shared, request: &Map, now: Moment) -> Answer {

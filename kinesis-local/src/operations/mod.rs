@@ -14,17 +14,14 @@ mod writing;
 
 use kcl_core::types::{ShardId, Timestamp};
 
-pub(super) use account::Commitment;
 pub(super) use consumers::{Opened, Source};
 use settings::Direction;
 
 use super::Operation;
 use super::error::ServiceError;
-use super::server::Shared;
+use super::shared::Shared;
 use super::token::ShardIterator;
 use super::value::Map;
-
-pub(super) type Answer = Result<Map, ServiceError>;
 
 /// What comes of a request.
 #[derive(Debug)]
@@ -115,9 +112,4 @@ pub(super) fn service_time(shared: &Shared, request: &Map) -> Timestamp {
 
 fn iterator_of(request: &Map) -> Option<ShardIterator> {
     ShardIterator::decode(request.text("ShardIterator").ok()??)
-}
-
-/// The name of a shard among those of all streams, to count by.
-fn counted(stream: &str, shard: &ShardId) -> String {
-    format!("{stream}/{shard}")
 }

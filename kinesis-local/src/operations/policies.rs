@@ -1,9 +1,8 @@
 //! Resource policies: stored and given back, never asked whether a call is allowed.
 
-use super::Answer;
 use crate::error::ServiceError;
-use crate::server::Shared;
-use crate::value::Map;
+use crate::shared::Shared;
+use crate::value::{Answer, Map};
 
 /// The largest policy, in bytes.
 const MOST_BYTES: usize = 20 * 1024;

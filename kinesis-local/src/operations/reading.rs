@@ -1,19 +1,16 @@
 //! Iterators and GetRecords.
 
-use std::time::Duration;
-
 use kcl_core::clock::Moment;
-use kcl_core::source::{ChildShard, FetchLimit, ShardEnd, StartPosition, StreamSource as _};
+use kcl_core::source::{FetchLimit, StartPosition, StreamSource as _};
 use kcl_core::types::{Record, SequenceNumber, ShardId};
 use kcl_lease_memory::MemoryStream;
 
-use super::listing::hash_range_map;
-use super::{Answer, counted};
 use crate::Operation;
 use crate::error::ServiceError;
-use crate::server::Shared;
+use crate::limits::counted;
+use crate::shared::Shared;
 use crate::token::ShardIterator;
-use crate::value::Map;
+use crate::value::{Answer, Map};
 
 /// The most records that a read may ask for and gets.
 const MOST_RECORDS: i64 = 10_000;
@@ -151,20 +148,4 @@ fn named_by(shared: &Shared, request: &Map, iterator: &ShardIterator) -> Result<
 pub(crate) fn size(records: &[Record]) -> u64 {
     let size = |record: &Record| record.data().len() + record.partition_key().map_or(0, str::len);
     u64::try_from(records.iter().map(size).sum::<usize>()).unwrap_or(u64::MAX)
-}
-
-pub(crate) fn millis(behind: Duration) -> i64 {
-    i64::try_from(behind.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// What a shard became, as its end shows it.
-pub(crate) fn children(end: &ShardEnd) -> Vec<Map> {
-    let child = |child: &ChildShard| {
-        let parents: Vec<String> = child.parents.iter().map(ToString::to_string).collect();
-        Map::new()
-            .with("ShardId", child.id.as_str())
-            .with("ParentShards", parents)
-            .with("HashKeyRange", hash_range_map(&child.hash_range))
-    };
-    end.children.iter().map(child).collect()
 }

@@ -3,12 +3,11 @@
 use kcl_core::clock::Moment;
 use kcl_lease_memory::memory_stream::ReshardError;
 
-use super::Answer;
 use crate::attributes::Change;
 use crate::error::ServiceError;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::streams::Status;
-use crate::value::Map;
+use crate::value::{Answer, Map};
 
 impl From<ReshardError> for ServiceError {
     fn from(error: ReshardError) -> Self {

@@ -5,12 +5,11 @@ use std::time::Duration;
 use kcl_core::clock::Moment;
 use kcl_lease_memory::memory_stream::{RecordDistribution, StreamMode};
 
-use super::Answer;
 use crate::attributes::Change;
 use crate::error::ServiceError;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::streams::{Entry, Status};
-use crate::value::Map;
+use crate::value::{Answer, Map};
 
 /// The shortest and the longest retention, in hours.
 const RETENTION_HOURS: (i64, i64) = (24, 8760);

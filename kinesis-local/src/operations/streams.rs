@@ -7,14 +7,14 @@ use kcl_core::clock::Moment;
 use kcl_core::source::StreamSource as _;
 use kcl_lease_memory::memory_stream::{MemoryStream, RecordDistribution, StreamMode};
 
-use super::listing::shard_map;
 use super::resharding::check_shards;
-use super::{Answer, settings};
+use super::settings;
 use crate::error::ServiceError;
-use crate::server::Shared;
+use crate::shapes::shard_map;
+use crate::shared::Shared;
 use crate::streams::{Entry, Status, Streams};
 use crate::token::NextToken;
-use crate::value::Map;
+use crate::value::{Answer, Map};
 
 /// How many shards a stream in on-demand mode begins with.
 const ON_DEMAND_SHARDS: i64 = 4;

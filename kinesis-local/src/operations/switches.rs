@@ -2,12 +2,11 @@
 
 use kcl_core::clock::Moment;
 
-use super::Answer;
 use crate::attributes::{Change, Metrics};
 use crate::error::ServiceError;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::streams::Status;
-use crate::value::Map;
+use crate::value::{Answer, Map};
 
 fn key(request: &Map) -> Result<&str, ServiceError> {
     let kind = request.needed_text("EncryptionType")?;

@@ -2,12 +2,11 @@
 
 use kcl_core::clock::Moment;
 
-use super::Answer;
 use crate::attributes::Tags;
 use crate::error::ServiceError;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::streams::Resource;
-use crate::value::Map;
+use crate::value::{Answer, Map};
 
 fn needs_tags(request: &Map) -> Result<(), ServiceError> {
     match request.map("Tags")? {

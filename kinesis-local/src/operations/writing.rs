@@ -6,10 +6,10 @@ use kcl_core::source::StreamSource as _;
 use kcl_lease_memory::MemoryStream;
 use kcl_lease_memory::memory_stream::RecordDistribution;
 
-use super::{Answer, counted};
 use crate::error::ServiceError;
-use crate::server::Shared;
-use crate::value::Map;
+use crate::limits::counted;
+use crate::shared::Shared;
+use crate::value::{Answer, Map};
 
 /// How many records one PutRecords may carry.
 const MOST_RECORDS: usize = 500;

@@ -36,7 +36,7 @@ pub(crate) fn exception(error: &ServiceError, protocol: Protocol) -> Bytes {
         (":exception-type", error.code),
         (":content-type", protocol.content_type()),
     ];
-    frame(&headers, &protocol.encode(&error.body()))
+    frame(&headers, &protocol.encode(&super::error_body(error)))
 }
 
 #[expect(

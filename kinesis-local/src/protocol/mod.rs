@@ -63,6 +63,13 @@ impl Protocol {
     }
 }
 
+/// The body of an error answer.
+pub(super) fn error_body(error: &ServiceError) -> Map {
+    Map::new()
+        .with("__type", error.code)
+        .with("message", error.message())
+}
+
 /// About how much room a value takes, so that a body of megabytes is not grown step by step.
 fn size_hint(value: &Value) -> usize {
     match value {
