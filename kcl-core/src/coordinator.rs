@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::coordinator::assignment::plan::{
     AssignmentPlan, Candidate, Move, Snapshot, plan_assignment, plan_overdue, plan_placement,
 };
-use crate::coordinator::election::{ElectionAction, LeaderElection, pick_standby, poll_for};
+use crate::coordinator::election::{ElectionAction, LeaderElection, pick_standby};
 use crate::coordinator::faults::RepeatedFault;
 use crate::coordinator::java_workers::JavaWorkers;
 use crate::coordinator::perform::at_most;
@@ -42,6 +42,7 @@ use crate::runtime::clock::{Clock, ClockExt, Moment};
 use crate::runtime::rng::Rng;
 use crate::settings::AssignmentSettings;
 use crate::settings::scan_cadence::{self, ScanCadence};
+use crate::settings::timing::Timing;
 use crate::types::{LeaseKey, WorkerId};
 
 /// A leader whose rounds fail this often in a row gives the lead up, so that another worker can try.
@@ -58,7 +59,7 @@ pub(crate) struct CoordinatorContext {
     /// The worker's own limits, which its row may not show yet.
     pub(crate) max_leases: Option<u32>,
     pub(crate) max_throughput: Option<u32>,
-    pub(crate) failover: Duration,
+    pub(crate) timing: Timing,
     /// How often a worker asks which leases name it: part of the failover bound.
     pub(crate) discovery: Duration,
     pub(crate) settings: AssignmentSettings,
@@ -121,15 +122,15 @@ struct ScanRounds {
 
 impl Coordinator {
     fn new(context: CoordinatorContext) -> Self {
-        let poll = poll_for(context.failover);
+        let timing = &context.timing;
         let cadence = scan_cadence::fit(
             1,
             context.settings.scan_pages_per_second,
-            context.failover,
+            timing,
             context.discovery,
         );
         let state = CoordinatorState {
-            election: LeaderElection::new(context.me.clone(), context.failover, poll),
+            election: LeaderElection::new(context.me.clone(), timing.failover, timing.lock_poll),
             rng: context.rng.child("leader lock"),
             standby: None,
             lock_faults: RepeatedFault::new("the leader lock cannot be read or written"),
@@ -251,7 +252,7 @@ impl Coordinator {
             if let Ok(lock) = lock {
                 state.election.look(now, lock);
             }
-            state.election.step_down(now + self.context.failover * 2)
+            state.election.step_down(now + self.context.timing.lock_pause)
         };
         if let Some((expect, change)) = release
             && let Err(error) = self.context.store_client.change_lock(&expect, &change).await
@@ -294,8 +295,8 @@ impl Coordinator {
             proven: true,
         };
         ScanRounds {
-            view: TableView::new(me, context.failover, self.cadence().scan),
-            scan_deadline: ScanDeadline::within_failover(context.failover),
+            view: TableView::new(me, context.timing.failover, self.cadence().scan),
+            scan_deadline: ScanDeadline::between(context.timing.round_scan),
             failed_in_a_row: 0,
             scans_failed: 0,
             rng: self.context.rng.child("scans"),
@@ -313,7 +314,7 @@ impl Coordinator {
         // Many leases that expire one after the other, or many events, are no reason to read the table all the time.
         let mut soonest = now + cadence / 5;
         if rounds.scans_failed > 0 {
-            let pause = scan_cadence::after_failures(cadence, self.context.failover, rounds.scans_failed);
+            let pause = scan_cadence::after_failures(cadence, &self.context.timing, rounds.scans_failed);
             cadence = rounds.rng.jittered(pause).max(cadence);
             soonest = now + cadence;
         }
@@ -358,7 +359,7 @@ impl Coordinator {
         let now = self.now();
         let cadence = self.fit_cadence(scan.pages);
         rounds.java.watch(now, &scan, self.role() == Role::Leader);
-        let watched = scan_cadence::watched(cadence.scan, self.context.failover, rounds.scans_failed);
+        let watched = scan_cadence::watched(cadence.scan, &self.context.timing, rounds.scans_failed);
         rounds.scans_failed = 0;
         rounds.view.set_cadence(watched);
         rounds.view.look(now, scan);
@@ -422,7 +423,7 @@ impl Coordinator {
         let cadence = scan_cadence::fit(
             pages,
             context.settings.scan_pages_per_second,
-            context.failover,
+            &context.timing,
             context.discovery,
         );
         let mut state = self.state();
@@ -602,7 +603,7 @@ impl fmt::Debug for CoordinatorContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CoordinatorContext")
             .field("me", &self.me)
-            .field("failover", &self.failover)
+            .field("failover", &self.timing.failover)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }

@@ -42,6 +42,7 @@ use crate::runtime::rng::Rng;
 use crate::runtime::stall_probe::{CallbackThread, StallProbe};
 use crate::runtime::task_scope::TaskScope;
 use crate::settings::Settings;
+use crate::settings::timing::Timing;
 use crate::status::{StatusSource, WaitReason};
 use crate::streams::registry::{OpenStream, Streams};
 use crate::types::{ApplicationName, LeaseKey, RecordPosition, SequenceNumber, WorkerId};
@@ -51,6 +52,7 @@ pub(crate) struct WorkerContext {
     pub(crate) application: ApplicationName,
     pub(crate) worker: WorkerId,
     pub(crate) settings: Settings,
+    pub(crate) timing: Timing,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) streams: Arc<Streams>,
@@ -151,7 +153,7 @@ impl Ownership {
         renewed: Moment,
     ) -> Arc<Self> {
         let now = worker.clock.now();
-        let throughput_ema = ThroughputEma::new(row.throughput, worker.settings.failover_time, now);
+        let throughput_ema = ThroughputEma::new(row.throughput, worker.timing.renewal, now);
         let early = u64::from(failpoint!(TokenNotRaised));
         let token = FencingToken::new(row.counter - early);
         let context = ShardContext::of_lease(
@@ -166,7 +168,7 @@ impl Ownership {
             renewed,
             refused: false,
         };
-        context.set_valid_until(validity.until(worker.settings.failover_time));
+        context.set_valid_until(validity.until(worker.timing.validity));
         let mut scopes = vec![FlowScope::Worker, FlowScope::Shard(row.key.clone())];
         scopes.push(FlowScope::Stream(stream.source.name().to_owned()));
         if stream.source.address() != stream.source.name() {
@@ -206,7 +208,7 @@ impl Ownership {
 
     /// The facts that a renewal of this row should fill in.
     pub(crate) fn missing_facts(&self) -> RowFacts {
-        let failover = self.worker.settings.failover_time;
+        let failover = self.worker.timing.failover;
         RowFacts::missing(self.lock().known.row(), &self.stream.identity, failover)
     }
 
@@ -229,7 +231,7 @@ impl Ownership {
     pub(crate) fn verdict(&self) -> Validity {
         let now = self.worker.clock.now();
         let mut state = self.lock();
-        let verdict = judge_validity(state.validity, now, self.worker.settings.failover_time);
+        let verdict = judge_validity(state.validity, now, self.worker.timing.validity);
         if verdict == Validity::Suspended && state.suspended.is_none() {
             state.suspended = Some(now);
             drop(state);
@@ -293,7 +295,7 @@ impl Ownership {
         let (now, (renewed, _)) = (self.worker.clock.now(), self.written());
         // An owner that gave the lease up, or learned that it is lost, stamps nothing; the margin is for the way from the decision here.
         let in_time =
-            Invariant::NoStartAfterDeadline.check(now < renewed + self.worker.settings.failover_time, || {
+            Invariant::NoStartAfterDeadline.check(now < renewed + self.worker.timing.failover, || {
                 format!(
                     "a batch of {} starts at {now:?}, and the lease was renewed at {renewed:?}",
                     self.key
@@ -495,7 +497,7 @@ impl Ownership {
         state.validity.refused |= row.actual_owner() != Some(&self.worker.worker);
         let until = match state.validity.refused {
             true => Moment::ZERO,
-            false => state.validity.until(self.worker.settings.failover_time),
+            false => state.validity.until(self.worker.timing.validity),
         };
         self.context.set_valid_until(until);
         if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = change {

@@ -4,6 +4,7 @@ mod assignment;
 mod durations;
 mod metrics;
 pub(crate) mod scan_cadence;
+pub(crate) mod timing;
 
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub use assignment::{AssignmentSettings, Strategy};
 pub use metrics::MetricsSettings;
 
 use crate::lease::row::Lease;
+use crate::settings::timing::Timing;
 use crate::types::InitialPosition;
 
 /// The shortest time after which the leases of a stream may be deleted that is read no more.
@@ -217,7 +219,9 @@ impl Default for Settings {
 impl Settings {
     /// The part of the drain timeout that is kept for giving up the leases of callbacks that did not return.
     pub(crate) fn drain_grace(&self) -> Duration {
-        (self.failover_time / 3).min(self.drain_timeout / 4)
+        Timing::of(self.failover_time)
+            .drain_grace
+            .min(self.drain_timeout / 4)
     }
 
     /// Checks every rule there is between the settings.

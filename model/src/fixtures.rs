@@ -1,10 +1,10 @@
 //! The fixtures of a model: times, workers, shards.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use kcl_core::clock::Moment;
-use kcl_core::internals::ShardGraph;
+use kcl_core::internals::{ShardGraph, Timing};
 use kcl_core::lease_store::Lease;
 use kcl_core::source::{ChildShard, Shard, ShardEnd};
 use kcl_core::types::{
@@ -16,6 +16,9 @@ use kcl_testkit::invariant::Process;
 pub const TICK: Duration = Duration::from_secs(1);
 /// The failover time F: three ticks, so that two renewals may be missed.
 pub const FAILOVER: Duration = Duration::from_secs(3);
+
+/// How long after a renewal the owner may start batches.
+pub static VALID_FOR: LazyLock<Duration> = LazyLock::new(|| Timing::of(FAILOVER).validity);
 
 /// The moment of this tick. All workers of a model share one rate of time; that rates may differ is covered by the
 /// property test of `kcl_core::ownership::validity`.

@@ -341,7 +341,7 @@ impl ShardConsumer {
                 Validity::GoOn { .. } => return None,
                 Validity::Suspended | Validity::Lost => self.waits(WaitReason::Suspended),
             }
-            let pause = self.own.worker.settings.failover_time / 50;
+            let pause = self.own.worker.timing.suspended_look;
             if let Some(event) = self.pause_for(pause).await {
                 return Some(event);
             }

@@ -207,7 +207,7 @@ async fn list(own: &Ownership) -> Result<Arc<ShardGraph>, ListingError> {
 /// The shards that a sync would list: those that were open at the start of the application, and those that came later.
 async fn list_since_start(own: &Ownership) -> Result<Arc<ShardGraph>, ShardEndError> {
     let worker = &own.worker;
-    let limit = worker.settings.failover_time / 3;
+    let limit = worker.timing.urgent_scan;
     let scan = worker.store_client.scan(limit).await?;
     let (source, clock) = (&*own.stream.source, &*worker.clock);
     let service_time = list_page(source, clock, ShardFilter::Open, None)

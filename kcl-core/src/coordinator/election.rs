@@ -17,6 +17,7 @@ use crate::lease::worker_row::{LeaderLock, LockChange, LockExpect};
 use crate::runtime::clock::Moment;
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::rng::Rng;
+use crate::settings::timing::Timing;
 use crate::types::WorkerId;
 
 /// How many heartbeats whose outcome is unknown are remembered. An older one can no longer land: each expects the version before it.
@@ -70,7 +71,7 @@ pub struct LeaderElection {
 struct Term {
     version: String,
     sent: Moment,
-    duration: Duration,
+    ends: Moment,
 }
 
 impl Term {
@@ -78,12 +79,8 @@ impl Term {
         Self {
             version: row.version.clone(),
             sent,
-            duration: row.duration,
+            ends: sent + Timing::of(row.duration).validity,
         }
-    }
-
-    fn ends(&self) -> Moment {
-        self.sent + (self.duration - self.duration / 10)
     }
 }
 
@@ -151,10 +148,9 @@ impl LeaderElection {
         match &self.lock {
             Some(lock) if self.is_mine(lock) => {
                 let expect = expect(lock);
-                let is_due = self
-                    .term
-                    .as_ref()
-                    .is_none_or(|term| now.saturating_since(term.sent) >= self.failover / 5);
+                let is_due = self.term.as_ref().is_none_or(|term| {
+                    now.saturating_since(term.sent) >= Timing::of(self.failover).lock_heartbeat
+                });
                 if is_due || lock.standby != row.standby || lock.duration != row.duration {
                     ElectionAction::Heartbeat { expect, row }
                 } else {
@@ -213,12 +209,12 @@ impl LeaderElection {
 
     /// Whether this worker leads at `now`.
     pub fn leads(&self, now: Moment) -> bool {
-        self.term.as_ref().is_some_and(|term| now < term.ends())
+        self.term.as_ref().is_some_and(|term| now < term.ends)
     }
 
     /// Until when this worker may believe to lead, if it holds the lock.
     pub fn leads_until(&self) -> Option<Moment> {
-        self.term.as_ref().map(Term::ends)
+        self.term.as_ref().map(|term| term.ends)
     }
 
     /// Whether this worker watches the table as the leader does: the leader named it its standby, or nobody.
@@ -237,7 +233,7 @@ impl LeaderElection {
     /// Whether this worker gives away leases in the silent leader's place: it is the standby, and the lock has stood still for half its duration.
     pub fn stands_in(&self) -> bool {
         let duration = self.lock.as_ref().map_or(Duration::MAX, lasts);
-        self.is_standby() && self.still_for() >= duration / 2
+        self.is_standby() && self.still_for() >= Timing::of(duration).stand_in
     }
 
     /// The lock as it was last read or written.
@@ -255,7 +251,7 @@ impl LeaderElection {
         // A challenger whose clock is 5 % fast does not come before a standby whose clock is 5 % slow.
         let drift = match patience.is_zero() {
             true => Duration::ZERO,
-            false => lasts(lock) / 8,
+            false => Timing::of(lasts(lock)).lock_drift,
         };
         self.still_for() > lasts(lock) + drift + patience
     }
@@ -280,7 +276,7 @@ impl LeaderElection {
     /// How often a worker reads the lock that lives by the failover time of its holder.
     fn pace(&self) -> Duration {
         let lock = self.lock.as_ref();
-        lock.map_or(self.poll, |lock| poll_for(lasts(lock)))
+        lock.map_or(self.poll, |lock| Timing::of(lasts(lock)).lock_poll)
     }
 
     fn still_for(&self) -> Duration {
@@ -292,16 +288,6 @@ impl LeaderElection {
         let term = self.term.as_ref();
         lock.owner == self.me && !lock.released && term.is_some_and(|term| term.version == lock.version)
     }
-}
-
-/// The slowest that the lock is read; a short failover time needs it more often.
-const SLOWEST_POLL: Duration = Duration::from_secs(1);
-/// The fastest, whatever a lock says of its holder.
-const FASTEST_POLL: Duration = Duration::from_millis(20);
-
-/// How often a worker with this failover time reads the lock.
-pub(crate) fn poll_for(failover: Duration) -> Duration {
-    (failover / 5).clamp(FASTEST_POLL, SLOWEST_POLL)
 }
 
 fn expect(lock: &LeaderLock) -> LockExpect {

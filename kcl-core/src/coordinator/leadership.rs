@@ -55,7 +55,7 @@ pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: Cancellatio
         me: worker.worker.clone(),
         max_leases: worker.settings.max_leases,
         max_throughput: worker.settings.max_throughput,
-        failover: worker.settings.failover_time,
+        timing: worker.timing.clone(),
         discovery: worker.settings.discovery_interval,
         settings: worker.settings.assignment.clone(),
         wake: Arc::clone(&worker.plan_now),
@@ -208,7 +208,7 @@ struct FollowedStream {
 async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
     let rng = worker.rng.child("shard sync");
     let mut findings = LeaderFindings::default();
-    let mut limit = ScanDeadline::patient(worker.settings.failover_time);
+    let mut limit = ScanDeadline::between(worker.timing.patient_scan);
     let (mut rounds, mut failures) = (0_u64, 0_u32);
     let mut pauses = rng.child("pauses");
     loop {
@@ -436,7 +436,7 @@ async fn forget_former_streams(
         return;
     }
     // A lease that stands still for less may have an owner that lives.
-    let grace = grace.max(worker.settings.failover_time);
+    let grace = grace.max(worker.timing.failover);
     let reads = |lease: &Lease| worker.streams.reads(lease);
     for lease in findings.former.look(scanned, &scan.leases, reads, grace) {
         if election.leads_until(findings.term).is_none() {

@@ -11,13 +11,8 @@ use crate::lease::store::Scan;
 use crate::lease::worker_row::WorkerRow;
 use crate::runtime::clock::Moment;
 use crate::runtime::failpoint::failpoint;
+use crate::settings::timing::Timing;
 use crate::types::{LeaseKey, ShardId, StreamKey, WorkerId};
-
-/// For how many failover times a worker does not get a lease back that it let expire or gave up.
-const SETBACK: u32 = 3;
-
-/// For how many failover times a lease stays where it is after its owner declined to hand it over.
-const VETO: u32 = 10;
 
 /// Turns successive scans into [`Snapshot`]s.
 #[derive(Debug, Clone)]
@@ -101,7 +96,7 @@ impl TableView {
             })
             .collect();
         for (lease, owner, failover) in failed {
-            let until = now + failover * SETBACK;
+            let until = now + Timing::of(failover).cooldown;
             self.cooldowns.note(&lease, &owner, until);
             self.liveness.doubt(&owner);
         }
@@ -229,7 +224,7 @@ impl TableView {
         };
         let patience = match () {
             () if failpoint!(NothingExpires) => Duration::MAX,
-            () if failpoint!(ExpiryTooEarly) => self.failover_of(lease) / 4,
+            () if failpoint!(ExpiryTooEarly) => Timing::of(self.failover_of(lease)).slowest_scan,
             () if failpoint!(ExpiryByWallClock) && self.liveness.has_old_time(owner) => Duration::ZERO,
             () => self.failover_of(lease),
         };
@@ -281,11 +276,14 @@ impl TableView {
             let wrote_itself_back =
                 before.is_in_handoff() && !row.is_in_handoff() && row.owner.as_ref() == Some(owner);
             if wrote_itself_back {
-                self.vetoes.insert(key.clone(), self.now + self.failover * VETO);
+                self.vetoes.insert(
+                    key.clone(),
+                    self.now + Timing::of(self.failover).declined_cooldown,
+                );
             }
             // A worker that leaves has no row any more; one that stays and gives a lease up makes no progress on it.
             if row.actual_owner().is_none() && self.liveness.is_alive(owner) {
-                let until = self.now + self.failover_of(before) * SETBACK;
+                let until = self.now + Timing::of(self.failover_of(before)).cooldown;
                 self.cooldowns.note(key, owner, until);
             }
         }

@@ -8,20 +8,12 @@ use crate::lease::expiry::ExpiryWatch;
 use crate::lease::row::Lease;
 use crate::lease::worker_row::WorkerRow;
 use crate::runtime::clock::Moment;
+use crate::settings::timing::Timing;
 use crate::types::{Incarnation, LeaseKey, WorkerId};
-
-/// For how many failover times a worker's row must stand still before it is deleted.
-pub(crate) const WORKER_RETENTION: u32 = 30;
-
-/// For how long a worker's row must stand still at least before it is deleted. The Java KCL waits a day.
-pub(crate) const MIN_WORKER_RETENTION: Duration = Duration::from_secs(300);
 
 /// For how long a Java worker's row must stand still before the worker counts as dead. Java writes the row every 30 s and takes
 /// one of twice that age for expired (`workerMetricsReporterFreqInMillis`).
 const JAVA_LIFE: Duration = Duration::from_secs(60);
-
-/// For how many failover times it is remembered whose run a process was, after the worker's row showed it last.
-const REMEMBERED: u32 = 3;
 
 /// A watch on the rows of the workers.
 ///
@@ -101,7 +93,7 @@ impl WorkerLiveness {
             }
             self.rows.insert(row.id.clone(), seen);
         }
-        let long = self.failover * REMEMBERED;
+        let long = Timing::of(self.failover).run_memory;
         self.runs
             .retain(|_, (_, seen)| now.saturating_since(*seen) < long);
         self.has_looked = true;
@@ -164,7 +156,7 @@ impl WorkerLiveness {
             .is_some_and(|(newest, written)| newest - written > patience)
     }
 
-    /// The rows of workers that died long ago: after [`WORKER_RETENTION`] failover times, and [`MIN_WORKER_RETENTION`] at least.
+    /// The rows of workers that died long ago: [`Timing::worker_retention`] of their failover times.
     ///
     /// A worker deletes its own row when it stops. One that crashed leaves it, and with ids that change from start to start
     /// the table would grow.
@@ -172,7 +164,7 @@ impl WorkerLiveness {
         let rows = self.rows.values().map(|seen| &seen.row);
         rows.filter(|row| {
             let failover = row.failover.unwrap_or(self.failover);
-            let long = (failover * WORKER_RETENTION).max(MIN_WORKER_RETENTION);
+            let long = Timing::of(failover).worker_retention;
             self.watch.is_still_for(&row.id, long)
         })
         .cloned()
@@ -197,7 +189,11 @@ impl WorkerLiveness {
     fn is_fit(&self, seen: &SeenWorker) -> bool {
         let failover = seen.row.failover.unwrap_or(self.failover);
         let is_ours = seen.row.incarnation.is_some();
-        is_ours && seen.doubted.is_none() && !self.watch.is_still_for(&seen.row.id, failover / 2)
+        is_ours
+            && seen.doubted.is_none()
+            && !self
+                .watch
+                .is_still_for(&seen.row.id, Timing::of(failover).candidacy)
     }
 
     fn lives(&self, row: &WorkerRow) -> bool {

@@ -43,26 +43,14 @@ struct ClientShared {
 }
 
 /// How long calls on one row may take.
-#[derive(Debug, Clone, Copy)]
-struct CallLimits {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallLimits {
     /// The deadline of one request.
-    attempt: Duration,
+    pub attempt: Duration,
     /// How long to go on finding out what became of a write.
-    resolve: Duration,
+    pub resolve: Duration,
     /// The pause between two tries.
-    pause: Duration,
-}
-
-impl CallLimits {
-    /// Returns the limits that fit a failover time: a request may hang for a sixth of that time, so that a second try, or the heartbeat after it,
-    /// is still in time.
-    fn for_failover(failover: Duration) -> Self {
-        Self {
-            attempt: failover / 6,
-            resolve: failover,
-            pause: failover / 60,
-        }
-    }
+    pub pause: Duration,
 }
 
 impl StoreClient {
@@ -71,7 +59,7 @@ impl StoreClient {
         clock: Arc<dyn Clock>,
         scope: TaskScope,
         incarnation: Incarnation,
-        failover: Duration,
+        limits: CallLimits,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -80,7 +68,7 @@ impl StoreClient {
                 clock,
                 scope,
                 incarnation,
-                limits: CallLimits::for_failover(failover),
+                limits,
                 metrics,
                 turns: Mutex::default(),
             }),

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// A scan that takes longer than this does not come to its end.
-const LONGEST: Duration = Duration::from_secs(60);
-
 /// How long a scan may take before it is given up.
 ///
 /// A large table takes longer than a small one, whatever the failover time, and how large it is only a scan shows: the limit doubles
@@ -17,19 +14,8 @@ pub(crate) struct ScanDeadline {
 }
 
 impl ScanDeadline {
-    /// For scans that may take as long as they need: from half of the failover time to a minute.
-    pub(crate) fn patient(failover: Duration) -> Self {
-        let least = failover / 2;
-        Self::between(least, LONGEST.max(least))
-    }
-
-    /// For the scans of a coordinator, whose rounds must fit the failover time: from a quarter of that, which is how often the table is
-    /// scanned at least, to the whole.
-    pub(crate) fn within_failover(failover: Duration) -> Self {
-        Self::between(failover / 4, failover)
-    }
-
-    fn between(least: Duration, most: Duration) -> Self {
+    /// Returns a deadline that starts at the first of these and is never longer than the second.
+    pub(crate) fn between((least, most): (Duration, Duration)) -> Self {
         Self {
             least,
             most,
@@ -58,7 +44,8 @@ mod tests {
 
     #[test]
     fn scan_gets_the_time_that_its_table_needs() {
-        let mut limit = ScanDeadline::patient(Duration::from_secs(1));
+        let longest = Duration::from_secs(60);
+        let mut limit = ScanDeadline::between((Duration::from_millis(500), longest));
         for millis in [500, 1000, 2000, 4000] {
             assert_eq!(limit.current.as_millis(), millis);
             limit.was_not_enough();
@@ -66,18 +53,15 @@ mod tests {
         limit.took(Duration::from_secs(5));
         assert_eq!(limit.current.as_secs(), 10, "the next one may take longer");
         (0..9).for_each(|_| limit.was_not_enough());
-        assert_eq!(limit.current, LONGEST);
+        assert_eq!(limit.current, longest);
         limit.took(Duration::from_millis(3));
         assert_eq!(limit.current.as_millis(), 500);
-        let mut slow = ScanDeadline::patient(Duration::from_secs(3600));
-        slow.was_not_enough();
-        assert_eq!(slow.current.as_secs(), 1800);
     }
 
     #[test]
     fn scan_of_a_round_takes_no_longer_than_the_failover_time() {
         let second = Duration::from_secs(1);
-        let mut limit = ScanDeadline::within_failover(second * 10);
+        let mut limit = ScanDeadline::between((second * 5 / 2, second * 10));
         let mut limits = vec![limit.current.as_millis()];
         for _ in 0..3 {
             limit.was_not_enough();

@@ -12,8 +12,8 @@ use crate::types::Position;
 /// Tries until it succeeds, or for a failover time: then the lease expires.
 pub(crate) async fn give_up(own: &Ownership) -> ConsumerEvent {
     let clock = &own.worker.clock;
-    let failover = own.worker.settings.failover_time;
-    let until = clock.now() + failover;
+    let timing = &own.worker.timing;
+    let until = clock.now() + timing.release;
     loop {
         match try_to_leave(own).await {
             Ok(event) => return event,
@@ -21,7 +21,7 @@ pub(crate) async fn give_up(own: &Ownership) -> ConsumerEvent {
                 tracing::warn!(error = %Causes(&error), "cannot give the lease up; it expires");
                 return ConsumerEvent::Aborted;
             }
-            Err(_) => clock.sleep(failover / 50).await,
+            Err(_) => clock.sleep(timing.release_retry).await,
         }
     }
 }

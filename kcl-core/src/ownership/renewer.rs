@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::error::Causes;
 use crate::lease::change::LeaseChange;
@@ -10,7 +11,6 @@ use crate::ownership::progress::{ProofOfLife, proof_of_life};
 use crate::ownership::validity::Validity;
 use crate::ownership::{Ownership, WriteResult};
 use crate::runtime::clock::Moment;
-use crate::settings::Settings;
 use crate::types::Position;
 
 /// The renewer's knowledge when it decides what to do next.
@@ -30,12 +30,10 @@ struct RenewalSchedule {
 
 /// When the renewer has something to do next, whatever else happens.
 ///
-/// A lease is renewed every third of the failover time, so that two renewals may be missed. A checkpoint is a renewal.
-fn next_duty(duties: &RenewalSchedule, settings: &Settings) -> Moment {
-    let renewal = duties.renewed + settings.failover_time / 3;
-    let checkpoint = duties
-        .unstored
-        .then(|| duties.stored + settings.checkpoint_interval);
+/// A lease is renewed once per `renewal`, and what is finished is stored once per `checkpoint`. A checkpoint is a renewal.
+fn next_duty(duties: &RenewalSchedule, renewal: Duration, checkpoint: Duration) -> Moment {
+    let renewal = duties.renewed + renewal;
+    let checkpoint = duties.unstored.then(|| duties.stored + checkpoint);
     let write = checkpoint.map_or(renewal, |checkpoint| checkpoint.min(renewal));
     let write = duties
         .not_before
@@ -86,7 +84,11 @@ impl LeaseRenewer<'_> {
                 not_before: self.not_before,
                 decline: self.decline,
             };
-            let due = next_duty(&duties, &worker.settings);
+            let due = next_duty(
+                &duties,
+                worker.timing.renewal,
+                worker.settings.checkpoint_interval,
+            );
             if worker.clock.now() < due {
                 tokio::select! {
                     biased;
@@ -100,7 +102,7 @@ impl LeaseRenewer<'_> {
             } else if self.consumer_lives() {
                 self.write().await;
             } else {
-                self.not_before = Some(worker.clock.now() + worker.settings.failover_time / 10);
+                self.not_before = Some(worker.clock.now() + worker.timing.stalled_look);
             }
             if self.own.verdict() == Validity::Lost {
                 return;
@@ -131,7 +133,7 @@ impl LeaseRenewer<'_> {
                     tracing::warn!(error = %Causes(&error), "cannot renew the lease, trying on");
                 }
                 let worker = &self.own.worker;
-                self.not_before = Some(worker.clock.now() + worker.settings.failover_time / 20);
+                self.not_before = Some(worker.clock.now() + worker.timing.renewal_retry);
             }
         }
     }
@@ -177,7 +179,7 @@ impl LeaseRenewer<'_> {
             self.decline = None;
         } else {
             self.own.drain(DrainReason::Handoff);
-            self.decline = Some(worker.clock.now() + worker.settings.failover_time / 20);
+            self.decline = Some(worker.clock.now() + worker.timing.renewal_retry);
         }
     }
 
@@ -234,31 +236,30 @@ impl LeaseRenewer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
+
+    const RENEWAL: Duration = Duration::from_secs(3);
+    const CHECKPOINT: Duration = Duration::from_secs(1);
 
     fn at(millis: u64) -> Moment {
         Moment::from_origin(Duration::from_millis(millis))
     }
 
     proptest! {
-        /// Nothing to store, or something, the lease is written at least every third of the failover time.
+        /// Nothing to store, or something, the lease is written at its renewal at the latest.
         #[test]
-        fn a_write_is_never_later_than_a_third_of_the_failover_time(
+        fn write_is_never_later_than_renewal(
             renewed in 0_u64..10_000, stored in 0_u64..10_000, unstored in any::<bool>(),
         ) {
-            let settings = Settings::default();
             let duties = RenewalSchedule { renewed: at(renewed), stored: at(stored), unstored, not_before: None, decline: None };
-            prop_assert!(next_duty(&duties, &settings) <= at(renewed) + settings.failover_time / 3);
+            prop_assert!(next_duty(&duties, RENEWAL, CHECKPOINT) <= at(renewed) + RENEWAL);
         }
     }
 
     #[test]
     fn a_checkpoint_waits_for_its_interval() {
-        let settings = Settings::default();
         let duties = RenewalSchedule {
             renewed: at(1000),
             stored: at(500),
@@ -266,15 +267,12 @@ mod tests {
             not_before: None,
             decline: None,
         };
-        assert_eq!(next_duty(&duties, &settings), at(1500));
+        assert_eq!(next_duty(&duties, RENEWAL, CHECKPOINT), at(1500));
         let nothing = RenewalSchedule {
             unstored: false,
             ..duties
         };
-        assert_eq!(
-            next_duty(&nothing, &settings),
-            at(1000) + settings.failover_time / 3
-        );
+        assert_eq!(next_duty(&nothing, RENEWAL, CHECKPOINT), at(1000) + RENEWAL);
     }
 
     #[test]
@@ -286,6 +284,6 @@ mod tests {
             not_before: Some(at(9000)),
             decline: None,
         };
-        assert_eq!(next_duty(&duties, &Settings::default()), at(9000));
+        assert_eq!(next_duty(&duties, RENEWAL, CHECKPOINT), at(9000));
     }
 }

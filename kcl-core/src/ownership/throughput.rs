@@ -22,15 +22,15 @@ pub(crate) struct ThroughputEma {
 impl ThroughputEma {
     /// Returns an average that goes on from what the row says, which another worker may have measured.
     ///
-    /// Samples are a third of the failover time apart, the pace of the renewals of an idle shard, however often a busy one is
+    /// Samples are a `window` apart, the pace of the renewals of an idle shard, however often a busy one is
     /// checkpointed: with a sample at every checkpoint the average would be over the last two or three seconds, and whether a batch
     /// ends just before one or just after would decide how hot the shard looks.
-    pub(crate) fn new(stored: Option<f64>, failover: Duration, now: Moment) -> Self {
+    pub(crate) fn new(stored: Option<f64>, window: Duration, now: Moment) -> Self {
         Self {
             average: stored.filter(|stored| stored.is_finite() && *stored >= 0.0),
             bytes: 0,
             sampled: now,
-            window: failover / 3,
+            window,
         }
     }
 

@@ -31,31 +31,29 @@ pub struct LeaseValidity {
 
 impl LeaseValidity {
     /// The first moment at which no batch may be started any more, unless a later renewal is applied.
-    ///
-    /// The margin of a tenth covers clocks whose rates are off by 5 % on either side.
-    pub fn until(&self, failover: Duration) -> Moment {
-        self.renewed + (failover - failover / 10)
+    pub fn until(&self, valid_for: Duration) -> Moment {
+        self.renewed + valid_for
     }
 }
 
-/// Judges a validity at `now`, for this failover time.
+/// Judges a validity at `now`. A renewal is good for `valid_for`, counted from its sending.
 ///
 /// An observer needs a whole failover time of its own watching before it gives the lease away, and starts watching no earlier
-/// than the renewal was sent. The margin of a tenth covers clocks whose rates are off by 5 % on either side.
+/// than the renewal was sent.
 ///
 /// ```
 /// use std::time::Duration;
-/// use kcl_core::internals::{LeaseValidity, Validity, judge_validity};
+/// use kcl_core::internals::{LeaseValidity, Timing, Validity, judge_validity};
 /// use kcl_core::clock::Moment;
 ///
 /// let validity = LeaseValidity { renewed: Moment::ZERO, refused: false };
-/// let failover = Duration::from_secs(10);
-/// let at = |seconds| judge_validity(validity, Moment::from_origin(Duration::from_secs(seconds)), failover);
+/// let valid_for = Timing::of(Duration::from_secs(10)).validity;
+/// let at = |seconds| judge_validity(validity, Moment::from_origin(Duration::from_secs(seconds)), valid_for);
 /// assert_eq!(at(8), Validity::GoOn { until: Moment::from_origin(Duration::from_secs(9)) });
 /// assert_eq!(at(9), Validity::Suspended);
 /// ```
-pub fn judge_validity(validity: LeaseValidity, now: Moment, failover: Duration) -> Validity {
-    let until = validity.until(failover);
+pub fn judge_validity(validity: LeaseValidity, now: Moment, valid_for: Duration) -> Validity {
+    let until = validity.until(valid_for);
     match validity.refused {
         true => Validity::Lost,
         false if now < until || failpoint!(DeadlineIgnored) => Validity::GoOn { until },
@@ -69,6 +67,7 @@ mod tests {
 
     use super::*;
     use crate::lease::expiry::ExpiryWatch;
+    use crate::settings::timing::Timing;
 
     proptest! {
         /// With clocks whose rates are up to 5 % off, no observer calls a lease expired while its holder goes on.
@@ -90,7 +89,7 @@ mod tests {
                 watch.look(Moment::from_origin(true_time.mul_f64(observer_rate)), [((), 1)]);
                 if watch.is_still_for(&(), failover) {
                     let holder_now = Moment::from_origin(true_time.mul_f64(holder_rate));
-                    prop_assert_eq!(judge_validity(validity, holder_now, failover), Validity::Suspended);
+                    prop_assert_eq!(judge_validity(validity, holder_now, Timing::of(failover).validity), Validity::Suspended);
                     return Ok(());
                 }
             }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::runtime::clock::Moment;
 use crate::runtime::watched::Watched;
 
-/// The shortest stall that is noticed: no runtime is always at once at hand.
-const SHORTEST: Duration = Duration::from_millis(500);
+/// The shortest part of a stall that counts against a task.
+const NOTICED: Duration = Duration::from_millis(250);
 
 /// A time in which a runtime ran nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +49,10 @@ struct ProbeState {
 }
 
 impl StallProbe {
-    /// The pulse of a runtime of a worker with this failover time: a stall of a tenth of that time is one.
-    pub(crate) fn new(failover: Duration) -> Self {
+    /// Returns a probe for which an answer so late is a stall.
+    pub(crate) fn new(late: Duration) -> Self {
         Self {
-            late: (failover / 10).max(SHORTEST),
+            late,
             state: Watched::default(),
         }
     }
@@ -142,7 +142,7 @@ impl CallbackThread {
     pub(crate) fn ends(&self, now: Moment) {
         self.with(|turns| {
             if let Some((call, since)) = turns.running.take()
-                && now.saturating_since(since) >= SHORTEST / 2
+                && now.saturating_since(since) >= NOTICED
             {
                 turns.last = Some((call, since, now));
             }
@@ -158,7 +158,7 @@ impl CallbackThread {
             .into_iter()
             .chain(last)
             .max_by_key(|(_, overlap)| *overlap);
-        longest.filter(|(_, overlap)| *overlap >= SHORTEST / 2)
+        longest.filter(|(_, overlap)| *overlap >= NOTICED)
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut ThreadTurns) -> T) -> T {
@@ -189,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_late_answer_is_a_standstill_once() {
-        let pulse = StallProbe::new(Duration::from_secs(10));
+        let pulse = StallProbe::new(Duration::from_secs(1));
         asked_and_answered(&pulse, 0, 999).await;
         assert_eq!(pulse.look(at(1000)), None);
         asked_and_answered(&pulse, 1000, 2000).await;
@@ -201,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn silence_is_excused_during_and_before_a_standstill() {
-        let pulse = StallProbe::new(Duration::from_secs(10));
+        let pulse = StallProbe::new(Duration::from_secs(1));
         let patience = Duration::from_secs(60);
         pulse.ask(at(1000));
         pulse.ask(at(2000));

@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::scan_cadence;
+use crate::settings::timing::Timing;
 
 /// How leases are assigned. The same values should be set on every worker, since any of them may lead.
 ///
@@ -112,7 +113,7 @@ impl AssignmentSettings {
                 ));
             }
         }
-        if scan_cadence::largest_table(self.scan_pages_per_second, failover) == 0 {
+        if scan_cadence::largest_table(self.scan_pages_per_second, &Timing::of(failover)) == 0 {
             violations.push(format!(
                 "scan_pages_per_second is {}: not even a table of one page would be scanned four times in the failover time of {failover:?}; \
                  raise it or the failover time",

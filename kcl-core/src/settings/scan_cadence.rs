@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-/// How often a table is scanned at most, however short the failover time.
-pub(crate) const FASTEST_SCAN: Duration = Duration::from_millis(500);
-
-/// How often a table that fits one page is scanned at least, however long the failover time.
-pub(crate) const SLOWEST_SCAN: Duration = Duration::from_secs(1);
+use crate::settings::timing::Timing;
 
 /// The best promise beyond the failover time: with the defaults, while the table fits one page.
 pub(crate) const QUICKEST_REACTION: Duration = Duration::from_secs(2);
@@ -29,58 +25,50 @@ pub(crate) struct ScanCadence {
 /// Fits the scans to the size of the table.
 ///
 /// `pages` is how many pages the last scan took, `pages_per_second` the read budget of one scanning worker
-/// (at most two scan at a time: the leader and its standby), `failover` the failover time, and `discovery` how often a worker
-/// asks which leases name it.
+/// (at most two scan at a time: the leader and its standby), and `discovery` how often a worker asks which leases name it.
 ///
-/// The cadence is a tenth of the failover time while a scan is one page, between [`FASTEST_SCAN`] and [`SLOWEST_SCAN`], slower for a
-/// larger table, and never above a quarter of the failover time. At the default failover time of 10 s two workers scan once a
-/// second: that is the larger part of what coordination costs beside the renewals, and a crash is noticed in time even so,
-/// since a scan also comes exactly when the first lease can expire.
+/// The cadence is [`Timing::usual_scan`] while a scan is one page, slower for a larger table, and never above [`Timing::slowest_scan`].
+/// A crash is noticed in time even so, since a scan also comes exactly when the first lease can expire.
 ///
 /// The bound adds to the failover time the time of every step in turn: the last renewal is seen one scan late, the lease is
 /// found by its next owner one discovery late, and reading and writing take half a second, or a second where there are pages to follow.
 /// It is never said to be less than [`QUICKEST_REACTION`].
 #[must_use]
-pub(crate) fn fit(pages: u32, pages_per_second: u32, failover: Duration, discovery: Duration) -> ScanCadence {
-    let slowest = failover / 4;
+pub(crate) fn fit(pages: u32, pages_per_second: u32, timing: &Timing, discovery: Duration) -> ScanCadence {
     let nanos = u64::from(pages.max(1)) * 1_000_000_000;
     let affordable = Duration::from_nanos(nanos.div_ceil(u64::from(pages_per_second.max(1))));
-    let usual = (failover / 10).clamp(FASTEST_SCAN, SLOWEST_SCAN);
-    let scan = affordable.max(usual).min(slowest);
+    let scan = affordable.max(timing.usual_scan).min(timing.slowest_scan);
     let calls = if pages <= 1 { CALLS } else { CALLS * 2 };
     let reaction = (scan + discovery + calls).max(QUICKEST_REACTION);
     ScanCadence {
         scan,
-        failover_bound: failover + reaction,
+        failover_bound: timing.failover + reaction,
         within_budget: pages.max(1) <= pages_within(scan, pages_per_second),
     }
 }
 
-/// How long to wait for the next scan after so many in a row that failed: twice as long each time, up to a quarter of the failover time,
+/// How long to wait for the next scan after so many in a row that failed: twice as long each time, up to [`Timing::slowest_scan`],
 /// so that a table whose capacity is used up gets the time to regain some.
 #[must_use]
-pub(crate) fn after_failures(scan: Duration, failover: Duration, failures: u32) -> Duration {
-    let longest = (failover / 4).max(scan);
+pub(crate) fn after_failures(scan: Duration, timing: &Timing, failures: u32) -> Duration {
+    let longest = timing.slowest_scan.max(scan);
     scan.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
 }
 
-/// How often an observer means to look that just could again, after so many scans in a row that failed.
-///
-/// The time between two looks counts up to twice this. Where most scans are refused, as by a table whose capacity is used up, the
-/// usual cadence would count so little of that time that a dead worker is not noticed for minutes. A third of the failover time in all leaves
-/// owners that could not renew either the time to do so, once they can.
+/// How often an observer means to look that just could again, after so many scans in a row that failed: where most scans are refused, as by
+/// a table whose capacity is used up, the usual cadence would count so little time that a dead worker is not noticed for minutes.
 #[must_use]
-pub(crate) fn watched(scan: Duration, failover: Duration, failures: u32) -> Duration {
+pub(crate) fn watched(scan: Duration, timing: &Timing, failures: u32) -> Duration {
     match failures {
         0 => scan,
-        _ => scan.max(failover / 6),
+        _ => scan.max(timing.look_after_failures),
     }
 }
 
 /// The largest table, in pages, that this budget scans often enough. For `validate()`: 0 means that not even one page is.
 #[must_use]
-pub(crate) fn largest_table(pages_per_second: u32, failover: Duration) -> u32 {
-    pages_within(failover / 4, pages_per_second)
+pub(crate) fn largest_table(pages_per_second: u32, timing: &Timing) -> u32 {
+    pages_within(timing.slowest_scan, pages_per_second)
 }
 
 fn pages_within(time: Duration, pages_per_second: u32) -> u32 {
@@ -97,29 +85,29 @@ mod tests {
 
     #[test]
     fn cadence_of_usual_tables_is_known() {
-        let (failover, discovery) = (Duration::from_secs(10), Duration::from_millis(500));
-        let small = fit(1, 4, failover, discovery);
+        let (timing, discovery) = (Timing::of(Duration::from_secs(10)), Duration::from_millis(500));
+        let small = fit(1, 4, &timing, discovery);
         assert_eq!(
             (small.scan.as_millis(), small.failover_bound.as_secs()),
             (1000, 12)
         );
-        let large = fit(8, 4, failover, discovery);
+        let large = fit(8, 4, &timing, discovery);
         assert_eq!((large.scan.as_secs(), large.failover_bound.as_secs()), (2, 13));
-        let found_late = fit(1, 4, failover, Duration::from_secs(5));
+        let found_late = fit(1, 4, &timing, Duration::from_secs(5));
         assert_eq!(found_late.failover_bound.as_millis(), 16_500);
     }
 
     #[test]
     fn pauses_after_failed_scans_double_up_to_limit() {
-        let (second, failover) = (Duration::from_secs(1), Duration::from_secs(30));
-        let pauses = [1, 2, 3, 4, 99].map(|failures| after_failures(second, failover, failures).as_millis());
+        let (second, timing) = (Duration::from_secs(1), Timing::of(Duration::from_secs(30)));
+        let pauses = [1, 2, 3, 4, 99].map(|failures| after_failures(second, &timing, failures).as_millis());
         assert_eq!(pauses, [2000, 4000, 7500, 7500, 7500]);
     }
 
     #[test]
     fn largest_table_follows_from_budget_and_failover() {
-        assert_eq!(largest_table(4, Duration::from_secs(10)), 10);
-        assert_eq!(largest_table(1, Duration::from_secs(2)), 0);
+        assert_eq!(largest_table(4, &Timing::of(Duration::from_secs(10))), 10);
+        assert_eq!(largest_table(1, &Timing::of(Duration::from_secs(2))), 0);
     }
 
     proptest! {
@@ -128,7 +116,7 @@ mod tests {
             pages in 0_u32..5000, budget in 0_u32..100, failover_ms in 100_u64..100_000, discovery_ms in 1_u64..100_000,
         ) {
             let (failover, discovery) = (Duration::from_millis(failover_ms), Duration::from_millis(discovery_ms));
-            let cadence = fit(pages, budget, failover, discovery);
+            let cadence = fit(pages, budget, &Timing::of(failover), discovery);
             prop_assert!(cadence.scan <= failover / 4);
             prop_assert!(cadence.failover_bound > failover + cadence.scan + discovery);
         }
@@ -137,18 +125,18 @@ mod tests {
         fn a_table_up_to_the_largest_is_within_the_budget_and_the_next_is_not(
             budget in 1_u32..100, failover_ms in 2000_u64..100_000,
         ) {
-            let failover = Duration::from_millis(failover_ms);
-            let largest = largest_table(budget, failover);
+            let timing = Timing::of(Duration::from_millis(failover_ms));
+            let largest = largest_table(budget, &timing);
             prop_assume!(largest > 0);
-            prop_assert!(fit(largest, budget, failover, DISCOVERY).within_budget);
-            prop_assert!(!fit(largest + 1, budget, failover, DISCOVERY).within_budget);
+            prop_assert!(fit(largest, budget, &timing, DISCOVERY).within_budget);
+            prop_assert!(!fit(largest + 1, budget, &timing, DISCOVERY).within_budget);
         }
     }
 
     #[test]
     fn a_lease_that_is_found_late_by_its_next_owner_makes_the_bound_longer_for_one_page_too() {
         let failover = Duration::from_secs(10);
-        let bound = |millis| fit(1, 4, failover, Duration::from_millis(millis)).failover_bound;
+        let bound = |millis| fit(1, 4, &Timing::of(failover), Duration::from_millis(millis)).failover_bound;
         assert_eq!(bound(100), failover + QUICKEST_REACTION);
         assert_eq!(bound(500), failover + QUICKEST_REACTION, "the default");
         assert_eq!(bound(5_000), failover + Duration::from_millis(6_500));
@@ -157,7 +145,7 @@ mod tests {
     #[test]
     fn a_short_failover_time_makes_scans_faster_than_usual() {
         assert_eq!(
-            fit(1, 10, Duration::from_secs(1), DISCOVERY).scan,
+            fit(1, 10, &Timing::of(Duration::from_secs(1)), DISCOVERY).scan,
             Duration::from_millis(250)
         );
     }

@@ -13,6 +13,7 @@ use crate::runtime::rng::Rng;
 use crate::runtime::stall_probe::StallProbe;
 use crate::runtime::task_scope::TaskScope;
 use crate::settings::Settings;
+use crate::settings::timing::Timing;
 use crate::source::StreamSource;
 use crate::streams::StreamTracker;
 use crate::types::{ApplicationName, Incarnation, WorkerId};
@@ -55,6 +56,7 @@ pub(crate) struct WorkerParts {
     pub(crate) application: ApplicationName,
     pub(crate) worker: WorkerId,
     pub(crate) settings: Settings,
+    pub(crate) timing: Timing,
     pub(crate) subject: StreamSelection,
     pub(crate) store_client: StoreClient,
     pub(crate) factory: Arc<dyn RecordProcessorFactory>,
@@ -275,12 +277,13 @@ impl WorkerBuilder {
             .unwrap_or(application.as_str());
         let metrics = crate::metrics::Metrics::register(self.recorder, label);
         let clock = self.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
+        let timing = Timing::of(self.settings.failover_time);
         let store_client = StoreClient::new(
             store,
             Arc::clone(&clock),
             self.scope.clone(),
             Incarnation::from_random_bytes(rng.child("incarnation").bytes()),
-            self.settings.failover_time,
+            timing.calls,
             metrics.clone(),
         );
         Ok(Worker {
@@ -297,8 +300,9 @@ impl WorkerBuilder {
                 scope: self.scope,
                 metrics,
                 coordination: self.coordination,
-                stall_probe: Arc::new(StallProbe::new(self.settings.failover_time)),
+                stall_probe: Arc::new(StallProbe::new(timing.stall)),
                 ending: CancellationToken::new(),
+                timing,
                 settings: self.settings,
             },
         })

@@ -11,13 +11,14 @@ use crate::processor::backoff;
 use crate::runtime::clock::Moment;
 use crate::runtime::rng::Rng;
 use crate::settings::Settings;
+use crate::settings::timing::Timing;
 use crate::types::LeaseKey;
 
 /// When a worker may ask the index, and when it may scan.
 #[derive(Debug)]
 pub(crate) struct Discovery {
     interval: Duration,
-    failover: Duration,
+    timing: Timing,
     pages_per_second: u32,
     index: RetryPace,
     scan: RetryPace,
@@ -48,7 +49,7 @@ impl Discovery {
     pub(crate) fn new(settings: &Settings, rng: Rng) -> Self {
         Self {
             interval: settings.discovery_interval,
-            failover: settings.failover_time,
+            timing: Timing::of(settings.failover_time),
             pages_per_second: settings.assignment.scan_pages_per_second,
             index: RetryPace::default(),
             scan: RetryPace::default(),
@@ -64,8 +65,8 @@ impl Discovery {
     /// How long an answer of the index may take. One that hangs keeps the worker from a scan meanwhile, and is waited for less long.
     pub(crate) fn index_limit(&self) -> Duration {
         match self.index.failures {
-            0 => self.failover / 3,
-            _ => self.failover / 6,
+            0 => self.timing.index_answer,
+            _ => self.timing.failing_index_answer,
         }
     }
 
@@ -78,7 +79,7 @@ impl Discovery {
     /// time at least.
     pub(crate) fn index_failed(&mut self, now: Moment) -> bool {
         let tries = self.index.failures.saturating_add(1);
-        let pause = backoff(self.interval, self.failover, tries);
+        let pause = backoff(self.interval, self.timing.index_retry, tries);
         self.index.failed(now, self.rng.jittered(pause))
     }
 
@@ -93,7 +94,7 @@ impl Discovery {
         let nanos = pages.saturating_mul(1_000_000_000);
         let affordable = Duration::from_nanos(nanos.div_ceil(u64::from(self.pages_per_second.max(1))));
         // No table is scanned less often than four times per failover time, whatever the budget says; the same holds for a leader.
-        let pause = affordable.min(self.failover / 4).max(self.interval);
+        let pause = affordable.min(self.timing.discovery_scan).max(self.interval);
         self.scan = RetryPace {
             failures: 0,
             // Workers that lost the index at the same moment must not scan at the same moment. On average it is a little more than the pause.
@@ -104,7 +105,11 @@ impl Discovery {
     /// A scan failed. The next comes later, ever more so.
     pub(crate) fn scan_failed(&mut self, now: Moment) {
         let tries = self.scan.failures.saturating_add(1);
-        let pause = backoff(self.interval, (self.failover / 2).max(self.interval), tries);
+        let pause = backoff(
+            self.interval,
+            self.timing.discovery_scan_retry.max(self.interval),
+            tries,
+        );
         self.scan.failed(now, self.rng.jittered(pause));
     }
 }
@@ -132,7 +137,8 @@ impl RestingRows {
     /// The row could not be read or taken up.
     pub(crate) fn failed(&mut self, key: &LeaseKey, now: Moment, settings: &Settings) {
         let first = settings.discovery_interval;
-        self.pause(key, now, first, (settings.failover_time / 3).max(first));
+        let longest = Timing::of(settings.failover_time).take_retry.max(first);
+        self.pause(key, now, first, longest);
     }
 
     /// The lease was taken up, or is not this worker's any more.
@@ -186,7 +192,7 @@ mod tests {
         }
         assert!(pauses[0] <= 1_000, "{pauses:?}");
         assert!(pauses[11] > 3_000 && pauses[11] <= 15_000, "{pauses:?}");
-        assert!(discovery.index_limit() < Settings::default().failover_time / 3);
+        assert!(discovery.index_limit() < discovery.timing.index_answer);
         assert!(discovery.index_answered());
         assert!(discovery.may_ask_index(at(0)) && !discovery.index_answered());
     }

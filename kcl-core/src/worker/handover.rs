@@ -15,8 +15,7 @@ use crate::runtime::clock::ClockExt as _;
 /// A worker row may be that of a dead worker, so only workers that were *seen* to touch theirs are given anything. That takes
 /// a little more than a third of the failover time, in which the shards are processed as before.
 pub(crate) async fn hand_over_all(worker: &WorkerContext, limit: Duration) {
-    let failover = worker.settings.failover_time;
-    let watched = failover / 3 + failover / 10;
+    let watched = worker.timing.handover_watch;
     if watched >= limit {
         tracing::info!(
             ?limit,
@@ -46,7 +45,7 @@ async fn watch_and_begin(
         leaving: true,
         proven: true,
     };
-    let mut observer = TableView::new(me, worker.settings.failover_time, watched);
+    let mut observer = TableView::new(me, worker.timing.failover, watched);
     let first = worker.store_client.scan(limit).await?;
     if is_alone(worker, &first) {
         return Ok(());

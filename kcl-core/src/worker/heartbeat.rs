@@ -72,22 +72,22 @@ impl Heartbeat {
 
     /// Touches the row every third of the failover time. Returns when another process has taken the id.
     pub(crate) async fn keep_up(&self) {
-        let failover = self.worker.settings.failover_time;
+        let timing = &self.worker.timing;
         let mut failing = false;
-        let mut pause = failover / 3;
+        let mut pause = timing.heartbeat;
         loop {
             self.worker.clock.sleep(pause).await;
             match self.confirm().await {
                 Ok(HeartbeatStanding::Confirmed) => {
                     failing = false;
-                    pause = failover / 3;
+                    pause = timing.heartbeat;
                 }
                 Ok(HeartbeatStanding::Superseded) => return,
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(error = %Causes(&error), "cannot write the worker's row, trying on");
                     }
-                    pause = failover / 10;
+                    pause = timing.heartbeat_retry;
                 }
             }
         }
@@ -99,7 +99,7 @@ impl Heartbeat {
             id: self.worker.worker.clone(),
             incarnation: Some(self.worker.store_client.incarnation()),
             touches: self.touches.fetch_add(1, Ordering::Relaxed),
-            failover: Some(self.worker.settings.failover_time),
+            failover: Some(self.worker.timing.failover),
             max_leases: self.worker.settings.max_leases,
             max_throughput: self.worker.settings.max_throughput,
             updated: self.worker.clock.wall(),

@@ -76,7 +76,7 @@ impl LeaseTaker {
     pub(crate) async fn discover(self: &Arc<Self>) {
         let mut failing = false;
         let mut discovery = Discovery::new(&self.worker.settings, self.worker.rng.child("discovery"));
-        let mut limit = ScanDeadline::patient(self.worker.settings.failover_time);
+        let mut limit = ScanDeadline::between(self.worker.timing.patient_scan);
         loop {
             let mut keys = self.worker.assignment_hints.take();
             match self.named(&mut discovery, &mut limit).await {
@@ -131,9 +131,9 @@ impl LeaseTaker {
 
     /// Scans, again after a pause while the store refuses, for as long as a worker that leaves can wait for that.
     async fn scan_in_a_hurry(&self) -> Option<Scan> {
-        let (clock, failover) = (&self.worker.clock, self.worker.settings.failover_time);
-        let until = clock.now() + failover / 3;
-        let mut pause = failover / 50;
+        let (clock, timing) = (&self.worker.clock, &self.worker.timing);
+        let until = clock.now() + timing.urgent_scan;
+        let mut pause = timing.urgent_scan_retry;
         loop {
             let left = until.saturating_since(clock.now());
             match self.worker.store_client.scan(left).await {
@@ -271,7 +271,7 @@ impl LeaseTaker {
             tracing::warn!(lease = %row.key, "the lease is of a stream that this worker does not read");
             return self.give_back(&row, "stream not read").await;
         };
-        let failover = self.worker.settings.failover_time;
+        let failover = self.worker.timing.failover;
         let change = LeaseChange::Renew {
             throughput: None,
             facts: RowFacts::missing(&row, &stream.identity, failover),

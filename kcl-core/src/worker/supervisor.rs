@@ -46,7 +46,7 @@ pub(crate) async fn run(
         tokio::select! {
             biased;
             () = stop.asked(Stop::Drain) => {
-                running.retract(running.worker.settings.failover_time / 6).await;
+                running.retract(running.worker.timing.hasty_leave).await;
                 return Ok(ShutdownReport::nothing_held());
             }
             announced = announce(&running.worker, &running.membership, deadline) => announced?,
@@ -96,6 +96,7 @@ impl RunningWorker {
         let worker = Arc::new(WorkerContext {
             application: parts.application,
             worker: parts.worker,
+            timing: parts.timing,
             settings: parts.settings,
             clock: parts.clock,
             rng: parts.rng,
@@ -132,7 +133,7 @@ impl RunningWorker {
         let clock = &self.worker.clock;
         let until = clock.now() + within;
         while let Err(error) = self.membership.leave().await {
-            let next = clock.now() + self.worker.settings.failover_time / 20;
+            let next = clock.now() + self.worker.timing.leave_retry;
             if next >= until {
                 tracing::warn!(error = %Causes(&error), "the worker's row could not be deleted; it goes stale");
                 return;
@@ -272,12 +273,11 @@ impl RunningWorker {
         let clock = &self.worker.clock;
         // However urgent it is, the row goes first: what is released while it looks alive is given back to this worker. A row
         // that was not touched for the failover time does not look alive.
-        let failover = self.worker.settings.failover_time;
         tokio::select! {
             biased;
             () = self.in_a_hurry(stop) => {}
             () = clock.sleep_until(times.left) => {}
-            () = self.guarded("retract", self.retract(failover)) => {}
+            () = self.guarded("retract", self.retract(self.worker.timing.failover)) => {}
         }
         tokio::select! {
             biased;
@@ -290,13 +290,13 @@ impl RunningWorker {
     /// Returns when one request could have been answered since the worker was to stop at once.
     async fn in_a_hurry(&self, stop: &StopSignal) {
         stop.asked(Stop::Now).await;
-        let request = self.worker.settings.failover_time / 6;
+        let request = self.worker.timing.hasty_leave;
         self.worker.clock.sleep(request).await;
     }
 
     /// Leaves the election, and asks those that live to take the leases over.
     async fn pass_on(&self, is_asked: bool, times: ShutdownDeadlines) {
-        let limit = self.worker.settings.failover_time / 3;
+        let limit = self.worker.timing.election_leave;
         let election_left = self.election_left.cancelled();
         if self.worker.clock.timeout(limit, election_left).await.is_err() {
             tracing::warn!("the leader lock could not be given up; it expires");

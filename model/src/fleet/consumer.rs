@@ -12,7 +12,7 @@ use kcl_testkit::invariant::Observation;
 
 use super::{Change, Fate, Fleet, HANDOFF_TIMEOUT, Own, Seen, State, Write};
 use crate::broken::Broken;
-use crate::fixtures::{FAILOVER, at};
+use crate::fixtures::{VALID_FOR, at};
 
 /// A step of a worker; most are about one lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,7 +170,7 @@ impl Fleet {
             renewed: at(own.renewed),
             refused: own.refused,
         };
-        let verdict = judge_validity(belief, at(state.now), FAILOVER);
+        let verdict = judge_validity(belief, at(state.now), *VALID_FOR);
         own.state == ConsumerState::Running
             && own.started.is_none()
             && own.asked.is_none()

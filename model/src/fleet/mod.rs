@@ -21,7 +21,7 @@ use kcl_testkit::invariant::{Checker, Observation};
 use stateright::{Model, Property};
 
 use crate::broken::Broken;
-use crate::fixtures::{FAILOVER, Fixtures, Lineage, at};
+use crate::fixtures::{Fixtures, Lineage, VALID_FOR, at};
 
 pub use consumer::Step;
 pub(crate) use state::fingerprint;
@@ -425,5 +425,5 @@ pub(crate) fn until(renewed: u8) -> kcl_core::clock::Moment {
         renewed: at(renewed),
         refused: false,
     };
-    belief.until(FAILOVER)
+    belief.until(*VALID_FOR)
 }

@@ -10,6 +10,11 @@ use crate::runtime::clock::TokioClock;
 use crate::types::{ApplicationName, Position, ShardId};
 
 const SECOND: Duration = Duration::from_secs(1);
+const LIMITS: CallLimits = CallLimits {
+    attempt: Duration::from_secs(10),
+    resolve: Duration::from_secs(60),
+    pause: SECOND,
+};
 
 /// A store that loses every change, and takes a second to say that no row is there.
 #[derive(Debug, Default)]
@@ -75,7 +80,7 @@ async fn create_within(time: Duration) -> (Certainty, u32) {
         Arc::clone(&clock) as Arc<dyn Clock>,
         TaskScope::new(),
         Incarnation::from_random_bytes([1; 16]),
-        60 * SECOND,
+        LIMITS,
         Metrics::register(None, "client"),
     );
     let lease = Lease::unowned(ShardId::new("child").unwrap(), Position::TrimHorizon);
@@ -237,7 +242,7 @@ fn counted() -> (StoreClient, Arc<Recorded>) {
         Arc::new(clock),
         TaskScope::new(),
         incarnation,
-        60 * SECOND,
+        LIMITS,
         metrics,
     );
     (client, recorded)

@@ -13,6 +13,7 @@ use crate::lease::worker_row::{
 use crate::metrics::Metrics;
 use crate::runtime::clock::TokioClock;
 use crate::runtime::task_scope::TaskScope;
+use crate::settings::timing::Timing;
 use crate::source::shard_graph::testing::{id, identity, shard};
 use crate::source::{RecordStream, Shard, StartPosition};
 use crate::types::{Incarnation, StreamKey, WorkerId};
@@ -169,7 +170,7 @@ pub(crate) fn client(table: &Arc<Table>) -> StoreClient {
         Arc::new(TokioClock::new()),
         TaskScope::new(),
         Incarnation::from_random_bytes([1; 16]),
-        Duration::from_secs(60),
+        Timing::of(Duration::from_secs(60)).calls,
         Metrics::register(None, "sync"),
     )
 }
