@@ -2,10 +2,8 @@
 
 pub(crate) mod assignment;
 pub(crate) mod election;
-pub(crate) mod faults;
 pub(crate) mod java_workers;
 pub(crate) mod leadership;
-pub(crate) mod perform;
 pub(crate) mod role;
 pub(crate) mod shard_sync;
 pub(crate) mod table_view;
@@ -16,6 +14,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -23,9 +22,7 @@ use crate::coordinator::assignment::plan::{
     AssignmentPlan, Candidate, Move, Snapshot, plan_assignment, plan_overdue, plan_placement,
 };
 use crate::coordinator::election::{ElectionAction, LeaderElection, pick_standby};
-use crate::coordinator::faults::RepeatedFault;
 use crate::coordinator::java_workers::JavaWorkers;
-use crate::coordinator::perform::at_most;
 use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};
 use crate::coordinator::table_view::TableView;
 use crate::coordinator::unplaced::{UnplacedChange, UnplacedShards};
@@ -39,6 +36,7 @@ use crate::lease::worker_row::{
 };
 use crate::ownership::assignment_hints::AssignmentHints;
 use crate::runtime::clock::{Clock, ClockExt, Moment};
+use crate::runtime::log_once::LogOnce;
 use crate::runtime::rng::Rng;
 use crate::settings::AssignmentSettings;
 use crate::settings::scan_cadence::{self, ScanCadence};
@@ -47,6 +45,10 @@ use crate::types::{LeaseKey, WorkerId};
 
 /// A leader whose rounds fail this often in a row gives the lead up, so that another worker can try.
 const FAILED_ROUNDS: u32 = 3;
+
+const LOCK_FAILS: &str = "the leader lock cannot be read or written";
+const SCAN_FAILS: &str = "the lease table cannot be scanned";
+const WRITE_FAILS: &str = "leases cannot be assigned";
 
 /// Everything a coordinator needs of its worker.
 pub(crate) struct CoordinatorContext {
@@ -102,7 +104,7 @@ struct CoordinatorState {
     rng: Rng,
     /// Whom the lock should name.
     standby: Option<WorkerId>,
-    lock_faults: RepeatedFault,
+    lock_problem: LogOnce,
     status: CoordinatorStatus,
 }
 
@@ -114,8 +116,8 @@ struct ScanRounds {
     /// How many scans failed in a row.
     scans_failed: u32,
     rng: Rng,
-    scan_faults: RepeatedFault,
-    write_faults: RepeatedFault,
+    scan_problem: LogOnce,
+    write_problem: LogOnce,
     unplaced: UnplacedShards,
     java: JavaWorkers,
 }
@@ -133,7 +135,7 @@ impl Coordinator {
             election: LeaderElection::new(context.me.clone(), timing.failover, timing.lock_poll),
             rng: context.rng.child("leader lock"),
             standby: None,
-            lock_faults: RepeatedFault::new("the leader lock cannot be read or written"),
+            lock_problem: LogOnce::default(),
             status: CoordinatorStatus {
                 role: Role::Follower,
                 leads_until: None,
@@ -174,10 +176,10 @@ impl Coordinator {
             Ok(lock) => {
                 let now = self.now();
                 let mut state = self.state();
-                state.lock_faults.over();
+                state.lock_problem.log_end(LOCK_FAILS);
                 state.election.look(now, lock);
             }
-            Err(error) => return self.state().lock_faults.again(&error),
+            Err(error) => return self.state().lock_problem.warn(LOCK_FAILS, Causes(&error)),
         }
         if shutdown.is_cancelled() {
             return;
@@ -229,7 +231,7 @@ impl Coordinator {
                 if error.certainty() == Certainty::Definite {
                     state.election.refused(&row.version);
                 }
-                state.lock_faults.again(&error);
+                state.lock_problem.warn(LOCK_FAILS, Causes(&error));
             }
         }
         false
@@ -300,8 +302,8 @@ impl Coordinator {
             failed_in_a_row: 0,
             scans_failed: 0,
             rng: self.context.rng.child("scans"),
-            scan_faults: RepeatedFault::new("the lease table cannot be scanned"),
-            write_faults: RepeatedFault::new("leases cannot be assigned"),
+            scan_problem: LogOnce::default(),
+            write_problem: LogOnce::default(),
             unplaced: UnplacedShards::default(),
             java: JavaWorkers::default(),
         }
@@ -322,7 +324,7 @@ impl Coordinator {
         let next_expiry = rounds
             .view
             .next_expiry()
-            .filter(|_| !rounds.scan_faults.persist());
+            .filter(|_| !rounds.scan_problem.persists());
         let expiry = next_expiry.map(|expiry| expiry.max(soonest));
         let due = expiry.map_or(now + cadence, |expiry| expiry.min(now + cadence));
         let event = async {
@@ -346,7 +348,7 @@ impl Coordinator {
         {
             Ok(scan) => scan,
             Err(error) => {
-                rounds.scan_faults.again(&error);
+                rounds.scan_problem.warn(SCAN_FAILS, Causes(&error));
                 rounds.scans_failed = rounds.scans_failed.saturating_add(1);
                 // A table that is throttled is so for everybody: nobody would have more luck, and all that was watched would be forgotten.
                 if error.kind() != StoreErrorKind::Throttled {
@@ -355,7 +357,7 @@ impl Coordinator {
                 return;
             }
         };
-        rounds.scan_faults.over();
+        rounds.scan_problem.log_end(SCAN_FAILS);
         let now = self.now();
         let cadence = self.fit_cadence(scan.pages);
         rounds.java.watch(now, &scan, self.role() == Role::Leader);
@@ -473,7 +475,8 @@ impl Coordinator {
             (before, outcome)
         };
         let attempts: Vec<_> = plan.moves.iter().map(attempt).collect();
-        let outcomes = at_most(self.context.settings.concurrent_writes, attempts).await;
+        let attempts = stream::iter(attempts).buffer_unordered(self.context.settings.concurrent_writes);
+        let outcomes: Vec<_> = attempts.collect().await;
         let (mut answered, mut failed) = (0_usize, 0_usize);
         for (before, outcome) in outcomes {
             match outcome {
@@ -486,12 +489,12 @@ impl Coordinator {
                 Ok(None) => answered += 1,
                 Err(error) => {
                     failed += 1;
-                    rounds.write_faults.again(&error);
+                    rounds.write_problem.warn(WRITE_FAILS, Causes(&error));
                 }
             }
         }
         if failed == 0 && answered > 0 {
-            rounds.write_faults.over();
+            rounds.write_problem.log_end(WRITE_FAILS);
         }
         failed == 0 || answered > 0
     }

@@ -236,7 +236,7 @@ const ABOUT_A_LEASE: [&str; 13] = [
     "shard started",
     "the processor failed; the shard is held",
     "cannot renew the lease",
-    "the lease store answers again",
+    "over: cannot renew the lease",
     "the lease could not be renewed in time",
     "the lease is renewed again",
     "lease ended",

@@ -15,15 +15,17 @@ use crate::ownership::backlog::LagTracker;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::ownership::control::Interrupt;
 use crate::ownership::validity::Validity;
+use crate::processor::decide;
 use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom};
-use crate::processor::{backoff, decide};
 use crate::retrieval::deaggregate::UnreadableRecord;
 use crate::retrieval::fetcher::start_fetching;
 use crate::retrieval::pin_latest::pin_latest;
 use crate::retrieval::portions::FetchedBatch;
 use crate::retrieval::start_position::{ReadStart, start_of};
+use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
+use crate::runtime::log_once;
 use crate::settings::Checkpointing;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
 use crate::status::WaitReason;
@@ -270,7 +272,8 @@ impl ShardConsumer {
                     own.worker.status.update_lease(&own.key, |status| {
                         status.trouble = Some(SourceErrorKind::Unavailable);
                     });
-                    let pause = backoff(FETCHER_PAUSE, LONGEST_FETCHER_PAUSE, self.broken_fetchers);
+                    let pauses = Backoff::new(FETCHER_PAUSE, LONGEST_FETCHER_PAUSE);
+                    let pause = pauses.after(self.broken_fetchers);
                     if let Some(event) = self.pause_for(pause).await {
                         return Err(event);
                     }
@@ -483,14 +486,14 @@ impl ShardConsumer {
             worker.metrics.batch_failed(panicked);
         }
         let at = position.as_ref().map(ToString::to_string);
-        if attempt.is_power_of_two() && kind == FailureKind::Unreadable {
+        if log_once::is_due(attempt) && kind == FailureKind::Unreadable {
             tracing::warn!(
                 attempt,
                 at,
                 error = message,
                 "a record cannot be read; the shard is held"
             );
-        } else if attempt.is_power_of_two() {
+        } else if log_once::is_due(attempt) {
             tracing::warn!(
                 call,
                 attempt,

@@ -16,6 +16,7 @@ use crate::lifecycle::ConsumerEvent;
 use crate::ownership::validity::Validity;
 use crate::ownership::{Ownership, WriteResult};
 use crate::runtime::clock::{ClockExt as _, Moment};
+use crate::runtime::log_once::LogOnce;
 use crate::source::shard_graph::ShardGraph;
 use crate::source::{ShardEnd, ShardFilter};
 use crate::streams::listing::{ListingError, list_page, list_shards};
@@ -29,7 +30,7 @@ const REPLACED_FOR: Duration = Duration::from_secs(5);
 /// Goes on until the end is stored, the lease is lost, or it is to be given up while the end cannot be stored.
 /// The shard is held meanwhile, and the reason is said once.
 pub(crate) async fn store_end(own: &Ownership, end: &ShardEnd) -> ConsumerEvent {
-    let mut said = None;
+    let mut said = LogOnce::default();
     let mut replaced = None;
     loop {
         let obstacle = match try_to_store(own, end, &mut replaced).await {
@@ -37,12 +38,11 @@ pub(crate) async fn store_end(own: &Ownership, end: &ShardEnd) -> ConsumerEvent 
             Ok(ShardEndStep::Wait(obstacle)) => obstacle,
             Err(error) => Causes(&error).to_string(),
         };
-        if said.as_ref() != Some(&obstacle) {
+        if said.begins(obstacle.clone()) {
             tracing::warn!(
                 obstacle,
                 "the end of the shard cannot be stored yet; the shard is held"
             );
-            said = Some(obstacle);
         }
         tokio::select! {
             biased;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::assignment::plan::Reason;
-use crate::coordinator::perform::at_most;
 use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};
 use crate::coordinator::shard_sync::SYNC_INTERVAL;
 use crate::coordinator::shard_sync::coverage::{CoverageAudit, CoverageVerdict};
@@ -24,8 +24,9 @@ use crate::lease::row::Lease;
 use crate::lease::scan_deadline::ScanDeadline;
 use crate::lease::store::{Outcome, Scan};
 use crate::ownership::WorkerContext;
-use crate::processor::backoff;
+use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{BoxFuture, Moment};
+use crate::runtime::log_once::LogOnce;
 use crate::runtime::rng::Rng;
 use crate::runtime::watched::Watched;
 use crate::source::SourceErrorKind;
@@ -40,6 +41,7 @@ const SYNC_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_SYNC_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause before the leases are read again after reading them failed.
 const LONGEST_SCAN_PAUSE: Duration = Duration::from_secs(5);
+const READING_FAILS: &str = "the leases cannot be read, so the shards are not synced";
 
 /// Runs until `leaving` is cancelled, and gives the lead up then.
 pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: CancellationToken) {
@@ -177,7 +179,7 @@ impl LeaderFindings {
                 audit: CoverageAudit::new(2),
                 suspects: BTreeSet::new(),
                 is_synced: false,
-                failures: 0,
+                pauses: Backoff::new(SYNC_PAUSE, LONGEST_SYNC_PAUSE),
                 due: now,
             };
             self.followed
@@ -198,8 +200,8 @@ struct FollowedStream {
     /// Unfinished leases whose shards were not listed lately.
     suspects: BTreeSet<LeaseKey>,
     is_synced: bool,
-    /// How many syncs failed in a row.
-    failures: u32,
+    /// The pauses after syncs that failed: what does not pass by itself, such as a missing permission, costs a scan and a listing each time.
+    pauses: Backoff,
     /// When the next sync is due.
     due: Moment,
 }
@@ -209,7 +211,8 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
     let rng = worker.rng.child("shard sync");
     let mut findings = LeaderFindings::default();
     let mut limit = ScanDeadline::between(worker.timing.patient_scan);
-    let (mut rounds, mut failures) = (0_u64, 0_u32);
+    let (mut rounds, mut problem) = (0_u64, LogOnce::default());
+    let mut scan_pauses = Backoff::new(SYNC_PAUSE, LONGEST_SCAN_PAUSE);
     let mut pauses = rng.child("pauses");
     loop {
         let (term, _) = election.until_leading().await;
@@ -223,9 +226,8 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
         let mut next = now + SYNC_INTERVAL;
         match worker.store_client.scan_adapting(&mut limit).await {
             Ok(scan) => {
-                if std::mem::take(&mut failures) > 0 {
-                    tracing::info!("over: the leases cannot be read, so the shards are not synced");
-                }
+                problem.log_end(READING_FAILS);
+                scan_pauses.reset();
                 let scanned = worker.clock.now();
                 // The scan is good for as long as nobody else can have led since it began, and it may have taken long.
                 let Some(until) = election.leads_until(term) else {
@@ -243,7 +245,8 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
                     syncs.push(Box::pin(sync(worker, stream, &scan, suspects, rng, until)));
                 }
                 // In the order in which they end.
-                for (key, outcome) in at_most(CONCURRENT_SYNCS, syncs).await {
+                let mut outcomes = stream::iter(syncs).buffer_unordered(CONCURRENT_SYNCS);
+                while let Some((key, outcome)) = outcomes.next().await {
                     if let Some(followed) = findings.followed.get_mut(&key) {
                         followed.take_in(worker, outcome);
                     }
@@ -257,12 +260,8 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
                     .fold(next, Moment::min);
             }
             Err(error) => {
-                if failures == 0 {
-                    tracing::warn!(error = %Causes(&error), "the leases cannot be read, so the shards are not synced; trying on");
-                }
-                failures = failures.saturating_add(1);
-                next =
-                    worker.clock.now() + pauses.jittered(backoff(SYNC_PAUSE, LONGEST_SCAN_PAUSE, failures));
+                problem.warn(READING_FAILS, Causes(&error));
+                next = worker.clock.now() + scan_pauses.failed_jittered(&mut pauses);
             }
         }
         tokio::select! {
@@ -288,9 +287,9 @@ impl FollowedStream {
                     tracing::warn!(error = %Causes(&error), "the upkeep of the leases was not finished, trying again at the next audit");
                 }
                 if !report.failed.is_empty() {
-                    self.failed()
+                    self.pauses.failed()
                 } else {
-                    self.failures = 0;
+                    self.pauses.reset();
                     if self.is_synced && !report.interrupted {
                         SYNC_INTERVAL
                     } else {
@@ -300,18 +299,10 @@ impl FollowedStream {
             }
             Err(error) => {
                 tracing::warn!(error = %Causes(&error), "the shards could not be synced, trying on");
-                self.failed()
+                self.pauses.failed()
             }
         };
         self.due = worker.clock.now() + pause;
-    }
-
-    /// Counts a sync that failed, and says how long to wait before the next: what does not pass by itself, such as a missing
-    /// permission, costs a scan and a listing each time.
-    fn failed(&mut self) -> Duration {
-        let pause = SYNC_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
-        self.failures = self.failures.saturating_add(1);
-        pause.min(LONGEST_SYNC_PAUSE)
     }
 }
 
@@ -525,7 +516,7 @@ mod tests {
                 audit: CoverageAudit::new(2),
                 suspects: BTreeSet::new(),
                 is_synced: true,
-                failures: 0,
+                pauses: Backoff::new(SYNC_PAUSE, LONGEST_SYNC_PAUSE),
                 due: at(looked + 30),
             };
             findings.followed.insert(Some(stream.clone()), followed);
@@ -541,23 +532,5 @@ mod tests {
         assert!(remembers(100, 1, 160));
         assert!(!remembers(100, 1, 161), "nobody looked for too long");
         assert!(!remembers(100, 2, 130), "another may have led meanwhile");
-    }
-
-    #[test]
-    fn a_sync_that_fails_again_and_again_is_made_ever_less_often() {
-        let mut followed = FollowedStream {
-            audit: CoverageAudit::new(2),
-            suspects: BTreeSet::new(),
-            is_synced: false,
-            failures: 0,
-            due: at(0),
-        };
-        let pauses: Vec<u128> = (0..9).map(|_| followed.failed().as_millis()).collect();
-        assert_eq!(
-            pauses,
-            [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
-        );
-        followed.failures = u32::MAX;
-        assert_eq!(followed.failed(), LONGEST_SYNC_PAUSE);
     }
 }

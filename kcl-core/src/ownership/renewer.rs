@@ -11,7 +11,10 @@ use crate::ownership::progress::{ProofOfLife, proof_of_life};
 use crate::ownership::validity::Validity;
 use crate::ownership::{Ownership, WriteResult};
 use crate::runtime::clock::Moment;
+use crate::runtime::log_once::LogOnce;
 use crate::types::Position;
+
+const RENEWING_FAILS: &str = "cannot renew the lease";
 
 /// The renewer's knowledge when it decides what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +52,7 @@ pub(crate) async fn keep(own: Arc<Ownership>) {
         decline: None,
         stalls: 0,
         steps_at_stall: None,
-        failing: false,
+        problem: LogOnce::default(),
     };
     tokio::select! {
         biased;
@@ -66,7 +69,7 @@ struct LeaseRenewer<'a> {
     stalls: u32,
     /// How many steps the consumer had finished when it stalled last.
     steps_at_stall: Option<u64>,
-    failing: bool,
+    problem: LogOnce,
 }
 
 impl LeaseRenewer<'_> {
@@ -121,17 +124,12 @@ impl LeaseRenewer<'_> {
         };
         match self.own.write(change).await {
             WriteResult::Applied(_) => {
-                if self.failing {
-                    tracing::info!("the lease store answers again");
-                }
-                self.failing = false;
+                self.problem.log_end(RENEWING_FAILS);
                 self.not_before = None;
             }
             WriteResult::Lost | WriteResult::GivenUp(_) => {}
             WriteResult::Failed(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(error = %Causes(&error), "cannot renew the lease, trying on");
-                }
+                self.problem.warn(RENEWING_FAILS, Causes(&error));
                 let worker = &self.own.worker;
                 self.not_before = Some(worker.clock.now() + worker.timing.renewal_retry);
             }

@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    const F: Duration = Duration::from_secs(9);
+    const WINDOW: Duration = Duration::from_secs(3);
 
     fn at(millis: u64) -> Moment {
         Moment::from_origin(Duration::from_millis(millis))
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_nothing_was_processed_of_has_no_throughput() {
-        let mut throughput_ema = ThroughputEma::new(None, F, at(0));
+        let mut throughput_ema = ThroughputEma::new(None, WINDOW, at(0));
         for second in 0..60 {
             assert_eq!(throughput_ema.read(at(second * 1000)), None);
         }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_first_sample_counts_whole_and_each_later_one_half() {
-        let mut throughput_ema = ThroughputEma::new(None, F, at(0));
+        let mut throughput_ema = ThroughputEma::new(None, WINDOW, at(0));
         throughput_ema.add(3 * 1024 * 100);
         assert_eq!(throughput_ema.read(at(3000)), Some(100.0));
         throughput_ema.add(6 * 1024 * 50);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_new_owner_goes_on_from_what_the_row_says() {
-        let mut throughput_ema = ThroughputEma::new(Some(80.0), F, at(0));
+        let mut throughput_ema = ThroughputEma::new(Some(80.0), WINDOW, at(0));
         assert_eq!(throughput_ema.read(at(1000)), Some(80.0));
         throughput_ema.add(3 * 1024 * 40);
         assert_eq!(throughput_ema.read(at(3000)), Some(60.0));
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_every_second_and_a_write_that_is_repeated_take_no_sample_early() {
-        let mut throughput_ema = ThroughputEma::new(Some(10.0), F, at(0));
+        let mut throughput_ema = ThroughputEma::new(Some(10.0), WINDOW, at(0));
         for step in 1..=9 {
             throughput_ema.add(1024 * 10);
             let before = throughput_ema.read(at(step * 1000));
@@ -129,10 +129,10 @@ mod tests {
         #[test]
         fn the_average_is_a_number_that_is_not_negative_whatever_happens(
             stored in prop::option::of(any::<f64>()),
-            failover in 0_u64..10_000,
+            window in 0_u64..10_000,
             steps in prop::collection::vec((any::<u64>(), any::<u32>()), 0..40),
         ) {
-            let mut throughput_ema = ThroughputEma::new(stored, Duration::from_millis(failover), at(0));
+            let mut throughput_ema = ThroughputEma::new(stored, Duration::from_millis(window), at(0));
             let mut now = 0;
             for (bytes, pause) in steps {
                 throughput_ema.add(bytes);

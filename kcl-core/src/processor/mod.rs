@@ -11,8 +11,8 @@ pub(crate) use batch::CheckpointSink;
 pub use batch::{CheckpointError, RecordBatch};
 pub use context::{FencingToken, ShardContext};
 pub use error::{ProcessorError, Severity};
+pub(crate) use policy::decide;
 pub use policy::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
-pub(crate) use policy::{backoff, decide};
 
 use crate::types::{RecordPosition, Timestamp};
 

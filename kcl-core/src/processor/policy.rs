@@ -2,9 +2,8 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-
 use crate::processor::Severity;
+use crate::runtime::backoff::Backoff;
 use crate::runtime::task_scope::panic_message;
 use crate::types::{Record, RecordPosition};
 
@@ -118,7 +117,7 @@ impl Default for RetryForever {
 impl ErrorPolicy for RetryForever {
     fn decide(&self, failure: &Failure) -> Decision {
         Decision::Retry {
-            after: backoff(self.first, self.longest, failure.attempt),
+            after: Backoff::new(self.first, self.longest).after(failure.attempt),
         }
     }
 }
@@ -130,16 +129,4 @@ pub(crate) fn decide(policy: &dyn ErrorPolicy, failure: &Failure) -> Decision {
         tracing::error!(panic = message, "the error policy panicked; the default decides");
         RetryForever::default().decide(failure)
     })
-}
-
-/// The pause before the attempt after this many failures: doubles from `first`, up to `longest`.
-pub(crate) fn backoff(first: Duration, longest: Duration, failures: u32) -> Duration {
-    // Past 64 doublings every pause is the longest, so a shard that fails for days costs no more than one that just failed.
-    let doublings = failures.saturating_sub(1).min(64) as usize;
-    let mut pauses = ExponentialBuilder::default()
-        .with_min_delay(first)
-        .with_max_delay(longest)
-        .without_max_times()
-        .build();
-    pauses.nth(doublings).unwrap_or(longest)
 }

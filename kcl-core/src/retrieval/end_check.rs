@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::lease::row::Lease;
 use crate::lease::shard_end_plan::check_end;
-use crate::processor::backoff;
 use crate::retrieval::read_position::ResumeCheck;
+use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Moment;
 use crate::runtime::failpoint::failpoint;
 use crate::source::shard_graph::ShardGraph;
@@ -215,7 +215,7 @@ impl EndCheck {
         // A suspicion that a second look clears up is not shown.
         let pause = match (listed, self.tries) {
             (ListingEvidence::Closed, 0 | 1) => Duration::ZERO,
-            (_, tries) => backoff(FIRST_PAUSE, LONGEST_PAUSE, tries),
+            (_, tries) => Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).after(tries),
         };
         let tries = match listed {
             ListingEvidence::Closed => TRIES_IF_CLOSED,

@@ -15,13 +15,14 @@ use crate::limits::fetch_sizer::FetchSizer;
 use crate::metrics::FetchOutcome;
 use crate::ownership::Ownership;
 use crate::ownership::backlog::{LagTracker, SourceAnswer};
-use crate::processor::backoff;
 use crate::retrieval::deaggregate::{Deaggregator, leave_out_done};
 use crate::retrieval::end_check::EndCheck;
 use crate::retrieval::portions::{ArrivalRoom, FetchedBatch, PendingFetch, Portion, wait_for_room};
 use crate::retrieval::read_position::ReadPosition;
 use crate::retrieval::start_position::ReadStart;
+use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{Clock, ClockExt as _, Moment};
+use crate::runtime::log_once;
 use crate::runtime::rng::Rng;
 use crate::runtime::task_scope::TaskPlace;
 use crate::runtime::task_scope::TaskPolicy;
@@ -427,7 +428,7 @@ impl Fetcher {
         }
         if throttled {
             tracing::debug!("throttled");
-        } else if self.failures == 1 || self.failures.is_multiple_of(100) {
+        } else if log_once::is_due(self.failures) {
             tracing::warn!(failures = self.failures, error = %Causes(error), "cannot read the shard, trying on");
         }
         let (first, longest) = match error.kind() {
@@ -439,7 +440,9 @@ impl Fetcher {
                 (worker.settings.stall_timeout / 2).max(LONGEST_PAUSE),
             ),
         };
-        let pause = self.rng.jittered(backoff(first, longest, self.failures));
+        let pause = self
+            .rng
+            .jittered(Backoff::new(first, longest).after(self.failures));
         worker
             .clock
             .sleep_until(begun.max(worker.clock.now()) + pause)

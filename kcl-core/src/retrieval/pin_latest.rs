@@ -9,9 +9,10 @@ use crate::lease::start_policy::PIN_MARGIN;
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::{Ownership, WriteResult};
 use crate::processor::StartFrom;
-use crate::processor::backoff;
 use crate::retrieval::start_position::needs_time;
+use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::ClockExt as _;
+use crate::runtime::log_once::LogOnce;
 use crate::source::{ShardFilter, SourceError, SourceErrorKind};
 
 /// How long one page of a listing may take.
@@ -24,9 +25,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// opening nor the next owner then skips what came meanwhile. Returns once it is there, or the lease is not this owner's any more.
 pub(crate) async fn pin_latest(own: &Ownership, wish: &StartFrom) -> Option<ConsumerEvent> {
     let clock = &own.worker.clock;
-    let mut tries = 0;
+    let (mut pauses, mut said) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), LogOnce::default());
     while own.last_delivered().is_none() && needs_time(&own.row(), wish) {
-        tries += 1;
         let problem = match try_to_settle(own).await {
             Ok(WriteResult::Applied(row)) if row.latest_at.is_some() => {
                 show(own, None);
@@ -44,13 +44,11 @@ pub(crate) async fn pin_latest(own: &Ownership, wish: &StartFrom) -> Option<Cons
                 Causes(&error).to_string()
             }
         };
-        if tries == 1 {
-            tracing::warn!(
-                problem,
-                "the time that LATEST means here is not stored yet; the shard is opened once it is"
-            );
-        }
-        clock.sleep(backoff(FIRST_PAUSE, LONGEST_PAUSE, tries)).await;
+        said.warn(
+            "the time that LATEST means here is not stored yet; the shard is opened once it is",
+            problem,
+        );
+        clock.sleep(pauses.failed()).await;
     }
     None
 }

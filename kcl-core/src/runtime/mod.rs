@@ -1,7 +1,9 @@
 //! The base that every actor runs on: clocks, randomness, tasks, shared values. Nothing here knows a lease.
 
+pub(crate) mod backoff;
 pub(crate) mod clock;
 pub mod failpoint;
+pub(crate) mod log_once;
 pub(crate) mod per_runtime;
 pub(crate) mod rng;
 pub(crate) mod stall_probe;

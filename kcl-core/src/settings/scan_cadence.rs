@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::runtime::backoff::Backoff;
 use crate::settings::timing::Timing;
 
 /// The best promise beyond the failover time: with the defaults, while the table fits one page.
@@ -52,7 +53,7 @@ pub(crate) fn fit(pages: u32, pages_per_second: u32, timing: &Timing, discovery:
 #[must_use]
 pub(crate) fn after_failures(scan: Duration, timing: &Timing, failures: u32) -> Duration {
     let longest = timing.slowest_scan.max(scan);
-    scan.saturating_mul(2_u32.saturating_pow(failures)).min(longest)
+    Backoff::new(scan.saturating_mul(2), longest).after(failures)
 }
 
 /// How often an observer means to look that just could again, after so many scans in a row that failed: where most scans are refused, as by

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::processor::backoff;
+use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::Moment;
 use crate::runtime::rng::Rng;
 use crate::settings::Settings;
@@ -37,11 +37,10 @@ impl RetryPace {
         self.not_before.is_none_or(|not_before| not_before <= now)
     }
 
-    /// Counts a failure. Returns `true` if it is the first.
-    fn failed(&mut self, now: Moment, pause: Duration) -> bool {
+    /// Counts a failure. What failed is tried again after the pause.
+    fn failed(&mut self, now: Moment, pause: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause);
-        self.failures == 1
     }
 }
 
@@ -70,17 +69,16 @@ impl Discovery {
         }
     }
 
-    /// The index answered. Returns `true` if that ends a time of failures.
-    pub(crate) fn index_answered(&mut self) -> bool {
-        std::mem::take(&mut self.index).failures > 0
+    /// The index answered.
+    pub(crate) fn index_answered(&mut self) {
+        self.index = RetryPace::default();
     }
 
-    /// The index answered with an error, or not in time. Returns `true` if that is new. It is asked again ever later, and once in a failover
-    /// time at least.
-    pub(crate) fn index_failed(&mut self, now: Moment) -> bool {
+    /// The index answered with an error, or not in time. It is asked again ever later, and once in a failover time at least.
+    pub(crate) fn index_failed(&mut self, now: Moment) {
         let tries = self.index.failures.saturating_add(1);
-        let pause = backoff(self.interval, self.timing.index_retry, tries);
-        self.index.failed(now, self.rng.jittered(pause))
+        let pause = Backoff::new(self.interval, self.timing.index_retry).after(tries);
+        self.index.failed(now, self.rng.jittered(pause));
     }
 
     /// Whether the table may be scanned now.
@@ -105,11 +103,8 @@ impl Discovery {
     /// A scan failed. The next comes later, ever more so.
     pub(crate) fn scan_failed(&mut self, now: Moment) {
         let tries = self.scan.failures.saturating_add(1);
-        let pause = backoff(
-            self.interval,
-            self.timing.discovery_scan_retry.max(self.interval),
-            tries,
-        );
+        let longest = self.timing.discovery_scan_retry.max(self.interval);
+        let pause = Backoff::new(self.interval, longest).after(tries);
         self.scan.failed(now, self.rng.jittered(pause));
     }
 }
@@ -157,7 +152,7 @@ impl RestingRows {
     fn pause(&mut self, key: &LeaseKey, now: Moment, first: Duration, longest: Duration) {
         let rest = self.0.entry(key.clone()).or_default();
         let tries = rest.failures.saturating_add(1);
-        rest.failed(now, backoff(first, longest, tries));
+        rest.failed(now, Backoff::new(first, longest).after(tries));
     }
 }
 
@@ -182,19 +177,15 @@ mod tests {
     fn failing_index_is_asked_ever_later() {
         let mut discovery = discovery();
         let mut pauses = Vec::new();
-        for failure in 0..12 {
-            assert_eq!(
-                discovery.index_failed(at(0)),
-                failure == 0,
-                "only the first is news"
-            );
+        for _ in 0..12 {
+            discovery.index_failed(at(0));
             pauses.push(next(|now| discovery.may_ask_index(now)));
         }
         assert!(pauses[0] <= 1_000, "{pauses:?}");
         assert!(pauses[11] > 3_000 && pauses[11] <= 15_000, "{pauses:?}");
         assert!(discovery.index_limit() < discovery.timing.index_answer);
-        assert!(discovery.index_answered());
-        assert!(discovery.may_ask_index(at(0)) && !discovery.index_answered());
+        discovery.index_answered();
+        assert!(discovery.may_ask_index(at(0)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::lease::store::StoreError;
 use crate::lease::worker_row::{WorkerChange, WorkerOutcome, WorkerRow};
 use crate::ownership::WorkerContext;
 use crate::runtime::clock::ClockExt as _;
+use crate::runtime::log_once::LogOnce;
 
 /// The worker's own row.
 pub(crate) struct Heartbeat {
@@ -73,20 +74,19 @@ impl Heartbeat {
     /// Touches the row every third of the failover time. Returns when another process has taken the id.
     pub(crate) async fn keep_up(&self) {
         let timing = &self.worker.timing;
-        let mut failing = false;
+        const WHAT: &str = "cannot write the worker's row";
+        let mut problem = LogOnce::default();
         let mut pause = timing.heartbeat;
         loop {
             self.worker.clock.sleep(pause).await;
             match self.confirm().await {
                 Ok(HeartbeatStanding::Confirmed) => {
-                    failing = false;
+                    problem.log_end(WHAT);
                     pause = timing.heartbeat;
                 }
                 Ok(HeartbeatStanding::Superseded) => return,
                 Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(error = %Causes(&error), "cannot write the worker's row, trying on");
-                    }
+                    problem.warn(WHAT, Causes(&error));
                     pause = timing.heartbeat_retry;
                 }
             }

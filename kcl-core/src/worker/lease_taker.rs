@@ -22,8 +22,10 @@ use crate::ownership::control::DrainReason;
 use crate::ownership::held_leases::HeldLeases;
 use crate::ownership::renewer::keep;
 use crate::ownership::{Ownership, WorkerContext};
+use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
+use crate::runtime::log_once::LogOnce;
 use crate::runtime::task_scope::TaskPlace;
 use crate::runtime::task_scope::TaskPolicy;
 use crate::status::LeaseStatus;
@@ -34,6 +36,9 @@ use crate::worker::heartbeat::{Heartbeat, HeartbeatStanding};
 
 /// How often the next owner of a lease looks whether it was handed over.
 const HANDOFF_POLL: Duration = Duration::from_millis(100);
+const LOOKING_FAILS: &str = "cannot look for leases";
+const INDEX_FAILS: &str = "the owner index cannot be asked: until it answers, leases are looked for by scans of the whole table, which cost more. \
+                           An index has a capacity of its own: if it is throttled, raise that, or make the table on-demand";
 /// How many leases are taken up at once: a worker that takes over a thousand shards must not flood the table.
 const AT_ONCE: usize = 32;
 
@@ -74,21 +79,17 @@ impl LeaseTaker {
 
     /// Looks for leases that name this worker, for as long as it is a candidate. Returns when another process took its id.
     pub(crate) async fn discover(self: &Arc<Self>) {
-        let mut failing = false;
+        let (mut problem, mut index_problem) = (LogOnce::default(), LogOnce::default());
         let mut discovery = Discovery::new(&self.worker.settings, self.worker.rng.child("discovery"));
         let mut limit = ScanDeadline::between(self.worker.timing.patient_scan);
         loop {
             let mut keys = self.worker.assignment_hints.take();
-            match self.named(&mut discovery, &mut limit).await {
+            match self.named(&mut discovery, &mut limit, &mut index_problem).await {
                 Ok(found) => {
-                    failing = false;
+                    problem.log_end(LOOKING_FAILS);
                     keys.extend(self.rested(found));
                 }
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(error = %Causes(&error), "cannot look for leases, trying on");
-                    }
-                }
+                Err(error) => problem.warn(LOOKING_FAILS, Causes(&error)),
             }
             let new = self.held.filter_unknown(keys);
             if !new.is_empty() {
@@ -133,18 +134,19 @@ impl LeaseTaker {
     async fn scan_in_a_hurry(&self) -> Option<Scan> {
         let (clock, timing) = (&self.worker.clock, &self.worker.timing);
         let until = clock.now() + timing.urgent_scan;
-        let mut pause = timing.urgent_scan_retry;
+        let mut pauses = Backoff::new(timing.urgent_scan_retry, timing.urgent_scan);
         loop {
             let left = until.saturating_since(clock.now());
-            match self.worker.store_client.scan(left).await {
+            let error = match self.worker.store_client.scan(left).await {
                 Ok(scan) => return Some(scan),
-                Err(error) if clock.now() + pause >= until => {
-                    tracing::warn!(error = %Causes(&error), "leases given to this worker meanwhile may have to expire");
-                    return None;
-                }
-                Err(_) => clock.sleep(pause).await,
+                Err(error) => error,
+            };
+            let again = clock.now() + pauses.failed();
+            if again >= until {
+                tracing::warn!(error = %Causes(&error), "leases given to this worker meanwhile may have to expire");
+                return None;
             }
-            pause = pause.saturating_mul(2);
+            clock.sleep_until(again).await;
         }
     }
 
@@ -169,28 +171,23 @@ impl LeaseTaker {
         &self,
         discovery: &mut Discovery,
         limit: &mut ScanDeadline,
+        index_problem: &mut LogOnce,
     ) -> Result<Option<Vec<LeaseKey>>, StoreError> {
         let (clock, me) = (&self.worker.clock, &self.worker.worker);
         if discovery.may_ask_index(clock.now()) {
             let limit = discovery.index_limit();
             match self.worker.store_client.owned_by(me, limit).await {
                 Ok(keys) => {
-                    if discovery.index_answered() {
-                        tracing::info!("over: the owner index cannot be asked");
-                    }
+                    discovery.index_answered();
+                    index_problem.log_end("the owner index cannot be asked");
                     if keys.is_some() {
                         return Ok(keys);
                     }
                 }
                 Err(error) if failpoint!(IndexErrorNotBridged) => return Err(error),
                 Err(error) => {
-                    if discovery.index_failed(clock.now()) {
-                        tracing::warn!(
-                            error = %Causes(&error),
-                            "the owner index cannot be asked: until it answers, leases are looked for by scans of the whole table, which cost more. \
-                             An index has a capacity of its own: if it is throttled, raise that, or make the table on-demand"
-                        );
-                    }
+                    discovery.index_failed(clock.now());
+                    index_problem.warn(INDEX_FAILS, Causes(&error));
                 }
             }
         }

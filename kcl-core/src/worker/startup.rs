@@ -12,8 +12,9 @@ use crate::lease::row::Lease;
 use crate::lease::store::{Preparation, StoreError, StoreErrorKind};
 use crate::lease::stream_check::{Mismatch, check_identity, check_keyed_by_stream};
 use crate::ownership::WorkerContext;
-use crate::processor::backoff;
+use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{Clock, ClockExt as _, Moment};
+use crate::runtime::log_once::LogOnce;
 use crate::runtime::rng::Rng;
 use crate::runtime::task_scope::TaskScope;
 use crate::settings::{Aggregation, Settings};
@@ -243,10 +244,9 @@ impl StartAttempts<'_> {
     ) -> Result<T, Error> {
         let clock = self.clock;
         let mut rng = self.rng.clone();
-        let mut tries = 0;
+        let (mut pauses, mut problem) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), LogOnce::default());
         let mut last: Option<E> = None;
         loop {
-            tries += 1;
             let left = self.deadline.saturating_since(clock.now());
             let error = match clock.timeout(left, ask()).await {
                 Ok(Ok(answer)) => return Ok(answer),
@@ -260,14 +260,12 @@ impl StartAttempts<'_> {
                     });
                 }
             };
-            let pause = rng.jittered(backoff(FIRST_PAUSE, LONGEST_PAUSE, tries));
+            let pause = pauses.failed_jittered(&mut rng);
             let time_is_up = clock.now() + pause >= self.deadline;
             if let Some(kind) = error.verdict().or(time_is_up.then_some(ErrorKind::Unavailable)) {
                 return Err(Error::new(kind, what).with_source(error));
             }
-            if tries == 1 {
-                tracing::warn!(error = %Causes(&error), "{what}, trying on");
-            }
+            problem.warn(what, Causes(&error));
             last = Some(error);
             clock.sleep(pause).await;
         }

@@ -9,6 +9,7 @@ use crate::error::{Causes, Error, ErrorKind};
 use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::ownership::WorkerContext;
 use crate::runtime::clock::{ClockExt as _, Moment};
+use crate::runtime::log_once::LogOnce;
 use crate::runtime::task_scope::TaskPlace;
 use crate::runtime::task_scope::TaskScope;
 use crate::settings::Aggregation;
@@ -117,7 +118,7 @@ struct StreamWatcher<'a> {
     taker: &'a Arc<LeaseTaker>,
     fatal: &'a FatalError,
     /// The last report for each address, so that it is made once.
-    said: BTreeMap<String, String>,
+    said: BTreeMap<String, LogOnce<String>>,
     /// When streams were last asked who they are.
     checked: Option<Moment>,
 }
@@ -307,9 +308,9 @@ impl StreamWatcher<'_> {
     }
 
     fn say(&mut self, address: &str, problem: String, what: &'static str) {
-        if self.said.get(address) != Some(&problem) {
+        let said = self.said.entry(address.to_owned()).or_default();
+        if said.begins(problem.clone()) {
             tracing::error!(stream = address, problem, "{what}");
-            self.said.insert(address.to_owned(), problem);
         }
     }
 }

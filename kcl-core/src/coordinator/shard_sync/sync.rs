@@ -1,9 +1,9 @@
 //! Performs a sync: lists the shards, plans, creates what is missing.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use crate::coordinator::shard_sync::plan::{Anomaly, CreateReason, Creation, lease_cover, plan_sync};
 use crate::coordinator::shard_sync::unfiltered;
@@ -12,7 +12,7 @@ use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::lease::row::Lease;
 use crate::lease::start_policy::StartPolicy;
 use crate::lease::store::{Outcome, StoreError, StoreErrorKind};
-use crate::runtime::clock::{BoxFuture, Clock, ClockExt, Moment};
+use crate::runtime::clock::{Clock, ClockExt, Moment};
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::rng::Rng;
 use crate::source::shard_graph::ShardGraph;
@@ -143,10 +143,7 @@ pub(crate) async fn sync_once(
         without_lease.extend(waiting.iter().map(|creation| &creation.lease.shard));
         let creates = batch
             .iter()
-            .map(|creation| -> BoxFuture<'_, _> {
-                Box::pin(create(&tools, &request, &graph, &start, creation))
-            })
-            .collect();
+            .map(|creation| create(&tools, &request, &graph, &start, creation));
         for (creation, is_created) in batch.iter().zip(join_all(creates).await) {
             let key = creation.lease.key.clone();
             match is_created {
@@ -309,28 +306,6 @@ fn may_pass(kind: SourceErrorKind) -> bool {
         SourceErrorKind::Throttled | SourceErrorKind::Unavailable => true,
         SourceErrorKind::Denied | SourceErrorKind::NotFound | SourceErrorKind::Invalid => false,
     }
-}
-
-/// Runs the futures side by side in this task, and gives their outputs in their order.
-async fn join_all<T>(mut futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
-    let mut outputs: Vec<Option<T>> = futures.iter().map(|_| None).collect();
-    poll_fn(move |context| {
-        let mut is_pending = false;
-        for (future, output) in futures.iter_mut().zip(&mut outputs) {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(ready) => *output = Some(ready),
-                    Poll::Pending => is_pending = true,
-                }
-            }
-        }
-        if is_pending {
-            Poll::Pending
-        } else {
-            Poll::Ready(outputs.iter_mut().filter_map(Option::take).collect())
-        }
-    })
-    .await
 }
 
 #[cfg(test)]
