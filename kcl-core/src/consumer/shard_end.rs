@@ -19,7 +19,8 @@ use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::log_once::LogOnce;
 use crate::source::shard_graph::ShardGraph;
 use crate::source::{ShardEnd, ShardFilter};
-use crate::streams::listing::{ListingError, list_page, list_shards};
+use crate::streams::listing::ListingError;
+use crate::streams::pager::ShardPager;
 use crate::types::{LeaseKey, ShardId, WorkerId};
 
 /// How long to wait before a step that could not be taken is tried again.
@@ -210,15 +211,15 @@ async fn list_since_start(own: &Ownership) -> Result<Arc<ShardGraph>, ShardEndEr
     let limit = worker.timing.urgent_scan;
     let scan = worker.store_client.scan(limit).await?;
     let (source, clock) = (&*own.stream.source, &*worker.clock);
-    let service_time = list_page(source, clock, ShardFilter::Open, None)
-        .await?
-        .service_time;
+    let mut pager = ShardPager::once(source, clock);
+    let open = pager.page(ShardFilter::Open, None).await;
+    let service_time = open.map_err(ListingError::from)?.service_time;
     let initial = own.stream.initial_position;
     let initial = initial.unwrap_or(worker.settings.initial_position);
     let leases = scan.leases.iter().filter(|lease| own.stream.keying.owns(lease));
     let start = StartPolicy::resolve(initial, leases, service_time);
-    let (graph, _) = list_shards(source, clock, start.filter(service_time)).await?;
-    Ok(graph)
+    let listed = pager.all(start.filter(service_time)).await;
+    Ok(Arc::new(listed.map_err(ListingError::from)?.0))
 }
 
 /// The worker that ends a shard begins with its children at once, as far as its limit allows.

@@ -14,9 +14,8 @@ use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::ClockExt as _;
 use crate::runtime::log_once::LogOnce;
 use crate::source::{ShardFilter, SourceError, SourceErrorKind};
+use crate::streams::pager::ShardPager;
 
-/// How long one page of a listing may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pauses between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -55,11 +54,8 @@ pub(crate) async fn pin_latest(own: &Ownership, wish: &StartFrom) -> Option<Cons
 
 /// Asks the service what time it is, and stores that.
 async fn try_to_settle(own: &Ownership) -> Result<WriteResult, SourceError> {
-    let asked = own.stream.source.shards(ShardFilter::Open, None);
-    let answer = own.worker.clock.timeout(PAGE_TIMEOUT, asked).await;
-    let page = answer.unwrap_or_else(|elapsed| {
-        Err(SourceError::new(SourceErrorKind::Unavailable, "no answer in time").with_source(elapsed))
-    })?;
+    let mut pager = ShardPager::once(&*own.stream.source, &*own.worker.clock);
+    let page = pager.page(ShardFilter::Open, None).await?;
     let facts = RowFacts {
         latest_at: Some(page.service_time.minus(PIN_MARGIN)),
         ..own.missing_facts()

@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use crate::runtime::clock::{Clock, ClockExt as _, Moment};
+use crate::runtime::clock::{Clock, Moment};
 use crate::source::shard_graph::ShardGraph;
-use crate::source::{PageToken, ShardFilter, ShardPage, SourceError, SourceErrorKind, StreamSource};
+use crate::source::{ShardFilter, StreamSource};
+use crate::streams::pager::{PagerError, ShardPager};
 
-/// How long one page may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A page holds up to 1,000 shards; a source that goes on beyond this many pages never ends.
-const MAX_PAGES: u32 = 1_000;
 /// How old a listing may be for a reader to whom the source claims the end of its shard. No reader lists more often than this.
 const FOR_CLAIMS: Duration = Duration::from_secs(1);
 /// How old a listing of one page may be for an idle reader. Each further page adds as much, so that a worker asks for a page at most
@@ -27,6 +24,14 @@ pub(crate) type Listing = Result<Arc<ShardGraph>, ListingError>;
 #[error("the shards cannot be listed: {message}")]
 pub(crate) struct ListingError {
     message: String,
+}
+
+impl From<PagerError> for ListingError {
+    fn from(error: PagerError) -> Self {
+        Self {
+            message: error.to_string(),
+        }
+    }
 }
 
 /// The newest listing of one stream. Of those who need a newer one, one asks, and the others wait for it.
@@ -76,59 +81,19 @@ impl SharedListing {
     }
 
     async fn list(&self, source: &dyn StreamSource, clock: &dyn Clock) -> Listing {
-        let listed = list_shards(source, clock, ShardFilter::All).await;
+        let listed = ShardPager::once(source, clock).all(ShardFilter::All).await;
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         match &listed {
             Ok((_, pages)) => (newest.pages, newest.failures) = (*pages, 0),
             Err(_) => newest.failures = newest.failures.saturating_add(1),
         }
-        listed.map(|(graph, _)| graph)
+        Ok(Arc::new(listed?.0))
     }
 }
 
 /// How old the listing may be for an idle reader: older, the larger it is, and the more often none could be had.
 fn age_for_idle(pages: u32, failures: u32) -> Duration {
     FOR_IDLE * pages.max(1) * 2_u32.pow(failures.min(5))
-}
-
-/// The shards that pass the filter, and on how many pages they came.
-pub(crate) async fn list_shards(
-    source: &dyn StreamSource,
-    clock: &dyn Clock,
-    filter: ShardFilter,
-) -> Result<(Arc<ShardGraph>, u32), ListingError> {
-    let (mut shards, mut page) = (Vec::new(), None);
-    for pages in 1..=MAX_PAGES {
-        let answer = list_page(source, clock, filter, page).await?;
-        shards.extend(answer.shards);
-        page = answer.next;
-        if page.is_none() {
-            return Ok((Arc::new(ShardGraph::new(shards)), pages));
-        }
-    }
-    Err(ListingError {
-        message: format!("more than {MAX_PAGES} pages"),
-    })
-}
-
-/// One page of the shards that pass the filter, within the time that a page may take.
-pub(crate) async fn list_page(
-    source: &dyn StreamSource,
-    clock: &dyn Clock,
-    filter: ShardFilter,
-    page: Option<PageToken>,
-) -> Result<ShardPage, ListingError> {
-    let call = source.shards(filter, page);
-    let answer = clock.timeout(PAGE_TIMEOUT, call).await;
-    let answer = answer.unwrap_or_else(|_| {
-        Err(SourceError::new(
-            SourceErrorKind::Unavailable,
-            "no answer in time",
-        ))
-    });
-    answer.map_err(|error| ListingError {
-        message: error.to_string(),
-    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! reads at the moment is in the registry, in which every lease finds its stream.
 
 pub(crate) mod listing;
+pub(crate) mod pager;
 pub(crate) mod registry;
 mod tracker;
 

@@ -1,9 +1,7 @@
 //! Performs a sync: lists the shards, plans, creates what is missing.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use futures_util::future::join_all;
+use std::collections::BTreeSet;
 
 use crate::coordinator::shard_sync::plan::{Anomaly, CreateReason, Creation, lease_cover, plan_sync};
 use crate::coordinator::shard_sync::unfiltered;
@@ -12,22 +10,14 @@ use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::lease::row::Lease;
 use crate::lease::start_policy::StartPolicy;
 use crate::lease::store::{Outcome, StoreError, StoreErrorKind};
-use crate::runtime::clock::{Clock, ClockExt, Moment};
+use crate::runtime::clock::{Clock, Moment};
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::rng::Rng;
 use crate::source::shard_graph::ShardGraph;
-use crate::source::{PageToken, ShardFilter, ShardPage, SourceError, SourceErrorKind, StreamSource};
+use crate::source::{ShardFilter, SourceError, StreamSource};
+use crate::streams::pager::{PagerError, ShardPager};
 use crate::types::{HashKeyRange, InitialPosition, LeaseKey, Position, ShardId, StreamIdentity, Timestamp};
 
-/// How long one page of a listing may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often one page is asked for. ListShards allows 100 calls a second for the account and answers the rest with a throttle.
-const PAGE_ATTEMPTS: u32 = 8;
-/// The first pause before a page is asked for again; it doubles up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// A page holds up to 1,000 shards; a source that goes on beyond this many pages never ends.
-const MAX_PAGES: u32 = 1_000;
 /// How many leases are created at the same time.
 const CONCURRENT_CREATES: usize = 16;
 
@@ -37,6 +27,13 @@ pub(crate) struct SyncTools<'a> {
     pub(crate) store_client: &'a StoreClient,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) rng: &'a mut Rng,
+}
+
+impl SyncTools<'_> {
+    /// Returns a pager that lists until the deadline of the sync.
+    pub(crate) fn pager(&mut self, request: &SyncRequest<'_>) -> ShardPager<'_> {
+        ShardPager::retrying(self.source, self.clock, request.deadline, self.rng)
+    }
 }
 
 /// The request for a sync.
@@ -84,6 +81,15 @@ pub(crate) enum SyncError {
     Deadline,
 }
 
+impl From<PagerError> for SyncError {
+    fn from(error: PagerError) -> Self {
+        match error {
+            PagerError::Source(error) => Self::Source(error),
+            PagerError::Deadline => Self::Deadline,
+        }
+    }
+}
+
 /// Makes the lease table follow the shards of the stream, once.
 ///
 /// Leases are created in lineage order, a shard's only once those of its parents are. One that cannot be created holds up
@@ -103,7 +109,7 @@ pub(crate) async fn sync_once(
     let needs_time = request.initial != InitialPosition::TrimHorizon
         || request.leases.iter().any(|lease| lease.pinned_start.is_some());
     let (service_time, honours_filters) = if needs_time {
-        let open = page(&mut tools, &request, ShardFilter::Open, None).await?;
+        let open = tools.pager(&request).page(ShardFilter::Open, None).await?;
         (open.service_time, open.shards.iter().all(|shard| !shard.closed))
     } else {
         (Timestamp::from_millis(0), true)
@@ -114,7 +120,7 @@ pub(crate) async fn sync_once(
         request.leases.iter().chain(&unreadable),
         service_time,
     );
-    let mut graph = list_all(&mut tools, &request, start.filter(service_time)).await?;
+    let (mut graph, _) = tools.pager(&request).all(start.filter(service_time)).await?;
     if let (false, Some(at)) = (honours_filters, start.pinned()) {
         let leases = request.leases.iter().chain(&unreadable);
         let leased = leases.map(|lease| &lease.shard).collect();
@@ -253,59 +259,6 @@ pub(crate) async fn read(
     let left = request.deadline.saturating_since(tools.clock.now());
     let answer = tools.store_client.read_within(key, left).await;
     answer.ok_or(SyncError::Deadline)?.map_err(SyncError::Store)
-}
-
-pub(crate) async fn list_all(
-    tools: &mut SyncTools<'_>,
-    request: &SyncRequest<'_>,
-    filter: ShardFilter,
-) -> Result<ShardGraph, SyncError> {
-    let mut shards = Vec::new();
-    let mut token = None;
-    for _ in 0..MAX_PAGES {
-        let page = page(tools, request, filter, token).await?;
-        shards.extend(page.shards);
-        token = page.next;
-        if token.is_none() {
-            return Ok(ShardGraph::new(shards));
-        }
-    }
-    let message = format!("the listing of the shards has more than {MAX_PAGES} pages");
-    Err(SourceError::new(SourceErrorKind::Invalid, message).into())
-}
-
-/// Asks for one page, again after a pause when the service is busy or silent.
-async fn page(
-    tools: &mut SyncTools<'_>,
-    request: &SyncRequest<'_>,
-    filter: ShardFilter,
-    token: Option<PageToken>,
-) -> Result<ShardPage, SyncError> {
-    let mut pause = FIRST_PAUSE;
-    for attempt in 1.. {
-        let left = request.deadline.saturating_since(tools.clock.now());
-        if left.is_zero() {
-            break;
-        }
-        let call = tools.source.shards(filter, token.clone());
-        match tools.clock.timeout(left.min(PAGE_TIMEOUT), call).await {
-            Ok(Ok(page)) => return Ok(page),
-            Ok(Err(error)) if attempt >= PAGE_ATTEMPTS || !may_pass(error.kind()) => return Err(error.into()),
-            Err(_) if attempt >= PAGE_ATTEMPTS => break,
-            Ok(Err(_)) | Err(_) => {}
-        }
-        let until = tools.clock.now() + tools.rng.jittered(pause);
-        tools.clock.sleep_until(until.min(request.deadline)).await;
-        pause = (pause * 2).min(MAX_PAUSE);
-    }
-    Err(SyncError::Deadline)
-}
-
-fn may_pass(kind: SourceErrorKind) -> bool {
-    match kind {
-        SourceErrorKind::Throttled | SourceErrorKind::Unavailable => true,
-        SourceErrorKind::Denied | SourceErrorKind::NotFound | SourceErrorKind::Invalid => false,
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::coordinator::shard_sync::cleanup::{DeleteReason, Deletion, plan_cleanup};
-use crate::coordinator::shard_sync::sync::{SyncError, SyncRequest, SyncTools, list_all, read};
+use crate::coordinator::shard_sync::sync::{SyncError, SyncRequest, SyncTools, read};
 use crate::lease::change::{Expect, LeaseChange};
 use crate::lease::row::Lease;
 use crate::lease::store::{Outcome, StoreError};
@@ -53,7 +53,7 @@ pub(crate) async fn keep_up(
     deletes: bool,
     report: &mut UpkeepReport,
 ) -> Result<(), SyncError> {
-    let graph = list_all(&mut tools, &request, ShardFilter::All).await?;
+    let (graph, _) = tools.pager(&request).all(ShardFilter::All).await?;
     if graph.is_empty() {
         // A stream always has a shard: this one is not there, or not yet.
         return Ok(());

@@ -3,6 +3,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
+use std::time::Duration;
+
 use super::*;
 use crate::lease::change::{Expect, LeaseChange, apply};
 use crate::lease::store::LeaseStore;
@@ -11,11 +13,11 @@ use crate::lease::worker_row::{
     LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
 };
 use crate::metrics::Metrics;
-use crate::runtime::clock::TokioClock;
+use crate::runtime::clock::{ClockExt as _, TokioClock};
 use crate::runtime::task_scope::TaskScope;
 use crate::settings::timing::Timing;
 use crate::source::shard_graph::testing::{id, identity, shard};
-use crate::source::{RecordStream, Shard, StartPosition};
+use crate::source::{PageToken, RecordStream, Shard, ShardPage, SourceErrorKind, StartPosition};
 use crate::types::{Incarnation, StreamKey, WorkerId};
 use std::sync::Arc;
 
