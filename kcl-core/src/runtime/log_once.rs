@@ -7,7 +7,7 @@ pub(crate) fn is_due(times: u32) -> bool {
     times.is_power_of_two()
 }
 
-/// One problem that may repeat. It is logged when it begins, ever more seldom while it lasts, and when it is over. `T` tells problems apart
+/// One problem that may repeat. It is logged when it begins, ever more seldom while it lasts, and when it is over. `T` distinguishes problems
 /// that follow each other.
 #[derive(Debug, Clone)]
 pub(crate) struct LogOnce<T = ()> {

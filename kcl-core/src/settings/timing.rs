@@ -33,7 +33,7 @@ pub struct Timing {
     /// F/50. From one try to give a lease up to the next.
     pub release_retry: Duration,
 
-    /// What one call of the store may take (F/6), how long the fate of a write is looked for (F), and the pause between two reads for it
+    /// The limits of calls of the store: how long one call may take (F/6), how long the fate of a write is looked for (F), and the pause between two reads for it
     /// (F/60). A call may hang for a sixth, so that a second try, or the heartbeat after it, is still in time.
     pub calls: CallLimits,
 

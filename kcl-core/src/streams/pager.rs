@@ -49,7 +49,7 @@ pub(crate) struct ShardPager<'a> {
 }
 
 impl<'a> ShardPager<'a> {
-    /// Returns a pager that asks for each page once, for a caller that tries all of it again.
+    /// Returns a pager that asks for each page once, for a caller that repeats the whole listing.
     pub(crate) fn once(source: &'a dyn StreamSource, clock: &'a dyn Clock) -> Self {
         Self {
             source,

@@ -37,7 +37,7 @@ impl RetryPace {
         self.not_before.is_none_or(|not_before| not_before <= now)
     }
 
-    /// Counts a failure. What failed is tried again after the pause.
+    /// Counts a failure. The next try comes after the pause.
     fn failed(&mut self, now: Moment, pause: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause);
