@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_aggregation::Aggregator;
+use kcl_core::WorkerHandle;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::metrics::BYTES_HELD;
 use kcl_core::processor::{
@@ -15,16 +16,17 @@ use kcl_core::processor::{
 use kcl_core::settings::{Aggregation, Checkpointing, Settings};
 use kcl_core::status::{ConsumerState, HealthIssue};
 use kcl_core::types::HashKeyRange;
-use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use md5::{Digest as _, Md5};
 use metrics::{Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+use crate::workers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
-/// Notes payloads, and checkpoints through the one that it is told to, once.
+/// Notes payloads, and checkpoints once through the configured one.
 struct Notes {
     seen: Seen,
     stop_at: Option<String>,
@@ -69,7 +71,7 @@ fn start(
     settings: Settings,
     notes: impl Fn() -> Notes + Send + Sync + 'static,
 ) -> WorkerHandle {
-    Worker::builder("aggregated")
+    workers::builder("aggregated")
         .worker_id("a")
         .stream(stream.clone())
         .lease_store(leases.clone())
@@ -181,7 +183,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
     [&[0xf3, 0x89, 0x9a, 0xc2], message, &Md5::digest(message)].concat()
 }
 
-/// What a worker delivers of a shard with this record between two others, and what it says of the shard in the end.
+/// Returns what a worker delivers of a shard with this record between two others, and the status of the shard in the end.
 async fn delivered(between: Vec<u8>) -> (Vec<String>, Option<HealthIssue>) {
     let (stream, leases) = one_shard();
     stream.put("truck", "before").unwrap();
@@ -327,7 +329,7 @@ async fn error_policy_is_given_the_record() {
         let (stream, leases) = one_shard();
         stream.put("truck", data).unwrap();
         let asked = Asked::default();
-        let worker = Worker::builder("aggregated")
+        let worker = workers::builder("aggregated")
             .stream(stream)
             .lease_store(leases)
             .processor(|_: &ShardContext| FailsAtLast)
@@ -377,7 +379,7 @@ async fn processors_know_hash_range_of_shard() {
     expected.sort_by_key(HashKeyRange::start);
     let noted = Arc::<Mutex<Vec<_>>>::default();
     let notes = Arc::clone(&noted);
-    let worker = Worker::builder("aggregated")
+    let worker = workers::builder("aggregated")
         .stream(stream)
         .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| NotesRange(Arc::clone(&notes)))
@@ -411,7 +413,7 @@ async fn aggregate_larger_than_memory_comes_in_parts() {
     stream.put("truck", "after").unwrap();
     let seen = Seen::default();
     let (noted, held) = (Arc::clone(&seen), Highest::default());
-    let worker = Worker::builder("aggregated")
+    let worker = workers::builder("aggregated")
         .stream(stream)
         .lease_store(leases)
         .processor(move |_: &ShardContext| Notes {

@@ -24,7 +24,7 @@ async fn balanced(fleet: &Fleet, names: &[String]) {
         .await;
 }
 
-/// When leases were assigned or their handoffs begun since then, in seconds.
+/// The moments since then at which leases were assigned or handed off, in seconds.
 fn moves(fleet: &Fleet, since: Duration) -> Vec<f64> {
     let trace = fleet.trace();
     let moves = trace

@@ -11,7 +11,7 @@ use kcl_testkit::simulate;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What is going on when it happens.
+/// The situation in which it happens.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// The victim starts alone: table, leases, first assignments.
@@ -22,7 +22,7 @@ enum Phase {
     HandsOver,
     /// Shards of the victim are split and merged.
     Reshards,
-    /// The victim is told to stop and hands over what it has.
+    /// The victim is asked to stop and hands over what it has.
     Leaves,
 }
 
@@ -34,7 +34,7 @@ const PHASES: [Phase; 5] = [
     Phase::Leaves,
 ];
 
-/// What happens to the victim.
+/// The fate of the victim.
 #[derive(Debug, Clone, Copy)]
 enum Blow {
     /// It vanishes.

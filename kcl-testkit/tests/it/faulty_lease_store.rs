@@ -1,4 +1,4 @@
-//! The wrapper that fails on request does what the request says, and tells what really happened.
+//! The wrapper that fails on request does as requested, and reports the true effect.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -65,7 +65,7 @@ mod without_faults {
 mod with_lost_and_late_answers {
     use super::*;
 
-    /// The first fetches fail in every way that a reader may simply wait out. The contract holds all the same.
+    /// The first fetches fail in every way that a reader may simply wait out. The contract holds nevertheless.
     async fn fixture() -> Fixture {
         let stream = faulty();
         let late = StreamFault::Delay(Duration::from_millis(3));

@@ -9,9 +9,11 @@ use async_trait::async_trait;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::status::WaitReason;
-use kcl_core::{FlowScope, Rate, Worker, WorkerHandle};
+use kcl_core::{FlowScope, Rate, WorkerHandle};
 use kcl_lease_memory::memory_stream::Pace;
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
+
+use crate::workers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -33,7 +35,7 @@ fn start(shards: u32) -> (MemoryStream, WorkerHandle, Arc<AtomicUsize>, TokioClo
         .build();
     let count = Arc::<AtomicUsize>::default();
     let counted = Arc::clone(&count);
-    let worker = Worker::builder("flow")
+    let worker = workers::builder("flow")
         .worker_id("a")
         .stream(stream.clone())
         .lease_store(MemoryLeaseStore::new())
@@ -164,7 +166,7 @@ async fn a_rate_of_bytes_bounds_each_batch_too() {
         .build();
     let sizes = Arc::<Mutex<Vec<usize>>>::default();
     let noted = Arc::clone(&sizes);
-    let worker = Worker::builder("flow")
+    let worker = workers::builder("flow")
         .worker_id("a")
         .stream(stream.clone())
         .lease_store(MemoryLeaseStore::new())
@@ -213,7 +215,7 @@ async fn pause_of_a_shard_ends_with_its_ownership() {
     let count = Arc::<AtomicUsize>::default();
     let start = |id: &str| {
         let counted = Arc::clone(&count);
-        Worker::builder("flow")
+        workers::builder("flow")
             .worker_id(id)
             .stream(stream.clone())
             .lease_store(leases.clone())

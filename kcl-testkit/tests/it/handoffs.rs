@@ -1,11 +1,10 @@
-//! What a handoff costs, and what an owner may say to one.
+//! The cost of a handoff, and the answers that an owner may give to one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::Worker;
 use kcl_core::clock::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::{Checkpointing, Settings};
@@ -13,6 +12,8 @@ use kcl_core::types::LeaseKey;
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::clock::{Skew, SkewedClock};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
+
+use crate::workers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -161,7 +162,7 @@ fn an_owner_whose_callback_runs_declines_the_handoff_and_is_left_alone_for_a_whi
             (2..=4).contains(&declined.len()) && leases.len() == declined.len(),
             "no lease was asked for twice: {declined:?}"
         );
-        // The callbacks return, and the leases are left alone for ten failover times all the same.
+        // The callbacks return, and the leases are left alone for ten failover times nevertheless.
         let begun = |fleet: &Fleet| {
             fleet
                 .trace()
@@ -201,7 +202,7 @@ async fn an_owner_that_checkpoints_all_the_time_notices_that_its_lease_is_to_mov
         .build();
     let store = MemoryLeaseStore::new();
     let start = |name: &str| {
-        Worker::builder("diligent")
+        workers::builder("diligent")
             .worker_id(name)
             .stream(stream.clone())
             .lease_store(store.clone())

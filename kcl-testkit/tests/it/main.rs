@@ -36,3 +36,4 @@ mod stalls;
 mod store_calls;
 mod store_failures;
 mod streams;
+mod workers;

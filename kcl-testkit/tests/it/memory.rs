@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use kcl_core::WorkerHandle;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::metrics::{BYTES_HELD, STARVED};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
@@ -17,12 +18,13 @@ use kcl_core::source::{
 };
 use kcl_core::status::{HealthIssue, WaitReason};
 use kcl_core::types::{Record, ShardId, StreamIdentity};
-use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use tokio::sync::Semaphore;
+
+use crate::workers;
 
 const SECOND: Duration = Duration::from_secs(1);
 const KIB: usize = 1024;
@@ -135,7 +137,7 @@ fn bench_with<S: StreamSource>(
     }
     let (meters, seen, gate) = (Meters::default(), Seen::default(), Arc::new(Semaphore::new(0)));
     let (noted, closed) = (Arc::clone(&seen), Arc::clone(&gate));
-    let worker = Worker::builder("memory")
+    let worker = workers::builder("memory")
         .worker_id("a")
         .stream(source(&stream))
         .lease_store(MemoryLeaseStore::new())
@@ -296,7 +298,7 @@ async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
     let hoarded = hoarded.remove(0);
     let seen = Seen::default();
     let (noted, meters, of) = (Arc::clone(&seen), Meters::default(), hoarded.clone());
-    let worker = Worker::builder("memory")
+    let worker = workers::builder("memory")
         .worker_id("a")
         .stream(stream.clone())
         .lease_store(MemoryLeaseStore::new())
@@ -378,7 +380,7 @@ async fn a_shard_begins_however_small_its_part_is_while_others_hold_all_that_is_
     assert!(bench.worker.join().await.unwrap().is_clean());
 }
 
-/// A source that says of every answer that it keeps so much beside it, until it is told to let go.
+/// A source that reports with every answer that it keeps so much beside it, until the test releases that.
 #[derive(Debug, Clone)]
 struct Keeps {
     stream: MemoryStream,

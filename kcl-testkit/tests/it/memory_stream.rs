@@ -37,7 +37,7 @@ mod over_a_slow_network_with_small_pages_throttles_and_short_iterators {
     );
 }
 
-/// What Kinesis does and the suite cannot ask of every source.
+/// Behaviour of Kinesis that the suite cannot ask of every source.
 mod rules {
     use std::collections::BTreeMap;
     use std::sync::Arc;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::Worker;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::internals::TaskScope;
 use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _};
@@ -16,6 +15,8 @@ use kcl_core::source::{
 };
 use kcl_core::types::{Incarnation, InitialPosition, LeaseKey, Position, ShardId, StreamIdentity};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
+
+use crate::workers;
 
 /// Panics on the first batch of all, and then notes what comes.
 struct PanicsOnce {
@@ -58,7 +59,7 @@ async fn what_came_first_comes_again_after_a_panic_though_nothing_was_stored_yet
 
     let (calls, seen) = (Arc::<AtomicU32>::default(), Arc::<Mutex<Vec<String>>>::default());
     let (counted, noted) = (Arc::clone(&calls), Arc::clone(&seen));
-    let worker = Worker::builder("newest")
+    let worker = workers::builder("newest")
         .worker_id("a")
         .stream(stream.clone())
         .lease_store(leases)
@@ -125,7 +126,7 @@ async fn next_owner_of_a_java_row_skips_nothing() {
     let seen = Arc::<Mutex<Vec<String>>>::default();
     let start = |id: &str, hangs: bool, scope: &TaskScope| {
         let noted = Arc::clone(&seen);
-        Worker::builder("newest")
+        workers::builder("newest")
             .worker_id(id)
             .stream(stream.clone())
             .lease_store(leases.clone())
@@ -220,7 +221,7 @@ async fn merge_around_the_start_is_passed() {
     };
     let seen = Arc::<Mutex<Vec<String>>>::default();
     let noted = Arc::clone(&seen);
-    let worker = Worker::builder("newest")
+    let worker = workers::builder("newest")
         .worker_id("a")
         .stream(source)
         .lease_store(MemoryLeaseStore::new())

@@ -14,8 +14,10 @@ use kcl_core::source::{
 };
 use kcl_core::streams::{StreamSet, TrackedStream};
 use kcl_core::types::{InitialPosition, ShardId, StreamIdentity};
-use kcl_core::{ErrorKind, Worker, WorkerBuilder};
+use kcl_core::{ErrorKind, WorkerBuilder};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
+
+use crate::workers;
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
@@ -117,7 +119,7 @@ fn stream(name: &str) -> MemoryStream {
 
 fn builder(leases: &MemoryLeaseStore, seen: &Seen, settings: Settings) -> WorkerBuilder {
     let seen = Arc::clone(seen);
-    Worker::builder("reports")
+    workers::builder("reports")
         .worker_id("a")
         .lease_store(leases.clone())
         .settings(settings)

@@ -1,4 +1,4 @@
-//! What a fleet does while the services that it depends on are down, slow, or busy, and while clocks are wrong.
+//! Fleets whose services are down, slow, or busy, and whose clocks are wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -48,7 +48,7 @@ fn open(fleet: &Fleet) -> BTreeSet<LeaseKey> {
     fleet.open_shards().iter().map(LeaseKey::single_stream).collect()
 }
 
-/// Who processes the shard.
+/// The workers that process the shard.
 fn owner(fleet: &Fleet, shard: &ShardId) -> String {
     fleet.view().owners()[shard]
         .as_ref()

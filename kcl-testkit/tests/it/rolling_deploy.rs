@@ -25,7 +25,7 @@ async fn balanced(fleet: &Fleet, names: &[String]) {
         .await;
 }
 
-/// Who processes each shard, and how often that changed.
+/// The worker that processes each shard, and how often that changed.
 #[derive(Default)]
 struct Moves {
     owners: BTreeMap<LeaseKey, WorkerId>,

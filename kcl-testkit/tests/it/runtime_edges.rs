@@ -1,4 +1,4 @@
-//! What a worker does at the edges of its life: replies that come late, stops that come early, callbacks that do not return.
+//! The edges of a worker's life: replies that come late, stops that come early, callbacks that do not return.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;
@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::Worker;
 use kcl_core::clock::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::lease_store::{Lease, LeaseStore as _};
 use kcl_core::processor::{
@@ -20,6 +19,8 @@ use kcl_testkit::clock::{Skew, SkewedClock};
 use kcl_testkit::faults::{Fault, FaultyLeaseStore, Link, Operation};
 use kcl_testkit::fleet::{Fleet, Member};
 use kcl_testkit::simulate;
+
+use crate::workers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -73,7 +74,7 @@ async fn a_checkpoint_polled_late_does_not_cost_the_lease() {
     for n in 0..3 {
         stream.put("truck", format!("{n}")).unwrap();
     }
-    let worker = Worker::builder("edges")
+    let worker = workers::builder("edges")
         .worker_id("a")
         .stream(stream)
         .lease_store(MemoryLeaseStore::new())
@@ -107,7 +108,7 @@ async fn dropped_run_releases_its_leases_at_once() {
         .build();
     let store = MemoryLeaseStore::new();
     let pause = SECOND / 10;
-    let worker = Worker::builder("edges")
+    let worker = workers::builder("edges")
         .worker_id("a")
         .stream(stream)
         .lease_store(store.clone())
@@ -397,7 +398,7 @@ async fn a_callback_that_blocks_its_thread_leaves_its_lease_to_expire() {
     let (let_go, go) = mpsc::channel::<()>();
     let (blocked, mut is_blocked) = tokio::sync::watch::channel(false);
     let go = Arc::new(Mutex::new(go));
-    let worker = Worker::builder("edges")
+    let worker = workers::builder("edges")
         .worker_id("a")
         .stream(stream)
         .lease_store(store.clone())
@@ -469,7 +470,7 @@ async fn a_checkpoint_of_what_a_broken_processor_was_given_is_refused_and_not_lo
     }
     let (kept, said) = (Arc::default(), Arc::<Mutex<Vec<_>>>::default());
     let (theirs, noted) = (Arc::clone(&kept), Arc::clone(&said));
-    let worker = Worker::builder("edges")
+    let worker = workers::builder("edges")
         .worker_id("a")
         .stream(stream)
         .lease_store(MemoryLeaseStore::new())
@@ -520,7 +521,7 @@ async fn a_checkpoint_asked_for_while_the_lease_is_given_up_is_fenced() {
     let faults = store.faults();
     let kept = Arc::<Mutex<Vec<RecordBatch>>>::default();
     let theirs = Arc::clone(&kept);
-    let worker = Worker::builder("edges")
+    let worker = workers::builder("edges")
         .worker_id("a")
         .stream(stream)
         .lease_store(store)

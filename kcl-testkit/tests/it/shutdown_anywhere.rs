@@ -1,4 +1,4 @@
-//! A worker is told to stop at every single point of its life: before each poll of each of its tasks, one after the other.
+//! A worker is asked to stop at every single point of its life: before each poll of each of its tasks, one after the other.
 //!
 //! By default every third point is tried; `KCL_TEST_EVERY_POLL=1` tries them all.
 
@@ -12,7 +12,7 @@ use kcl_testkit::simulate;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The part of a worker's life in which it is told to stop.
+/// The part of a worker's life in which it is asked to stop.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// It joins a fleet of one and gets its share by handoffs.

@@ -92,7 +92,7 @@ fn fast_processor_is_given_whole_batches() {
     });
 }
 
-/// Takes a second for each record, and does as it is told when the lease is about to be given up.
+/// Takes a second for each record, and does as requested when the lease is about to be given up.
 struct Polite {
     fleet: Fleet,
 }

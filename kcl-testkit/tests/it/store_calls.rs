@@ -1,11 +1,10 @@
-//! What a worker says of its calls of the lease store, beside what the store saw.
+//! The calls of the lease store as a worker counts them, beside those that the store saw.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kcl_core::Worker;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _};
 use kcl_core::metrics::{STORE_CALLS, STORE_PAGES};
@@ -15,6 +14,8 @@ use kcl_core::types::{Incarnation, Position};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{FaultyLeaseStore, Happened, Operation, StoreEvent};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+use crate::workers;
 
 /// Keeps the counters, by the name and the labels.
 #[derive(Default)]
@@ -126,7 +127,7 @@ fn worker_label_is_the_same_at_each_start() {
                 metrics,
                 ..Settings::default()
             };
-            let builder = Worker::builder("counted")
+            let builder = workers::builder("counted")
                 .stream(MemoryStream::builder("trucks").build())
                 .lease_store(MemoryLeaseStore::new())
                 .processor(|_: &ShardContext| Idle)
@@ -175,7 +176,7 @@ async fn a_worker_counts_every_call_that_its_store_saw() {
     for n in 0..20 {
         stream.put(format!("truck-{n}"), "here").unwrap();
     }
-    let worker = Worker::builder("counted")
+    let worker = workers::builder("counted")
         .worker_id("a")
         .stream(stream)
         .lease_store(store)
@@ -229,7 +230,7 @@ async fn rows_that_java_ended_cost_few_reads() {
     }
     let store = FaultyLeaseStore::new(Arc::new(memory.clone()), Arc::new(clock));
     let faults = store.faults();
-    let worker = Worker::builder("calls")
+    let worker = workers::builder("calls")
         .worker_id("a")
         .stream(stream)
         .lease_store(store)

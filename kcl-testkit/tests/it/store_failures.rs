@@ -1,4 +1,4 @@
-//! What a worker makes of a lease store that fails while it starts, takes leases up and stops.
+//! Workers on a lease store that fails while they start, take leases and stop.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::ErrorKind;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::lease_store::{
     Capabilities, Expect, LeaderLock, Lease, LeaseChange, LeaseStore, LockChange, LockExpect, LockOutcome,
@@ -15,11 +16,12 @@ use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardCon
 use kcl_core::settings::Settings;
 use kcl_core::status::ConsumerEnd;
 use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
-use kcl_core::{ErrorKind, Worker};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{Fault, Operation};
 use kcl_testkit::fleet::Fleet;
 use kcl_testkit::simulate;
+
+use crate::workers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -96,7 +98,7 @@ fn a_leaving_worker_whose_row_cannot_be_deleted_gives_back_what_it_was_given_mea
     }
 }
 
-/// A store of the user's with a bug: the first read of a lease panics.
+/// A user's store with a bug: the first read of a lease panics.
 #[derive(Debug)]
 struct PanicsOnce {
     inner: MemoryLeaseStore,
@@ -168,7 +170,7 @@ async fn a_lease_is_taken_up_although_the_store_panicked_at_the_first_try() {
         .shards(1)
         .clock(Arc::new(clock))
         .build();
-    let worker = Worker::builder("edges")
+    let worker = workers::builder("edges")
         .worker_id("a")
         .stream(stream)
         .lease_store(PanicsOnce {

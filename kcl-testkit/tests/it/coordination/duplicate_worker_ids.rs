@@ -26,7 +26,7 @@ fn of_two_processes_with_one_worker_id_the_older_stops_and_says_why_and_nothing_
             fleet.start(Member::named("younger").worker_id("shared"));
             superseded(&fleet, seed).await;
             let took = fleet.now().saturating_since(begun);
-            // It learns of it when it touches its row the next time.
+            // It learns so when it touches its row the next time.
             let limit: Duration = fleet.settings().failover_time / 3 + SECOND;
             assert!(took <= limit, "seed {seed}: {took:?}");
             balanced(&fleet, &["younger", "b"]).await;

@@ -1,4 +1,4 @@
-//! Those who take part in a handoff die in the middle of it.
+//! Those who take part in a handoff die in its middle.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +22,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Counts the applied writes of the first lease for which a handoff was begun. Its beginning is the first.
+    /// Counts the applied writes of the first lease with a handoff. The handoff's beginning is the first.
     fn count(&mut self, event: &StoreEvent) -> Option<&'static str> {
         let (StoreCall::Change { key, change, .. }, Happened::Applied(_)) = (&event.call, &event.happened)
         else {

@@ -1,7 +1,7 @@
-//! What the Java KCL 3.x had to fix, each of its fixes as a test of this library.
+//! The defects that the Java KCL 3.x had to fix, each as a test of this library.
 //!
 //! Two of the ten are not here. The reader of many streams that stumbled over rows which are no leases (#1792) is a matter of
-//! the table's items: `kcl-lease-dynamo` tells rows apart by their `entityType`, and its conformance suite puts foreign rows
+//! the table's items: `kcl-lease-dynamo` distinguishes rows by their `entityType`, and its conformance suite puts foreign rows
 //! into the table. The subscription that was opened again at the end of its shard (#1744) can come back only with
 //! enhanced fan-out, which this library does not have yet; polling ends with the shard's children in the answer.
 
@@ -80,7 +80,7 @@ fn a_handoff_whose_owners_both_died_is_given_to_somebody_else_within_two_seconds
 
 #[test]
 fn a_leader_whose_assignments_fail_steps_down() {
-    // Java #1669: the assignment threw, the lock was renewed all the same, and nobody else could lead.
+    // Java #1669: the assignment threw, the lock was renewed nevertheless, and no other worker could lead.
     for seed in 0..10_u32 {
         Simulation::new(u64::from(seed)).shards(6).run(async |fleet| {
             start(&fleet, &["a", "b", "c", "d"]).await;

@@ -56,7 +56,7 @@ fn throttling_of_the_stream_moves_no_lease_however_long_it_lasts() {
     }
 }
 
-/// Whoever cannot reach the stream for that long leaves its shards to others, since nobody can tell a stream that is out from a way to
+/// A worker that cannot reach the stream for that long leaves its shards to others, since it cannot distinguish a stream that is out from a way to
 /// it that is. While everybody fails they go round, slowly: each time a lease is given up, and perhaps once more for the balance.
 #[test]
 fn a_lease_is_given_up_at_most_once_in_four_minutes_while_nobody_reaches_the_stream() {

@@ -1,4 +1,4 @@
-//! What the scenarios share.
+//! Helpers of the scenarios.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -4,15 +4,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::clock::{ClockExt as _, Rng, TokioClock};
+use kcl_core::WorkerHandle;
+use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
 use kcl_core::source::StreamSource;
 use kcl_core::status::LeaseStatus;
 use kcl_core::types::{Gap, ShardId};
-use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faulty_stream::{EndFault, FaultyStream, StreamCall, StreamFault, StreamFaultRule};
+
+use crate::workers;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -97,15 +99,13 @@ impl Bench {
         settings: Settings,
         processor: impl Fn(&ShardContext) -> P + Send + Sync + 'static,
     ) -> WorkerHandle {
-        Worker::builder("reports")
+        workers::builder("reports")
             .worker_id("a")
             .stream(source)
             .lease_store(self.leases.clone())
             .settings(settings)
             .processor(processor)
             .clock(Arc::new(self.clock))
-            // Pauses with jitter are the same in each run.
-            .rng(Rng::from_seed(1))
             .build()
             .unwrap()
             .start()

@@ -1,4 +1,4 @@
-//! What retention takes between the last record read and the next.
+//! Records that retention takes between the last record read and the next.
 
 use kcl_core::source::SourceErrorKind;
 use kcl_core::status::LeaseStatus;

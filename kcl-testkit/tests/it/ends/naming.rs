@@ -18,7 +18,7 @@ use crate::ends::bench::{Bench, SECOND};
 /// How the server is odd.
 #[derive(Debug, Default)]
 struct Oddities {
-    /// What each answer of a reader names.
+    /// The children that each answer of a reader names.
     named: Mutex<Vec<ChildShard>>,
     /// The next listing shows nothing.
     lists_nothing: AtomicBool,

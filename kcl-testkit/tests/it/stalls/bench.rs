@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kcl_core::WorkerHandle;
 use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
 use kcl_core::internals::TaskScope;
 use kcl_core::settings::Settings;
 use kcl_core::status::LeaseStatus;
 use kcl_core::types::Record;
-use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{FaultyLeaseStore, StoreFaults};
 use kcl_testkit::faulty_stream::{FaultyStream, StreamFaults};
 use kcl_testkit::processors::Journal;
 
 use crate::stalls::meters::Meters;
+use crate::workers;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -57,7 +58,7 @@ impl Bench {
             FaultyLeaseStore::new(Arc::new(leases.clone()), Arc::new(clock)).with_faults(store.clone());
         let (journal, meters, scope) = (Journal::new(Arc::new(clock)), Meters::default(), TaskScope::new());
         prepare(&source, &store);
-        let worker = Worker::builder("stalls")
+        let worker = workers::builder("stalls")
             .worker_id("a")
             .stream(faulty)
             .lease_store(connection)

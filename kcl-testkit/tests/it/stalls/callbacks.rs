@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use kcl_core::Worker;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::metrics::{SHARDS_OF_CONCERN, STALLS, WAIT_SECONDS};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
@@ -19,6 +18,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::stalls::bench::{Bench, SECOND};
 use crate::stalls::meters::Meters;
+use crate::workers;
 
 thread_local! {
     /// The messages of all warnings on this thread, which is that of one test; none before the test asks for them.
@@ -146,7 +146,7 @@ async fn an_initialize_that_takes_an_hour_keeps_its_lease_and_shows_its_age() {
         .shards(1)
         .clock(Arc::new(clock))
         .build();
-    let worker = Worker::builder("stalls")
+    let worker = workers::builder("stalls")
         .worker_id("a")
         .stream(stream)
         .lease_store(MemoryLeaseStore::new())

@@ -1,4 +1,4 @@
-//! How far behind a shard is: true while nothing is heard of it.
+//! The lateness of a shard: it stays true while no answer comes.
 
 use kcl_core::FlowScope;
 use kcl_core::metrics::{BEHIND_SECONDS, FRESHNESS_SECONDS, SHARD_FRESHNESS_SECONDS};
@@ -73,7 +73,7 @@ async fn a_shard_that_cannot_be_read_grows_late_although_no_answer_says_so() {
         let (behind, freshness) = bench.lateness();
         assert!(about(behind.as_secs_f64(), 49.0) && about(freshness.as_secs_f64(), 49.0));
         bench.source.clear();
-        // A call that hangs does so until the shard is opened anew.
+        // A call that hangs does so until the shard is opened once more.
         bench.sleep(90 * SECOND).await;
         assert_fresh(&bench);
         assert_eq!(named(), 0.0, "it is among the late ones no more");

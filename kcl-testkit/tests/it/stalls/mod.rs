@@ -1,4 +1,4 @@
-//! Shards that get stuck, and what is seen of it; tasks that panic, and what comes after.
+//! Shards that get stuck, and how that shows; tasks that panic, and their restarts.
 
 mod bench;
 mod callbacks;

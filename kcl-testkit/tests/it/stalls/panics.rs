@@ -13,19 +13,20 @@ use kcl_core::processor::{
 use kcl_core::settings::Settings;
 use kcl_core::source::SourceErrorKind;
 use kcl_core::status::{HealthIssue, Phase};
-use kcl_core::{ErrorKind, Worker, WorkerHandle};
+use kcl_core::{ErrorKind, WorkerHandle};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{Fault, Operation};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 
 use crate::stalls::bench::{Bench, SECOND};
+use crate::workers;
 
 async fn owned(bench: &Bench) -> Vec<Lease> {
     let leases = bench.leases.scan().await.unwrap().leases;
     leases.into_iter().filter(|lease| lease.owner.is_some()).collect()
 }
 
-// ------------------------------------------------------------------ tasks that are begun again
+// ------------------------------------------------------------------ tasks that are restarted
 
 /// Whatever of a shard broke, it goes on, and nothing is lost.
 async fn goes_on(bench: Bench, task: &str) {
@@ -99,7 +100,7 @@ async fn a_source_that_panics_each_time_is_a_concern_and_called_ever_less_often_
     assert_eq!(bench.meters.of(SHARDS_OF_CONCERN, "unreachable"), 1.0);
     let panics = bench.meters.of(TASK_PANICS, "fetcher");
     assert!((5.0..20.0).contains(&panics), "{panics} in 50 s");
-    // Nothing of this is progress, so the shard is opened anew, and in the end given to whoever may do better.
+    // Nothing of this is progress, so the shard is opened once more, and in the end given to a worker that may do better.
     bench.sleep(30 * SECOND).await;
     assert_eq!(bench.lease().concern, Some(HealthIssue::Stalled));
     bench.source.clear();
@@ -206,7 +207,7 @@ async fn a_panic_of_the_first_task_ends_the_worker_and_others_take_its_leases_ov
     assert_eq!(bench.meters.of(TASK_PANICS, "worker"), 1.0);
 
     let (clock, stream, store) = (bench.clock, bench.stream.clone(), bench.leases.clone());
-    let other = Worker::builder("stalls")
+    let other = workers::builder("stalls")
         .worker_id("b")
         .stream(stream)
         .lease_store(store)
@@ -354,7 +355,7 @@ fn trapped(at: Where) -> (MemoryStream, WorkerHandle, Trap, TokioClock) {
         seen: Arc::default(),
     };
     let theirs = trap.clone();
-    let worker = Worker::builder("stalls")
+    let worker = workers::builder("stalls")
         .worker_id("a")
         .stream(stream.clone())
         .lease_store(MemoryLeaseStore::new())

@@ -1,4 +1,4 @@
-//! What each shard waits for, and since when: in the status, and in the metrics.
+//! The reason why each shard waits, and since when: in the status, and in the metrics.
 
 use std::time::Duration;
 
