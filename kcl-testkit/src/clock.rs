@@ -21,7 +21,7 @@ pub struct Skew {
     /// How much too fast it runs, in millionths; negative when it is too slow. Tests go to ±50,000, which is 5 %.
     /// A clock never runs slower than a millionth of the true time.
     pub rate_ppm: i32,
-    /// What its monotonic time shows at the beginning, as a host that was started earlier would.
+    /// The monotonic time that it shows at the beginning, as a host that was started earlier would.
     pub uptime: Duration,
 }
 
@@ -83,7 +83,7 @@ impl SkewedClock {
         u128::from(rate.max(1).unsigned_abs())
     }
 
-    /// What passes here in this much true time, rounded down.
+    /// The time that passes here in this much true time, rounded down.
     fn elapsed_here(&self, truly: Duration) -> Duration {
         nanos(truly.as_nanos() * self.rate() / MILLION)
     }

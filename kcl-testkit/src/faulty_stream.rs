@@ -26,7 +26,7 @@ pub enum StreamCall {
     Next,
 }
 
-/// What goes wrong with a call.
+/// A fault of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamFault {
     /// The call fails with this kind and reaches nobody.
@@ -44,7 +44,7 @@ pub enum StreamFault {
     End(EndFault),
 }
 
-/// What is wrong with an answer about the end of a shard. Each is what some server, or some answer of one, was seen to do.
+/// An error in an answer about the end of a shard. Each is one that some server, or some answer of one, was seen to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndFault {
@@ -186,14 +186,14 @@ pub struct FaultyStream<S> {
     link: Link,
 }
 
-/// What lies between a caller and the source.
+/// The path between a caller and the source.
 #[derive(Debug, Clone)]
 struct Link {
     faults: StreamFaults,
     clock: Arc<dyn Clock>,
 }
 
-/// What becomes of an answer.
+/// The fate of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reply {
     Arrives,
@@ -343,7 +343,7 @@ struct FaultyRecords {
     link: Link,
     /// Whether it is a reader of [`StreamSource::open_closed`].
     of_closed: bool,
-    /// What the source answered and the caller has not received.
+    /// The answer of the source that the caller has not received.
     lost: Option<Fetch>,
 }
 
@@ -373,7 +373,7 @@ impl FaultyRecords {
         fetch
     }
 
-    /// What a source would answer that goes on from the last fetch received: the lost one, as far as the limit allows.
+    /// Returns what a source would answer that goes on from the last fetch received: the lost one, as far as the limit allows.
     fn repeat(&mut self, limit: FetchLimit) -> Option<Fetch> {
         let mut fetch = self.lost.take()?;
         let most = limit.records.max(1) as usize;

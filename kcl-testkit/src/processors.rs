@@ -1,4 +1,4 @@
-//! A processor that writes down all it is told, and misbehaves on request.
+//! A processor that records all its calls, and misbehaves on request.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,17 +15,17 @@ use kcl_core::types::{Record, RecordPosition, ShardId, WorkerId};
 /// One line of the [`Journal`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The worker that was told.
+    /// The worker.
     pub worker: WorkerId,
-    /// The shard it was told about.
+    /// The shard.
     pub shard: ShardId,
-    /// The ownership of the shard in which it was told.
+    /// The ownership of the shard.
     pub token: FencingToken,
-    /// What it was told.
+    /// The call.
     pub event: Event,
 }
 
-/// What a processor is told.
+/// A call of a processor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// It was initialised.
@@ -55,7 +55,7 @@ pub enum Misbehaviour {
     TakeTime(Duration),
 }
 
-/// The factory of the processors, and all that they were told: the "processed" side of an oracle. Clones share it.
+/// The factory of the processors, and all their calls: the "processed" side of an oracle. Clones share it.
 ///
 /// Give a clone to each worker of a fleet; the entries of all of them stand in one order.
 ///
@@ -98,12 +98,12 @@ impl Journal {
         }
     }
 
-    /// Lets the next call of `process_records` on any shard go wrong, after those that were told so before.
+    /// Makes the next call of `process_records` on any shard go wrong, after those that were requested before.
     pub fn misbehave(&self, how: Misbehaviour) {
         self.lock().script.push_back((None, how));
     }
 
-    /// Lets the next call of `process_records` on this shard go wrong, after those that were told so before.
+    /// Makes the next call of `process_records` on this shard go wrong, after those that were requested before.
     pub fn misbehave_on(&self, shard: ShardId, how: Misbehaviour) {
         self.lock().script.push_back((Some(shard), how));
     }
@@ -215,7 +215,7 @@ impl Checkpoints {
         })
     }
 
-    /// Lets the next checkpoint fail with this error, after those that were told so before.
+    /// Makes the next checkpoint fail with this error, after those that were requested before.
     pub fn fail_next(&self, error: CheckpointError) {
         self.lock().failures.push_back(error);
     }

@@ -218,7 +218,7 @@ impl Log {
         log
     }
 
-    /// What was said at WARN of the worker of this name.
+    /// The lines at WARN of the worker of this name.
     fn warnings(&self, worker: &str) -> Vec<String> {
         let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         let of_worker = |line: &&str| line.contains(" WARN ") && line.contains(&format!("worker={worker} "));

@@ -1,4 +1,4 @@
-//! What is attached to a stream or consumer, and changes nothing in what it does here. Time is an argument.
+//! Attributes of a stream or consumer that change nothing in what it does here. Time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Change {
     }
 }
 
-/// What is attached to a stream.
+/// The attributes of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Attributes {
     pub(super) tags: Tags,

@@ -20,7 +20,7 @@ pub(super) struct BrokenOff;
 pub(super) enum AnswerBody {
     /// All there is.
     Whole(Option<Bytes>),
-    /// This much of it, and then nothing for ever; so long it claims to be.
+    /// This many bytes, and then nothing for ever; so long it claims to be.
     CutOff(Option<Bytes>, u64),
     /// Whatever comes, until the sender is dropped, and whether something has come since the connection could write.
     Events(mpsc::Receiver<Piece>, bool),

@@ -158,7 +158,7 @@ pub(super) fn save(shared: &Shared, path: &Path) -> io::Result<()> {
     replace().map_err(|error| about(path, error.kind(), &error))
 }
 
-/// What there is to write down; nothing of a stream that is being deleted, which must not come back.
+/// Returns the lines to write; nothing of a stream that is being deleted, which must not come back.
 fn save_entry(entry: &Entry) -> Option<SavedEntry> {
     let stream = entry.stream.save().filter(|_| !entry.is_going())?;
     let attributes = &entry.attributes;

@@ -38,7 +38,7 @@ pub enum EndStyle {
     Ministack,
 }
 
-/// What follows an event.
+/// The action after an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Follows {
     /// The next one.

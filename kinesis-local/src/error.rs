@@ -57,7 +57,7 @@ impl ServiceError {
         Self::new("ExpiredNextTokenException", message)
     }
 
-    /// What a call with `DryRun` answers that would have succeeded.
+    /// The answer to a call with `DryRun` that would have succeeded.
     pub(super) fn dry_run() -> Self {
         Self::new(
             "DryRunOperationException",

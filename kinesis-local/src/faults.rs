@@ -5,7 +5,7 @@ use kcl_core::types::ShardId;
 
 use super::{Operation, Protocol};
 
-/// What may go wrong with a call.
+/// A fault of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -64,7 +64,7 @@ impl FaultRule {
         self
     }
 
-    /// Only calls that are about this shard of any stream: those that name it, and GetRecords with an iterator of it.
+    /// Only calls that are about this shard of any stream: those that name it, and GetRecords with its iterators.
     pub fn shard(mut self, shard: ShardId) -> Self {
         self.shard = Some(shard);
         self

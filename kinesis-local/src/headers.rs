@@ -1,4 +1,4 @@
-//! What every answer carries beside its body: when it was made, which request it answers, and who may read it in a browser.
+//! The headers of every answer: when it was made, which request it answers, and which origins may read it in a browser.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use md5::{Digest as _, Md5};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const ID_2: HeaderName = HeaderName::from_static("x-amz-id-2");
-/// What scripts of other origins may read of an answer.
+/// The headers that scripts of other origins may read.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-id-2,x-amzn-ErrorMessage,Date",
 );

@@ -159,13 +159,13 @@ impl WireServer {
         self.address
     }
 
-    /// What is to go wrong.
+    /// The faults that are planned.
     #[must_use]
     pub fn faults(&self) -> &WireFaults {
         &self.shared.faults
     }
 
-    /// What was asked so far.
+    /// The requests so far.
     #[must_use]
     pub fn requests(&self) -> &WireRequests {
         &self.shared.requests

@@ -1,4 +1,4 @@
-//! Who may do how much per second. Time is an argument.
+//! The limits per second of each caller. Time is an argument.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Window {
     }
 }
 
-/// What a shard moved: calls or records, and bytes.
+/// The traffic of a shard: calls or records, and bytes.
 #[derive(Debug, Default)]
 struct Moved {
     count: Window,

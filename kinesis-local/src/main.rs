@@ -18,7 +18,7 @@ use kinesis_local::{WireOptions, WireServer, WireTls};
 ///
 /// Point any AWS SDK at it with AWS_ENDPOINT_URL_KINESIS; any credentials will do. It speaks JSON and CBOR, HTTP/1.1 and
 /// HTTP/2 with prior knowledge, HTTPS with a certificate, polling and enhanced fan-out, and it throttles as Kinesis does.
-/// GET /health answers as soon as it serves. What it does and does not is listed in docs/kinesis-local.md.
+/// GET /health answers as soon as it serves. Its limits are listed in docs/kinesis-local.md.
 #[derive(Debug, Parser)]
 #[command(name = "kinesis-local", version)]
 struct Arguments {
@@ -62,7 +62,7 @@ struct TlsArguments {
     /// Another name or address in the certificate of --tls-self-signed. May be repeated.
     #[arg(long = "tls-name", value_name = "NAME", requires = "tls_self_signed")]
     tls_names: Vec<String>,
-    /// Where --tls-self-signed writes what clients must trust. What is there is replaced.
+    /// The file for the authority of --tls-self-signed, which clients must trust. An older file is replaced.
     #[arg(
         long,
         value_name = "FILE",
@@ -153,7 +153,7 @@ async fn run(arguments: Arguments) -> io::Result<()> {
     saved
 }
 
-/// What to serve HTTPS with, and the file with what clients must trust, if that was made here.
+/// The certificate to serve HTTPS with, and the file of the authority that clients must trust, if that was made here.
 #[derive(Default)]
 struct Certificate {
     tls: Option<WireTls>,

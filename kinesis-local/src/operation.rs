@@ -16,7 +16,7 @@ pub enum Operation {
     DeleteStream,
     /// Ends the registration of a consumer.
     DeregisterStreamConsumer,
-    /// Says whether the account has committed itself to a minimum throughput.
+    /// Reports the account's commitment to a minimum throughput.
     DescribeAccountSettings,
     /// Says how many shards the account has and may have.
     DescribeLimits,

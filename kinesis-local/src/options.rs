@@ -37,7 +37,7 @@ pub struct WireOptions {
     pub tls: Option<WireTls>,
     /// How the end of a shard is shown. Default: as by Kinesis; the others are those of servers that people test on.
     pub end_style: EndStyle,
-    /// What is throttled. Default: as by Kinesis.
+    /// The limits that are enforced. Default: those of Kinesis.
     pub limits: WireLimits,
     /// How long an iterator is good for. Default: 300 s, as in
     /// [Kinesis](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetShardIterator.html).
@@ -50,7 +50,7 @@ pub struct WireOptions {
     pub subscription_lifetime: Duration,
     /// How soon after a successful call the same consumer may subscribe to the same shard again. Default: 5 s, as in Kinesis.
     pub resubscribe_after: Duration,
-    /// How often a subscription without records sends an event all the same, so that its continuation number moves.
+    /// The interval of events to a subscription without records, so that its continuation number moves.
     /// Default: 5 s. Kinesis does so every few seconds and promises no interval.
     pub heartbeat: Duration,
     /// How often a subscription looks for new records. Default: 20 ms. Kinesis says that a record arrives about 70 ms after it
@@ -99,7 +99,7 @@ impl WireOptions {
     }
 }
 
-/// What the server throttles, from the
+/// The limits that the server enforces, from the
 /// [quotas of Kinesis](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html). `None` is no limit.
 ///
 /// How large a record may be is no limit of this kind: it belongs to the stream, as
@@ -123,7 +123,7 @@ pub struct WireLimits {
     /// Bytes that a subscription brings per second. Default: 2 MiB.
     pub subscription_bytes_per_second: Option<u64>,
     /// Calls per second of the operations that are not listed above. Those that the quotas count per account are counted over
-    /// all streams, the others per stream, and SubscribeToShard per consumer and shard. What is missing is not limited.
+    /// all streams, the others per stream, and SubscribeToShard per consumer and shard. A limit that is missing is not enforced.
     pub calls_per_second: BTreeMap<Operation, u32>,
     /// Consumers of a stream. Default: 20. An account with a commitment to a minimum throughput has 50 instead of 20.
     pub consumers: Option<u32>,

@@ -29,7 +29,7 @@ pub(super) struct Entry {
     transition: Option<(Status, Moment)>,
 }
 
-/// What a stream may be going through.
+/// A transition of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Creating,

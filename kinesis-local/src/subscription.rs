@@ -34,7 +34,7 @@ pub(super) struct Pump {
 enum End {
     /// The shard or the time is over, or nobody listens.
     Quiet,
-    /// The client is told.
+    /// The client receives an event.
     Failed(ServiceError),
     /// The body breaks off.
     Broken,
@@ -70,7 +70,7 @@ impl Pump {
                 let _ = shared.clock.timeout(LAST_WORD, sender.send(Ok(frame))).await;
             }
             End::Broken => {
-                // A client that is gone sees nothing of it.
+                // A client that is gone sees nothing.
                 let _ = sender.send(Err(BrokenOff)).await;
             }
             End::Silent => sender.closed().await,

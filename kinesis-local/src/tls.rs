@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, InconsistentKeys, ServerConfig};
 
-/// What a TLS record of a handshake begins with, and no request in plain HTTP.
+/// The first byte of a TLS handshake, with which no request in plain HTTP begins.
 pub(super) const HANDSHAKE: u8 = 0x16;
 
 /// The certificate and key that a server proves its name with.
@@ -39,9 +39,9 @@ pub struct WireTls {
 }
 
 impl WireTls {
-    /// Makes an authority, and a certificate of it for these names and addresses.
+    /// Makes an authority, and a certificate signed by it for these names and addresses.
     ///
-    /// The key of the authority is forgotten. Clients must be told to trust [`authority_pem`](Self::authority_pem).
+    /// The key of the authority is forgotten. Clients must trust [`authority_pem`](Self::authority_pem).
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl WireTls {
                 "the certificate holds no block that begins with -----BEGIN CERTIFICATE-----",
             ));
         }
-        // What the parser says of a key could hold a part of it.
+        // The parser's message about a key could hold a part of that key.
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| {
             invalid("the key holds no private key in PEM: a block -----BEGIN PRIVATE KEY----- without a passphrase is needed")
         })?;
@@ -92,7 +92,7 @@ impl WireTls {
         })
     }
 
-    /// What clients must trust, in PEM: the authority of a [self-signed](Self::self_signed) certificate, or the given certificate with those
+    /// The certificates that clients must trust, in PEM: the authority of a [self-signed](Self::self_signed) one, or the given certificate with those
     /// that it rests on.
     #[must_use]
     pub fn authority_pem(&self) -> &str {
@@ -120,7 +120,7 @@ impl fmt::Debug for WireTls {
     }
 }
 
-/// The authority and a certificate of it, in PEM, and the key of the certificate.
+/// The authority and a certificate signed by it, in PEM, and the key of the certificate.
 fn issue(names: &[String]) -> Result<(String, String, KeyPair), rcgen::Error> {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -60,7 +60,7 @@ pub(super) struct NextToken {
     pub(super) stream: String,
     /// The filter of the listing, as whoever lists writes it.
     pub(super) filter: String,
-    /// What the page before ended with.
+    /// The last entry of the page before.
     pub(super) last: String,
     pub(super) minted: Moment,
 }

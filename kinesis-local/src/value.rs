@@ -1,4 +1,4 @@
-//! What requests and answers are made of, whatever protocol carries them.
+//! The values of requests and answers, whatever protocol carries them.
 
 use std::borrow::Cow;
 

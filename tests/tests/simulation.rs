@@ -36,7 +36,7 @@ fn every_invariant_holds_and_every_fleet_recovers() {
     }
 }
 
-/// What makes a run of many scenarios worth something.
+/// Checks that a run of many scenarios is hard enough to be worth something.
 fn were_hard_enough(report: &Report) {
     assert!(report.shortest >= 300.0, "a scenario of {} s", report.shortest);
     for (what, total, least) in [

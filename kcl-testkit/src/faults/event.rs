@@ -43,7 +43,7 @@ pub enum StoreCall {
     Change {
         /// The key of the lease.
         key: LeaseKey,
-        /// What had to hold.
+        /// The condition of the change.
         expect: Expect,
         /// The change.
         change: LeaseChange,
@@ -56,7 +56,7 @@ pub enum StoreCall {
     ReadLock,
     /// The leader lock was to be changed.
     ChangeLock {
-        /// What had to hold.
+        /// The condition of the change.
         expect: LockExpect,
         /// The change.
         change: LockChange,
@@ -79,7 +79,7 @@ impl StoreCall {
     }
 }
 
-/// What a call really did to the storage, whatever its caller was told.
+/// The effect of a call on the storage, whatever its caller learned.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Happened {
     /// The call never reached the storage.
@@ -94,21 +94,21 @@ pub enum Happened {
     Failed {
         /// Why.
         kind: StoreErrorKind,
-        /// Whether a write may have happened all the same.
+        /// Whether a write may have happened nevertheless.
         certainty: Certainty,
     },
 }
 
-/// One call and what it did, told at the moment it was done.
+/// One call and its effect, reported at the moment it was done.
 ///
 /// Over a store whose calls are one step, such as the one in memory, events come in the order in which the storage changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoreEvent {
     /// When it was done, by the clock of the wrapper.
     pub at: Moment,
-    /// What was asked.
+    /// The request.
     pub call: StoreCall,
-    /// What was done.
+    /// The effect.
     pub happened: Happened,
     /// Whether a fault keeps the answer from the caller.
     pub reply_lost: bool,

@@ -1,7 +1,7 @@
-//! A lease store that misbehaves on request, and tells what really happened.
+//! A lease store that misbehaves on request, and reports the true effect of each call.
 //!
 //! [`FaultyLeaseStore`] wraps any store as one client's connection to it. [`StoreFaults`] says what goes wrong on that connection: a single
-//! call, every call, or calls at random. [`StoreEvent`]s tell an oracle what reached the storage and what became of it, whatever the caller was told.
+//! call, every call, or calls at random. [`StoreEvent`]s report to an oracle what reached the storage and with which effect, whatever the caller learned.
 //!
 //! ```
 //! use std::sync::Arc;

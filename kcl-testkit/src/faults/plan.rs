@@ -11,7 +11,7 @@ use super::{Operation, StoreCounts};
 /// One thing that goes wrong with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The call never reaches the storage, and the caller is told so: a definite error of this kind.
+    /// The call never reaches the storage, and the caller learns so: a definite error of this kind.
     Fail(StoreErrorKind),
     /// The call is done, and the caller learns of an unknown outcome at once, as when the connection breaks.
     LoseReply,
@@ -46,7 +46,7 @@ pub struct FaultRates {
     pub throttled_one_in: u64,
     /// One call in this many loses its reply.
     pub lose_reply_one_in: u64,
-    /// The longest delay of a request; each is delayed by some part of it.
+    /// The longest delay of a request; each is delayed by a random part.
     pub delay_up_to: Duration,
 }
 
@@ -76,7 +76,7 @@ impl ScanCapacity {
     }
 }
 
-/// What goes wrong on one client's connection. Clones share the plan, so that a test can change it while the store is in use.
+/// The faults on one client's connection. Clones share the plan, so that a test can change it while the store is in use.
 #[derive(Debug, Clone, Default)]
 pub struct StoreFaults {
     plan: Arc<Mutex<Plan>>,
@@ -100,7 +100,7 @@ struct Stale {
     owned: BTreeMap<WorkerId, Option<Vec<LeaseKey>>>,
 }
 
-/// What is to go wrong with the call that begins now.
+/// Returns the fault of the call that begins now.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Verdict {
     pub(super) link: Link,
@@ -148,7 +148,7 @@ impl StoreFaults {
         self.lock().stale.get_or_insert_default();
     }
 
-    /// What a scan shows that has read this.
+    /// Returns what a scan shows that has read this.
     pub(super) fn seen_scan(&self, fresh: Scan) -> Scan {
         match &mut self.lock().stale {
             Some(stale) => stale.scan.get_or_insert(fresh).clone(),
@@ -156,7 +156,7 @@ impl StoreFaults {
         }
     }
 
-    /// What a look-up shows that has found this.
+    /// Returns what a look-up shows that has found this.
     pub(super) fn seen_owned(
         &self,
         worker: &WorkerId,
@@ -168,7 +168,7 @@ impl StoreFaults {
         }
     }
 
-    /// From now on nothing goes wrong. What was counted stays.
+    /// Ends all faults. Counters stay.
     pub fn clear(&self) {
         let mut plan = self.lock();
         let counts = std::mem::take(&mut plan.counts);

@@ -68,7 +68,7 @@ impl FaultyLeaseStore {
         self
     }
 
-    /// The same with a listener that is told of every call, at the moment it is done and before its caller knows.
+    /// The same with a listener that observes every call, at the moment it is done and before its caller knows.
     /// It must be quick and must not call the store.
     #[must_use]
     pub fn with_recorder(mut self, recorder: impl Fn(&StoreEvent) + Send + Sync + 'static) -> Self {
@@ -76,7 +76,7 @@ impl FaultyLeaseStore {
         self
     }
 
-    /// What goes wrong on this connection.
+    /// The faults on this connection.
     pub fn faults(&self) -> StoreFaults {
         self.faults.clone()
     }
@@ -156,7 +156,7 @@ impl FaultyLeaseStore {
         };
         let (reply, answer) = oneshot::channel();
         server.spawn("lease store call", TaskPolicy::Job, async move {
-            // The caller may be gone: the call is done all the same.
+            // The caller may be gone: the call is done nevertheless.
             let _ = reply.send(work.await);
         });
         answer

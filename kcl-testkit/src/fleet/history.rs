@@ -1,4 +1,4 @@
-//! Who had which lease and which shard, one after the other.
+//! The owners of each lease and each shard, one after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Handover {
     }
 }
 
-/// An owner that still did something with a shard when the next had begun.
+/// An owner that still did something with a shard after the next had started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlap {
     /// The shard.
@@ -55,19 +55,19 @@ pub struct Overlap {
     pub paused: bool,
     /// Whether it began a batch so late, and did not only finish one that was under way.
     pub began: bool,
-    /// How long after the next owner's first batch the last of it was.
+    /// The time from the next owner's first batch to its own last action.
     pub time: Duration,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct History {
     paused: BTreeSet<Process>,
-    /// The largest token under which a batch was begun, and when the first one was.
+    /// The largest token under which a batch was started, and when the first one was.
     newest: BTreeMap<LeaseKey, (FencingToken, Moment)>,
     /// Under which token each process began its last batch of each shard.
     working: BTreeMap<(LeaseKey, Process), FencingToken>,
     overlaps: BTreeMap<(LeaseKey, Process, FencingToken), Overlap>,
-    /// Who did the last thing with a batch of each shard, and when.
+    /// The process that did the last thing with a batch of each shard, and when.
     busy: BTreeMap<LeaseKey, (Process, Moment)>,
     owners: BTreeMap<LeaseKey, WorkerId>,
     pub(super) moves: Vec<LeaseMove>,

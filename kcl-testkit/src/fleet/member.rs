@@ -59,7 +59,7 @@ impl Member {
         self
     }
 
-    /// What the worker does with the records.
+    /// The processor of the records.
     #[must_use]
     pub fn processor(mut self, factory: impl RecordProcessorFactory) -> Self {
         self.processor = Arc::new(factory);

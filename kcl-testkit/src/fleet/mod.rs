@@ -128,7 +128,7 @@ impl Fleet {
         self.shared.settings.clone()
     }
 
-    /// The stream that the fleet consumes. Records, resharding and retention go through the fleet, which tells the oracle.
+    /// The stream that the fleet consumes. Records, resharding and retention go through the fleet, which reports them to the oracle.
     pub fn stream(&self) -> &MemoryStream {
         &self.shared.stream
     }
@@ -238,7 +238,7 @@ impl Fleet {
         }
     }
 
-    /// Makes a worker vanish, as `kill -9` would. What it has sent still arrives.
+    /// Makes a worker vanish, as `kill -9` would. Its requests under way still arrive.
     pub fn kill(&self, name: &str) {
         self.shared.oracle.note(&format_args!("{name:<8} is killed"));
         self.scope(name).kill();
@@ -329,18 +329,18 @@ impl Fleet {
         outcome
     }
 
-    /// What goes wrong between this worker and the lease store.
+    /// The faults between this worker and the lease store.
     pub fn store_faults(&self, name: &str) -> StoreFaults {
         self.with_member(name, |member| member.store.clone())
     }
 
-    /// What goes wrong between this worker and the stream.
+    /// The faults between this worker and the stream.
     pub fn source_faults(&self, name: &str) -> StreamFaults {
         self.with_member(name, |member| member.source.clone())
     }
 
-    /// Tells this listener, instead of any other, of every call that a member makes to the lease store: which run of which
-    /// member, and what it did. It is told at the moment the call is done, before the member knows, and may do something to
+    /// Calls this listener, instead of any other, after every call that a member makes to the lease store: with the run of the
+    /// member, and the effect of the call. It runs at the moment the call is done, before the member knows, and may do something to
     /// the fleet: kill or freeze a member, or spoil the next call.
     pub fn on_store_event(&self, listener: impl Fn(&str, &StoreEvent) + Send + Sync + 'static) {
         self.oracle().listen(Some(Arc::new(listener)));
@@ -377,7 +377,7 @@ impl Fleet {
 
     // ---------------------------------------------------------------- watch
 
-    /// What can be seen of the fleet now.
+    /// Returns what can be seen of the fleet now.
     pub fn view(&self) -> View<'_> {
         View { fleet: self }
     }

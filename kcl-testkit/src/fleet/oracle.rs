@@ -20,7 +20,7 @@ use super::trace::Trace;
 use crate::clock::SkewedClock;
 use crate::faults::{Happened, StoreCall, StoreEvent};
 
-/// Who wants to know of the calls to the lease store: by which process, and what they did.
+/// A listener to the calls of the lease store: by which process, and with which effect.
 pub(super) type Listener = Arc<dyn Fn(&str, &StoreEvent) + Send + Sync>;
 
 /// Shared by everything that has something to report.
@@ -61,7 +61,7 @@ impl Oracle {
         }
     }
 
-    /// Takes in what happened. The first violation stays: what comes after it means nothing.
+    /// Observes an event. The first violation stays: those after it mean nothing.
     pub(super) fn observe(&self, observation: &Observation) {
         let mut state = self.lock();
         if state.violation.is_none() {
@@ -99,7 +99,7 @@ impl Oracle {
         question(&self.lock().history)
     }
 
-    /// Tells the listener of every call to the lease store from now on, once the oracle has taken it in.
+    /// Calls the listener after every call of the lease store from now on, once the oracle has observed it.
     pub(super) fn listen(&self, listener: Option<Listener>) {
         self.lock().listener = listener;
     }
@@ -157,7 +157,7 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    /// Takes in what one call of the process did to the lease store, and passes it on.
+    /// Observes the effect of one call of the process on the lease store, and passes it on.
     pub(super) fn store_event(&self, event: &StoreEvent) {
         self.take_in(event);
         self.oracle.tell(&self.process, event);
@@ -184,7 +184,7 @@ impl Witness {
         }
     }
 
-    /// Takes in that every record up to this one is finished, as the user's code says.
+    /// Observes that every record up to this one is finished, as the user's code says.
     fn checkpointed(&self, shard: &ShardContext, through: &RecordPosition) {
         let (process, lease) = (&self.process, shard.lease());
         self.oracle.note(&format_args!(
@@ -310,7 +310,7 @@ impl RecordProcessorFactory for OracleFactory {
     }
 }
 
-/// Reports what a processor is given and what becomes of it, and leaves the work to the processor that it wraps.
+/// Reports the batches of a processor and their outcome, and leaves the work to the processor that it wraps.
 struct OracleProcessor {
     witness: Witness,
     inner: Box<dyn RecordProcessor>,

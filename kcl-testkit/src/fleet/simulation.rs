@@ -16,7 +16,7 @@ pub fn simulate<T>(seed: u64, scenario: impl AsyncFnOnce(Fleet) -> T) -> T {
     Simulation::new(seed).run(scenario)
 }
 
-/// What a scenario begins with.
+/// The beginning of a scenario.
 #[derive(Debug, Clone)]
 pub struct Simulation {
     pub(super) seed: u64,

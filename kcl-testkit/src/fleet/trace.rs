@@ -3,7 +3,7 @@ use std::fmt;
 
 use kcl_core::clock::Moment;
 
-/// Everything that happened, in order: a rolling hash of all of it, and the last lines.
+/// Everything that happened, in order: a rolling hash over all, and the last lines.
 #[derive(Debug, Clone)]
 pub(super) struct Trace {
     hash: u64,

@@ -1,4 +1,4 @@
-//! What happens to the stream: records are put and taken away, shards are split and merged.
+//! The events of the stream: records are put and taken away, shards are split and merged.
 
 use std::time::Duration;
 

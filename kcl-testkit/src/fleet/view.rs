@@ -11,14 +11,14 @@ use kcl_core::types::{LeaseKey, ShardId, WorkerId};
 use super::Fleet;
 use super::history::{Handover, History, LeaseMove, Overlap};
 
-/// What can be seen of a fleet at one moment, from outside and at once.
+/// The state of a fleet at one moment, as seen from outside and at once.
 #[derive(Debug)]
 pub struct View<'a> {
     pub(super) fleet: &'a Fleet,
 }
 
 impl View<'_> {
-    /// What the oracle has counted.
+    /// The counts of the oracle.
     pub fn tally(&self) -> Tally {
         self.fleet.oracle().ask(|checker| checker.tally())
     }
@@ -38,7 +38,7 @@ impl View<'_> {
             .collect()
     }
 
-    /// What the member says of itself; `None` once somebody waits for its end.
+    /// The member's own status; `None` once a caller waits for its end.
     pub fn status(&self, name: &str) -> Option<WorkerStatus> {
         self.fleet.status(name)
     }
@@ -62,7 +62,7 @@ impl View<'_> {
             .collect()
     }
 
-    /// The shards that should have a lease by now and have none, as [`Checker::lacking`] tells.
+    /// Returns the shards that should have a lease by now and have none, as [`Checker::lacking`] does.
     pub fn lacking(&self) -> Vec<LeaseKey> {
         self.fleet
             .oracle()
@@ -98,7 +98,7 @@ impl View<'_> {
         self.fleet.oracle().recall(|history| history.handovers.clone())
     }
 
-    /// Every owner so far that still did something with a shard when the next had begun.
+    /// Returns every owner so far that still did something with a shard after the next had started.
     pub fn overlaps(&self) -> Vec<Overlap> {
         self.fleet.oracle().recall(History::overlaps)
     }

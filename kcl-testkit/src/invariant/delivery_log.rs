@@ -14,7 +14,7 @@ use crate::invariant::{Checker, Invariant, Observation, Process, Tally, Violatio
 ///
 /// A log of deliveries names no write of a lease. So its verdict covers I1 (nothing lost), I8 (in order) and I9 (parents first), by the same
 /// [`Checker`] that a simulation asks after every step, and that each token has one owner (I5). How long two owners overlapped is measured
-/// and not judged, since a log does not tell a process that stood still from one that ran.
+/// and not judged, since a log shows no difference between a process that stood still and one that ran.
 ///
 /// ```
 /// use std::time::Duration;

@@ -125,7 +125,7 @@ pub async fn the_write_of_another_run_of_the_worker_is_not_taken_for_our_own(
     assert_eq!(resolution, Resolution::Refused);
 }
 
-/// A writer that lost the reply of its renewal, and finds a handoff begun on top of it, still knows its renewal was made.
+/// A writer that lost the reply of its renewal, and finds a handoff on top, still knows that its renewal was made.
 pub async fn a_renewal_whose_reply_was_lost_is_found_under_a_handoff_begun_on_top(
     fixture: &dyn LeaseStoreFixture,
 ) {

@@ -52,7 +52,7 @@ pub struct Scale {
     pub many: u32,
     /// Random changes of the comparison with the specification.
     pub random_changes: u32,
-    /// What they are drawn from.
+    /// The source of the random numbers.
     pub seed: u64,
     /// How far scans and look-ups by owner may lag behind.
     pub lag: Duration,

@@ -148,7 +148,7 @@ pub async fn a_second_handoff_on_top_of_the_first_is_refused(fixture: &dyn Lease
     refused(&store, &seen, &hand_off(2)).await;
 }
 
-/// A renewal that does not know of the handoff fails; nothing else tells the owner sooner.
+/// A renewal that does not know of the handoff fails; nothing else informs the owner sooner.
 pub async fn a_renewal_that_does_not_know_of_the_handoff_is_refused(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;
     let row = create(&store, owned(1, 1)).await;
@@ -217,7 +217,7 @@ pub async fn at_every_step_of_a_handoff_exactly_one_worker_owns_the_lease(fixtur
     }
 }
 
-/// A released lease has no owner, and everybody's watch of it ends: the counter moved.
+/// A released lease has no owner, and every watch on it ends: the counter moved.
 pub async fn a_released_lease_has_no_owner(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;
     let row = create(&store, owned(1, 1)).await;
@@ -238,7 +238,7 @@ pub async fn a_release_during_a_handoff_leaves_the_next_owner(fixture: &dyn Leas
     );
 }
 
-/// Nobody releases what another worker took.
+/// No worker releases what another worker took.
 pub async fn a_release_by_a_former_owner_is_refused(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;
     let row = create(&store, owned(1, 1)).await;

@@ -50,7 +50,7 @@ pub async fn a_checkpoint_clears_a_pending_one(fixture: &dyn LeaseStoreFixture) 
     }
 }
 
-/// What another program keeps in the row survives every change we make.
+/// Attributes that another program keeps in the row survive every change we make.
 pub async fn attributes_the_store_does_not_know_survive_every_change(fixture: &dyn LeaseStoreFixture) {
     let Some(raw) = fixture.raw_rows() else {
         return did_not_run("attributes_the_store_does_not_know_survive_every_change");

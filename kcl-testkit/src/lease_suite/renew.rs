@@ -154,7 +154,7 @@ pub async fn of_two_renewals_of_one_version_exactly_one_is_made(fixture: &dyn Le
     }
 }
 
-/// A row whose counter can count no further is as it was after every change that would count: a write that could not be told from the next
+/// A row whose counter can count no further is as it was after every change that would count: a write that would look like the next
 /// is an error, and never made.
 pub async fn counter_at_its_limit_is_moved_no_further(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;

@@ -38,7 +38,7 @@ pub async fn describing_leaves_the_facts_it_does_not_bring(fixture: &dyn LeaseSt
     assert_eq!(row.hash_range, Some(HashKeyRange::new(7, 9).unwrap()));
 }
 
-/// A description arrives after its lease was deleted: nothing comes of it.
+/// A description arrives after its lease was deleted: it has no effect.
 pub async fn describing_an_absent_lease_is_refused_and_creates_nothing(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;
     refused(&store, &lease(1), &describe(&[2], Some((0, 1)))).await;
@@ -56,7 +56,7 @@ pub async fn deletion_under_a_stale_version_is_refused(fixture: &dyn LeaseStoreF
     change(&store, &handing, LeaseChange::Delete).await;
 }
 
-/// What is not there cannot be deleted.
+/// A row that is not there cannot be deleted.
 pub async fn deletion_of_an_absent_lease_is_refused(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;
     refused(&store, &lease(1), &LeaseChange::Delete).await;

@@ -1,4 +1,4 @@
-//! What the cases are written with.
+//! Helpers of the cases.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ pub(super) fn end(children: impl IntoIterator<Item = u32>) -> LeaseChange {
     }
 }
 
-/// What the change is conditioned on by a writer that has read this row.
+/// The condition of a change by a writer that has read this row.
 pub(super) fn expecting(row: &Lease, change: &LeaseChange) -> Expect {
     match change {
         LeaseChange::Create(_) => Expect::Absent,

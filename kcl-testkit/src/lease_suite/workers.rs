@@ -71,7 +71,7 @@ pub async fn a_worker_touches_its_own_row(fixture: &dyn LeaseStoreFixture) {
     rows_are(&store, fixture, &[row]).await;
 }
 
-/// A starting worker overwrites the row of an older run; the older run's next touch tells it so.
+/// A starting worker overwrites the row of an older run; the older run notices with its next touch.
 pub async fn a_touch_after_a_newer_run_announced_itself_is_refused(fixture: &dyn LeaseStoreFixture) {
     let store = fixture.handle().await;
     let (old, new) = (worker_row(1, 1), worker_row(1, 2));

@@ -176,7 +176,7 @@ pub async fn a_dropped_fetch_loses_and_repeats_nothing(fixture: &dyn SourceFixtu
     assert_eq!(payloads, numbers(0..40));
 }
 
-/// Where a source tells how far behind it is, that is nothing once everything is read.
+/// Where a source reports how far behind it is, that is zero once everything is read.
 pub async fn a_reader_that_has_caught_up_is_not_behind(fixture: &dyn SourceFixture) {
     let [shard, _] = two_shards(fixture).await;
     put_numbers(fixture, &shard, 0..3).await;
@@ -276,7 +276,7 @@ pub async fn a_merged_shard_ends_with_the_child_that_names_both_parents(fixture:
     }
 }
 
-/// A closed shard that never had a record has an end all the same, from whatever place it is read.
+/// A closed shard that never had a record has an end too, from whatever place it is read.
 pub async fn an_empty_shard_that_is_closed_ends(fixture: &dyn SourceFixture) {
     let [shard, _] = two_shards(fixture).await;
     split(fixture, &shard).await;

@@ -12,7 +12,7 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-/// What does not apply is said, so that nobody takes it for proven.
+/// A disturbance that does not apply is reported, so that no reader takes it for proven.
 fn does_not_apply(what: impl std::fmt::Debug) {
     println!("does not apply to this source: {what:?}");
 }
@@ -73,7 +73,7 @@ pub async fn a_reader_whose_shard_is_in_use_waits_and_goes_on_where_it_was(fixtu
     goes_on_after(fixture, Disturbance::Takeover).await;
 }
 
-/// Nobody reads for longer than iterators and subscriptions live. That is no error.
+/// The reader pauses for longer than iterators and subscriptions live. That is no error.
 pub async fn a_reader_goes_on_exactly_after_a_long_pause(fixture: &dyn SourceFixture) {
     let Some(lifetime) = fixture.lifetime() else {
         return does_not_apply("a long pause");
@@ -95,7 +95,7 @@ pub async fn a_reader_goes_on_exactly_after_a_long_pause(fixture: &dyn SourceFix
     }
 }
 
-/// Somebody reads for longer than iterators and subscriptions live: as if nothing was.
+/// The reader pauses for longer than iterators and subscriptions live, and goes on as if nothing was.
 pub async fn a_reader_outlives_what_it_reads_by(fixture: &dyn SourceFixture) {
     let Some(lifetime) = fixture.lifetime() else {
         return does_not_apply("a long life");

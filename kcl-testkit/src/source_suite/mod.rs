@@ -1,4 +1,4 @@
-//! What every [`StreamSource`] must do, as tests that any implementation can run.
+//! The contract of every [`StreamSource`], as tests that any implementation can run.
 //!
 //! Each case is a free function over a [`SourceFixture`]; [`stream_source_suite!`](crate::stream_source_suite) makes one test of each.
 //! The cases take all time from the fixture's clock: with paused time they run at once, against a server they really wait, and
@@ -33,7 +33,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Why a fixture could not do what a case asked for.
 pub type FixtureError = Box<dyn Error + Send + Sync>;
 
-/// What a service does to readers now and then. A reader gets over it by itself, or with errors after which it may simply be asked again.
+/// A disturbance of readers, as a service makes now and then. A reader gets over it by itself, or with errors after which a retry is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disturbance {
@@ -62,7 +62,7 @@ pub trait SourceFixture: Send + Sync {
         true
     }
 
-    /// Disturbs every reader. Says whether there is such a disturbance with this source: if not, a case about it proves nothing, and
+    /// Disturbs every reader. Returns `false` if there is no such disturbance with this source: then a case about it proves nothing, and
     /// prints that.
     async fn disturb(&self, disturbance: Disturbance) -> bool {
         let _ = disturbance;

@@ -24,7 +24,7 @@ pub(crate) struct Opened {
     pub(crate) ended: oneshot::Receiver<ServiceError>,
 }
 
-/// What a subscription reads, and from where.
+/// The shard and the position of a subscription.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) stream: MemoryStream,

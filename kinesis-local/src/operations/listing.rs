@@ -12,7 +12,7 @@ use crate::token::NextToken;
 use crate::value::{Answer, Map};
 
 /// Which shards to list, as the
-/// [API reference](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ShardFilter.html) tells them apart.
+/// [API reference](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ShardFilter.html) lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Filter {
     All,

@@ -1,4 +1,4 @@
-//! What can be set at a stream and changes what it does: retention, the largest record, mode, distribution, prepared throughput.
+//! Settings of a stream that change what it does: retention, the largest record, mode, distribution, prepared throughput.
 
 use std::time::Duration;
 

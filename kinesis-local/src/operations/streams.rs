@@ -112,7 +112,7 @@ pub(super) fn delete(shared: &Shared, request: &Map, now: Moment) -> Answer {
     Ok(Map::new())
 }
 
-/// What both descriptions of a stream show.
+/// The fields that both descriptions of a stream show.
 fn common(entry: &Entry, now: Moment) -> Answer {
     let identity = entry.identity()?;
     let mode = if entry.is_on_demand() {

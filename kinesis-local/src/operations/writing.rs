@@ -23,7 +23,7 @@ struct Entry<'a> {
     data: Bytes,
 }
 
-/// What the stream asks of records.
+/// The stream's rules for records.
 struct Rules {
     stream: MemoryStream,
     /// The largest record, in bytes.

@@ -118,7 +118,7 @@ fn a_port_that_is_taken_is_named() {
     assert!(said.starts_with(&expected) && said.contains("--port"), "{said}");
 }
 
-/// What the command says when it does not start, and its code.
+/// Returns the message of a command that does not start, and its code.
 fn refusal(arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_kinesis-local"))
         .args(arguments)

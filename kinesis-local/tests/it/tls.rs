@@ -49,7 +49,7 @@ fn agreed(address: &str, authority: &str, protocols: &[&str]) -> io::Result<Stri
     Ok(String::from_utf8(agreed.to_vec()).unwrap())
 }
 
-/// What the server answers to a request under this name.
+/// Returns the server's answer to a request under this name.
 fn ask_securely(address: &str, authority: &str, name: &str, request: &str) -> io::Result<String> {
     let mut link = StreamOwned::new(client(authority, name, &["http/1.1"]), connect(address));
     link.write_all(request.as_bytes())?;

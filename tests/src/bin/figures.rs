@@ -30,7 +30,7 @@ enum Figures {
     Cost,
     /// CPU time of reading, beside the SDK in a loop.
     Reading(Plan),
-    /// What an idle worker costs.
+    /// The cost of an idle worker.
     Idle,
     /// Memory with stalled code, and with many idle shards.
     Memory,

@@ -21,7 +21,7 @@ struct Arguments {
     /// The first seed. 0 when nothing is said.
     #[arg(long)]
     seed: Option<u64>,
-    /// Tell the one scenario of the seed, with everything that happens in it.
+    /// Print the one scenario of the seed, with everything that happens in it.
     #[arg(long, requires = "seed", conflicts_with = "seeds")]
     trace: bool,
     /// How many threads. One per core when nothing is said.
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!failures.is_empty()))
 }
 
-/// Tells one scenario from its beginning to its end, and what the workers log meanwhile if `RUST_LOG` asks for it.
+/// Prints one scenario from its beginning to its end, and what the workers log meanwhile if `RUST_LOG` asks for it.
 fn tell(seed: u64) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())

@@ -24,7 +24,7 @@ pub(super) fn throttled(service: Service, target: &str, content_type: &str) -> R
     failure(StatusCode::BAD_REQUEST, code, "Rate exceeded.", content_type)
 }
 
-/// That the server failed: with a code of its own, or as a load balancer in front of it says so.
+/// The server failed: with a code of its own, or as a load balancer in front says so.
 pub(super) fn server_error(service: Service, content_type: &str, unavailable: bool) -> Response<Full<Bytes>> {
     if unavailable {
         let mut answer = Response::new(Full::from(

@@ -15,7 +15,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// How long a worker that was asked to leave may take: its own limit is 25 s, and the machine may be busy.
 const LEAVES_WITHIN: Duration = Duration::from_secs(60);
 
-/// What is due, by its time and, within that, by the order in which it was planned.
+/// The events that are due, by their time and, within that, by the order in which they were planned.
 #[derive(Debug, Default)]
 struct Agenda {
     due: BTreeMap<(Duration, u64), Due>,
@@ -123,7 +123,7 @@ pub(super) async fn drain(fleet: &mut ChaosFleet) {
     fleet.places.iter_mut().for_each(|place| place.process = None);
 }
 
-/// Notes who has left as asked, and plans who comes next. Nobody may end otherwise.
+/// Notes which processes have left as asked, and plans their successors. No other may end.
 fn look_after(fleet: &mut ChaosFleet, now: Duration, agenda: &mut Agenda) {
     for place in 0..fleet.places.len() {
         let leaving = fleet.places[place].leaving;

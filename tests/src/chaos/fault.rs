@@ -1,4 +1,4 @@
-//! What can be wrong between a worker and a service.
+//! Faults between a worker and a service.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,10 +26,10 @@ impl fmt::Display for Service {
     }
 }
 
-/// What is done to a request.
+/// A fault of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// Request and answer together take longer by this, or by as little as half of it. A request goes on its way even if the client has
+    /// Request and answer together take longer by this, or by as little as half. A request goes on its way even if the client has
     /// given up meanwhile.
     Latency(Duration),
     /// The request is taken and neither passed on nor ever answered.

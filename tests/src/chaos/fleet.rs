@@ -26,7 +26,7 @@ pub(super) struct Place {
     id: String,
     /// The process that runs here: its number among all.
     pub(super) process: Option<usize>,
-    /// What comes after the process that was asked to leave.
+    /// The successor of the process that was asked to leave.
     pub(super) leaving: Option<Back>,
 }
 
@@ -159,7 +159,7 @@ impl ChaosFleet {
         self.places[place].proxy(service).disturb(disturbance);
     }
 
-    /// What the lease table was made to be so far.
+    /// Returns the writes of the lease table so far.
     pub(super) fn rows(&self) -> Vec<Row> {
         lock(&self.rows).clone()
     }
@@ -209,7 +209,7 @@ fn tap(place: usize, rows: &Arc<Mutex<Vec<Row>>>) -> Tap {
     })
 }
 
-/// What was done, when and to whom: printed as it happens, and kept in a file.
+/// The log of the faults, with time and process: printed as they happen, and kept in a file.
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,

@@ -1,4 +1,4 @@
-//! What is done to a fleet, when and to whom: all of it follows from a seed.
+//! The plan of a round: which fault, when and on which process. All follows from a seed.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct Shape {
     pub disturbances: usize,
 }
 
-/// What is done.
+/// The disturbance.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Injection {
     /// Something is wrong between the worker at a place and these services, for a while.
@@ -33,7 +33,7 @@ pub enum Injection {
         place: usize,
         /// One or both.
         services: Vec<Service>,
-        /// What is wrong.
+        /// The fault.
         disturbance: Disturbance,
         /// How long.
         lasting: Duration,
@@ -79,7 +79,7 @@ pub struct Back {
 pub struct Step {
     /// When.
     pub at: Duration,
-    /// What.
+    /// The disturbance.
     pub injection: Injection,
 }
 

@@ -1,6 +1,6 @@
 //! A reverse proxy for one worker and one service, which does to requests what a [`Disturbance`] says.
 //!
-//! What is passed on goes to the server in a task of its own: like a packet on its way, it arrives even if its client has given up.
+//! Requests that are passed on go to the server in a task of their own: like a packet on its way, each arrives even if its client has given up.
 //! Every answer of the server is shown to a [`Tap`] before anything can happen to it.
 
 use std::fmt;
@@ -121,7 +121,7 @@ impl Proxy {
         self.shared.disturbance.send_replace(disturbance);
     }
 
-    /// What it has seen so far.
+    /// The requests that it has seen so far.
     pub fn counts(&self) -> Counts {
         *lock(&self.shared.counts)
     }
@@ -215,7 +215,7 @@ async fn carried(shared: &Arc<Shared>, call: Call, fate: Option<Fault>) -> Resul
 }
 
 impl Shared {
-    /// What happens to the next request.
+    /// The fault of the next request.
     fn fate(&self) -> Option<Fault> {
         let mut counts = lock(&self.counts);
         counts.requests += 1;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 
 const SOON: Duration = Duration::from_secs(30);
-/// What has not come by then does not come.
+/// An answer that has not come by then does not come.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 /// A server that answers every request with its body, and notes what has arrived.
@@ -57,7 +57,7 @@ impl Echo {
     }
 }
 
-/// A proxy before an echo, a client of it, and what the tap was shown.
+/// A proxy before an echo, a client, and what the tap was shown.
 struct Scene {
     proxy: Proxy,
     echo: Echo,

@@ -1,15 +1,15 @@
-//! What rounds of chaos amounted to.
+//! The sum of the rounds of chaos.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// What happened in a round in which nothing was found.
+/// The counts of a round in which nothing was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Round {
     /// The seed of its plan.
     pub seed: u64,
-    /// What was injected, by kind.
+    /// The injected faults, by kind.
     pub injected: BTreeMap<&'static str, u64>,
     /// Requests that met a fault of the network.
     pub disturbed: u64,

@@ -118,7 +118,7 @@ fn delivered(evidence: &Evidence) -> BTreeMap<String, Vec<(RecordPosition, Optio
     delivered
 }
 
-/// Waits until everything that was put before the call was delivered. What the producer puts meanwhile would never all be there.
+/// Waits until everything that was put before the call was delivered. Puts during the wait do not count: there would always be more.
 async fn everything_is_seen(fleet: &mut ChaosFleet) {
     let puts = fleet.producer.puts();
     until(fleet, BOUND, async |fleet| {
@@ -187,7 +187,7 @@ async fn the_living_own_every_shard(fleet: &mut ChaosFleet) {
     .await;
 }
 
-/// Whoever leaves in order gives up what is its own.
+/// A worker that leaves in order gives up its leases.
 async fn nobody_owns_anything(fleet: &ChaosFleet) {
     let owners = owners(&fleet.testbed.dynamo_config(), &fleet.application).await;
     let owned: Vec<_> = owners

@@ -1,4 +1,4 @@
-//! The lease table as the accepted writes made it, seen by the proxies; and what must hold of it.
+//! The lease table as the accepted writes made it, seen by the proxies; and the rules that it must keep.
 
 use std::collections::BTreeMap;
 

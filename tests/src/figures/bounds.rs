@@ -1,4 +1,4 @@
-//! What a worker may take at most while it stands still.
+//! The most that a worker may take while it stands still.
 
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const STALLED_SHARDS: u32 = 500;
 const STALLED_FOR: Duration = Duration::from_secs(30);
 /// The default of the settings, in MiB.
 const MEMORY_BUDGET: f64 = 256.0;
-/// What may come on top, in MiB: 64 MB.
+/// The allowance on top, in MiB: 64 MB.
 const BESIDE_BUDGET: f64 = 61.0;
 const MANY_SHARDS: u32 = 10_000;
 

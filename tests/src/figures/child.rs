@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{ChildStdout, Command};
 
-/// A part of this program in a process of its own. It tells what it has to tell in lines of JSON.
+/// A part of this program in a process of its own. It reports in lines of JSON.
 #[derive(Debug)]
 pub struct Child {
     process: tokio::process::Child,
@@ -47,15 +47,15 @@ impl Child {
         self.process.id().expect("the process runs")
     }
 
-    /// The next thing that it tells.
+    /// Returns the next report.
     ///
     /// # Panics
     ///
-    /// When it ends or takes longer than this without telling it.
+    /// When it ends or takes longer than this without a report.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing that was told.
+    /// Dropping the future loses no report.
     pub async fn tells<T: DeserializeOwned>(&mut self, within: Duration) -> T {
         let line = TokioClock::new().timeout(within, self.lines.next_line()).await;
         let line = line
@@ -69,14 +69,14 @@ impl Child {
     ///
     /// # Cancel safety
     ///
-    /// It is killed all the same.
+    /// It is killed nevertheless.
     pub async fn end(mut self) {
         // It may have ended by itself.
         let _ = self.process.kill().await;
     }
 }
 
-/// Tells the process that started this one.
+/// Reports to the process that started this one.
 ///
 /// # Panics
 ///

@@ -27,7 +27,7 @@ const LATENCY_RECORDS: usize = 3000;
 const IDLE_FOR: Duration = Duration::from_secs(60);
 const CPU_OVER: Duration = Duration::from_secs(30);
 
-/// Measures everything, which takes some minutes. What it does is said on standard error.
+/// Measures everything, which takes some minutes. Progress is printed on standard error.
 pub async fn measure(testbed: &Testbed) -> Table {
     say("building the example programs");
     let programs = Programs::build();

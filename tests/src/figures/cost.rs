@@ -1,4 +1,4 @@
-//! What the coordination of an idle fleet costs: calls of the lease store per hour, and what DynamoDB charges for them.
+//! The coordination costs of an idle fleet: calls of the lease store per hour, and what DynamoDB charges for them.
 //!
 //! A simulated fleet in virtual time, and beside it what the intervals of the Java KCL 3.5 come to with its defaults. Both
 //! have a failover time of 10 s. Idle means that no record arrives, so that each lease is renewed and no checkpoint is
@@ -19,9 +19,9 @@ const WORKERS: u32 = 20;
 const COUNTED: Duration = Duration::from_secs(360);
 const HOUR: f64 = 3600.0;
 const HOURS_PER_MONTH: f64 = 730.0;
-/// About what a lease row takes in the table, names of attributes included: most of it hash keys, checkpoint and stream.
+/// About the size of a lease row in the table, names of attributes included: mostly hash keys, checkpoint and stream.
 const ROW_BYTES: f64 = 512.0;
-/// About what a key takes in the index by owner.
+/// About the size of a key in the index by owner.
 const KEY_BYTES: f64 = 100.0;
 /// On-demand list prices in us-east-1, in dollars per million units.
 const WRITE_PRICE: f64 = 0.625;
@@ -37,7 +37,7 @@ pub struct Line {
     java: (f64, &'static str),
 }
 
-/// What one call takes.
+/// The size of one call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Units {
     Write(f64),

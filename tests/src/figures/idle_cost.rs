@@ -89,7 +89,7 @@ fn cost(worker: &Child) -> Cost {
     super::process::cost(worker.id()).expect("the worker runs")
 }
 
-/// Runs the worker until it is killed; tells when all its shards are idle, or the first one is stalled.
+/// Runs the worker until it is killed; reports when all its shards are idle, or the first one is stalled.
 pub async fn stand(options: IdleWorker) {
     let polling = PollingSettings {
         reads_per_second: 1000,
@@ -110,7 +110,7 @@ pub async fn stand(options: IdleWorker) {
     drop(worker);
 }
 
-/// What many idle shards take, stream and leases in the same process.
+/// The cost of many idle shards, stream and leases in the same process.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Many {
     /// When there was a stream and no worker.
@@ -130,7 +130,7 @@ pub async fn many(shards: u32) -> Many {
 /// How long many shards are left alone before they are measured.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// Runs the worker on many shards, and tells what it takes.
+/// Runs the worker on many shards, and reports what it takes.
 pub async fn stand_on_many(shards: u32) {
     let stream = MemoryStream::builder(STREAM).shards(shards).build();
     stream.set_pace(Pace {
@@ -147,7 +147,7 @@ pub async fn stand_on_many(shards: u32) {
     drop(worker);
 }
 
-/// How many shards have begun.
+/// The number of shards that have started.
 #[derive(Debug, Clone, Default)]
 struct Begun(Arc<watch::Sender<u32>>);
 

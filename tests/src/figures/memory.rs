@@ -14,7 +14,7 @@ const SHARDS: u32 = 4;
 const WORKERS: usize = 3;
 const RECORDS: usize = 100;
 
-/// Tells when a record arrives, as far as anybody still listens.
+/// Reports when a record arrives, as long as a receiver listens.
 struct Reporter(mpsc::Sender<()>);
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! What a process costs, as Linux tells it.
+//! The cost of a process, as Linux reports it.
 
 use std::fs;
 
@@ -31,7 +31,7 @@ pub fn cost(id: u32) -> Option<Cost> {
 ///
 /// # Panics
 ///
-/// When the system does not tell.
+/// When the system does not report it.
 pub fn own_cost() -> Cost {
     Cost {
         cpu_seconds: own_cpu_seconds(),
@@ -43,7 +43,7 @@ pub fn own_cost() -> Cost {
 ///
 /// # Panics
 ///
-/// When the system does not tell.
+/// When the system does not report it.
 #[cfg(unix)]
 pub fn own_cpu_seconds() -> f64 {
     use nix::sys::resource::{UsageWho, getrusage};
@@ -56,7 +56,7 @@ pub fn own_cpu_seconds() -> f64 {
 ///
 /// # Panics
 ///
-/// Always: only Unix tells.
+/// Always: only Unix reports it.
 #[cfg(not(unix))]
 pub fn own_cpu_seconds() -> f64 {
     panic!("the CPU time of a process is measured on Unix only")

@@ -5,11 +5,11 @@ use std::fmt;
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// What was measured.
+    /// The measured quantity.
     pub what: String,
-    /// What it came to.
+    /// The measured value.
     pub measured: String,
-    /// What it should come to.
+    /// The expected value.
     pub target: &'static str,
     /// The same on the Java KCL 3.1.3, as measured once on the same servers.
     pub java: &'static str,

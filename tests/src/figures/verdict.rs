@@ -1,6 +1,6 @@
 //! Whether figures are what they should be.
 
-/// What was said of the figures so far.
+/// The verdict on the figures so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Verdicts {
     /// How many figures are not what they should be.

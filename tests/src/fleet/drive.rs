@@ -59,7 +59,7 @@ impl fmt::Display for ReadMode {
     }
 }
 
-/// What a fleet is like.
+/// The shape of a fleet.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// Shards of the stream.
@@ -157,7 +157,7 @@ impl Fleet {
         self.producer = producer(&self.scene, &self.programs, &self.stream, self.shape);
     }
 
-    /// Ends the producer; what it has begun to put is put and logged.
+    /// Ends the producer; records under way are put and logged.
     pub async fn stop_producer(&mut self) {
         self.producer.terminate();
         assert!(

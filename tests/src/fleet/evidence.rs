@@ -1,4 +1,4 @@
-//! What producer and workers of a fleet logged, and the verdict on it: that of the [`DeliveryLog`].
+//! The logs of a fleet's producer and workers, and the verdict on them: that of the [`DeliveryLog`].
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ pub type Lineage = BTreeMap<String, Vec<String>>;
 /// Everything that the checks look at.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// What the stream has taken.
+    /// The records that the stream has taken.
     pub puts: Vec<Put>,
     /// One log per worker process, each in the order in which it was written.
     pub logs: Vec<Vec<LogEntry>>,

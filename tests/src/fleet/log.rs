@@ -3,7 +3,7 @@
 use kcl_core::types::{RecordPosition, SequenceNumber};
 use serde_json::Value;
 
-/// What happened in a worker.
+/// An event in a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A processor was made for an ownership of the shard.
@@ -42,7 +42,7 @@ pub struct Entry {
     pub worker: String,
     /// The shard.
     pub shard: String,
-    /// What happened.
+    /// The event.
     pub event: Event,
 }
 

@@ -150,12 +150,12 @@ impl Process {
         self.child.id()
     }
 
-    /// What a worker has logged until now.
+    /// Returns the log of a worker until now.
     pub fn entries(&self) -> Vec<Entry> {
         worker_log(&self.text()).unwrap_or_else(|problem| panic!("{}: {problem}", self.log.display()))
     }
 
-    /// What a producer has logged until now.
+    /// Returns the log of a producer until now.
     pub fn puts(&self) -> Vec<Put> {
         producer_log(&self.text()).unwrap_or_else(|problem| panic!("{}: {problem}", self.log.display()))
     }

@@ -10,7 +10,7 @@ pub fn begun_elsewhere(evidence: &Evidence, shard: &str, worker: &str, after: f6
     elsewhere.map(|entry| entry.time).reduce(f64::min)
 }
 
-/// When this worker was last given a record of the shard, or asked to let go of it; seconds since 1970.
+/// When this worker was last given a record of the shard, or asked to let the shard go; seconds since 1970.
 pub fn let_go(evidence: &Evidence, shard: &str, worker: &str) -> Option<f64> {
     let own = of_shard(evidence, shard).filter(|entry| entry.worker == worker);
     let busy = own.filter(|entry| matches!(entry.event, Event::Record { .. } | Event::ShutdownRequested));

@@ -1,4 +1,4 @@
-//! What the README promises of every server, as one walk: workers come, a shard splits and two merge, one worker is killed, one leaves.
+//! The README's promise for every server, as one walk: workers come, a shard splits and two merge, one worker is killed, one leaves.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::drive::{Fleet, Programs, ReadMode, Shape, lineage};
 use crate::testbed::Testbed;
 
-/// What became of the records.
+/// The fate of the records.
 #[derive(Debug)]
 pub struct Walked {
     put: u64,

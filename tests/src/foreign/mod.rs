@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// How often what was seen is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
-/// What a client made of the stream.
+/// The outcome of a client's run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It delivered everything that was put.

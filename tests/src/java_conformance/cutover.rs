@@ -58,7 +58,7 @@ struct Scenario<'a> {
 ///
 /// # Errors
 ///
-/// What cannot be installed here, for people.
+/// The software that cannot be installed here, for people.
 ///
 /// # Panics
 ///

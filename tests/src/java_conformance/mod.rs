@@ -1,7 +1,7 @@
 //! The judge of the wire server: the Java KCL, which must read from it through a split and a merge, by polling and by
 //! enhanced fan-out.
 //!
-//! What a server may leave out or make up without our own clients noticing, this one notices: it asks in CBOR over HTTP/2,
+//! The Java KCL notices omissions of a server that our own clients do not notice: it asks in CBOR over HTTP/2,
 //! takes no end of a shard without children, and goes round in circles where a continuation should be none.
 
 pub mod cutover;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const RECORDS_A_PHASE: usize = 200;
 const STREAM: &str = "conformance";
 
-/// What the Java KCL made of the server in one mode.
+/// The outcome of the Java KCL's run in one mode.
 #[derive(Debug)]
 pub struct Verdict {
     mode: Reading,
@@ -58,7 +58,7 @@ impl fmt::Display for Verdict {
 ///
 /// # Errors
 ///
-/// What cannot be installed here, for people.
+/// The software that cannot be installed here, for people.
 ///
 /// # Panics
 ///

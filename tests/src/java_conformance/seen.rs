@@ -1,4 +1,4 @@
-//! What the processes of the record processor wrote down, for the verdict of a [`DeliveryLog`].
+//! The notes of the record processor's processes, for the verdict of a [`DeliveryLog`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -57,7 +57,7 @@ impl Seen {
         records.or_default().push(position);
     }
 
-    /// Finds the shards and numbers of contents that came without them. What is in no place was not put, and is left.
+    /// Finds the shards and numbers of contents that came without them. A content without a place was not put, and is left.
     pub(crate) fn locate(&mut self, places: &BTreeMap<String, (ShardId, RecordPosition)>) {
         for (process, data) in std::mem::take(&mut self.unplaced) {
             if let Some((shard, position)) = places.get(&data) {
@@ -74,11 +74,11 @@ impl Seen {
 
     /// Judges what was seen of everything that was put into the stream, and of the ends of its `closed` shards.
     ///
-    /// The files tell nothing of the time: a shard counts as read before those that came of it.
+    /// The files hold no times: a shard counts as read before its children.
     ///
     /// # Errors
     ///
-    /// What is missing or wrong, in words.
+    /// The missing or wrong part, in words.
     pub(crate) fn verdict(&self, stream: &MemoryStream, closed: &[ShardId]) -> Result<Tally, String> {
         let open = closed.iter().filter(|shard| !self.ended.contains(shard.as_str()));
         let open: Vec<&str> = open.map(ShardId::as_str).collect();
@@ -105,7 +105,7 @@ impl Seen {
         for ((shard, process), records) in &self.records {
             let mut before = BTreeSet::new();
             for position in records {
-                // A process that is given a record again has begun again: its file does not say so.
+                // A process that is given a record again has started again: its file does not say so.
                 if before.is_empty() || before.contains(position) {
                     log.begin(process, shard, None, None);
                 }

@@ -22,13 +22,13 @@ use super::report::Report;
 use super::scenario::{Fault, Scenario, Step};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-/// Who joins when all is well.
+/// The worker that joins when all is well.
 const NEWCOMER: &str = "newcomer";
 /// The longest time that a request to the lease store is on its way.
 const LATENCY: Duration = Duration::from_millis(3);
 /// How often a table with little capacity answers a scan.
 const SCAN_EVERY: Duration = Duration::from_secs(3);
-/// How long a deploy waits until callbacks that take long have begun.
+/// How long a deploy waits until callbacks that take long have started.
 const SLOW_START: Duration = Duration::from_secs(2);
 /// How often records are put.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -53,7 +53,7 @@ pub(super) struct Driver {
     alive: BTreeSet<&'static str>,
     /// How often each name was started.
     runs: BTreeMap<&'static str, u32>,
-    /// What passes by itself, and when.
+    /// The faults that pass by themselves, and when.
     passing: Vec<(Moment, Passing)>,
     report: Report,
 }
@@ -149,7 +149,7 @@ impl Driver {
         }
     }
 
-    /// Ends all bad times: everybody is there and well. Tells what has happened in them, and who could join yet.
+    /// Ends all bad times: every worker is there and well. Returns what has happened in them, and which worker could join yet.
     pub(super) fn heal(mut self) -> (Report, impl FnOnce()) {
         self.bad_times.store(false, Ordering::Relaxed);
         for (_, passing) in std::mem::take(&mut self.passing) {

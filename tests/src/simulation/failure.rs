@@ -10,7 +10,7 @@ pub struct Failure {
     pub seed: u64,
     /// The invariant that was broken. `None` when something else went wrong, or the harness did.
     pub invariant: Option<Invariant>,
-    /// What was wrong.
+    /// The violation, or the message of the panic.
     pub message: String,
 }
 

@@ -30,7 +30,7 @@ const PACE: Pace = Pace {
     idle: Duration::from_secs(1),
 };
 
-/// Lets the scenario of this seed happen on the calling thread, and tells what was seen. It prints nothing but what a panic does.
+/// Runs the scenario of this seed on the calling thread, and returns what was seen. It prints nothing but what a panic does.
 ///
 /// # Errors
 ///

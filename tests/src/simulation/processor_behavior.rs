@@ -99,7 +99,7 @@ impl RecordProcessor for ErraticProcessor {
                 let index = usize::try_from(self.rng.below(batch.len() as u64)).unwrap();
                 return Err(ProcessorError::from(Unwell).at(&batch[index]));
             }
-            // A panic that tells nobody but its worker.
+            // A panic that only its worker notices.
             3 => std::panic::resume_unwind(Box::new("a bug of the user's")),
             // One that does not come back before times are good again.
             4 if self.rng.one_in(8) => {

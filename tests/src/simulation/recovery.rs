@@ -1,4 +1,4 @@
-//! What must become of a fleet once nothing goes wrong any more: I10, I12, I13 and what I14 says of that time.
+//! The recovery of a fleet once nothing goes wrong any more: I10, I12, I13 and what I14 says of that time.
 
 use std::time::Duration;
 
@@ -68,8 +68,8 @@ pub(super) async fn recover(fleet: &Fleet, scenario: &Scenario, join: impl FnOnc
     assert_eq!(tally.finished + tally.trimmed_unfinished, tally.put, "(I1)");
 }
 
-/// How long after bad times their last stall may be noticed: a call that hung in them hangs on, and its shard is opened anew, or given up, at
-/// the first look of a keeper after the stall timeout. A clock may be five percent slow.
+/// How long after bad times their last stall may be noticed: a call that hung in them hangs on, and its shard is reopened, or given up, at
+/// the first look of a renewer after the stall timeout. A clock may be five percent slow.
 fn stalls_are_known(settings: &Settings) -> Duration {
     (settings.stall_timeout + settings.failover_time / 3) * 106 / 100
 }
@@ -79,7 +79,7 @@ fn balanced_within(settings: &Settings) -> Duration {
     BALANCE.max(settings.failover_time * 106 / 10 + BALANCE / 2)
 }
 
-/// Kills one worker, the leader as likely as any, while nothing else is wrong; tells how long its leases were without an owner.
+/// Kills one worker, the leader as likely as any, while nothing else is wrong; returns how long its leases were without an owner.
 async fn lose_one(fleet: &Fleet, scenario: &Scenario, settings: &Settings, by_count: bool) -> Duration {
     let names: Vec<_> = fleet.view().living().into_keys().collect();
     fleet.kill(&names[usize::try_from(scenario.seed).unwrap_or(0) % names.len()]);
@@ -106,7 +106,7 @@ async fn lose_one(fleet: &Fleet, scenario: &Scenario, settings: &Settings, by_co
     took
 }
 
-/// Waits until there is balance and nothing moves, and tells how many moves there were until then.
+/// Waits until there is balance and nothing moves, and returns how many moves there were until then.
 async fn balance(fleet: &Fleet, by_count: bool, within: Duration) -> usize {
     // What was handed over and not taken up yet would count for nobody.
     let is_even = |view: &View<'_>| {

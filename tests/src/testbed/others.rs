@@ -62,7 +62,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What is missing or failed, for people.
+    /// The missing or failed part, for people.
     ///
     /// # Cancel safety
     ///
@@ -86,7 +86,7 @@ impl Server {
         })
     }
 
-    /// What the keeper is told, and where the server answers.
+    /// The entry in the keeper's configuration, and the server's endpoint.
     fn plan(self, root: &Path) -> Result<(Value, String), String> {
         let port = free_port();
         let endpoint = format!("http://127.0.0.1:{port}");

@@ -1,7 +1,7 @@
 //! Servers shared by all processes of a test run: `cargo test` runs one process per test binary, one after the other.
 //!
 //! Each start has a folder `runs/<name>` with a **lease file**, which every user touches every few seconds, and a
-//! `state.json` with the endpoints. What runs the servers ends them when the lease has not been touched for [`IDLE`].
+//! `state.json` with the endpoints. The keeper of the servers ends them when the lease has not been touched for [`IDLE`].
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

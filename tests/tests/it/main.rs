@@ -1,4 +1,4 @@
-//! What several crates do together: on emulators, on the local server, and with the repository itself.
+//! Tests of several crates together: on emulators, on the local server, and with the repository itself.
 //!
 //! `fleet` and `simulation` take all of the machine; they are programs of their own.
 

@@ -42,7 +42,7 @@ pub struct Reading {
     /// How records are read.
     #[arg(long, value_enum)]
     pub way: Way,
-    /// What is on the server.
+    /// The content of the server.
     #[command(flatten)]
     pub prefill: Prefill,
     /// How many answers of each shard to measure, on average.
@@ -91,7 +91,7 @@ impl Reading {
     }
 }
 
-/// Reads until the window ends, tells what it took, and ends the process.
+/// Reads until the window ends, reports what it took, and ends the process.
 pub async fn read(reading: Reading) {
     let window = reading.window();
     let (mut loops, mut worker) = (JoinSet::new(), None);

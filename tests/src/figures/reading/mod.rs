@@ -1,9 +1,9 @@
-//! What it costs to read: the worker beside a bare loop of the SDK.
+//! The cost of reading: the worker beside a bare loop of the SDK.
 //!
 //! Both read the same answers of the same server, one call after the other on each shard with no pause in between: the calls for a GB are
 //! then the same, neither pays for waiting, and both go as fast as the server lets them. Server and clients are processes of their own. The clients
 //! take turns, each measures its own CPU time, and the pairs are compared one by one, so that what slows the machine down for a
-//! while does not tell for one or the other.
+//! while does not favour one or the other.
 
 pub mod clients;
 pub mod prefill;
@@ -22,7 +22,7 @@ const MOST_WITH_CBOR: f64 = 0.45;
 /// The same, reading JSON.
 const MOST_WITH_JSON: f64 = 1.05;
 
-/// What an answer holds, and how many answers of all shards together to measure: enough for a second of CPU time or two.
+/// The content of an answer, and how many answers of all shards together to measure: enough for a second of CPU time or two.
 const BODIES: [(Body, u32); 2] = [
     (
         Body {
@@ -40,7 +40,7 @@ const BODIES: [(Body, u32); 2] = [
     ),
 ];
 
-/// What to measure.
+/// The measurement.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Plan {
     /// How many pairs of measurements to take.
@@ -54,7 +54,7 @@ pub struct Plan {
     pub pace: Option<u32>,
 }
 
-/// Measures and prints. What it does is said on standard error.
+/// Measures and prints. Progress is printed on standard error.
 pub async fn measure(plan: &Plan, verdicts: &mut Verdicts) {
     println!(
         "| shards, records per answer | client | CPU seconds per GB | 1000 records/s | peak MiB | of the loop's CPU time | target |"

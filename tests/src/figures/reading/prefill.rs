@@ -55,19 +55,19 @@ impl fmt::Display for Body {
     }
 }
 
-/// What there is to read.
+/// The content to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
 pub struct Prefill {
     /// Shards of the stream.
     #[arg(long, default_value_t = 64)]
     pub shards: u32,
-    /// What one answer of GetRecords holds.
+    /// The content of one answer of GetRecords.
     #[arg(long, default_value_t = Body { records: 1000, bytes: 1024 })]
     pub body: Body,
     /// How many such answers each shard has.
     #[arg(long, default_value_t = 0)]
     pub answers: u32,
-    /// What comes behind these records, in every answer.
+    /// The field that follows these records, in every answer.
     #[arg(long, value_enum, default_value_t = Beside::Nothing)]
     pub beside: Beside,
     /// Throttle as Kinesis does.

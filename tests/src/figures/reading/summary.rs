@@ -1,4 +1,4 @@
-//! What the rounds came to.
+//! The sums over the rounds.
 
 use std::fmt;
 

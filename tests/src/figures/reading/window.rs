@@ -1,4 +1,4 @@
-//! What is read between two moments, and what it costs.
+//! The records that are read between two moments, and their cost.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::figures::process::own_cost;
 /// as it will be.
 pub const WARM_UP: u32 = 6;
 
-/// What reading took.
+/// The cost of reading.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spent {
     /// CPU time of the process, in seconds.
@@ -59,7 +59,7 @@ pub struct Window {
     shards: u32,
     volume: u64,
     state: Mutex<State>,
-    /// How many shards have begun.
+    /// The number of shards that have started.
     begun: watch::Sender<u32>,
     ended: Notify,
 }
@@ -87,7 +87,7 @@ impl Window {
         }
     }
 
-    /// What was spent, once the window has ended.
+    /// Returns what was spent, once the window has ended.
     pub async fn spent(&self) -> Spent {
         loop {
             let ended = self.ended.notified();
@@ -98,7 +98,7 @@ impl Window {
         }
     }
 
-    /// Waits until all shards have begun: then they go on together.
+    /// Waits until all shards have started: then they go on together.
     async fn begin(&self) {
         self.begun.send_modify(|begun| *begun += 1);
         let mut begun = self.begun.subscribe();
@@ -160,7 +160,7 @@ impl Counter {
         }
     }
 
-    /// Takes in an answer.
+    /// Counts an answer.
     ///
     /// # Panics
     ///

@@ -98,7 +98,7 @@ fn decimal(number: Option<u128>) -> Value {
     json!(number.map(|number| number.to_string()))
 }
 
-/// What the peer packs, with the outer keys.
+/// Returns the records that the peer packs, with the outer keys.
 fn packed_by_peer(python: &Path, puts: &[Put], limit: usize) -> Vec<Value> {
     let records: Vec<Value> = puts
         .iter()

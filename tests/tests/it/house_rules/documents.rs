@@ -37,21 +37,6 @@ fn table_of_metrics_is_the_code_s() {
     assert_eq!(rows, expected, "correct docs/metrics.md");
 }
 
-/// The packages whose comments keep the rules of prose. It grows until it has all of them.
-const PROSE_IN_FORCE: &[&str] = &[
-    "examples",
-    "fuzz",
-    "kcl-aggregation",
-    "kcl-aws",
-    "kcl-core",
-    "kcl-kinesis",
-    "kcl-lease-dynamo",
-    "kcl-lease-memory",
-    "kinesis-client",
-    "model",
-    "mutants",
-];
-
 /// Commits before this one were made before there was a rule for subjects.
 const SUBJECTS_CHECKED_SINCE: &str = "2796d8b";
 
@@ -63,9 +48,7 @@ fn documents_and_comments_keep_the_word_list() {
         let path = file.strip_prefix(root()).expect("a file of the repository");
         let findings = match file.extension().and_then(|extension| extension.to_str()) {
             Some("md") => prose::markdown(&read(&file)),
-            Some("rs") if PROSE_IN_FORCE.iter().any(|package| path.starts_with(package)) => {
-                prose::rust(&read(&file))
-            }
+            Some("rs") => prose::rust(&read(&file)),
             _ => continue,
         };
         searched += 1;

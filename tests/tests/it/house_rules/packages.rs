@@ -46,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What an SDK crate may be built with. Its default features compile the second HTTP stack.
+/// The features that an SDK crate may be built with. Its default features compile the second HTTP stack.
 const LEAN_FEATURES: &[&str] = &[
     "default-https-client",
     "rt-tokio",

@@ -1,4 +1,4 @@
-//! A wire server with one stream, and the source in front of it.
+//! A wire server with one stream, and the source in front.
 
 use std::time::Duration;
 

@@ -116,7 +116,7 @@ async fn whoever_subscribes_too_early_is_refused_and_waits() {
         .await
         .unwrap();
     assert_eq!(payloads(&mut latter).await, ["1"]);
-    // The former owner is told, and does not fight for it.
+    // The former owner is informed, and does not fight for the subscription.
     let superseded = loop {
         if let Err(error) = next(&mut former).await {
             break error;
@@ -334,7 +334,7 @@ async fn a_consumer_that_cannot_be_found_is_not_looked_for_by_every_shard() {
     }
     assert_eq!(looks(), 1);
 
-    // All are told of the next look as well, and of one that succeeds.
+    // All learn of the next look as well, and of one that succeeds.
     served.clock.sleep(Duration::from_secs(2)).await;
     assert!(open_all().await.iter().all(Result::is_err));
     assert_eq!(looks(), 2);

@@ -18,7 +18,7 @@ use kinesis_local::{Operation, WireOptions, WireServer};
 
 use crate::kinesis_wire::served::{PATIENCE, Read, Served, aws};
 
-/// What was processed of each shard, in order, and when.
+/// The processed records of each shard, in order, and when.
 type Seen = Arc<Mutex<BTreeMap<ShardId, Vec<(Record, Moment)>>>>;
 
 struct Notes {

@@ -1,4 +1,4 @@
-//! What the conformance suite, which knows only the seam, cannot ask.
+//! Checks that the conformance suite, which knows only the seam, cannot make.
 
 use std::path::Path;
 use std::time::Duration;
@@ -38,7 +38,7 @@ async fn create(store: &DynamoLeaseStore, lease: &Lease) {
     assert_eq!(outcome, Outcome::Applied(Box::new(lease.clone())));
 }
 
-/// What must hold of this row for the change to be made.
+/// The condition of the change on this row.
 pub(crate) fn expectation(row: &Lease, change: &LeaseChange) -> Expect {
     match change {
         LeaseChange::BeginHandoff { .. } => Expect::Owners {

@@ -1,4 +1,4 @@
-//! What every lease store must do, on each DynamoDB of the testbed.
+//! The contract of every lease store, on each DynamoDB of the testbed.
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -67,7 +67,7 @@ async fn put_three_tables(backend: &Backend) {
     }
 }
 
-/// What a worker writes beside leases: its row, and the lock of a leader, over the one that is there.
+/// The rows that a worker writes beside leases: its own, and the lock of a leader, over the one that is there.
 async fn work(store: &dyn LeaseStore) {
     let announced = store
         .change_worker(&WorkerChange::Announce(row("ours")))

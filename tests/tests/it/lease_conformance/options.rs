@@ -1,4 +1,4 @@
-//! What the options of a table come to on a real server.
+//! The options of a table on a real server.
 
 use aws_sdk_dynamodb::types::{BillingMode, PointInTimeRecoveryStatus};
 use kcl_core::lease_store::LeaseStore as _;

@@ -1,4 +1,4 @@
-//! What is attached to streams and consumers: tags, policies, encryption and metrics; and what belongs to the account.
+//! Attributes of streams and consumers: tags, policies, encryption and metrics; and those of the account.
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{

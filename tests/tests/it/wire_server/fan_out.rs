@@ -229,7 +229,7 @@ async fn at_the_end_of_a_shard_its_children_come_and_the_subscription_ends() {
     assert_eq!(end.child_shards()[0].parent_shards(), [shard(0).to_string()]);
     assert_eq!(next(&mut events).await, Ok(None));
 
-    // Whoever asks for what comes after the end is told of the end once more.
+    // A reader that asks for what comes after the end receives the end once more.
     served.advance(5_000);
     let latest = position(ShardIteratorType::Latest, None);
     let call = subscribe(&served, &consumer, &shard(0)).starting_position(latest);

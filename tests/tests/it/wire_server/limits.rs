@@ -1,4 +1,4 @@
-//! What is throttled, at the rates of Kinesis.
+//! Throttling at the rates of Kinesis.
 
 use aws_sdk_kinesis::types::ShardIteratorType;
 use kinesis_local::{Operation, WireLimits, WireOptions};

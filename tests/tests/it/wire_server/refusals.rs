@@ -1,4 +1,4 @@
-//! What Kinesis refuses, with the errors that its calls list.
+//! Refusals of Kinesis, with the errors that its calls list.
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{

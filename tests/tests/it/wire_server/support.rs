@@ -1,4 +1,4 @@
-//! A server with one stream whose time stands still, and the SDK in front of it.
+//! A server with one stream whose time stands still, and the SDK in front.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -95,7 +95,7 @@ pub(crate) fn code<T: Debug, E: ProvideErrorMetadata + Debug, R: Debug>(
     }
 }
 
-/// What the future brings within ten seconds of real time.
+/// Returns the future's output if it comes within ten seconds of real time.
 pub(crate) async fn soon<F: Future + Send>(future: F) -> F::Output {
     let clock = TokioClock::new();
     let outcome = clock.timeout(PATIENCE, future).await;

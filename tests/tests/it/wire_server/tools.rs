@@ -1,4 +1,4 @@
-//! What a tool that manages streams asks for, one call after the other.
+//! The calls of a tool that manages streams, one after the other.
 
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::primitives::Blob;
