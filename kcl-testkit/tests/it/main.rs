@@ -10,6 +10,7 @@
 )]
 
 mod aggregated;
+mod altered;
 mod balance;
 mod coordination;
 mod crash_anywhere;

@@ -1,7 +1,7 @@
 //! The worker's budget of bytes: never exceeded, shared fairly, and missed loudly.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,18 +12,16 @@ use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::metrics::{BYTES_HELD, STARVED};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
-use kcl_core::source::{
-    Arrival, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition,
-    StreamSource,
-};
+use kcl_core::source::StreamSource;
 use kcl_core::status::{HealthIssue, WaitReason};
-use kcl_core::types::{Record, ShardId, StreamIdentity};
+use kcl_core::types::{Record, ShardId};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use tokio::sync::Semaphore;
 
+use crate::altered::Altered;
 use crate::workers;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -137,23 +135,11 @@ fn bench_with<S: StreamSource>(
     }
     let (meters, seen, gate) = (Meters::default(), Seen::default(), Arc::new(Semaphore::new(0)));
     let (noted, closed) = (Arc::clone(&seen), Arc::clone(&gate));
-    let worker = workers::builder("memory")
-        .worker_id("a")
-        .stream(source(&stream))
-        .lease_store(MemoryLeaseStore::new())
-        .processor(move |_: &ShardContext| Gated {
-            seen: Arc::clone(&noted),
-            gate: Arc::clone(&closed),
-        })
-        .settings(Settings {
-            memory_budget: 32,
-            ..Settings::default()
-        })
-        .metrics_recorder(Arc::new(meters.clone()))
-        .clock(Arc::new(clock))
-        .build()
-        .unwrap()
-        .start();
+    let gated = move |_: &ShardContext| Gated {
+        seen: Arc::clone(&noted),
+        gate: Arc::clone(&closed),
+    };
+    let worker = start(source(&stream), gated, &meters);
     Bench {
         stream,
         worker,
@@ -162,6 +148,26 @@ fn bench_with<S: StreamSource>(
         seen,
         gate,
     }
+}
+
+/// Starts a worker with a budget of 32 MiB.
+fn start<P: RecordProcessor + 'static>(
+    source: impl StreamSource,
+    processor: impl Fn(&ShardContext) -> P + Send + Sync + 'static,
+    meters: &Meters,
+) -> WorkerHandle {
+    let settings = Settings {
+        memory_budget: 32,
+        ..Settings::default()
+    };
+    let builder = workers::builder("memory")
+        .worker_id("a")
+        .stream(source)
+        .lease_store(MemoryLeaseStore::new())
+        .processor(processor)
+        .settings(settings)
+        .metrics_recorder(Arc::new(meters.clone()));
+    builder.build().unwrap().start()
 }
 
 /// A hash key in the middle of each shard.
@@ -298,24 +304,12 @@ async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
     let hoarded = hoarded.remove(0);
     let seen = Seen::default();
     let (noted, meters, of) = (Arc::clone(&seen), Meters::default(), hoarded.clone());
-    let worker = workers::builder("memory")
-        .worker_id("a")
-        .stream(stream.clone())
-        .lease_store(MemoryLeaseStore::new())
-        .processor(move |_: &ShardContext| Hoarder {
-            of: of.clone(),
-            kept: Vec::new(),
-            seen: Arc::clone(&noted),
-        })
-        .settings(Settings {
-            memory_budget: 32,
-            ..Settings::default()
-        })
-        .metrics_recorder(Arc::new(meters.clone()))
-        .clock(Arc::new(clock))
-        .build()
-        .unwrap()
-        .start();
+    let hoarder = move |_: &ShardContext| Hoarder {
+        of: of.clone(),
+        kept: Vec::new(),
+        seen: Arc::clone(&noted),
+    };
+    let worker = start(stream.clone(), hoarder, &meters);
     clock.sleep(300 * SECOND).await;
     let status = worker.status();
     let lease = status
@@ -380,140 +374,30 @@ async fn a_shard_begins_however_small_its_part_is_while_others_hold_all_that_is_
     assert!(bench.worker.join().await.unwrap().is_clean());
 }
 
-/// A source that reports with every answer that it keeps so much beside it, until the test releases that.
-#[derive(Debug, Clone)]
-struct Keeps {
-    stream: MemoryStream,
-    bytes: usize,
-    told: Arc<AtomicUsize>,
-}
-
-#[derive(Debug)]
-struct KeepsRecords {
-    inner: Box<dyn RecordStream>,
-    keeps: Keeps,
-}
-
-#[async_trait]
-impl StreamSource for Keeps {
-    fn name(&self) -> &str {
-        self.stream.name()
-    }
-
-    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
-        self.stream.identity().await
-    }
-
-    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
-        self.stream.shards(filter, page).await
-    }
-
-    async fn open(
-        &self,
-        shard: &ShardId,
-        start: StartPosition,
-    ) -> Result<Box<dyn RecordStream>, SourceError> {
-        Ok(Box::new(KeepsRecords {
-            inner: self.stream.open(shard, start).await?,
-            keeps: self.clone(),
-        }))
-    }
-}
-
-#[async_trait]
-impl RecordStream for KeepsRecords {
-    async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
-        let mut fetch = self.inner.next(limit).await?;
-        fetch.kept = if fetch.records.is_empty() {
-            0
-        } else {
-            self.keeps.bytes
-        };
-        Ok(fetch)
-    }
-
-    fn pause(&mut self) {
-        self.keeps.told.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 #[tokio::test(start_paused = true)]
-async fn what_a_source_keeps_beside_an_answer_counts_and_is_let_go_of_where_there_is_no_room() {
+async fn bytes_beside_an_answer_count_until_source_pauses() {
     let few = 4 * 1024 * KIB;
-    for (bytes, is_told) in [(few, false), (BUDGET as usize, true)] {
-        let told = Arc::<AtomicUsize>::default();
+    for (bytes, is_paused) in [(few, false), (BUDGET as usize, true)] {
+        let paused = Arc::<AtomicBool>::default();
         let put_five = |stream: &MemoryStream, key| {
             for _ in 0..5 {
                 stream.put_with_hash_key("truck", key, "somewhere").unwrap();
             }
         };
-        let bench = bench_with(1, put_five, |stream| Keeps {
-            stream: stream.clone(),
-            bytes,
-            told: Arc::clone(&told),
+        let noted = Arc::clone(&paused);
+        let bench = bench_with(1, put_five, |stream| {
+            // It keeps so much beside every answer, until it is asked to pause.
+            let keeps = Altered::of(stream.clone()).fetching(move |fetch| {
+                fetch.kept = if fetch.records.is_empty() { 0 } else { bytes };
+            });
+            keeps.pausing(move || noted.store(true, Ordering::Relaxed))
         });
         bench.gate.add_permits(10);
         bench.all_is_seen().await;
-        assert_eq!(told.load(Ordering::Relaxed) > 0, is_told, "{bytes} bytes");
+        assert_eq!(paused.load(Ordering::Relaxed), is_paused, "{bytes} bytes");
         assert!((few as u64..=BUDGET).contains(&bench.most()), "{}", bench.most());
         bench.worker.shutdown();
         assert!(bench.worker.join().await.unwrap().is_clean());
-    }
-}
-
-/// A source that counts the records which it hands over.
-#[derive(Debug, Clone)]
-struct Counts {
-    stream: MemoryStream,
-    fetched: Arc<AtomicUsize>,
-}
-
-#[derive(Debug)]
-struct CountsRecords {
-    inner: Box<dyn RecordStream>,
-    fetched: Arc<AtomicUsize>,
-}
-
-#[async_trait]
-impl StreamSource for Counts {
-    fn name(&self) -> &str {
-        self.stream.name()
-    }
-
-    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
-        self.stream.identity().await
-    }
-
-    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
-        self.stream.shards(filter, page).await
-    }
-
-    async fn open(
-        &self,
-        shard: &ShardId,
-        start: StartPosition,
-    ) -> Result<Box<dyn RecordStream>, SourceError> {
-        Ok(Box::new(CountsRecords {
-            inner: self.stream.open(shard, start).await?,
-            fetched: Arc::clone(&self.fetched),
-        }))
-    }
-}
-
-#[async_trait]
-impl RecordStream for CountsRecords {
-    async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
-        self.inner.next(limit).await
-    }
-
-    async fn next_announced(
-        &mut self,
-        limit: FetchLimit,
-        arrival: &dyn Arrival,
-    ) -> Result<Fetch, SourceError> {
-        let fetch = self.inner.next_announced(limit, arrival).await?;
-        self.fetched.fetch_add(fetch.records.len(), Ordering::Relaxed);
-        Ok(fetch)
     }
 }
 
@@ -527,9 +411,11 @@ async fn mixed_sizes_are_fetched_once_and_fit() {
         }
     };
     let fetched = Arc::<AtomicUsize>::default();
-    let bench = bench_with(12, put_mixed, |stream| Counts {
-        stream: stream.clone(),
-        fetched: Arc::clone(&fetched),
+    let counted = Arc::clone(&fetched);
+    let bench = bench_with(12, put_mixed, |stream| {
+        Altered::of(stream.clone()).fetching(move |fetch| {
+            counted.fetch_add(fetch.records.len(), Ordering::Relaxed);
+        })
     });
     // All shards have taken what they can while nothing is finished.
     bench.clock.sleep(60 * SECOND).await;

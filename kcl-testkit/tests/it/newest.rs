@@ -10,12 +10,11 @@ use kcl_core::internals::TaskScope;
 use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::Settings;
-use kcl_core::source::{
-    PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition, StreamSource,
-};
-use kcl_core::types::{Incarnation, InitialPosition, LeaseKey, Position, ShardId, StreamIdentity};
+use kcl_core::source::ShardFilter;
+use kcl_core::types::{Incarnation, InitialPosition, LeaseKey, Position};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
+use crate::altered::Altered;
 use crate::workers;
 
 /// Panics on the first batch of all, and then notes what comes.
@@ -167,40 +166,6 @@ async fn next_owner_of_a_java_row_skips_nothing() {
     assert!(worker.join().await.unwrap().is_clean());
 }
 
-/// A stream that takes one of its shards for closed before any time that a listing asks for.
-#[derive(Debug)]
-struct ClosedBefore {
-    stream: MemoryStream,
-    shard: ShardId,
-}
-
-#[async_trait]
-impl StreamSource for ClosedBefore {
-    fn name(&self) -> &str {
-        self.stream.name()
-    }
-
-    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
-        self.stream.identity().await
-    }
-
-    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
-        let mut page = self.stream.shards(filter, page).await?;
-        if let ShardFilter::FromTimestamp(_) = filter {
-            page.shards.retain(|shard| shard.id != self.shard);
-        }
-        Ok(page)
-    }
-
-    async fn open(
-        &self,
-        shard: &ShardId,
-        start: StartPosition,
-    ) -> Result<Box<dyn RecordStream>, SourceError> {
-        self.stream.open(shard, start).await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn merge_around_the_start_is_passed() {
     let clock = TokioClock::new();
@@ -215,10 +180,12 @@ async fn merge_around_the_start_is_passed() {
         .map(|shard| shard.shard.id)
         .collect();
     // The service closes the two one after the other, and the application starts in between.
-    let source = ClosedBefore {
-        stream: stream.clone(),
-        shard: shards[0].clone(),
-    };
+    let closed = shards[0].clone();
+    let source = Altered::of(stream.clone()).listing(move |filter, page| {
+        if let ShardFilter::FromTimestamp(_) = filter {
+            page.shards.retain(|shard| shard.id != closed);
+        }
+    });
     let seen = Arc::<Mutex<Vec<String>>>::default();
     let noted = Arc::clone(&seen);
     let worker = workers::builder("newest")

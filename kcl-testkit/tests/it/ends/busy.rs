@@ -10,15 +10,12 @@ use kcl_core::processor::{
     CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
 };
 use kcl_core::settings::{Checkpointing, Settings};
-use kcl_core::source::{
-    PageToken, RecordStream, ShardFilter, ShardPage, SourceError, SourceErrorKind, StartPosition,
-    StreamSource,
-};
-use kcl_core::types::{SequenceNumber, ShardId, StreamIdentity};
-use kcl_lease_memory::MemoryStream;
+use kcl_core::source::{SourceError, SourceErrorKind, StartPosition};
+use kcl_core::types::SequenceNumber;
 use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 
+use crate::altered::Altered;
 use crate::ends::bench::{Bench, SECOND, Seen, lease};
 
 fn one_by_one() -> Settings {
@@ -117,52 +114,21 @@ async fn new_processor_begins_where_it_says() {
     }
 }
 
-/// Refuses positions that are older than what is kept.
-#[derive(Debug, Clone)]
-struct Strict {
-    stream: MemoryStream,
-    oldest: Arc<Mutex<Option<SequenceNumber>>>,
-}
-
-#[async_trait]
-impl StreamSource for Strict {
-    fn name(&self) -> &str {
-        self.stream.name()
-    }
-
-    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
-        self.stream.identity().await
-    }
-
-    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
-        self.stream.shards(filter, page).await
-    }
-
-    async fn open(
-        &self,
-        shard: &ShardId,
-        start: StartPosition,
-    ) -> Result<Box<dyn RecordStream>, SourceError> {
-        let oldest = self.oldest.lock().unwrap().clone();
-        match (&start, oldest) {
-            (StartPosition::AtSequence(at), Some(oldest)) if *at < oldest => Err(SourceError::new(
-                SourceErrorKind::Invalid,
-                "the position is too old",
-            )),
-            _ => self.stream.open(shard, start).await,
-        }
-    }
-}
-
 /// Nothing is stored yet, and retention takes the record at which reading began.
 #[tokio::test(start_paused = true)]
 async fn refused_first_record_goes_on_at_the_oldest() {
     let bench = Bench::new(1);
     bench.put("0");
-    let strict = Strict {
-        stream: bench.stream.clone(),
-        oldest: Arc::default(),
-    };
+    let oldest = Arc::<Mutex<Option<SequenceNumber>>>::default();
+    let kept = Arc::clone(&oldest);
+    let strict =
+        Altered::of(bench.stream.clone()).opening(move |start| match (start, &*kept.lock().unwrap()) {
+            (StartPosition::AtSequence(at), Some(oldest)) if at < oldest => {
+                let message = "the position is too old";
+                Err(SourceError::new(SourceErrorKind::Invalid, message))
+            }
+            _ => Ok(()),
+        });
     let panics = Arc::new(AtomicBool::new(true));
     let (seen, panicking) = (Arc::clone(&bench.seen), Arc::clone(&panics));
     let fickle = move |_: &ShardContext| Fickle {
@@ -170,12 +136,12 @@ async fn refused_first_record_goes_on_at_the_oldest() {
         from: StartFrom::Checkpoint,
         panics: panicking.load(Ordering::Relaxed),
     };
-    let worker = bench.start_as(strict.clone(), Settings::default(), fickle);
+    let worker = bench.start_as(strict, Settings::default(), fickle);
     bench.sleep(60).await;
     ["1", "2"].iter().for_each(|payload| bench.put(payload));
     bench.stream.trim(&Trim::KeepLast(1));
     let last = bench.stream.put_log().pop().unwrap().1;
-    *strict.oldest.lock().unwrap() = Some(last.sequence_number().clone());
+    *oldest.lock().unwrap() = Some(last.sequence_number().clone());
     panics.store(false, Ordering::Relaxed);
     bench.processes(&["2"], 300).await;
     assert!(lease(&worker).gap.is_some());

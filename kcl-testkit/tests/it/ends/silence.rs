@@ -1,17 +1,10 @@
 //! Shards whose end the usual reader never shows.
 
-use std::collections::BTreeSet;
-
-use async_trait::async_trait;
-use kcl_core::source::{
-    PageToken, RecordStream, ShardFilter, ShardPage, SourceError, StartPosition, StreamSource,
-};
 use kcl_core::status::{EndDoubt, HealthIssue};
-use kcl_core::types::{ShardId, StreamIdentity};
-use kcl_lease_memory::MemoryStream;
 use kcl_lease_memory::memory_stream::Trim;
-use kcl_testkit::faulty_stream::{EndFault, FaultyStream, StreamCall};
+use kcl_testkit::faulty_stream::{EndFault, StreamCall};
 
+use crate::altered::Altered;
 use crate::ends::bench::{Bench, lease};
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +84,7 @@ async fn shard_that_is_gone_ends_with_listed_children() {
 async fn closed_shard_without_any_end_is_a_concern() {
     let bench = Bench::new(1);
     bench.err(EndFault::Withheld, None);
-    let worker = bench.start_on(Usual(bench.source.clone()));
+    let worker = bench.start_on(Altered::of(bench.source.clone()));
     bench.put("before");
     bench.processes(&["before"], 30).await;
     bench.split();
@@ -121,7 +114,10 @@ async fn idle_shards_share_one_listing() {
 async fn replaced_shard_without_children_ends() {
     let bench = Bench::new(1);
     bench.err(EndFault::WithoutChildren, None);
-    let worker = bench.start_on(Parentless(bench.source.clone()));
+    let parentless = Altered::of(bench.source.clone()).listing(|_, page| {
+        page.shards.iter_mut().for_each(|shard| shard.parents.clear());
+    });
+    let worker = bench.start_on(parentless);
     bench.put("before");
     bench.processes(&["before"], 30).await;
     bench.split();
@@ -134,62 +130,4 @@ async fn replaced_shard_without_children_ends() {
         2,
         "the closed shard waits for nothing"
     );
-}
-
-/// Has one way to open a shard.
-#[derive(Debug)]
-struct Usual(FaultyStream<MemoryStream>);
-
-#[async_trait]
-impl StreamSource for Usual {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
-        self.0.identity().await
-    }
-
-    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
-        self.0.shards(filter, page).await
-    }
-
-    async fn open(
-        &self,
-        shard: &ShardId,
-        start: StartPosition,
-    ) -> Result<Box<dyn RecordStream>, SourceError> {
-        self.0.open(shard, start).await
-    }
-}
-
-/// Lists no parents.
-#[derive(Debug)]
-struct Parentless(FaultyStream<MemoryStream>);
-
-#[async_trait]
-impl StreamSource for Parentless {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
-        self.0.identity().await
-    }
-
-    async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {
-        let mut page = self.0.shards(filter, page).await?;
-        for shard in &mut page.shards {
-            shard.parents = BTreeSet::new();
-        }
-        Ok(page)
-    }
-
-    async fn open(
-        &self,
-        shard: &ShardId,
-        start: StartPosition,
-    ) -> Result<Box<dyn RecordStream>, SourceError> {
-        self.0.open(shard, start).await
-    }
 }
