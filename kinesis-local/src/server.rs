@@ -99,7 +99,7 @@ async fn secured(shared: &Shared, cut: &CancellationToken, tcp: TcpStream, tls: 
     }
 }
 
-/// What a connection is answered.
+/// The answer to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Speaks {
     Kinesis,

@@ -36,7 +36,7 @@ pub(super) fn millis(behind: Duration) -> i64 {
     i64::try_from(behind.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What a shard became, as its end shows it.
+/// The children of a shard, as its end shows them.
 pub(super) fn children(end: &ShardEnd) -> Vec<Map> {
     let child = |child: &ChildShard| {
         let parents: Vec<String> = child.parents.iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! What all connections share: the streams, what is counted, and the switches of a test.
+//! The state that all connections share: the streams, the counters, and the switches of a test.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ use super::value::Map;
 
 /// How long a commitment lasts at least.
 const COMMITTED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub(super) options: Arc<WireOptions>,
@@ -45,7 +45,7 @@ pub(super) struct Shared {
     pub(super) subscriptions: Switch,
 }
 
-/// Does something to all that hold a token of it, and nothing to those who come later.
+/// Notifies all that hold one of its tokens, and none of those who come later.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Switch(Arc<Mutex<CancellationToken>>);
 

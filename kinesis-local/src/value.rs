@@ -26,7 +26,7 @@ pub(super) enum Value {
     Records(Vec<Record>),
 }
 
-/// What an operation answers.
+/// The answer of an operation.
 pub(super) type Answer = Result<Map, ServiceError>;
 
 /// The members of a structure, in the order they are written.

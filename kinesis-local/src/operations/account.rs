@@ -1,10 +1,10 @@
-//! What belongs to the account: its limits and settings.
+//! The account: its limits and settings.
 
 use crate::error::ServiceError;
 use crate::shared::{Commitment, Shared};
 use crate::value::{Answer, Map};
 
-/// What DescribeLimits says of limits that are switched off.
+/// The answer of DescribeLimits about limits that are switched off.
 const UNLIMITED: u32 = i32::MAX.unsigned_abs();
 
 pub(super) fn limits(shared: &Shared) -> Answer {

@@ -1,4 +1,4 @@
-//! What each operation does: from a request to an answer, at one moment.
+//! The operations: from a request to an answer, at one moment.
 
 mod account;
 mod consumers;
@@ -23,7 +23,7 @@ use super::shared::Shared;
 use super::token::ShardIterator;
 use super::value::Map;
 
-/// What comes of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Answer(Map),

@@ -144,7 +144,7 @@ fn named_by(shared: &Shared, request: &Map, iterator: &ShardIterator) -> Result<
     }
 }
 
-/// What the records count against limits.
+/// The records and bytes that count against limits.
 pub(crate) fn size(records: &[Record]) -> u64 {
     let size = |record: &Record| record.data().len() + record.partition_key().map_or(0, str::len);
     u64::try_from(records.iter().map(size).sum::<usize>()).unwrap_or(u64::MAX)
