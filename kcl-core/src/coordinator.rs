@@ -18,9 +18,9 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::coordinator::assignment::plan::{
-    AssignmentPlan, Candidate, Move, Snapshot, plan_assignment, plan_overdue, plan_placement,
-};
+use crate::coordinator::assignment::moves::{AssignmentPlan, Move};
+use crate::coordinator::assignment::plan::{plan_assignment, plan_overdue, plan_placement};
+use crate::coordinator::assignment::snapshot::{Candidate, Snapshot};
 use crate::coordinator::election::{ElectionAction, LeaderElection, pick_standby};
 use crate::coordinator::java_workers::JavaWorkers;
 use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};

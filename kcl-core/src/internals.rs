@@ -2,10 +2,11 @@
 
 #![allow(missing_docs)]
 
+pub use crate::coordinator::assignment::moves::{AssignmentPlan, Move, Obstacle, Reason};
 pub use crate::coordinator::assignment::plan::{
-    AssignmentPlan, Candidate, Hold, LeaseView, Move, Obstacle, Reason, Snapshot, plan_assignment,
-    plan_departure, plan_overdue, plan_placement,
+    plan_assignment, plan_departure, plan_overdue, plan_placement,
 };
+pub use crate::coordinator::assignment::snapshot::{Candidate, Hold, LeaseView, Snapshot};
 pub use crate::coordinator::election::{ElectionAction, LeaderElection, pick_standby};
 pub use crate::coordinator::shard_sync::SYNC_INTERVAL;
 pub use crate::coordinator::shard_sync::cleanup::plan_cleanup;

@@ -11,8 +11,9 @@ use crate::processor::{
     ShardContext, StartFrom,
 };
 use crate::runtime::clock::{BoxFuture, Clock};
+use crate::runtime::panic_message::panic_message;
 use crate::runtime::stall_probe::CallbackThread;
-use crate::runtime::task_scope::{caught, panic_message};
+use crate::runtime::task_scope::caught;
 use crate::types::{Record, RecordPosition};
 
 /// How a call of user code failed.

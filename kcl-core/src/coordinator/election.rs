@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::coordinator::assignment::plan::Candidate;
+use crate::coordinator::assignment::snapshot::Candidate;
 use crate::lease::expiry::ExpiryWatch;
 use crate::lease::row::Lease;
 use crate::lease::worker_row::{LeaderLock, LockChange, LockExpect};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::coordinator::assignment::plan::Reason;
+use crate::coordinator::assignment::moves::Reason;
 use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};
 use crate::coordinator::shard_sync::SYNC_INTERVAL;
 use crate::coordinator::shard_sync::coverage::{CoverageAudit, CoverageVerdict};

@@ -1,6 +1,6 @@
 //! The role of a worker in the coordination of its fleet, and its listeners.
 
-use crate::coordinator::assignment::plan::Reason;
+use crate::coordinator::assignment::moves::Reason;
 use crate::runtime::clock::Moment;
 use crate::settings::scan_cadence::ScanCadence;
 use crate::types::WorkerId;

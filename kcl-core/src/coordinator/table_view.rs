@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::coordinator::assignment::plan::{Candidate, Hold, LeaseView, Snapshot};
+use crate::coordinator::assignment::snapshot::{Candidate, Hold, LeaseView, Snapshot};
 use crate::coordinator::workers::{Cooldowns, WorkerLiveness};
 use crate::lease::expiry::ExpiryWatch;
 use crate::lease::row::{Lease, Version, WriteStamp};

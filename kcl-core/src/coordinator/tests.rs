@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use super::*;
-use crate::coordinator::assignment::plan::Reason;
+use crate::coordinator::assignment::moves::Reason;
 use crate::lease::change::{Expect, LeaseChange, apply};
 use crate::lease::row::RowFacts;
 use crate::lease::store::{Capabilities, LeaseStore, Preparation, Scan};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::processor::Severity;
 use crate::runtime::backoff::Backoff;
-use crate::runtime::task_scope::panic_message;
+use crate::runtime::panic_message::panic_message;
 use crate::types::{Record, RecordPosition};
 
 /// A failed call of user code, or records that could not even be offered to it, as a policy sees it.

@@ -130,41 +130,34 @@ macro_rules! failpoint {
 }
 pub(crate) use failpoint;
 
-/// Whether this thread runs with the bug. Never without the feature `mutants`.
+/// Returns `true` if this thread runs with the bug: never without the feature `mutants`.
 #[cfg(not(feature = "mutants"))]
 pub const fn active(_: Failpoint) -> bool {
     false
 }
 
 #[cfg(feature = "mutants")]
-pub use switched::{active, with};
+thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Failpoint>> = const { std::cell::Cell::new(None) };
+}
 
+/// Returns `true` if this thread runs with the bug.
 #[cfg(feature = "mutants")]
-mod switched {
-    use std::cell::Cell;
+pub fn active(bug: Failpoint) -> bool {
+    ACTIVE.get() == Some(bug)
+}
 
-    use super::Failpoint;
-
-    thread_local! {
-        static ACTIVE: Cell<Option<Failpoint>> = const { Cell::new(None) };
-    }
-
-    /// Whether this thread runs with the bug.
-    pub fn active(mutant: Failpoint) -> bool {
-        ACTIVE.get() == Some(mutant)
-    }
-
-    /// Runs something with the bug on this thread. A panic switches it off, too.
-    pub fn with<T>(mutant: Failpoint, run: impl FnOnce() -> T) -> T {
-        struct Restore(Option<Failpoint>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                ACTIVE.set(self.0);
-            }
+/// Runs a function with the bug on this thread. A panic switches it off, too.
+#[cfg(feature = "mutants")]
+pub fn with<T>(bug: Failpoint, run: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Failpoint>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ACTIVE.set(self.0);
         }
-        let _restore = Restore(ACTIVE.replace(Some(mutant)));
-        run()
     }
+    let _restore = Restore(ACTIVE.replace(Some(bug)));
+    run()
 }
 
 #[cfg(all(test, feature = "mutants"))]

@@ -4,6 +4,7 @@ pub(crate) mod backoff;
 pub(crate) mod clock;
 pub mod failpoint;
 pub(crate) mod log_once;
+pub(crate) mod panic_message;
 pub(crate) mod per_runtime;
 pub(crate) mod rng;
 pub(crate) mod stall_probe;

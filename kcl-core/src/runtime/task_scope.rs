@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tracing::{Instrument as _, Span};
 
+use crate::runtime::panic_message::panic_message;
 use crate::runtime::watched::Watched;
 
 use threads::TaskThreads;
@@ -335,13 +336,6 @@ impl Drop for ScopeEntry {
     fn drop(&mut self) {
         self.state.modify(|state| state.running.remove(&self.id));
     }
-}
-
-/// The message of a panic, as text.
-pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }
 
 /// A task's future that obeys its scope and survives its own panic.

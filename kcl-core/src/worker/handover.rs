@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::coordinator::assignment::plan::{Candidate, Move, plan_departure};
+use crate::coordinator::assignment::moves::Move;
+use crate::coordinator::assignment::plan::plan_departure;
+use crate::coordinator::assignment::snapshot::Candidate;
 use crate::coordinator::table_view::TableView;
 use crate::error::Causes;
 use crate::lease::store::{Outcome, Scan, StoreError};

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::ops::{AddAssign, SubAssign};
 
-use crate::coordinator::assignment::plan::LeaseView;
+use crate::coordinator::assignment::snapshot::LeaseView;
 use crate::runtime::clock::Moment;
 use crate::settings::Strategy;
 

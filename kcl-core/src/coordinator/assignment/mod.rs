@@ -2,5 +2,7 @@
 
 pub(crate) mod balance;
 pub(crate) mod load;
+pub(crate) mod moves;
 pub(crate) mod placement;
 pub(crate) mod plan;
+pub(crate) mod snapshot;

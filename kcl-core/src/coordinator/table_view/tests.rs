@@ -1,5 +1,6 @@
 use super::*;
-use crate::coordinator::assignment::plan::{Reason, plan_assignment};
+use crate::coordinator::assignment::moves::Reason;
+use crate::coordinator::assignment::plan::plan_assignment;
 use crate::lease::change::{LeaseChange, apply};
 use crate::lease::row::RowFacts;
 use crate::types::{Incarnation, Position, Timestamp};
