@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_consumer_goes_with_fan_out_and_one_stream() {
+    fn consumer_goes_with_fan_out_and_one_stream() {
         let parse = |flags: &str| Arguments::parse_from(format!("worker {flags}").split(' ')).fan_out();
         assert_eq!(parse("--stream a"), Ok(None));
         let ours = FanOut::consumer("truck-tracker");

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_http_date_is_read_and_anything_else_is_not() {
+    fn http_date_is_read_and_nothing_else() {
         let read = parse("Thu, 01 Jan 2026 00:00:07 GMT");
         assert_eq!(read, Some(Timestamp::from_millis(1_767_225_607_000)));
         assert_eq!(parse("yesterday"), None);

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn clocks_of_one_truth_drift_apart_by_their_rates() {
+    async fn clocks_of_one_truth_drift_by_their_rates() {
         let honest = SkewedClock::new(Skew::default());
         let (fast, slow) = (
             honest.with_skew(skewed(50_000)),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sleeper_on_a_slow_clock_wakes_truly_later() {
+    async fn sleeper_on_slow_clock_wakes_truly_later() {
         let honest = SkewedClock::new(Skew::default());
         let slow = honest.with_skew(skewed(-50_000));
         slow.sleep(Duration::from_secs(19)).await;
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_wall_offset_and_the_uptime_change_no_duration() {
+    async fn wall_offset_and_uptime_change_no_duration() {
         let honest = SkewedClock::new(Skew::default());
         let odd = honest.with_skew(Skew {
             wall_offset_millis: -DAY_MILLIS,
@@ -289,7 +289,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_sleeps_until_a_moment_never_wakes_before_it_nor_later_than_rounding_asks(
+        fn sleeper_wakes_never_early_and_hardly_late(
             rate_ppm in -50_000_i32..=50_000, millis in 0_u64..100_000_000, uptime in 0_u64..1_000_000,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_wakes_exactly_those_whose_time_has_come() {
+    fn manual_clock_wakes_sleepers_whose_time_has_come() {
         let clock = ManualClock::new();
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));

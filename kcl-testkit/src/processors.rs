@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn everything_is_written_down_in_order_with_its_ownership() {
+    async fn every_call_is_noted_in_order_with_ownership() {
         let journal = Journal::new(Arc::new(TokioClock::new()));
         let shard = context("s");
         let mut processor = journal.create(&shard);
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_at_a_record_processes_those_before_it_and_names_it() {
+    async fn failure_at_record_processes_those_before_it() {
         let journal = Journal::new(Arc::new(TokioClock::new()));
         let (shard, other) = (context("s"), context("other"));
         let mut processor = journal.create(&shard);
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn misbehaviour_comes_in_the_order_it_was_asked_for() {
+    async fn misbehaviour_comes_in_order_it_was_asked_for() {
         let clock = Arc::new(TokioClock::new());
         let journal = Journal::new(clock.clone());
         let shard = context("s");

@@ -259,7 +259,7 @@ fn a_standstill_is_said_once_with_its_shard() {
 }
 
 #[test]
-fn a_drain_ends_while_the_only_thread_is_blocked() {
+fn drain_ends_while_only_thread_is_blocked() {
     let mut bench = Bench::new(2);
     bench.processor.block = 2 * DRAIN;
     bench.drain = DRAIN;
@@ -336,7 +336,7 @@ fn the_thread_ends_with_its_worker() {
 }
 
 #[test]
-fn a_worker_without_a_thread_of_its_own_has_none() {
+fn worker_without_thread_of_its_own_has_none() {
     let mut bench = Bench::new(1);
     bench.coordination = Coordination::SameRuntime;
     let runtime = runtime(1);

@@ -144,7 +144,7 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     #[test]
-    fn the_sixth_read_of_a_second_is_refused_and_the_next_second_is_free() {
+    fn sixth_read_of_a_second_is_refused() {
         let (mut limiter, limits) = (Limiter::default(), WireLimits::default());
         for millis in 0..5 {
             limiter.read("s/1", &limits, at(millis)).unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_keeps_to_two_mebibytes_a_second_is_never_refused() {
+    fn reader_within_two_mebibytes_is_never_refused() {
         let (mut limiter, limits) = (Limiter::default(), WireLimits::default());
         for step in 0..50 {
             limiter.read("s/1", &limits, at(step * 200)).unwrap();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_takes_a_mebibyte_and_a_thousand_records_a_second() {
+    fn shard_takes_mebibyte_and_thousand_records_second() {
         let (mut limiter, limits) = (Limiter::default(), WireLimits::default());
         limiter.write("s/1", MIB, &limits, at(0)).unwrap();
         assert!(limiter.write("s/1", 1, &limits, at(999)).is_err());

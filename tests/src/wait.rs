@@ -48,7 +48,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "not within 100ms: still dark")]
-    async fn a_condition_that_never_holds_says_what_was_seen() {
+    async fn condition_that_never_holds_says_what_was_seen() {
         eventually::<(), _>(Duration::from_millis(100), async || Err("still dark")).await;
     }
 }

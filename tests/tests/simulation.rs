@@ -90,7 +90,7 @@ const ONCE_BROKEN: [(u64, &str); 11] = [
 ];
 
 #[test]
-fn scenarios_in_which_something_was_once_broken_end_well() {
+fn scenarios_once_broken_end_well() {
     for (seed, what) in ONCE_BROKEN {
         if let Err(failure) = outcome_of(&Scenario::first_version(seed), 0, |_| {}) {
             panic!("{what}: {failure}");
@@ -99,7 +99,7 @@ fn scenarios_in_which_something_was_once_broken_end_well() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_scenario_event_by_event_and_another_seed_another() {
+fn same_seed_gives_same_scenario() {
     let hash = |seed| outcome(seed).unwrap().trace_hash;
     let seeds = FIRST..FIRST + 5;
     let first: Vec<_> = seeds.clone().map(hash).collect();

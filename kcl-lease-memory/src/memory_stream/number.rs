@@ -76,7 +76,7 @@ mod tests {
         }
 
         #[test]
-        fn a_sequence_number_has_56_digits_rises_with_the_tick_and_names_its_shard(
+        fn sequence_number_has_56_digits_and_rises(
             tick in 0..Tick::MAX, shard in any::<u32>(), other in any::<u32>(),
         ) {
             let number = sequence_number(tick, shard.into());
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_key_is_the_md5_of_the_partition_key() {
+    fn hash_key_is_md5_of_partition_key() {
         // The values that the de-aggregation test vectors of the Java KCL use.
         assert_eq!(hash_key("pk"), 38_317_986_088_707_300_215_492_326_132_921_849_533);
         assert_eq!(hash_key("a"), 16_955_237_001_963_240_173_058_271_559_858_726_497);

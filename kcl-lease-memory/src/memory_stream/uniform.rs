@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn two_shards_become_three_by_two_splits_and_a_merge() {
+    fn two_splits_and_a_merge_make_three_shards() {
         let third = u128::MAX / 3;
         let half = 1_u128 << 127;
         let steps = [

@@ -28,7 +28,7 @@ async fn create(store: &MemoryLeaseStore, lease: Lease) -> Outcome {
 }
 
 #[tokio::test]
-async fn a_clone_is_a_handle_on_the_same_storage_and_a_new_store_is_not() {
+async fn clone_of_store_shares_its_storage() {
     let store = MemoryLeaseStore::new();
     create(&store, lease(1)).await;
     assert_eq!(store.clone().scan().await.unwrap().leases, [lease(1)]);
@@ -36,7 +36,7 @@ async fn a_clone_is_a_handle_on_the_same_storage_and_a_new_store_is_not() {
 }
 
 #[tokio::test]
-async fn a_handle_without_the_owner_index_sees_the_same_rows_and_has_no_quick_way_to_find_them() {
+async fn handle_without_owner_index_sees_same_rows() {
     let store = MemoryLeaseStore::new();
     let worker = WorkerId::new("w-1").unwrap();
     let mut owned = lease(1);
@@ -54,7 +54,7 @@ async fn a_handle_without_the_owner_index_sees_the_same_rows_and_has_no_quick_wa
 }
 
 #[tokio::test]
-async fn a_scan_counts_a_page_more_once_a_page_is_full() {
+async fn scan_counts_page_more_once_page_is_full() {
     let store = MemoryLeaseStore::new().with_page_size(NonZeroU32::new(2).unwrap());
     for (rows, pages) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
         create(&store, lease(rows)).await;
@@ -63,7 +63,7 @@ async fn a_scan_counts_a_page_more_once_a_page_is_full() {
 }
 
 #[tokio::test]
-async fn a_lease_cannot_be_created_under_the_key_of_another() {
+async fn lease_cannot_be_created_under_key_of_another() {
     let store = MemoryLeaseStore::new();
     let change = LeaseChange::Create(Box::new(lease(1)));
     let other = LeaseKey::new("another").unwrap();

@@ -25,7 +25,7 @@ fn begin(scenario: &mut Scenario, n: u8) {
 }
 
 #[test]
-fn a_lease_goes_once_all_its_children_have_begun() {
+fn lease_goes_once_all_its_children_have_begun() {
     let mut scenario = split();
     begin(&mut scenario, 1);
     let mut early = scenario.checker.clone();
@@ -39,7 +39,7 @@ fn a_lease_goes_once_all_its_children_have_begun() {
 }
 
 #[test]
-fn a_lease_that_is_not_ended_goes_only_with_its_shard() {
+fn unfinished_lease_goes_only_with_its_shard() {
     let mut scenario = Scenario::new(1);
     let mut early = scenario.checker.clone();
     let delete = Observation::Written(Box::new(scenario.written("leader", 5, 0, LeaseChange::Delete)));
@@ -51,7 +51,7 @@ fn a_lease_that_is_not_ended_goes_only_with_its_shard() {
 }
 
 #[test]
-fn a_child_whose_own_lease_was_cleaned_up_needs_its_parent_no_more() {
+fn child_whose_lease_was_deleted_needs_no_parent() {
     let mut scenario = split();
     for child in [1, 2] {
         begin(&mut scenario, child);
@@ -66,7 +66,7 @@ fn a_child_whose_own_lease_was_cleaned_up_needs_its_parent_no_more() {
 }
 
 #[test]
-fn a_row_taken_away_by_hand_is_no_cleanup_and_its_shard_lacks_a_lease() {
+fn row_removed_by_hand_is_no_cleanup() {
     let mut scenario = Scenario::new(2);
     assert_eq!(scenario.checker.lacking().count(), 0);
     scenario.see(Observation::Removed { key: key(1) }).unwrap();
@@ -74,7 +74,7 @@ fn a_row_taken_away_by_hand_is_no_cleanup_and_its_shard_lacks_a_lease() {
 }
 
 #[test]
-fn a_child_lacks_a_lease_only_once_its_parents_are_finished() {
+fn child_lacks_lease_once_its_parents_are_finished() {
     let mut scenario = split();
     scenario.see(Observation::Removed { key: key(2) }).unwrap();
     let opened = |shard, parents| Observation::ShardOpened {

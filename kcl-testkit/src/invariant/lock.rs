@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_stood_still_for_its_duration_or_was_given_up_may_be_taken() {
+    fn expired_or_released_lock_may_be_taken() {
         let taken = scenario(&[
             ("a", 0, LockExpect::Absent, hold("a", "1")),
             ("a", 2, seen("a", "1"), hold("a", "2")),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_not_taken_by_one_who_has_not_seen_its_version() {
+    fn lock_is_refused_to_writer_without_its_version() {
         let blind = [LockExpect::Absent, seen("a", "0"), seen("b", "1")];
         for expect in blind {
             let taken = scenario(&[
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_not_taken_from_one_who_keeps_it() {
+    fn lock_is_refused_while_its_holder_keeps_it() {
         let taken = scenario(&[
             ("a", 0, LockExpect::Absent, hold("a", "1")),
             ("b", 9, seen("a", "1"), hold("b", "2")),

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_owned_where_the_row_and_the_living_worker_agree() {
+    fn lease_is_owned_where_row_and_worker_agree() {
         let (mine, other) = (lease(1, Some("a")), lease(2, Some("b")));
         let living = Held::from([(worker("a"), BTreeSet::from([mine.key.clone()]))]);
         assert_eq!(check_owned([&mine], &living), Ok(()));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_in_handoff_is_owned_by_who_hands_it_over() {
+    fn lease_in_handoff_is_owned_by_former_owner() {
         let mut handing = lease(1, Some("next"));
         handing.checkpoint_owner = Some(worker("a"));
         let living = Held::from([(worker("a"), BTreeSet::from([handing.key.clone()]))]);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_is_led_by_somebody_living_who_has_not_given_the_lock_up() {
+    fn fleet_is_led_by_living_holder_of_lock() {
         let lock = LeaderLock {
             owner: worker("a"),
             duration: Duration::from_secs(10),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_one_lease_of_difference_and_more_than_twice_the_moves_are_too_many() {
+    fn imbalance_and_twice_the_moves_are_too_many() {
         assert_eq!(check_balance(&[3, 2, 3]), Ok(()));
         assert_eq!(broken(check_balance(&[4, 2])), Some(Invariant::BalanceSettles));
         assert_eq!(check_balance(&[]), Ok(()));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn load_settles_within_the_band_or_where_no_move_helps() {
+    fn load_settles_where_no_move_helps() {
         assert_eq!(check_band(&[vec![50, 55], vec![95]], 10), Ok(()));
         assert_eq!(
             check_band(&[vec![900], vec![10, 10]], 10),

@@ -263,7 +263,7 @@ fn a_gap_must_be_told() {
 }
 
 #[test]
-fn a_record_that_retention_took_is_not_lost_but_counted() {
+fn record_taken_by_retention_is_counted_not_lost() {
     let (mut scenario, _) = Scenario::with_five_done("a");
     let oldest = Some(at(9));
     scenario
@@ -284,14 +284,14 @@ fn a_record_that_retention_took_is_not_lost_but_counted() {
 }
 
 #[test]
-fn a_checkpoint_past_a_batch_that_still_runs_is_found() {
+fn checkpoint_past_batch_that_still_runs_is_found() {
     let (mut scenario, token) = Scenario::with_five_done("a");
     scenario.batch("a", 2, 0, token, 6..=10).unwrap();
     breaks(scenario.checkpoint("a", 2, 0, 10), Invariant::CheckpointNotAhead);
 }
 
 #[test]
-fn an_end_before_the_last_record_is_finished_is_found() {
+fn end_before_last_record_is_finished_is_found() {
     let (mut scenario, _) = Scenario::with_five_done("a");
     breaks(scenario.end("a", 2, 0), Invariant::CheckpointNotAhead);
 }
@@ -304,7 +304,7 @@ fn a_checkpoint_that_falls_is_found() {
 }
 
 #[test]
-fn a_lease_created_anew_may_not_forget_its_checkpoint() {
+fn lease_created_anew_may_not_forget_its_checkpoint() {
     let (mut scenario, _) = Scenario::with_five_done("a");
     scenario.checkpoint("a", 2, 0, 5).unwrap();
     scenario
@@ -326,7 +326,7 @@ fn a_write_on_an_older_version_is_found() {
 }
 
 #[test]
-fn a_store_that_does_something_else_than_asked_is_found() {
+fn store_with_other_effect_than_asked_is_found() {
     let (mut scenario, _) = Scenario::with_five_done("a");
     let renew = LeaseChange::Renew {
         throughput: None,
@@ -339,21 +339,21 @@ fn a_store_that_does_something_else_than_asked_is_found() {
 }
 
 #[test]
-fn a_renewal_by_a_worker_that_is_not_the_owner_is_found() {
+fn renewal_by_non_owner_is_found() {
     let (mut scenario, _) = Scenario::with_five_done("a");
     scenario.own("b", 20, 0);
     breaks(scenario.renew("a", 21, 0), Invariant::SingleWriter);
 }
 
 #[test]
-fn a_write_by_the_older_of_two_processes_with_one_id_is_found() {
+fn write_by_older_process_of_id_is_found() {
     let (mut scenario, _) = Scenario::with_five_done("a");
     scenario.renew("a2", 2, 0).unwrap();
     breaks(scenario.renew("a", 3, 0), Invariant::SingleWriter);
 }
 
 #[test]
-fn a_process_may_give_back_what_one_before_it_had_under_its_id() {
+fn process_may_release_lease_of_its_predecessor() {
     let (mut scenario, _) = Scenario::with_five_done("a");
     scenario.write("a2", 2, 0, LeaseChange::Release).unwrap();
     scenario.own("b", 3, 0);
@@ -361,7 +361,7 @@ fn a_process_may_give_back_what_one_before_it_had_under_its_id() {
 }
 
 #[test]
-fn an_ownership_that_begins_without_a_renewal_is_found() {
+fn ownership_that_begins_without_renewal_is_found() {
     let mut scenario = Scenario::new(1);
     let to = WorkerId::new("a").unwrap();
     scenario
@@ -425,7 +425,7 @@ fn a_belief_that_no_renewal_supports_is_found() {
 }
 
 #[test]
-fn two_workers_that_start_batches_of_one_shard_are_found_unless_one_was_paused() {
+fn two_starters_are_found_unless_one_was_paused() {
     let (mut scenario, old) = Scenario::with_five_done("a");
     scenario.own("b", 2, 0);
     let new = scenario.token(0);
@@ -443,7 +443,7 @@ fn two_workers_that_start_batches_of_one_shard_are_found_unless_one_was_paused()
 }
 
 #[test]
-fn the_overlap_of_two_processes_with_one_id_is_measured() {
+fn overlap_of_two_processes_is_measured() {
     let (mut scenario, old) = Scenario::with_five_done("a");
     scenario.renew("a2", 2, 0).unwrap();
     let new = scenario.token(0);
@@ -454,7 +454,7 @@ fn the_overlap_of_two_processes_with_one_id_is_measured() {
 }
 
 #[test]
-fn a_record_left_out_is_found_wherever_it_is() {
+fn record_left_out_is_found_wherever_it_is() {
     let (mut scenario, token) = Scenario::with_five_done("a");
     breaks(scenario.batch("a", 2, 0, token, 7..=8), Invariant::InOrder);
     let (mut scenario, token) = Scenario::with_five_done("a");
@@ -472,7 +472,7 @@ fn a_failed_batch_that_is_skipped_is_found() {
 }
 
 #[test]
-fn a_failed_batch_goes_on_at_the_record_that_failed_or_from_the_checkpoint() {
+fn failed_batch_goes_on_at_record_or_checkpoint() {
     let (mut scenario, token) = Scenario::with_five_done("a");
     scenario.batch("a", 2, 0, token, 6..=8).unwrap();
     scenario.fail("a", 0, Some(7));
@@ -484,7 +484,7 @@ fn a_failed_batch_goes_on_at_the_record_that_failed_or_from_the_checkpoint() {
 }
 
 #[test]
-fn records_that_come_again_for_no_reason_are_found() {
+fn records_repeated_without_reason_are_found() {
     let (mut scenario, token) = Scenario::with_five_done("a");
     breaks(scenario.batch("a", 2, 0, token, 5..=8), Invariant::InOrder);
 }
@@ -521,7 +521,7 @@ proptest! {
     /// However the records are cut into batches, and whoever takes over after which of them, a fleet that takes every record
     /// in order breaks nothing; and a fleet that leaves one out is found.
     #[test]
-    fn honest_owners_pass_and_one_that_leaves_a_record_out_does_not(
+    fn honest_owners_pass_and_one_with_gaps_fails(
         cuts in prop::collection::btree_set(1_u64..10, 0..6),
         changes in prop::collection::vec(any::<bool>(), 8),
         skipped in prop::option::of(1_u64..10),

@@ -146,7 +146,7 @@ pub async fn a_renewal_whose_reply_was_lost_is_found_under_a_handoff_begun_on_to
 }
 
 /// A renewal whose reply is lost is not a lost lease: the owner reads the row, and goes on from what it shows.
-pub async fn a_renewal_whose_reply_is_lost_is_not_a_lost_lease(fixture: &dyn LeaseStoreFixture) {
+pub async fn renewal_with_lost_reply_keeps_its_lease(fixture: &dyn LeaseStoreFixture) {
     let inner = fixture.handle().await;
     let store = faulty(Arc::clone(&inner));
     let row = create(&inner, owned(1, 1)).await;

@@ -166,7 +166,7 @@ macro_rules! lease_store_suite {
                 a_definite_failure_leaves_the_row_alone,
                 the_write_of_another_run_of_the_worker_is_not_taken_for_our_own,
                 a_renewal_whose_reply_was_lost_is_found_under_a_handoff_begun_on_top,
-                a_renewal_whose_reply_is_lost_is_not_a_lost_lease,
+                renewal_with_lost_reply_keeps_its_lease,
                 a_dropped_caller_leaves_the_row_before_or_after_and_never_a_mix,
             }
             model {

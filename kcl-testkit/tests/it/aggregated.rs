@@ -124,7 +124,7 @@ async fn the_next_owner_goes_on_inside_an_aggregate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_corrupt_aggregate_holds_the_shard_until_it_may_be_delivered_raw() {
+async fn corrupt_aggregate_holds_shard_until_raw_is_allowed() {
     let (stream, leases) = one_shard();
     stream.put("truck", "before").unwrap();
     stream.put("truck", corrupt()).unwrap();

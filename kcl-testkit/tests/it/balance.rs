@@ -57,7 +57,7 @@ async fn keeps_still_for_a_hundred_rounds(fleet: &Fleet) {
 }
 
 #[test]
-fn a_worker_that_joins_moves_no_more_than_its_share_in_three_rounds_and_then_nothing_moves() {
+fn joining_worker_moves_its_share_in_three_rounds() {
     for (workers, shards) in [(1, 8), (2, 12), (3, 10), (4, 40), (7, 64), (9, 20)] {
         let simulation = Simulation::new(1).shards(shards).trace_lines(50_000);
         simulation.run(async |fleet| {
@@ -87,7 +87,7 @@ fn a_worker_that_joins_moves_no_more_than_its_share_in_three_rounds_and_then_not
 }
 
 #[test]
-fn after_a_crash_only_the_leases_of_the_dead_worker_move() {
+fn after_crash_only_leases_of_dead_worker_move() {
     for (workers, shards) in [(2, 8), (4, 40), (5, 12)] {
         let simulation = Simulation::new(2).shards(shards).trace_lines(50_000);
         simulation.run(async |fleet| {
@@ -139,7 +139,7 @@ fn workers_that_start_together_are_balanced_at_once() {
 }
 
 #[test]
-fn workers_keep_to_their_own_limits_and_what_nobody_may_take_is_reported() {
+fn workers_keep_their_limits_and_report_leftovers() {
     Simulation::new(4)
         .shards(12)
         .trace_lines(50_000)

@@ -171,17 +171,17 @@ fn everywhere(blow: Blow) {
 }
 
 #[test]
-fn a_worker_that_dies_at_any_point_costs_a_failover_time_and_no_record() {
+fn death_at_any_point_loses_no_record() {
     everywhere(Blow::Dies);
 }
 
 #[test]
-fn a_worker_that_is_restarted_at_any_point_goes_on_and_loses_no_record() {
+fn restart_at_any_point_loses_no_record() {
     everywhere(Blow::IsRestarted);
 }
 
 #[test]
-fn a_worker_that_hangs_at_any_point_loses_no_record_and_repeats_no_order() {
+fn hang_at_any_point_loses_no_record() {
     everywhere(Blow::Hangs);
 }
 

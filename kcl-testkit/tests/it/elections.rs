@@ -72,7 +72,7 @@ async fn kill_and_wait(fleet: &Fleet, victims: &[String], seed: u64) -> Duration
 }
 
 #[test]
-fn the_crash_of_the_standby_is_failed_over_within_two_seconds_beyond_the_failover_time() {
+fn crash_of_standby_is_failed_over_in_time() {
     for seed in 0..10 {
         simulate(seed, async |fleet| {
             four_workers(&fleet).await;
@@ -87,7 +87,7 @@ fn the_crash_of_the_standby_is_failed_over_within_two_seconds_beyond_the_failove
 }
 
 #[test]
-fn leader_and_standby_dying_together_cost_two_failover_times() {
+fn leader_and_standby_dying_together_cost_two_failovers() {
     for seed in 0..10 {
         simulate(seed, async |fleet| {
             four_workers(&fleet).await;
@@ -103,7 +103,7 @@ fn leader_and_standby_dying_together_cost_two_failover_times() {
 }
 
 #[test]
-fn leader_and_standby_dying_one_after_the_other_cost_one_failover_time_each() {
+fn leader_then_standby_dying_cost_one_failover_each() {
     for seed in 0..5 {
         simulate(seed, async |fleet| {
             four_workers(&fleet).await;
@@ -121,7 +121,7 @@ fn leader_and_standby_dying_one_after_the_other_cost_one_failover_time_each() {
 }
 
 #[test]
-fn a_frozen_leader_delays_no_failover_and_harms_nothing_when_it_thaws() {
+fn frozen_leader_delays_no_failover_and_harms_nothing() {
     for seed in 0..10 {
         simulate(seed, async |fleet| {
             four_workers(&fleet).await;
@@ -156,7 +156,7 @@ fn a_frozen_leader_delays_no_failover_and_harms_nothing_when_it_thaws() {
 }
 
 #[test]
-fn a_leader_that_cannot_reach_the_lock_is_replaced_and_two_that_believe_to_lead_do_no_harm() {
+fn leader_without_lock_is_replaced_harmlessly() {
     for seed in 0..10 {
         simulate(seed, async |fleet| {
             four_workers(&fleet).await;
@@ -194,7 +194,7 @@ fn a_leader_that_cannot_reach_the_lock_is_replaced_and_two_that_believe_to_lead_
 }
 
 #[test]
-fn a_leader_that_cannot_scan_steps_down_at_once() {
+fn leader_that_cannot_scan_steps_down_at_once() {
     simulate(3, async |fleet| {
         four_workers(&fleet).await;
         let old = leader(&fleet);
@@ -237,7 +237,7 @@ fn throttled_leader_keeps_lock_until_standby_takes_it() {
 }
 
 #[test]
-fn a_worker_cut_off_from_the_store_leads_nothing_and_its_shards_move() {
+fn worker_cut_off_from_store_loses_its_shards() {
     for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
         simulate(4, async |fleet| {
             four_workers(&fleet).await;
@@ -257,7 +257,7 @@ fn a_worker_cut_off_from_the_store_leads_nothing_and_its_shards_move() {
 }
 
 #[test]
-fn a_fleet_whose_failover_time_is_changed_worker_by_worker_is_safe_throughout() {
+fn changing_failover_time_worker_by_worker_is_safe() {
     for (seed, from, to) in [(1, 3, 10), (2, 10, 3), (3, 3, 10), (4, 10, 3)] {
         let living = |seconds: u32| Settings {
             failover_time: seconds * SECOND,
@@ -298,7 +298,7 @@ async fn rows(fleet: &Fleet) -> Vec<String> {
 }
 
 #[test]
-fn the_row_of_a_worker_that_died_is_buried_and_one_that_only_hung_returns() {
+fn row_of_dead_worker_is_deleted_and_reannounced() {
     simulate(5, async |fleet| {
         four_workers(&fleet).await;
         fleet.kill("b");

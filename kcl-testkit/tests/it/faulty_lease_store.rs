@@ -73,7 +73,7 @@ fn applied() -> Happened {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_reply_is_an_unknown_error_at_once_and_the_write_is_made() {
+async fn lost_reply_is_unknown_and_write_is_made() {
     let bench = bench();
     bench.faults.once(Operation::Change, Fault::LoseReply);
     let error = create(&bench.store).await.unwrap_err();
@@ -84,7 +84,7 @@ async fn a_lost_reply_is_an_unknown_error_at_once_and_the_write_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_are_had_in_order_and_by_the_operation_they_are_aimed_at() {
+async fn faults_strike_in_order_by_their_operation() {
     let bench = bench();
     bench
         .faults
@@ -111,7 +111,7 @@ async fn faults_are_had_in_order_and_by_the_operation_they_are_aimed_at() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standing_fault_lasts_until_it_is_cleared_and_what_was_counted_stays() {
+async fn lasting_fault_ends_when_cleared_and_counts_stay() {
     let bench = bench();
     bench
         .faults
@@ -141,7 +141,7 @@ async fn an_outage_refuses_every_call_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn behind_a_partition_the_caller_waits_for_its_deadline_and_cannot_tell_what_happened() {
+async fn partitioned_caller_waits_for_its_deadline() {
     for (link, lands) in [(Link::RequestsLost, false), (Link::RepliesLost, true)] {
         let bench = bench();
         bench.faults.set_link(link);
@@ -154,7 +154,7 @@ async fn behind_a_partition_the_caller_waits_for_its_deadline_and_cannot_tell_wh
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_later_than_the_callers_deadline_is_done_all_the_same() {
+async fn request_later_than_deadline_is_done_nevertheless() {
     let bench = bench();
     bench
         .faults
@@ -169,7 +169,7 @@ async fn a_request_that_is_later_than_the_callers_deadline_is_done_all_the_same(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_reply_delays_the_caller_and_not_the_write() {
+async fn late_reply_delays_caller_and_not_write() {
     let bench = bench();
     bench
         .faults
@@ -180,7 +180,7 @@ async fn a_late_reply_delays_the_caller_and_not_the_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_killed_caller_has_sent_is_done_by_the_server() {
+async fn request_of_killed_caller_is_done() {
     let bench = bench();
     bench
         .faults
@@ -198,7 +198,7 @@ async fn what_a_killed_caller_has_sent_is_done_by_the_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn random_faults_are_the_same_for_the_same_seed_and_come_about_as_often_as_asked() {
+async fn random_faults_follow_their_seed_and_rate() {
     async fn outcomes(seed: u64) -> Vec<bool> {
         let bench = bench();
         let rates = FaultRates {
@@ -235,7 +235,7 @@ async fn a_history_keeps_the_latest_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn old_rows_are_shown_by_what_may_lag_behind_and_by_nothing_else() {
+async fn old_rows_are_shown_by_lagging_reads_only() {
     let bench = bench();
     bench.faults.show_old_rows();
     assert_eq!(bench.store.scan().await.unwrap().leases, []);

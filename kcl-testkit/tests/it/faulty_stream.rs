@@ -105,7 +105,7 @@ async fn reader(stream: &Faulty) -> (ShardId, Box<dyn RecordStream>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_strikes_as_often_as_it_was_told_and_with_its_kind() {
+async fn fault_strikes_as_often_as_requested() {
     let stream = faulty();
     let denied = StreamFault::Fail(SourceErrorKind::Denied);
     stream
@@ -127,7 +127,7 @@ async fn a_fault_strikes_as_often_as_it_was_told_and_with_its_kind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_can_be_switched_on_and_off_while_a_reader_is_open_and_for_one_shard_only() {
+async fn fault_is_switched_for_one_shard_while_open() {
     let stream = faulty();
     let (shard, mut reader) = reader(&stream).await;
     let outage = StreamFault::Fail(SourceErrorKind::Unavailable);
@@ -147,7 +147,7 @@ async fn a_fault_can_be_switched_on_and_off_while_a_reader_is_open_and_for_one_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_hangs_ends_only_by_the_callers_deadline() {
+async fn call_that_hangs_ends_only_by_callers_deadline() {
     let stream = faulty();
     let (_, mut reader) = reader(&stream).await;
     stream
@@ -176,7 +176,7 @@ async fn a_delayed_call_takes_so_much_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_records_of_a_lost_answer_come_again_within_the_limit_and_before_all_others() {
+async fn records_of_lost_answer_come_again_first() {
     let stream = faulty();
     let (shard, mut reader) = reader(&stream).await;
     stream
@@ -201,7 +201,7 @@ async fn the_records_of_a_lost_answer_come_again_within_the_limit_and_before_all
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_opening_whose_answer_is_lost_can_be_repeated() {
+async fn opening_whose_answer_is_lost_can_be_repeated() {
     let stream = faulty();
     let (shard, _) = reader(&stream).await;
     stream

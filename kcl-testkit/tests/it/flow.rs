@@ -54,7 +54,7 @@ fn put(stream: &MemoryStream, records: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_worker_keeps_its_leases_for_hours_and_goes_on_where_it_was() {
+async fn paused_worker_keeps_its_leases_for_hours() {
     let (stream, worker, count, clock) = start(4);
     put(&stream, 100);
     clock.sleep(10 * SECOND).await;
@@ -90,7 +90,7 @@ async fn a_paused_worker_keeps_its_leases_for_hours_and_goes_on_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_shard_holds_up_no_other_and_a_paused_worker_stops_at_once() {
+async fn paused_shard_holds_up_no_other() {
     let (stream, worker, count, clock) = start(2);
     clock.sleep(5 * SECOND).await;
     let first = worker.status().leases.keys().next().cloned().unwrap();
@@ -127,7 +127,7 @@ async fn the_shards_of_a_stream_share_its_rate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_is_read_every_few_minutes_is_not_taken_for_stuck() {
+async fn source_read_every_few_minutes_is_not_stuck() {
     let (stream, worker, count, clock) = start(2);
     clock.sleep(5 * SECOND).await;
     let tokens = |worker: &WorkerHandle| -> Vec<_> {

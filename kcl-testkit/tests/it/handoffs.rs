@@ -58,7 +58,7 @@ async fn held(fleet: &Fleet, shares: &[(&str, usize)]) {
 }
 
 #[test]
-fn the_gap_of_a_planned_handoff_is_below_a_second_and_nothing_is_delivered_twice() {
+fn planned_handoff_gap_is_below_a_second() {
     let mut gaps = Vec::new();
     for seed in 0..10 {
         let settings = Settings {
@@ -123,7 +123,7 @@ impl RecordProcessor for Slow {
 }
 
 #[test]
-fn an_owner_whose_callback_runs_declines_the_handoff_and_is_left_alone_for_a_while() {
+fn owner_in_callback_declines_handoff_for_a_while() {
     Simulation::new(1).trace_lines(50_000).run(async |fleet| {
         let settings = Settings {
             handoff_timeout: 2 * SECOND,
@@ -194,7 +194,7 @@ impl RecordProcessor for Diligent {
 
 /// Each checkpoint is a renewal, so the owner's own renewals are never due: it is a checkpoint that meets the handoff.
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_checkpoints_all_the_time_notices_that_its_lease_is_to_move() {
+async fn owner_that_always_checkpoints_notices_its_handoff() {
     let clock = TokioClock::new();
     let stream = MemoryStream::builder("trucks")
         .shards(4)

@@ -204,7 +204,7 @@ fn processor_may_end_shard_without_checkpoints() {
 }
 
 #[test]
-fn drain_at_unfinished_end_leaves_it_to_next_owner() {
+fn unfinished_end_is_left_to_next_owner() {
     one_shard(async |fleet| {
         process_ten_and_split(&fleet, Habit::Never).await;
         fleet.sleep(5 * SECOND).await;

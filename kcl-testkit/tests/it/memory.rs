@@ -212,7 +212,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shards_that_are_held_up_stay_inside_the_budget_and_each_has_its_part() {
+async fn held_up_shards_share_the_budget() {
     let payload = Bytes::from(vec![0; 100 * KIB]);
     let bench = bench(40, |stream, key| {
         for _ in 0..50 {
@@ -240,7 +240,7 @@ async fn shards_that_are_held_up_stay_inside_the_budget_and_each_has_its_part() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_grow_suddenly_are_neither_lost_nor_kept_beyond_the_budget() {
+async fn suddenly_large_records_stay_within_budget() {
     let (small, large) = (Bytes::from(vec![0; 100]), Bytes::from(vec![0; 900 * KIB]));
     let bench = bench(30, |stream, key| {
         for n in 0..2000 {
@@ -289,7 +289,7 @@ impl RecordProcessor for Hoarder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
+async fn processor_that_keeps_batches_starves_itself() {
     let clock = TokioClock::new();
     let stream = MemoryStream::builder("trucks")
         .shards(2)
@@ -333,7 +333,7 @@ async fn who_keeps_its_batches_starves_itself_and_the_worker_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_larger_than_the_part_of_a_shard_wait_for_room_and_come_once() {
+async fn records_larger_than_a_part_come_once() {
     let payload = Bytes::from(vec![0; 1024 * KIB]);
     let bench = bench(40, |stream, key| {
         for _ in 0..3 {
@@ -350,7 +350,7 @@ async fn records_larger_than_the_part_of_a_shard_wait_for_room_and_come_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_begins_however_small_its_part_is_while_others_hold_all_that_is_lent() {
+async fn shard_begins_while_others_hold_all_lent_bytes() {
     let large = Bytes::from(vec![0; 1024 * KIB]);
     // More shards than half the budget has parts of 64 KiB: ten of them large and held up, the others small.
     let bench = bench(400, |stream, key| {

@@ -46,7 +46,7 @@ mod without_an_owner_index {
     use super::*;
 
     #[tokio::test]
-    async fn the_store_says_that_it_cannot_look_leases_up_by_owner() {
+    async fn store_reports_lack_of_owner_lookup() {
         let fixture = InMemory {
             store: MemoryLeaseStore::new().without_owner_index(),
             other: MemoryLeaseStore::new(),

@@ -75,7 +75,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ids_and_the_arn_look_like_those_of_kinesis() {
+    async fn ids_and_arn_look_like_those_of_kinesis() {
         let stream = MemoryStream::new("trucks", 2, clock());
         let ids: Vec<_> = stream
             .shards_snapshot()
@@ -92,7 +92,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_partition_key_always_goes_to_the_shard_of_its_md5_and_an_explicit_key_to_its_own() {
+    async fn records_are_placed_by_key_or_explicit_hash() {
         let stream = MemoryStream::new("trucks", 2, clock());
         // The MD5 of "pk" and of "a" lie in the lower half of the hash keys, that of "b" in the upper.
         let shard_of = |key: &'static str| stream.put(key, "x").unwrap().0.to_string();
@@ -104,7 +104,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn records_without_key_take_turns_over_the_open_shards() {
+    async fn records_without_key_take_turns_over_open_shards() {
         let stream = MemoryStream::new("trucks", 3, clock());
         let first = only_shard(&stream);
         stream.split(&first).unwrap();
@@ -124,7 +124,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn arrival_times_follow_the_service_and_not_the_host() {
+    async fn arrival_times_follow_service_and_not_host() {
         let stream = MemoryStream::builder("trucks")
             .clock(clock())
             .service_time(Timestamp::from_millis(1_000))
@@ -139,7 +139,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retention_takes_the_oldest_and_a_reader_at_a_taken_record_begins_with_the_oldest_kept() {
+    async fn reader_at_trimmed_record_begins_with_oldest() {
         let stream = MemoryStream::new("trucks", 1, clock());
         let shard = only_shard(&stream);
         put_all(&stream, &["a", "b", "c", "d", "e"]);
@@ -163,7 +163,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retention_by_time_keeps_what_arrived_at_that_time() {
+    async fn retention_by_time_keeps_records_of_that_time() {
         let stream = MemoryStream::new("trucks", 1, clock());
         put_all(&stream, &["old"]);
         tokio::time::advance(Duration::from_secs(10)).await;
@@ -177,7 +177,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_closed_shard_without_records_can_be_forgotten_and_is_not_found_then() {
+    async fn closed_shard_without_records_can_be_forgotten() {
         let stream = MemoryStream::new("trucks", 1, clock());
         let parent = only_shard(&stream);
         put_all(&stream, &["a"]);
@@ -202,7 +202,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_filter_by_time_shows_what_was_open_then_and_everything_later() {
+    async fn filter_by_time_shows_shards_open_since_then() {
         let stream = MemoryStream::new("trucks", 1, clock());
         let first = only_shard(&stream);
         tokio::time::advance(Duration::from_secs(10)).await;
@@ -279,7 +279,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn behind_is_the_age_of_the_next_unread_record_and_the_pace_depends_on_it() {
+    async fn behind_is_the_age_of_next_unread_record() {
         let stream = MemoryStream::new("trucks", 1, clock());
         let pace = Pace {
             behind: Duration::from_millis(7),
@@ -304,7 +304,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_sixth_read_of_a_shard_in_a_second_is_throttled_for_all_its_readers_together() {
+    async fn sixth_read_in_a_second_is_throttled() {
         let clock = clock();
         let stream = MemoryStream::new("trucks", 2, clock.clone());
         stream.set_reads_per_second(Some(5));
@@ -346,7 +346,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fetch_holds_ten_mebibytes_at_most_but_always_one_record() {
+    async fn fetch_holds_ten_mebibytes_or_one_record() {
         let stream = MemoryStream::new("trucks", 1, clock());
         let mebibytes = |n: usize| vec![0_u8; n * 1024 * 1024];
         for size in [4, 6, 1, 11] {
@@ -382,7 +382,7 @@ mod rules {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_created_again_has_the_same_shard_ids_and_is_another() {
+    async fn recreated_stream_has_same_shard_ids() {
         let stream = MemoryStream::new("trucks", 1, clock());
         let (shard, old) = stream.put("a", "old").unwrap();
         let before = stream.identity().await.unwrap();

@@ -38,7 +38,7 @@ impl RecordProcessor for PanicsOnce {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_first_comes_again_after_a_panic_though_nothing_was_stored_yet() {
+async fn first_records_come_again_after_panic() {
     let clock = TokioClock::new();
     let stream = MemoryStream::builder("trucks")
         .shards(1)

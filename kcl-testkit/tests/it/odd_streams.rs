@@ -137,7 +137,7 @@ fn put(stream: &MemoryStream, texts: std::ops::Range<u32>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_denied_stream_keeps_no_other_from_being_read() {
+async fn denied_stream_keeps_no_other_from_being_read() {
     let (trucks, ships) = (stream("trucks"), Odd(stream("ships"), Oddity::Denied));
     let both = StreamSet::new([
         TrackedStream::new(trucks.clone()),
@@ -226,7 +226,7 @@ async fn a_start_time_holds_where_filters_are_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn filters_by_hash_key_are_refused_where_the_service_distributes() {
+async fn hash_key_filters_are_refused_with_service_placement() {
     for (aggregation, is_refused) in [
         (Aggregation::Filter, true),
         (Aggregation::FilterRecords, true),

@@ -75,7 +75,7 @@ fn moves_no_lease(what: &str, lasts: Duration, spoil: impl Fn(&Fleet), heal: imp
 }
 
 #[test]
-fn throttling_of_every_call_moves_no_lease_however_long_it_is() {
+fn throttling_of_every_call_moves_no_lease() {
     for lasts in [SECOND, 5 * SECOND, 60 * SECOND, HOUR] {
         let throttle = |faults: &StoreFaults| {
             OPERATIONS
@@ -101,7 +101,7 @@ fn an_outage_of_hours_moves_no_lease() {
 }
 
 #[test]
-fn a_store_that_throttles_every_other_call_for_ten_minutes_moves_no_lease() {
+fn throttling_of_every_other_call_moves_no_lease() {
     let busy = |fleet: &Fleet| {
         each_store(fleet, |faults| {
             let rates = FaultRates {
@@ -235,7 +235,7 @@ fn throttled_scans_back_off_and_fail_over() {
 }
 
 #[test]
-fn an_outage_of_the_stream_moves_no_lease_and_reading_goes_on_after_it() {
+fn outage_of_stream_moves_no_lease() {
     for kind in [
         SourceErrorKind::Unavailable,
         SourceErrorKind::Throttled,
@@ -279,7 +279,7 @@ fn an_outage_of_the_stream_moves_no_lease_and_reading_goes_on_after_it() {
 }
 
 #[test]
-fn wall_clocks_that_are_wrong_by_a_day_change_nothing() {
+fn wall_clocks_a_day_off_change_nothing() {
     let run = |offsets: [i64; 3]| {
         simulate(6, async |fleet| {
             for (name, hours) in MEMBERS.into_iter().zip(offsets) {
@@ -349,7 +349,7 @@ fn own_late_return_supersedes_no_worker() {
 }
 
 #[test]
-fn shard_that_is_refused_for_long_stays_where_it_is() {
+fn shard_refused_for_long_stays_where_it_is() {
     for kind in [SourceErrorKind::Denied, SourceErrorKind::Invalid] {
         simulate(12, async |fleet| {
             three_workers(&fleet).await;

@@ -57,7 +57,7 @@ fn owner(fleet: &Fleet, shard: &ShardId) -> String {
 }
 
 #[test]
-fn children_start_within_a_second_of_the_end_of_their_parents_wherever_those_are() {
+fn children_start_within_a_second_anywhere() {
     let mut took = Vec::new();
     for seed in 0..10 {
         simulate(seed, async |fleet| {
@@ -95,7 +95,7 @@ fn children_start_within_a_second_of_the_end_of_their_parents_wherever_those_are
 }
 
 #[test]
-fn children_start_within_a_second_though_the_end_of_their_parent_was_stored_at_the_second_try() {
+fn children_start_in_time_after_retried_end() {
     let settings = Settings {
         failover_time: 10 * SECOND,
         discovery_interval: 10 * SECOND,
@@ -147,7 +147,7 @@ fn children_start_within_a_second_though_the_end_of_their_parent_was_stored_at_t
 }
 
 #[test]
-fn a_split_of_a_merge_and_two_reshards_in_flight_lose_nothing() {
+fn split_of_merge_and_two_reshards_lose_nothing() {
     for seed in 0..10 {
         simulate(seed, async |fleet| {
             three_workers(&fleet).await;
@@ -174,7 +174,7 @@ fn a_split_of_a_merge_and_two_reshards_in_flight_lose_nothing() {
 }
 
 #[test]
-fn a_closed_shard_with_nothing_left_to_read_is_ended_and_its_children_are_read() {
+fn empty_closed_shard_ends_and_children_are_read() {
     simulate(2, async |fleet| {
         let shards = fleet.open_shards();
         fleet.split(&shards[0]).unwrap();
@@ -186,7 +186,7 @@ fn a_closed_shard_with_nothing_left_to_read_is_ended_and_its_children_are_read()
 }
 
 #[test]
-fn a_stream_of_a_thousand_shards_starts_in_seconds_and_follows_a_reshard() {
+fn stream_of_thousand_shards_starts_in_seconds() {
     let settings = Settings {
         failover_time: 10 * SECOND,
         ..Settings::default()
@@ -210,7 +210,7 @@ fn a_stream_of_a_thousand_shards_starts_in_seconds_and_follows_a_reshard() {
 }
 
 #[test]
-fn a_table_that_takes_most_of_a_short_failover_time_to_scan_is_synced_all_the_same() {
+fn table_slow_to_scan_is_synced_nevertheless() {
     let settings = Settings {
         failover_time: SECOND,
         ..Settings::default()
@@ -230,7 +230,7 @@ fn a_table_that_takes_most_of_a_short_failover_time_to_scan_is_synced_all_the_sa
 }
 
 #[test]
-fn leases_of_finished_shards_are_deleted_once_their_children_have_begun_and_not_before() {
+fn finished_leases_are_deleted_once_children_have_begun() {
     for cleanup in [true, false] {
         let settings = Settings {
             failover_time: 4 * SECOND,
@@ -272,7 +272,7 @@ fn leases_of_finished_shards_are_deleted_once_their_children_have_begun_and_not_
 }
 
 #[test]
-fn shards_that_may_not_be_listed_are_asked_for_ever_less_often() {
+fn unlistable_shards_are_asked_for_less_often() {
     simulate(9, async |fleet| {
         three_workers(&fleet).await;
         for name in MEMBERS {
@@ -289,7 +289,7 @@ fn shards_that_may_not_be_listed_are_asked_for_ever_less_often() {
 }
 
 #[test]
-fn an_upkeep_that_fails_costs_no_more_than_an_audit_and_is_finished_later() {
+fn failing_upkeep_costs_no_more_than_an_audit() {
     simulate(10, async |fleet| {
         three_workers(&fleet).await;
         let shards = fleet.open_shards();
@@ -325,7 +325,7 @@ fn an_upkeep_that_fails_costs_no_more_than_an_audit_and_is_finished_later() {
 }
 
 #[test]
-fn a_shard_that_retention_took_before_it_was_read_is_ended_and_its_children_go_on() {
+fn unread_shard_taken_by_retention_is_ended() {
     simulate(5, async |fleet| {
         fleet.put(100);
         three_workers(&fleet).await;
@@ -370,7 +370,7 @@ fn a_shard_that_retention_took_before_it_was_read_is_ended_and_its_children_go_o
 }
 
 #[test]
-fn a_lease_that_somebody_deleted_is_created_again_and_no_hash_key_stays_uncovered() {
+fn deleted_lease_is_created_again() {
     simulate(6, async |fleet| {
         // Before anything is processed: what somebody deletes with a checkpoint in it is gone.
         three_workers(&fleet).await;
@@ -396,7 +396,7 @@ fn a_lease_that_somebody_deleted_is_created_again_and_no_hash_key_stays_uncovere
 }
 
 #[test]
-fn a_row_that_lacks_its_hash_keys_gets_them() {
+fn row_that_lacks_its_hash_keys_gets_them() {
     simulate(7, async |fleet| {
         // As the Java KCL may have left it.
         let shards = fleet.stream().shards_snapshot();

@@ -58,7 +58,7 @@ impl RecordProcessor for Dawdler {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_polled_late_does_not_cost_the_lease() {
+async fn checkpoint_polled_late_does_not_cost_lease() {
     let clock = TokioClock::new();
     let settings = Settings {
         failover_time: 3 * SECOND,
@@ -151,7 +151,7 @@ impl RecordProcessor for Panics {
 }
 
 #[test]
-fn a_batch_that_panics_each_time_is_retried_more_and_more_slowly() {
+fn batch_that_always_panics_is_retried_more_slowly() {
     simulate(1, async |fleet| {
         let at = Arc::<Mutex<Vec<Moment>>>::default();
         let (seen, clock) = (Arc::clone(&at), SkewedClock::new(Skew::default()));
@@ -196,7 +196,7 @@ impl RecordProcessor for SlowGoodbye {
 }
 
 #[test]
-fn a_handoff_is_not_declined_once_the_processor_was_told_to_finish() {
+fn handoff_is_not_declined_after_request_to_finish() {
     simulate(2, async |fleet| {
         let settings = Settings {
             handoff_timeout: SECOND,
@@ -229,7 +229,7 @@ fn a_handoff_is_not_declined_once_the_processor_was_told_to_finish() {
 }
 
 #[test]
-fn a_worker_that_leaves_while_it_takes_leases_up_releases_them() {
+fn leaving_worker_releases_leases_it_was_taking() {
     for delay in [Fault::DelayRequest(SECOND / 3), Fault::DelayReply(SECOND / 3)] {
         for step in 0..40 {
             simulate(step, async |fleet| {
@@ -245,7 +245,7 @@ fn a_worker_that_leaves_while_it_takes_leases_up_releases_them() {
 }
 
 #[test]
-fn a_worker_that_leaves_while_leases_are_handed_to_it_leaves_none_to_expire() {
+fn leaving_worker_releases_leases_assigned_meanwhile() {
     for step in 0..40 {
         simulate(step, async |fleet| {
             fleet.start_worker("a", fleet.settings());
@@ -269,7 +269,7 @@ fn a_worker_that_leaves_while_leases_are_handed_to_it_leaves_none_to_expire() {
 }
 
 #[test]
-fn a_shutdown_takes_no_longer_than_its_timeout_whatever_the_store_does() {
+fn shutdown_takes_no_longer_than_its_timeout() {
     for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
         for (drain_timeout, stops_now) in [(SECOND / 2, false), (4 * SECOND, false), (40 * SECOND, true)] {
             simulate(3, async |fleet| {
@@ -306,7 +306,7 @@ fn a_shutdown_takes_no_longer_than_its_timeout_whatever_the_store_does() {
 }
 
 #[test]
-fn a_worker_whose_shutdown_is_over_writes_nothing_more() {
+fn worker_whose_shutdown_is_over_writes_nothing_more() {
     simulate(4, async |fleet| {
         let settings = Settings {
             drain_timeout: SECOND,
@@ -324,7 +324,7 @@ fn a_worker_whose_shutdown_is_over_writes_nothing_more() {
 }
 
 #[test]
-fn a_stop_during_the_first_write_of_the_workers_row_is_heeded() {
+fn stop_during_first_write_of_row_is_heeded() {
     for fault in [
         Fault::DelayRequest(20 * SECOND),
         Fault::DelayReply(20 * SECOND),
@@ -344,7 +344,7 @@ fn a_stop_during_the_first_write_of_the_workers_row_is_heeded() {
 }
 
 #[test]
-fn an_end_that_was_stored_while_its_consumer_was_aborted_is_reported_as_the_end() {
+fn end_stored_during_abort_is_reported_as_end() {
     simulate(6, async |fleet| {
         let settings = Settings {
             drain_timeout: 4 * SECOND,
@@ -385,7 +385,7 @@ impl RecordProcessor for Blocks {
 
 /// In real time: a thread that is blocked does not stop virtual time, it stops the test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_callback_that_blocks_its_thread_leaves_its_lease_to_expire() {
+async fn callback_that_blocks_its_thread_lets_lease_expire() {
     let settings = Settings {
         failover_time: SECOND,
         drain_timeout: SECOND / 2,
@@ -459,7 +459,7 @@ impl RecordProcessor for Heir {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_of_what_a_broken_processor_was_given_is_refused_and_not_lost() {
+async fn checkpoint_of_broken_processor_is_refused_not_lost() {
     let clock = TokioClock::new();
     let stream = MemoryStream::builder("trucks")
         .shards(1)
@@ -509,7 +509,7 @@ impl RecordProcessor for Keeps {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_asked_for_while_the_lease_is_given_up_is_fenced() {
+async fn checkpoint_during_release_is_fenced() {
     let clock = TokioClock::new();
     let stream = MemoryStream::builder("trucks")
         .shards(1)

@@ -141,7 +141,7 @@ fn stop_after(phase: Phase, polls: u64) {
 }
 
 #[test]
-fn a_worker_stopped_at_any_point_ends_in_time_and_leaves_nothing_behind() {
+fn worker_stopped_at_any_point_ends_in_time() {
     let stride = match std::env::var("KCL_TEST_EVERY_POLL") {
         Ok(_) => 1,
         Err(_) => 3,

@@ -149,7 +149,7 @@ fn worker_label_is_the_same_at_each_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_counts_every_call_that_its_store_saw() {
+async fn worker_counts_every_call_that_its_store_saw() {
     let clock = TokioClock::new();
     let seen = Arc::new(Mutex::new(BTreeMap::<_, u64>::new()));
     let sees = Arc::clone(&seen);

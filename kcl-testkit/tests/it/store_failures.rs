@@ -31,7 +31,7 @@ fn owned(fleet: &Fleet) -> Vec<Lease> {
 }
 
 #[test]
-fn a_worker_stopped_at_once_is_no_candidate_any_more_before_it_releases_its_leases() {
+fn aborted_worker_is_no_candidate_before_its_release() {
     for seed in 0..5 {
         simulate(seed, async |fleet| {
             for name in ["a", "b", "c"] {
@@ -65,7 +65,7 @@ fn a_worker_stopped_at_once_is_no_candidate_any_more_before_it_releases_its_leas
 }
 
 #[test]
-fn a_leaving_worker_tries_to_delete_its_row_until_that_succeeds() {
+fn leaving_worker_deletes_its_row_until_it_succeeds() {
     simulate(7, async |fleet| {
         fleet.start_worker("a", fleet.settings());
         fleet
@@ -83,7 +83,7 @@ fn a_leaving_worker_tries_to_delete_its_row_until_that_succeeds() {
 }
 
 #[test]
-fn a_leaving_worker_whose_row_cannot_be_deleted_gives_back_what_it_was_given_meanwhile() {
+fn leaving_worker_with_undeletable_row_returns_new_leases() {
     for step in 0..40 {
         simulate(step, async |fleet| {
             fleet.start_worker("a", fleet.settings());
@@ -164,7 +164,7 @@ impl RecordProcessor for Ignores {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_taken_up_although_the_store_panicked_at_the_first_try() {
+async fn lease_is_taken_despite_panic_of_first_try() {
     let clock = TokioClock::new();
     let stream = MemoryStream::builder("trucks")
         .shards(1)
@@ -189,7 +189,7 @@ async fn a_lease_is_taken_up_although_the_store_panicked_at_the_first_try() {
 }
 
 #[test]
-fn a_worker_that_may_not_write_its_row_says_so_at_once() {
+fn worker_that_may_not_write_its_row_fails() {
     for (fault, kind) in [
         (StoreErrorKind::Denied, ErrorKind::Denied),
         (StoreErrorKind::Missing, ErrorKind::Mismatch),
@@ -213,7 +213,7 @@ fn a_worker_that_may_not_write_its_row_says_so_at_once() {
 }
 
 #[test]
-fn the_whole_start_takes_no_longer_than_the_start_timeout() {
+fn whole_start_takes_no_longer_than_start_timeout() {
     simulate(9, async |fleet| {
         let settings = Settings {
             start_timeout: 10 * SECOND,
@@ -233,7 +233,7 @@ fn the_whole_start_takes_no_longer_than_the_start_timeout() {
 
 /// A write is still on its way when it is tried again, and the second try is refused as one too many: nobody knows about the first yet.
 #[test]
-fn a_late_write_that_was_throttled_when_it_was_tried_again_counts_from_its_first_try() {
+fn throttled_late_write_counts_from_its_first_try() {
     for throttled in 1..=12 {
         simulate(throttled, async |fleet| {
             fleet.start_worker("a", fleet.settings());

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_frame_is_the_one_of_the_specification() {
+    fn empty_frame_is_one_of_specification() {
         // The smallest message of the format's test vectors.
         let expected = [
             0, 0, 0, 0x10, 0, 0, 0, 0, 0x05, 0xc2, 0x48, 0xeb, 0x7d, 0x98, 0xc8, 0xff,

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_another_kind_is_a_serialization_error() {
+    fn body_of_another_kind_is_serialization_error() {
         for protocol in [Protocol::Json, Protocol::Cbor] {
             for body in [&b"\xff"[..], b"[", b"7"] {
                 let error = protocol.decode(&Bytes::from_static(body)).unwrap_err();

@@ -68,7 +68,7 @@ fn ask(address: &str, request: &str) -> String {
 }
 
 #[test]
-fn it_prints_its_endpoint_serves_the_streams_and_ends_on_a_signal() {
+fn command_prints_endpoint_serves_and_ends_on_signal() {
     for signal in ["-TERM", "-INT"] {
         let arguments = ["--port", "0", "--stream", "trucks:4", "--stream", "plain"];
         let mut running = Running::start(&arguments);

@@ -5,7 +5,7 @@ use kcl_model::elections::Elections;
 use kcl_model::scopes;
 
 #[test]
-fn every_small_scope_of_the_elections_holds_in_every_order() {
+fn every_small_scope_of_elections_holds() {
     for config in scopes::small_elections() {
         let report = check(config.name, Elections::new(config));
         println!("{report}");

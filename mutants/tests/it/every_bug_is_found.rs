@@ -19,7 +19,7 @@ fn every_bug_stands_in_the_table_once() {
 }
 
 #[test]
-fn every_bug_is_found_by_an_invariant_that_it_breaks() {
+fn every_bug_is_found_by_its_invariant() {
     let (table, next, found) = (table(), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         loop {

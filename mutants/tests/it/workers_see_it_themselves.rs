@@ -106,7 +106,7 @@ fn a_worker_without_a_bug_sees_nothing() {
 }
 
 #[test]
-fn a_worker_sees_what_a_bug_of_its_own_breaks() {
+fn worker_sees_what_bug_of_its_own_breaks() {
     let seen = |bug| failpoint::with(bug, two_minutes);
     assert!(seen(Failpoint::RenewalWithoutCount).contains(&Invariant::TokenRises.id()));
     assert!(seen(Failpoint::DeadlineIgnored).contains(&Invariant::NoStartAfterDeadline.id()));

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_server_says_so_in_the_encoding_of_the_request_or_as_a_page() {
+    async fn failed_server_answers_in_encoding_or_as_page() {
         let answer = server_error(Service::Kinesis, CBOR, false);
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let map: BTreeMap<String, String> = ciborium::from_reader(&body(answer).await[..]).unwrap();

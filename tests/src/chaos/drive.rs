@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_due_comes_in_the_order_of_time_and_then_of_planning() {
+    fn due_events_come_by_time_then_by_plan() {
         let mut agenda = Agenda::default();
         let start = |place| Due::Start { place, same_id: true };
         let second = Duration::from_secs(1);

@@ -274,13 +274,13 @@ mod tests {
     };
 
     #[test]
-    fn a_seed_has_one_plan_and_another_seed_another() {
+    fn seed_has_one_plan_and_another_seed_another() {
         assert_eq!(plan(7, &SHAPE), plan(7, &SHAPE));
         assert_ne!(plan(7, &SHAPE), plan(8, &SHAPE));
     }
 
     #[test]
-    fn every_plan_is_in_order_and_has_what_every_round_must_have() {
+    fn every_plan_is_ordered_and_hard_enough() {
         for seed in 0..500 {
             let steps = plan(seed, &SHAPE);
             assert_eq!(steps.len(), 13);

@@ -141,7 +141,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn without_a_fault_everything_passes_and_the_tap_sees_it() {
+async fn without_fault_everything_passes_and_tap_sees_it() {
     let scene = Scene::of(Service::Kinesis).await;
     let answer = scene.sent_within(SOON, "hello").await;
     assert!(
@@ -157,7 +157,7 @@ async fn without_a_fault_everything_passes_and_the_tap_sees_it() {
 }
 
 #[tokio::test]
-async fn latency_is_added_and_not_more_than_asked_for_on_purpose() {
+async fn added_latency_stays_within_its_limit() {
     let most = Duration::from_millis(400);
     let scene = Scene::with(Fault::Latency(most)).await;
     let before = scene.clock.now();
@@ -167,7 +167,7 @@ async fn latency_is_added_and_not_more_than_asked_for_on_purpose() {
 }
 
 #[tokio::test]
-async fn a_late_request_arrives_though_its_client_has_given_up() {
+async fn late_request_arrives_after_its_client_gave_up() {
     let scene = Scene::with(Fault::Latency(Duration::from_secs(6))).await;
     let answer = scene.sent("late").await;
     assert!(matches!(answer, Err(Failure::Silence)), "{answer:?}");
@@ -176,7 +176,7 @@ async fn a_late_request_arrives_though_its_client_has_given_up() {
 }
 
 #[tokio::test]
-async fn a_black_hole_takes_the_request_and_says_nothing() {
+async fn black_hole_takes_request_and_says_nothing() {
     let scene = Scene::with(Fault::BlackHole).await;
     let answer = scene.sent("gone").await;
     assert!(matches!(answer, Err(Failure::Silence)), "{answer:?}");
@@ -206,7 +206,7 @@ async fn a_lost_reply_comes_after_the_effect() {
 }
 
 #[tokio::test]
-async fn a_reset_is_a_reset_and_not_an_end_and_nothing_is_passed_on() {
+async fn reset_is_no_end_and_passes_nothing_on() {
     let scene = Scene::with(Fault::Reset).await;
     let authority = scene.proxy.endpoint().trim_start_matches("http://");
     let mut tcp = TcpStream::connect(authority).await.unwrap();
@@ -221,7 +221,7 @@ async fn a_reset_is_a_reset_and_not_an_end_and_nothing_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_throttle_and_a_failed_server_answer_instead_of_the_server() {
+async fn throttle_and_failed_server_answer_instead_of_server() {
     let scene = Scene::with(Fault::Throttle).await;
     let (status, body) = scene.sent_within(SOON, "much").await.unwrap();
     let said = String::from_utf8_lossy(&body).into_owned();
@@ -260,7 +260,7 @@ async fn one_in_n_requests_is_met() {
 }
 
 #[tokio::test]
-async fn nothing_passes_a_partition_and_some_of_it_comes_late() {
+async fn partition_passes_nothing_and_some_comes_late() {
     let scene = Scene::with(Fault::Partition).await;
     let bodies: Vec<String> = (0..8).map(|number| number.to_string()).collect();
     for body in &bodies {
@@ -283,7 +283,7 @@ async fn nothing_passes_a_partition_and_some_of_it_comes_late() {
 }
 
 #[tokio::test]
-async fn an_answer_on_its_way_does_not_pass_a_partition() {
+async fn answer_on_its_way_does_not_pass_partition() {
     let scene = Scene::with(Fault::Latency(Duration::from_secs(2))).await;
     let waiting = scene.sent_within(Duration::from_secs(5), "caught");
     let parting = async {

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_rises_is_fine_in_whatever_order_it_is_seen() {
+    fn rising_row_is_fine_in_any_order_seen() {
         let table = Table::new([
             written(1002, 3, "40"),
             written(1001, 4, "40"),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_comes_twice_or_falls_is_found() {
+    fn counter_that_comes_twice_or_falls_is_found() {
         let twice = Table::new([written(1, 2, "40"), written(2, 2, "41")]);
         assert_eq!(
             twice.falls(),

@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_idle_fleet_renews_each_lease_every_third_of_the_failover_time_and_changes_nothing_else() {
+    fn idle_fleet_renews_every_third_and_changes_nothing() {
         let counts = count(40, 4, Duration::from_secs(100));
         let kinds: Vec<_> = counts.keys().copied().collect();
         assert_eq!(

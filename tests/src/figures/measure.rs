@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn latency_counts_the_first_delivery_of_what_was_delivered() {
+    fn latency_counts_first_delivery_of_what_was_delivered() {
         assert_eq!(latencies(&takeover(), 0.0), [0.25, 0.5, 3.0]);
         assert_eq!(latencies(&takeover(), 2.5), [3.0]);
     }

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn record_out_of_order_or_without_ownership_is_found() {
+    fn record_out_of_order_or_unowned_is_found() {
         let mut evidence = sound();
         evidence.logs[0].push(record(1.3, "p", 1));
         assert_eq!(broken(&evidence), Invariant::InOrder);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn worker_holds_what_it_began_and_did_not_end() {
+    fn worker_holds_shards_begun_and_not_ended() {
         let log = [
             start(1.0, "a", 1),
             start(1.0, "b", 1),

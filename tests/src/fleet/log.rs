@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_line_in_the_middle_is_an_error() {
+    fn damaged_line_in_middle_is_error() {
         let log = "{\"t\":1,\"worker\":\"a\",\"sha\n{\"t\":1,\"worker\":\"a\",\"shard\":\"s\",\"event\":\"lease_lost\"}\n";
         assert!(
             worker_log(log)

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_timed_from_the_end_of_its_last_parent() {
+    fn child_is_timed_from_end_of_last_parent() {
         let mut evidence = handed_over();
         assert_eq!(children_after_parents(&evidence), [("c".to_owned(), 0.25)]);
         evidence

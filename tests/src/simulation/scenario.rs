@@ -386,7 +386,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scenario_follows_from_its_seed_and_is_hard_enough() {
+    fn scenario_of_seed_is_hard_enough() {
         for seed in 0..500 {
             let scenario = Scenario::of(seed);
             assert_eq!(scenario, Scenario::of(seed));

@@ -29,7 +29,7 @@ const TWELVE: Shape = Shape { shards: 12, ..SHAPE };
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test]
-async fn a_fleet_loses_nothing_through_a_reshard_and_a_death() {
+async fn fleet_loses_nothing_through_reshard_and_death() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = testbed_or_skip!();
     let programs = Programs::build();
@@ -40,7 +40,7 @@ async fn a_fleet_loses_nothing_through_a_reshard_and_a_death() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_fails_over_hands_over_and_follows_a_reshard_in_time() {
+async fn fleet_fails_over_and_reshards_in_time() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let testbed = testbed_or_skip!();
     let programs = Programs::build();

@@ -45,7 +45,7 @@ async fn a_stream_that_does_not_exist_is_named() {
 }
 
 #[tokio::test]
-async fn a_table_with_another_key_is_named_and_left_alone() {
+async fn table_with_another_key_is_named_and_untouched() {
     let testbed = testbed_or_skip!();
     let (application, stream) = (testbed.unique("app"), testbed.unique("trucks"));
     testbed.create_stream(&stream, 1).await;
@@ -90,7 +90,7 @@ async fn a_table_with_another_key_is_named_and_left_alone() {
 }
 
 #[tokio::test]
-async fn missing_credentials_are_an_error_and_not_a_panic() {
+async fn missing_credentials_are_error_and_not_panic() {
     let testbed = testbed_or_skip!();
     let (application, stream) = (testbed.unique("app"), testbed.unique("trucks"));
     let scene = Scene::new(&testbed, "bad-input")
@@ -100,7 +100,7 @@ async fn missing_credentials_are_an_error_and_not_a_panic() {
 }
 
 #[tokio::test]
-async fn an_endpoint_where_nobody_answers_is_given_up_in_time() {
+async fn silent_endpoint_is_given_up_in_time() {
     let testbed = testbed_or_skip!();
     let (application, stream) = (testbed.unique("app"), testbed.unique("trucks"));
     // Port 1 belongs to a service that nobody runs.

@@ -110,7 +110,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn streams_that_come_and_go_are_shared_by_the_fleet_under_the_keys_of_java() {
+async fn streams_are_shared_under_the_keys_of_java() {
     let testbed = testbed_or_skip!();
     let [trucks, ships] = ["trucks", "ships"].map(|name| testbed.unique(name));
     testbed.create_stream(&trucks, 2).await;

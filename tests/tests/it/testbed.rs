@@ -82,7 +82,7 @@ async fn every_dynamodb_answers_under_its_own_name() {
 }
 
 #[tokio::test]
-async fn a_second_testbed_is_on_the_same_servers_under_other_names() {
+async fn second_testbed_shares_servers_under_other_names() {
     let first = testbed_or_skip!();
     let second = testbed_or_skip!();
     assert_eq!(first.environment(), second.environment());

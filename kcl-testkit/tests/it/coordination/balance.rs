@@ -24,7 +24,7 @@ fn simulation(seed: u64, shards: u32) -> Simulation {
 }
 
 #[test]
-fn three_workers_that_join_one_have_their_shares_in_the_fewest_moves_there_are_within_ten_seconds() {
+fn three_joining_workers_share_in_fewest_moves() {
     for seed in 0..10 {
         simulation(seed, 40).run(async |fleet| {
             start(&fleet, &["a"]).await;

@@ -14,7 +14,7 @@ async fn superseded(fleet: &Fleet, seed: u32) {
 }
 
 #[test]
-fn of_two_processes_with_one_worker_id_the_older_stops_and_says_why_and_nothing_is_lost() {
+fn older_of_two_processes_with_one_id_stops() {
     for seed in 0..15_u32 {
         Simulation::new(u64::from(seed)).shards(6).run(async |fleet| {
             fleet.produce(SECOND / 20, 12);

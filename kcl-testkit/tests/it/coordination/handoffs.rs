@@ -83,7 +83,7 @@ fn crash_at(write: usize, victims: &'static [&'static str]) -> &'static str {
 }
 
 #[test]
-fn whoever_dies_at_whichever_write_of_a_handoff_nothing_is_lost_and_the_lease_goes_on() {
+fn death_at_any_handoff_write_loses_nothing() {
     const CAST_OUT: [&[&str]; 3] = [&["a"], &["b"], &["a", "b"]];
     for victims in CAST_OUT {
         let struck: Vec<&str> = (1..=6).map(|write| crash_at(write, victims)).collect();
@@ -111,7 +111,7 @@ fn slow(fleet: &Fleet, name: &str, takes: Duration) -> Member {
 }
 
 #[test]
-fn an_owner_that_is_started_again_during_a_handoff_loses_nothing() {
+fn owner_restarted_during_handoff_loses_nothing() {
     for seed in 0..10 {
         let settings = Settings {
             failover_time: 4 * SECOND,
@@ -139,7 +139,7 @@ fn an_owner_that_is_started_again_during_a_handoff_loses_nothing() {
 }
 
 #[test]
-fn the_late_checkpoint_of_a_former_owner_writes_nothing() {
+fn late_checkpoint_of_former_owner_writes_nothing() {
     for seed in 0..10 {
         Simulation::new(seed).run(async |fleet| {
             fleet.start(slow(&fleet, "a", 3 * SECOND));

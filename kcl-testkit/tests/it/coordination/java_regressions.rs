@@ -19,7 +19,7 @@ use crate::coordination::support::{
 };
 
 #[test]
-fn a_lease_that_was_left_with_a_prepared_checkpoint_is_processed_and_the_preparation_is_cleared() {
+fn prepared_checkpoint_of_java_is_processed_and_cleared() {
     // Java #1718: after a restart such a lease was stuck.
     simulate(1, async |fleet| {
         fleet.put(100);
@@ -43,7 +43,7 @@ fn a_lease_that_was_left_with_a_prepared_checkpoint_is_processed_and_the_prepara
 }
 
 #[test]
-fn a_handoff_whose_owners_both_died_is_given_to_somebody_else_within_two_seconds_beyond_the_failover_time() {
+fn handoff_whose_owners_died_goes_elsewhere_in_time() {
     // Java #1765: a lease in handoff was never taken for expired.
     for seed in 0..10 {
         Simulation::new(seed).shards(4).run(async |fleet| {
@@ -119,7 +119,7 @@ fn a_leader_whose_assignments_fail_steps_down() {
 }
 
 #[test]
-fn a_leader_that_leaves_while_a_heartbeat_of_its_lock_is_under_way_leaves_no_lock_behind() {
+fn leader_leaving_during_heartbeat_leaves_no_lock() {
     // Java #1673: the heartbeat and the release of the lock raced in the shutdown.
     for seed in 0..20_u32 {
         Simulation::new(u64::from(seed)).run(async |fleet| {
@@ -144,7 +144,7 @@ fn a_leader_that_leaves_while_a_heartbeat_of_its_lock_is_under_way_leaves_no_loc
 }
 
 #[test]
-fn a_worker_renews_no_lease_that_it_has_handed_over() {
+fn worker_renews_no_lease_it_handed_over() {
     // Java #1729: the heartbeat of a lease went on after its handoff.
     for seed in 0..10 {
         Simulation::new(seed).shards(8).run(async |fleet| {
@@ -173,7 +173,7 @@ fn a_worker_renews_no_lease_that_it_has_handed_over() {
 }
 
 #[test]
-fn a_prefetch_of_nothing_is_refused_before_anything_starts() {
+fn prefetch_of_nothing_is_refused_before_anything_starts() {
     // Java #1708: with `maxPendingProcessRecordsInput = 0` a consumer waited for ever.
     let none = Settings {
         prefetch_batches: 0,
@@ -184,7 +184,7 @@ fn a_prefetch_of_nothing_is_refused_before_anything_starts() {
 }
 
 #[test]
-fn the_first_leader_creates_the_leases_at_once_and_so_does_the_next_if_it_dies_before() {
+fn first_leader_and_successor_create_leases_at_once() {
     // Java #1731: a new leader synced the shards only after a tick.
     for seed in 0..10 {
         Simulation::new(seed).shards(8).run(async |fleet| {
@@ -217,7 +217,7 @@ fn the_first_leader_creates_the_leases_at_once_and_so_does_the_next_if_it_dies_b
 }
 
 #[test]
-fn a_change_that_failed_leaves_what_a_worker_knows_of_its_lease_as_it_was() {
+fn failed_change_leaves_known_lease_as_it_was() {
     // Java #1788: the lease in memory was changed although the write had failed, and the next write was refused.
     for fault in [
         Fault::Fail(StoreErrorKind::Unavailable),

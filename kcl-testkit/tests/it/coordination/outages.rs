@@ -49,7 +49,7 @@ fn moves_while_the_stream_fails(kind: SourceErrorKind, seconds: u64) -> usize {
 }
 
 #[test]
-fn throttling_of_the_stream_moves_no_lease_however_long_it_lasts() {
+fn throttling_of_stream_moves_no_lease() {
     for seconds in LENGTHS {
         let moves = moves_while_the_stream_fails(SourceErrorKind::Throttled, seconds);
         assert_eq!(moves, 0, "{seconds} s");
@@ -59,7 +59,7 @@ fn throttling_of_the_stream_moves_no_lease_however_long_it_lasts() {
 /// A worker that cannot reach the stream for that long leaves its shards to others, since it cannot distinguish a stream that is out from a way to
 /// it that is. While everybody fails they go round, slowly: each time a lease is given up, and perhaps once more for the balance.
 #[test]
-fn a_lease_is_given_up_at_most_once_in_four_minutes_while_nobody_reaches_the_stream() {
+fn unreachable_stream_moves_lease_once_in_four_minutes() {
     let settings = Settings::default();
     let patience = settings.stall_timeout.as_secs() * u64::from(settings.stall_tries + 1);
     for seconds in LENGTHS {
@@ -73,7 +73,7 @@ fn a_lease_is_given_up_at_most_once_in_four_minutes_while_nobody_reaches_the_str
 }
 
 #[test]
-fn a_worker_that_comes_while_the_lease_store_is_out_begins_when_it_is_back() {
+fn worker_joining_during_store_outage_begins_after_it() {
     simulate(3, async |fleet| {
         start(&fleet, &["a", "b"]).await;
         fleet.produce(SECOND / 10, 10);

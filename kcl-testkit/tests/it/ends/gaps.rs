@@ -70,7 +70,7 @@ async fn no_gap_where_the_last_record_is_kept() {
 
 /// The service refuses a position that is too old.
 #[tokio::test(start_paused = true)]
-async fn refused_old_position_goes_on_at_the_oldest_record() {
+async fn refused_old_position_goes_on_at_oldest_record() {
     let bench = Bench::new(1);
     bench.put("0");
     let worker = bench.start();

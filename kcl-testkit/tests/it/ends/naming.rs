@@ -140,7 +140,7 @@ async fn empty_listing_beside_named_children_ends_nothing() {
 
 /// One answer without content, of a shard that was closed after the start.
 #[tokio::test(start_paused = true)]
-async fn one_claim_leaves_out_no_shard_where_filters_are_ignored() {
+async fn one_claim_leaves_out_no_unfiltered_shard() {
     let bench = Bench::new(1);
     let start = bench.stream.service_time();
     bench.put("parent");

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_crash_of_a_worker_that_does_not_lead_is_failed_over_within_two_seconds_beyond_the_failover_time() {
+fn crash_of_follower_is_failed_over_in_time() {
     for seed in 0..10 {
         simulate(seed, async |fleet| {
             three_workers(&fleet).await;
@@ -24,7 +24,7 @@ fn the_crash_of_a_worker_that_does_not_lead_is_failed_over_within_two_seconds_be
 }
 
 #[test]
-fn the_crash_of_the_leader_is_failed_over_as_fast() {
+fn crash_of_leader_is_failed_over_as_fast() {
     for seed in 0..10 {
         simulate(seed, async |fleet| {
             three_workers(&fleet).await;
@@ -45,7 +45,7 @@ fn the_crash_of_the_leader_is_failed_over_as_fast() {
 }
 
 #[test]
-fn a_split_a_merge_and_a_crash_with_three_workers_lose_nothing() {
+fn split_merge_and_crash_lose_nothing() {
     #[expect(
         clippy::disallowed_methods,
         reason = "how much real time the virtual time costs is the point"
@@ -76,7 +76,7 @@ fn a_split_a_merge_and_a_crash_with_three_workers_lose_nothing() {
 }
 
 #[test]
-fn a_worker_that_is_asked_to_stop_hands_over_without_a_record_delivered_twice() {
+fn asked_worker_hands_over_without_repetition() {
     simulate(5, async |fleet| {
         three_workers(&fleet).await;
         fleet.produce(SECOND / 20, 10);
@@ -98,7 +98,7 @@ fn a_worker_that_is_asked_to_stop_hands_over_without_a_record_delivered_twice() 
 }
 
 #[test]
-fn a_worker_frozen_for_three_failover_times_writes_nothing_and_delivers_nothing_after_its_deadline() {
+fn frozen_worker_does_nothing_after_its_deadline() {
     for seed in 0..5 {
         simulate(seed, async |fleet| {
             three_workers(&fleet).await;
@@ -132,7 +132,7 @@ fn a_worker_frozen_for_three_failover_times_writes_nothing_and_delivers_nothing_
 }
 
 #[test]
-fn of_two_workers_with_one_id_the_older_stops_and_says_why() {
+fn older_of_two_workers_with_one_id_stops() {
     simulate(14, async |fleet| {
         fleet.start(Member::named("old").worker_id("w"));
         fleet.produce(SECOND / 10, 10);
@@ -151,7 +151,7 @@ fn of_two_workers_with_one_id_the_older_stops_and_says_why() {
 }
 
 #[test]
-fn a_leader_that_was_frozen_beyond_its_tenure_assigns_again_when_nobody_took_the_lock() {
+fn leader_frozen_beyond_its_term_assigns_again() {
     for tenths in 5..20 {
         simulate(18, async |fleet| {
             fleet.start_worker("a", fleet.settings());

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_outage_of_the_lease_store_moves_no_lease_however_long_it_is() {
+fn outage_of_lease_store_moves_no_lease() {
     for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
         for seconds in [1, 4, 5, 12, 100] {
             simulate(seconds, async |fleet| {
@@ -25,7 +25,7 @@ fn an_outage_of_the_lease_store_moves_no_lease_however_long_it_is() {
 }
 
 #[test]
-fn a_renewal_whose_reply_is_lost_is_not_a_lost_lease() {
+fn renewal_with_lost_reply_keeps_its_lease() {
     simulate(8, async |fleet| {
         three_workers(&fleet).await;
         fleet.produce(SECOND / 10, 10);
@@ -47,7 +47,7 @@ fn a_renewal_whose_reply_is_lost_is_not_a_lost_lease() {
 }
 
 #[test]
-fn a_renewal_found_late_is_believed_from_when_it_was_sent_and_not_from_when_it_was_found() {
+fn renewal_found_late_counts_from_its_sending() {
     for tenths in 0..20 {
         simulate(8, async |fleet| {
             fleet.start_worker("a", fleet.settings());
@@ -69,7 +69,7 @@ fn a_renewal_found_late_is_believed_from_when_it_was_sent_and_not_from_when_it_w
 }
 
 #[test]
-fn renewals_that_arrive_late_move_no_lease_as_long_as_they_arrive_in_time() {
+fn renewals_late_but_in_time_move_no_lease() {
     simulate(9, async |fleet| {
         three_workers(&fleet).await;
         fleet.produce(SECOND / 10, 10);
@@ -118,7 +118,7 @@ fn broken(name: &str, fails: &Arc<AtomicBool>, panics: &Arc<AtomicU32>) -> Membe
 }
 
 #[test]
-fn a_processor_that_fails_holds_its_shard_and_nothing_is_skipped() {
+fn failing_processor_holds_its_shard_and_skips_nothing() {
     simulate(10, async |fleet| {
         let (fails, panics) = (Arc::new(AtomicBool::new(true)), Arc::default());
         for name in MEMBERS {
@@ -146,7 +146,7 @@ fn a_processor_that_fails_holds_its_shard_and_nothing_is_skipped() {
 }
 
 #[test]
-fn after_a_panic_records_are_delivered_again_from_the_checkpoint() {
+fn after_panic_records_are_delivered_again_from_checkpoint() {
     simulate(11, async |fleet| {
         let (fails, panics) = (Arc::default(), Arc::new(AtomicU32::new(5)));
         for name in MEMBERS {
@@ -164,7 +164,7 @@ fn after_a_panic_records_are_delivered_again_from_the_checkpoint() {
 }
 
 #[test]
-fn a_source_that_hangs_is_opened_again_when_it_gives_no_proof_of_life() {
+fn hanging_source_is_reopened_without_proof_of_life() {
     simulate(12, async |fleet| {
         three_workers(&fleet).await;
         fleet.put(100);
@@ -194,7 +194,7 @@ fn a_source_that_hangs_is_opened_again_when_it_gives_no_proof_of_life() {
 
 /// Opening it again is no progress of its own: a worker that cannot read gives its shards to others.
 #[test]
-fn a_source_that_hangs_for_ever_costs_the_worker_its_leases() {
+fn source_that_hangs_for_ever_costs_its_leases() {
     simulate(17, async |fleet| {
         three_workers(&fleet).await;
         fleet

@@ -96,7 +96,7 @@ fn three_workers_share_a_stream_evenly() {
 }
 
 #[test]
-fn a_worker_that_comes_later_gets_its_share_without_a_record_delivered_twice() {
+fn later_worker_gets_its_share_without_repetition() {
     Simulation::new(2).shards(6).run(async |fleet| {
         fleet.start_worker("a", fleet.settings());
         fleet.produce(SECOND / 20, 10);
@@ -112,7 +112,7 @@ fn a_worker_that_comes_later_gets_its_share_without_a_record_delivered_twice() {
 }
 
 #[test]
-fn a_start_at_the_newest_record_loses_nothing_put_after_it_although_a_worker_opens_late() {
+fn start_at_newest_record_loses_nothing_after_it() {
     let settings = Settings {
         initial_position: InitialPosition::Latest,
         failover_time: 4 * SECOND,
@@ -139,7 +139,7 @@ fn a_start_at_the_newest_record_loses_nothing_put_after_it_although_a_worker_ope
 }
 
 #[test]
-fn records_that_retention_takes_while_nobody_reads_are_counted_and_the_rest_is_processed() {
+fn records_taken_by_retention_are_counted_rest_processed() {
     simulate(15, async |fleet| {
         fleet.put(100);
         fleet.trim(&kcl_lease_memory::memory_stream::Trim::KeepLast(5));

@@ -24,19 +24,19 @@ fn cut_off_with_a_slow_clock(rate_ppm: i32) {
 }
 
 #[test]
-fn a_worker_cut_off_from_the_store_stops_before_the_next_begins_even_with_a_clock_five_per_cent_too_slow() {
+fn cut_off_worker_with_slow_clock_stops_first() {
     cut_off_with_a_slow_clock(-50_000);
 }
 
 #[test]
 #[should_panic(expected = "I7")]
-fn a_clock_slower_than_the_margin_allows_is_found_by_the_oracle() {
+fn clock_slower_than_margin_is_found() {
     cut_off_with_a_slow_clock(-500_000);
 }
 
 #[test]
 #[should_panic(expected = "I4")]
-fn a_write_that_the_store_should_not_have_accepted_is_found_by_the_oracle() {
+fn unlawful_write_is_found_by_oracle() {
     simulate(17, async |fleet| {
         fleet.start_worker("a", fleet.settings());
         balanced(&fleet, &["a"]).await;
@@ -58,7 +58,7 @@ fn a_write_that_the_store_should_not_have_accepted_is_found_by_the_oracle() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_run_and_another_seed_another() {
+fn same_seed_gives_same_run() {
     let run = |seed| {
         simulate(seed, async |fleet| {
             three_workers(&fleet).await;
@@ -79,7 +79,7 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
 }
 
 #[test]
-fn a_scenario_in_which_an_invariant_is_broken_ends_there_and_tells_which() {
+fn broken_invariant_ends_scenario_and_is_named() {
     let simulation = Simulation::new(1).trace_lines(0);
     let outcome: Result<(), _> = simulation.attempt(async |fleet| {
         fleet.start_worker("a", fleet.settings());

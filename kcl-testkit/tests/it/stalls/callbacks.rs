@@ -77,7 +77,7 @@ fn warnings_of_callbacks() -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_that_never_returns_keeps_its_lease_and_is_said_ever_less_often() {
+async fn callback_that_never_returns_keeps_its_lease() {
     // No other test of this program listens.
     tracing::subscriber::set_global_default(Listener).unwrap();
     WARNINGS.set(Some(Vec::new()));
@@ -111,7 +111,7 @@ async fn a_callback_that_never_returns_keeps_its_lease_and_is_said_ever_less_oft
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_that_returns_in_the_end_is_no_concern_any_more() {
+async fn late_callback_is_no_concern_once_it_returns() {
     let bench = Bench::running(1).await;
     bench.journal.misbehave(Misbehaviour::TakeTime(600 * SECOND));
     bench.put(1);
@@ -140,7 +140,7 @@ impl RecordProcessor for SlowStart {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_initialize_that_takes_an_hour_keeps_its_lease_and_shows_its_age() {
+async fn initialize_of_an_hour_keeps_its_lease() {
     let (clock, meters) = (TokioClock::new(), Meters::default());
     let stream = MemoryStream::builder("trucks")
         .shards(1)

@@ -34,7 +34,7 @@ fn about(seconds: f64, wanted: f64) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_has_caught_up_stays_fresh_for_hours_without_a_record() {
+async fn caught_up_shard_stays_fresh_without_records() {
     let bench = Bench::running(1).await;
     for _ in 0..120 {
         bench.sleep(60 * SECOND).await;
@@ -44,7 +44,7 @@ async fn a_shard_that_has_caught_up_stays_fresh_for_hours_without_a_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_cannot_be_read_grows_late_although_no_answer_says_so() {
+async fn unreadable_shard_grows_late_without_an_answer() {
     for fault in [
         StreamFault::Hang,
         StreamFault::Fail(SourceErrorKind::Unavailable),
@@ -82,7 +82,7 @@ async fn a_shard_that_cannot_be_read_grows_late_although_no_answer_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn series_of_a_late_shard_is_zero_once_the_worker_stops() {
+async fn late_series_is_zero_once_worker_stops() {
     let bench = Bench::running(1).await;
     bench.journal.misbehave(Misbehaviour::Hang);
     bench.put(3);
@@ -96,7 +96,7 @@ async fn series_of_a_late_shard_is_zero_once_the_worker_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_processor_that_is_busy_makes_the_data_old_and_not_the_reading() {
+async fn busy_processor_makes_data_old_not_reading() {
     let bench = Bench::running(1).await;
     bench.journal.misbehave(Misbehaviour::TakeTime(300 * SECOND));
     bench.put(1);
@@ -119,7 +119,7 @@ async fn a_processor_that_is_busy_makes_the_data_old_and_not_the_reading() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_processor_that_fails_or_panics_again_and_again_lets_its_shard_grow_late() {
+async fn always_failing_processor_lets_shard_grow_late() {
     for how in [Misbehaviour::Fail, Misbehaviour::Panic] {
         let bench = Bench::running(1).await;
         (0..12).for_each(|_| bench.journal.misbehave(how));
@@ -156,7 +156,7 @@ async fn a_paused_shard_is_late_and_not_unhealthy() {
 
 /// The records are older than the worker: what is known of them is known before the first batch is finished.
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_comes_late_is_as_late_as_the_oldest_record_that_it_has_not_processed() {
+async fn late_worker_is_as_late_as_oldest_record() {
     let bench = Bench::running(1).await;
     bench.journal.misbehave(Misbehaviour::TakeTime(100 * SECOND));
     bench.worker.flow().pause(FlowScope::Worker);
@@ -175,7 +175,7 @@ async fn a_worker_that_comes_late_is_as_late_as_the_oldest_record_that_it_has_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_has_stopped_leaves_no_lateness_behind() {
+async fn worker_that_has_stopped_leaves_no_lateness_behind() {
     let bench = Bench::running(2).await;
     bench
         .source

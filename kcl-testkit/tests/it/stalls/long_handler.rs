@@ -13,7 +13,7 @@ use kcl_testkit::processors::{Journal, Misbehaviour};
 use crate::stalls::bench::SECOND;
 
 #[test]
-fn a_handler_of_half_an_hour_keeps_its_lease_and_the_shard_goes_on_exactly_after_it() {
+fn handler_of_half_an_hour_keeps_its_lease() {
     let settings = Settings {
         failover_time: 10 * SECOND,
         ..Settings::default()

@@ -45,7 +45,7 @@ async fn goes_on(bench: Bench, task: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_goes_on_after_a_panic_of_any_of_its_tasks() {
+async fn shard_goes_on_after_panic_of_any_task() {
     for task in ["fetcher", "renewer", "consumer", "store"] {
         let bench = Bench::running(2).await;
         bench.put(20);
@@ -57,7 +57,7 @@ async fn a_shard_goes_on_after_a_panic_of_any_of_its_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_goes_on_after_its_tasks_have_panicked_again_and_again() {
+async fn shard_goes_on_after_repeated_panics() {
     for task in ["fetcher", "renewer", "consumer", "store"] {
         let bench = Bench::running(2).await;
         for _ in 0..20 {
@@ -70,7 +70,7 @@ async fn a_shard_goes_on_after_its_tasks_have_panicked_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_taken_up_after_a_panic_of_the_task_that_does_so() {
+async fn lease_is_taken_after_panic_of_taker() {
     let panics = Fault::Panic;
     let bench = Bench::starting(2, Settings::default(), |_, store| {
         store.once(Operation::Read, panics);
@@ -90,7 +90,7 @@ async fn a_source_that_panics_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_panics_each_time_is_a_concern_and_called_ever_less_often_until_it_works() {
+async fn panicking_source_is_a_concern_until_it_works() {
     let bench = Bench::running(1).await;
     let panics = StreamFaultRule::every(StreamCall::Next, StreamFault::Panic);
     bench.source.add(panics);
@@ -111,7 +111,7 @@ async fn a_source_that_panics_each_time_is_a_concern_and_called_ever_less_often_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_panics_at_every_write_of_a_lease_suspends_it_until_it_works() {
+async fn store_panicking_on_writes_suspends_lease_until_fixed() {
     let bench = Bench::running(2).await;
     bench.store.always(Operation::Change, Fault::Panic);
     bench.put(20);
@@ -138,7 +138,7 @@ async fn ends(bench: Bench, task: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_a_vital_task_ends_the_worker_which_gives_its_leases_up() {
+async fn panic_of_vital_task_ends_worker() {
     for task in ["membership", "discovery", "streams", "coordinator", "health"] {
         let bench = Bench::running(2).await;
         bench.scope.panic_in(task);
@@ -153,7 +153,7 @@ async fn a_panic_of_a_vital_task_ends_the_worker_which_gives_its_leases_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_panics_in_a_vital_task_ends_the_worker_which_gives_its_leases_up() {
+async fn store_panic_in_vital_task_ends_worker() {
     for (operation, task) in [
         (Operation::ChangeWorker, "membership"),
         (Operation::OwnedBy, "discovery"),
@@ -167,7 +167,7 @@ async fn a_store_that_panics_in_a_vital_task_ends_the_worker_which_gives_its_lea
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_panics_in_a_vital_task_ends_the_worker_which_gives_its_leases_up() {
+async fn source_panic_in_vital_task_ends_worker() {
     let bench = Bench::running(2).await;
     bench
         .source
@@ -188,7 +188,7 @@ async fn a_source_that_panics_in_a_vital_task_ends_the_worker_which_gives_its_le
 // ------------------------------------------------------------------ the task that leads them all
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_first_task_ends_the_worker_and_others_take_its_leases_over() {
+async fn panic_of_first_task_ends_worker() {
     let bench = Bench::running(2).await;
     bench.put(10);
     bench.all_is_processed().await;
@@ -231,7 +231,7 @@ async fn a_panic_of_the_first_task_ends_the_worker_and_others_take_its_leases_ov
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_before_the_worker_runs_ends_it_and_says_why() {
+async fn panic_before_run_ends_worker_with_its_reason() {
     for operation in [Operation::Prepare, Operation::ChangeWorker] {
         let bench = Bench::starting(2, Settings::default(), |_, store| {
             store.once(operation, Fault::Panic);
@@ -249,7 +249,7 @@ async fn a_panic_before_the_worker_runs_ends_it_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_panics_during_a_shutdown_keeps_no_lease_from_being_given_up() {
+async fn leases_are_released_despite_store_panics_at_shutdown() {
     for operation in [Operation::ChangeWorker, Operation::Scan, Operation::ChangeLock] {
         let bench = Bench::running(2).await;
         bench.put(10);
@@ -372,7 +372,7 @@ fn trapped(at: Where) -> (MemoryStream, WorkerHandle, Trap, TokioClock) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_users_code_costs_its_processor_and_nothing_else() {
+async fn panic_of_user_code_costs_only_its_processor() {
     for at in [
         Where::Creation,
         Where::Initialize,

@@ -103,7 +103,7 @@ async fn a_callback_and_a_hold_show_their_ages() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn children_show_how_long_they_have_waited_for_their_parents() {
+async fn children_show_how_long_they_have_waited() {
     let bench = Bench::running(2).await;
     let [low, high] = [0, 1].map(|n| bench.stream.shards_snapshot()[n].shard.id.clone());
     // The one parent is finished at once, and the other is not.
@@ -121,7 +121,7 @@ async fn children_show_how_long_they_have_waited_for_their_parents() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspended_lease_shows_its_age_and_is_a_concern() {
+async fn suspended_lease_shows_its_age_and_is_concern() {
     let bench = Bench::running(1).await;
     bench.store.set_link(Link::Refusing);
     bench.put(1);
@@ -141,7 +141,7 @@ async fn a_suspended_lease_shows_its_age_and_is_a_concern() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_that_learns_of_a_renewal_too_late_is_suspended_once() {
+async fn owner_informed_late_of_renewal_is_suspended_once() {
     let bench = Bench::running(1).await;
     bench.store.set_link(Link::RepliesLost);
     bench.sleep(20 * SECOND).await;
@@ -153,7 +153,7 @@ async fn an_owner_that_learns_of_a_renewal_too_late_is_suspended_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_cannot_be_stored_shows_its_age_and_becomes_a_concern() {
+async fn unstorable_end_shows_its_age_as_a_concern() {
     let bench = Bench::running(1).await;
     let shard = bench.stream.shards_snapshot()[0].shard.id.clone();
     bench.store.always(
@@ -173,7 +173,7 @@ async fn an_end_that_cannot_be_stored_shows_its_age_and_becomes_a_concern() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_names_nothing_it_waits_for_is_opened_anew_and_is_a_concern_until_it_gets_on() {
+async fn shard_without_wait_reason_is_reopened_as_concern() {
     let bench = Bench::running(1).await;
     bench.put(5);
     bench.all_is_processed().await;
@@ -196,7 +196,7 @@ async fn a_shard_that_names_nothing_it_waits_for_is_opened_anew_and_is_a_concern
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_cannot_be_read_is_a_concern_and_a_throttled_one_is_not() {
+async fn unreadable_shard_is_a_concern_throttled_is_not() {
     let bench = Bench::running(1).await;
     let fails = |kind| StreamFaultRule::every(StreamCall::Next, StreamFault::Fail(kind));
     bench.source.add(fails(SourceErrorKind::Throttled));

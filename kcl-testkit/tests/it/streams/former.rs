@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_created_again_is_another_stream_to_an_application_of_many() {
+async fn recreated_stream_is_another_stream_among_many() {
     let mut bench = Bench::new();
     bench.settings.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 1));
@@ -49,7 +49,7 @@ async fn a_stream_created_again_is_another_stream_to_an_application_of_many() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_deleted_and_created_again_stops_the_worker_that_reads_only_that_one() {
+async fn recreated_stream_stops_worker_that_reads_only_it() {
     let bench = Bench::new();
     let trucks = bench.stream("trucks", 2);
     put(&trucks, 0..10);
@@ -75,7 +75,7 @@ async fn a_stream_deleted_and_created_again_stops_the_worker_that_reads_only_tha
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_leases_of_a_former_stream_are_kept_unless_the_settings_say_for_how_long() {
+async fn leases_of_former_stream_are_kept_by_default() {
     for grace in [None, Some(600 * SECOND)] {
         let mut bench = Bench::new();
         bench.settings.forget_streams_after = grace;
@@ -93,7 +93,7 @@ async fn the_leases_of_a_former_stream_are_kept_unless_the_settings_say_for_how_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_leases_of_a_former_stream_are_forgotten_though_they_name_a_worker_that_died() {
+async fn former_leases_of_dead_owner_are_forgotten() {
     let mut bench = Bench::new();
     bench.settings.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 2));
@@ -111,7 +111,7 @@ async fn the_leases_of_a_former_stream_are_forgotten_though_they_name_a_worker_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_whose_time_is_over_forgets_no_more_leases() {
+async fn leader_whose_term_is_over_forgets_no_leases() {
     let mut bench = Bench::new();
     bench.settings.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 30));
@@ -142,7 +142,7 @@ async fn a_leader_whose_time_is_over_forgets_no_more_leases() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_leader_saw_in_an_earlier_tenure_does_not_make_a_stream_a_former_one() {
+async fn earlier_term_does_not_make_a_stream_former() {
     let mut bench = Bench::new();
     bench.settings.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 2));
@@ -281,7 +281,7 @@ async fn stream_that_cannot_be_opened_is_not_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_created_again_is_recognised_however_lately_it_was_known_to_be_there() {
+async fn recreated_stream_is_recognised_however_lately_known() {
     let bench = Bench::new();
     let trucks = with_a_bad_shard(&bench).await;
     let worker = bench.builder("a").stream(trucks.clone()).build().unwrap().start();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_is_read_soon_after_it_is_added_given_up_when_removed_and_resumed_when_added_again() {
+async fn stream_is_read_when_added_or_added_again() {
     let bench = Bench::new();
     let (trucks, ships) = (bench.stream("trucks", 2), bench.stream("ships", 2));
     put(&trucks, 0..10);
@@ -48,7 +48,7 @@ async fn a_stream_is_read_soon_after_it_is_added_given_up_when_removed_and_resum
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_workers_know_different_streams_each_stream_is_read_by_those_that_know_it() {
+async fn stream_is_read_by_workers_that_know_it() {
     let bench = Bench::new();
     let (trucks, ships) = (bench.stream("trucks", 3), bench.stream("ships", 3));
     put(&trucks, 0..30);
@@ -80,7 +80,7 @@ async fn while_workers_know_different_streams_each_stream_is_read_by_those_that_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_missing_is_read_once_it_is_there_and_keeps_nobody_from_the_others() {
+async fn missing_stream_is_read_later_and_blocks_none() {
     let bench = Bench::new();
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 1));
     ships.delete();
@@ -95,7 +95,7 @@ async fn a_stream_that_is_missing_is_read_once_it_is_there_and_keeps_nobody_from
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_without_any_of_its_streams_fails_and_says_which_is_missing() {
+async fn start_without_any_stream_fails_with_its_name() {
     let bench = Bench::new();
     let ships = bench.stream("ships", 1);
     ships.delete();
@@ -110,7 +110,7 @@ async fn a_start_without_any_of_its_streams_fails_and_says_which_is_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_one_stream_is_gone_others_come_and_it_is_given_up_once_it_is_removed() {
+async fn stream_gone_is_given_up_once_removed() {
     let bench = Bench::new();
     let [trucks, ships, planes] = ["trucks", "ships", "planes"].map(|name| bench.stream(name, 2));
     let streams = tracked(&[&trucks, &ships]);
@@ -137,8 +137,7 @@ async fn while_one_stream_is_gone_others_come_and_it_is_given_up_once_it_is_remo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_is_not_found_holds_up_the_others_of_its_stream_only_until_the_stream_is_known_to_be_there()
- {
+async fn unknown_shard_blocks_others_until_stream_is_known() {
     let bench = Bench::new();
     let trucks = with_a_bad_shard(&bench).await;
     let worker = bench.builder("a").stream(trucks.clone()).build().unwrap().start();
@@ -172,7 +171,7 @@ async fn a_shard_that_is_not_found_holds_up_the_others_of_its_stream_only_until_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_comes_while_others_are_synced_waits_for_no_audit() {
+async fn stream_added_during_sync_waits_for_no_audit() {
     let bench = Bench::new();
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 1));
     put(&ships, 0..10);

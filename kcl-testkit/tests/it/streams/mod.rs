@@ -142,7 +142,7 @@ fn owned_by<const N: usize>(names: [&str; N]) -> BTreeSet<Option<String>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_streams_are_shared_by_one_fleet_and_each_record_is_processed_once() {
+async fn several_streams_are_processed_once_by_one_fleet() {
     let bench = Bench::new();
     let (trucks, ships) = (bench.stream("trucks", 2), bench.stream("ships", 4));
     put(&trucks, 0..50);
@@ -177,7 +177,7 @@ async fn several_streams_are_shared_by_one_fleet_and_each_record_is_processed_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_application_of_one_stream_and_one_of_many_refuse_each_others_table() {
+async fn applications_of_one_and_many_refuse_each_other() {
     let bench = Bench::new();
     let trucks = bench.stream("trucks", 2);
     for one_first in [true, false] {

@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shard_has_as_many_answers_as_asked_for() {
+    fn every_shard_has_the_wanted_answers() {
         let prefill = Prefill {
             shards: 3,
             body: "10x100".parse().unwrap(),

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+    fn median_of_even_number_lies_between_middle_two() {
         assert_eq!(Spread::of([3.0, 1.0, 2.0]).to_string(), "2.00 (1.00–3.00)");
         assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
     }

@@ -160,8 +160,8 @@ fn the_python_library_unpacks_what_was_packed() {
 }
 
 #[test]
-fn both_pack_the_same_user_records_into_the_same_bytes() {
-    let Some(python) = python("both_pack_the_same_user_records_into_the_same_bytes") else {
+fn both_pack_same_user_records_into_same_bytes() {
+    let Some(python) = python("both_pack_same_user_records_into_same_bytes") else {
         return;
     };
     for hash_keys in [HashKeys::None, HashKeys::Some, HashKeys::All] {
@@ -182,8 +182,8 @@ fn both_pack_the_same_user_records_into_the_same_bytes() {
 }
 
 #[test]
-fn both_take_a_record_with_a_wrong_md5_as_plain() {
-    let Some(python) = python("both_take_a_record_with_a_wrong_md5_as_plain") else {
+fn both_take_record_with_wrong_md5_as_plain() {
+    let Some(python) = python("both_take_record_with_wrong_md5_as_plain") else {
         return;
     };
     let mut data = packed(&puts(HashKeys::None)[..3], LIMIT).remove(0).data.to_vec();

@@ -171,7 +171,7 @@ fn fields_of_lines(code: &str) -> Vec<(String, String)> {
 /// The tasks of a lease run inside of its span, which carries the lease, the token and the worker: a line that says them again would have them
 /// twice. Code that is called from elsewhere gives its lines the span as parent.
 #[test]
-fn lines_of_a_consumer_leave_the_lease_to_their_span() {
+fn lines_of_consumer_leave_lease_to_their_span() {
     let mut seen = 0;
     for file in rust_files(&root().join("kcl-core/src/consumer")) {
         for (field, line) in fields_of_lines(&read(&file)) {
@@ -189,7 +189,7 @@ fn lines_of_a_consumer_leave_the_lease_to_their_span() {
 
 /// The message is a field of that name already, and the worker is in every line's span.
 #[test]
-fn no_field_of_a_line_is_called_message_or_worker() {
+fn no_log_field_is_called_message_or_worker() {
     for krate in [
         "kcl-aws",
         "kcl-core",
@@ -204,4 +204,44 @@ fn no_field_of_a_line_is_called_message_or_worker() {
             }
         }
     }
+}
+
+/// The packages whose tests have short names. It grows until it has all of them.
+const SHORT_NAMES_IN_FORCE: &[&str] = &[
+    "examples",
+    "kcl-aws",
+    "kcl-lease-memory",
+    "kcl-testkit",
+    "kinesis-client",
+    "kinesis-local",
+    "model",
+    "mutants",
+    "tests",
+];
+
+#[test]
+fn test_names_have_at_most_eight_words() {
+    let mut long = Vec::new();
+    let mut seen = 0;
+    for package in SHORT_NAMES_IN_FORCE {
+        for file in rust_files(&root().join(package)) {
+            let mut is_test = false;
+            for line in read(&file).lines().map(str::trim_start) {
+                is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+                let line = line.strip_prefix("async ").unwrap_or(line);
+                let Some(rest) = line.strip_prefix("fn ") else {
+                    continue;
+                };
+                let name = rest.split(['(', '<']).next().unwrap_or_default();
+                if std::mem::take(&mut is_test) {
+                    seen += 1;
+                    if name.split('_').count() > 8 {
+                        long.push(name.to_owned());
+                    }
+                }
+            }
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
+    assert!(seen > 500, "only {seen} tests were seen");
 }

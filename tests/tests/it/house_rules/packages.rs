@@ -88,7 +88,7 @@ fn banned_crates_are_not_in_the_tree() {
 }
 
 #[test]
-fn what_needs_no_aws_depends_on_no_aws_crate() {
+fn packages_without_aws_depend_on_no_aws_crate() {
     for package in WITHOUT_AWS {
         let tree = tree(&["-p", package]);
         let found: Vec<&String> = tree

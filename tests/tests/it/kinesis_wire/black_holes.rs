@@ -158,12 +158,12 @@ async fn polling_recovers_from(fault: Fault) {
 }
 
 #[tokio::test]
-async fn a_poll_that_is_never_answered_is_given_up_in_time() {
+async fn unanswered_poll_is_given_up_in_time() {
     polling_recovers_from(Fault::Hang).await;
 }
 
 #[tokio::test]
-async fn a_poll_whose_answer_stops_half_way_is_given_up_in_time() {
+async fn poll_with_half_an_answer_is_given_up() {
     polling_recovers_from(Fault::HalfOpen).await;
 }
 
@@ -173,7 +173,7 @@ async fn a_poll_whose_connection_is_reset_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_poll_that_fails_in_the_service_is_repeated() {
+async fn poll_that_fails_in_service_is_repeated() {
     polling_recovers_from(Fault::InternalFailure).await;
 }
 
@@ -192,7 +192,7 @@ async fn by_fan_out() -> (Served, KinesisStream) {
 }
 
 #[tokio::test]
-async fn a_subscription_that_falls_silent_is_opened_anew_in_time() {
+async fn silent_subscription_is_reopened_in_time() {
     let (served, source) = by_fan_out().await;
     let reading = reading(&served, source).await;
     served.server.silence_subscriptions();
@@ -201,7 +201,7 @@ async fn a_subscription_that_falls_silent_is_opened_anew_in_time() {
 }
 
 #[tokio::test]
-async fn a_subscription_whose_connection_is_reset_is_opened_anew_at_once() {
+async fn reset_subscription_is_reopened_at_once() {
     let (served, source) = by_fan_out().await;
     let reading = reading(&served, source).await;
     served.server.reset_connections();

@@ -107,11 +107,11 @@ async fn survives_a_long_pause(read: Read) {
 }
 
 #[tokio::test]
-async fn a_pause_longer_than_iterators_live_surfaces_no_error_and_goes_on_exactly() {
+async fn pause_beyond_iterators_surfaces_no_error() {
     survives_a_long_pause(Read::Cbor).await;
 }
 
 #[tokio::test]
-async fn a_pause_longer_than_subscriptions_live_surfaces_no_error_and_goes_on_exactly() {
+async fn pause_beyond_subscriptions_surfaces_no_error() {
     survives_a_long_pause(Read::FanOut).await;
 }

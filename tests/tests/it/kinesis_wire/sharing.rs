@@ -37,7 +37,7 @@ async fn read_on(mut reader: Box<dyn RecordStream>, clock: TokioClock) -> Reads 
 }
 
 #[tokio::test]
-async fn two_applications_that_lag_behind_share_a_shard_and_are_seldom_refused() {
+async fn two_lagging_applications_share_a_shard() {
     let served = Served::new(1, WireOptions::default(), Read::Cbor).await;
     for number in 0..200 {
         served.put(&format!("{number}"));

@@ -39,7 +39,7 @@ async fn a_subscription_shows_nothing_of_what_it_receives() {
 }
 
 #[tokio::test]
-async fn reading_goes_on_where_a_subscription_ended_after_its_time() {
+async fn reading_goes_on_where_expired_subscription_ended() {
     let options = WireOptions {
         subscription_lifetime: Duration::from_secs(6),
         ..WireOptions::default()
@@ -55,7 +55,7 @@ async fn reading_goes_on_where_a_subscription_ended_after_its_time() {
 }
 
 #[tokio::test]
-async fn a_subscription_is_replaced_before_the_service_ends_it() {
+async fn subscription_is_replaced_before_service_ends_it() {
     let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
     let fan_out = FanOut::consumer("suite").renewal(Duration::from_secs(5));
     let source = served.source.clone().with_fan_out(fan_out);
@@ -69,7 +69,7 @@ async fn a_subscription_is_replaced_before_the_service_ends_it() {
 }
 
 #[tokio::test]
-async fn a_silent_subscription_is_opened_anew_where_the_last_event_ended() {
+async fn silent_subscription_is_reopened_after_its_last_event() {
     let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
     let fan_out = FanOut::consumer("suite").silence(Duration::from_secs(1));
     let source = served.source.clone().with_fan_out(fan_out);
@@ -128,7 +128,7 @@ async fn whoever_subscribes_too_early_is_refused_and_waits() {
 }
 
 #[tokio::test]
-async fn a_reader_that_pauses_gives_its_subscription_up_and_misses_nothing() {
+async fn pausing_reader_gives_subscription_up_and_misses_nothing() {
     let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
     let mut reader = served.open(StartPosition::Latest).await;
     served.put("1");
@@ -145,7 +145,7 @@ async fn a_reader_that_pauses_gives_its_subscription_up_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_reader_that_pauses_within_an_event_gets_the_rest_of_it_exactly_once() {
+async fn reader_pausing_within_event_gets_its_rest_once() {
     let options = WireOptions {
         resubscribe_after: Duration::from_millis(100),
         limits: WireLimits::none(),
@@ -188,7 +188,7 @@ async fn workers_that_start_together_register_one_consumer() {
 }
 
 #[tokio::test]
-async fn only_a_consumer_that_the_workers_registered_is_deregistered() {
+async fn only_consumer_that_workers_registered_is_deregistered() {
     let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
     let sdk = aws_sdk_kinesis::Client::new(&aws(&served.server));
     let arn = served.stream.identity().await.unwrap().arn;
@@ -247,7 +247,7 @@ async fn a_consumer_that_is_gone_is_registered_again() {
 }
 
 #[tokio::test]
-async fn a_consumer_of_somebody_else_that_is_being_deleted_is_not_registered_again() {
+async fn foreign_consumer_being_deleted_is_not_registered_again() {
     let options = WireOptions {
         consumer_transition: Duration::from_millis(1500),
         ..WireOptions::default()
@@ -275,7 +275,7 @@ async fn a_consumer_of_somebody_else_that_is_being_deleted_is_not_registered_aga
 }
 
 #[tokio::test]
-async fn a_given_consumer_that_is_unknown_or_gone_is_not_taken_for_a_missing_stream() {
+async fn given_consumer_that_is_gone_is_named() {
     let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
     let arn = served.stream.identity().await.unwrap().arn;
     let given = FanOut::consumer_arn(format!("{arn}/consumer/nobody:1700000000"));
@@ -309,7 +309,7 @@ async fn a_given_consumer_that_is_unknown_or_gone_is_not_taken_for_a_missing_str
 }
 
 #[tokio::test]
-async fn a_consumer_that_cannot_be_found_is_not_looked_for_by_every_shard() {
+async fn missing_consumer_is_looked_up_once_per_worker() {
     const SHARDS: u32 = 50;
     let served = Served::new(SHARDS, WireOptions::default(), Read::FanOut).await;
     let looks = || served.server.requests().count(Operation::DescribeStreamConsumer);

@@ -42,7 +42,7 @@ impl RecordProcessor for Notes {
 }
 
 #[tokio::test]
-async fn a_worker_by_fan_out_follows_a_split_and_a_merge_and_is_told_of_records_at_once() {
+async fn worker_by_fan_out_follows_split_and_merge() {
     let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
     let (seen, clock) = (Seen::default(), served.clock);
     let noted = Arc::clone(&seen);

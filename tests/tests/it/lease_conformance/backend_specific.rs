@@ -118,7 +118,7 @@ fn life() -> Vec<LeaseChange> {
 }
 
 #[tokio::test]
-async fn attributes_that_nobody_knows_survive_the_whole_life_of_a_lease() {
+async fn unknown_attributes_survive_the_life_of_a_lease() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "unknown-attributes") {
         let store = backend.prepared().await;
@@ -180,7 +180,7 @@ async fn workers_that_start_together_share_one_new_table() {
 }
 
 #[tokio::test]
-async fn one_of_many_writers_under_the_same_version_wins() {
+async fn one_of_many_writers_under_same_version_wins() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "one-winner") {
         let store = backend.prepared().await;
@@ -209,7 +209,7 @@ async fn one_of_many_writers_under_the_same_version_wins() {
 }
 
 #[tokio::test]
-async fn a_table_of_more_than_one_page_is_read_whole() {
+async fn table_of_several_pages_is_read_whole() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "pages") {
         let store = backend.prepared().await;
@@ -237,7 +237,7 @@ async fn a_table_of_more_than_one_page_is_read_whole() {
 }
 
 #[tokio::test]
-async fn a_table_without_the_index_is_used_without_it_until_it_is_added() {
+async fn table_without_index_is_used_until_index_exists() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "no-index") {
         backend.create_table(&backend.table, "leaseKey").await;
@@ -277,7 +277,7 @@ async fn a_table_with_another_key_is_refused() {
 }
 
 #[tokio::test]
-async fn nothing_is_created_beside_the_coordinator_table_of_a_java_fleet() {
+async fn nothing_is_created_beside_java_coordinator_table() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "java-coordinator") {
         let coordinator = format!("{}-CoordinatorState", backend.table);
@@ -294,7 +294,7 @@ async fn nothing_is_created_beside_the_coordinator_table_of_a_java_fleet() {
 }
 
 #[tokio::test]
-async fn rows_of_a_real_java_fleet_are_refused_and_taken_over_only_on_demand() {
+async fn java_rows_are_taken_over_only_on_demand() {
     let testbed = testbed_or_skip!();
     let dump = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../kcl-lease-dynamo/tests/golden/java-kcl-3.1.3/4a-merge-child-created.json");

@@ -106,7 +106,7 @@ fn set(keys: &[&str]) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn three_java_tables_stay_three_and_are_answered_for_once() {
+async fn three_java_tables_stay_and_are_claimed_once() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "java-three") {
         put_three_tables(&backend).await;
@@ -209,7 +209,7 @@ async fn table_prepared_for_java_holds_nothing_but_leases() {
 }
 
 #[tokio::test]
-async fn table_of_a_live_worker_is_not_prepared_for_java() {
+async fn table_of_live_worker_stays_unprepared_for_java() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "java-live") {
         let store = backend.prepared().await;

@@ -189,7 +189,7 @@ fn lease() -> Lease {
 }
 
 #[tokio::test]
-async fn a_lease_of_one_stream_is_stored_as_java_reads_it_at_every_step() {
+async fn lease_of_one_stream_is_readable_by_java() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "stored-lease") {
         let keys = json!({ "leaseKey": { "S": "shardId-000000000009" } });
@@ -198,7 +198,7 @@ async fn a_lease_of_one_stream_is_stored_as_java_reads_it_at_every_step() {
 }
 
 #[tokio::test]
-async fn a_lease_of_many_streams_keeps_its_stream_and_its_shard_at_every_step() {
+async fn lease_of_many_streams_keeps_stream_and_shard() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "stored-lease-of-many") {
         let key = "123456789012:trucks:1700000000:shardId-000000000009";
@@ -217,7 +217,7 @@ async fn a_lease_of_many_streams_keeps_its_stream_and_its_shard_at_every_step() 
 }
 
 #[tokio::test]
-async fn the_lock_is_stored_as_the_lock_client_writes_it_when_taken_renewed_and_taken_over() {
+async fn lock_is_stored_as_lock_client_writes_it() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "stored-lock") {
         let store = backend.prepared().await;
@@ -268,7 +268,7 @@ async fn the_lock_is_stored_as_the_lock_client_writes_it_when_taken_renewed_and_
 }
 
 #[tokio::test]
-async fn a_worker_row_is_stored_as_java_writes_one_without_metrics() {
+async fn worker_row_is_stored_as_java_without_metrics() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "stored-worker") {
         let store = backend.prepared().await;
@@ -309,7 +309,7 @@ async fn a_worker_row_is_stored_as_java_writes_one_without_metrics() {
 }
 
 #[tokio::test]
-async fn a_new_application_is_marked_as_one_of_3_x_once_and_for_all() {
+async fn new_application_is_marked_as_3_x_once() {
     let testbed = testbed_or_skip!();
     for backend in Backend::all(&testbed, "stored-version") {
         backend.prepared().await;

@@ -26,7 +26,7 @@ fn pairs(tags: &[Tag]) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn tags_of_a_stream_are_added_listed_and_removed() {
+async fn tags_of_stream_are_added_listed_and_removed() {
     let served = unlimited().await;
     let (sdk, arn) = (&served.sdk, served.arn().await);
     let add = sdk.add_tags_to_stream().stream_name(NAME);

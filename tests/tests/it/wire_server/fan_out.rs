@@ -67,7 +67,7 @@ fn texts(event: &SubscribeToShardEvent) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_consumer_is_created_described_listed_and_deregistered_in_its_time() {
+async fn consumer_is_created_described_listed_and_deregistered() {
     let served = Served::as_kinesis(1).await;
     let stream = served.arn().await;
     let arn = register(&served, "app").await;
@@ -134,7 +134,7 @@ async fn a_consumer_is_created_described_listed_and_deregistered_in_its_time() {
 }
 
 #[tokio::test]
-async fn five_consumers_are_created_at_once_and_twenty_exist() {
+async fn five_consumers_at_once_and_twenty_exist() {
     let served = Served::as_kinesis(1).await;
     for number in 0..20 {
         if number % 5 == 0 {
@@ -161,7 +161,7 @@ async fn five_consumers_are_created_at_once_and_twenty_exist() {
 }
 
 #[tokio::test]
-async fn records_arrive_and_the_continuation_resumes_exactly_behind_them() {
+async fn records_arrive_and_continuation_resumes_exactly_behind_them() {
     let served = Served::with(1, options()).await;
     let consumer = register(&served, "app").await;
     served.stream.put("key", "a").unwrap();
@@ -213,7 +213,7 @@ async fn the_continuation_moves_while_nothing_arrives() {
 }
 
 #[tokio::test]
-async fn at_the_end_of_a_shard_its_children_come_and_the_subscription_ends() {
+async fn end_of_shard_brings_children_and_ends_subscription() {
     let served = Served::with(1, options()).await;
     let consumer = register(&served, "app").await;
     served.stream.put("key", "last").unwrap();
@@ -252,7 +252,7 @@ async fn a_subscription_ends_after_five_minutes() {
 }
 
 #[tokio::test]
-async fn in_real_time_a_subscription_ends_when_the_options_say() {
+async fn in_real_time_subscription_ends_when_options_say() {
     let stream = MemoryStream::builder(NAME).build();
     let options = WireOptions {
         subscription_lifetime: Duration::from_millis(300),
@@ -285,7 +285,7 @@ async fn in_real_time_a_subscription_ends_when_the_options_say() {
 }
 
 #[tokio::test]
-async fn within_five_seconds_a_second_subscription_is_refused_and_later_it_takes_over() {
+async fn second_subscription_within_five_seconds_is_refused() {
     let served = Served::with(2, options()).await;
     let consumer = register(&served, "app").await;
     let mut older = subscribe(&served, &consumer, &shard(0)).send().await.unwrap();
@@ -314,7 +314,7 @@ async fn within_five_seconds_a_second_subscription_is_refused_and_later_it_takes
 }
 
 #[tokio::test]
-async fn a_consumer_with_a_subscription_is_told_so_before_it_is_throttled() {
+async fn consumer_with_subscription_is_refused_before_throttling() {
     for (again_after, expected) in [(5, "ResourceInUseException"), (0, "LimitExceededException")] {
         let options = WireOptions {
             consumer_transition: Duration::ZERO,
@@ -331,7 +331,7 @@ async fn a_consumer_with_a_subscription_is_told_so_before_it_is_throttled() {
 }
 
 #[tokio::test]
-async fn a_subscription_fails_when_its_consumer_or_its_stream_goes() {
+async fn subscription_fails_when_consumer_or_stream_goes() {
     let served = Served::with(2, options()).await;
     let consumer = register(&served, "app").await;
     let mut first = subscribe(&served, &consumer, &shard(0)).send().await.unwrap();
@@ -360,7 +360,7 @@ async fn a_subscription_fails_when_its_consumer_or_its_stream_goes() {
 }
 
 #[tokio::test]
-async fn an_unknown_consumer_or_shard_or_a_bad_number_is_refused() {
+async fn unknown_consumer_shard_or_number_is_refused() {
     let served = Served::with(1, options()).await;
     let consumer = register(&served, "app").await;
     let nobody = consumer.replace("app", "nobody");
@@ -401,7 +401,7 @@ async fn a_running_subscription_can_be_silenced() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_for_a_while_misses_nothing_and_holds_nobody_back() {
+async fn stopped_reader_misses_nothing_and_blocks_none() {
     let served = Served::with(2, options()).await;
     let consumer = register(&served, "app").await;
     let mebibyte = bytes::Bytes::from(vec![7; 1024 * 1024]);

@@ -18,7 +18,7 @@ async fn with(fault: Fault) -> (Served, String) {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_is_accepted_and_never_answered() {
+async fn call_that_hangs_is_accepted_and_never_answered() {
     for fault in [Fault::Hang, Fault::HalfOpen] {
         let (served, iterator) = with(fault).await;
         assert!(stays_silent(served.read(&iterator)).await, "{fault:?}");

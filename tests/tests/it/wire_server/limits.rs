@@ -21,7 +21,7 @@ async fn a_shard_is_read_five_times_a_second() {
 }
 
 #[tokio::test]
-async fn ten_mebibytes_are_paid_for_by_five_seconds_without_reads() {
+async fn ten_mebibytes_cost_five_seconds_without_reads() {
     let served = Served::as_kinesis(1).await;
     let mebibyte = bytes::Bytes::from(vec![7; 1024 * 1024 - 3]);
     for _ in 0..10 {
@@ -52,7 +52,7 @@ async fn iterators_are_handed_out_five_times_a_second() {
 }
 
 #[tokio::test]
-async fn control_calls_are_throttled_at_the_rates_of_the_account() {
+async fn control_calls_are_throttled_at_rates_of_account() {
     let served = Served::as_kinesis(1).await;
     for _ in 0..20 {
         served

@@ -14,7 +14,7 @@ fn ids(listed: &ListShardsOutput) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_listing_goes_on_with_its_token_until_that_expires() {
+async fn listing_goes_on_until_its_token_expires() {
     let served = Served::as_kinesis(5).await;
     let list = || served.sdk.list_shards();
     let first = list().stream_name(NAME).max_results(2).send().await.unwrap();
@@ -39,7 +39,7 @@ async fn a_listing_goes_on_with_its_token_until_that_expires() {
 }
 
 #[tokio::test]
-async fn every_filter_lists_the_shards_that_it_names_on_every_page() {
+async fn every_filter_applies_on_every_page() {
     let served = Served::as_kinesis(2).await;
     let begin = served.stream.service_time();
     served.advance(10_000);
@@ -101,7 +101,7 @@ async fn every_filter_lists_the_shards_that_it_names_on_every_page() {
 }
 
 #[tokio::test]
-async fn a_closed_shard_shows_its_last_number_and_children_show_their_parents() {
+async fn closed_shard_shows_last_number_children_show_parents() {
     let served = Served::as_kinesis(2).await;
     served.stream.merge(&shard(0), &shard(1)).unwrap();
     let listed = served.sdk.list_shards().stream_name(NAME).send().await.unwrap();

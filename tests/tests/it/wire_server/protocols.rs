@@ -52,7 +52,7 @@ fn time(millis: i64) -> Value {
 }
 
 #[tokio::test]
-async fn records_are_put_and_read_in_cbor_over_both_versions_of_http() {
+async fn records_pass_in_cbor_over_both_http_versions() {
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let served = Served::with(1, WireOptions::unlimited()).await;
         served.advance(7);
@@ -142,7 +142,7 @@ async fn a_server_that_refuses_cbor_still_speaks_json() {
 }
 
 #[tokio::test]
-async fn on_one_connection_a_call_that_hangs_holds_back_no_other() {
+async fn hanging_call_blocks_no_other_on_its_connection() {
     let served = Served::as_kinesis(1).await;
     let rule = FaultRule::new(Fault::Hang).on(Operation::DescribeStream);
     served.server.faults().inject(rule);
@@ -162,7 +162,7 @@ async fn on_one_connection_a_call_that_hangs_holds_back_no_other() {
 }
 
 #[tokio::test]
-async fn events_in_answer_to_cbor_are_cbor_and_come_over_http_2() {
+async fn cbor_events_come_over_http_2() {
     let served = Served::with(1, WireOptions::unlimited()).await;
     served.stream.put("key", "a").unwrap();
     served.stream.split(&shard(0)).unwrap();

@@ -45,7 +45,7 @@ impl Served {
 }
 
 #[tokio::test]
-async fn records_are_read_through_a_split_and_a_merge() {
+async fn records_are_read_through_split_and_merge() {
     let served = Served::with(1, WireOptions::unlimited()).await;
     let (low, high) = (0, u128::MAX);
     let middle = 1_u128 << 127;
@@ -84,7 +84,7 @@ async fn records_are_read_through_a_split_and_a_merge() {
 }
 
 #[tokio::test]
-async fn a_child_shows_its_parents_and_its_hash_keys() {
+async fn child_shows_its_parents_and_its_hash_keys() {
     let served = Served::as_kinesis(2).await;
     let child = served.stream.merge(&shard(0), &shard(1)).unwrap();
     let iterator = served.iterator(&shard(1), ShardIteratorType::Latest).await;
@@ -103,7 +103,7 @@ async fn a_child_shows_its_parents_and_its_hash_keys() {
 }
 
 #[tokio::test]
-async fn a_stream_is_updating_for_a_while_after_a_reshard() {
+async fn stream_is_updating_for_while_after_reshard() {
     let served = Served::as_kinesis(2).await;
     let merge = || {
         let call = served
@@ -127,7 +127,7 @@ async fn a_stream_is_updating_for_a_while_after_a_reshard() {
 }
 
 #[tokio::test]
-async fn the_delay_is_the_age_of_the_oldest_unread_record() {
+async fn delay_is_age_of_oldest_unread_record() {
     let served = Served::as_kinesis(1).await;
     for data in ["a", "b"] {
         served.stream.put("key", data).unwrap();
@@ -179,7 +179,7 @@ async fn a_timestamp_is_taken_to_the_millisecond() {
 }
 
 #[tokio::test]
-async fn a_sequence_number_means_at_it_or_after_it_and_must_be_of_the_shard() {
+async fn sequence_number_means_at_or_after_in_shard() {
     let served = Served::as_kinesis(2).await;
     let put = |data: &'static str| served.stream.put_with_hash_key("key", 0, data).unwrap().1;
     let first = put("a");
@@ -211,7 +211,7 @@ async fn a_sequence_number_means_at_it_or_after_it_and_must_be_of_the_shard() {
 }
 
 #[tokio::test]
-async fn an_iterator_expires_after_five_minutes_and_garbage_is_none() {
+async fn iterator_expires_after_five_minutes() {
     let served = Served::as_kinesis(1).await;
     let read = |iterator: &str| served.sdk.get_records().shard_iterator(iterator);
     let iterator = served.iterator(&shard(0), ShardIteratorType::TrimHorizon).await;
@@ -230,7 +230,7 @@ async fn an_iterator_expires_after_five_minutes_and_garbage_is_none() {
 }
 
 #[tokio::test]
-async fn a_read_brings_ten_thousand_records_or_ten_mebibytes() {
+async fn read_brings_ten_thousand_records_or_ten_mebibytes() {
     let served = Served::with(2, WireOptions::unlimited()).await;
     for _ in 0..10_001 {
         served.stream.put_with_hash_key("key", 0, "").unwrap();

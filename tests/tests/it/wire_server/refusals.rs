@@ -105,7 +105,7 @@ async fn shard_filter_takes_only_what_its_type_needs() {
 }
 
 #[tokio::test]
-async fn iterator_is_refused_for_the_arn_of_another_stream() {
+async fn iterator_is_refused_for_arn_of_another_stream() {
     let served = Served::as_kinesis(1).await;
     let clock = std::sync::Arc::new(served.clock.clone());
     served.server.add_stream(MemoryStream::new("ships", 1, clock));
@@ -174,7 +174,7 @@ async fn dry_run_says_whether_a_call_would_succeed() {
 }
 
 #[tokio::test]
-async fn streams_are_listed_by_pages_of_at_most_a_hundred() {
+async fn streams_are_listed_by_hundreds() {
     let served = Served::with(1, WireOptions::unlimited()).await;
     for number in 0..150 {
         let call = served.sdk.create_stream().stream_name(format!("s{number:03}"));
@@ -197,7 +197,7 @@ async fn streams_are_listed_by_pages_of_at_most_a_hundred() {
 }
 
 #[tokio::test]
-async fn arns_name_the_region_and_account_of_the_server() {
+async fn arns_name_region_and_account_of_server() {
     let options = WireOptions {
         region: "cn-north-1".to_owned(),
         account: "123456789012".to_owned(),
@@ -233,7 +233,7 @@ async fn arns_name_the_region_and_account_of_the_server() {
 }
 
 #[tokio::test]
-async fn control_calls_of_one_stream_are_counted_for_it() {
+async fn control_calls_are_counted_per_stream() {
     let served = Served::as_kinesis(1).await;
     let clock = std::sync::Arc::new(served.clock.clone());
     served.server.add_stream(MemoryStream::new("ships", 1, clock));
@@ -272,7 +272,7 @@ async fn every_answer_names_its_request() {
 }
 
 #[tokio::test]
-async fn browsers_may_call_and_anyone_may_ask_for_health() {
+async fn browsers_may_call_and_health_is_open() {
     let served = Served::as_kinesis(1).await;
     let ask = async |method: &str, path: &str, headers: &[(&str, &str)]| {
         let request = hyper::Request::builder().method(method);

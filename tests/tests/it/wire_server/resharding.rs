@@ -38,7 +38,7 @@ fn lineage(expected: &[(u32, &[u32])]) -> Vec<(ShardId, Vec<ShardId>)> {
 }
 
 #[tokio::test]
-async fn shard_count_doubles_by_splits_and_halves_by_merges() {
+async fn shard_count_doubles_and_halves_by_reshards() {
     let served = Served::as_kinesis(2).await;
     let answer = scale(&served, 4).send().await.unwrap();
     assert_eq!(
@@ -78,7 +78,7 @@ async fn uneven_target_leaves_short_lived_shards() {
 }
 
 #[tokio::test]
-async fn shard_count_at_most_doubles_and_at_most_halves() {
+async fn shard_count_at_most_doubles_or_halves() {
     let served = Served::as_kinesis(5).await;
     for (target, said) in [
         (11, "cannot scale up over double your current open shard count"),
@@ -135,7 +135,7 @@ async fn account_has_a_limit_of_shards() {
 }
 
 #[tokio::test]
-async fn on_demand_stream_is_not_resharded_by_its_user() {
+async fn on_demand_stream_is_not_resharded_by_user() {
     let served = Served::with(2, WireOptions::unlimited()).await;
     let on_demand = StreamModeDetails::builder()
         .stream_mode(StreamMode::OnDemand)
@@ -157,7 +157,7 @@ async fn on_demand_stream_is_not_resharded_by_its_user() {
 }
 
 #[tokio::test]
-async fn every_reshard_counts_against_the_shards_of_the_account() {
+async fn every_reshard_counts_against_shards_of_account() {
     let limits = WireLimits {
         shards: Some(2),
         ..WireLimits::none()

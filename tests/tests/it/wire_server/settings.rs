@@ -142,7 +142,7 @@ async fn stream_that_is_updated_takes_no_second_change() {
 }
 
 #[tokio::test]
-async fn record_may_be_as_large_as_the_stream_says() {
+async fn record_may_be_as_large_as_stream_says() {
     let served = unlimited().await;
     let mib = 1 << 20;
     assert_eq!(summary(&served).await.max_record_size_in_kib, Some(1024));

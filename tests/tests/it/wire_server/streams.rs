@@ -15,7 +15,7 @@ async fn status(served: &Served, stream: &str) -> StreamStatus {
 }
 
 #[tokio::test]
-async fn a_stream_is_created_described_listed_and_deleted_in_its_time() {
+async fn stream_is_created_described_listed_and_deleted() {
     let served = Served::as_kinesis(1).await;
     let sdk = &served.sdk;
     let create = || sdk.create_stream().stream_name("more").shard_count(2);
@@ -62,7 +62,7 @@ async fn a_stream_is_created_described_listed_and_deleted_in_its_time() {
 }
 
 #[tokio::test]
-async fn a_stream_in_on_demand_mode_begins_with_four_shards() {
+async fn on_demand_stream_begins_with_four_shards() {
     let served = Served::with(1, WireOptions::unlimited()).await;
     let mode = StreamModeDetails::builder()
         .stream_mode(StreamMode::OnDemand)
@@ -78,7 +78,7 @@ async fn a_stream_in_on_demand_mode_begins_with_four_shards() {
 }
 
 #[tokio::test]
-async fn a_stream_is_found_by_its_arn_and_by_no_other() {
+async fn stream_is_found_by_its_own_arn_only() {
     let served = Served::as_kinesis(1).await;
     let arn = served.arn().await;
     let by_arn = served
@@ -115,7 +115,7 @@ async fn a_stream_is_found_by_its_arn_and_by_no_other() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_test_deletes_or_recreates_is_so_for_clients() {
+async fn deletion_by_test_is_seen_by_clients() {
     let served = Served::with(1, WireOptions::unlimited()).await;
     let register = || served.sdk.register_stream_consumer().consumer_name("app");
     register().stream_arn(served.arn().await).send().await.unwrap();
@@ -137,7 +137,7 @@ async fn a_stream_that_the_test_deletes_or_recreates_is_so_for_clients() {
 }
 
 #[tokio::test]
-async fn the_date_of_an_answer_is_the_time_of_the_stream() {
+async fn date_of_answer_is_time_of_stream() {
     let served = Served::as_kinesis(1).await;
     served.advance(61_500);
     let body = format!(r#"{{"StreamName":"{NAME}"}}"#);
@@ -157,7 +157,7 @@ async fn the_date_of_an_answer_is_the_time_of_the_stream() {
 }
 
 #[tokio::test]
-async fn what_the_server_does_not_know_is_a_clear_error() {
+async fn what_server_does_not_know_is_clear_error() {
     let served = Served::as_kinesis(1).await;
     let call = async |target: &str, content_type: &str| {
         let answer = raw::call(&served.server, Version::HTTP_11, target, content_type, "{}").await;
