@@ -1,6 +1,7 @@
 //! The coordinator: every worker runs one. It keeps an eye on the leader lock, and scans and assigns when it is this worker's turn.
 
 pub(crate) mod assignment;
+pub(crate) mod context;
 pub(crate) mod election;
 pub(crate) mod java_workers;
 pub(crate) mod leadership;
@@ -10,7 +11,6 @@ pub(crate) mod table_view;
 pub(crate) mod unplaced;
 pub(crate) mod workers;
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,26 +21,23 @@ use tokio_util::sync::CancellationToken;
 use crate::coordinator::assignment::moves::{AssignmentPlan, Move};
 use crate::coordinator::assignment::plan::{plan_assignment, plan_overdue, plan_placement};
 use crate::coordinator::assignment::snapshot::{Candidate, Snapshot};
+use crate::coordinator::context::CoordinatorContext;
 use crate::coordinator::election::{ElectionAction, LeaderElection, pick_standby};
 use crate::coordinator::java_workers::JavaWorkers;
-use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};
+use crate::coordinator::role::Role;
 use crate::coordinator::table_view::TableView;
 use crate::coordinator::unplaced::{UnplacedChange, UnplacedShards};
 use crate::error::Causes;
-use crate::lease::client::StoreClient;
 use crate::lease::row::Lease;
 use crate::lease::scan_deadline::ScanDeadline;
-use crate::lease::store::{Certainty, Outcome, StoreError, StoreErrorKind};
+use crate::lease::store::{Certainty, Outcome, Scan, StoreError, StoreErrorKind};
 use crate::lease::worker_row::{
     LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
 };
-use crate::ownership::assignment_hints::AssignmentHints;
-use crate::runtime::clock::{Clock, ClockExt, Moment};
+use crate::runtime::clock::{ClockExt, Moment};
 use crate::runtime::log_once::LogOnce;
 use crate::runtime::rng::Rng;
-use crate::settings::AssignmentSettings;
 use crate::settings::scan_cadence::{self, ScanCadence};
-use crate::settings::timing::Timing;
 use crate::types::{LeaseKey, WorkerId};
 
 /// A leader whose rounds fail this often in a row gives the lead up, so that another worker can try.
@@ -49,28 +46,6 @@ const FAILED_ROUNDS: u32 = 3;
 const LOCK_FAILS: &str = "the leader lock cannot be read or written";
 const SCAN_FAILS: &str = "the lease table cannot be scanned";
 const WRITE_FAILS: &str = "leases cannot be assigned";
-
-/// Everything a coordinator needs of its worker.
-pub(crate) struct CoordinatorContext {
-    pub(crate) store_client: StoreClient,
-    /// Where leases go that this worker assigns to itself: it need not discover them.
-    pub(crate) assignment_hints: Arc<AssignmentHints>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) rng: Rng,
-    pub(crate) me: WorkerId,
-    /// The worker's own limits, which its row may not show yet.
-    pub(crate) max_leases: Option<u32>,
-    pub(crate) max_throughput: Option<u32>,
-    pub(crate) timing: Timing,
-    /// How often a worker asks which leases name it: part of the failover bound.
-    pub(crate) discovery: Duration,
-    pub(crate) settings: AssignmentSettings,
-    /// Something happened that a scan should not wait for: a shard ended, a lease was given up, the shards changed.
-    pub(crate) wake: Arc<Notify>,
-    pub(crate) notices: Arc<dyn CoordinatorListener>,
-    /// Whether the lease is of a stream that this worker reads: others are nobody's business here.
-    pub(crate) reads: Arc<dyn Fn(&Lease) -> bool + Send + Sync>,
-}
 
 /// Runs until `shutdown` is cancelled, and gives the lock up then.
 ///
@@ -105,12 +80,13 @@ struct CoordinatorState {
     /// Whom the lock should name.
     standby: Option<WorkerId>,
     lock_problem: LogOnce,
-    status: CoordinatorStatus,
 }
 
 /// The state that the scanning half keeps from round to round.
 struct ScanRounds {
     view: TableView,
+    /// Whether something happened since the last scan of the coordinator's own started, for which a scan must come.
+    is_called: bool,
     scan_deadline: ScanDeadline,
     failed_in_a_row: u32,
     /// How many scans failed in a row.
@@ -125,28 +101,11 @@ struct ScanRounds {
 impl Coordinator {
     fn new(context: CoordinatorContext) -> Self {
         let timing = &context.timing;
-        let cadence = scan_cadence::fit(
-            1,
-            context.settings.scan_pages_per_second,
-            timing,
-            context.discovery,
-        );
         let state = CoordinatorState {
             election: LeaderElection::new(context.me.clone(), timing.failover, timing.lock_poll),
             rng: context.rng.child("leader lock"),
             standby: None,
             lock_problem: LogOnce::default(),
-            status: CoordinatorStatus {
-                role: Role::Follower,
-                leads_until: None,
-                leader: None,
-                standby: None,
-                last_scan: None,
-                leases: 0,
-                candidates: 0,
-                unplaced: 0,
-                cadence,
-            },
         };
         Self {
             context,
@@ -267,23 +226,24 @@ impl Coordinator {
     /// Scans and assigns for as long as it is this worker's turn.
     async fn assign(&self) {
         let mut rounds = self.fresh_rounds();
+        let mut scan = None;
         loop {
             if !self.role().scans() {
                 // Somebody else watches: what this worker once saw is out of date when its turn comes again.
-                rounds = self.fresh_rounds();
+                (rounds, scan) = (self.fresh_rounds(), None);
                 self.state().standby = None;
                 // The return to the lead concerns only those who know that it had ended.
                 self.publish();
                 self.role_changed.notified().await;
                 continue;
             }
-            self.round(&mut rounds).await;
+            self.round(&mut rounds, scan.take()).await;
             if rounds.failed_in_a_row >= FAILED_ROUNDS && self.role() == Role::Leader {
                 tracing::warn!(rounds = FAILED_ROUNDS, "gives the leader's office up");
                 rounds.failed_in_a_row = 0;
                 self.release_lock().await;
             }
-            self.wait_for_next_round(&mut rounds).await;
+            scan = self.wait_for_next_round(&mut rounds).await;
         }
     }
 
@@ -298,6 +258,7 @@ impl Coordinator {
         };
         ScanRounds {
             view: TableView::new(me, context.timing.failover, self.cadence().scan),
+            is_called: false,
             scan_deadline: ScanDeadline::between(context.timing.round_scan),
             failed_in_a_row: 0,
             scans_failed: 0,
@@ -309,8 +270,9 @@ impl Coordinator {
         }
     }
 
-    /// Until the next scan is due: on the cadence, exactly when a lease can expire, on an event, and when the role changes.
-    async fn wait_for_next_round(&self, rounds: &mut ScanRounds) {
+    /// Waits until the next scan is due: on the cadence, exactly when a lease can expire, on an event, and when the role changes. Returns early
+    /// with a scan that others asked for meanwhile: it serves as well as one of the coordinator's own.
+    async fn wait_for_next_round(&self, rounds: &mut ScanRounds) -> Option<Arc<Scan>> {
         let (clock, now) = (&self.context.clock, self.now());
         let mut cadence = self.cadence().scan;
         // Many leases that expire one after the other, or many events, are no reason to read the table all the time.
@@ -328,27 +290,35 @@ impl Coordinator {
         let expiry = next_expiry.map(|expiry| expiry.max(soonest));
         let due = expiry.map_or(now + cadence, |expiry| expiry.min(now + cadence));
         let event = async {
-            self.context.wake.notified().await;
+            if !rounds.is_called {
+                self.context.wake.notified().await;
+                rounds.is_called = true;
+            }
             clock.sleep_until(soonest).await;
         };
+        let others = self.context.scanner.listen();
         tokio::select! {
             biased;
-            () = self.role_changed.notified() => {}
-            () = event => {}
-            () = clock.sleep_until(due) => {}
+            () = self.role_changed.notified() => None,
+            () = event => None,
+            scan = others.next() => Some(scan),
+            () = clock.sleep_until(due) => None,
         }
     }
 
-    async fn round(&self, rounds: &mut ScanRounds) {
-        let scan = match self
-            .context
-            .store_client
-            .scan_adapting(&mut rounds.scan_deadline)
-            .await
-        {
-            Ok(scan) => scan,
+    /// Plans and assigns by this scan of others, or by one of its own.
+    async fn round(&self, rounds: &mut ScanRounds, scan: Option<Arc<Scan>>) {
+        let scanned = match scan {
+            Some(scan) => Ok(scan),
+            None => {
+                rounds.is_called = false;
+                self.context.scanner.fresh(&mut rounds.scan_deadline).await
+            }
+        };
+        let scan = match scanned {
+            Ok(scan) => Arc::unwrap_or_clone(scan),
             Err(error) => {
-                rounds.scan_problem.warn(SCAN_FAILS, Causes(&error));
+                rounds.scan_problem.warn(SCAN_FAILS, Causes(&*error));
                 rounds.scans_failed = rounds.scans_failed.saturating_add(1);
                 // A table that is throttled is so for everybody: nobody would have more luck, and all that was watched would be forgotten.
                 if error.kind() != StoreErrorKind::Throttled {
@@ -389,12 +359,12 @@ impl Coordinator {
             self.delete_expired_worker(&rounds.view).await;
         }
 
-        let mut state = self.state();
-        state.status.last_scan = Some(now);
-        state.status.leases = snapshot.leases.iter().filter(|lease| !lease.ended).count();
-        state.status.candidates = snapshot.workers.len();
-        state.status.unplaced = plan.unplaced.len();
-        drop(state);
+        self.context.status.modify_quietly(|status| {
+            status.last_scan = Some(now);
+            status.leases = snapshot.leases.iter().filter(|lease| !lease.ended).count();
+            status.candidates = snapshot.workers.len();
+            status.unplaced = plan.unplaced.len();
+        });
         self.publish();
     }
 
@@ -422,14 +392,12 @@ impl Coordinator {
 
     fn fit_cadence(&self, pages: u32) -> ScanCadence {
         let context = &self.context;
-        let cadence = scan_cadence::fit(
-            pages,
-            context.settings.scan_pages_per_second,
-            &context.timing,
-            context.discovery,
-        );
-        let mut state = self.state();
-        if state.status.cadence.failover_bound != cadence.failover_bound {
+        let budget = context.settings.scan_pages_per_second;
+        let cadence = scan_cadence::fit(pages, budget, &context.timing, context.discovery);
+        let before = context
+            .status
+            .modify_quietly(|status| std::mem::replace(&mut status.cadence, cadence));
+        if before.failover_bound != cadence.failover_bound {
             tracing::info!(
                 pages,
                 scan_ms = millis(cadence.scan),
@@ -438,7 +406,6 @@ impl Coordinator {
                 "scans of the lease table are fitted to its size"
             );
         }
-        state.status.cadence = cadence;
         cadence
     }
 
@@ -529,7 +496,7 @@ impl Coordinator {
                 } else {
                     tracing::info!(%lease, from, %to, counter, reason, age_ms, "lease assigned");
                 }
-                self.context.notices.moved(step.reason);
+                self.context.metrics.assigned();
                 Ok(Some(after))
             }
             Outcome::Refused { .. } => {
@@ -545,34 +512,27 @@ impl Coordinator {
     }
 
     fn cadence(&self) -> ScanCadence {
-        self.state().status.cadence
+        self.context.status.read(|status| status.cadence)
     }
 
-    /// Informs the worker of its role, and the scanning half of a change.
+    /// Publishes the role of the worker, and informs the scanning half of a change.
     fn publish(&self) {
         let now = self.now();
-        let mut state = self.state();
-        let role = state.role(now);
+        let state = self.state();
+        let (role, until) = (state.role(now), state.election.leads_until());
         let lock = state.election.lock().filter(|lock| !lock.released);
-        let (leader, standby) = (
-            lock.map(|lock| lock.owner.clone()),
-            lock.and_then(|lock| lock.standby.clone()),
-        );
-        let has_changed = state.status.role != role;
-        state.status = CoordinatorStatus {
-            role,
-            leads_until: state.election.leads_until(),
-            leader,
-            standby,
-            ..state.status.clone()
-        };
-        let status = state.status.clone();
+        let leader = lock.map(|lock| lock.owner.clone());
+        let standby = lock.and_then(|lock| lock.standby.clone());
         drop(state);
-        if has_changed {
+        let before = self.context.status.modify(|status| {
+            status.term.extend(now, until);
+            (status.leader, status.standby) = (leader, standby);
+            std::mem::replace(&mut status.role, role)
+        });
+        if before != role {
             tracing::debug!(?role, "role in the fleet changed");
             self.role_changed.notify_one();
         }
-        self.context.notices.coordinating(&status);
     }
 
     fn now(&self) -> Moment {
@@ -600,16 +560,6 @@ impl CoordinatorState {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl fmt::Debug for CoordinatorContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CoordinatorContext")
-            .field("me", &self.me)
-            .field("failover", &self.timing.failover)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::lease::change::{Expect, LeaseChange};
 use crate::lease::client::StoreClient;
 use crate::lease::resolve::{Refusal, judge_refusal};
 use crate::lease::row::{Lease, RowFacts};
+use crate::lease::scanner::TableScanner;
 use crate::lease::store::{Certainty, Outcome, StoreError, StoreErrorKind};
 use crate::limits::byte_budget::ByteBudget;
 use crate::limits::flow_control::{Blocked as HeldBack, FlowControl, FlowScope};
@@ -62,6 +63,7 @@ pub(crate) struct WorkerContext {
     pub(crate) policy: Arc<dyn ErrorPolicy>,
     pub(crate) metrics: Metrics,
     pub(crate) status: StatusSource,
+    pub(crate) scanner: Arc<TableScanner>,
     pub(crate) assignment_hints: Arc<AssignmentHints>,
     pub(crate) budget: Arc<ByteBudget>,
     pub(crate) flow_control: Arc<FlowControl>,

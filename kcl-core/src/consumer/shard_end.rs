@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::Causes;
 use crate::lease::change::LeaseChange;
 use crate::lease::row::Lease;
+use crate::lease::scan_deadline::ScanDeadline;
 use crate::lease::shard_end_plan::{
     ChildPlan, InvalidShardEnd, ShardFamily, children_from_listing, is_replaced, plan_children,
 };
@@ -17,6 +18,7 @@ use crate::ownership::validity::Validity;
 use crate::ownership::{Ownership, WriteResult};
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::log_once::LogOnce;
+use crate::runtime::task_scope::TaskPlace;
 use crate::source::shard_graph::ShardGraph;
 use crate::source::{ShardEnd, ShardFilter};
 use crate::streams::listing::ListingError;
@@ -62,6 +64,8 @@ enum ShardEndStep {
 enum ShardEndError {
     #[error("the lease store did not answer")]
     Store(#[from] StoreError),
+    #[error("the lease table could not be scanned")]
+    Scan(#[from] Arc<StoreError>),
     #[error(transparent)]
     Listing(#[from] ListingError),
     #[error("the source tells children that do not fit the shard")]
@@ -208,8 +212,11 @@ async fn list(own: &Ownership) -> Result<Arc<ShardGraph>, ListingError> {
 /// The shards that a sync would list: those that were open at the start of the application, and those that came later.
 async fn list_since_start(own: &Ownership) -> Result<Arc<ShardGraph>, ShardEndError> {
     let worker = &own.worker;
-    let limit = worker.timing.urgent_scan;
-    let scan = worker.store_client.scan(limit).await?;
+    let (scanner, limit) = (Arc::clone(&worker.scanner), worker.timing.urgent_scan);
+    // Where the worker coordinates: a callback that blocks this runtime must not keep others from their scans.
+    let scan = async move { scanner.fresh(&mut ScanDeadline::between((limit, limit))).await };
+    let name = format!("store {}", own.key);
+    let scan = worker.scope.run_at(TaskPlace::Coordination, name, scan).await?;
     let (source, clock) = (&*own.stream.source, &*worker.clock);
     let mut pager = ShardPager::once(source, clock);
     let open = pager.page(ShardFilter::Open, None).await;

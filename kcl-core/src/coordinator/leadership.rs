@@ -8,15 +8,15 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::coordinator::assignment::moves::Reason;
-use crate::coordinator::role::{CoordinatorListener, CoordinatorStatus, Role};
+use crate::coordinator::context::CoordinatorContext;
+use crate::coordinator::coordinate;
+use crate::coordinator::role::{CoordinatorStatus, Role};
 use crate::coordinator::shard_sync::SYNC_INTERVAL;
 use crate::coordinator::shard_sync::coverage::{CoverageAudit, CoverageVerdict};
 use crate::coordinator::shard_sync::former_streams::FormerStreams;
 use crate::coordinator::shard_sync::plan::Anomaly;
 use crate::coordinator::shard_sync::sync::{SyncError, SyncReport, SyncRequest, SyncTools, sync_once};
 use crate::coordinator::shard_sync::upkeep::{UpkeepReport, keep_up, needs_upkeep};
-use crate::coordinator::{CoordinatorContext, coordinate};
 use crate::error::Causes;
 use crate::invariant::Invariant;
 use crate::lease::change::{Expect, LeaseChange};
@@ -45,12 +45,11 @@ const READING_FAILS: &str = "the leases cannot be read, so the shards are not sy
 
 /// Runs until `leaving` is cancelled, and gives the lead up then.
 pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: CancellationToken) {
-    let election = Arc::new(CoordinatorNews {
-        worker: Arc::clone(&worker),
-        term: Watched::default(),
-    });
+    let cadence = CoordinatorContext::first_cadence(&worker.settings, &worker.timing);
+    let fleet = Arc::new(Watched::new(CoordinatorStatus::unknown(cadence)));
     let context = CoordinatorContext {
         store_client: worker.store_client.clone(),
+        scanner: Arc::clone(&worker.scanner),
         assignment_hints: Arc::clone(&worker.assignment_hints),
         clock: Arc::clone(&worker.clock),
         rng: worker.rng.child("coordinator"),
@@ -61,7 +60,8 @@ pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: Cancellatio
         discovery: worker.settings.discovery_interval,
         settings: worker.settings.assignment.clone(),
         wake: Arc::clone(&worker.plan_now),
-        notices: Arc::clone(&election) as Arc<dyn CoordinatorListener>,
+        status: Arc::clone(&fleet),
+        metrics: worker.metrics.clone(),
         reads: {
             let streams = Arc::clone(&worker.streams);
             Arc::new(move |lease: &Lease| streams.reads(lease))
@@ -71,74 +71,52 @@ pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: Cancellatio
         tokio::select! {
             biased;
             () = leaving.cancelled() => {}
-            () = follow_shards(&worker, &election) => {}
+            () = follow_shards(&worker, &fleet) => {}
         }
     };
-    tokio::join!(coordinate(context, leaving.clone()), followed);
+    let coordinated = async { tokio::join!(coordinate(context, leaving.clone()), followed) };
+    tokio::select! {
+        biased;
+        _ = coordinated => {}
+        () = report_status(&worker, &fleet) => {}
+    }
+    // The last change may be that the lead was given up.
+    report(&worker, &fleet);
 }
 
-/// The reports of the coordinator to the rest of the worker.
-struct CoordinatorNews {
-    worker: Arc<WorkerContext>,
-    term: Watched<LeadershipTerm>,
+/// Until when the worker leads, if this term is not over.
+fn leads_until(worker: &WorkerContext, fleet: &Watched<CoordinatorStatus>, term: u64) -> Option<Moment> {
+    let current = fleet.read(|status| status.term);
+    let is_current = current.number == term;
+    current.valid_at(worker.clock.now()).filter(|_| is_current)
 }
 
-/// A time in which this worker leads without a break, if it does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct LeadershipTerm {
-    /// Distinguishes it from those before.
-    number: u64,
-    /// Until when the worker believes to lead.
-    until: Option<Moment>,
+/// Waits until the worker leads, and returns which term it is.
+async fn until_leading(worker: &WorkerContext, fleet: &Watched<CoordinatorStatus>) -> u64 {
+    let leading = |status: &CoordinatorStatus| {
+        let term = status.term;
+        term.valid_at(worker.clock.now()).map(|_| term.number)
+    };
+    fleet.wait_for(leading).await
 }
 
-impl LeadershipTerm {
-    /// Notes until when the worker leads, as it is known at `now`.
-    fn extend(&mut self, now: Moment, until: Option<Moment>) {
-        let is_unbroken = self.until.is_some_and(|until| now < until);
-        if until.is_some() && !is_unbroken {
-            self.number += 1;
-        }
-        self.until = until;
+/// Reports what the coordinator knows to the status of the worker and its metrics, whenever that changes.
+async fn report_status(worker: &WorkerContext, fleet: &Watched<CoordinatorStatus>) {
+    loop {
+        let changed = fleet.changed();
+        report(worker, fleet);
+        changed.await;
     }
 }
 
-impl CoordinatorNews {
-    /// Until when the worker leads, if this term is not over.
-    fn leads_until(&self, term: u64) -> Option<Moment> {
-        let now = self.worker.clock.now();
-        let current = self.term.read(|term| *term);
-        current
-            .until
-            .filter(|until| current.number == term && now < *until)
-    }
-
-    /// Which term it is, and until when the worker leads.
-    async fn until_leading(&self) -> (u64, Moment) {
-        let leading = |term: &LeadershipTerm| {
-            let until = term.until.filter(|until| self.worker.clock.now() < *until)?;
-            Some((term.number, until))
-        };
-        self.term.wait_for(leading).await
-    }
-}
-
-impl CoordinatorListener for CoordinatorNews {
-    fn coordinating(&self, status: &CoordinatorStatus) {
-        let leads = status.role == Role::Leader;
-        let now = self.worker.clock.now();
-        self.term.modify(|term| term.extend(now, status.leads_until));
-        self.worker.metrics.leads(leads);
-        self.worker.metrics.unplaced(status.unplaced);
+fn report(worker: &WorkerContext, fleet: &Watched<CoordinatorStatus>) {
+    let (leads, bound, unplaced) = fleet.read(|status| {
         let bound = status.last_scan.map(|_| status.cadence.failover_bound);
-        self.worker
-            .status
-            .update_leadership(leads, bound, status.unplaced);
-    }
-
-    fn moved(&self, _: Reason) {
-        self.worker.metrics.assigned();
-    }
+        (status.role == Role::Leader, bound, status.unplaced)
+    });
+    worker.metrics.leads(leads);
+    worker.metrics.unplaced(unplaced);
+    worker.status.update_leadership(leads, bound, unplaced);
 }
 
 /// The findings of a leader, look by look.
@@ -207,7 +185,7 @@ struct FollowedStream {
 }
 
 /// As leader: syncs the shards of each stream at once, then audits.
-async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
+async fn follow_shards(worker: &WorkerContext, fleet: &Watched<CoordinatorStatus>) {
     let rng = worker.rng.child("shard sync");
     let mut findings = LeaderFindings::default();
     let mut limit = ScanDeadline::between(worker.timing.patient_scan);
@@ -215,7 +193,7 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
     let mut scan_pauses = Backoff::new(SYNC_PAUSE, LONGEST_SCAN_PAUSE);
     let mut pauses = rng.child("pauses");
     loop {
-        let (term, _) = election.until_leading().await;
+        let term = until_leading(worker, fleet).await;
         // From here on: a stream may come while the others are synced.
         let changed = worker.streams.changed();
         let (streams, now) = (worker.streams.all(), worker.clock.now());
@@ -224,13 +202,13 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
         let due = streams.iter().filter(|stream| findings.is_due(stream, now));
         let due: Vec<_> = due.collect();
         let mut next = now + SYNC_INTERVAL;
-        match worker.store_client.scan_adapting(&mut limit).await {
+        match worker.scanner.fresh(&mut limit).await {
             Ok(scan) => {
                 problem.log_end(READING_FAILS);
                 scan_pauses.reset();
                 let scanned = worker.clock.now();
                 // The scan is good for as long as nobody else can have led since it began, and it may have taken long.
-                let Some(until) = election.leads_until(term) else {
+                let Some(until) = leads_until(worker, fleet, term) else {
                     continue;
                 };
                 rounds += 1;
@@ -251,7 +229,7 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
                         followed.take_in(worker, outcome);
                     }
                 }
-                forget_former_streams(worker, election, &mut findings, &scan, scanned).await;
+                forget_former_streams(worker, fleet, &mut findings, &scan, scanned).await;
                 findings.looked = Some(worker.clock.now());
                 next = findings
                     .followed
@@ -260,7 +238,7 @@ async fn follow_shards(worker: &WorkerContext, election: &CoordinatorNews) {
                     .fold(next, Moment::min);
             }
             Err(error) => {
-                problem.warn(READING_FAILS, Causes(&error));
+                problem.warn(READING_FAILS, Causes(&*error));
                 next = worker.clock.now() + scan_pauses.failed_jittered(&mut pauses);
             }
         }
@@ -413,7 +391,7 @@ fn note_upkeep(worker: &WorkerContext, upkeep: &UpkeepReport) {
 /// Deletes the leases of streams that nobody has read for as long as the settings say.
 async fn forget_former_streams(
     worker: &WorkerContext,
-    election: &CoordinatorNews,
+    fleet: &Watched<CoordinatorStatus>,
     findings: &mut LeaderFindings,
     scan: &Scan,
     scanned: Moment,
@@ -430,7 +408,7 @@ async fn forget_former_streams(
     let grace = grace.max(worker.timing.failover);
     let reads = |lease: &Lease| worker.streams.reads(lease);
     for lease in findings.former.look(scanned, &scan.leases, reads, grace) {
-        if election.leads_until(findings.term).is_none() {
+        if leads_until(worker, fleet, findings.term).is_none() {
             return;
         }
         let expect = Expect::Version(lease.version());
@@ -485,22 +463,6 @@ mod tests {
 
     fn at(second: u64) -> Moment {
         Moment::from_origin(Duration::from_secs(second))
-    }
-
-    #[test]
-    fn a_tenure_that_was_not_extended_in_time_is_another_one() {
-        let mut term = LeadershipTerm::default();
-        term.extend(at(0), None);
-        assert_eq!(term.number, 0);
-        for second in [0, 2, 4] {
-            term.extend(at(second), Some(at(second + 4)));
-            assert_eq!(term.number, 1);
-        }
-        term.extend(at(8), Some(at(12)));
-        assert_eq!(term.number, 2, "it was over at that moment");
-        term.extend(at(9), None);
-        term.extend(at(10), Some(at(14)));
-        assert_eq!(term.number, 3, "it was given up in between");
     }
 
     #[test]

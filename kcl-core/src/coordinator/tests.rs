@@ -1,16 +1,24 @@
+mod scans;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
 use super::*;
-use crate::coordinator::assignment::moves::Reason;
+use crate::coordinator::role::CoordinatorStatus;
 use crate::lease::change::{Expect, LeaseChange, apply};
+use crate::lease::client::StoreClient;
 use crate::lease::row::RowFacts;
+use crate::lease::scanner::TableScanner;
 use crate::lease::store::{Capabilities, LeaseStore, Preparation, Scan};
 use crate::lease::worker_row::{WorkerChange, WorkerOutcome, WorkerRow};
 use crate::metrics::Metrics;
-use crate::runtime::clock::TokioClock;
+use crate::runtime::clock::{Clock, TokioClock};
+use crate::runtime::rng::Rng;
 use crate::runtime::task_scope::{TaskPolicy, TaskScope};
+use crate::runtime::watched::Watched;
+use crate::settings::timing::Timing;
+use crate::settings::{AssignmentSettings, Settings};
 use crate::types::{Incarnation, LeaseKey, Position, ShardId, Timestamp};
 
 const F: Duration = Duration::from_secs(10);
@@ -179,23 +187,16 @@ struct Worker {
     scope: TaskScope,
     shutdown: CancellationToken,
     wake: Arc<Notify>,
-    seen: Arc<Seen>,
+    status: Arc<Watched<CoordinatorStatus>>,
 }
 
-#[derive(Default)]
-struct Seen {
-    status: Mutex<Option<CoordinatorStatus>>,
-    moves: Mutex<Vec<Reason>>,
-}
-
-impl CoordinatorListener for Seen {
-    fn coordinating(&self, status: &CoordinatorStatus) {
-        *self.status.lock().unwrap() = Some(status.clone());
-    }
-
-    fn moved(&self, reason: Reason) {
-        self.moves.lock().unwrap().push(reason);
-    }
+fn first_cadence() -> ScanCadence {
+    let settings = Settings {
+        failover_time: F,
+        discovery_interval: Duration::from_secs(1),
+        ..Settings::default()
+    };
+    CoordinatorContext::first_cadence(&settings, &Timing::of(F))
 }
 
 /// The run of the worker's process.
@@ -224,19 +225,21 @@ impl Worker {
             scope: TaskScope::new(),
             shutdown: CancellationToken::new(),
             wake: Arc::new(Notify::new()),
-            seen: Arc::new(Seen::default()),
+            status: Arc::new(Watched::new(CoordinatorStatus::unknown(first_cadence()))),
         };
         let incarnation = run_of(&worker.id);
         worker.touch(table);
+        let store_client = StoreClient::new(
+            Arc::<Table>::clone(table),
+            Arc::clone(clock),
+            worker.scope.clone(),
+            incarnation,
+            Timing::of(F).calls,
+            Metrics::register(None, name),
+        );
         let context = CoordinatorContext {
-            store_client: StoreClient::new(
-                Arc::<Table>::clone(table),
-                Arc::clone(clock),
-                worker.scope.clone(),
-                incarnation,
-                Timing::of(F).calls,
-                Metrics::register(None, name),
-            ),
+            scanner: Arc::new(TableScanner::new(store_client.clone(), Arc::clone(clock))),
+            store_client,
             assignment_hints: Arc::default(),
             clock: Arc::clone(clock),
             rng: Rng::from_seed(1).child(name),
@@ -247,7 +250,8 @@ impl Worker {
             discovery: Duration::from_secs(1),
             settings: AssignmentSettings::default(),
             wake: Arc::clone(&worker.wake),
-            notices: Arc::<Seen>::clone(&worker.seen),
+            status: Arc::clone(&worker.status),
+            metrics: Metrics::register(None, name),
             reads: Arc::new(|_| true),
         };
         let coordinator = coordinate(with(context), worker.shutdown.clone());
@@ -276,7 +280,7 @@ impl Worker {
     }
 
     fn status(&self) -> CoordinatorStatus {
-        self.seen.status.lock().unwrap().clone().unwrap()
+        self.status.read(Clone::clone)
     }
 
     fn role(&self) -> Role {
@@ -353,7 +357,6 @@ async fn a_lone_worker_leads_and_owns_everything_at_once() {
     pass(&clock, Duration::from_millis(1)).await;
     assert_eq!(table.owners(), counts([("a", 5)]));
     assert_eq!(worker.role(), Role::Leader);
-    assert_eq!(*worker.seen.moves.lock().unwrap(), [Reason::Unowned; 5]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -544,7 +547,7 @@ async fn a_call_of_the_lock_that_hangs_does_not_cost_the_leader_its_office() {
         table.hang_once(hang);
         for _ in 0..20 {
             pass(&clock, Duration::from_secs(1)).await;
-            let leads_until = worker.status().leads_until;
+            let leads_until = worker.status().term.until;
             assert!(leads_until.is_some_and(|until| clock.now() < until), "{hang:?}");
         }
         assert!(table.has_hung(), "{hang:?}");

@@ -15,7 +15,6 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::lease::change::{Expect, LeaseChange, apply};
 use crate::lease::resolve::{Resolution, resolve};
 use crate::lease::row::Lease;
-use crate::lease::scan_deadline::ScanDeadline;
 use crate::lease::store::{Certainty, LeaseStore, Outcome, Preparation, Scan, StoreError, StoreErrorKind};
 use crate::lease::worker_row::{
     LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
@@ -85,25 +84,12 @@ impl StoreClient {
         self.shared.count(StoreOperation::Prepare, call, done).await
     }
 
-    /// Reads the whole table, within `limit`.
+    /// Reads the whole table, within `limit`. A running worker asks the [`TableScanner`](crate::lease::scanner::TableScanner) instead.
     pub(crate) async fn scan(&self, limit: Duration) -> Result<Scan, StoreError> {
         let call = self.shared.store.scan();
         let scan = self.shared.call(StoreOperation::Scan, limit, call, done).await?;
         self.shared.metrics.store_pages(scan.pages);
         Ok(scan)
-    }
-
-    /// Reads the whole table within the deadline, which adapts to how long that took.
-    pub(crate) async fn scan_adapting(&self, deadline: &mut ScanDeadline) -> Result<Scan, StoreError> {
-        let begun = self.shared.clock.now();
-        let scan = self.scan(deadline.get()).await;
-        let took = self.shared.clock.now().saturating_since(begun);
-        match &scan {
-            Ok(_) => deadline.took(took),
-            Err(_) if took >= deadline.get() => deadline.was_not_enough(),
-            Err(_) => {}
-        }
-        scan
     }
 
     /// Asks the owner index which leases name the worker, within `limit`. Returns `None` if the store has no index.

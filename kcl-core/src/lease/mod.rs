@@ -11,6 +11,7 @@ pub(crate) mod key_scheme;
 pub(crate) mod resolve;
 pub(crate) mod row;
 pub(crate) mod scan_deadline;
+pub(crate) mod scanner;
 pub(crate) mod shard_end_plan;
 pub(crate) mod start_policy;
 pub(crate) mod store;

@@ -89,7 +89,7 @@ impl LeaseTaker {
                     problem.log_end(LOOKING_FAILS);
                     keys.extend(self.rested(found));
                 }
-                Err(error) => problem.warn(LOOKING_FAILS, Causes(&error)),
+                Err(error) => problem.warn(LOOKING_FAILS, Causes(&*error)),
             }
             let new = self.held.filter_unknown(keys);
             if !new.is_empty() {
@@ -172,7 +172,7 @@ impl LeaseTaker {
         discovery: &mut Discovery,
         limit: &mut ScanDeadline,
         index_problem: &mut LogOnce,
-    ) -> Result<Option<Vec<LeaseKey>>, StoreError> {
+    ) -> Result<Option<Vec<LeaseKey>>, Arc<StoreError>> {
         let (clock, me) = (&self.worker.clock, &self.worker.worker);
         if discovery.may_ask_index(clock.now()) {
             let limit = discovery.index_limit();
@@ -184,7 +184,7 @@ impl LeaseTaker {
                         return Ok(keys);
                     }
                 }
-                Err(error) if failpoint!(IndexErrorNotBridged) => return Err(error),
+                Err(error) if failpoint!(IndexErrorNotBridged) => return Err(Arc::new(error)),
                 Err(error) => {
                     discovery.index_failed(clock.now());
                     index_problem.warn(INDEX_FAILS, Causes(&error));
@@ -194,14 +194,12 @@ impl LeaseTaker {
         if !discovery.may_scan(clock.now()) {
             return Ok(None);
         }
-        match self.worker.store_client.scan_adapting(limit).await {
+        match self.worker.scanner.fresh(limit).await {
             Ok(scan) => {
                 discovery.scanned(clock.now(), scan.pages, scan.workers.len());
-                let mine = scan
-                    .leases
-                    .into_iter()
-                    .filter(|lease| lease.owner.as_ref() == Some(me));
-                Ok(Some(mine.map(|lease| lease.key).collect()))
+                let leases = scan.leases.iter();
+                let mine = leases.filter(|lease| lease.owner.as_ref() == Some(me));
+                Ok(Some(mine.map(|lease| lease.key.clone()).collect()))
             }
             Err(error) => {
                 discovery.scan_failed(clock.now());

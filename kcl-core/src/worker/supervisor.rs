@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coordinator::leadership::serve_fleet;
 use crate::error::{Causes, Error, ErrorKind};
+use crate::lease::scanner::TableScanner;
 use crate::lifecycle::ConsumerEnd;
 use crate::limits::byte_budget::ByteBudget;
 use crate::ownership::WorkerContext;
@@ -93,6 +94,10 @@ impl RunningWorker {
     fn new(parts: WorkerParts, ground: Prepared, status: StatusSource) -> Self {
         let budget = u64::from(parts.settings.memory_budget) * 1024 * 1024;
         let budget = ByteBudget::new(budget, parts.metrics.bytes_held());
+        let scanner = Arc::new(TableScanner::new(
+            parts.store_client.clone(),
+            Arc::clone(&parts.clock),
+        ));
         let worker = Arc::new(WorkerContext {
             application: parts.application,
             worker: parts.worker,
@@ -101,6 +106,7 @@ impl RunningWorker {
             clock: parts.clock,
             rng: parts.rng,
             streams: ground.streams,
+            scanner,
             store_client: parts.store_client,
             scope: parts.scope,
             factory: parts.factory,
