@@ -1,4 +1,4 @@
-//! What a planner decides: moves, each with its reason, and what it could not place.
+//! The decisions of a planner: moves, each with its reason, and the leases that it could not place.
 
 use crate::lease::change::{Expect, LeaseChange};
 use crate::types::{LeaseKey, WorkerId};

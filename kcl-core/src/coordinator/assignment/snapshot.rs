@@ -1,4 +1,4 @@
-//! What a planner knows: the leases and the workers, as one worker sees them.
+//! The knowledge of a planner: the leases and the workers, as one worker sees them.
 
 use std::collections::BTreeSet;
 
