@@ -20,6 +20,7 @@ pub use crate::ownership::checkpoint_tracker::CheckpointTracker;
 pub use crate::ownership::progress::{Activity, ProofOfLife, proof_of_life};
 pub use crate::ownership::validity::{LeaseValidity, Validity, judge_validity};
 pub use crate::runtime::failpoint::{self, Failpoint};
+pub use crate::runtime::lock::locks_taken;
 pub use crate::runtime::task_scope::{TaskPolicy, TaskScope};
 pub use crate::settings::timing::Timing;
 pub use crate::source::shard_graph::{Cover, ShardGraph, cover};

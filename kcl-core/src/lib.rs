@@ -93,8 +93,9 @@ mod worker;
 pub use crate::error::{Causes, Error, ErrorKind};
 pub use crate::limits::flow_control::{FlowHandle, FlowScope, Rate};
 pub use crate::worker::builder::{Coordination, Worker, WorkerBuilder};
-pub use crate::worker::handle::{ShutdownHandle, StatusReader, WorkerHandle};
+pub use crate::worker::handle::{ShutdownHandle, WorkerHandle};
 pub use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep};
+pub use crate::worker::status_reader::StatusReader;
 
 /// Time and randomness, as injected services, and values that belong to a runtime.
 pub mod clock {

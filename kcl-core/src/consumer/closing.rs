@@ -17,12 +17,12 @@ impl ShardConsumer {
         if let Some(event) = self.pause_after_failure().await {
             return event;
         }
-        self.waits(WaitReason::Callback);
+        self.own.consumer_waits(WaitReason::Callback);
         let ended = {
             let _callback = self.own.enter_callback();
             tokio::select! {
                 biased;
-                interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
+                interrupt = self.own.lost_or_aborted() => Err(interrupt),
                 ended = self.delivery.end() => Ok(ended),
             }
         };
@@ -52,10 +52,10 @@ impl ShardConsumer {
             return event;
         }
         while !own.is_all_finished() && !failpoint!(EndBeforeCheckpoints) {
-            self.waits(WaitReason::Checkpoints);
+            self.own.consumer_waits(WaitReason::Checkpoints);
             let ticks = tokio::select! {
                 biased;
-                interrupt = own.control.interrupted() => return self.interrupted(interrupt),
+                interrupt = own.interrupted() => return self.interrupted(interrupt),
                 () = own.finished_more.notified() => false,
                 () = self.until_tick() => true,
             };
@@ -67,7 +67,7 @@ impl ShardConsumer {
     }
 
     pub(crate) async fn store_end(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Draining);
+        self.own.consumer_waits(WaitReason::Draining);
         let end = self.end.clone().unwrap_or_default();
         let own = Arc::clone(&self.own);
         let ending = Arc::clone(&own);
@@ -78,17 +78,17 @@ impl ShardConsumer {
         });
         tokio::select! {
             biased;
-            interrupt = own.control.lost_or_aborted() => self.interrupted(interrupt),
+            interrupt = own.lost_or_aborted() => self.interrupted(interrupt),
             event = stored => event,
         }
     }
 
     pub(crate) async fn drain(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Draining);
+        self.own.consumer_waits(WaitReason::Draining);
         // Not a callback during which a handoff may be declined: a processor that must finish is not given more.
         let drained = tokio::select! {
             biased;
-            interrupt = self.own.control.lost_or_aborted() => Err(interrupt),
+            interrupt = self.own.lost_or_aborted() => Err(interrupt),
             drained = self.delivery.drain() => Ok(drained),
         };
         match drained {
@@ -104,7 +104,7 @@ impl ShardConsumer {
 
     /// Stores the last checkpoint, then hands the lease over or releases it; the renewer renews until that is done.
     pub(crate) async fn leave(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Draining);
+        self.own.consumer_waits(WaitReason::Draining);
         let own = Arc::clone(&self.own);
         let leaving = Arc::clone(&own);
         let name = format!("leaving {}", own.key);
@@ -117,16 +117,16 @@ impl ShardConsumer {
         tokio::select! {
             biased;
             // The worker waits no longer.
-            () = own.control.finished() => ConsumerEvent::Aborted,
+            () = own.consumer_ended() => ConsumerEvent::Aborted,
             event = given_up => event,
         }
     }
 
     pub(crate) async fn lose(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Draining);
+        self.own.consumer_waits(WaitReason::Draining);
         tokio::select! {
             biased;
-            () = self.own.control.aborted() => self.dropped("lease_lost"),
+            () = self.own.aborted() => self.dropped("lease_lost"),
             lost = self.delivery.lose() => match lost {
                 Ok(()) => ConsumerEvent::CallReturned,
                 Err(failure) => {

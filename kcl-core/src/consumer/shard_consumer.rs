@@ -11,10 +11,9 @@ use crate::lease::row::Lease;
 use crate::lifecycle::{ConsumerEnd, ConsumerEvent, ConsumerState, transition};
 use crate::limits::byte_budget::BudgetPermit;
 use crate::ownership::Ownership;
-use crate::ownership::backlog::LagTracker;
 use crate::ownership::checkpoint_tracker::BatchId;
+use crate::ownership::checkpoints::CallStart;
 use crate::ownership::control::Interrupt;
-use crate::ownership::validity::Validity;
 use crate::processor::decide;
 use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom};
 use crate::retrieval::deaggregate::UnreadableRecord;
@@ -26,6 +25,7 @@ use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::log_once;
+use crate::runtime::poll_once::poll_once;
 use crate::settings::Checkpointing;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
 use crate::status::WaitReason;
@@ -49,7 +49,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         batches: 0,
     };
     let end = consumer.live().await;
-    own.control.finish();
+    own.end_consumer();
     end
 }
 
@@ -139,7 +139,7 @@ impl ShardConsumer {
                         tracing::debug!(parent_lease = %key, error = %Causes(&error), "cannot read the parent's row")
                     }
                 }
-                self.waits(WaitReason::Parents);
+                self.own.consumer_waits(WaitReason::Parents);
                 if let Some(event) = self
                     .pause_for(self.own.worker.settings.parent_poll_interval)
                     .await
@@ -148,7 +148,7 @@ impl ShardConsumer {
                 }
             }
         }
-        self.goes_on();
+        self.own.consumer_goes_on();
         ConsumerEvent::ParentsFinished
     }
 
@@ -156,10 +156,10 @@ impl ShardConsumer {
         if let Some(event) = self.pause_after_failure().await {
             return event;
         }
-        self.waits(WaitReason::Initialize);
+        self.own.consumer_waits(WaitReason::Initialize);
         let called = tokio::select! {
             biased;
-            interrupt = self.own.control.interrupted() => Err(interrupt),
+            interrupt = self.own.interrupted() => Err(interrupt),
             called = self.delivery.initialize() => Ok(called),
         };
         match called {
@@ -171,7 +171,7 @@ impl ShardConsumer {
                 self.wish = wish;
                 self.failures_of_initialize = 0;
                 self.show_failures();
-                self.goes_on();
+                self.own.consumer_goes_on();
                 self.delay_tick();
                 tracing::info!(checkpoint = %self.own.row().checkpoint, "shard started");
                 ConsumerEvent::CallReturned
@@ -185,8 +185,7 @@ impl ShardConsumer {
 
     /// Takes batch after batch to the processor, until something else is to be done.
     async fn run(&mut self) -> ConsumerEvent {
-        self.own.progress.wants_records(self.now());
-        self.own.show_waiting();
+        self.own.wants_records();
         loop {
             if self.waiting.is_none() {
                 match self.next_batch().await {
@@ -219,7 +218,7 @@ impl ShardConsumer {
             if self.fetched.is_none() {
                 let settled = tokio::select! {
                     biased;
-                    interrupt = own.control.interrupted() => Some(self.interrupted(interrupt)),
+                    interrupt = own.interrupted() => Some(self.interrupted(interrupt)),
                     settled = pin_latest(&own, &self.wish) => settled,
                 };
                 if let Some(event) = settled {
@@ -235,7 +234,7 @@ impl ShardConsumer {
             };
             let next = tokio::select! {
                 biased;
-                interrupt = own.control.interrupted() => return Err(self.interrupted(interrupt)),
+                interrupt = own.interrupted() => return Err(self.interrupted(interrupt)),
                 next = fetched.recv() => next,
                 () = own.worker.clock.sleep_until(self.tick_due) => {
                     match self.tick().await {
@@ -259,7 +258,6 @@ impl ShardConsumer {
                     if records.is_empty() || is_last {
                         continue;
                     }
-                    own.with_backlog(LagTracker::taken);
                     let records = Arc::new(records);
                     let id = own.deliver(Arc::clone(&records));
                     let batch = RecordBatch::new(records, id.first_number(), behind, own);
@@ -269,9 +267,7 @@ impl ShardConsumer {
                 None => {
                     self.fetched = None;
                     self.broken_fetchers = self.broken_fetchers.saturating_add(1);
-                    own.worker.status.update_lease(&own.key, |status| {
-                        status.trouble = Some(SourceErrorKind::Unavailable);
-                    });
+                    own.show(|facts| facts.trouble = Some(SourceErrorKind::Unavailable));
                     let pauses = Backoff::new(FETCHER_PAUSE, LONGEST_FETCHER_PAUSE);
                     let pause = pauses.after(self.broken_fetchers);
                     if let Some(event) = self.pause_for(pause).await {
@@ -290,9 +286,7 @@ impl ShardConsumer {
             why,
             record,
         } = unreadable.clone();
-        let at = position.clone();
-        let status = &self.own.worker.status;
-        status.update_lease(&self.own.key, |status| status.unreadable = Some(at));
+        self.own.show(|facts| facts.unreadable = Some(position.clone()));
         self.failures = self.failures.saturating_add(1);
         let failure = CallFailure {
             kind: FailureKind::Unreadable,
@@ -318,31 +312,30 @@ impl ShardConsumer {
         start
     }
 
-    /// Waits while the shard is paused, and then until the lease is live.
+    /// Waits while the shard is paused.
     async fn until_free(&mut self) -> Option<ConsumerEvent> {
         let own = Arc::clone(&self.own);
-        loop {
+        while own.is_paused() {
             tokio::select! {
                 biased;
-                interrupt = own.control.interrupted() => return Some(self.interrupted(interrupt)),
-                () = own.until_free(false, |reason| own.consumer_waits(reason)) => return self.until_live().await,
+                interrupt = own.interrupted() => return Some(self.interrupted(interrupt)),
+                _ = own.until_free(false, |reason| own.consumer_waits(reason)) => return None,
                 () = own.worker.clock.sleep_until(self.tick_due) => {}
             }
             if let Some(event) = self.tick().await {
                 return Some(event);
             }
         }
+        None
     }
 
-    /// Waits while the lease is suspended: no batch starts under a lease that somebody else may be given.
-    async fn until_live(&mut self) -> Option<ConsumerEvent> {
+    /// Starts a call of the processor with the first `records` of the batch, once the lease is live.
+    async fn start_call(&mut self, id: BatchId, records: usize) -> Option<ConsumerEvent> {
         loop {
-            if let Some(interrupt) = self.own.control.interrupt() {
-                return Some(self.interrupted(interrupt));
-            }
-            match self.own.verdict() {
-                Validity::GoOn { .. } => return None,
-                Validity::Suspended | Validity::Lost => self.waits(WaitReason::Suspended),
+            match self.own.start_call(id, records) {
+                CallStart::Started => return None,
+                CallStart::Interrupted(interrupt) => return Some(self.interrupted(interrupt)),
+                CallStart::Suspended => {}
             }
             let pause = self.own.worker.timing.suspended_look;
             if let Some(event) = self.pause_for(pause).await {
@@ -356,21 +349,29 @@ impl ShardConsumer {
         let limit = time_for_call(&self.own.worker.settings);
         let part = batch.first_part(self.pace.records(limit, batch.len()));
         let (from, to) = part.place();
-        self.own.check_start();
-        self.own.offer(id, to);
-        self.waits(WaitReason::Callback);
+        if let Some(event) = self.start_call(id, to).await {
+            self.waiting = Some((id, batch));
+            return Some(event);
+        }
         let begun = self.now();
         self.batches += 1;
         let span = tracing::debug_span!("batch", n = self.batches, records = part.len());
         let offered = {
             let _callback = self.own.enter_callback();
-            tokio::select! {
-                biased;
-                () = self.own.control.aborted() => return Some(self.dropped("process_records")),
-                offered = self.delivery.offer(part.clone()).instrument(span) => offered,
+            let mut offer = std::pin::pin!(self.delivery.offer(part.clone()).instrument(span));
+            // Nothing commands otherwise yet.
+            match poll_once(&mut offer).await {
+                Some(offered) => Some(offered),
+                None => tokio::select! {
+                    biased;
+                    () = self.own.aborted() => None,
+                    offered = offer => Some(offered),
+                },
             }
         };
-        self.goes_on();
+        let Some(offered) = offered else {
+            return Some(self.dropped("process_records"));
+        };
         self.delay_tick();
         let took = self.now().saturating_since(begun);
         let rest = batch.starting_at(part.len());
@@ -386,6 +387,7 @@ impl ShardConsumer {
                 None
             }
             Err(mut failure) => {
+                self.own.consumer_goes_on();
                 let (at, done) = self.after_failure(&part, &failure);
                 failure.record = at.and_then(|at| part.get(at).cloned()).map(Box::new);
                 let rest = batch.starting_at(done);
@@ -411,30 +413,11 @@ impl ShardConsumer {
 
     /// Notes that the processor returned from a part of a batch, the last one or not.
     fn finished(&mut self, id: BatchId, part: &RecordBatch, took: Duration, is_last: bool) {
-        let worker = &self.own.worker;
-        match (worker.settings.checkpointing, part.last()) {
-            (Checkpointing::Manual, Some(last)) if is_last => self.own.release_batch(id, last.position()),
-            (Checkpointing::Automatic, Some(last)) if !is_last => {
-                self.own.finish_through(last.position(), None);
-            }
-            (Checkpointing::Automatic, _) => {
-                self.own.finish_batch(id);
-                self.own.with_backlog(LagTracker::finished);
-            }
-            (Checkpointing::Manual, _) => {}
-        }
         self.failures = 0;
-        let records = part.len() as u64;
-        self.own.processed(part.payload_bytes());
-        worker
-            .metrics
-            .batch_processed(records, part.payload_bytes(), took);
-        worker.status.update_lease(&self.own.key, |status| {
-            status.processed = part.last().map(|record| record.position().clone());
-            status.records += records;
-            status.failures = 0;
-            status.unreadable = None;
-        });
+        let bytes = part.payload_bytes();
+        self.own.call_succeeded(id, part, bytes, is_last);
+        let metrics = &self.own.worker.metrics;
+        metrics.batch_processed(part.len() as u64, bytes, took);
     }
 
     /// A callback was dropped, because the time for it was up.
@@ -529,7 +512,7 @@ impl ShardConsumer {
     }
 
     async fn hold(&mut self) -> ConsumerEvent {
-        self.waits(WaitReason::Hold);
+        self.own.consumer_waits(WaitReason::Hold);
         let pause = match failpoint!(NoRetry) {
             true => Duration::from_secs(1 << 30),
             false => std::mem::take(&mut self.pause),
@@ -546,7 +529,7 @@ impl ShardConsumer {
         if pause.is_zero() {
             return None;
         }
-        self.waits(WaitReason::Hold);
+        self.own.consumer_waits(WaitReason::Hold);
         self.pause_for(pause).await
     }
 
@@ -554,7 +537,7 @@ impl ShardConsumer {
     async fn pause_for(&mut self, pause: Duration) -> Option<ConsumerEvent> {
         let interrupt = tokio::select! {
             biased;
-            interrupt = self.own.control.interrupted() => Some(interrupt),
+            interrupt = self.own.interrupted() => Some(interrupt),
             () = self.own.worker.clock.sleep(pause) => None,
         };
         interrupt.map(|interrupt| self.interrupted(interrupt))
@@ -567,8 +550,7 @@ impl ShardConsumer {
             Interrupt::Drain => ConsumerEvent::DrainRequested,
             Interrupt::Reopen => {
                 self.fetched = None;
-                self.own.control.reopened();
-                self.own.progress.begins_anew(self.now());
+                self.own.reopened();
                 ConsumerEvent::ReopenRequested
             }
         }
@@ -576,27 +558,11 @@ impl ShardConsumer {
 
     pub(crate) fn show_failures(&self) {
         let failures = self.failures.max(self.failures_of_initialize);
-        self.own
-            .worker
-            .status
-            .update_lease(&self.own.key, |status| status.failures = failures);
+        self.own.show(|facts| facts.failures = failures);
     }
 
     fn show(&self, state: ConsumerState) {
-        self.own
-            .worker
-            .status
-            .update_lease(&self.own.key, |status| status.state = state);
-    }
-
-    /// Says what the consumer waits for: to its renewer, which renews the lease on that word, and to whoever watches.
-    pub(crate) fn waits(&self, reason: WaitReason) {
-        self.own.consumer_waits(reason);
-    }
-
-    fn goes_on(&self) {
-        self.own.progress.goes_on(self.now());
-        self.own.show_waiting();
+        self.own.show(|facts| facts.state = state);
     }
 
     pub(crate) fn now(&self) -> Moment {

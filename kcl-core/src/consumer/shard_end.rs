@@ -14,8 +14,9 @@ use crate::lease::shard_end_plan::{
 use crate::lease::start_policy::StartPolicy;
 use crate::lease::store::{Outcome, StoreError};
 use crate::lifecycle::ConsumerEvent;
+use crate::ownership::Ownership;
 use crate::ownership::validity::Validity;
-use crate::ownership::{Ownership, WriteResult};
+use crate::ownership::writes::WriteResult;
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::log_once::LogOnce;
 use crate::runtime::task_scope::TaskPlace;
@@ -49,7 +50,7 @@ pub(crate) async fn store_end(own: &Ownership, end: &ShardEnd) -> ConsumerEvent 
         }
         tokio::select! {
             biased;
-            () = own.control.draining() => return ConsumerEvent::DrainRequested,
+            () = own.draining() => return ConsumerEvent::DrainRequested,
             () = own.worker.clock.sleep(PAUSE) => {}
         }
     }
@@ -233,7 +234,7 @@ async fn list_since_start(own: &Ownership) -> Result<Arc<ShardGraph>, ShardEndEr
 fn own_children(own: &Ownership) -> impl FnMut(&crate::source::ChildShard) -> Option<WorkerId> {
     let worker = &own.worker;
     // The ended shard gives its place free.
-    let others = worker.status.held().saturating_sub(1);
+    let others = own.held_leases().saturating_sub(1);
     let limit = worker
         .settings
         .max_leases

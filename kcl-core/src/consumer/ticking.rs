@@ -1,11 +1,11 @@
 //! Calls the processor because time has passed.
 
 use std::sync::Arc;
-use std::task::Poll;
 
 use crate::consumer::shard_consumer::ShardConsumer;
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::validity::Validity;
+use crate::runtime::poll_once::poll_once;
 use crate::status::WaitReason;
 
 impl ShardConsumer {
@@ -17,31 +17,21 @@ impl ShardConsumer {
             Validity::GoOn { .. } => {
                 let _callback = own.enter_callback();
                 let mut call = self.delivery.tick();
-                let mut called = None;
                 // Most have nothing to do: that is no wait, and nobody is woken by it.
-                std::future::poll_fn(|context| {
-                    called = match call.as_mut().poll(context) {
-                        Poll::Ready(called) => Some(called),
-                        Poll::Pending => None,
-                    };
-                    Poll::Ready(())
-                })
-                .await;
-                match called {
+                match poll_once(&mut call).await {
                     Some(called) => called,
                     None => {
                         own.consumer_waits(WaitReason::Tick);
                         let called = tokio::select! {
                             biased;
-                            () = own.control.aborted() => {
+                            () = own.aborted() => {
                                 drop(call);
                                 return Some(self.dropped("tick"));
                             }
                             called = &mut call => called,
                         };
                         // No step: it says nothing about the reading.
-                        own.progress.waits_no_more();
-                        own.show_waiting();
+                        own.consumer_waits_no_more();
                         called
                     }
                 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
@@ -22,6 +22,7 @@ use crate::lease::worker_row::{
 use crate::metrics::{ChangeOutcome, Metrics, StoreOperation, StoreOutcome};
 use crate::runtime::clock::{Clock, ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
+use crate::runtime::lock::Locked;
 use crate::runtime::task_scope::{TaskPlace, TaskPolicy, TaskScope};
 use crate::types::{Incarnation, LeaseKey, WorkerId};
 
@@ -38,7 +39,7 @@ struct ClientShared {
     incarnation: Incarnation,
     limits: CallLimits,
     metrics: Metrics,
-    turns: Mutex<BTreeMap<LeaseKey, Arc<Semaphore>>>,
+    turns: Locked<BTreeMap<LeaseKey, Arc<Semaphore>>>,
 }
 
 /// How long calls on one row may take.
@@ -69,7 +70,7 @@ impl StoreClient {
                 incarnation,
                 limits,
                 metrics,
-                turns: Mutex::default(),
+                turns: Locked::default(),
             }),
         }
     }
@@ -201,7 +202,7 @@ impl StoreClient {
     /// is not among them.
     pub(crate) async fn passed(&self) {
         let turns: Vec<_> = {
-            let turns = self.shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let turns = self.shared.turns.lock();
             let turns = turns.iter();
             turns.map(|(key, turn)| (key.clone(), Arc::clone(turn))).collect()
         };
@@ -280,7 +281,7 @@ impl ClientShared {
 
     async fn in_turn(&self, write: &QueuedWrite) -> Result<Outcome, StoreError> {
         let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut turns = self.turns.lock();
             Arc::clone(
                 turns
                     .entry(write.key.clone())
@@ -303,7 +304,7 @@ impl ClientShared {
 
     /// Drops a queue that nobody waits in, so that the map does not grow with every shard there ever was.
     fn forget_idle_turn(&self, key: &LeaseKey, turn: Arc<Semaphore>) {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.turns.lock();
         // One reference is ours, one the map's. Ours goes while nobody else counts: of two who are done at the same time the later one
         // must find itself alone.
         let is_idle = Arc::strong_count(&turn) == 2;

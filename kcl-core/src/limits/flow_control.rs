@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::futures::Notified;
@@ -69,7 +70,11 @@ pub(crate) enum Blocked {
 
 /// The pauses and rates of one worker.
 #[derive(Debug, Default)]
-pub(crate) struct FlowControl(Watched<BTreeMap<FlowScope, FlowLimit>>);
+pub(crate) struct FlowControl {
+    scopes: Watched<BTreeMap<FlowScope, FlowLimit>>,
+    /// Whether there is any. Most workers have none, and readers look here first.
+    in_use: AtomicBool,
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct FlowLimit {
@@ -90,7 +95,10 @@ impl FlowControl {
 
     /// Ends the pause and the rate of this very scope.
     pub(crate) fn forget(&self, scope: &FlowScope) {
-        self.0.modify(|scopes| scopes.remove(scope));
+        self.scopes.modify(|scopes| {
+            scopes.remove(scope);
+            self.note_use(scopes);
+        });
     }
 
     pub(crate) fn limit(&self, scope: FlowScope, rate: Option<Rate>) {
@@ -102,7 +110,7 @@ impl FlowControl {
 
     /// Returns the obstacle that keeps a shard in these scopes from being read, if there is one.
     pub(crate) fn hold(&self, of: &[FlowScope], now: Moment) -> Option<Blocked> {
-        self.0.read(|scopes| {
+        self.read(|scopes| {
             let brakes = of.iter().filter_map(|scope| scopes.get(scope));
             if brakes.clone().any(|brake| brake.paused) {
                 return Some(Blocked::Paused);
@@ -114,7 +122,7 @@ impl FlowControl {
 
     /// The most records that one fetch may bring in these scopes: no more than a second's worth.
     pub(crate) fn most(&self, of: &[FlowScope]) -> Option<u32> {
-        self.0.read(|scopes| {
+        self.read(|scopes| {
             let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.records);
             rates.map(NonZeroU32::get).min()
         })
@@ -122,7 +130,7 @@ impl FlowControl {
 
     /// The most bytes that one fetch is to bring in these scopes: no more than a second's worth.
     pub(crate) fn most_bytes(&self, of: &[FlowScope]) -> Option<u64> {
-        self.0.read(|scopes| {
+        self.read(|scopes| {
             let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.kib);
             rates.map(|kib| u64::from(kib.get()) * 1024).min()
         })
@@ -130,8 +138,11 @@ impl FlowControl {
 
     /// So much was read at `now`.
     pub(crate) fn took(&self, of: &[FlowScope], records: usize, bytes: usize, now: Moment) {
+        if !self.in_use.load(Ordering::SeqCst) {
+            return;
+        }
         // Who is held up by this waits for a moment, and looks again then.
-        self.0.modify_quietly(|scopes| {
+        self.scopes.modify_quietly(|scopes| {
             for scope in of {
                 if let Some(brake) = scopes.get_mut(scope)
                     && let Some(rate) = brake.rate
@@ -145,18 +156,32 @@ impl FlowControl {
 
     /// Returns at the next change of a pause or a rate after this call, even if that comes before the first poll.
     pub(crate) fn changed(&self) -> Notified<'_> {
-        self.0.changed()
+        self.scopes.changed()
     }
 
     fn change(&self, scope: FlowScope, change: impl FnOnce(&mut FlowLimit)) {
-        self.0.modify(|scopes| {
+        self.scopes.modify(|scopes| {
             let brake = scopes.entry(scope.clone()).or_default();
             change(brake);
             // What holds nothing is not remembered.
             if !brake.paused && brake.rate.is_none() {
                 scopes.remove(&scope);
             }
+            self.note_use(scopes);
         });
+    }
+
+    /// Looks at the pauses and rates, if there are any.
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<FlowScope, FlowLimit>) -> Option<T>) -> Option<T> {
+        match self.in_use.load(Ordering::SeqCst) {
+            true => self.scopes.read(look),
+            false => None,
+        }
+    }
+
+    /// Called with each change, before the waiters are woken.
+    fn note_use(&self, scopes: &BTreeMap<FlowScope, FlowLimit>) {
+        self.in_use.store(!scopes.is_empty(), Ordering::SeqCst);
     }
 }
 
@@ -235,7 +260,7 @@ mod tests {
         assert_eq!(brakes.hold(&scopes(0), at(0)), Some(Blocked::Paused));
         brakes.resume(stream);
         assert_eq!(brakes.hold(&scopes(0), at(0)), None);
-        assert!(brakes.0.read(BTreeMap::is_empty));
+        assert!(brakes.scopes.read(BTreeMap::is_empty));
     }
 
     #[test]

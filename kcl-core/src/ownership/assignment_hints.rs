@@ -1,14 +1,14 @@
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::runtime::lock::Locked;
 use crate::types::LeaseKey;
 
 /// Leases that were given to this worker, as far as the worker itself knows: it need not wait to discover them.
 #[derive(Debug, Default)]
 pub(crate) struct AssignmentHints {
-    keys: Mutex<BTreeSet<LeaseKey>>,
+    keys: Locked<BTreeSet<LeaseKey>>,
     /// Only discovery waits for it, and finds what arrived while it was busy.
     arrived: Notify,
 }
@@ -16,10 +16,7 @@ pub(crate) struct AssignmentHints {
 impl AssignmentHints {
     /// This lease names the worker as its owner now.
     pub(crate) fn add(&self, key: LeaseKey) {
-        self.keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key);
+        self.keys.lock().insert(key);
         self.arrived.notify_one();
     }
 
@@ -29,6 +26,6 @@ impl AssignmentHints {
     }
 
     pub(crate) fn take(&self) -> BTreeSet<LeaseKey> {
-        std::mem::take(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.keys.lock())
     }
 }

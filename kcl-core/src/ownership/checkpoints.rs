@@ -1,56 +1,190 @@
 //! The delivered and the finished part of a shard in one ownership, and the checkpoints of user code.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::invariant::Invariant;
-use crate::lease::change::LeaseChange;
 use crate::lease::row::Lease;
 use crate::limits::byte_budget::Records;
-use crate::ownership::backlog::LagTracker;
+use crate::ownership::backlog::SourceAnswer;
 use crate::ownership::checkpoint_tracker::BatchId;
+use crate::ownership::control::Interrupt;
 use crate::ownership::validity::Validity;
-use crate::ownership::{Ownership, WriteResult};
-use crate::processor::CheckpointError;
-use crate::processor::CheckpointSink;
-use crate::runtime::clock::BoxFuture;
-use crate::status::Behind;
-use crate::types::{Position, Record, RecordPosition};
+use crate::ownership::writes::WriteResult;
+use crate::ownership::{Ownership, OwnershipState};
+use crate::processor::{CheckpointError, CheckpointSink, RecordBatch};
+use crate::runtime::clock::{BoxFuture, Moment};
+use crate::settings::Checkpointing;
+use crate::status::WaitReason;
+use crate::types::{HashKeyRange, Record, RecordPosition, SequenceNumber};
 
-impl Ownership {
-    /// Observes a batch that is about to be handed to the processor.
-    pub(crate) fn deliver(&self, records: Arc<Records>) -> BatchId {
-        let mut state = self.lock();
-        let last = state.tracker.last_delivered();
-        let goes_back = records
-            .first()
-            .map(Record::position)
-            .filter(|first| last.is_some_and(|last| *first <= last));
-        let in_order = Invariant::InOrder.check(goes_back.is_none(), || {
-            format!("{} brings {goes_back:?} after {last:?}", self.key)
-        });
-        self.worker.report(in_order);
-        state.tracker.deliver(records)
+/// Whether a call of the processor may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallStart {
+    /// It has started.
+    Started,
+    /// The consumer has something else to do.
+    Interrupted(Interrupt),
+    /// No batch starts under a lease that another worker may be given.
+    Suspended,
+}
+
+impl OwnershipState {
+    /// Every record up to this one is finished. The number is that of its delivery, where it is known.
+    fn finish_through(&mut self, record: &RecordPosition, number: Option<u64>) {
+        self.tracker.finish_numbered(record, number);
+        if let Some(finished) = self.tracker.finished() {
+            self.backlog.finished_through(finished);
+        }
     }
 
-    /// The processor is given this many records of the batch, from its beginning on.
-    pub(crate) fn offer(&self, batch: BatchId, records: usize) {
-        self.lock().tracker.offer(batch, records);
+    /// Whether something is finished that the row does not store.
+    fn is_ahead_of_row(&self) -> bool {
+        let finished = self.tracker.finished();
+        finished.is_some_and(|finished| !self.known.row().checkpoint.covers(finished))
+    }
+}
+
+impl Ownership {
+    /// Another fetcher begins. Returns its number, and since when the source has brought no record, however often the shard was opened: times
+    /// without a request do not count.
+    pub(crate) fn begin_fetching(&self) -> (u64, Moment) {
+        let begun = self.with(|state| {
+            state.progress.fetcher_begins();
+            (state.backlog.begin_fetching(), state.idle_since)
+        });
+        self.worker.status.changed();
+        begun
+    }
+
+    /// The source has answered. `first` is the first record of a shard that was opened without a checkpoint, and `brings` is `true` if
+    /// the answer brought records. Returns the hash keys that the shard receives, where they are known.
+    pub(crate) fn fetched(
+        &self,
+        now: Moment,
+        first: Option<&SequenceNumber>,
+        brings: bool,
+    ) -> Option<HashKeyRange> {
+        let (range, is_new) = self.with(|state| {
+            state.progress.step(now);
+            if let Some(first) = first {
+                state.begun_at.get_or_insert_with(|| first.detached());
+            }
+            let facts = &mut state.facts;
+            let mut is_new = facts.trouble.take().is_some();
+            if brings {
+                state.idle_since = now;
+                is_new |= facts.end_in_doubt.take().is_some();
+            }
+            (state.known.row().hash_range, is_new)
+        });
+        if is_new {
+            self.worker.status.changed();
+        }
+        range
+    }
+
+    /// A part of an answer is about to be handed to the consumer.
+    pub(crate) fn handed_on(&self, fetcher: u64, answer: SourceAnswer) {
+        self.with(|state| state.backlog.fetched(fetcher, answer));
+        self.worker.status.changed();
+    }
+
+    /// Observes a batch that the consumer has taken, to hand it to the processor.
+    pub(crate) fn deliver(&self, records: Arc<Records>) -> BatchId {
+        let id = self.with(|state| {
+            state.backlog.taken();
+            let last = state.tracker.last_delivered();
+            let goes_back = records
+                .first()
+                .map(Record::position)
+                .filter(|first| last.is_some_and(|last| *first <= last));
+            let in_order = Invariant::InOrder.check(goes_back.is_none(), || {
+                format!("{} brings {goes_back:?} after {last:?}", self.key)
+            });
+            self.worker.report(in_order);
+            state.tracker.deliver(records)
+        });
+        self.worker.status.changed();
+        id
+    }
+
+    /// Offers this many records of the batch to the processor, from its beginning on, unless the consumer has something else to do or the
+    /// lease is suspended.
+    pub(crate) fn start_call(&self, batch: BatchId, records: usize) -> CallStart {
+        let now = self.worker.clock.now();
+        let failover = self.worker.timing.failover;
+        let (start, is_suspended) = self.with(|state| {
+            if let Some(interrupt) = state.commands.interrupt() {
+                return (CallStart::Interrupted(interrupt), false);
+            }
+            if let (Validity::Suspended | Validity::Lost, is_new) = self.judge_validity(state, now) {
+                state.progress.waits(WaitReason::Suspended, now);
+                return (CallStart::Suspended, is_new);
+            }
+            // An owner that gave the lease up, or learned that it is lost, stamps nothing; the margin is for the way from the decision here.
+            let renewed = state.validity.renewed;
+            let in_time = Invariant::NoStartAfterDeadline.check(now < renewed + failover, || {
+                format!(
+                    "a batch of {} starts at {now:?}, and the lease was renewed at {renewed:?}",
+                    self.key
+                )
+            });
+            self.worker.report(in_time);
+            state.tracker.offer(batch, records);
+            state.progress.waits(WaitReason::Callback, now);
+            (CallStart::Started, false)
+        });
+        match is_suspended {
+            true => self.report_suspended(),
+            false => self.worker.status.changed(),
+        }
+        start
+    }
+
+    /// The processor returned `Ok` for a part of a batch with so many bytes of payload, the last part or not.
+    pub(crate) fn call_succeeded(&self, batch: BatchId, part: &RecordBatch, bytes: u64, is_last: bool) {
+        let now = self.worker.clock.now();
+        let is_automatic = self.worker.settings.checkpointing == Checkpointing::Automatic;
+        let last = part.last().map(Record::position);
+        let begins_to_store = self.with(|state| {
+            let was_ahead = state.is_ahead_of_row();
+            state.progress.goes_on(now);
+            match (is_automatic, last) {
+                (true, Some(last)) if !is_last => state.finish_through(last, None),
+                (true, _) => {
+                    state.tracker.finish_batch(batch);
+                    state.backlog.finished();
+                }
+                // Its code says when the records are finished. They are kept no longer than that code keeps them.
+                (false, Some(last)) if is_last => {
+                    state.tracker.release(batch);
+                    state.backlog.returned(last, state.tracker.finished(), now);
+                }
+                (false, _) => {}
+            }
+            state.throughput_ema.add(bytes);
+            let facts = &mut state.facts;
+            facts.processed = last.cloned();
+            facts.records += part.len() as u64;
+            facts.failures = 0;
+            facts.unreadable = None;
+            !was_ahead && state.is_ahead_of_row()
+        });
+        self.worker.status.changed();
+        // If it was ahead before, the renewer knows when to store.
+        if begins_to_store {
+            self.dirty.notify_one();
+        }
     }
 
     /// The processor left the batch before the record at this index, to be offered the rest another time.
     pub(crate) fn withdraw_offer(&self, batch: BatchId, index: usize) {
-        self.lock().tracker.withdraw_offer(batch, index);
-    }
-
-    /// Every record of the batch is finished.
-    pub(crate) fn finish_batch(&self, batch: BatchId) {
-        self.lock().tracker.finish_batch(batch);
-        self.dirty.notify_one();
+        self.with(|state| state.tracker.withdraw_offer(batch, index));
     }
 
     /// Whether every record that was delivered is finished.
     pub(crate) fn is_all_finished(&self) -> bool {
-        self.lock().tracker.is_all_finished()
+        self.read(|state| state.tracker.is_all_finished())
     }
 
     /// Every record that was delivered is finished, as the processor says.
@@ -62,66 +196,40 @@ impl Ownership {
 
     /// How many records were given to the processor and are not finished.
     pub(crate) fn unfinished(&self) -> u64 {
-        self.lock().tracker.unfinished()
+        self.read(|state| state.tracker.unfinished())
     }
 
-    /// Changes what is known of the backlog, and shows how far behind the shard is.
-    pub(crate) fn with_backlog<T>(&self, change: impl FnOnce(&mut LagTracker) -> T) -> T {
-        let outcome = change(&mut self.lock_backlog());
-        self.show_backlog();
-        outcome
+    /// The last record that was handed to the processor in this ownership.
+    pub(crate) fn last_delivered(&self) -> Option<RecordPosition> {
+        self.read(|state| state.tracker.last_delivered().cloned())
     }
 
-    /// Shows how far behind the shard is, and what is not finished.
-    fn show_backlog(&self) {
-        // Read while nobody else writes the status: of two who change something, the last to show it shows both.
-        self.worker.status.update_lease(&self.key, |status| {
-            (status.behind, status.freshness) = self.lateness();
-            status.unfinished = self.unfinished();
-            status.unfinished_since = self.lock_backlog().unfinished_since();
-        });
+    /// Where the shard was started, if it was opened without a checkpoint and has brought records: to open it at its newest again would skip them,
+    /// and to open it at its oldest would not show what retention took since.
+    pub(crate) fn begun(&self) -> Option<SequenceNumber> {
+        self.read(|state| state.begun_at.clone())
     }
 
-    /// How far behind the shard is, in reading and in processing.
-    pub(crate) fn lateness(&self) -> (Behind, Behind) {
-        let backlog = self.lock_backlog();
-        (backlog.unread(), backlog.unfinished())
-    }
-
-    /// The processor returned from the batch, and its code says when the records are finished. They are kept no longer than that code
-    /// keeps them.
-    pub(crate) fn release_batch(&self, batch: BatchId, last: &RecordPosition) {
-        let now = self.worker.clock.now();
-        let mut state = self.lock();
-        state.tracker.release(batch);
-        // Under the lock: what is finished meanwhile finds the batch among those returned.
-        let finished = state.tracker.finished();
-        self.lock_backlog().returned(last, finished, now);
-        drop(state);
-        self.show_backlog();
+    /// The processor begins at another place.
+    pub(crate) fn forget_begun(&self) {
+        self.with(|state| state.begun_at = None);
     }
 
     /// Every record up to this one is finished. The number is that of its delivery, where it is known.
     pub(crate) fn finish_through(&self, record: &RecordPosition, number: Option<u64>) {
-        let mut state = self.lock();
-        state.tracker.finish_numbered(record, number);
-        if let Some(finished) = state.tracker.finished() {
-            self.lock_backlog().finished_through(finished);
-        }
-        drop(state);
-        self.show_backlog();
+        self.with(|state| state.finish_through(record, number));
+        self.worker.status.changed();
         self.dirty.notify_one();
         self.finished_more.notify_one();
     }
 
     /// Forgets what was delivered: a new processor begins at the stored checkpoint.
     pub(crate) fn forget_delivered(&self) {
-        self.lock().tracker.forget();
-        self.with_backlog(LagTracker::forget);
-    }
-
-    fn lock_backlog(&self) -> MutexGuard<'_, LagTracker> {
-        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
+        self.with(|state| {
+            state.tracker.forget();
+            state.backlog.forget();
+        });
+        self.worker.status.changed();
     }
 }
 
@@ -142,19 +250,13 @@ impl CheckpointSink for Ownership {
                 true => Ok(()),
                 false => Err(CheckpointError::Fenced),
             };
-            let Some(position) = self.unstored() else {
-                return stored(&self.row());
-            };
-            if verdict == Validity::Suspended {
+            if verdict == Validity::Suspended && self.write_times().unstored {
                 return Err(CheckpointError::Suspended);
             }
-            match self
-                .write(LeaseChange::Checkpoint {
-                    position: Position::Record(position),
-                    throughput: self.throughput(),
-                })
-                .await
-            {
+            let Some(checkpoint) = self.checkpoint() else {
+                return self.read(|state| stored(state.known.row()));
+            };
+            match self.write(checkpoint).await {
                 WriteResult::Applied(row) => stored(&row),
                 WriteResult::Lost | WriteResult::GivenUp(_) => Err(CheckpointError::Fenced),
                 WriteResult::Failed(error) => Err(CheckpointError::Unavailable(error)),

@@ -1,7 +1,5 @@
 //! The commands of the rest of the worker to a consumer.
 
-use crate::runtime::watched::Watched;
-
 /// Why a lease is to be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DrainReason {
@@ -15,12 +13,9 @@ pub(crate) enum DrainReason {
     StreamClosed,
 }
 
-/// A command to a consumer. Later and stronger commands replace earlier ones: abort, lost, drain, reopen.
-#[derive(Debug, Default)]
-pub(crate) struct Control(Watched<Requests>);
-
+/// The commands to a consumer. Later and stronger ones replace earlier ones: abort, lost, drain, reopen.
 #[derive(Debug, Default, Clone, Copy)]
-struct Requests {
+pub(crate) struct Commands {
     abort: bool,
     lost: bool,
     drain: Option<DrainReason>,
@@ -37,102 +32,77 @@ pub(crate) enum Interrupt {
     Reopen,
 }
 
-impl Control {
+impl Commands {
     /// Everything that runs is to be dropped: the time is up.
-    pub(crate) fn abort(&self) {
-        self.0.modify(|wishes| wishes.abort = true);
+    pub(crate) fn abort(&mut self) {
+        self.abort = true;
     }
 
     /// The lease is lost.
-    pub(crate) fn lose(&self) {
-        self.0.modify(|wishes| wishes.lost = true);
+    pub(crate) fn lose(&mut self) {
+        self.lost = true;
     }
 
     /// The lease is to be given up.
-    pub(crate) fn drain(&self, reason: DrainReason) {
-        self.0.modify(|wishes| {
-            if wishes.drain.is_none_or(|old| old == DrainReason::Handoff) {
-                wishes.drain = Some(reason);
-            }
-        });
+    pub(crate) fn drain(&mut self, reason: DrainReason) {
+        if self.drain.is_none_or(|old| old == DrainReason::Handoff) {
+            self.drain = Some(reason);
+        }
     }
 
     /// The handoff is off: the consumer goes on, unless it must give the lease up for another reason.
-    pub(crate) fn withdraw_handoff(&self) {
-        self.0.modify(|wishes| {
-            if wishes.drain == Some(DrainReason::Handoff) {
-                wishes.drain = None;
-            }
-        });
+    pub(crate) fn withdraw_handoff(&mut self) {
+        self.drain.take_if(|reason| *reason == DrainReason::Handoff);
     }
 
     /// The consumer must begin again at the source.
-    pub(crate) fn reopen(&self) {
-        self.0.modify(|wishes| wishes.reopen = true);
+    pub(crate) fn reopen(&mut self) {
+        self.reopen = true;
     }
 
     /// The consumer has taken up the command to reopen.
-    pub(crate) fn reopened(&self) {
-        self.0.modify(|wishes| wishes.reopen = false);
+    pub(crate) fn reopened(&mut self) {
+        self.reopen = false;
     }
 
     /// The consumer is done.
-    pub(crate) fn finish(&self) {
-        self.0.modify(|wishes| wishes.done = true);
+    pub(crate) fn finish(&mut self) {
+        self.done = true;
     }
 
     pub(crate) fn drain_reason(&self) -> Option<DrainReason> {
-        self.0.read(|wishes| wishes.drain)
+        self.drain
+    }
+
+    /// Returns `true` once the consumer is done.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Returns `true` once everything that runs is to be dropped.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.abort
     }
 
     /// Returns the command that interrupts the consumer now, if there is one.
     pub(crate) fn interrupt(&self) -> Option<Interrupt> {
-        self.0.read(Requests::interrupt)
-    }
-
-    /// Returns once something interrupts the consumer.
-    pub(crate) async fn interrupted(&self) -> Interrupt {
-        self.0.wait_for(Requests::interrupt).await
-    }
-
-    /// Returns once everything that runs is to be dropped.
-    pub(crate) async fn aborted(&self) {
-        self.0.wait_for(|wishes| wishes.abort.then_some(())).await;
-    }
-
-    /// Returns once the lease is to be given up.
-    pub(crate) async fn draining(&self) {
-        self.0
-            .wait_for(|wishes| wishes.drain.is_some().then_some(()))
-            .await;
-    }
-
-    /// Returns once the lease is lost or everything that runs is to be dropped.
-    pub(crate) async fn lost_or_aborted(&self) -> Interrupt {
-        let verdict = |wishes: &Requests| match (wishes.abort, wishes.lost) {
-            (true, _) => Some(Interrupt::Abort),
-            (false, true) => Some(Interrupt::Lost),
-            (false, false) => None,
-        };
-        self.0.wait_for(verdict).await
-    }
-
-    /// Returns once the consumer is done.
-    pub(crate) async fn finished(&self) {
-        self.0.wait_for(|wishes| wishes.done.then_some(())).await;
-    }
-}
-
-impl Requests {
-    fn interrupt(&self) -> Option<Interrupt> {
-        if self.abort {
-            Some(Interrupt::Abort)
-        } else if self.lost {
-            Some(Interrupt::Lost)
+        if let Some(interrupt) = self.lost_or_aborted() {
+            Some(interrupt)
         } else if self.drain.is_some() {
             Some(Interrupt::Drain)
         } else if self.reopen {
             Some(Interrupt::Reopen)
+        } else {
+            None
+        }
+    }
+
+    /// As [`interrupt`](Self::interrupt), for a consumer that gives the lease up already.
+    pub(crate) fn lost_or_aborted(&self) -> Option<Interrupt> {
+        if self.abort {
+            Some(Interrupt::Abort)
+        } else if self.lost {
+            Some(Interrupt::Lost)
         } else {
             None
         }
@@ -145,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_stronger_wish_wins_and_a_withdrawn_handoff_leaves_nothing() {
-        let control = Control::default();
+        let mut control = Commands::default();
         control.reopen();
         assert_eq!(control.interrupt(), Some(Interrupt::Reopen));
         control.drain(DrainReason::Handoff);
@@ -162,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_shutdown_is_not_withdrawn_with_the_handoff_it_replaced() {
-        let control = Control::default();
+        let mut control = Commands::default();
         control.drain(DrainReason::Handoff);
         control.drain(DrainReason::Shutdown);
         control.withdraw_handoff();

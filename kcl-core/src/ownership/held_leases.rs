@@ -75,6 +75,11 @@ impl<T: Clone> HeldLeases<T> {
         self.0.read(|state| state.held.values().cloned().collect())
     }
 
+    /// How many leases the worker holds now.
+    pub(crate) fn count(&self) -> usize {
+        self.0.read(|state| state.held.len())
+    }
+
     /// Returns `true` if the worker holds the lease now.
     pub(crate) fn holds(&self, key: &LeaseKey) -> bool {
         self.0.read(|state| state.held.contains_key(key))
@@ -122,7 +127,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::ownership::control::{Control, DrainReason};
+    use crate::ownership::control::{Commands, DrainReason};
     use crate::runtime::clock::BoxFuture;
     use crate::runtime::watched::explored::{Crossroads, explore_some, fails, run_all};
     use crate::types::ShardId;
@@ -140,8 +145,15 @@ mod tests {
 
     struct Lease {
         key: LeaseKey,
-        control: Control,
+        commands: Watched<Commands>,
         is_done: AtomicBool,
+    }
+
+    impl Lease {
+        fn drain(&self) {
+            self.commands
+                .modify(|commands| commands.drain(DrainReason::Shutdown));
+        }
     }
 
     /// The steps of a worker and a lease that it takes up, as in `Grants`.
@@ -169,11 +181,11 @@ mod tests {
                 }
                 fixture.held.hold(lease.key.clone(), Arc::clone(&lease));
                 if fixture.mistake != Mistake::LooksAway && fixture.is_leaving() {
-                    lease.control.drain(DrainReason::Shutdown);
+                    lease.drain();
                 }
                 drop(expected);
                 if !ends_by_itself {
-                    lease.control.draining().await;
+                    lease.commands.wait_for(Commands::drain_reason).await;
                 }
                 lease.is_done.store(true, Ordering::SeqCst);
                 let early = fixture.mistake == Mistake::AsksEarly && fixture.is_leaving();
@@ -193,7 +205,7 @@ mod tests {
                 fixture.leaving.cancel();
                 let held = fixture.held.held();
                 for lease in fixture.held.held() {
-                    lease.control.drain(DrainReason::Shutdown);
+                    lease.drain();
                 }
                 fixture.held.empty().await;
                 let is_done = |lease: &Arc<Lease>| lease.is_done.load(Ordering::SeqCst);
@@ -216,7 +228,7 @@ mod tests {
             let shard = ShardId::new(format!("shardId-{n:012}")).unwrap();
             Arc::new(Lease {
                 key: LeaseKey::single_stream(&shard),
-                control: Control::default(),
+                commands: Watched::default(),
                 is_done: AtomicBool::new(false),
             })
         };

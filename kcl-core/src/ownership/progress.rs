@@ -1,6 +1,5 @@
 //! Proof of life: a lease is renewed only while its consumer either gets on or names what it waits for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::runtime::clock::Moment;
@@ -53,14 +52,9 @@ pub fn proof_of_life(activity: &Activity, now: Moment, stall_timeout: Duration) 
     }
 }
 
-/// A consumer's activity, written by the consumer and its fetcher, read by its renewer.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    known: Mutex<ProgressState>,
-}
-
+/// A consumer's activity, as the consumer and its fetcher report it.
 #[derive(Debug, Clone, Copy)]
-struct ProgressState {
+pub(crate) struct Progress {
     steps: u64,
     last_step: Moment,
     consumer: Option<(WaitReason, Moment)>,
@@ -71,85 +65,75 @@ struct ProgressState {
 impl Progress {
     pub(crate) fn new(now: Moment) -> Self {
         Self {
-            known: Mutex::new(ProgressState {
-                steps: 0,
-                last_step: now,
-                consumer: None,
-                fetcher: None,
-            }),
+            steps: 0,
+            last_step: now,
+            consumer: None,
+            fetcher: None,
         }
     }
 
     /// A step is finished.
-    pub(crate) fn step(&self, now: Moment) {
-        let mut known = self.lock();
-        known.steps += 1;
-        known.last_step = now;
+    pub(crate) fn step(&mut self, now: Moment) {
+        self.steps += 1;
+        self.last_step = now;
     }
 
     /// The consumer waits for records and nothing else, which is no step but deserves its time.
-    pub(crate) fn wants_records(&self, now: Moment) {
-        let mut known = self.lock();
-        known.last_step = now;
-        known.consumer = None;
+    pub(crate) fn wants_records(&mut self, now: Moment) {
+        self.last_step = now;
+        self.consumer = None;
     }
 
     /// The fetcher is another one, which waits for nothing yet.
-    pub(crate) fn fetcher_begins(&self) {
-        self.lock().fetcher = None;
+    pub(crate) fn fetcher_begins(&mut self) {
+        self.fetcher = None;
     }
 
     /// The consumer starts again at the source, which is no step but deserves its time.
-    pub(crate) fn begins_anew(&self, now: Moment) {
-        let mut known = self.lock();
-        known.last_step = now;
-        known.fetcher = None;
+    pub(crate) fn begins_anew(&mut self, now: Moment) {
+        self.last_step = now;
+        self.fetcher = None;
     }
 
     /// The consumer begins to wait for this, or keeps waiting.
-    pub(crate) fn waits(&self, reason: WaitReason, now: Moment) {
-        let mut known = self.lock();
-        known.consumer = Some((reason, since(known.consumer, reason, now)));
+    pub(crate) fn waits(&mut self, reason: WaitReason, now: Moment) {
+        self.consumer = Some((reason, since(self.consumer, reason, now)));
     }
 
     /// The consumer waits for nothing any more, which is a step.
-    pub(crate) fn goes_on(&self, now: Moment) {
-        let mut known = self.lock();
-        known.steps += 1;
-        known.last_step = now;
-        known.consumer = None;
+    pub(crate) fn goes_on(&mut self, now: Moment) {
+        self.step(now);
+        self.consumer = None;
     }
 
     /// The consumer waits for nothing any more, which is no step.
-    pub(crate) fn waits_no_more(&self) {
-        self.lock().consumer = None;
+    pub(crate) fn waits_no_more(&mut self) {
+        self.consumer = None;
     }
 
     /// The fetcher begins to wait for this, or keeps waiting.
-    pub(crate) fn fetcher_waits(&self, reason: WaitReason, now: Moment) {
-        let mut known = self.lock();
-        known.fetcher = Some((reason, since(known.fetcher, reason, now)));
+    pub(crate) fn fetcher_waits(&mut self, reason: WaitReason, now: Moment) {
+        self.fetcher = Some((reason, since(self.fetcher, reason, now)));
     }
 
     /// The fetcher waits for nothing any more, which is no step but deserves its time.
-    pub(crate) fn fetcher_goes_on(&self, now: Moment) {
-        let mut known = self.lock();
-        if known.fetcher.take().is_some() {
-            known.last_step = now;
+    pub(crate) fn fetcher_goes_on(&mut self, now: Moment) {
+        if self.fetcher.take().is_some() {
+            self.last_step = now;
         }
+    }
+
+    /// The reason for which the consumer waits, and since when.
+    pub(crate) fn waiting(&self) -> Option<(WaitReason, Moment)> {
+        self.consumer.or(self.fetcher)
     }
 
     pub(crate) fn activity(&self) -> Activity {
-        let known = self.lock();
         Activity {
-            steps: known.steps,
-            last_step: known.last_step,
-            waiting: known.consumer.or(known.fetcher),
+            steps: self.steps,
+            last_step: self.last_step,
+            waiting: self.waiting(),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ProgressState> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -183,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_age_of_a_wait_counts_from_its_beginning() {
-        let progress = Progress::new(at(0));
+        let mut progress = Progress::new(at(0));
         progress.waits(WaitReason::Parents, at(5));
         progress.waits(WaitReason::Parents, at(7));
         assert_eq!(progress.activity().waiting, Some((WaitReason::Parents, at(5))));
@@ -202,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_the_fetcher_waits_for_counts_while_the_consumer_waits_for_records() {
-        let progress = Progress::new(at(0));
+        let mut progress = Progress::new(at(0));
         progress.fetcher_waits(WaitReason::ByteBudget, at(1));
         progress.fetcher_waits(WaitReason::ByteBudget, at(2));
         assert_eq!(progress.activity().waiting, Some((WaitReason::ByteBudget, at(1))));

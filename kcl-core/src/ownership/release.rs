@@ -5,9 +5,9 @@ use crate::lease::change::LeaseChange;
 use crate::lease::row::Lease;
 use crate::lease::store::StoreError;
 use crate::lifecycle::ConsumerEvent;
-use crate::ownership::{Ownership, WriteResult};
+use crate::ownership::Ownership;
+use crate::ownership::writes::WriteResult;
 use crate::runtime::clock::ClockExt as _;
-use crate::types::Position;
 
 /// Tries until it succeeds, or for a failover time: then the lease expires.
 pub(crate) async fn give_up(own: &Ownership) -> ConsumerEvent {
@@ -28,11 +28,7 @@ pub(crate) async fn give_up(own: &Ownership) -> ConsumerEvent {
 
 async fn try_to_leave(own: &Ownership) -> Result<ConsumerEvent, StoreError> {
     let me = &own.worker.worker;
-    if let Some(position) = own.unstored() {
-        let checkpoint = LeaseChange::Checkpoint {
-            position: Position::Record(position),
-            throughput: own.throughput(),
-        };
+    if let Some(checkpoint) = own.checkpoint() {
         match own.write(checkpoint).await {
             WriteResult::Applied(_) => {}
             WriteResult::GivenUp(row) => return Ok(given_up(&row)),

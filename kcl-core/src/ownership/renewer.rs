@@ -6,25 +6,20 @@ use std::time::Duration;
 
 use crate::error::Causes;
 use crate::lease::change::LeaseChange;
+use crate::ownership::Ownership;
 use crate::ownership::control::DrainReason;
 use crate::ownership::progress::{ProofOfLife, proof_of_life};
 use crate::ownership::validity::Validity;
-use crate::ownership::{Ownership, WriteResult};
+use crate::ownership::writes::{WriteResult, WriteTimes};
 use crate::runtime::clock::Moment;
 use crate::runtime::log_once::LogOnce;
-use crate::types::Position;
 
 const RENEWING_FAILS: &str = "cannot renew the lease";
 
 /// The renewer's knowledge when it decides what to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RenewalSchedule {
-    /// When the last applied write was sent.
-    renewed: Moment,
-    /// When the last checkpoint was sent.
-    stored: Moment,
-    /// Whether something is finished and not stored.
-    unstored: bool,
+    times: WriteTimes,
     /// Until when writes that failed make the renewer wait.
     not_before: Option<Moment>,
     /// When a handoff under way must be declined.
@@ -35,8 +30,8 @@ struct RenewalSchedule {
 ///
 /// A lease is renewed once per `renewal`, and what is finished is stored once per `checkpoint`. A checkpoint is a renewal.
 fn next_duty(duties: &RenewalSchedule, renewal: Duration, checkpoint: Duration) -> Moment {
-    let renewal = duties.renewed + renewal;
-    let checkpoint = duties.unstored.then(|| duties.stored + checkpoint);
+    let renewal = duties.times.renewed + renewal;
+    let checkpoint = duties.times.unstored.then(|| duties.times.stored + checkpoint);
     let write = checkpoint.map_or(renewal, |checkpoint| checkpoint.min(renewal));
     let write = duties
         .not_before
@@ -56,7 +51,7 @@ pub(crate) async fn keep(own: Arc<Ownership>) {
     };
     tokio::select! {
         biased;
-        () = own.control.finished() => {}
+        () = own.consumer_ended() => {}
         () = keeper.run() => {}
     }
 }
@@ -76,14 +71,11 @@ impl LeaseRenewer<'_> {
     async fn run(&mut self) {
         let worker = &self.own.worker;
         loop {
-            // Whoever's write it was that met the handoff: a checkpoint of user code may be the only one for long.
-            self.follow_handoff();
-            let (renewed, stored) = self.own.written();
-            let unstored = self.own.unstored().is_some();
+            let times = self.own.write_times();
+            // A checkpoint of user code may be the only write for long that shows the handoff.
+            self.follow_handoff(times.in_handoff);
             let duties = RenewalSchedule {
-                renewed,
-                stored,
-                unstored,
+                times,
                 not_before: self.not_before,
                 decline: self.decline,
             };
@@ -115,13 +107,8 @@ impl LeaseRenewer<'_> {
 
     /// Stores what is finished, or renews.
     async fn write(&mut self) {
-        let change = match self.own.unstored() {
-            Some(position) => LeaseChange::Checkpoint {
-                position: Position::Record(position),
-                throughput: self.own.throughput(),
-            },
-            None => self.renewal(),
-        };
+        let change = self.own.checkpoint();
+        let change = change.unwrap_or_else(|| self.own.renewal());
         match self.own.write(change).await {
             WriteResult::Applied(_) => {
                 self.problem.log_end(RENEWING_FAILS);
@@ -136,20 +123,12 @@ impl LeaseRenewer<'_> {
         }
     }
 
-    fn renewal(&self) -> LeaseChange {
-        LeaseChange::Renew {
-            throughput: self.own.throughput(),
-            facts: self.own.missing_facts(),
-        }
-    }
-
-    fn follow_handoff(&mut self) {
+    fn follow_handoff(&mut self, in_handoff: Option<bool>) {
         let worker = &self.own.worker;
-        let row = self.own.row();
-        if row.actual_owner() != Some(&worker.worker) {
+        let Some(in_handoff) = in_handoff else {
             return;
-        }
-        match (row.is_in_handoff(), self.decline) {
+        };
+        match (in_handoff, self.decline) {
             (true, None) => {
                 self.decline = Some(worker.clock.now() + worker.settings.handoff_timeout);
                 self.own.drain(DrainReason::Handoff);
@@ -166,7 +145,7 @@ impl LeaseRenewer<'_> {
     async fn decline_or_wait(&mut self) {
         let worker = &self.own.worker;
         let callback_runs = self.own.in_callback.load(Ordering::Acquire);
-        if !callback_runs || self.own.control.drain_reason() != Some(DrainReason::Handoff) {
+        if !callback_runs || self.own.drain_reason() != Some(DrainReason::Handoff) {
             self.decline = Some(worker.clock.now() + worker.settings.handoff_timeout);
             return;
         }
@@ -185,7 +164,7 @@ impl LeaseRenewer<'_> {
     fn consumer_lives(&mut self) -> bool {
         let worker = &self.own.worker;
         let now = worker.clock.now();
-        let mut activity = self.own.progress.activity();
+        let mut activity = self.own.activity();
         // No consumer gets on while code blocks every thread, and this one cannot help it.
         let patience = worker
             .settings
@@ -202,7 +181,7 @@ impl LeaseRenewer<'_> {
             return true;
         };
         // Commanded already, and the consumer has not got round to it: a lease that nobody works for is not renewed.
-        if self.own.control.interrupt().is_some() {
+        if self.own.interrupt().is_some() {
             return false;
         }
         self.stalls = if self.steps_at_stall == Some(activity.steps) {
@@ -218,17 +197,13 @@ impl LeaseRenewer<'_> {
             self.own.drain(DrainReason::Stalled);
         } else {
             tracing::warn!(?idle, tries = self.stalls, "no progress: opening the shard again");
-            self.own.control.reopen();
+            self.own.reopen();
         }
         false
     }
 
     fn show_stalls(&self) {
-        let stalls = self.stalls;
-        let worker = &self.own.worker;
-        worker
-            .status
-            .update_lease(&self.own.key, |status| status.stalls = stalls);
+        self.own.show(|facts| facts.stalls = self.stalls);
     }
 }
 
@@ -238,12 +213,21 @@ mod tests {
 
     use super::*;
 
-    const RENEWAL: Duration = Duration::from_secs(3);
-    const CHECKPOINT: Duration = Duration::from_secs(1);
-
     fn at(millis: u64) -> Moment {
         Moment::from_origin(Duration::from_millis(millis))
     }
+
+    fn times(renewed: u64, stored: u64, unstored: bool) -> WriteTimes {
+        WriteTimes {
+            renewed: at(renewed),
+            stored: at(stored),
+            unstored,
+            in_handoff: Some(false),
+        }
+    }
+
+    const RENEWAL: Duration = Duration::from_secs(3);
+    const CHECKPOINT: Duration = Duration::from_secs(1);
 
     proptest! {
         /// Nothing to store, or something, the lease is written at its renewal at the latest.
@@ -251,7 +235,7 @@ mod tests {
         fn write_is_never_later_than_renewal(
             renewed in 0_u64..10_000, stored in 0_u64..10_000, unstored in any::<bool>(),
         ) {
-            let duties = RenewalSchedule { renewed: at(renewed), stored: at(stored), unstored, not_before: None, decline: None };
+            let duties = RenewalSchedule { times: times(renewed, stored, unstored), not_before: None, decline: None };
             prop_assert!(next_duty(&duties, RENEWAL, CHECKPOINT) <= at(renewed) + RENEWAL);
         }
     }
@@ -259,15 +243,13 @@ mod tests {
     #[test]
     fn a_checkpoint_waits_for_its_interval() {
         let duties = RenewalSchedule {
-            renewed: at(1000),
-            stored: at(500),
-            unstored: true,
+            times: times(1000, 500, true),
             not_before: None,
             decline: None,
         };
         assert_eq!(next_duty(&duties, RENEWAL, CHECKPOINT), at(1500));
         let nothing = RenewalSchedule {
-            unstored: false,
+            times: times(1000, 500, false),
             ..duties
         };
         assert_eq!(next_duty(&nothing, RENEWAL, CHECKPOINT), at(1000) + RENEWAL);
@@ -276,9 +258,7 @@ mod tests {
     #[test]
     fn a_store_that_fails_is_not_hammered() {
         let duties = RenewalSchedule {
-            renewed: at(0),
-            stored: at(0),
-            unstored: true,
+            times: times(0, 0, true),
             not_before: Some(at(9000)),
             decline: None,
         };

@@ -1,11 +1,12 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::clock::Moment;
+use crate::runtime::lock::Locked;
 use crate::types::{ApplicationName, HashKeyRange, LeaseKey, ShardId, WorkerId};
 
 /// A number that rises with every ownership of a shard.
@@ -51,7 +52,7 @@ struct Inner {
     token: FencingToken,
     cancelled: CancellationToken,
     /// Another one after each drain that was called off.
-    draining: Mutex<CancellationToken>,
+    draining: Locked<CancellationToken>,
     /// Nanoseconds since the origin of the worker's clock.
     valid_until: AtomicU64,
 }
@@ -122,7 +123,7 @@ impl ShardContext {
             lease: inner.lease.clone(),
             token: inner.token,
             cancelled: inner.cancelled.clone(),
-            draining: Mutex::new(self.draining()),
+            draining: Locked::new(self.draining()),
             valid_until: AtomicU64::new(inner.valid_until.load(Ordering::Acquire)),
         };
         Self {
@@ -149,7 +150,7 @@ impl ShardContext {
                 lease,
                 token,
                 cancelled: CancellationToken::new(),
-                draining: Mutex::default(),
+                draining: Locked::default(),
                 valid_until: AtomicU64::new(u64::MAX),
             }),
         }
@@ -224,7 +225,7 @@ impl ShardContext {
     }
 
     fn lock_draining(&self) -> MutexGuard<'_, CancellationToken> {
-        self.inner.draining.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.draining.lock()
     }
 
     /// Until when the worker may believe that the lease is its own, on the worker's [`Clock`](crate::runtime::clock::Clock).

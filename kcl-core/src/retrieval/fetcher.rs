@@ -14,7 +14,7 @@ use crate::limits::byte_budget::{BudgetPermit, ShardBudget};
 use crate::limits::fetch_sizer::FetchSizer;
 use crate::metrics::FetchOutcome;
 use crate::ownership::Ownership;
-use crate::ownership::backlog::{LagTracker, SourceAnswer};
+use crate::ownership::backlog::SourceAnswer;
 use crate::retrieval::deaggregate::{Deaggregator, leave_out_done};
 use crate::retrieval::end_check::EndCheck;
 use crate::retrieval::portions::{ArrivalRoom, FetchedBatch, PendingFetch, Portion, wait_for_room};
@@ -35,7 +35,7 @@ use crate::types::{Gap, Record};
 pub(crate) fn start_fetching(own: &Arc<Ownership>, start: ReadStart) -> mpsc::Receiver<FetchedBatch> {
     let ahead = usize::try_from(own.worker.settings.prefetch_batches).unwrap_or(1);
     let (sender, receiver) = mpsc::channel(ahead.max(1));
-    own.progress.fetcher_begins();
+    let (number, idle_since) = own.begin_fetching();
     let fetcher = Fetcher {
         rng: own.worker.rng.child("fetch").child(own.key.as_str()),
         own: Arc::clone(own),
@@ -48,7 +48,8 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: ReadStart) -> mpsc::Re
         failures: 0,
         account: own.worker.budget.open(&own.key),
         sizer: FetchSizer::new(),
-        number: own.with_backlog(LagTracker::begin_fetching),
+        number,
+        idle_since,
     };
     let fetching = async move {
         tokio::select! {
@@ -80,6 +81,8 @@ struct Fetcher {
     sizer: FetchSizer,
     /// By which the backlog knows it from those before.
     number: u64,
+    /// Since when the source has brought no record, as the ownership knows it too.
+    idle_since: Moment,
 }
 
 impl Fetcher {
@@ -106,8 +109,9 @@ impl Fetcher {
             let room = async {
                 loop {
                     until_known(own).await;
-                    own.until_free(true, |reason| own.fetcher_waits(reason)).await;
-                    own.fetcher_goes_on();
+                    if own.until_free(true, |reason| own.fetcher_waits(reason)).await {
+                        own.fetcher_goes_on();
+                    }
                     self.sizer.seed(self.account.per_record_elsewhere());
                     let room = room_for(own, &self.account, self.sizer).await;
                     // It may have been paused while it waited for room.
@@ -208,11 +212,11 @@ impl Fetcher {
         let own = Arc::clone(&self.own);
         let worker = &own.worker;
         let now = worker.clock.now();
-        own.progress.step(now);
         self.end_failures();
-        if let (None, Some(first)) = (self.place.done(), fetch.records.first()) {
-            own.begun_at(first.sequence_number());
-        }
+        let first = match self.place.done() {
+            None => fetch.records.first().map(|first| first.sequence_number().clone()),
+            Some(_) => None,
+        };
         let gap = self.place.gap_before(&fetch);
         let named = std::mem::take(&mut fetch.children);
         let (mut taken, mut size) = (fetch.records.len(), total_size(&fetch.records));
@@ -254,11 +258,12 @@ impl Fetcher {
         if let Some(last) = records.last() {
             self.place.handed_on(last.sequence_number());
         }
-        if !records.is_empty() || is_part {
-            own.brought_records(now);
+        let brings = !records.is_empty() || is_part;
+        if brings {
+            self.idle_since = now;
             self.watch.brought_records();
-            self.doubt(None);
         }
+        let hash_range = own.fetched(now, first.as_ref(), brings);
         let end = match is_part {
             true => None,
             false => self.judge_end(fetch.end, named),
@@ -267,7 +272,7 @@ impl Fetcher {
             self.report_gap(&gap);
             self.gap = Some(gap);
         }
-        let unpacker = Deaggregator::new(records, how, own.row().hash_range, begun);
+        let unpacker = Deaggregator::new(records, how, hash_range, begun);
         PendingFetch::new(unpacker, room, answer).with(fetch.behind, end, is_part)
     }
 
@@ -301,7 +306,7 @@ impl Fetcher {
                 part.fetched.gap = self.gap.take();
             }
             self.report(&part);
-            own.with_backlog(|backlog| backlog.fetched(self.number, part.answer));
+            own.handed_on(self.number, part.answer);
             let (ends, is_last) = (part.ends(), part.is_last);
             match part.brings_something() {
                 true => to.send(part.fetched),
@@ -310,20 +315,17 @@ impl Fetcher {
             match () {
                 () if ends => return ControlFlow::Break(()),
                 () if is_last => return ControlFlow::Continue(()),
-                () => own.progress.step(clock.now()),
+                () => own.step(),
             }
         }
     }
 
     /// The shard was read.
     fn end_failures(&mut self) {
-        let own = &self.own;
         if self.failures > 0 {
             tracing::info!(failures = self.failures, "the shard can be read again");
             self.failures = 0;
         }
-        let status = &own.worker.status;
-        status.update_lease(&own.key, |status| status.trouble = None);
     }
 
     /// Makes the room what the answer takes, with the rest that the source keeps. If there is none for that, the source drops that rest, and reads it
@@ -412,12 +414,10 @@ impl Fetcher {
             FetchOutcome::Failed
         };
         worker.metrics.fetched(outcome);
-        worker
-            .status
-            .update_lease(&self.own.key, |status| status.trouble = Some(error.kind()));
+        own.show(|facts| facts.trouble = Some(error.kind()));
         // The shard is held for as long as the service answers like this: nothing would be better at another worker.
         if error.kind().is_answer() {
-            self.own.progress.step(worker.clock.now());
+            own.step();
         }
         if error.kind() == SourceErrorKind::Denied && self.watch.is_closed() {
             self.opens_as_usual = !self.opens_as_usual;
@@ -491,9 +491,8 @@ async fn until_known(own: &Ownership) {
 /// Holds the shard, as the status says. Nothing would be better at another worker.
 async fn hold_while(own: &Ownership, is_open: impl Fn(&OpenStream) -> bool) {
     while is_open(&own.stream) {
-        let clock = &own.worker.clock;
-        own.progress.step(clock.now());
-        clock.sleep(FIRST_PAUSE).await;
+        own.step();
+        own.worker.clock.sleep(FIRST_PAUSE).await;
     }
 }
 

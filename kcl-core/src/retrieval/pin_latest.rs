@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use crate::error::Causes;
 use crate::lease::change::LeaseChange;
-use crate::lease::row::RowFacts;
 use crate::lease::start_policy::PIN_MARGIN;
 use crate::lifecycle::ConsumerEvent;
-use crate::ownership::{Ownership, WriteResult};
+use crate::ownership::Ownership;
+use crate::ownership::writes::WriteResult;
 use crate::processor::StartFrom;
 use crate::retrieval::start_position::needs_time;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::ClockExt as _;
 use crate::runtime::log_once::LogOnce;
-use crate::source::{ShardFilter, SourceError, SourceErrorKind};
+use crate::source::{ShardFilter, SourceError};
 use crate::streams::pager::ShardPager;
 
 /// The pauses between two tries.
@@ -28,7 +28,7 @@ pub(crate) async fn pin_latest(own: &Ownership, wish: &StartFrom) -> Option<Cons
     while own.last_delivered().is_none() && needs_time(&own.row(), wish) {
         let problem = match try_to_settle(own).await {
             Ok(WriteResult::Applied(row)) if row.latest_at.is_some() => {
-                show(own, None);
+                own.show(|facts| facts.trouble = None);
                 return None;
             }
             // What shows as applied may be an earlier renewal, which brought no time.
@@ -37,9 +37,9 @@ pub(crate) async fn pin_latest(own: &Ownership, wish: &StartFrom) -> Option<Cons
             Ok(WriteResult::Failed(error)) => Causes(&error).to_string(),
             Err(error) => {
                 if error.kind().is_answer() {
-                    own.progress.step(clock.now());
+                    own.step();
                 }
-                show(own, Some(error.kind()));
+                own.show(|facts| facts.trouble = Some(error.kind()));
                 Causes(&error).to_string()
             }
         };
@@ -56,15 +56,9 @@ pub(crate) async fn pin_latest(own: &Ownership, wish: &StartFrom) -> Option<Cons
 async fn try_to_settle(own: &Ownership) -> Result<WriteResult, SourceError> {
     let mut pager = ShardPager::once(&*own.stream.source, &*own.worker.clock);
     let page = pager.page(ShardFilter::Open, None).await?;
-    let facts = RowFacts {
-        latest_at: Some(page.service_time.minus(PIN_MARGIN)),
-        ..own.missing_facts()
-    };
-    let throughput = own.throughput();
-    Ok(own.write(LeaseChange::Renew { throughput, facts }).await)
-}
-
-fn show(own: &Ownership, trouble: Option<SourceErrorKind>) {
-    let status = &own.worker.status;
-    status.update_lease(&own.key, |status| status.trouble = trouble);
+    let mut renewal = own.renewal();
+    if let LeaseChange::Renew { facts, .. } = &mut renewal {
+        facts.latest_at = Some(page.service_time.minus(PIN_MARGIN));
+    }
+    Ok(own.write(renewal).await)
 }

@@ -1,7 +1,7 @@
 //! An answer of the source, handed on in parts that fit the room that is held.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use crate::ownership::Ownership;
 use crate::ownership::backlog::SourceAnswer;
 use crate::retrieval::deaggregate::{Deaggregated, Deaggregator, MisplacedRecords, UnreadableRecord};
 use crate::runtime::clock::ClockExt as _;
+use crate::runtime::lock::Locked;
 use crate::source::{Arrival, ShardEnd};
 use crate::status::WaitReason;
 use crate::types::Gap;
@@ -154,7 +155,7 @@ pub(crate) struct ArrivalRoom<'a> {
     account: &'a ShardBudget,
     /// The most records that were asked for.
     limit: u32,
-    room: Mutex<BudgetPermit>,
+    room: Locked<BudgetPermit>,
     /// The room for the answer, once it was announced.
     announced: AtomicU64,
 }
@@ -166,7 +167,7 @@ impl<'a> ArrivalRoom<'a> {
             own,
             account,
             limit,
-            room: Mutex::new(room),
+            room: Locked::new(room),
             announced: AtomicU64::new(0),
         }
     }
@@ -174,13 +175,13 @@ impl<'a> ArrivalRoom<'a> {
     /// The room that is held now, and what was announced, if anything was.
     pub(crate) fn into_room(self) -> (BudgetPermit, Option<u64>) {
         let announced = self.announced.into_inner();
-        let room = self.room.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let room = self.room.into_inner();
         (room, (announced > 0).then_some(announced))
     }
 
     /// Takes more room if there is some now, and gives back what there is if not: a task that waits holds nothing that others wait for.
     fn has_room(&self, bytes: u64) -> bool {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut room = self.room.lock();
         if bytes <= room.bytes() || room.settle(bytes) {
             return true;
         }
@@ -198,12 +199,12 @@ impl Arrival for ArrivalRoom<'_> {
             return;
         }
         let room = wait_for_room(self.own, self.account.reserve(bytes, bytes)).await;
-        *self.room.lock().unwrap_or_else(PoisonError::into_inner) = room;
+        *self.room.lock() = room;
         self.progressed();
     }
 
     fn progressed(&self) {
-        self.own.progress.step(self.own.worker.clock.now());
+        self.own.step();
     }
 }
 

@@ -1,9 +1,10 @@
 //! Values that belong to a runtime.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::{Handle, Id};
+
+use crate::runtime::lock::Locked;
 
 /// How many runtimes have a value. Those that used theirs longest ago lose it: a runtime that has ended does not say so.
 const MOST: usize = 32;
@@ -25,7 +26,7 @@ const MOST: usize = 32;
 pub struct PerRuntime<T> {
     make: Box<dyn Fn(u64) -> T + Send + Sync>,
     /// The one used last comes last.
-    made: Mutex<Vec<(Option<Id>, T)>>,
+    made: Locked<Vec<(Option<Id>, T)>>,
 }
 
 impl<T: Clone> PerRuntime<T> {
@@ -33,14 +34,14 @@ impl<T: Clone> PerRuntime<T> {
     pub fn new(make: impl Fn(u64) -> T + Send + Sync + 'static) -> Self {
         Self {
             make: Box::new(make),
-            made: Mutex::default(),
+            made: Locked::default(),
         }
     }
 
     /// The value of the current runtime. Code that runs on no runtime has one of its own.
     pub fn get(&self) -> T {
         let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.made.lock();
         let place = made.iter().position(|(of, _)| *of == runtime);
         let value = match place {
             Some(place) => made.remove(place).1,

@@ -1,9 +1,10 @@
 //! Whether a runtime runs what is due: asked of the user runtime, whose threads user code may block.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::runtime::clock::Moment;
+use crate::runtime::lock::Locked;
 use crate::runtime::watched::Watched;
 
 /// The shortest part of a stall that counts against a task.
@@ -120,38 +121,54 @@ impl StallProbe {
     }
 }
 
-/// When the callbacks of a shard had a thread for themselves.
-#[derive(Debug, Default)]
-pub(crate) struct CallbackThread(Mutex<ThreadTurns>);
+/// The callbacks that may have a thread.
+const CALLS: [&str; 7] = [
+    "create",
+    "initialize",
+    "process_records",
+    "tick",
+    "shutdown_requested",
+    "shard_ended",
+    "lease_lost",
+];
 
+/// When the callbacks of a shard had a thread for themselves. It is written around each poll of a callback, so without a lock.
 #[derive(Debug, Default)]
-struct ThreadTurns {
-    /// The callback that has a thread, and since when.
-    running: Option<(&'static str, Moment)>,
-    /// The last one that had a thread for long.
-    last: Option<(&'static str, Moment, Moment)>,
+pub(crate) struct CallbackThread {
+    /// The callback that has a thread, as its place in [`CALLS`] from 1 on in the lowest bits, and since how many nanoseconds; 0 for none.
+    running: AtomicU64,
+    /// The last one that had a thread for long, from when to when.
+    last: Locked<Option<(&'static str, Moment, Moment)>>,
 }
+
+/// How many bits name a callback.
+const CALL_BITS: u32 = 3;
 
 impl CallbackThread {
     /// The callback is polled, from `now` on.
     pub(crate) fn begins(&self, call: &'static str, now: Moment) {
-        self.with(|turns| turns.running = Some((call, now)));
+        let place = CALLS.iter().position(|known| *known == call);
+        debug_assert!(place.is_some(), "{call} is no callback");
+        let code = place.map_or(0, |place| place as u64 + 1);
+        let nanos = u64::try_from(now.since_origin().as_nanos()).unwrap_or(u64::MAX);
+        self.running.store(nanos << CALL_BITS | code, Ordering::Release);
     }
 
     /// The callback has given the thread back.
     pub(crate) fn ends(&self, now: Moment) {
-        self.with(|turns| {
-            if let Some((call, since)) = turns.running.take()
-                && now.saturating_since(since) >= NOTICED
-            {
-                turns.last = Some((call, since, now));
-            }
-        });
+        if let Some((call, since)) = running(self.running.load(Ordering::Acquire))
+            && now.saturating_since(since) >= NOTICED
+        {
+            *self.last.lock() = Some((call, since, now));
+        }
+        // Afterwards: a look finds it in one of the two places.
+        self.running.store(0, Ordering::Release);
     }
 
     /// The callback that had a thread in the stall, and for which part.
     pub(crate) fn held(&self, standstill: &RuntimeStall) -> Option<(&'static str, Duration)> {
-        let (running, last) = self.with(|turns| (turns.running, turns.last));
+        let running = running(self.running.load(Ordering::Acquire));
+        let last = *self.last.lock();
         let running = running.map(|(call, since)| (call, standstill.overlap(since, standstill.until)));
         let last = last.map(|(call, since, until)| (call, standstill.overlap(since, until)));
         let longest = running
@@ -160,10 +177,14 @@ impl CallbackThread {
             .max_by_key(|(_, overlap)| *overlap);
         longest.filter(|(_, overlap)| *overlap >= NOTICED)
     }
+}
 
-    fn with<T>(&self, change: impl FnOnce(&mut ThreadTurns) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+/// The callback that a number stands for, and since when it has a thread.
+fn running(coded: u64) -> Option<(&'static str, Moment)> {
+    let place = (coded & ((1 << CALL_BITS) - 1)).checked_sub(1)?;
+    let call = CALLS.get(usize::try_from(place).ok()?)?;
+    let since = Moment::from_origin(Duration::from_nanos(coded >> CALL_BITS));
+    Some((call, since))
 }
 
 #[cfg(test)]

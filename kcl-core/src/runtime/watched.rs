@@ -14,6 +14,8 @@ use std::sync::PoisonError;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use crate::runtime::lock::count;
+
 // The very same, but for a test that tries the orders in which tasks can take their steps.
 #[cfg(test)]
 use explored::{Mutex, Notify};
@@ -53,6 +55,7 @@ impl<T> Watched<T> {
 
     /// Changes the value in a way that nobody waits for.
     pub(crate) fn modify_quietly<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        count();
         // A change that panicked is over; none of ours leaves a value half changed.
         change(&mut self.value.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -94,10 +94,9 @@ impl IssueThresholds {
 }
 
 impl LeaseStatus {
-    /// Judges what is wrong at `now`. Returns `true` if that is new.
-    pub(crate) fn judge(&mut self, now: Moment, patience: IssueThresholds) -> bool {
-        let concern = self.concern_at(now, patience);
-        std::mem::replace(&mut self.concern, concern) != concern
+    /// Judges what is wrong at `now`.
+    pub(crate) fn judge(&mut self, now: Moment, patience: IssueThresholds) {
+        self.concern = self.concern_at(now, patience);
     }
 
     fn concern_at(&self, now: Moment, patience: IssueThresholds) -> Option<HealthIssue> {
@@ -148,6 +147,8 @@ pub(crate) struct HealthSummary {
     pub(crate) waits: BTreeMap<WaitReason, (u32, Duration)>,
     /// How many shards have which concern.
     pub(crate) concerns: BTreeMap<HealthIssue, u32>,
+    /// The shards that have one.
+    pub(crate) by_lease: BTreeMap<LeaseKey, HealthIssue>,
     /// Of the shard that is worst read.
     pub(crate) behind: Duration,
     /// Of the shard that is worst processed.
@@ -179,6 +180,7 @@ impl HealthSummary {
         }
         if let Some(concern) = lease.concern {
             *self.concerns.entry(concern).or_default() += 1;
+            self.by_lease.insert(key.clone(), concern);
             if concern == HealthIssue::SlowCallback
                 && let Some((call, age)) = lease.call_at(now)
             {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::watch;
 
 pub use behind::Behind;
 pub use issues::HealthIssue;
@@ -20,9 +19,10 @@ pub use crate::lifecycle::{ConsumerEnd, ConsumerState};
 pub use crate::source::EndDoubt;
 
 use crate::processor::FencingToken;
+use crate::runtime::change_signal::{ChangeSignal, ChangeWatcher};
 use crate::runtime::clock::{Clock, Moment};
+use crate::runtime::lock::Locked;
 use crate::source::SourceErrorKind;
-use crate::status::issues::{HealthSummary, IssueThresholds};
 use crate::types::{Gap, LeaseKey, Position, RecordPosition, WorkerId};
 
 /// A snapshot of a worker.
@@ -161,132 +161,96 @@ impl LeaseStatus {
     }
 }
 
-/// Where the parts of a worker write what they do. Clones write to the same status.
-#[derive(Debug, Clone)]
-pub(crate) struct StatusSource {
-    sender: watch::Sender<WorkerStatus>,
+/// The state of a worker as a whole, and the tasks that wait for a change of its status. The leases answer for themselves.
+#[derive(Debug)]
+pub(crate) struct WorkerState {
+    worker: WorkerId,
     clock: Arc<dyn Clock>,
-    patience: IssueThresholds,
+    whole: Locked<WholeState>,
+    changes: ChangeSignal,
 }
 
-impl StatusSource {
-    pub(crate) fn new(worker: WorkerId, clock: Arc<dyn Clock>, patience: IssueThresholds) -> Self {
-        let status = WorkerStatus {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct WholeState {
+    phase: Phase,
+    is_leader: bool,
+    failover_bound: Option<Duration>,
+    unplaced: usize,
+    standstill: Option<Moment>,
+}
+
+impl WorkerState {
+    pub(crate) fn new(worker: WorkerId, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
             worker,
-            at: clock.now(),
-            phase: Phase::Starting,
-            is_leader: false,
-            leases: BTreeMap::new(),
-            failover_bound: None,
-            unplaced: 0,
-            standstill: None,
-        };
-        Self {
-            sender: watch::Sender::new(status),
             clock,
-            patience,
-        }
+            whole: Locked::new(WholeState {
+                phase: Phase::Starting,
+                is_leader: false,
+                failover_bound: None,
+                unplaced: 0,
+                standstill: None,
+            }),
+            changes: ChangeSignal::default(),
+        })
     }
 
-    pub(crate) fn update(&self, change: impl FnOnce(&mut WorkerStatus)) {
-        self.sender.send_modify(|status| {
-            status.at = self.clock.now();
-            change(status);
-        });
+    /// Sets the phase of the worker.
+    pub(crate) fn update_phase(&self, phase: Phase) {
+        self.update(|whole| whole.phase = phase);
     }
 
-    /// Since when the runtime of the consumers stands still; watchers are woken only by a change.
+    /// Sets since when the runtime of the consumers stands still.
     pub(crate) fn update_standstill(&self, since: Option<Moment>) {
-        self.sender.send_if_modified(|status| {
-            let is_news = status.standstill != since;
-            status.at = self.clock.now();
-            status.standstill = since;
-            is_news
-        });
+        self.update(|whole| whole.standstill = since);
     }
 
-    pub(crate) fn update_lease(&self, key: &LeaseKey, change: impl FnOnce(&mut LeaseStatus)) {
-        self.with_lease(key, |lease| {
-            change(lease);
-            true
-        });
-    }
-
-    /// The reason for which a consumer waits; watchers are woken only by a change.
-    pub(crate) fn update_waiting(
-        &self,
-        key: &LeaseKey,
-        waiting: impl FnOnce() -> Option<(WaitReason, Moment)>,
-    ) {
-        self.with_lease(key, |lease| {
-            let waiting = waiting();
-            std::mem::replace(&mut lease.waiting, waiting) != waiting
-        });
-    }
-
-    /// Why it is not known whether the shard has ended. Returns `true` if that is new.
-    pub(crate) fn update_end_in_doubt(&self, key: &LeaseKey, doubt: Option<EndDoubt>) -> bool {
-        let mut is_news = false;
-        self.with_lease(key, |lease| {
-            is_news = std::mem::replace(&mut lease.end_in_doubt, doubt) != doubt;
-            is_news
-        });
-        is_news
-    }
-
-    /// Changes the status of a lease. Returns `true` if that is new.
-    fn with_lease(&self, key: &LeaseKey, change: impl FnOnce(&mut LeaseStatus) -> bool) {
-        let now = self.clock.now();
-        self.sender.send_if_modified(|status| {
-            let Some(lease) = status.leases.get_mut(key) else {
-                return false;
-            };
-            let is_news = change(lease) | lease.judge(now, self.patience);
-            status.at = now;
-            is_news
-        });
-    }
-
-    /// The role that the coordinator reports; watchers are woken only by a change.
+    /// Sets the role that the coordinator reports.
     pub(crate) fn update_leadership(&self, leads: bool, bound: Option<Duration>, unplaced: usize) {
-        self.sender.send_if_modified(|status| {
-            let new = (leads, bound, unplaced);
-            let is_news = (status.is_leader, status.failover_bound, status.unplaced) != new;
-            (status.is_leader, status.failover_bound, status.unplaced) = new;
-            is_news
+        self.update(|whole| {
+            (whole.is_leader, whole.failover_bound, whole.unplaced) = (leads, bound, unplaced);
         });
     }
 
-    /// Looks how old everything has become; watchers are woken only when something becomes a concern or ceases to be one.
-    pub(crate) fn survey(&self) -> HealthSummary {
-        let now = self.clock.now();
-        let mut survey = HealthSummary::default();
-        self.sender.send_if_modified(|status| {
-            status.at = now;
-            let leases = status.leases.iter_mut();
-            leases.fold(false, |is_news, (key, lease)| {
-                let has_changed = lease.judge(now, self.patience);
-                survey.add(key, lease, now);
-                is_news | has_changed
-            })
-        });
-        survey
-    }
-
-    pub(crate) fn read(&self) -> WorkerStatus {
-        let mut status = self.sender.borrow().clone();
-        status.at = self.clock.now();
-        for lease in status.leases.values_mut() {
-            lease.judge(status.at, self.patience);
+    /// Watchers are woken only by a change.
+    fn update(&self, change: impl FnOnce(&mut WholeState)) {
+        let is_new = {
+            let mut whole = self.whole.lock();
+            let before = *whole;
+            change(&mut whole);
+            *whole != before
+        };
+        if is_new {
+            self.changed();
         }
-        status
     }
 
-    pub(crate) fn held(&self) -> usize {
-        self.sender.borrow().leases.len()
+    /// Wakes the tasks that wait for a change of the status. Called after the change.
+    pub(crate) fn changed(&self) {
+        self.changes.notify();
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<WorkerStatus> {
-        self.sender.subscribe()
+    /// Becomes a watcher of the status.
+    pub(crate) fn watch(&self) -> ChangeWatcher<'_> {
+        self.changes.watch()
+    }
+
+    /// The status of the worker now, with what `leases` answers for this moment.
+    pub(crate) fn snapshot(
+        &self,
+        leases: impl FnOnce(Moment) -> BTreeMap<LeaseKey, LeaseStatus>,
+    ) -> WorkerStatus {
+        let whole = *self.whole.lock();
+        let at = self.clock.now();
+        WorkerStatus {
+            worker: self.worker.clone(),
+            at,
+            phase: whole.phase,
+            is_leader: whole.is_leader,
+            leases: leases(at),
+            failover_bound: whole.failover_bound,
+            unplaced: whole.unplaced,
+            standstill: whole.standstill,
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! One listing of a stream's shards, shared by all who read the stream.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
 use crate::runtime::clock::{Clock, Moment};
+use crate::runtime::lock::Locked;
 use crate::source::shard_graph::ShardGraph;
 use crate::source::{ShardFilter, StreamSource};
 use crate::streams::pager::{PagerError, ShardPager};
@@ -37,7 +38,7 @@ impl From<PagerError> for ListingError {
 /// The newest listing of one stream. Of those who need a newer one, one asks, and the others wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct SharedListing {
-    newest: Mutex<NewestListing>,
+    newest: Locked<NewestListing>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -68,7 +69,7 @@ impl SharedListing {
 
     /// The place of a listing that was started at most so long ago, and whether the caller is the first to have it.
     fn at_most(&self, age: impl Fn(u32, u32) -> Duration, now: Moment) -> (Arc<OnceCell<Listing>>, bool) {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.lock();
         let age = age(newest.pages, newest.failures);
         let is_due = newest
             .begun
@@ -82,7 +83,7 @@ impl SharedListing {
 
     async fn list(&self, source: &dyn StreamSource, clock: &dyn Clock) -> Listing {
         let listed = ShardPager::once(source, clock).all(ShardFilter::All).await;
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.lock();
         match &listed {
             Ok((_, pages)) => (newest.pages, newest.failures) = (*pages, 0),
             Err(_) => newest.failures = newest.failures.saturating_add(1),

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -9,6 +9,7 @@ use tokio::sync::futures::Notified;
 use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::lease::row::Lease;
 use crate::runtime::clock::Moment;
+use crate::runtime::lock::Locked;
 use crate::runtime::watched::Watched;
 use crate::source::StreamSource;
 use crate::streams::listing::SharedListing;
@@ -28,15 +29,15 @@ pub(crate) struct OpenStream {
     pub(crate) initial_position: Option<InitialPosition>,
     /// The state that its readers share to see whether their shards are closed.
     pub(crate) listing: SharedListing,
-    belief: Mutex<IdentityCheck>,
+    belief: Locked<IdentityCheck>,
+    /// The stream is not read before a look. Readers ask before each fetch.
+    doubted: AtomicBool,
 }
 
 /// Whether the stream is still the one that its leases are for. Until somebody has looked, one that was not found may have been
 /// created again: then its shards have the ids of the old ones, and positions in those mean nothing.
 #[derive(Debug, Default)]
 struct IdentityCheck {
-    /// The stream is not read before a look.
-    doubted: bool,
     /// A look is asked for, and none has started since.
     asked: bool,
     /// A look is under way.
@@ -58,13 +59,14 @@ impl OpenStream {
             keying,
             initial_position,
             listing: SharedListing::default(),
-            belief: Mutex::default(),
+            belief: Locked::default(),
+            doubted: AtomicBool::new(false),
         }
     }
 
     /// Whether nobody may read the stream.
     pub(crate) fn is_doubted(&self) -> bool {
-        self.belief().doubted
+        self.doubted.load(Ordering::SeqCst)
     }
 
     /// Whether somebody who did not find a shard still waits for an answer.
@@ -83,19 +85,20 @@ impl OpenStream {
     /// A look has ended, and it is the stream that it was.
     pub(crate) fn is_confirmed(&self, now: Moment) {
         let mut belief = self.belief();
-        (belief.doubted, belief.looking) = (false, false);
+        self.doubted.store(false, Ordering::SeqCst);
+        belief.looking = false;
         belief.confirmed = Some(now);
     }
 
     /// A look has ended in vain. The question stays; where the stream that it was `is_gone`, nobody reads it.
     pub(crate) fn is_not_confirmed(&self, is_gone: bool) {
         let mut belief = self.belief();
-        belief.doubted |= is_gone;
+        self.doubted.fetch_or(is_gone, Ordering::SeqCst);
         (belief.asked, belief.looking) = (true, false);
     }
 
     fn belief(&self) -> MutexGuard<'_, IdentityCheck> {
-        self.belief.lock().unwrap_or_else(PoisonError::into_inner)
+        self.belief.lock()
     }
 }
 
@@ -155,7 +158,8 @@ impl Streams {
     pub(crate) fn doubt(&self, stream: &OpenStream) {
         {
             let mut belief = stream.belief();
-            (belief.doubted, belief.asked) = (true, true);
+            stream.doubted.store(true, Ordering::SeqCst);
+            belief.asked = true;
         }
         self.doubt.notify_one();
     }
@@ -167,7 +171,8 @@ impl Streams {
         {
             let mut belief = stream.belief();
             let is_sure = |confirmed| now.saturating_since(confirmed) < SURE_FOR;
-            belief.doubted |= !belief.confirmed.is_some_and(is_sure);
+            let is_unsure = !belief.confirmed.is_some_and(is_sure);
+            stream.doubted.fetch_or(is_unsure, Ordering::SeqCst);
             belief.asked = true;
         }
         self.doubt.notify_one();

@@ -1,9 +1,10 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::runtime::lock::Locked;
 use crate::source::{SourceError, StreamSource};
 use crate::types::InitialPosition;
 
@@ -115,7 +116,7 @@ impl TrackedStream {
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct StreamSet {
-    streams: Arc<Mutex<Vec<TrackedStream>>>,
+    streams: Arc<Locked<Vec<TrackedStream>>>,
 }
 
 impl StreamSet {
@@ -149,7 +150,7 @@ impl StreamSet {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<TrackedStream>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+        self.streams.lock()
     }
 }
 

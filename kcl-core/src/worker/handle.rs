@@ -9,11 +9,11 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::flow_control::{FlowControl, FlowHandle};
 use crate::runtime::task_scope::{OwnThread, TaskPlace};
 use crate::runtime::task_scope::{TaskPolicy, TaskScope, caught};
-use crate::status::issues::IssueThresholds;
-use crate::status::{Phase, StatusSource, WorkerStatus};
+use crate::status::{Phase, WorkerState, WorkerStatus};
 use crate::worker::builder::{Coordination, Worker, WorkerParts};
 use crate::worker::shutdown::ShutdownReport;
 use crate::worker::stall_watch::RuntimeSentinel;
+use crate::worker::status_reader::StatusReader;
 use crate::worker::stop::{Stop, StopSignal, TASK};
 use crate::worker::supervisor::run;
 
@@ -21,42 +21,10 @@ use crate::worker::supervisor::run;
 ///
 /// Dropping the handle does not stop the worker.
 pub struct WorkerHandle {
-    status: StatusSource,
+    status: StatusReader,
     stop: Arc<StopSignal>,
     flow_control: Arc<FlowControl>,
     ended: oneshot::Receiver<Result<ShutdownReport, Error>>,
-}
-
-/// Reads what a worker is doing, for an endpoint of a server or a task of its own. Clones read the same worker.
-///
-/// It neither stops the worker nor keeps it running, and goes on showing the last status after the worker has stopped.
-#[derive(Debug, Clone)]
-pub struct StatusReader {
-    status: StatusSource,
-}
-
-impl StatusReader {
-    /// Returns the status of the worker now.
-    pub fn status(&self) -> WorkerStatus {
-        self.status.read()
-    }
-
-    /// As [`WorkerHandle::wait_for`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future has no effect.
-    pub async fn wait_for(&self, mut predicate: impl FnMut(&WorkerStatus) -> bool) -> WorkerStatus {
-        let mut receiver = self.status.subscribe();
-        loop {
-            // On a copy: the worker cannot write the status while somebody looks at it, and the predicate may take its time.
-            let status = receiver.borrow_and_update().clone();
-            // The sender lives as long as this reader, so the channel cannot close here.
-            if predicate(&status) || receiver.changed().await.is_err() {
-                return status;
-            }
-        }
-    }
 }
 
 /// Stops a worker from elsewhere. Clones stop the same one.
@@ -90,7 +58,7 @@ impl Drop for AbortOnDrop {
 /// that is renewed by a worker which nobody can stop is the worst of both worlds.
 struct WorkerLife {
     scope: TaskScope,
-    status: StatusSource,
+    status: Arc<WorkerState>,
     report: Option<oneshot::Sender<Result<ShutdownReport, Error>>>,
 }
 
@@ -105,7 +73,7 @@ impl WorkerLife {
     /// Drops every other task: the leases expire, and others take them over.
     fn break_off(&mut self, why: &str) {
         self.scope.close_but_for(TASK);
-        self.status.update(|status| status.phase = Phase::Stopped);
+        self.status.update_phase(Phase::Stopped);
         let message = format!("the worker broke, and its leases expire: {why}");
         self.end(Err(Error::new(ErrorKind::Internal, message)));
     }
@@ -133,8 +101,7 @@ impl Worker {
     pub fn start(self) -> WorkerHandle {
         let (report, ended) = oneshot::channel();
         let clock = Arc::clone(&self.parts.clock);
-        let patience = IssueThresholds::of(&self.parts.settings);
-        let status = StatusSource::new(self.parts.worker.clone(), clock, patience);
+        let status = StatusReader::new(WorkerState::new(self.parts.worker.clone(), clock));
         let stop = Arc::new(StopSignal::new());
         let handle = WorkerHandle {
             status: status.clone(),
@@ -147,7 +114,7 @@ impl Worker {
         scope.on_panic(move |task| counted.task_panicked(task));
         let mut life = WorkerLife {
             scope: scope.clone(),
-            status: status.clone(),
+            status: Arc::clone(&status.worker),
             report: Some(report),
         };
         // Of the highest level, so that its fields are there whatever level is logged.
@@ -296,7 +263,7 @@ impl WorkerHandle {
 
     /// Returns the status of the worker now.
     pub fn status(&self) -> WorkerStatus {
-        self.status.read()
+        self.status.status()
     }
 
     /// Returns the first status for which the predicate holds, the present one included. It is asked again when something happens, or
@@ -306,14 +273,12 @@ impl WorkerHandle {
     ///
     /// Dropping the future has no effect.
     pub async fn wait_for(&self, predicate: impl FnMut(&WorkerStatus) -> bool) -> WorkerStatus {
-        self.status_reader().wait_for(predicate).await
+        self.status.wait_for(predicate).await
     }
 
     /// Reads the status from elsewhere, while the handle waits for the worker's end.
     pub fn status_reader(&self) -> StatusReader {
-        StatusReader {
-            status: self.status.clone(),
-        }
+        self.status.clone()
     }
 
     /// Asks the worker to let its callbacks return, checkpoint, and give its leases up.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::ownership::WorkerContext;
+use crate::runtime::clock::Moment;
 use crate::status::issues::HealthSummary;
 use crate::status::{HealthIssue, WaitReason};
 use crate::types::LeaseKey;
@@ -32,10 +33,14 @@ pub(crate) async fn watch_health(
     let mut standstills = StallReports::default();
     let mut slow = Warnings::default();
     let mut unchecked = Warnings::default();
+    let mut concerns = BTreeMap::new();
     loop {
         let now = worker.clock.now();
         standstills.look(&worker, &taker, now);
-        let survey = worker.status.survey();
+        let survey = survey(&taker, now);
+        if std::mem::replace(&mut concerns, survey.by_lease.clone()) != survey.by_lease {
+            worker.status.changed();
+        }
         gauges.show(&survey);
         warn_of_callbacks(&mut slow, &survey, worker.settings.slow_callback);
         warn_of_checkpoints(&mut unchecked, &survey, worker.settings.slow_checkpoint);
@@ -46,6 +51,15 @@ pub(crate) async fn watch_health(
         }
         standstills.woke(&worker, &taker, now + INTERVAL);
     }
+}
+
+/// Asks the held leases for their status.
+fn survey(taker: &LeaseTaker, now: Moment) -> HealthSummary {
+    let mut survey = HealthSummary::default();
+    for own in taker.held() {
+        survey.add(&own.key, &own.status(now), now);
+    }
+    survey
 }
 
 fn warn_of_callbacks(warnings: &mut Warnings, survey: &HealthSummary, patience: Duration) {

@@ -1,7 +1,7 @@
 //! Takes the leases that name this worker. Being named is not ownership: that begins with the worker's own first renewal.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -16,7 +16,7 @@ use crate::lease::row::{Lease, RowFacts};
 use crate::lease::scan_deadline::ScanDeadline;
 use crate::lease::store::{Outcome, Scan, StoreError};
 use crate::lease::worker_row::WorkerRow;
-use crate::lifecycle::{ConsumerEnd, ConsumerState};
+use crate::lifecycle::ConsumerEnd;
 use crate::limits::flow_control::FlowScope;
 use crate::ownership::control::DrainReason;
 use crate::ownership::held_leases::HeldLeases;
@@ -25,10 +25,10 @@ use crate::ownership::{Ownership, WorkerContext};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
+use crate::runtime::lock::Locked;
 use crate::runtime::log_once::LogOnce;
 use crate::runtime::task_scope::TaskPlace;
 use crate::runtime::task_scope::TaskPolicy;
-use crate::status::LeaseStatus;
 use crate::streams::registry::OpenStream;
 use crate::types::LeaseKey;
 use crate::worker::discovery::{Discovery, RestingRows};
@@ -49,7 +49,7 @@ pub(crate) struct LeaseTaker {
     leaving: CancellationToken,
     permits: Arc<Semaphore>,
     held: Arc<HeldLeases<Arc<Ownership>>>,
-    rests: Mutex<RestingRows>,
+    rests: Locked<RestingRows>,
 }
 
 /// How the taking up of a lease ended, if the store answered.
@@ -65,6 +65,7 @@ impl LeaseTaker {
         worker: Arc<WorkerContext>,
         membership: Arc<Heartbeat>,
         leaving: CancellationToken,
+        held: Arc<HeldLeases<Arc<Ownership>>>,
     ) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         Arc::new(Self {
@@ -72,8 +73,8 @@ impl LeaseTaker {
             membership,
             leaving,
             permits,
-            held: HeldLeases::new(),
-            rests: Mutex::default(),
+            held,
+            rests: Locked::default(),
         })
     }
 
@@ -163,7 +164,7 @@ impl LeaseTaker {
     }
 
     fn rests(&self) -> MutexGuard<'_, RestingRows> {
-        self.rests.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rests.lock()
     }
 
     /// The leases that name this worker, by the index or by a scan; nothing while neither may be asked yet.
@@ -316,9 +317,9 @@ impl LeaseTaker {
         let worker = Arc::clone(&self.worker);
         tracing::info!(lease = %row.key, to = %worker.worker, counter = row.counter, checkpoint = %row.checkpoint, reason = "granted", "lease taken up");
         let key = row.key.clone();
-        let own = Ownership::begin(Arc::clone(&worker), stream, row, renewed);
-        self.show(&own);
+        let own = Ownership::begin(Arc::clone(&worker), &self.held, stream, row, renewed);
         self.held.hold(key.clone(), Arc::clone(&own));
+        worker.status.changed();
         if self.leaving.is_cancelled() {
             // Whoever drains what is held may have looked already.
             own.drain(DrainReason::Shutdown);
@@ -355,41 +356,10 @@ impl LeaseTaker {
         span.in_scope(|| scope.spawn_at(TaskPlace::Processing, name, TaskPolicy::Job, consumer));
     }
 
-    fn show(&self, own: &Ownership) {
-        let row = own.row();
-        let (behind, freshness) = own.lateness();
-        let status = LeaseStatus {
-            state: ConsumerState::AwaitingParents,
-            waiting: None,
-            token: own.token(),
-            suspended: None,
-            checkpoint: row.checkpoint,
-            processed: None,
-            records: 0,
-            unfinished: 0,
-            unfinished_since: None,
-            behind,
-            freshness,
-            trouble: None,
-            failures: 0,
-            unreadable: None,
-            stalls: 0,
-            end_in_doubt: None,
-            gap: None,
-            concern: None,
-        };
-        self.worker.status.update(|all| {
-            all.leases.insert(own.key.clone(), status);
-        });
-    }
-
     fn ended(&self, own: &Ownership, end: ConsumerEnd) {
-        own.control.finish();
+        own.end_consumer();
         own.context.cancelled().cancel();
         self.worker.metrics.lease_left();
-        self.worker.status.update(|all| {
-            all.leases.remove(&own.key);
-        });
         tracing::info!(parent: &own.span, %end, "consumer ended");
         // They are for as long as the lease is held, and what comes next is another ownership.
         self.worker
@@ -398,6 +368,7 @@ impl LeaseTaker {
         // At last, when everything that shows the lease is as it is to stay: whoever waits for this goes on, and the lease may be taken up again.
         let matters = || self.leaving.is_cancelled();
         self.held.end(&own.key, end, matters);
+        self.worker.status.changed();
         self.worker.plan_now.notify_one();
     }
 
@@ -456,6 +427,6 @@ struct RenewerGuard(Arc<Ownership>);
 
 impl Drop for RenewerGuard {
     fn drop(&mut self) {
-        self.0.control.lose();
+        self.0.lose();
     }
 }

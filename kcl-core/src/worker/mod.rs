@@ -14,6 +14,7 @@ pub(crate) mod shutdown;
 pub(crate) mod signal;
 pub(crate) mod stall_watch;
 pub(crate) mod startup;
+pub(crate) mod status_reader;
 pub(crate) mod stop;
 pub(crate) mod stream_watcher;
 pub(crate) mod supervisor;

@@ -18,7 +18,7 @@ use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::task_scope::TaskPlace;
 use crate::runtime::task_scope::{TaskPolicy, caught};
 use crate::settings::Settings;
-use crate::status::{Phase, StatusSource};
+use crate::status::Phase;
 use crate::worker::builder::{StreamSelection, WorkerParts};
 use crate::worker::fatal::FatalError;
 use crate::worker::handover::hand_over_all;
@@ -27,13 +27,14 @@ use crate::worker::heartbeat::Heartbeat;
 use crate::worker::lease_taker::LeaseTaker;
 use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep, next_step};
 use crate::worker::startup::{Prepared, announce, prepare};
+use crate::worker::status_reader::StatusReader;
 use crate::worker::stop::{Stop, StopSignal, TASK};
 use crate::worker::stream_watcher::follow_streams;
 
 /// The life of a worker, from its first question to its report.
 pub(crate) async fn run(
     parts: WorkerParts,
-    status: StatusSource,
+    status: StatusReader,
     stop: &StopSignal,
 ) -> Result<ShutdownReport, Error> {
     let outcome = async {
@@ -53,9 +54,9 @@ pub(crate) async fn run(
             announced = announce(&running.worker, &running.membership, deadline) => announced?,
         }
         running.spawn_tasks();
-        status.update(|status| status.phase = Phase::Running);
+        status.worker.update_phase(Phase::Running);
         let why = running.until_stopped(stop).await;
-        status.update(|status| status.phase = Phase::Draining);
+        status.worker.update_phase(Phase::Draining);
         let report = running.shut_down(stop, matches!(why, StopCause::Asked)).await;
         match why {
             StopCause::Asked => Ok(report),
@@ -63,7 +64,7 @@ pub(crate) async fn run(
         }
     }
     .await;
-    status.update(|status| status.phase = Phase::Stopped);
+    status.worker.update_phase(Phase::Stopped);
     if let Err(error) = &outcome {
         tracing::error!(error = %Causes(error), "the worker stopped");
     }
@@ -91,7 +92,7 @@ struct RunningWorker {
 }
 
 impl RunningWorker {
-    fn new(parts: WorkerParts, ground: Prepared, status: StatusSource) -> Self {
+    fn new(parts: WorkerParts, ground: Prepared, status: StatusReader) -> Self {
         let budget = u64::from(parts.settings.memory_budget) * 1024 * 1024;
         let budget = ByteBudget::new(budget, parts.metrics.bytes_held());
         let scanner = Arc::new(TableScanner::new(
@@ -112,7 +113,7 @@ impl RunningWorker {
             factory: parts.factory,
             policy: parts.policy,
             metrics: parts.metrics,
-            status,
+            status: status.worker,
             assignment_hints: Arc::new(AssignmentHints::default()),
             budget,
             flow_control: parts.flow_control,
@@ -121,7 +122,12 @@ impl RunningWorker {
         });
         let membership = Arc::new(Heartbeat::new(Arc::clone(&worker)));
         let leaving = CancellationToken::new();
-        let taker = LeaseTaker::new(Arc::clone(&worker), Arc::clone(&membership), leaving.clone());
+        let taker = LeaseTaker::new(
+            Arc::clone(&worker),
+            Arc::clone(&membership),
+            leaving.clone(),
+            status.held,
+        );
         Self {
             worker,
             membership,
@@ -354,7 +360,7 @@ impl RunningWorker {
     async fn abort(&self, times: ShutdownDeadlines) -> Vec<crate::types::LeaseKey> {
         let late = self.taker.held();
         for own in &late {
-            own.control.abort();
+            own.abort();
         }
         let clock = &self.worker.clock;
         let until = times.ended.min(clock.now() + times.grace);
@@ -370,7 +376,7 @@ impl RunningWorker {
     async fn end_tasks(&self, times: ShutdownDeadlines) {
         self.ending.cancel();
         for own in self.taker.held() {
-            own.control.finish();
+            own.end_consumer();
         }
         let (clock, scope) = (&self.worker.clock, &self.worker.scope);
         let time_left = times.ended.saturating_since(clock.now());

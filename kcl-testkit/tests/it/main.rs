@@ -21,6 +21,7 @@ mod faulty_stream;
 mod fleet;
 mod flow;
 mod handoffs;
+mod locks;
 mod manual_checkpoints;
 mod memory;
 mod memory_lease_store;

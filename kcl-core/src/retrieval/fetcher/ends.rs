@@ -22,7 +22,7 @@ impl Fetcher {
         let listed = |listing: &Listing| ListingEvidence::of(shard, listing.as_deref());
         let next = if self.watch.is_asked() {
             // An answer has come lately. Nothing would be better at another worker.
-            own.progress.step(clock.now());
+            own.step();
             let listed = match self.watch.needs_listing() {
                 false => ListingEvidence::Closed,
                 true => {
@@ -33,7 +33,7 @@ impl Fetcher {
                     listed(&listing)
                 }
             };
-            own.progress.step(clock.now());
+            own.step();
             self.watch.looked(listed)
         } else if self.is_idle() {
             let listing = own.stream.listing.if_due(source, clock).await?;
@@ -82,20 +82,20 @@ impl Fetcher {
         let time = self.own.worker.clock.now().saturating_since(since);
         if !time.is_zero() {
             self.own.held_up(time);
+            self.idle_since = self.idle_since + time;
             self.looked = self.looked + time;
         }
     }
 
     /// Whether nothing has come for so long that the shard may be closed and the source does not say so.
     fn is_idle(&self) -> bool {
-        let since = self.own.idle_since().max(self.looked);
+        let since = self.idle_since.max(self.looked);
         self.own.worker.clock.now().saturating_since(since) >= IDLE
     }
 
     /// Shows why it is not known whether the shard has ended.
     pub(crate) fn doubt(&self, doubt: Option<EndDoubt>) {
-        let (status, key) = (&self.own.worker.status, &self.own.key);
-        if status.update_end_in_doubt(key, doubt)
+        if self.own.show_end_in_doubt(doubt)
             && let Some(doubt) = doubt
         {
             tracing::warn!(%doubt, "cannot tell whether the shard has ended; the worker goes on asking");
@@ -129,9 +129,6 @@ impl Fetcher {
         let first = gap.first.as_ref().map(ToString::to_string);
         tracing::warn!(after = %gap.after, first,
             "retention took the record at which reading was to go on, and may have taken others that were not read");
-        let shown = gap.clone();
-        worker
-            .status
-            .update_lease(&self.own.key, |status| status.gap = Some(shown));
+        self.own.show(|facts| facts.gap = Some(gap.clone()));
     }
 }

@@ -1,0 +1,238 @@
+//! The writes of the owner on its row, and what their outcomes mean.
+
+use tracing::Instrument as _;
+
+use crate::invariant::Invariant;
+use crate::lease::change::{Expect, LeaseChange};
+use crate::lease::resolve::{Refusal, judge_refusal};
+use crate::lease::row::{Lease, RowFacts};
+use crate::lease::store::{Certainty, Outcome, StoreError, StoreErrorKind};
+use crate::ownership::lease_state::NextWrite;
+use crate::ownership::{Ownership, OwnershipState};
+use crate::runtime::clock::Moment;
+use crate::runtime::failpoint::failpoint;
+use crate::types::{Position, RecordPosition};
+
+/// The fate of a write of the owner.
+#[derive(Debug)]
+pub(crate) enum WriteResult {
+    /// The row is as wanted, and this is it.
+    Applied(Box<Lease>),
+    /// An earlier write of this owner, whose reply it did not wait for, gave the lease up; this is the row.
+    GivenUp(Box<Lease>),
+    /// Another worker has the lease.
+    Lost,
+    /// It is not known, or did not happen. The owner may still have the lease.
+    Failed(StoreError),
+}
+
+/// The facts by which the renewer decides when to write next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WriteTimes {
+    /// From when the last applied write counts.
+    pub(crate) renewed: Moment,
+    /// When the last checkpoint was sent.
+    pub(crate) stored: Moment,
+    /// Whether something is finished and not stored.
+    pub(crate) unstored: bool,
+    /// Whether a handoff of the lease is under way; `None` once the row names another owner.
+    pub(crate) in_handoff: Option<bool>,
+}
+
+impl OwnershipState {
+    /// The position that is finished and not stored yet.
+    fn unstored(&self) -> Option<&RecordPosition> {
+        let done = match failpoint!(CheckpointBeforeFinish) {
+            true => self.tracker.last_delivered(),
+            false => self.tracker.finished(),
+        };
+        done.filter(|done| !self.known.row().checkpoint.covers(done))
+    }
+}
+
+impl Ownership {
+    /// The facts by which the renewer decides when to write next.
+    pub(crate) fn write_times(&self) -> WriteTimes {
+        self.read(|state| {
+            let row = state.known.row();
+            let is_ours = row.actual_owner() == Some(&self.worker.worker);
+            WriteTimes {
+                renewed: state.validity.renewed,
+                stored: state.stored_at,
+                unstored: state.unstored().is_some(),
+                in_handoff: is_ours.then(|| row.is_in_handoff()),
+            }
+        })
+    }
+
+    /// The checkpoint to store, where something is finished and not stored yet.
+    pub(crate) fn checkpoint(&self) -> Option<LeaseChange> {
+        let now = self.worker.clock.now();
+        self.with(|state| {
+            let position = Position::Record(state.unstored()?.clone());
+            let throughput = state.throughput_ema.read(now);
+            Some(LeaseChange::Checkpoint { position, throughput })
+        })
+    }
+
+    /// The renewal to store, with the facts that the row lacks.
+    pub(crate) fn renewal(&self) -> LeaseChange {
+        let now = self.worker.clock.now();
+        let failover = self.worker.timing.failover;
+        self.with(|state| LeaseChange::Renew {
+            throughput: state.throughput_ema.read(now),
+            facts: RowFacts::missing(state.known.row(), &self.stream.identity, failover),
+        })
+    }
+
+    /// Makes one of the owner's changes, on the newest row that the owner knows.
+    ///
+    /// A refusal that shows only a newly started handoff, or an earlier write of our own that landed late, is adopted and the
+    /// change made again.
+    pub(crate) async fn write(&self, change: LeaseChange) -> WriteResult {
+        self.try_to_write(change).instrument(self.span.clone()).await
+    }
+
+    async fn try_to_write(&self, change: LeaseChange) -> WriteResult {
+        if let LeaseChange::End { .. } | LeaseChange::Release | LeaseChange::CompleteHandoff = change {
+            self.with(|state| state.giving_up = true);
+        }
+        // Each round adopts something new, and there are only those two things to adopt.
+        for _ in 0..4 {
+            let sent = self.worker.clock.now();
+            let next = self.with(|state| state.known.next(&change, &self.worker.worker, sent));
+            let (before, since) = match next {
+                NextWrite::Write { before, since } => (before, since),
+                NextWrite::Stored(row) => return WriteResult::Applied(Box::new(row)),
+                NextWrite::GivenUp(row) => return WriteResult::GivenUp(Box::new(row)),
+            };
+            let expect = Expect::Version(before.version());
+            let outcome = self
+                .worker
+                .store_client
+                .change(&self.key, Some(&before), expect.clone(), change.clone())
+                .await;
+            match outcome {
+                Ok(Outcome::Applied(row)) => {
+                    self.applied(&row, &change, since);
+                    return WriteResult::Applied(row);
+                }
+                Ok(Outcome::Refused { current }) => {
+                    let refusal = current
+                        .as_deref()
+                        .map_or(Refusal::Lost, |row| self.judge(row, &before, &expect, &change));
+                    match (refusal, current) {
+                        (Refusal::Adopt, Some(row)) => {
+                            self.with(|state| self.observe(state, *row));
+                        }
+                        // Another task's write of the same ownership was answered while this one waited for its turn.
+                        _ if self.read(|state| state.known.row().version() != before.version()) => {}
+                        (Refusal::GaveUp, Some(row)) => {
+                            self.with(|state| {
+                                state.validity.refused = true;
+                                self.observe(state, (*row).clone())
+                            });
+                            self.context.set_valid_until(Moment::ZERO);
+                            return WriteResult::GivenUp(row);
+                        }
+                        _ if failpoint!(RefusalIsSuccess) => {
+                            self.applied(&before, &change, sent);
+                            return WriteResult::Applied(Box::new(before));
+                        }
+                        (_, current) => {
+                            self.lost(current.as_deref());
+                            return WriteResult::Lost;
+                        }
+                    }
+                }
+                Err(error) => {
+                    if error.certainty() == Certainty::Definite {
+                        self.with(|state| state.known.did_not_happen(&before));
+                    }
+                    return WriteResult::Failed(error);
+                }
+            }
+        }
+        WriteResult::Failed(StoreError::unknown(
+            StoreErrorKind::Unavailable,
+            format!("the lease {} changes faster than it can be followed", self.key),
+        ))
+    }
+
+    /// Notes what a reply showed, and wakes the renewer when a handoff begins or ends. Returns `true` if it was new.
+    fn observe(&self, state: &mut OwnershipState, row: Lease) -> bool {
+        let was_in_handoff = state.known.row().is_in_handoff();
+        let is_news = state.known.observe(row);
+        if state.known.row().is_in_handoff() != was_in_handoff {
+            self.dirty.notify_one();
+        }
+        is_news
+    }
+
+    fn judge(&self, row: &Lease, before: &Lease, expect: &Expect, change: &LeaseChange) -> Refusal {
+        let incarnation = self.worker.store_client.incarnation();
+        let giving_up = self.read(|state| state.giving_up);
+        judge_refusal(
+            row,
+            before,
+            expect,
+            change,
+            &self.worker.worker,
+            incarnation,
+            giving_up,
+        )
+    }
+
+    fn applied(&self, row: &Lease, change: &LeaseChange, sent: Moment) {
+        let now = self.worker.clock.now();
+        let sent = match failpoint!(DeadlineFromReply) {
+            true => now,
+            false => sent,
+        };
+        let (is_new, was_suspended) = self.with(|state| {
+            state.validity.renewed = state.validity.renewed.max(sent);
+            let known = state.known.row();
+            let (from, to) = (&known.checkpoint, &row.checkpoint);
+            let rises = Invariant::CheckpointRises.check(from <= to || known.counter >= row.counter, || {
+                format!("the checkpoint of {} goes from {from} to {to}", self.key)
+            });
+            self.worker.report(rises);
+            if !self.observe(state, row.clone()) {
+                return (false, false);
+            }
+            // Given up: a renewal that was under way meanwhile is refused, and that is no loss.
+            state.validity.refused |= row.actual_owner() != Some(&self.worker.worker);
+            let until = match state.validity.refused {
+                true => Moment::ZERO,
+                false => state.validity.until(self.worker.timing.validity),
+            };
+            self.context.set_valid_until(until);
+            if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = change {
+                state.stored_at = sent;
+            }
+            // What landed late may be too old to go on with.
+            (true, now < until && state.suspended.take().is_some())
+        });
+        if was_suspended {
+            tracing::info!(parent: &self.span, "the lease is renewed again");
+        }
+        if is_new {
+            self.worker.status.changed();
+        }
+    }
+
+    /// Another worker has the lease: nothing of this ownership is written any more.
+    pub(crate) fn lost(&self, now_held_by: Option<&Lease>) {
+        let already = self.with(|state| std::mem::replace(&mut state.validity.refused, true));
+        if already {
+            return;
+        }
+        self.context.set_valid_until(Moment::ZERO);
+        let to = now_held_by.and_then(Lease::actual_owner).map(ToString::to_string);
+        let counter = now_held_by.map(|row| row.counter);
+        tracing::info!(parent: &self.span, from = %self.worker.worker, to, counter, reason = "refused", "lease lost");
+        self.worker.metrics.lease_lost();
+        self.context.cancelled().cancel();
+        self.lose();
+    }
+}
