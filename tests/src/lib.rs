@@ -1,4 +1,4 @@
-//! The parts that the cross-crate suites share: a [testbed](testbed) of Kinesis and DynamoDB servers, [fleets](fleet) of processes, [chaos] for them, and [waiting](wait) for conditions.
+//! The parts that the cross-crate suites share: a [testbed] of Kinesis and DynamoDB servers, [fleets](fleet) of processes, [chaos] for them, and [waiting](wait) for conditions.
 
 #![allow(
     clippy::unwrap_used,
