@@ -15,11 +15,10 @@ use crate::ownership::checkpoint_tracker::BatchId;
 use crate::ownership::checkpoints::CallStart;
 use crate::ownership::control::Interrupt;
 use crate::processor::decide;
+use crate::processor::fetched_batch::{FetchedBatch, UnreadableRecord};
 use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom};
-use crate::retrieval::deaggregate::UnreadableRecord;
 use crate::retrieval::fetcher::start_fetching;
 use crate::retrieval::pin_latest::pin_latest;
-use crate::retrieval::portions::FetchedBatch;
 use crate::retrieval::start_position::{ReadStart, start_of};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{ClockExt as _, Moment};
@@ -58,12 +57,12 @@ pub(crate) struct ShardConsumer {
     pub(crate) delivery: Box<dyn Delivery>,
     /// Where the processor wants to start.
     wish: StartFrom,
-    /// The portions that the fetcher hands on, while there is one.
+    /// The batches that the fetcher hands on, while there is one.
     fetched: Option<mpsc::Receiver<FetchedBatch>>,
     /// A batch that was received and is not finished.
     pub(crate) waiting: Option<(BatchId, RecordBatch)>,
     /// The record that comes next and cannot be read, with the room that its answer takes.
-    pub(crate) unreadable: Option<(UnreadableRecord, Arc<BudgetPermit>)>,
+    pub(crate) unreadable: Option<(UnreadableRecord, Option<Arc<BudgetPermit>>)>,
     /// The end of the shard, once it was read.
     pub(crate) end: Option<ShardEnd>,
     /// How often the user's code has failed without a batch finished in between.
@@ -244,24 +243,17 @@ impl ShardConsumer {
                 }
             };
             match next {
-                Some(FetchedBatch {
-                    records,
-                    behind,
-                    gap,
-                    end,
-                    unreadable,
-                }) => {
+                Some(mut batch) => {
                     self.broken_fetchers = 0;
-                    self.end = end;
-                    self.unreadable = unreadable;
+                    self.end = batch.end.take();
+                    self.unreadable = batch.unreadable.take();
                     let is_last = self.end.is_some() && failpoint!(EndBeforeLastRecords);
-                    if records.is_empty() || is_last {
+                    if batch.is_empty() || is_last {
                         continue;
                     }
-                    let records = Arc::new(records);
-                    let id = own.deliver(Arc::clone(&records));
-                    let batch = RecordBatch::new(records, id.first_number(), behind, own);
-                    return Ok((id, batch.with_gap(gap)));
+                    let batch = Arc::new(batch);
+                    let id = own.deliver(Arc::clone(&batch));
+                    return Ok((id, RecordBatch::new(batch, id.first_number(), own)));
                 }
                 // The fetcher broke: begin again where the last delivered record ended.
                 None => {

@@ -5,7 +5,6 @@
 //! records say that a batch will take; what a batch keeps in memory counts until its last clone is dropped.
 
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +12,7 @@ use metrics::Gauge;
 
 use crate::limits::budget_allocator::{BudgetAllocator, QueueTicket};
 use crate::runtime::watched::Watched;
-use crate::types::{LeaseKey, Record};
+use crate::types::LeaseKey;
 
 /// The budget of one worker.
 pub(crate) struct ByteBudget {
@@ -208,44 +207,6 @@ impl fmt::Debug for BudgetPermit {
     }
 }
 
-/// Records with their room in the budget, for as long as they are kept.
-#[derive(Debug, Default)]
-pub struct Records {
-    list: Vec<Record>,
-    /// The room of the answer that the records are slices of. Dropped before the other room, which wakes the tasks that wait for either.
-    _answer: Option<Arc<BudgetPermit>>,
-    /// The room of the records themselves, where they were unpacked from the answer.
-    _held: Option<BudgetPermit>,
-}
-
-impl Records {
-    pub(crate) fn held(list: Vec<Record>, answer: Arc<BudgetPermit>, unpacked: Option<BudgetPermit>) -> Self {
-        Self {
-            list,
-            _answer: Some(answer),
-            _held: unpacked,
-        }
-    }
-}
-
-impl From<Vec<Record>> for Records {
-    /// Records that no budget knows of, as a test makes them.
-    fn from(list: Vec<Record>) -> Self {
-        Self {
-            list,
-            ..Self::default()
-        }
-    }
-}
-
-impl Deref for Records {
-    type Target = [Record];
-
-    fn deref(&self) -> &[Record] {
-        &self.list
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
@@ -371,9 +332,9 @@ mod tests {
         let mut held = account.reserve(400, 1).await;
         assert!(held.settle(300) && held.settle(350) && !held.settle(5000));
         held.set(300);
-        let records = Arc::new(Records::held(Vec::new(), Arc::new(held), None));
-        let clone = Arc::clone(&records);
-        drop((records, account));
+        let held = Arc::new(held);
+        let clone = Arc::clone(&held);
+        drop((held, account));
         assert_eq!(budget.holders(3), (300, vec![(key(0), 300)]));
         drop(clone);
         assert_eq!(budget.holders(3), (0, Vec::new()));

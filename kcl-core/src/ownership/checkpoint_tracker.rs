@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::limits::byte_budget::Records;
+use crate::processor::fetched_batch::FetchedBatch;
 use crate::types::RecordPosition;
 
 /// Names a batch among those that one ownership of a shard delivered.
@@ -63,7 +63,7 @@ enum TrackedSegment {
 struct TrackedBatch {
     id: u64,
     first: u64,
-    records: Arc<Records>,
+    records: Arc<FetchedBatch>,
     marks: FinishedMarks,
 }
 
@@ -93,7 +93,7 @@ enum FinishedMarks {
 
 impl CheckpointTracker {
     /// Observes the next batch. Its records stand after all those delivered before.
-    pub fn deliver(&mut self, records: Arc<Records>) -> BatchId {
+    pub fn deliver(&mut self, records: Arc<FetchedBatch>) -> BatchId {
         let id = BatchId {
             id: self.next_id,
             first: self.next_number,
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
     use crate::types::{Record, SequenceNumber};
 
-    fn records(range: std::ops::Range<u128>) -> Arc<Records> {
+    fn records(range: std::ops::Range<u128>) -> Arc<FetchedBatch> {
         let list: Vec<_> = range.map(|n| Record::new(SequenceNumber::from(n), "")).collect();
         Arc::new(list.into())
     }

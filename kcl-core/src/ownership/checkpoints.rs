@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::invariant::Invariant;
 use crate::lease::row::Lease;
-use crate::limits::byte_budget::Records;
 use crate::ownership::backlog::SourceAnswer;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::ownership::control::Interrupt;
 use crate::ownership::validity::Validity;
 use crate::ownership::writes::WriteResult;
 use crate::ownership::{Ownership, OwnershipState};
+use crate::processor::fetched_batch::FetchedBatch;
 use crate::processor::{CheckpointError, CheckpointSink, RecordBatch};
 use crate::runtime::clock::{BoxFuture, Moment};
 use crate::settings::Checkpointing;
@@ -90,7 +90,7 @@ impl Ownership {
     }
 
     /// Observes a batch that the consumer has taken, to hand it to the processor.
-    pub(crate) fn deliver(&self, records: Arc<Records>) -> BatchId {
+    pub(crate) fn deliver(&self, records: Arc<FetchedBatch>) -> BatchId {
         let id = self.with(|state| {
             state.backlog.taken();
             let last = state.tracker.last_delivered();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lease::store::StoreError;
-use crate::limits::byte_budget::Records;
+use crate::processor::fetched_batch::FetchedBatch;
 use crate::runtime::clock::BoxFuture;
 use crate::types::{Gap, Record, RecordPosition};
 
@@ -25,13 +25,11 @@ use crate::types::{Gap, Record, RecordPosition};
 /// ```
 #[derive(Clone)]
 pub struct RecordBatch {
-    records: Arc<Records>,
-    /// The number of the first of `records` among all that the ownership delivered.
+    fetched: Arc<FetchedBatch>,
+    /// The number of the first of them among all that the ownership delivered.
     first: u64,
     from: usize,
     to: usize,
-    behind: Option<Duration>,
-    gap: Option<Gap>,
     sink: Arc<dyn CheckpointSink>,
 }
 
@@ -46,32 +44,21 @@ pub(crate) trait CheckpointSink: Send + Sync {
 }
 
 impl RecordBatch {
-    pub(crate) fn new(
-        records: Arc<Records>,
-        first: u64,
-        behind: Option<Duration>,
-        sink: Arc<dyn CheckpointSink>,
-    ) -> Self {
+    /// All that was fetched together, with the number of its first record.
+    pub(crate) fn new(fetched: Arc<FetchedBatch>, first: u64, sink: Arc<dyn CheckpointSink>) -> Self {
         Self {
             first,
             from: 0,
-            to: records.len(),
-            records,
-            behind,
-            gap: None,
+            to: fetched.len(),
+            fetched,
             sink,
         }
-    }
-
-    /// The same batch, before which there is this gap.
-    pub(crate) fn with_gap(self, gap: Option<Gap>) -> Self {
-        Self { gap, ..self }
     }
 
     /// A batch that belongs to no shard, for testing a processor without a worker: its checkpoints succeed and store nothing.
     /// [`on_checkpoint`](Self::on_checkpoint) shows a test which they are.
     pub fn unowned(records: Vec<Record>) -> Self {
-        Self::new(Arc::new(records.into()), 0, None, Arc::new(Nowhere))
+        Self::new(Arc::new(records.into()), 0, Arc::new(Nowhere))
     }
 
     /// The batch with `watch` called before each of its checkpoints, and of those of its clones, with the position of the last record
@@ -129,14 +116,14 @@ impl RecordBatch {
 
     /// How far behind the newest record of the shard the batch was when it was fetched, where the source reports it.
     pub fn behind_latest(&self) -> Option<Duration> {
-        self.behind
+        self.fetched.behind
     }
 
     /// Where retention may have taken records between the batch before and this one: the record at which reading was to go on is gone.
     ///
     /// The gap is also counted, logged once, and shown in the status of the lease. A batch that comes again brings its gap again.
     pub fn gap(&self) -> Option<&Gap> {
-        self.gap.as_ref().filter(|_| self.from == 0)
+        self.fetched.gap.as_ref().filter(|_| self.from == 0)
     }
 
     /// The bytes of all payloads.
@@ -191,7 +178,7 @@ impl Deref for RecordBatch {
     type Target = [Record];
 
     fn deref(&self) -> &[Record] {
-        self.records.get(self.from..self.to).unwrap_or_default()
+        self.fetched.get(self.from..self.to).unwrap_or_default()
     }
 }
 

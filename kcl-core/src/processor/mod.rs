@@ -3,6 +3,7 @@
 mod batch;
 mod context;
 mod error;
+pub(crate) mod fetched_batch;
 mod policy;
 
 use async_trait::async_trait;

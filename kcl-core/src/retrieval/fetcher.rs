@@ -15,9 +15,10 @@ use crate::limits::fetch_sizer::FetchSizer;
 use crate::metrics::FetchOutcome;
 use crate::ownership::Ownership;
 use crate::ownership::backlog::SourceAnswer;
-use crate::retrieval::deaggregate::{Deaggregator, leave_out_done};
+use crate::processor::fetched_batch::FetchedBatch;
+use crate::retrieval::deaggregate::{AggregateFaults, Deaggregator, leave_out_done};
 use crate::retrieval::end_check::EndCheck;
-use crate::retrieval::portions::{ArrivalRoom, FetchedBatch, PendingFetch, Portion, wait_for_room};
+use crate::retrieval::fetch_room::{ArrivalRoom, room_to_unpack, wait_for_room};
 use crate::retrieval::read_position::ReadPosition;
 use crate::retrieval::start_position::ReadStart;
 use crate::runtime::backoff::Backoff;
@@ -96,13 +97,7 @@ impl Fetcher {
             };
             self.was_held_up(waits_since);
             if let Some(end) = self.look_into_end().await {
-                place.send(FetchedBatch {
-                    records: Vec::new().into(),
-                    behind: None,
-                    gap: None,
-                    end: Some(end),
-                    unreadable: None,
-                });
+                place.send(FetchedBatch::ended(end));
                 return;
             }
             let own = &self.own;
@@ -127,9 +122,9 @@ impl Fetcher {
             match self.fetch(room).await {
                 Ok((fetch, room)) => {
                     let next = begun + fetch.wait;
-                    let parts = self.take_in(fetch, room);
+                    let (records, answer) = self.take_in(fetch, room);
                     let waits_since = clock.now();
-                    if self.hand_on(parts, place, sender).await.is_break() {
+                    if self.hand_on(records, answer, place, sender).await.is_break() {
                         return;
                     }
                     self.was_held_up(waits_since);
@@ -208,7 +203,7 @@ impl Fetcher {
     }
 
     /// Notes what came, without what is done, and makes the room what that takes: the whole if there is room for all.
-    fn take_in(&mut self, mut fetch: Fetch, mut room: BudgetPermit) -> PendingFetch {
+    fn take_in(&mut self, mut fetch: Fetch, mut room: BudgetPermit) -> (Deaggregator, SourceAnswer) {
         let own = Arc::clone(&self.own);
         let worker = &own.worker;
         let now = worker.clock.now();
@@ -220,12 +215,12 @@ impl Fetcher {
         let gap = self.place.gap_before(&fetch);
         let named = std::mem::take(&mut fetch.children);
         let (mut taken, mut size) = (fetch.records.len(), total_size(&fetch.records));
-        let answer = SourceAnswer {
+        let mut answer = SourceAnswer {
             came: now,
             behind: fetch.behind.unwrap_or_default(),
             span: span(&fetch.records),
             brings: false,
-            is_whole: false,
+            is_whole: true,
         };
         let bytes = FetchSizer::of(taken, fetch.bytes);
         let asked = self.sizer.min_bytes();
@@ -272,14 +267,16 @@ impl Fetcher {
             self.report_gap(&gap);
             self.gap = Some(gap);
         }
-        let unpacker = Deaggregator::new(records, how, hash_range, begun);
-        PendingFetch::new(unpacker, room, answer).with(fetch.behind, end, is_part)
+        answer.is_whole = !is_part;
+        let records = Deaggregator::new(records, how, hash_range, begun);
+        (records.of_answer(room, fetch.behind, end), answer)
     }
 
-    /// Hands the parts of an answer to the consumer. Breaks where nothing is read after them, or nothing more is wanted.
+    /// Hands the records of an answer to the consumer, in batches for which there is room. Breaks where nothing is read after them, or nothing more is wanted.
     async fn hand_on<'a>(
         &mut self,
-        mut parts: PendingFetch,
+        mut records: Deaggregator,
+        answer: SourceAnswer,
         place: mpsc::Permit<'a, FetchedBatch>,
         sender: &'a mpsc::Sender<FetchedBatch>,
     ) -> ControlFlow<()> {
@@ -294,27 +291,32 @@ impl Fetcher {
                     Err(_) => return ControlFlow::Break(()),
                 },
             };
-            let room = match parts.is_plain() {
+            let room = match records.is_plain() {
                 true => None,
                 false => {
-                    let room = wait_for_room(&own, parts.room(&self.account));
+                    let room = room_to_unpack(&own, &self.account, &records);
                     Some(patiently(clock, &mut self.stream, room).await)
                 }
             };
-            let mut part = parts.next(room);
-            if !part.fetched.records.is_empty() {
-                part.fetched.gap = self.gap.take();
+            let mut batch = records.next(room);
+            if !batch.is_empty() {
+                batch.gap = self.gap.take();
             }
-            self.report(&part);
-            own.handed_on(self.number, part.answer);
-            let (ends, is_last) = (part.ends(), part.is_last);
-            match part.brings_something() {
-                true => to.send(part.fetched),
+            self.report(records.take_faults());
+            let (ends, is_rest) = (batch.is_last(), records.is_empty());
+            let part = SourceAnswer {
+                brings: !batch.is_empty(),
+                is_whole: answer.is_whole && is_rest && batch.unreadable.is_none(),
+                ..answer
+            };
+            own.handed_on(self.number, part);
+            match part.brings || ends {
+                true => to.send(batch),
                 false => place = Some(to),
             }
             match () {
                 () if ends => return ControlFlow::Break(()),
-                () if is_last => return ControlFlow::Continue(()),
+                () if is_rest => return ControlFlow::Continue(()),
                 () => own.step(),
             }
         }
@@ -375,11 +377,14 @@ impl Fetcher {
     }
 
     /// Counts what is odd about user records, and says each kind once for the shard.
-    fn report(&self, part: &Portion) {
+    fn report(&self, faults: AggregateFaults) {
         let (own, worker) = (&self.own, &self.own.worker);
-        if !part.misplaced.is_empty() {
-            let outside = part.misplaced.iter().map(|aggregate| aggregate.outside).sum();
-            let withheld = part.misplaced.iter().map(|aggregate| aggregate.withheld).sum();
+        let AggregateFaults {
+            outside,
+            withheld,
+            invalid_hash_keys,
+        } = faults;
+        if outside > 0 {
             worker.metrics.outside_shard(outside, withheld);
             if !own.said_outside.swap(true, Ordering::Relaxed) {
                 let how = worker.settings.aggregation;
@@ -391,11 +396,11 @@ impl Fetcher {
                 );
             }
         }
-        if part.invalid_hash_keys > 0 {
-            worker.metrics.invalid_hash_keys(part.invalid_hash_keys);
+        if invalid_hash_keys > 0 {
+            worker.metrics.invalid_hash_keys(invalid_hash_keys);
             if !own.said_invalid_hash_key.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
-                    records = part.invalid_hash_keys,
+                    records = invalid_hash_keys,
                     "explicit hash keys of user records are no numbers and are read as absent: correct the producer"
                 );
             }

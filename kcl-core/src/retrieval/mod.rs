@@ -2,8 +2,8 @@
 
 pub(crate) mod deaggregate;
 pub(crate) mod end_check;
+pub(crate) mod fetch_room;
 pub(crate) mod fetcher;
 pub(crate) mod pin_latest;
-pub(crate) mod portions;
 pub(crate) mod read_position;
 pub(crate) mod start_position;

@@ -68,4 +68,4 @@ async fn delivered_batch_costs_few_locks() {
 }
 
 /// The most locks that a batch may cost.
-const MOST: u64 = 16;
+const MOST: u64 = 15;

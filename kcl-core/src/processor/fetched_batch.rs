@@ -1,0 +1,69 @@
+//! Records on their way from the source to the processor, with the room that they take.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::limits::byte_budget::BudgetPermit;
+use crate::source::ShardEnd;
+use crate::types::{Gap, Record, RecordPosition};
+
+/// Records that were fetched, as the user's code sees them, and what comes after them if that is no record. Their room in the budget is held
+/// for as long as they are kept.
+#[derive(Debug, Default)]
+pub struct FetchedBatch {
+    pub(crate) records: Vec<Record>,
+    /// How far behind the newest record of the shard they were when they were fetched.
+    pub(crate) behind: Option<Duration>,
+    /// The gap before the records.
+    pub(crate) gap: Option<Gap>,
+    pub(crate) end: Option<ShardEnd>,
+    /// The record that comes next and cannot be read, with the room that its answer takes.
+    pub(crate) unreadable: Option<(UnreadableRecord, Option<Arc<BudgetPermit>>)>,
+    /// The room of the answer that the records are slices of. Dropped before the other room, which wakes the tasks that wait for either.
+    pub(crate) answer_room: Option<Arc<BudgetPermit>>,
+    /// The room of the records themselves, where they were unpacked from the answer.
+    pub(crate) own_room: Option<BudgetPermit>,
+}
+
+/// A record that cannot be offered to the user's code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnreadableRecord {
+    pub(crate) position: RecordPosition,
+    pub(crate) why: String,
+    /// The Kinesis record, as it came.
+    pub(crate) record: Box<Record>,
+}
+
+impl FetchedBatch {
+    /// The end of a shard, without records before it.
+    pub(crate) fn ended(end: ShardEnd) -> Self {
+        Self {
+            end: Some(end),
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing is read after this.
+    pub(crate) fn is_last(&self) -> bool {
+        self.end.is_some() || self.unreadable.is_some()
+    }
+}
+
+impl From<Vec<Record>> for FetchedBatch {
+    /// Records that no budget knows of, as a test makes them.
+    fn from(records: Vec<Record>) -> Self {
+        Self {
+            records,
+            ..Self::default()
+        }
+    }
+}
+
+impl Deref for FetchedBatch {
+    type Target = [Record];
+
+    fn deref(&self) -> &[Record] {
+        &self.records
+    }
+}
