@@ -51,7 +51,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_number_of_128_bits_is_read_as_it_was_written(key in any::<u128>(), shift in 0..128, zeros in 0_usize..60) {
+        fn number_of_128_bits_is_read_as_written(key in any::<u128>(), shift in 0..128, zeros in 0_usize..60) {
             let key = key >> shift;
             let text = format!("{}{key}", "0".repeat(zeros));
             prop_assert_eq!(parse_hash_key(text.as_bytes()), Some(key));

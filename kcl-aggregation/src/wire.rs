@@ -246,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_varint_is_read_as_it_was_written_and_as_long_as_it_was_said_to_be(value in any::<u64>(), shift in 0..64) {
+        fn varint_is_read_as_written_and_as_long(value in any::<u64>(), shift in 0..64) {
             let value = value >> shift;
             let mut out = Vec::new();
             put_varint_field(&mut out, 1, value);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_may_be_nested_as_deep_as_in_java() {
+    fn groups_nest_as_deep_as_in_java() {
         let bytes = [[0x0b; MAX_DEPTH], [0x0c; MAX_DEPTH]].concat();
         assert_eq!(fields(&bytes), Ok(vec![(1, Value::Other)]));
     }

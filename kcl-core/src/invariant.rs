@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_invariant_stands_at_its_place_under_its_id() {
+    fn every_invariant_has_its_place_and_id() {
         for (place, invariant) in Invariant::ALL.into_iter().enumerate() {
             assert_eq!(invariant.place(), place);
             assert_eq!(invariant.id(), format!("I{}", place + 1));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_another_s_is_neither_lost_nor_changed_nor_invented() {
+    fn attributes_of_others_are_neither_lost_nor_altered() {
         let before = row(&[("ours", 1), ("theirs", 2)]);
         let check = |after: &[(&str, u32)]| check_attributes(&before, &row(after), |name| name == "ours");
         assert_eq!(check(&[("ours", 5), ("theirs", 2)]), Ok(()));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_counted_once_and_not_more_often() {
+    fn each_record_is_counted_exactly_once() {
         assert_eq!(check_counted(3, 3, 0), Ok(()));
         assert_eq!(check_counted(3, 0, 3), Ok(()));
         assert!(check_counted(3, 2, 0).is_err());

@@ -274,7 +274,7 @@ expires:
     }
 
     #[test]
-    fn every_state_that_is_not_done_ends_when_the_time_is_up() {
+    fn every_unfinished_state_ends_when_time_is_up() {
         for state in ConsumerState::ALL {
             let mut now = state;
             for _ in 0..3 {
@@ -285,7 +285,7 @@ expires:
     }
 
     #[test]
-    fn every_state_that_is_not_done_ends_when_the_lease_is_lost() {
+    fn every_unfinished_state_ends_when_lease_is_lost() {
         for state in ConsumerState::ALL
             .into_iter()
             .filter(|state| !matches!(state, ConsumerState::Done(_)))

@@ -569,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wait_every_concern_and_every_invariant_has_its_label() {
+    fn every_wait_concern_and_invariant_has_its_label() {
         let label = |name: String| name.replace(' ', "_");
         let waits = crate::status::WaitReason::ALL.map(|reason| label(reason.to_string()));
         assert_eq!(waits, WAITS);
@@ -582,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn every_verb_of_a_lease_change_can_be_counted() {
+    fn every_verb_of_lease_change_can_be_counted() {
         assert!(VERBS.contains(&LeaseChange::Release.verb()));
         assert!(VERBS.contains(&LeaseChange::CompleteHandoff.verb()));
         let metrics = Metrics::register(None, "w");

@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_leave_out_what_it_does_not_change_and_may_not_misspell() {
+    fn settings_file_may_leave_out_but_not_misspell() {
         let settings: Settings = serde_json::from_str(r#"{"max_leases": 7}"#).unwrap();
         assert_eq!(
             settings,

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_halves_the_share_down_to_a_tenth_and_time_brings_it_back() {
+    fn refusal_halves_share_and_time_restores_it() {
         let mut rate = AdaptiveRate::default();
         let mut seen = Vec::new();
         for _ in 0..5 {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_of_a_shard_is_kept_until_it_is_whole_again() {
+    fn share_of_shard_is_kept_until_whole_again() {
         let rates = AdaptiveRates::default();
         let shard = |n: u32| ShardId::new(format!("shardId-{n:012}")).unwrap();
         let half = AdaptiveRate::default().halved(at(0));

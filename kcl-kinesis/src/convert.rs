@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_takes_over_the_memory_of_the_answer() {
+    fn record_takes_over_memory_of_the_answer() {
         let data = b"payload".to_vec();
         let memory = data.as_ptr();
         let built = sdk_record().data(Blob::new(data)).build().unwrap();

@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_nobody_listed_is_judged_by_the_status() {
+    fn unlisted_code_is_judged_by_the_status() {
         let rows = [
             (400, Invalid),
             (401, Denied),

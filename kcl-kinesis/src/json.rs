@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_records_count_for_the_memory_that_they_share() {
+    fn records_count_for_the_memory_they_share() {
         let answer = decode(&Bytes::from_static(BODY.as_bytes())).unwrap();
         let size: usize = answer.records.iter().map(Record::size).sum();
         assert!(
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_makes_no_sense_is_an_error() {
+    fn answer_that_makes_no_sense_is_error() {
         for length in 0..BODY.len() {
             assert!(decode(&Bytes::from(&BODY[..length])).is_err(), "{length} bytes");
         }

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn renewals_of_a_live_worker_are_seen_at_once() {
+    async fn renewals_of_live_worker_are_seen_at_once() {
         let renewed = |second| rows(5, 7 + i64::try_from(second / 3).unwrap());
         let (found, seconds) = watched(renewed).await;
         assert_eq!(seconds, 4);

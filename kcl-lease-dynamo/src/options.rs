@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_violation_is_reported_at_once_with_the_tag_it_belongs_to() {
+    fn every_violation_is_reported_with_its_tag() {
         let mut tags = (0..50)
             .map(|number| (format!("tag-{number}"), String::new()))
             .collect::<BTreeMap<_, _>>();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_from_a_file_that_may_leave_out_and_may_not_misspell() {
+    fn options_file_may_leave_out_but_not_misspell() {
         let file = r#"{"billing": {"provisioned": {"read_units": 10, "write_units": 20}}, "tags": {"team": "trucks"}}"#;
         let options: TableOptions = serde_json::from_str(file).unwrap();
         let expected = TableOptions {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_a_name_that_the_service_takes_or_an_arn() {
+    fn table_has_valid_name_or_arn() {
         for right in [
             "app",
             "My_app.v2-leases",

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_named_as_a_policy_of_its_partition_names_it() {
+    fn table_arn_is_that_of_its_partition() {
         let arn = |region| table_arn("app", region);
         assert_eq!(arn(Some("eu-west-1")), "arn:aws:dynamodb:eu-west-1:*:table/app");
         assert_eq!(

@@ -186,7 +186,7 @@ mod tests {
     use crate::codec::{client_version_item, creation_item, s};
 
     #[test]
-    fn a_broken_row_is_listed_and_rows_of_other_kinds_are_skipped() {
+    fn broken_row_is_listed_other_kinds_are_skipped() {
         let lease = Lease::unowned("shardId-1".parse().unwrap(), Position::Latest);
         let mut broken = creation_item(&lease);
         broken.remove(attributes::COUNTER);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_as_large_as_its_names_and_values() {
+    fn item_is_as_large_as_names_and_values() {
         let nested = [("n".to_owned(), AttributeValue::N("1234567".to_owned()))];
         let item = Item::from([
             ("leaseKey".to_owned(), s("shardId-1")),

@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_hangs_leaves_time_for_another_before_a_lease_is_renewed_too_late() {
+    fn hanging_call_leaves_time_for_another_before_expiry() {
         let failover = Settings::default().failover_time;
         assert!(REQUEST_TIMEOUT * 5 <= failover, "{REQUEST_TIMEOUT:?}");
     }

@@ -19,7 +19,7 @@ fn only_record(fields: &[Vec<u8>]) -> Result<UserRecord, String> {
 }
 
 #[test]
-fn a_user_record_without_data_makes_the_message_unparsable() {
+fn user_record_without_data_makes_message_unparsable() {
     let error = read(&[field(1, b"pk"), field(3, &[0x08, 0])]).unwrap_err();
     assert_eq!(
         error,
@@ -28,7 +28,7 @@ fn a_user_record_without_data_makes_the_message_unparsable() {
 }
 
 #[test]
-fn a_user_record_without_partition_key_index_makes_the_message_unparsable() {
+fn user_record_without_key_index_makes_message_unparsable() {
     let error = read(&[field(1, b"pk"), field(3, &field(3, b"x"))]).unwrap_err();
     let expected = "corrupt aggregated record: a user record has no partition key index at byte 6";
     assert_eq!(error, expected);
@@ -50,7 +50,7 @@ fn a_tag_without_key_makes_the_message_unparsable() {
 }
 
 #[test]
-fn a_known_field_of_another_type_is_an_unknown_one() {
+fn known_field_of_another_type_is_unknown() {
     // A table of partition keys as number; an index as text.
     let record = [field(1, b"0"), vec![0x08, 0], field(3, b"x")].concat();
     let record = only_record(&[vec![0x08, 3], field(1, b"pk"), field(3, &record)]).unwrap();
@@ -72,7 +72,7 @@ fn empty_data_and_an_empty_key_are_delivered() {
 }
 
 #[test]
-fn an_index_that_java_makes_negative_is_an_error() {
+fn index_that_java_makes_negative_is_error() {
     // 2^31
     let record = [vec![0x08, 0x80, 0x80, 0x80, 0x80, 0x08], field(3, b"x")].concat();
     let error = only_record(&[field(1, b"pk"), field(3, &record)]).unwrap_err();
@@ -161,13 +161,13 @@ fn owned_records_resume_anywhere() {
 }
 
 #[test]
-fn a_bad_key_that_nobody_uses_does_no_harm() {
+fn bad_key_that_nobody_uses_does_no_harm() {
     let record = [vec![0x08, 0], field(3, b"x")].concat();
     only_record(&[field(1, b"pk"), field(2, b"abc"), field(3, &record)]).unwrap();
 }
 
 #[test]
-fn a_corrupt_user_record_is_reported_under_each_policy() {
+fn corrupt_user_record_is_reported_under_each_policy() {
     let stored = |key, hash| field(3, &[vec![0x08, key, 0x10, hash], field(3, b"x")].concat());
     let fields = [field(1, b"pk"), field(2, b"5"), stored(0, 0), stored(7, 0)];
     let aggregate = read(&fields).unwrap();

@@ -81,7 +81,7 @@ proptest! {
     }
 
     #[test]
-    fn an_aggregated_record_is_left_only_when_the_next_one_does_not_fit(puts in puts(), limit in 1_000_usize..6_000) {
+    fn aggregate_ends_only_when_next_does_not_fit(puts in puts(), limit in 1_000_usize..6_000) {
         let all = packed(&puts, limit);
         let mut begun = 0;
         for pair in all.windows(2) {
@@ -150,7 +150,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_message_makes_an_error_or_an_aggregate(
+    fn damaged_message_makes_an_error_or_aggregate(
         puts in puts(),
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         length in any::<prop::sample::Index>(),
@@ -184,7 +184,7 @@ fn packed_whole(puts: &[Put]) -> Packed {
 }
 
 #[test]
-fn a_user_record_that_cannot_be_packed_changes_nothing() {
+fn user_record_that_cannot_be_packed_changes_nothing() {
     let mut aggregator = Aggregator::with_limit(100);
     assert_eq!(aggregator.add("a", None, b"1"), Ok(None));
     let refused = [

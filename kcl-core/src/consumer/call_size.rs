@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn sink_that_becomes_slow_is_offered_less_at_once() {
+    fn slowed_sink_is_offered_less_at_once() {
         let mut pace = CallPace::default();
         offers(&mut pace, 10_000, 0.0, 0.000_01, 10);
         let sizes = offers(&mut pace, 10_000, 0.0, 0.05, 5);

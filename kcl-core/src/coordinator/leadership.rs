@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_out_is_forgotten_with_a_new_tenure_and_after_a_long_time_without_a_look() {
+    fn findings_are_forgotten_after_new_tenure_or_gap() {
         let stream = StreamKey::new("1:trucks:5").unwrap();
         let seen = |looked: u64| {
             let mut findings = LeaderFindings {

@@ -351,7 +351,7 @@ fn counts<const N: usize>(expected: [(&str, usize); N]) -> BTreeMap<String, usiz
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lone_worker_leads_and_owns_everything_at_once() {
+async fn lone_worker_leads_and_owns_everything_at_once() {
     let (table, clock) = (Table::with_leases(5), clock());
     let worker = Worker::start("a", &table, &clock);
     pass(&clock, Duration::from_millis(1)).await;
@@ -360,7 +360,7 @@ async fn a_lone_worker_leads_and_owns_everything_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn workers_that_start_together_share_and_one_that_joins_gets_its_part() {
+async fn workers_share_leases_and_joiner_gets_its_part() {
     let (table, clock) = (Table::with_leases(6), clock());
     let _fleet = [
         Worker::start("a", &table, &clock),
@@ -375,7 +375,7 @@ async fn workers_that_start_together_share_and_one_that_joins_gets_its_part() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_standby_is_named_at_once_and_nobody_else_scans() {
+async fn standby_is_named_at_once_nobody_else_scans() {
     let (table, clock) = (Table::with_leases(3), clock());
     let fleet = ["a", "b", "c", "d"].map(|name| Worker::start(name, &table, &clock));
     pass(&clock, Duration::from_millis(1)).await;
@@ -399,7 +399,7 @@ async fn the_standby_is_named_at_once_and_nobody_else_scans() {
 
 /// From the death of any worker, the leader included, to the new owners of its leases.
 #[tokio::test(start_paused = true)]
-async fn the_leases_of_a_dead_worker_are_given_away_within_a_failover_time_and_a_second() {
+async fn leases_of_dead_worker_move_within_failover_time() {
     for (dead, elapsed) in [(0, 5), (1, 5), (2, 5), (0, 7)] {
         let (table, clock) = (Table::with_leases(6), clock());
         let fleet = ["a", "b", "c"].map(|name| Worker::start(name, &table, &clock));
@@ -425,7 +425,7 @@ async fn the_leases_of_a_dead_worker_are_given_away_within_a_failover_time_and_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_leader_and_standby_die_together_somebody_else_takes_over() {
+async fn death_of_leader_and_standby_is_survived() {
     let (table, clock) = (Table::with_leases(6), clock());
     let fleet = ["a", "b", "c"].map(|name| Worker::start(name, &table, &clock));
     pass(&clock, Duration::from_secs(7)).await;
@@ -453,7 +453,7 @@ async fn an_event_brings_the_next_scan_forward() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_the_scans_expires_nothing_and_costs_the_leader_its_office() {
+async fn scan_outage_expires_nothing_but_ends_leadership() {
     let (table, clock) = (Table::with_leases(2), clock());
     let worker = Worker::start("a", &table, &clock);
     let dead = WorkerId::new("dead").unwrap();
@@ -472,7 +472,7 @@ async fn an_outage_of_the_scans_expires_nothing_and_costs_the_leader_its_office(
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutting_down_gives_the_lock_up_and_the_standby_takes_it() {
+async fn shutdown_gives_lock_up_and_standby_takes_it() {
     let (table, clock) = (Table::with_leases(2), clock());
     let fleet = ["a", "b", "c"].map(|name| Worker::start(name, &table, &clock));
     // Between two scans of the standby.
@@ -485,7 +485,7 @@ async fn shutting_down_gives_the_lock_up_and_the_standby_takes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn table_that_cannot_be_scanned_is_asked_less_often() {
+async fn table_that_fails_scans_is_asked_less_often() {
     let (table, clock) = (Table::with_leases(1), clock());
     table.rows().leases[0].owner = Some(WorkerId::new("dead").unwrap());
     let _leader = idle_leader("deputy", &table, &clock);
@@ -503,7 +503,7 @@ async fn table_that_cannot_be_scanned_is_asked_less_often() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_lease_of_a_stream_that_is_read_no_more_calls_no_standby() {
+async fn dead_lease_of_former_stream_calls_no_standby() {
     let (table, clock) = (Table::with_leases(1), clock());
     table.rows().leases[0].owner = Some(WorkerId::new("dead").unwrap());
     let former = table.rows().leases[0].key.clone();
@@ -521,7 +521,7 @@ async fn a_dead_lease_of_a_stream_that_is_read_no_more_calls_no_standby() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standby_leaves_to_the_leader_what_it_could_not_place_either_and_places_what_it_can() {
+async fn standby_places_what_it_can_and_no_more() {
     let (table, clock) = (Table::with_leases(2), clock());
     table.rows().leases[0].owner = Some(WorkerId::new("deputy").unwrap());
     table.rows().leases[1].owner = Some(WorkerId::new("dead").unwrap());
@@ -539,7 +539,7 @@ async fn a_standby_leaves_to_the_leader_what_it_could_not_place_either_and_place
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_of_the_lock_that_hangs_does_not_cost_the_leader_its_office() {
+async fn hanging_call_of_lock_does_not_end_leadership() {
     for hang in [Hang::LockRead, Hang::LockWrite, Hang::LockReply] {
         let (table, clock) = (Table::with_leases(1), clock());
         let worker = Worker::start("a", &table, &clock);
@@ -555,7 +555,7 @@ async fn a_call_of_the_lock_that_hangs_does_not_cost_the_leader_its_office() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_leaves_in_time_while_the_lock_hangs() {
+async fn worker_leaves_in_time_while_lock_hangs() {
     for hang in [Hang::LockRead, Hang::LockWrite] {
         let (table, clock) = (Table::with_leases(1), clock());
         let worker = Worker::start("a", &table, &clock);
@@ -569,7 +569,7 @@ async fn a_worker_leaves_in_time_while_the_lock_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scan_or_a_burial_that_hangs_is_given_up_and_the_next_round_begins() {
+async fn hanging_scan_or_burial_does_not_stop_rounds() {
     for (hang, limit) in [(Hang::Scan, F / 4), (Hang::WorkerWrite, F / 6)] {
         let (table, clock) = (Table::with_leases(0), clock());
         let worker = Worker::start("a", &table, &clock);
@@ -590,7 +590,7 @@ async fn a_scan_or_a_burial_that_hangs_is_given_up_and_the_next_round_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_table_that_takes_long_to_scan_is_given_the_time() {
+async fn slow_table_is_given_time_to_be_scanned() {
     let (table, clock) = (Table::with_leases(3), clock());
     *table.slow.lock().unwrap() = Some((Arc::clone(&clock), F / 2));
     let _worker = Worker::start("a", &table, &clock);

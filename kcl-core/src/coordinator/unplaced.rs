@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn each_obstacle_is_said_once_until_all_leases_have_a_worker_again() {
+    fn each_obstacle_is_said_once_until_all_placed() {
         let mut unplaced = UnplacedShards::default();
         assert_eq!(unplaced.look(&plan(&[])), None);
         let full = [("a", Obstacle::MaxLeases), ("b", Obstacle::MaxLeases)];

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_vanished_and_came_back_starts_again() {
+    fn row_that_vanished_and_returned_starts_again() {
         let mut watch = ExpiryWatch::new(F);
         watch.look(Moment::ZERO, [((), 0)]);
         watch.look(Moment::ZERO + F, []);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_expiry_is_that_of_the_row_that_stood_still_longest() {
+    fn next_expiry_is_of_row_still_for_longest() {
         let mut watch = ExpiryWatch::new(F);
         watch.look(Moment::ZERO, [("a", 0)]);
         watch.look(Moment::ZERO + Duration::from_millis(400), [("a", 0), ("b", 0)]);

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn scan_of_a_round_takes_no_longer_than_the_failover_time() {
+    fn scan_takes_no_longer_than_the_failover_time() {
         let second = Duration::from_secs(1);
         let mut limit = ScanDeadline::between((second * 5 / 2, second * 10));
         let mut limits = vec![limit.current.as_millis()];

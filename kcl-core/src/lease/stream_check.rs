@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_this_stream_and_rows_of_java_are_accepted() {
+    fn rows_of_this_stream_and_java_are_accepted() {
         let leases = [lease(Some(identity())), lease(None)];
         assert_eq!(
             check_identity(&leases, &identity(), &LeaseKeyScheme::SingleStream),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_another_stream_is_refused_and_both_are_named() {
+    fn row_of_another_stream_is_refused_naming_both() {
         let mut other = identity();
         other.arn.push_str("-old");
         let message = check_one(&lease(Some(other))).unwrap_err().to_string();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_the_stream_before_it_was_created_again_is_refused_and_both_times_are_named() {
+    fn row_of_earlier_stream_is_refused_naming_times() {
         let mut other = identity();
         other.created = Timestamp::from_millis(5);
         let message = check_one(&lease(Some(other))).unwrap_err().to_string();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn one_stream_and_many_streams_do_not_share_a_table() {
+    fn one_stream_and_many_share_no_table() {
         let stream = "111122223333:trucks:1000";
         assert!(matches!(
             check_one(&many(stream, None)),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_the_other_streams_of_the_application_are_no_mismatch() {
+    fn rows_of_own_other_streams_are_no_mismatch() {
         let mut other = identity();
         other.arn.push_str("-ships");
         let keying = LeaseKeyScheme::MultiStream(StreamKey::new("111122223333:trucks:1000").unwrap());

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_busy_shard_among_many_is_lent_a_part_of_the_common_half() {
+    fn busy_shard_is_lent_part_of_common_half() {
         let mut allocator = BudgetAllocator::new(1000);
         (0..10).for_each(|n| allocator.open(&key(n)));
         // 50 assured, and a quarter of the 500 that can be lent.
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_holds_nothing_gets_its_part_however_much_the_others_hold() {
+    fn shard_holding_nothing_always_gets_its_part() {
         let mut allocator = BudgetAllocator::new(1000);
         (0..10).for_each(|n| allocator.open(&key(n)));
         while allocator.grant(&key(0), 1000, 1, &mut None).is_some() {}
@@ -242,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lonely_record_that_is_larger_than_half_the_budget_is_fetched_all_the_same() {
+    fn lonely_record_above_half_the_budget_is_fetched() {
         let mut allocator = BudgetAllocator::new(1000);
         (0..1000).for_each(|n| allocator.open(&key(n)));
         assert_eq!(allocator.grant(&key(0), 9000, 9000, &mut None), Some(500));
     }
 
     #[test]
-    fn a_single_large_record_is_lent_past_those_who_wait_for_more() {
+    fn single_large_record_is_lent_past_those_waiting() {
         let mut allocator = BudgetAllocator::new(4 * 1024 * 1024);
         (0..2).for_each(|n| allocator.open(&key(n)));
         let large = 500 * 1024;
@@ -289,7 +289,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_more_is_held_than_the_limit_and_nothing_is_forgotten(
+        fn held_bytes_stay_within_limit_and_are_remembered(
             steps in proptest::collection::vec(any_step(), 0..100),
         ) {
             let limit = 1000;

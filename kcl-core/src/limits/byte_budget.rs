@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_is_served_in_order_when_room_comes() {
+    async fn waiters_are_served_in_order_when_room_comes() {
         let budget = ByteBudget::new(1000, Gauge::noop());
         let accounts: Vec<_> = (0..5).map(|n| budget.open(&key(n))).collect();
         // 100 assured for each, 500 to lend.
@@ -316,17 +316,17 @@ mod tests {
     }
 
     #[test]
-    fn in_no_order_of_steps_is_room_left_to_which_nobody_was_woken() {
+    fn room_always_wakes_somebody_in_any_order() {
         explore_some(5000, || three_want_the_same(false));
     }
 
     #[test]
-    fn who_leaves_the_queue_unseen_is_found_to_leave_the_next_one_waiting() {
+    fn leaving_queue_unseen_is_found_to_strand_next() {
         assert!(fails("deadlock", || three_want_the_same(true)));
     }
 
     #[tokio::test]
-    async fn what_is_held_counts_until_the_last_clone_is_gone() {
+    async fn held_bytes_count_until_last_clone_is_gone() {
         let budget = ByteBudget::new(1000, Gauge::noop());
         let account = budget.open(&key(0));
         let mut held = account.reserve(400, 1).await;

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_larger_record_is_believed_at_once_and_a_smaller_one_by_halves() {
+    fn larger_record_counts_at_once_smaller_by_halves() {
         let mut sizer = FetchSizer::new();
         // Even the smallest part of a budget is enough to begin with.
         assert_eq!(
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn another_shards_records_are_believed_until_one_was_seen() {
+    fn size_from_another_shard_counts_until_one_seen() {
         let mut sizer = FetchSizer::new();
         sizer.seed(Some(500));
         assert_eq!((sizer.preferred_bytes(3), sizer.seen()), (1500, None));

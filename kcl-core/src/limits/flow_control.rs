@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_goes_on_when_it_is_paused_in_no_scope() {
+    fn shard_goes_on_once_no_scope_is_paused() {
         let brakes = FlowControl::default();
         let [worker, stream, _] = scopes(0);
         brakes.pause(worker.clone());

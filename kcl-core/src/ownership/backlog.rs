@@ -205,12 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_of_which_nothing_is_heard_grows_old_from_the_beginning() {
+    fn silent_shard_grows_old_from_the_beginning() {
         assert_eq!(ages(&LagTracker::new(at(5)), 65), (60, 60));
     }
 
     #[test]
-    fn a_shard_that_has_caught_up_stays_young_as_long_as_it_is_told_so() {
+    fn caught_up_shard_stays_young_while_told_so() {
         let mut backlog = LagTracker::new(at(0));
         let fetcher = backlog.begin_fetching();
         for second in 1..100 {
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fetched_is_not_finished_until_the_consumer_says_so() {
+    fn fetched_records_are_unfinished_until_consumer_says_so() {
         let mut backlog = LagTracker::new(at(0));
         let fetcher = backlog.begin_fetching();
         backlog.fetched(fetcher, answer(10, 100, 60));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_finished_before_it_is_returned_is_not_unfinished() {
+    fn batch_finished_before_its_return_is_finished() {
         let mut backlog = LagTracker::new(at(0));
         let fetcher = backlog.begin_fetching();
         backlog.fetched(fetcher, answer(10, 0, 5));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_a_pause_may_be_as_old_as_the_pause() {
+    fn records_after_pause_may_be_that_old() {
         let mut backlog = LagTracker::new(at(0));
         let fetcher = backlog.begin_fetching();
         backlog.fetched(fetcher, nothing(1));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_replaced_fetcher_had_fetched_is_not_read_any_more() {
+    fn fetches_of_replaced_fetcher_are_not_read() {
         let mut backlog = LagTracker::new(at(0));
         let former = backlog.begin_fetching();
         for second in [10, 20, 30] {
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_panic_the_shard_is_as_old_as_what_was_not_finished() {
+    fn panic_leaves_shard_as_old_as_unfinished_records() {
         let mut backlog = LagTracker::new(at(0));
         let fetcher = backlog.begin_fetching();
         backlog.fetched(fetcher, answer(10, 0, 15));

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stronger_wish_wins_and_a_withdrawn_handoff_leaves_nothing() {
+    fn stronger_wish_wins_and_withdrawn_handoff_vanishes() {
         let mut control = Commands::default();
         control.reopen();
         assert_eq!(control.interrupt(), Some(Interrupt::Reopen));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shutdown_is_not_withdrawn_with_the_handoff_it_replaced() {
+    fn shutdown_survives_withdrawal_of_handoff_it_replaced() {
         let mut control = Commands::default();
         control.drain(DrainReason::Handoff);
         control.drain(DrainReason::Shutdown);

@@ -242,12 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_leaves_misses_no_lease_that_it_takes_up_meanwhile_in_any_order_of_steps() {
+    fn leaving_worker_misses_no_lease_in_any_order() {
         explore_some(5000, || a_worker_leaves(Mistake::None));
     }
 
     #[test]
-    fn mistakes_in_how_a_lease_is_taken_up_or_let_go_are_found() {
+    fn mistakes_in_taking_or_leaving_leases_are_found() {
         assert!(fails("left too early", || a_worker_leaves(Mistake::LeavesGap)));
         assert!(fails("an end is missing", || a_worker_leaves(Mistake::AsksEarly)));
         assert!(fails("deadlock", || a_worker_leaves(Mistake::LooksAway)));

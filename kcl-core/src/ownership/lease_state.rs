@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn no_checkpoint_is_written_on_a_row_that_stores_more() {
+    fn row_that_stores_more_gets_no_checkpoint() {
         let row = after(&owned_by("me"), &checkpoint("70"));
         let mut known = LeaseState::new(row.clone());
         for less in ["60", "70"] {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_on_a_row_that_was_given_up() {
+    fn nothing_is_written_on_row_given_up() {
         let row = owned_by("me");
         let in_handoff = after(&row, &LeaseChange::BeginHandoff { to: id("next") });
         for given_up in [
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_counts_from_the_first_write_that_may_still_land() {
+    fn write_counts_from_first_that_may_still_land() {
         let mut known = LeaseState::new(owned_by("me"));
         let since = |known: &mut LeaseState, now| match known.next(&RENEW, &id("me"), second(now)) {
             NextWrite::Write { since, .. } => since,
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_throttled_write_is_forgotten_unless_another_is_under_way() {
+    fn throttled_write_is_forgotten_unless_another_is_pending() {
         let mut known = LeaseState::new(owned_by("me"));
         let send = |known: &mut LeaseState, now| match known.next(&RENEW, &id("me"), second(now)) {
             NextWrite::Write { before, since } => (before, since),

@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_a_silent_consumer_that_waits_for_nothing_is_stalled(
+        fn only_silent_consumer_without_wait_is_stalled(
             last in 0_u64..1000, now in 0_u64..1000, limit in 1_u64..1000, waits in any::<bool>(),
         ) {
             let waiting = waits.then_some((WaitReason::Callback, at(last)));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_a_wait_counts_from_its_beginning() {
+    fn age_of_wait_counts_from_its_beginning() {
         let mut progress = Progress::new(at(0));
         progress.waits(WaitReason::Parents, at(5));
         progress.waits(WaitReason::Parents, at(7));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_fetcher_waits_for_counts_while_the_consumer_waits_for_records() {
+    fn wait_of_fetcher_counts_while_consumer_is_idle() {
         let mut progress = Progress::new(at(0));
         progress.fetcher_waits(WaitReason::ByteBudget, at(1));
         progress.fetcher_waits(WaitReason::ByteBudget, at(2));

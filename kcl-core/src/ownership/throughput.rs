@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_nothing_was_processed_of_has_no_throughput() {
+    fn shard_without_processed_records_has_no_throughput() {
         let mut throughput_ema = ThroughputEma::new(None, WINDOW, at(0));
         for second in 0..60 {
             assert_eq!(throughput_ema.read(at(second * 1000)), None);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_sample_counts_whole_and_each_later_one_half() {
+    fn first_sample_counts_whole_later_ones_half() {
         let mut throughput_ema = ThroughputEma::new(None, WINDOW, at(0));
         throughput_ema.add(3 * 1024 * 100);
         assert_eq!(throughput_ema.read(at(3000)), Some(100.0));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_owner_goes_on_from_what_the_row_says() {
+    fn new_owner_goes_on_from_throughput_of_row() {
         let mut throughput_ema = ThroughputEma::new(Some(80.0), WINDOW, at(0));
         assert_eq!(throughput_ema.read(at(1000)), Some(80.0));
         throughput_ema.add(3 * 1024 * 40);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_every_second_and_a_write_that_is_repeated_take_no_sample_early() {
+    fn frequent_or_repeated_reads_take_no_sample_early() {
         let mut throughput_ema = ThroughputEma::new(Some(10.0), WINDOW, at(0));
         for step in 1..=9 {
             throughput_ema.add(1024 * 10);
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_average_is_a_number_that_is_not_negative_whatever_happens(
+        fn average_is_never_negative_nor_not_a_number(
             stored in prop::option::of(any::<f64>()),
             window in 0_u64..10_000,
             steps in prop::collection::vec((any::<u64>(), any::<u32>()), 0..40),

@@ -72,7 +72,7 @@ mod tests {
     proptest! {
         /// With clocks whose rates are up to 5 % off, no observer calls a lease expired while its holder goes on.
         #[test]
-        fn a_holder_stops_before_any_observer_gives_its_lease_away(
+        fn holder_stops_before_any_observer_reassigns_lease(
             failover_ms in 200_u64..60_000,
             holder_rate in 0.95_f64..1.05,
             observer_rate in 0.95_f64..1.05,
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_holder_has_lost_however_fresh_its_renewal() {
+    fn refused_holder_has_lost_despite_fresh_renewal() {
         let validity = LeaseValidity {
             renewed: Moment::ZERO,
             refused: true,

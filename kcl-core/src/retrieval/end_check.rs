@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_about_an_open_shard_is_not_believed() {
+    fn claim_about_open_shard_is_not_believed() {
         let mut watch = EndCheck::default();
         for _ in 0..20 {
             watch.opened();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_shard_ends_when_a_fresh_reader_brings_nothing() {
+    fn closed_shard_ends_when_fresh_reader_brings_nothing() {
         let mut watch = EndCheck::default();
         watch.opened();
         assert_eq!(says(&mut watch, claim(), vec![]), EndEvidence::Claim);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn named_children_are_used_where_the_shard_is_gone() {
+    fn named_children_are_used_where_shard_is_gone() {
         let mut watch = EndCheck::default();
         watch.brought_records();
         assert_eq!(says(&mut watch, None, children()), EndEvidence::Nothing);
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_children_are_used_where_the_shard_is_unknown() {
+    fn listed_children_are_used_where_shard_is_unknown() {
         let listed = || ShardEnd { children: children() };
         let mut watch = EndCheck::default();
         watch.not_found();
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_reader_is_replaced_once_the_shard_is_closed() {
+    fn idle_reader_is_replaced_once_shard_is_closed() {
         let mut watch = EndCheck::default();
         for listed in [
             ListingEvidence::Open,
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn doubt_is_shown_after_looks_in_vain_and_ends_with_a_record() {
+    fn doubt_follows_looks_in_vain_until_a_record() {
         let mut watch = EndCheck::default();
         let mut look = |brings| {
             if brings {

@@ -205,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn an_end_without_the_expected_record_is_a_gap() {
+    fn end_without_the_expected_record_is_a_gap() {
         let mut place = opened_after(5);
         assert_eq!(place.gap_at(None), None);
         assert_eq!(place.gap_at(Some(&ShardEnd::default())), gap(5, None));
     }
 
     #[test]
-    fn a_source_that_looks_for_its_place_says_what_it_lost() {
+    fn source_that_seeks_its_place_says_its_loss() {
         let mut place = ReadPosition::new(ReadStart {
             position: StartPosition::TrimHorizon,
             done: None,
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_position_gives_way_to_the_oldest_record() {
+    fn refused_position_gives_way_to_oldest_record() {
         let mut place = ReadPosition::new(ReadStart::after_delivered(RecordPosition::plain(number(5))));
         assert_eq!(place.refused(), None, "once may be a mistake");
         assert_eq!(place.refused(), Some(number(5)));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_first_record_gives_way_to_the_oldest_record() {
+    fn refused_first_record_gives_way_to_oldest_record() {
         let mut place = ReadPosition::new(ReadStart {
             position: StartPosition::AtSequence(number(5)),
             done: None,

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn latest_of_java_gets_one_time_for_all_openings() {
+    fn latest_of_java_has_one_time_at_openings() {
         let mut row = lease(Position::Latest, None);
         assert!(needs_time(&row, &StartFrom::Checkpoint));
         let own = StartFrom::After(RecordPosition::plain(SequenceNumber::from(9)));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pinned_lease_is_never_opened_at_a_new_latest() {
+    fn pinned_lease_never_opens_at_new_latest() {
         let pinned = StartPosition::AtTimestamp(Timestamp::from_millis(7));
         assert_eq!(opened(Position::Latest, Some(7)), pinned);
         assert_eq!(opened(Position::AtTimestamp, Some(7)), pinned);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_is_opened_at_its_record_which_is_left_out() {
+    fn checkpoint_opens_at_its_record_and_skips_it() {
         let done = RecordPosition::plain(SequenceNumber::from(5));
         let start = start_of(
             &lease(Position::Record(done.clone()), Some(7)),

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bug_is_there_on_one_thread_and_during_one_call() {
+    fn bug_exists_on_one_thread_during_one_call() {
         let is_buggy = || active(Failpoint::NoParentWait);
         assert!(!is_buggy());
         with(Failpoint::NoParentWait, || {

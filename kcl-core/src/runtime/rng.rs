@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn children_with_different_names_differ_and_do_not_depend_on_what_was_drawn() {
+    fn children_differ_by_name_whatever_was_drawn() {
         let mut root = Rng::from_seed(1);
         let before = root.child("a").bits();
         root.bits();

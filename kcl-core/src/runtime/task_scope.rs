@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn something_can_be_done_right_before_the_poll_after_so_many() {
+    async fn action_runs_right_before_the_chosen_poll() {
         let scope = TaskScope::new();
         let (ticks, clock) = ticking(&scope);
         let (seen, counter) = (Arc::new(AtomicU32::new(0)), Arc::clone(&ticks));
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_frozen_scope_does_nothing_while_time_goes_on_and_goes_on_when_thawed() {
+    async fn frozen_scope_does_nothing_until_it_is_thawed() {
         let scope = TaskScope::new();
         let (ticks, clock) = ticking(&scope);
         clock.sleep(Duration::from_millis(2500)).await;
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_killed_scope_ends_every_task_and_starts_no_other() {
+    async fn killed_scope_ends_tasks_and_starts_no_other() {
         let scope = TaskScope::new();
         let (ticks, clock) = ticking(&scope);
         clock.sleep(Duration::from_millis(1500)).await;
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_of_a_vital_task_is_reported_and_one_of_a_job_is_not() {
+    async fn panic_is_reported_of_vital_tasks_only() {
         let scope = TaskScope::new();
         scope.spawn("job", TaskPolicy::Job, async { panic!("harmless") });
         scope.spawn("vital", TaskPolicy::Vital, async { panic!("broken {}", 7) });
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_scope_that_closes_lets_no_task_outlive_it_that_another_starts_as_it_is_dropped() {
+    async fn task_started_by_dropped_task_never_outlives_scope() {
         let scope = TaskScope::new();
         let heir = Heir(scope.clone());
         scope.spawn("root", TaskPolicy::Job, std::future::pending());

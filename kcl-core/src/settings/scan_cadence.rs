@@ -113,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_table_is_scanned_less_often_than_four_times_per_failover_time(
+        fn each_failover_time_has_at_least_four_scans(
             pages in 0_u32..5000, budget in 0_u32..100, failover_ms in 100_u64..100_000, discovery_ms in 1_u64..100_000,
         ) {
             let (failover, discovery) = (Duration::from_millis(failover_ms), Duration::from_millis(discovery_ms));
@@ -123,7 +123,7 @@ mod tests {
         }
 
         #[test]
-        fn a_table_up_to_the_largest_is_within_the_budget_and_the_next_is_not(
+        fn largest_table_is_last_within_the_budget(
             budget in 1_u32..100, failover_ms in 2000_u64..100_000,
         ) {
             let timing = Timing::of(Duration::from_millis(failover_ms));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_is_found_late_by_its_next_owner_makes_the_bound_longer_for_one_page_too() {
+    fn late_discovery_makes_bound_longer_for_one_page() {
         let failover = Duration::from_secs(10);
         let bound = |millis| fit(1, 4, &Timing::of(failover), Duration::from_millis(millis)).failover_bound;
         assert_eq!(bound(100), failover + QUICKEST_REACTION);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_failover_time_makes_scans_faster_than_usual() {
+    fn short_failover_time_makes_scans_faster_than_usual() {
         assert_eq!(
             fit(1, 10, &Timing::of(Duration::from_secs(1)), DISCOVERY).scan,
             Duration::from_millis(250)

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_that_is_not_listed_is_trimmed_and_its_child_a_root() {
+    fn child_of_unlisted_parent_is_a_root() {
         let graph = ShardGraph::new([shard(2, &[1], 20), shard(3, &[2], 30)]);
         let roots: Vec<_> = graph.roots().map(|shard| shard.id.clone()).collect();
         assert_eq!(roots, [id(2)]);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn lineage_order_is_numeric_by_starting_sequence_then_by_id() {
+    fn lineage_order_is_by_starting_sequence_then_id() {
         let graph = ShardGraph::new([shard(1, &[], 10), shard(2, &[], 9), shard(3, &[], 9)]);
         let order: Vec<_> = graph.in_lineage_order().map(|shard| shard.id.clone()).collect();
         assert_eq!(order, [id(2), id(3), id(1)]);
@@ -266,7 +266,7 @@ mod tests {
 
     /// As kinesis-mock lists a merge: with the starting sequence number of one of the parents, below that of the other.
     #[test]
-    fn a_child_with_a_lower_sequence_number_than_a_parent_comes_after_it_all_the_same() {
+    fn child_with_lower_sequence_number_comes_after_parent() {
         let graph = ShardGraph::new([
             shard(4, &[], 10),
             shard(5, &[], 11),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_listed_twice_counts_once_and_is_closed_if_either_says_so() {
+    fn shard_listed_twice_counts_once_closed_if_either() {
         let open = shard(1, &[], 10);
         let mut closed = open.clone();
         closed.closed = true;
@@ -313,7 +313,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_graph_does_not_depend_on_the_order_of_the_listing(
+        fn graph_does_not_depend_on_order_of_listing(
             (shards, shuffled) in any_history().prop_flat_map(|shards| (Just(shards.clone()), Just(shards).prop_shuffle())),
         ) {
             prop_assert_eq!(ShardGraph::new(shards), ShardGraph::new(shuffled));
@@ -347,7 +347,7 @@ mod tests {
         }
 
         #[test]
-        fn a_key_lies_in_a_hole_exactly_when_no_range_holds_it(
+        fn key_in_hole_is_in_no_range(
             bounds in proptest::collection::vec((0_u128..64, 0_u128..64), 0..8),
             whole in (0_u128..64, 0_u128..64),
         ) {
@@ -364,7 +364,7 @@ mod tests {
         }
 
         #[test]
-        fn the_open_shards_of_any_history_cover_every_key_without_overlap(shards in any_history()) {
+        fn open_shards_cover_every_key_without_overlap(shards in any_history()) {
             let open = shards.iter().filter(|shard| !shard.closed).map(|shard| shard.hash_range);
             prop_assert_eq!(super::cover(open), Cover { holes: vec![], overlaps: false });
         }

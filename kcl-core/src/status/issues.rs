@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callback_is_a_concern_once_it_takes_longer_than_it_should() {
+    fn callback_is_a_concern_once_too_slow() {
         for reason in [WaitReason::Callback, WaitReason::Initialize, WaitReason::Tick] {
             let lease = waiting(reason);
             assert_eq!(concern(&lease, 59), None);
@@ -263,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_somebody_wants_is_never_a_concern() {
+    fn wanted_wait_is_never_a_concern() {
         for reason in [WaitReason::Paused, WaitReason::RateLimit, WaitReason::Parents] {
             assert_eq!(concern(&waiting(reason), 1_000_000), None);
         }
     }
 
     #[test]
-    fn what_drains_is_a_slow_callback_only_while_the_users_code_runs() {
+    fn drain_is_slow_callback_only_in_users_code() {
         let draining = |state| LeaseStatus {
             state,
             ..waiting(WaitReason::Draining)
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_survey_counts_the_waits_and_keeps_the_longest_and_the_oldest() {
+    fn survey_counts_waits_keeping_longest_and_oldest() {
         let mut survey = HealthSummary::default();
         let key = |n: u32| {
             let shard = ShardId::new(format!("shardId-{n:012}")).unwrap();

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idle_readers_list_a_page_in_ten_seconds_at_most() {
+    fn idle_readers_list_one_page_per_ten_seconds() {
         let seconds = |pages, failures| age_for_idle(pages, failures).as_secs();
         assert_eq!((seconds(0, 0), seconds(1, 0), seconds(10, 0)), (10, 10, 100));
         assert_eq!((seconds(1, 1), seconds(1, 5), seconds(1, 50)), (20, 320, 320));

@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_dynamodb_could_not_store_is_refused() {
+    fn name_that_dynamodb_could_not_store_is_refused() {
         assert_eq!(
             WorkerId::new("").unwrap_err().to_string(),
             "the worker id is empty"
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_key_is_the_serialized_identifier_of_java_or_refused() {
+    fn stream_key_is_serialized_as_java_does() {
         let identity = |name: &str, arn: &str, created| StreamIdentity {
             name: name.to_owned(),
             arn: arn.to_owned(),

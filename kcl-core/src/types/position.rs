@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_inside_an_aggregate_lies_between_its_neighbours() {
+    fn position_inside_aggregate_lies_between_its_neighbours() {
         let at = |digits, sub| Position::parse(digits, sub).unwrap();
         assert!(at("9", 500) < at("10", 0));
         assert!(at("10", 0) < at("10", 1));
@@ -214,7 +214,7 @@ mod tests {
         }
 
         #[test]
-        fn a_position_covers_exactly_the_records_up_to_it(position in any_position(), digits in "[1-9][0-9]{0,128}") {
+        fn position_covers_exactly_records_up_to_it(position in any_position(), digits in "[1-9][0-9]{0,128}") {
             let record = RecordPosition::plain(digits.parse().unwrap());
             let covered = position >= Position::Record(record.clone());
             prop_assert_eq!(position.covers(&record), covered);

@@ -151,7 +151,7 @@ mod tests {
         }
 
         #[test]
-        fn a_longer_number_is_larger_up_to_129_digits(a in "[1-9][0-9]{0,127}", digit in 0_u8..10) {
+        fn longer_number_is_larger_up_to_129_digits(a in "[1-9][0-9]{0,127}", digit in 0_u8..10) {
             let longer = format!("{a}{digit}");
             let (a, longer): (SequenceNumber, SequenceNumber) = (a.parse().unwrap(), longer.parse().unwrap());
             prop_assert!(a < longer);

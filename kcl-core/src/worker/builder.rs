@@ -350,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_is_missing_or_wrong_is_reported_at_once() {
+    fn everything_missing_or_wrong_is_reported_at_once() {
         let settings = Settings {
             max_leases: Some(0),
             stall_tries: 0,
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_beside_a_list_of_streams_is_refused() {
+    fn stream_beside_list_of_streams_is_refused() {
         let error = Worker::builder("app")
             .streams(crate::streams::StreamSet::default())
             .streams(crate::streams::StreamSet::default())
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_id_that_is_a_lease_key_is_refused() {
+    fn worker_id_like_a_lease_key_is_refused() {
         assert!(reserved("worker id", "shardId-000000000000").is_some());
         assert!(reserved("worker id", "123456789012:s:1:shardId-000000000000").is_some());
         assert!(reserved("worker id", "worker-1").is_none());

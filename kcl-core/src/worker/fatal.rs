@@ -37,7 +37,7 @@ mod tests {
     use crate::runtime::watched::explored::{explore_some, give_up_at_once, run_all};
 
     #[test]
-    fn of_two_reasons_one_is_given_out_and_once_in_any_order_of_steps() {
+    fn one_of_two_reasons_is_given_once() {
         explore_some(2000, || {
             let fatal = Arc::new(FatalError::default());
             let raise = |message: &'static str| -> BoxFuture<'static, ()> {

@@ -134,7 +134,7 @@ mod tests {
     use crate::types::ShardId;
 
     #[test]
-    fn a_callback_that_does_not_return_is_warned_of_ever_less_often() {
+    fn endless_callback_is_warned_of_ever_less_often() {
         let shard = ShardId::new("shardId-000000000000").unwrap();
         let lease = LeaseKey::single_stream(&shard);
         let mut warnings = Warnings::default();

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn renewing_never_stops_while_a_consumer_has_time_left() {
+    fn renewing_goes_on_while_consumer_has_time_left() {
         for consumers in 1..4 {
             for is_candidate in [false, true] {
                 assert!(

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_may_be_base64_and_a_time_untagged() {
+    fn payload_may_be_base64_and_time_untagged() {
         let write = || -> Written {
             let mut cbor = Encoder::new(Vec::new());
             cbor.map(1)?.str("Records")?.array(1)?.map(3)?;

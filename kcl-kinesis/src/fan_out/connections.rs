@@ -65,7 +65,7 @@ mod tests {
     use aws_sdk_kinesis::config::BehaviorVersion;
 
     #[test]
-    fn eight_share_a_client_and_places_are_used_again() {
+    fn eight_share_one_client_and_reuse_places() {
         let config = || {
             Config::builder()
                 .behavior_version(BehaviorVersion::latest())

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_opened_again_waits_its_turn() {
+    fn shard_opened_again_waits_its_turn() {
         let schedule = SubscriptionSchedule::new(SPACING);
         let shard = |n: u32| ShardId::new(format!("shardId-{n:012}")).unwrap();
         assert_eq!(schedule.next(&shard(0)), Moment::ZERO);

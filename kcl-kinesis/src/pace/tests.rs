@@ -35,7 +35,7 @@ fn the_defaults_give_the_pace_of_the_service() {
 }
 
 #[test]
-fn settings_out_of_range_become_the_nearest_in_range() {
+fn settings_out_of_range_become_the_nearest_valid() {
     let broken = PollingSettings {
         idle_interval: Duration::ZERO,
         request_deadline: Duration::ZERO,
@@ -55,7 +55,7 @@ fn settings_out_of_range_become_the_nearest_in_range() {
 }
 
 #[test]
-fn the_longer_nothing_comes_the_rarer_a_shard_is_read_up_to_a_limit() {
+fn silent_shard_is_read_ever_less_within_limit() {
     let mut pace = Pace::new(PollingSettings::default(), AdaptiveRate::default());
     let nothing = read(0, 0, Some(0));
     let rows = [
@@ -79,7 +79,7 @@ fn at(millis: u64) -> Moment {
 }
 
 #[test]
-fn a_shard_that_is_up_to_date_is_read_as_rarely_as_the_target_allows() {
+fn caught_up_shard_is_read_as_target_allows() {
     let settings = PollingSettings {
         lag_target: Some(Duration::from_secs(60)),
         ..PollingSettings::default()
@@ -133,7 +133,7 @@ fn readers(count: usize) -> (Vec<u32>, u32) {
 }
 
 #[test]
-fn applications_that_read_the_same_shard_share_it_with_few_refusals() {
+fn applications_share_one_shard_with_few_refusals() {
     let (alone, refused) = readers(1);
     assert_eq!((alone[0], refused), (1500, 0));
     for count in 2..=5 {
@@ -181,7 +181,7 @@ fn any_read() -> impl Strategy<Value = ReadResult> {
 
 proptest! {
     #[test]
-    fn a_reader_that_keeps_the_pace_exceeds_no_limit(
+    fn reader_at_the_pace_exceeds_no_limit(
         settings in any_settings(),
         reads in proptest::collection::vec(any_read(), 1..50),
     ) {
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn only_an_empty_read_at_the_tip_waits_the_idle_interval(settings in any_settings(), read in any_read()) {
+    fn only_empty_read_at_tip_waits_idle_interval(settings in any_settings(), read in any_read()) {
         let hurried = PollingSettings { idle_interval: Duration::ZERO, quiet_interval: LONG, lag_target: None, ..settings };
         let patient = PollingSettings { idle_interval: LONG, ..hurried };
         let wait = |settings| wait_after(read, Duration::ZERO, settings, FULL_RATE);
@@ -219,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn no_record_grows_older_than_the_target_because_of_it(settings in any_settings(), read in any_read()) {
+    fn pace_makes_no_record_older_than_target(settings in any_settings(), read in any_read()) {
         let at_once = PollingSettings { lag_target: None, ..settings };
         let wait = |settings| wait_after(read, Duration::ZERO, settings, FULL_RATE);
         let (patient, hurried) = (wait(&settings), wait(&at_once));

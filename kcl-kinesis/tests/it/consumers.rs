@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::server::{Answer, CONSUMER_ARN, STREAM_ARN, Server, error, ok, shard, summary};
 
 #[tokio::test(start_paused = true)]
-async fn a_denied_action_on_the_consumer_names_the_consumer() {
+async fn denied_action_on_consumer_names_the_consumer() {
     let denied = || error(400, "AccessDeniedException");
     let named = Server::with([summary(json!({})), denied()]);
     let given = Server::with([denied()]);
@@ -71,7 +71,7 @@ async fn a_full_stream_names_its_consumers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_stream_is_one_without_the_list_too() {
+async fn full_stream_is_known_without_the_list() {
     let denied = error(400, "AccessDeniedException");
     let (kind, said, _) = refused([denied, summary(json!({ "ConsumerCount": 20 }))]).await;
     assert_eq!(kind, SourceErrorKind::Invalid);
@@ -87,7 +87,7 @@ async fn a_stream_with_room_is_only_throttled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_that_filled_up_since_the_start_is_full() {
+async fn stream_filled_up_since_start_is_full() {
     let server = Server::with([
         summary(json!({ "ConsumerCount": 3 })),
         summary(json!({ "ConsumerCount": 3 })),

@@ -53,7 +53,7 @@ impl ProvideCredentials for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_slower_than_a_call_come_in_the_end() {
+async fn credentials_slower_than_a_call_arrive() {
     let slow = Slow::new(25);
     let server = Server::with([summary(json!({})), summary(json!({}))]);
     let stream = slow.stream(&server);

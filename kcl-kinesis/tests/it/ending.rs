@@ -14,7 +14,7 @@ fn child(id: u32, parents: &[&str], start: &str, end: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_next_iterator_ends_the_shard_with_its_last_records_and_children() {
+async fn missing_next_iterator_ends_shard_with_its_children() {
     let parents = ["shardId-000000000001"];
     let server = Server::with([
         iterator("i0"),
@@ -127,7 +127,7 @@ async fn claimed_end_tells_of_no_lost_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn children_beside_a_next_iterator_do_not_end_the_shard() {
+async fn children_beside_next_iterator_do_not_end_shard() {
     let server = Server::with([
         iterator("i0"),
         ok(json!({
@@ -144,7 +144,7 @@ async fn children_beside_a_next_iterator_do_not_end_the_shard() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn children_that_make_no_sense_do_not_end_the_shard() {
+async fn senseless_children_do_not_end_the_shard() {
     let nameless = child(2, &["shardId-000000000001"], "99", "0");
     let server = Server::with([
         iterator("i0"),
@@ -159,7 +159,7 @@ async fn children_that_make_no_sense_do_not_end_the_shard() {
 
 /// A stream that was deleted must not look like a shard that was read to its end.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_gone_is_not_found_and_never_an_end() {
+async fn vanished_stream_is_not_found_never_an_end() {
     let gone = || error(400, "ResourceNotFoundException");
     let server = Server::with([iterator("i0"), gone(), gone()]);
     let mut reader = server.open(StartPosition::TrimHorizon).await;

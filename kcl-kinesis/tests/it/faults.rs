@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::server::{Answer, Server, config, error, iterator, next, numbers, records, shard};
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_never_answers_is_given_up_at_the_deadline() {
+async fn silent_server_is_given_up_at_the_deadline() {
     let server = Server::with([iterator("i0"), Answer::Silence]);
     let mut reader = server.open(StartPosition::TrimHorizon).await;
     let clock = TokioClock::new();
@@ -52,7 +52,7 @@ async fn every_call_has_the_deadline_that_was_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_tried_twice_even_if_the_client_would() {
+async fn nothing_is_tried_twice_whatever_client_does() {
     for fault in [
         error(500, "InternalFailure"),
         error(503, "ServiceUnavailable"),
@@ -96,7 +96,7 @@ async fn codes_arrive_as_kinds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_stream_is_named_with_its_region_and_what_to_do() {
+async fn missing_stream_is_named_with_region_and_help() {
     let server = Server::with([error(400, "ResourceNotFoundException")]);
     let failed = server.stream().identity().await.unwrap_err();
     assert_eq!(failed.kind(), SourceErrorKind::NotFound);

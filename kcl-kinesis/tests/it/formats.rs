@@ -80,7 +80,7 @@ async fn the_records_of_an_answer_share_its_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_cbor_is_asked_in_json_from_then_on() {
+async fn server_without_cbor_is_then_asked_in_json() {
     for refusal in [
         error(400, "SerializationException"),
         error(415, "UnsupportedMediaTypeException"),
@@ -102,7 +102,7 @@ async fn a_server_without_cbor_is_asked_in_json_from_then_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_something_in_between_does_not_change_the_format() {
+async fn answer_of_intermediary_does_not_change_the_format() {
     for (status, kind) in [
         (503, SourceErrorKind::Unavailable),
         (502, SourceErrorKind::Unavailable),
@@ -123,7 +123,7 @@ async fn an_answer_of_something_in_between_does_not_change_the_format() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_in_cbor_is_told_by_its_code() {
+async fn error_in_cbor_is_told_by_code() {
     let server = Server::with([
         iterator("i0"),
         error(400, "ProvisionedThroughputExceededException"),

@@ -119,7 +119,7 @@ impl Clock for AtNoon {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_a_date_is_dated_by_the_clock() {
+async fn answer_without_date_is_dated_by_the_clock() {
     let server = Server::with([undated(json!({ "Shards": [] }))]);
     let stream = server.stream().with_clock(Arc::new(AtNoon(TokioClock::new())));
     let page = stream.shards(ShardFilter::All, None).await.unwrap();
@@ -139,7 +139,7 @@ fn summary() -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_identity_is_name_arn_and_time_of_creation() {
+async fn identity_is_name_arn_and_creation_time() {
     let server = Server::with([ok(summary())]);
     let identity = server.stream().identity().await.unwrap();
     assert_eq!((identity.name.as_str(), identity.arn.as_str()), ("orders", ARN));
@@ -154,7 +154,7 @@ async fn the_identity_is_name_arn_and_time_of_creation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_given_by_its_arn_is_asked_for_by_it() {
+async fn stream_given_by_arn_is_asked_by_arn() {
     let server = Server::with([
         ok(summary()),
         ok(json!({ "Shards": [] })),

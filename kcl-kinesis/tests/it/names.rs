@@ -29,7 +29,7 @@ async fn a_stream_of_another_region_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_arn_of_anything_but_a_stream_is_refused() {
+async fn arn_of_anything_but_stream_is_refused() {
     for arn in [
         CONSUMER_ARN,
         "arn:aws:dynamodb:eu-west-1:123456789012:table/orders",

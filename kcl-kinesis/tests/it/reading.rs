@@ -22,7 +22,7 @@ fn at(number: u32) -> serde_json::Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_fetch_goes_on_with_the_iterator_of_the_one_before() {
+async fn each_fetch_goes_on_with_the_last_iterator() {
     let server = Server::with([
         iterator("i0"),
         records(&[1, 2], "i1"),
@@ -94,7 +94,7 @@ async fn positions_are_asked_for_in_the_services_spelling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_iterator_is_replaced_after_the_last_delivered_record() {
+async fn expired_iterator_resumes_after_last_delivered_record() {
     let server = Server::with([
         iterator("i0"),
         records(&[7, 8], "i1"),
@@ -116,7 +116,7 @@ async fn an_expired_iterator_is_replaced_after_the_last_delivered_record() {
 
 /// Going on after the number would skip the rest of an aggregated record of which only a part was processed.
 #[tokio::test(start_paused = true)]
-async fn before_the_first_record_an_expired_iterator_is_replaced_at_the_start() {
+async fn expired_iterator_without_records_resumes_at_the_start() {
     let server = Server::with([
         iterator("i0"),
         error(400, "ExpiredIteratorException"),
@@ -134,7 +134,7 @@ async fn before_the_first_record_an_expired_iterator_is_replaced_at_the_start() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_iterator_that_expires_at_once_is_an_error_and_not_a_loop() {
+async fn iterator_that_expires_at_once_is_an_error() {
     let expired = || error(400, "ExpiredIteratorException");
     let server = Server::with([iterator("i0"), expired(), iterator("j0"), expired()]);
     let mut reader = server.open(StartPosition::TrimHorizon).await;
@@ -145,7 +145,7 @@ async fn an_iterator_that_expires_at_once_is_an_error_and_not_a_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_iterator_is_replaced_at_the_age_of_four_minutes() {
+async fn iterator_is_replaced_at_age_of_four_minutes() {
     let four_minutes = Duration::from_secs(240);
     let server = Server::with([iterator("i0"), records(&[5], "i1")]);
     let mut reader = server.open(StartPosition::TrimHorizon).await;
@@ -164,7 +164,7 @@ async fn an_iterator_is_replaced_at_the_age_of_four_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn latest_is_asked_for_once_and_is_the_time_of_the_opening_after_that() {
+async fn latest_is_asked_once_then_time_of_opening() {
     let server = Server::with([iterator("i0")]);
     let mut reader = server.open(StartPosition::Latest).await;
     server.asked();
@@ -223,7 +223,7 @@ async fn a_dropped_fetch_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_makes_no_sense_is_an_error_and_changes_nothing() {
+async fn senseless_answer_is_an_error_and_changes_nothing() {
     let mut broken = record(2);
     broken["SequenceNumber"] = json!("two");
     let server = Server::with([
@@ -239,7 +239,7 @@ async fn an_answer_that_makes_no_sense_is_an_error_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_reader_keeps_its_iterator_and_a_refused_one_gets_another() {
+async fn throttled_reader_keeps_iterator_refused_gets_another() {
     let server = Server::with([
         iterator("i0"),
         records(&[1], "i1"),
@@ -262,7 +262,7 @@ async fn a_throttled_reader_keeps_its_iterator_and_a_refused_one_gets_another() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_says_how_far_behind_it_is_and_how_long_to_wait() {
+async fn fetch_says_its_lag_and_its_wait() {
     let mut large = record(1);
     // 3 MiB of zeros.
     large["Data"] = json!("AAAA".repeat(1024 * 1024));
@@ -281,7 +281,7 @@ async fn a_fetch_says_how_far_behind_it_is_and_how_long_to_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_is_opened_again_is_read_at_the_share_that_was_left_of_it() {
+async fn reopened_shard_is_read_at_its_remaining_share() {
     let server = Server::with([
         iterator("i0"),
         error(400, "ProvisionedThroughputExceededException"),
@@ -303,7 +303,7 @@ async fn a_shard_that_is_opened_again_is_read_at_the_share_that_was_left_of_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_limit_is_passed_on_within_what_the_service_takes() {
+async fn limit_is_passed_on_within_range_of_service() {
     for (limit, sent) in [(0, 1), (1, 1), (500, 500), (10_000, 10_000), (u32::MAX, 10_000)] {
         let server = Server::with([iterator("i0"), records(&[], "i1")]);
         let opened = server.stream().open(&shard(), StartPosition::TrimHorizon).await;

@@ -65,7 +65,7 @@ async fn all_errors(answer: &Answer) -> Vec<SourceError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_secret_is_in_any_error_or_log_line() {
+async fn no_secret_is_in_errors_or_logs() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

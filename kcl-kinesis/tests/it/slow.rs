@@ -90,7 +90,7 @@ impl Arrival for Later {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_answer_waits_for_room_before_it_is_read() {
+async fn large_answer_waits_for_room_before_its_read() {
     let many: Vec<_> = (1..=100).collect();
     let small = slow_records(&[1], "i1", 1, 1);
     let server = Server::with([iterator("i0"), small, slow_records(&many, "i2", 4, 4)]);

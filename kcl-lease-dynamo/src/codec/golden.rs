@@ -164,7 +164,7 @@ fn picture(leases: &[Lease]) -> String {
 }
 
 #[test]
-fn every_dumped_lease_survives_the_codec_and_shows_the_known_handoffs() {
+fn every_dumped_lease_survives_codec_with_its_handoffs() {
     let mut leases_by_dump = String::new();
     for (name, dump) in dumps() {
         let rows = items(&dump, LEASE_TABLE);
@@ -177,7 +177,7 @@ fn every_dumped_lease_survives_the_codec_and_shows_the_known_handoffs() {
 }
 
 #[test]
-fn every_state_of_every_lease_in_the_recorded_history_survives_the_codec() {
+fn every_recorded_state_of_leases_survives_the_codec() {
     let (states, mut handoffs) = (lease_states(), Vec::new());
     for row in &states {
         let lease = decoded_and_encoded_again(row);
@@ -223,7 +223,7 @@ fn the_lock_row_of_java_decodes() {
 }
 
 #[test]
-fn our_client_version_is_the_row_that_java_writes_for_a_new_application() {
+fn our_client_version_of_new_application_is_javas() {
     for (name, dump) in dumps() {
         let rows = rekeyed(items(&dump, LOCK_TABLE), "key");
         let mut row = rows
@@ -260,7 +260,7 @@ fn our_client_version_is_the_row_that_java_writes_for_a_new_application() {
 }
 
 #[test]
-fn our_worker_rows_have_the_attributes_of_java_s_and_what_3_5_added() {
+fn our_worker_rows_have_attributes_of_java() {
     let ours = worker_attributes(&WorkerRow {
         id: "w1".parse().unwrap(),
         incarnation: None,
@@ -297,7 +297,7 @@ fn our_worker_rows_have_the_attributes_of_java_s_and_what_3_5_added() {
 }
 
 #[test]
-fn our_lease_rows_have_only_attributes_of_java_s_beside_the_private_ones() {
+fn our_lease_rows_add_only_private_attributes() {
     let mut known = BTreeMap::<String, AttributeValue>::new();
     for (_, dump) in dumps() {
         for row in items(&dump, LEASE_TABLE) {
@@ -330,7 +330,7 @@ fn our_lease_rows_have_only_attributes_of_java_s_beside_the_private_ones() {
 }
 
 #[test]
-fn the_worker_rows_of_java_decode_as_workers_without_an_incarnation() {
+fn worker_rows_of_java_decode_without_an_incarnation() {
     let mut ids = Vec::new();
     for (_, dump) in dumps() {
         for mut row in rekeyed(items(&dump, WORKER_TABLE), "wid") {

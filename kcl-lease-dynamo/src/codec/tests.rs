@@ -97,7 +97,7 @@ fn every_field_of_a_lease_has_its_attribute() {
 }
 
 #[test]
-fn a_new_lease_has_the_attributes_that_java_insists_on_and_no_empty_ones() {
+fn new_lease_has_attributes_that_java_insists_on() {
     let lease = Lease::unowned("shardId-1".parse().unwrap(), Position::TrimHorizon);
     let item = creation_item(&lease);
     let names = item.keys().map(String::as_str).collect::<Vec<_>>();
@@ -114,7 +114,7 @@ fn a_new_lease_has_the_attributes_that_java_insists_on_and_no_empty_ones() {
 }
 
 #[test]
-fn a_row_without_counter_checkpoint_or_key_is_not_a_lease() {
+fn row_without_required_attributes_is_not_a_lease() {
     for name in [attributes::COUNTER, attributes::CHECKPOINT, attributes::KEY] {
         let mut item = creation_item(&full_lease());
         item.remove(name);
@@ -142,7 +142,7 @@ fn numbers_at_their_limit_are_read() {
 }
 
 #[test]
-fn an_attribute_of_the_wrong_type_or_value_is_named() {
+fn attribute_of_wrong_type_or_value_is_named() {
     let broken = [
         (
             attributes::COUNTER,
@@ -195,14 +195,14 @@ fn an_attribute_of_the_wrong_type_or_value_is_named() {
 }
 
 #[test]
-fn a_mark_of_a_handoff_that_java_ended_is_not_a_handoff() {
+fn mark_of_handoff_ended_by_java_is_none() {
     let mut item = creation_item(&full_lease());
     item.remove(attributes::CHECKPOINT_OWNER);
     assert_eq!(decode_lease(&item).unwrap().handoff_stamp, None);
 }
 
 #[test]
-fn rows_are_told_apart_by_entity_type_and_without_one_by_reserved_keys() {
+fn rows_differ_by_entity_type_or_reserved_keys() {
     let row = |key: &str, entity: Option<&str>| {
         let mut item = Item::new();
         put(&mut item, attributes::KEY, s(key));
@@ -226,7 +226,7 @@ fn rows_are_told_apart_by_entity_type_and_without_one_by_reserved_keys() {
 }
 
 #[test]
-fn a_worker_row_looks_like_that_of_a_java_worker_without_metrics() {
+fn worker_row_looks_like_java_without_metrics() {
     let worker = WorkerRow {
         id: "worker-1".parse().unwrap(),
         incarnation: Some(id(3)),
@@ -268,7 +268,7 @@ fn a_worker_row_looks_like_that_of_a_java_worker_without_metrics() {
 }
 
 #[test]
-fn a_lock_keeps_its_duration_as_a_text_of_milliseconds() {
+fn lock_keeps_its_duration_as_text_of_milliseconds() {
     let lock = LeaderLock {
         owner: WorkerId::new("worker-1").unwrap(),
         duration: Duration::from_secs(10),
@@ -295,7 +295,7 @@ fn a_lock_keeps_its_duration_as_a_text_of_milliseconds() {
 }
 
 #[test]
-fn a_throughput_has_at_most_six_decimals_and_is_always_a_number() {
+fn throughput_has_at_most_six_decimals() {
     for (value, text) in [
         (1.617_262, "1.617262"),
         (0.000_045, "0.000045"),

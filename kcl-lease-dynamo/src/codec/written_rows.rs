@@ -118,18 +118,18 @@ fn finished() -> Value {
 }
 
 #[test]
-fn a_new_lease_is_written_with_its_kind_and_without_an_owner() {
+fn new_lease_is_written_with_kind_without_owner() {
     assert_eq!(creation_item(&new_lease()), item(&with(always(), untouched())));
 }
 
 #[test]
-fn a_new_lease_of_an_application_of_many_streams_names_its_stream_and_its_shard() {
+fn new_lease_of_many_streams_names_its_stream() {
     let expected = with(with(always(), untouched()), many_streams());
     assert_eq!(creation_item(&of_many_streams()), item(&expected));
 }
 
 #[test]
-fn a_lease_in_handoff_names_the_next_owner_and_the_one_who_may_still_checkpoint() {
+fn lease_in_handoff_names_next_and_checkpoint_owner() {
     let handoff = [
         given_to("worker-1"),
         LeaseChange::Checkpoint {
@@ -171,7 +171,7 @@ fn a_lease_in_handoff_names_the_next_owner_and_the_one_who_may_still_checkpoint(
 }
 
 #[test]
-fn a_finished_lease_has_no_owner_and_names_its_children() {
+fn finished_lease_without_owner_names_its_children() {
     for (lease, keys) in [(new_lease(), json!({})), (of_many_streams(), many_streams())] {
         let expected = with(with(always(), finished()), keys);
         let lease = after(&lease, ended());
@@ -181,7 +181,7 @@ fn a_finished_lease_has_no_owner_and_names_its_children() {
 }
 
 #[test]
-fn the_lock_is_the_lock_client_s_item_and_our_standby() {
+fn lock_is_item_of_java_with_our_standby() {
     let lock = LeaderLock {
         owner: "worker-1".parse().unwrap(),
         duration: Duration::from_secs(10),
@@ -204,7 +204,7 @@ fn the_lock_is_the_lock_client_s_item_and_our_standby() {
 }
 
 #[test]
-fn a_worker_row_is_that_of_a_java_worker_without_metrics_and_our_own_facts() {
+fn worker_row_is_javas_with_our_own_facts() {
     let row = WorkerRow {
         id: "worker-1".parse().unwrap(),
         incarnation: Some(me()),
@@ -230,7 +230,7 @@ fn a_worker_row_is_that_of_a_java_worker_without_metrics_and_our_own_facts() {
 }
 
 #[test]
-fn the_client_version_of_a_new_application_has_one_entry_of_history() {
+fn new_client_version_has_one_entry_of_history() {
     let (application, worker) = ("app".parse().unwrap(), "worker-1".parse().unwrap());
     let written = client_version_item(&application, &worker, Timestamp::from_millis(1_700_000_000_123));
     let expected = json!({

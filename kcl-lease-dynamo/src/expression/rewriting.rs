@@ -118,7 +118,7 @@ fn changes(version: &Version) -> Vec<(Expect, LeaseChange)> {
 }
 
 #[test]
-fn every_change_of_a_row_that_java_wrote_keeps_what_is_not_ours_and_does_what_apply_says() {
+fn every_change_of_java_row_keeps_foreign_attributes() {
     let mut verbs = BTreeSet::new();
     for mut row in lease_rows() {
         row.insert("ofTheFuture".to_owned(), s("kept"));
@@ -141,7 +141,7 @@ fn every_change_of_a_row_that_java_wrote_keeps_what_is_not_ours_and_does_what_ap
 }
 
 #[test]
-fn a_store_that_puts_whole_rows_is_found_to_lose_what_it_does_not_know() {
+fn putting_whole_rows_is_found_to_lose_attributes() {
     let mut row = lease_rows().remove(0);
     row.insert("ofTheFuture".to_owned(), s("kept"));
     let rewritten = creation_item(&decode_lease(&row).unwrap());

@@ -75,7 +75,7 @@ fn handoff() -> Expect {
 }
 
 #[test]
-fn create_puts_the_whole_row_where_there_is_none() {
+fn create_puts_whole_row_where_there_is_none() {
     let lease = Lease::unowned(KEY.parse().unwrap(), Position::TrimHorizon);
     assert_eq!(
         change(&Expect::Absent, &LeaseChange::Create(Box::new(lease))),
@@ -122,7 +122,7 @@ fn renew_touches_the_counter_and_what_it_brings() {
 }
 
 #[test]
-fn assign_counts_a_switch_by_the_rule_of_java() {
+fn assign_counts_switches_by_rule_of_java() {
     let to = |name| LeaseChange::Assign { to: worker(name) };
     let removes = "REMOVE rsFailoverMillis, rsHandoffIncarnation";
     assert_eq!(
@@ -184,7 +184,7 @@ fn release_leaves_the_next_owner_of_a_handoff() {
 }
 
 #[test]
-fn checkpoint_stores_the_position_and_drops_a_prepared_one() {
+fn checkpoint_stores_position_and_drops_prepared_one() {
     let checkpoint = |throughput| LeaseChange::Checkpoint {
         position: Position::parse("42", 3).unwrap(),
         throughput,
@@ -222,7 +222,7 @@ fn end_stores_the_children_and_leaves_no_owner() {
 }
 
 #[test]
-fn describe_fills_in_facts_of_a_lease_and_of_nothing_else() {
+fn describe_fills_in_facts_of_leases_only() {
     let exists = "IF attribute_exists(leaseCounter) AND attribute_exists(checkpoint)";
     let describe =
         |children, hash_range| change(&Expect::Present, &LeaseChange::Describe { children, hash_range });
@@ -247,7 +247,7 @@ fn delete_minds_the_version() {
 }
 
 #[test]
-fn a_change_under_an_expectation_that_does_not_suit_it_is_a_mistake() {
+fn change_under_unsuitable_expectation_is_a_mistake() {
     let refusals = [
         lease_write(KEY, &Expect::Present, &LeaseChange::Release, me()),
         lease_write(KEY, &owned(), &LeaseChange::CompleteHandoff, me()),
@@ -259,7 +259,7 @@ fn a_change_under_an_expectation_that_does_not_suit_it_is_a_mistake() {
 }
 
 #[test]
-fn every_placeholder_is_used_and_every_used_one_is_explained() {
+fn every_placeholder_is_used_and_explained() {
     let changes = [
         LeaseChange::Renew {
             throughput: Some(1.0),
@@ -302,7 +302,7 @@ fn row(incarnation: Option<Incarnation>) -> WorkerRow {
 }
 
 #[test]
-fn worker_rows_change_under_the_incarnation_that_wrote_them() {
+fn worker_rows_change_under_incarnation_that_wrote_them() {
     let writes = "SET entityType = 'WORKER_METRIC_STATS', lut = 5, opr = {}, rsIncarnation = 'me', rsTouches = 4, \
                   rsUpdatedMillis = 5500, slu = 5, sts = {}, sup = 1 REMOVE rsFailoverMillis, rsMaxLeases, rsMaxThroughputKBps";
     let is_mine = "IF entityType = 'WORKER_METRIC_STATS' AND rsIncarnation = 'me'";
@@ -384,7 +384,7 @@ fn the_lock_changes_under_version_and_owner() {
 }
 
 #[test]
-fn worker_rows_of_their_own_table_need_no_entity_type() {
+fn worker_rows_in_own_table_need_no_type() {
     let all = [
         WorkerChange::Announce(row(Some(me()))),
         WorkerChange::Touch(row(Some(me()))),

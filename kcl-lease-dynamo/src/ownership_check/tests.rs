@@ -33,7 +33,7 @@ fn worker(incarnation: Option<Incarnation>) -> WorkerRow {
 }
 
 #[test]
-fn application_that_names_no_table_has_no_tables_of_java() {
+fn application_naming_no_table_has_no_java_tables() {
     assert!(can_name_tables("trucks") && can_name_tables(&"x".repeat(237)));
     for application in [
         "my trucks",
@@ -157,7 +157,7 @@ fn whatever_a_java_worker_writes_is_movement() {
 }
 
 #[test]
-fn java_worker_under_the_id_of_ours_is_watched() {
+fn java_worker_under_our_id_is_watched() {
     let of_ours = [worker(Some(incarnation()))];
     let at = |counter| {
         JavaRows::of(
@@ -180,7 +180,7 @@ fn lock_of_ours_is_no_trace_of_java() {
 }
 
 #[test]
-fn unmarked_lock_of_a_worker_of_ours_is_ours() {
+fn unmarked_lock_of_our_worker_is_ours() {
     let (table, mut row) = lock("a", false);
     row.insert(attributes::LOCK_OWNER.to_owned(), s("worker-1"));
     let locks = [(table, row)];
@@ -197,7 +197,7 @@ fn unmarked_lock_of_a_worker_of_ours_is_ours() {
 }
 
 #[test]
-fn rows_that_were_watched_are_watched_again_once_they_moved() {
+fn rows_are_watched_again_once_they_moved() {
     let at = |millis, version| {
         let worker = WorkerRow {
             updated: Timestamp::from_millis(millis),
@@ -220,7 +220,7 @@ fn version_row() -> Item {
 }
 
 #[test]
-fn a_table_that_was_made_for_another_application_is_refused() {
+fn table_made_for_another_application_is_refused() {
     let check = |name: &str, row: Option<&Item>| check_application("t", &name.parse().unwrap(), row);
     let mut row = version_row();
     assert!(check("app", Some(&row)).is_ok());
@@ -254,7 +254,7 @@ fn any_client_version_but_3x_is_a_reason() {
 }
 
 #[test]
-fn only_an_application_without_leases_and_without_a_client_version_is_new() {
+fn only_application_without_leases_and_version_is_new() {
     let row = Item::new();
     let used = Scan {
         leases: vec![lease()],

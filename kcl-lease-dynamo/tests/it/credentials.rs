@@ -34,7 +34,7 @@ impl ProvideCredentials for Slow {
 }
 
 #[tokio::test]
-async fn credentials_slower_than_a_call_come_in_the_end() {
+async fn credentials_slower_than_a_call_arrive() {
     let slow = Slow::default();
     let server = Server::start().await;
     let config = config(&server.endpoint())

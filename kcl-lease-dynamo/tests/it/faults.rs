@@ -23,7 +23,7 @@ fn verdict(error: &StoreError) -> (StoreErrorKind, Certainty) {
 }
 
 #[tokio::test]
-async fn a_failed_write_is_tried_once_and_judged_by_its_code() {
+async fn failed_write_is_tried_once_judged_by_code() {
     let cases = [
         (
             500,
@@ -102,7 +102,7 @@ fn stubborn(endpoint: &str) -> SdkConfig {
 }
 
 #[tokio::test]
-async fn every_call_is_tried_once_whatever_the_user_s_configuration_says() {
+async fn every_call_is_tried_once_whatever_is_configured() {
     let server = Server::start().await;
     let store = DynamoLeaseStore::new(&stubborn(&server.endpoint()), "leases");
     server
@@ -123,7 +123,7 @@ async fn every_call_is_tried_once_whatever_the_user_s_configuration_says() {
 }
 
 #[tokio::test]
-async fn a_call_without_an_answer_ends_in_time_and_may_have_happened() {
+async fn call_without_answer_ends_in_time_as_uncertain() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let store =
@@ -143,7 +143,7 @@ async fn a_call_without_an_answer_ends_in_time_and_may_have_happened() {
 }
 
 #[tokio::test]
-async fn a_write_that_found_nobody_listening_did_not_happen() {
+async fn write_that_reached_nobody_did_not_happen() {
     // No program listens on port 1.
     let store = DynamoLeaseStore::new(&config("http://127.0.0.1:1"), "leases");
     let failure = store.change_worker(&leave()).await.unwrap_err();
@@ -158,7 +158,7 @@ async fn a_write_that_found_nobody_listening_did_not_happen() {
 }
 
 #[tokio::test]
-async fn missing_credentials_and_a_missing_region_say_what_to_do() {
+async fn missing_credentials_or_region_say_what_helps() {
     let without_credentials = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-west-1"))

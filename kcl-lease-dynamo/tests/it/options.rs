@@ -38,7 +38,7 @@ fn complete_table(status: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_new_table_is_made_as_the_options_say_and_made_recoverable_once_it_is_active() {
+async fn new_table_follows_options_and_becomes_recoverable() {
     let log = Log::start();
     let server = Server::start().await;
     let (mut created, mut looks) = (false, 0);
@@ -116,7 +116,7 @@ async fn a_new_table_is_made_as_the_options_say_and_made_recoverable_once_it_is_
 }
 
 #[tokio::test]
-async fn recovery_that_is_on_is_not_asked_for_again() {
+async fn recovery_already_on_is_not_asked_again() {
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
         "DescribeContinuousBackups" => backups("ENABLED"),
@@ -139,7 +139,7 @@ async fn recovery_that_is_on_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn recovery_that_a_young_table_refuses_is_asked_for_again() {
+async fn recovery_refused_by_young_table_is_asked_again() {
     let log = Log::start();
     let server = Server::start().await;
     let mut tries = 0;
@@ -164,7 +164,7 @@ async fn recovery_that_a_young_table_refuses_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn recovery_is_not_asked_of_a_table_that_is_being_changed() {
+async fn recovery_is_not_asked_of_changing_table() {
     let log = Log::start();
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
@@ -190,7 +190,7 @@ async fn recovery_is_not_asked_of_a_table_that_is_being_changed() {
 }
 
 #[tokio::test]
-async fn a_missing_index_is_added_with_as_much_capacity_as_the_table_has() {
+async fn missing_index_is_added_with_capacity_of_table() {
     let on_demand = described("ACTIVE", None);
     let mut provisioned = complete_table("ACTIVE");
     provisioned.1["Table"]["GlobalSecondaryIndexes"] = json!([]);
@@ -232,7 +232,7 @@ async fn a_missing_index_is_added_with_as_much_capacity_as_the_table_has() {
 }
 
 #[tokio::test]
-async fn an_index_that_another_worker_adds_at_the_same_time_is_as_good() {
+async fn index_added_by_another_worker_is_as_good() {
     let log = Log::start();
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
@@ -249,7 +249,7 @@ async fn an_index_that_another_worker_adds_at_the_same_time_is_as_good() {
 }
 
 #[tokio::test]
-async fn what_differs_from_the_options_is_said_in_one_warning_and_left_alone() {
+async fn difference_from_options_is_one_warning_left_alone() {
     let log = Log::start();
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
@@ -287,7 +287,7 @@ async fn what_differs_from_the_options_is_said_in_one_warning_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_table_that_has_more_than_was_asked_for_is_no_reason_to_complain() {
+async fn table_that_has_more_brings_no_warning() {
     let log = Log::start();
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
@@ -305,7 +305,7 @@ async fn a_table_that_has_more_than_was_asked_for_is_no_reason_to_complain() {
 }
 
 #[tokio::test]
-async fn an_index_of_the_same_name_with_other_keys_is_named_and_not_asked() {
+async fn index_with_other_keys_is_named_not_asked() {
     let log = Log::start();
     let server = Server::start().await;
     let (code, mut body) = described("ACTIVE", Some("ACTIVE"));
@@ -337,7 +337,7 @@ async fn an_index_of_the_same_name_with_other_keys_is_named_and_not_asked() {
 }
 
 #[tokio::test]
-async fn options_that_no_service_could_meet_are_all_refused_before_anything_is_sent() {
+async fn impossible_options_are_refused_before_anything_is_sent() {
     let server = Server::start().await;
     let store = server.store_of("no such name").table_options(TableOptions {
         billing: Billing::Provisioned {

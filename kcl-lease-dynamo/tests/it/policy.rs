@@ -190,7 +190,7 @@ async fn three_tables_need_what_their_policy_says() {
 }
 
 #[tokio::test]
-async fn the_policy_of_a_worker_that_makes_its_table_allows_all_calls_and_no_others() {
+async fn policy_with_table_creation_allows_exactly_all_calls() {
     let server = Server::start().await;
     let mut created = false;
     let makes = |operation: &str, input: &Value| {
@@ -221,7 +221,7 @@ async fn the_policy_of_a_worker_that_makes_its_table_allows_all_calls_and_no_oth
 }
 
 #[tokio::test]
-async fn the_policy_of_a_worker_with_a_table_made_for_it_is_enough_and_holds_nothing_else() {
+async fn policy_without_table_creation_is_exactly_enough() {
     let [_, uses_a_table, _] = documented();
     for options in [TableOptions::default(), options()] {
         let server = Server::start().await;
@@ -250,7 +250,7 @@ async fn the_policy_of_a_worker_with_a_table_made_for_it_is_enough_and_holds_not
 }
 
 #[test]
-fn the_policies_differ_in_what_is_done_to_the_table_alone() {
+fn policies_differ_only_in_work_on_table() {
     let [makes, uses, _] = documented();
     let more = makes.difference(&uses).map(|(action, _)| action.as_str());
     let expected = [

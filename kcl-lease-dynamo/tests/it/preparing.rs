@@ -10,7 +10,7 @@ use crate::tables::{NEVER, calls, described, is_never, preparation, three_tables
 const WRITES: [&str; 4] = ["PutItem", "UpdateItem", "DeleteItem", "CreateTable"];
 
 #[tokio::test]
-async fn a_missing_table_is_created_with_its_index_and_marked_as_of_a_new_application() {
+async fn missing_table_is_created_with_index_and_mark() {
     let server = Server::start().await;
     let mut created = false;
     let script = |operation: &str, input: &Value| {
@@ -72,7 +72,7 @@ async fn a_missing_table_is_created_with_its_index_and_marked_as_of_a_new_applic
 }
 
 #[tokio::test]
-async fn a_table_that_another_worker_creates_meanwhile_is_as_good() {
+async fn table_created_by_another_worker_is_as_good() {
     let server = Server::start().await;
     let mut looks = 0;
     let script = |operation: &str, input: &Value| {
@@ -111,7 +111,7 @@ async fn an_existing_application_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn application_that_names_no_table_uses_the_chosen_one() {
+async fn application_naming_no_table_uses_chosen_one() {
     let server = Server::start().await;
     let preparation = Preparation {
         application: "my trucks".parse().unwrap(),
@@ -142,7 +142,7 @@ async fn application_that_names_no_table_uses_the_chosen_one() {
 }
 
 #[tokio::test]
-async fn a_table_with_another_key_is_refused_at_first_sight() {
+async fn table_with_another_key_is_refused_at_once() {
     let server = Server::start().await;
     let script = |_: &str, _: &Value| {
         ok(json!({ "Table": {
@@ -168,7 +168,7 @@ async fn a_table_with_another_key_is_refused_at_first_sight() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_beside_a_java_fleet_unless_it_is_taken_over() {
+async fn nothing_is_written_beside_java_unless_taken_over() {
     let java_lease = json!({
         "leaseKey": { "S": "shardId-000000000001" },
         "leaseOwner": { "S": "w1" },
@@ -304,7 +304,7 @@ async fn taken_over_application_needs_the_setting_once() {
 }
 
 #[tokio::test]
-async fn live_java_worker_is_refused_with_and_without_the_setting() {
+async fn live_java_worker_is_refused_whatever_the_setting() {
     let (mut java, server) = (JavaTables::default(), Server::start().await);
     let mut moves = false;
     let mut start = async |preparation: Preparation, lives: bool| {
@@ -418,7 +418,7 @@ async fn coordinator_table_under_creation_is_waited_for() {
 }
 
 #[tokio::test]
-async fn rows_of_three_tables_are_where_java_has_them() {
+async fn rows_are_in_three_tables_of_java() {
     let (mut java, server) = (JavaTables::default(), Server::start().await);
     let store = server.store().watch_java_for(SHORT);
     let mut script = |operation: &str, input: &Value| java.answer(operation, input);
@@ -454,7 +454,7 @@ async fn rows_of_three_tables_are_where_java_has_them() {
 }
 
 #[tokio::test]
-async fn the_index_is_not_waited_for_and_not_asked_while_it_is_being_filled() {
+async fn index_being_filled_is_neither_awaited_nor_asked() {
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
         "DescribeTable" if input["TableName"] == "leases" => described("UPDATING", Some("CREATING")),

@@ -55,7 +55,7 @@ async fn a_scan_in_parts_reads_each_part_once() {
 }
 
 #[tokio::test]
-async fn a_table_has_as_many_pages_as_there_is_to_read_however_many_parts_it_is_scanned_in() {
+async fn pages_count_what_is_read_whatever_the_parts() {
     let server = Server::start().await;
     let store = server.store().scan_segments(16);
     let empty = |_: &str, _: &Value| ok(json!({ "Items": [] }));
@@ -82,7 +82,7 @@ async fn a_table_has_as_many_pages_as_there_is_to_read_however_many_parts_it_is_
 }
 
 #[tokio::test]
-async fn a_read_is_strongly_consistent_and_sees_no_row_of_another_kind() {
+async fn read_is_strongly_consistent_and_of_one_kind() {
     let server = Server::start().await;
     let script = |_: &str, _: &Value| {
         let row = json!({ "leaseKey": { "S": "w" }, "entityType": { "S": "WORKER_METRIC_STATS" }, "lut": { "N": "1" } });
@@ -106,7 +106,7 @@ async fn a_read_is_strongly_consistent_and_sees_no_row_of_another_kind() {
 }
 
 #[tokio::test]
-async fn a_refusal_shows_the_row_where_the_server_does() {
+async fn refusal_shows_row_where_server_does() {
     let server = Server::start().await;
     let store = server.store();
     let key = "shardId-1".parse().unwrap();
@@ -138,7 +138,7 @@ async fn a_refusal_shows_the_row_where_the_server_does() {
 }
 
 #[tokio::test]
-async fn a_look_for_owned_leases_asks_the_index_for_keys_alone_and_follows_every_page() {
+async fn owned_leases_are_keys_from_all_index_pages() {
     let server = Server::start().await;
     let row = |key: &str| json!({ "leaseOwner": { "S": "worker-1" }, "leaseKey": { "S": key } });
     let script = |operation: &str, input: &Value| match operation {
@@ -184,7 +184,7 @@ async fn a_look_for_owned_leases_asks_the_index_for_keys_alone_and_follows_every
 }
 
 #[tokio::test]
-async fn each_operation_of_a_running_worker_is_one_request() {
+async fn each_operation_of_running_worker_is_one_request() {
     let server = Server::start().await;
     let store = server.store();
     server

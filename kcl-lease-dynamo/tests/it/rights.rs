@@ -28,7 +28,7 @@ fn everything() -> TableOptions {
 }
 
 #[tokio::test]
-async fn a_worker_that_may_only_read_and_write_rows_works_with_a_table_that_is_there() {
+async fn rights_to_rows_suffice_for_existing_table() {
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
         "GetItem" | "PutItem" | "UpdateItem" | "DeleteItem" | "Scan" => usual(operation, input),
@@ -51,7 +51,7 @@ async fn a_worker_that_may_only_read_and_write_rows_works_with_a_table_that_is_t
 }
 
 #[tokio::test]
-async fn a_worker_that_may_not_describe_the_table_asks_its_index_all_the_same() {
+async fn worker_without_describe_right_asks_index_anyway() {
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
         "DescribeTable" => denied(),
@@ -76,7 +76,7 @@ async fn a_worker_that_may_not_describe_the_table_asks_its_index_all_the_same() 
 }
 
 #[tokio::test]
-async fn everything_that_an_existing_table_lacks_and_that_is_not_granted_is_one_warning() {
+async fn ungranted_extras_of_existing_table_are_one_warning() {
     let log = Log::start();
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
@@ -111,7 +111,7 @@ async fn everything_that_an_existing_table_lacks_and_that_is_not_granted_is_one_
 }
 
 #[tokio::test]
-async fn everything_that_a_missing_table_needs_is_one_error() {
+async fn everything_missing_table_needs_is_one_error() {
     let server = Server::start().await;
     let script = |operation: &str, _: &Value| match operation {
         "DescribeTable" => error(400, "ResourceNotFoundException"),
@@ -155,7 +155,7 @@ async fn everything_that_a_missing_table_needs_is_one_error() {
 }
 
 #[tokio::test]
-async fn a_worker_without_any_right_is_told_all_that_it_needs() {
+async fn worker_without_rights_is_told_all_it_needs() {
     let server = Server::start().await;
     let script = |_: &str, _: &Value| denied();
     let refusal = server
@@ -175,7 +175,7 @@ async fn a_worker_without_any_right_is_told_all_that_it_needs() {
 }
 
 #[tokio::test]
-async fn every_right_to_read_that_is_missing_is_named_at_once() {
+async fn every_missing_read_right_is_named_at_once() {
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
         "Scan" | "GetItem" => denied(),
@@ -197,7 +197,7 @@ async fn every_right_to_read_that_is_missing_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn every_right_to_write_that_is_missing_is_named_at_the_start_and_nothing_is_written() {
+async fn missing_write_rights_are_named_before_any_write() {
     let server = Server::start().await;
     let script = |operation: &str, input: &Value| match operation {
         "UpdateItem" | "DeleteItem" => denied(),

@@ -41,7 +41,7 @@ fn shown(error: &StoreError) -> String {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_any_error_or_log_line() {
+async fn no_secret_is_in_errors_or_logs() {
     let log = Log::start();
     let server = Server::start().await;
     let store = server.store();

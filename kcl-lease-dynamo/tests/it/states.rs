@@ -34,7 +34,7 @@ fn always(status: &'static str) -> impl FnMut(&str, &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn a_table_that_can_be_read_and_written_is_used_whatever_else_happens_to_it() {
+async fn active_or_updating_table_is_used() {
     for status in ["ACTIVE", "UPDATING"] {
         let (_, outcome) = start(always(status), &preparation()).await;
         assert!(outcome.is_ok(), "{status}: {outcome:?}");
@@ -42,7 +42,7 @@ async fn a_table_that_can_be_read_and_written_is_used_whatever_else_happens_to_i
 }
 
 #[tokio::test]
-async fn a_table_that_does_not_become_usable_is_an_error_that_names_its_state_and_what_helps() {
+async fn unusable_table_is_error_with_state_and_help() {
     let states = [
         ("CREATING", "it is CREATING"),
         ("DELETING", "it is DELETING"),
@@ -77,7 +77,7 @@ async fn a_table_that_does_not_become_usable_is_an_error_that_names_its_state_an
 }
 
 #[tokio::test]
-async fn a_table_that_is_being_deleted_is_waited_for_and_made_anew() {
+async fn table_being_deleted_is_awaited_and_made_anew() {
     let (mut looks, mut created) = (0, false);
     let script = |operation: &str, input: &Value| {
         created |= operation == "CreateTable";
@@ -100,7 +100,7 @@ async fn a_table_that_is_being_deleted_is_waited_for_and_made_anew() {
 }
 
 #[tokio::test]
-async fn a_table_that_throttles_is_an_error_to_try_again_after() {
+async fn throttling_table_is_a_retryable_error() {
     for code in ["ProvisionedThroughputExceededException", "ThrottlingException"] {
         let script = |operation: &str, input: &Value| match operation {
             "Scan" => error(400, code),
@@ -121,7 +121,7 @@ async fn a_table_that_throttles_is_an_error_to_try_again_after() {
 }
 
 #[tokio::test]
-async fn an_account_that_makes_too_many_tables_at_once_is_an_error_to_try_again_after() {
+async fn account_making_many_tables_is_retryable_error() {
     let script = |operation: &str, _: &Value| match operation {
         "DescribeTable" => error(400, "ResourceNotFoundException"),
         _ => error(400, "LimitExceededException"),
@@ -132,7 +132,7 @@ async fn an_account_that_makes_too_many_tables_at_once_is_an_error_to_try_again_
 }
 
 #[tokio::test]
-async fn a_table_of_another_application_is_refused_also_where_java_is_taken_over() {
+async fn foreign_table_is_refused_even_taking_over_java() {
     let script = |operation: &str, input: &Value| match operation {
         "GetItem" => ok(json!({ "Item": {
             "leaseKey": { "S": "Migration3.0" },
@@ -163,7 +163,7 @@ async fn a_table_of_another_application_is_refused_also_where_java_is_taken_over
 }
 
 #[tokio::test]
-async fn of_two_applications_that_find_one_new_table_the_later_is_refused() {
+async fn later_application_is_refused_the_new_table() {
     for (winner, refused) in [("app", false), ("parcels", true)] {
         let mut marked = false;
         let script = |operation: &str, input: &Value| match operation {
@@ -185,7 +185,7 @@ async fn of_two_applications_that_find_one_new_table_the_later_is_refused() {
 }
 
 #[tokio::test]
-async fn the_table_that_a_java_fleet_of_3_0_to_3_4_keeps_its_state_in_is_named() {
+async fn state_table_of_older_java_fleet_is_named() {
     let script = |operation: &str, input: &Value| match operation {
         "DescribeTable" if input["TableName"] == "leases" => error(400, "ResourceNotFoundException"),
         "GetItem" => {

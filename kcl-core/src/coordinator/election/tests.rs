@@ -62,7 +62,7 @@ fn nobody_acts_before_the_first_look() {
 }
 
 #[test]
-fn an_absent_lock_is_taken_at_once_and_held() {
+fn absent_lock_is_taken_at_once_and_held() {
     let mut a = election("a");
     a.look(second(0), None);
     assert!(matches!(
@@ -82,7 +82,7 @@ fn an_absent_lock_is_taken_at_once_and_held() {
 }
 
 #[test]
-fn a_heartbeat_is_due_after_a_fifth_of_the_failover_time_with_a_fresh_version() {
+fn heartbeat_is_due_after_fifth_of_failover_time() {
     let mut a = election("a");
     a.look(second(0), None);
     let first = perform(&mut a, second(0));
@@ -109,7 +109,7 @@ fn a_new_standby_is_named_at_once() {
 }
 
 #[test]
-fn a_lock_that_stood_still_for_longer_than_the_stored_duration_is_taken() {
+fn lock_still_beyond_its_stored_duration_is_taken() {
     let mut b = election("b");
     let held = LeaderLock {
         duration: F * 2,
@@ -126,7 +126,7 @@ fn a_lock_that_stood_still_for_longer_than_the_stored_duration_is_taken() {
 }
 
 #[test]
-fn lock_of_endless_duration_is_taken_after_an_hour() {
+fn lock_of_endless_duration_expires_after_an_hour() {
     let mut b = election("b");
     let held = LeaderLock {
         duration: Duration::from_millis(u64::MAX),
@@ -148,7 +148,7 @@ fn a_lock_that_moves_is_never_taken() {
 }
 
 #[test]
-fn an_outage_of_the_challenger_does_not_age_the_lock() {
+fn outage_of_challenger_does_not_age_the_lock() {
     let mut b = election("b");
     b.look(second(0), Some(lock("a", "1", None)));
     b.look(second(3600), Some(lock("a", "1", None)));
@@ -175,7 +175,7 @@ fn a_released_lock_is_taken_at_once() {
 }
 
 #[test]
-fn the_standby_takes_the_lock_before_anybody_else_does() {
+fn standby_takes_stale_lock_before_anybody_else() {
     for (released, first, then) in [(false, 11, 15), (true, 0, 3)] {
         let held = LeaderLock {
             released,
@@ -197,7 +197,7 @@ fn the_standby_takes_the_lock_before_anybody_else_does() {
 }
 
 #[test]
-fn the_standby_takes_a_deleted_lock_before_anybody_else_does() {
+fn standby_takes_deleted_lock_before_anybody_else() {
     let (mut standby, mut other) = (election("standby"), election("other"));
     for node in [&mut standby, &mut other] {
         watch(node, Some(&lock("a", "1", Some("standby"))), 0, 3);
@@ -210,7 +210,7 @@ fn the_standby_takes_a_deleted_lock_before_anybody_else_does() {
 }
 
 #[test]
-fn a_leader_whose_lock_somebody_else_holds_resigns_and_follows() {
+fn leader_whose_lock_another_holds_resigns_and_follows() {
     let mut a = election("a");
     a.look(second(0), None);
     perform(&mut a, second(0));
@@ -222,7 +222,7 @@ fn a_leader_whose_lock_somebody_else_holds_resigns_and_follows() {
 }
 
 #[test]
-fn a_leader_whose_lock_was_deleted_resigns_and_takes_it_anew() {
+fn leader_whose_lock_was_deleted_takes_it_anew() {
     let mut a = election("a");
     a.look(second(0), None);
     perform(&mut a, second(0));
@@ -239,7 +239,7 @@ fn a_leader_whose_lock_was_deleted_resigns_and_takes_it_anew() {
 }
 
 #[test]
-fn a_leader_without_heartbeats_stops_leading_before_anybody_may_take_the_lock() {
+fn leader_without_heartbeats_stops_before_lock_is_free() {
     let mut a = election("a");
     a.look(second(0), None);
     perform(&mut a, second(0));
@@ -252,7 +252,7 @@ fn a_leader_without_heartbeats_stops_leading_before_anybody_may_take_the_lock() 
 }
 
 #[test]
-fn a_lock_in_our_name_that_we_did_not_write_is_another_process() {
+fn unwritten_lock_in_our_name_is_another_process() {
     let mut a = election("a");
     let earlier_run = lock("a", "not-ours", None);
     watch(&mut a, Some(&earlier_run), 0, 10);
@@ -262,7 +262,7 @@ fn a_lock_in_our_name_that_we_did_not_write_is_another_process() {
 }
 
 #[test]
-fn a_write_whose_reply_was_lost_is_found_by_the_next_look_and_counts_from_its_sending() {
+fn write_without_reply_counts_from_its_sending() {
     let mut a = election("a");
     a.look(second(0), None);
     let ElectionAction::Take { row, .. } = step(&a, second(0)) else {
@@ -275,7 +275,7 @@ fn a_write_whose_reply_was_lost_is_found_by_the_next_look_and_counts_from_its_se
 }
 
 #[test]
-fn a_heartbeat_that_lands_late_is_ours_even_after_a_second_attempt() {
+fn late_heartbeat_is_ours_after_a_second_attempt() {
     let mut a = election("a");
     a.look(second(0), None);
     let first = perform(&mut a, second(0));
@@ -295,7 +295,7 @@ fn a_heartbeat_that_lands_late_is_ours_even_after_a_second_attempt() {
 }
 
 #[test]
-fn who_gave_the_office_up_waits_before_taking_it_again() {
+fn worker_that_resigned_waits_before_leading_again() {
     let mut a = election("a");
     a.look(second(0), None);
     let row = perform(&mut a, second(0));
@@ -310,7 +310,7 @@ fn who_gave_the_office_up_waits_before_taking_it_again() {
 }
 
 #[test]
-fn only_the_standby_stands_in_and_only_once_the_lock_stood_still_for_half_its_duration() {
+fn only_standby_stands_in_after_half_a_duration() {
     let held = lock("a", "1", Some("b"));
     let (mut leader, mut standby, mut other) = (election("a"), election("b"), election("c"));
     for n in 0..=5 {
@@ -327,7 +327,7 @@ fn only_the_standby_stands_in_and_only_once_the_lock_stood_still_for_half_its_du
 }
 
 #[test]
-fn the_standby_of_a_leader_that_gave_the_office_up_stays_standby_until_somebody_leads() {
+fn standby_of_resigned_leader_stays_until_somebody_leads() {
     let (mut standby, mut other) = (election("b"), election("c"));
     for node in [&mut standby, &mut other] {
         node.look(second(0), Some(lock("a", "1", Some("b"))));
@@ -349,7 +349,7 @@ fn while_the_leader_names_nobody_everybody_watches() {
 }
 
 #[test]
-fn the_standby_stays_as_long_as_it_lives_and_is_chosen_among_those_seen_to_live() {
+fn live_standby_stays_and_only_live_are_chosen() {
     let candidate = |name: &str, proven| Candidate {
         id: id(name),
         max_leases: None,
@@ -422,7 +422,7 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 #[test]
-fn challenger_with_shorter_failover_time_leaves_the_lock_to_the_standby() {
+fn challenger_with_shorter_failover_leaves_standby_first() {
     // It would read the lock every 400 ms, and wait for two of those beyond the duration; the standby reads it once a second.
     let mut quick = LeaderElection::new(id("quick"), F / 5, Duration::from_millis(400));
     let mut standby = LeaderElection::new(id("standby"), F * 3, POLL);
@@ -541,7 +541,7 @@ proptest! {
 
     /// The tightest case: the leader falls silent right after a heartbeat, and a challenger watches as closely as it can.
     #[test]
-    fn a_silent_leader_has_stopped_leading_when_the_lock_is_taken(
+    fn silent_leader_stopped_when_lock_is_taken(
         leader_rate in 950_u64..=1050, challenger_rate in 950_u64..=1050, gap in 1_u64..200,
     ) {
         let judge = |name, rate| Judge { node: election(name), rate, rng: Rng::from_seed(rate) };

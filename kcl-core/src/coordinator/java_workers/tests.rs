@@ -68,7 +68,7 @@ fn java_row_that_moves_is_reported_once() {
 }
 
 #[test]
-fn java_row_that_is_added_while_watching_is_reported() {
+fn java_row_added_while_watching_is_reported() {
     let mut watch = JavaWorkers::default();
     assert_eq!(look(&mut watch, 0, &[], &[]), None);
     assert_eq!(look(&mut watch, 1, &[], &[row("java", 1)]), appeared(&["java"]));
@@ -94,7 +94,7 @@ fn java_worker_that_returns_is_reported_again() {
 }
 
 #[test]
-fn lease_that_java_renews_is_reported_with_its_owner() {
+fn lease_renewed_by_java_is_reported_with_owner() {
     let mut watch = JavaWorkers::default();
     look(&mut watch, 0, &[lease("java", 7)], &[]);
     let news = look(&mut watch, 4, &[lease("java", 8)], &[]);

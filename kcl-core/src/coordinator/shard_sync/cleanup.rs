@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_lease_goes_when_all_its_children_have_moved_past_their_start() {
+    fn ended_lease_goes_when_all_children_have_begun() {
         let with = |second: Position| {
             deleted(
                 &diamond(),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_was_cleaned_up_itself_needs_its_parents_no_more() {
+    fn cleaned_up_child_needs_its_parents_no_more() {
         let leases = [
             lease(1, &[], Position::ShardEnd),
             lease(4, &[2, 3], Position::TrimHorizon),
@@ -279,13 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_lease_whose_children_nobody_knows_yet_stays() {
+    fn ended_lease_with_unknown_children_stays() {
         let graph = ShardGraph::new([shard(1, &[], 10)]);
         assert_eq!(deleted(&graph, &[lease(1, &[], Position::ShardEnd)]), []);
     }
 
     #[test]
-    fn an_ended_lease_goes_when_its_shard_and_its_parents_are_listed_no_more() {
+    fn ended_lease_goes_when_family_is_unlisted() {
         let graph = ShardGraph::new([shard(4, &[2, 3], 30)]);
         let leases = [
             lease(2, &[1], Position::ShardEnd),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_must_be_there_and_a_child_must_have_begun() {
+    fn witness_must_exist_and_child_have_begun() {
         let (begun, waiting) = (lease(2, &[1], at_record()), lease(2, &[1], Position::TrimHorizon));
         let child = witness(&begun, true);
         assert!(child.is_confirmed_by(Some(&begun)));

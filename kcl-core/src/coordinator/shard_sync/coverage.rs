@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_believed_when_it_was_seen_often_enough_in_a_row() {
+    fn hole_is_believed_when_seen_often_enough() {
         let mut audit = CoverageAudit::new(3);
         assert_eq!(audit.look(&with_holes(&[])), CoverageVerdict::Whole);
         assert_eq!(audit.look(&with_holes(&[7])), CoverageVerdict::Suspected(hole(7)));

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_leases_of_a_stream_that_nobody_reads_go_and_only_after_the_grace() {
+    fn leases_of_unread_stream_go_after_grace() {
         let mut leases = [
             lease(Some("planes"), 0, None),
             lease(Some("planes"), 1, Some("a")),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leases_that_a_worker_held_when_it_died_go_after_the_grace() {
+    fn leases_held_by_dead_worker_go_after_grace() {
         let mut leases = [
             lease(Some("ships"), 0, None),
             lease(Some("ships"), 1, Some("dead")),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_lease_that_kept_its_owner_is_held_by_nobody() {
+    fn ended_lease_with_owner_is_held_by_nobody() {
         let mut ended = lease(Some("ships"), 0, Some("java"));
         ended.checkpoint = Position::ShardEnd;
         let mut former = FormerStreams::default();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn leases_that_appear_start_the_grace_anew_and_leases_that_go_do_not() {
+    fn only_leases_that_appear_start_grace_anew() {
         let leases = [0, 1].map(|shard| lease(Some("ships"), shard, None));
         let mut former = FormerStreams::default();
         look(&mut former, 0, &leases[..1]);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_reads_the_stream_again_starts_the_grace_anew() {
+    fn worker_reading_stream_again_starts_grace_anew() {
         let mut held = lease(Some("ships"), 0, Some("a"));
         renewed(&mut held);
         let mut given_up = lease(Some("ships"), 0, None);

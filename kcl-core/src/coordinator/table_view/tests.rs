@@ -81,7 +81,7 @@ fn lease_view(view: &TableView, n: u32) -> LeaseView {
 }
 
 #[test]
-fn a_lease_expires_after_a_failover_time_without_renewal_and_its_owner_is_barred_from_it() {
+fn lease_without_renewal_expires_and_bars_owner() {
     let mut view = table_view();
     let (dead, mut live) = (lease(0, Some("a")), lease(1, Some("a")));
     for second in 0..=10 {
@@ -105,7 +105,7 @@ fn a_lease_expires_after_a_failover_time_without_renewal_and_its_owner_is_barred
 }
 
 #[test]
-fn lease_says_how_long_its_owner_may_be_silent() {
+fn lease_says_how_long_owner_may_be_silent() {
     // The observer never saw the row of the owner, which leaves, and lives by a failover time three times as long as its own.
     let mut view = table_view();
     let mut held = lease(0, Some("leaving"));
@@ -148,7 +148,7 @@ fn restart_with_shorter_failover_time_shortens_no_lease() {
 }
 
 #[test]
-fn endless_failover_time_in_a_row_keeps_no_lease_for_ever() {
+fn endless_failover_time_keeps_no_lease_for_ever() {
     let endless = Some(Duration::from_millis(u64::MAX));
     for (in_lease, in_worker_row) in [(endless, None), (None, endless)] {
         let mut view = table_view();
@@ -176,7 +176,7 @@ fn endless_failover_time_in_a_row_keeps_no_lease_for_ever() {
 }
 
 #[test]
-fn failover_time_left_behind_for_java_counts_no_more() {
+fn failover_time_left_behind_for_java_is_ignored() {
     let mut view = table_view();
     let mut held = lease(0, Some("java"));
     held.failover = Some(F * 3);
@@ -196,7 +196,7 @@ fn run(name: &str, incarnation: u8, touches: u64) -> WorkerRow {
 }
 
 #[test]
-fn a_lease_that_was_handed_to_a_worker_which_died_is_free_once_its_death_is_known() {
+fn lease_handed_to_dead_worker_is_free() {
     let mut view = table_view();
     let mut row = lease(0, Some("a"));
     renew(&mut row);
@@ -218,7 +218,7 @@ fn a_lease_that_was_handed_to_a_worker_which_died_is_free_once_its_death_is_know
 }
 
 #[test]
-fn a_lease_handed_over_by_a_worker_that_left_to_one_that_died_is_free_once_its_death_is_known() {
+fn lease_handed_by_leaver_to_dead_is_free() {
     let mut view = table_view();
     let mut row = lease(0, Some("a"));
     change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
@@ -235,7 +235,7 @@ fn a_lease_handed_over_by_a_worker_that_left_to_one_that_died_is_free_once_its_d
 }
 
 #[test]
-fn children_that_a_dead_worker_created_for_itself_are_free_once_its_death_is_known() {
+fn children_that_dead_worker_created_are_free() {
     let mut view = table_view();
     for second in 0..=12 {
         // The child of a shard that the worker ended just before it died.
@@ -254,7 +254,7 @@ fn children_that_a_dead_worker_created_for_itself_are_free_once_its_death_is_kno
 }
 
 #[test]
-fn a_lease_taken_up_by_a_process_restarted_under_an_old_id_is_held_though_the_scan_shows_its_old_row() {
+fn restarted_worker_holds_lease_despite_its_old_row() {
     let mut view = table_view();
     let mut row = lease(0, Some("b"));
     for second in 0..=20 {
@@ -267,7 +267,7 @@ fn a_lease_taken_up_by_a_process_restarted_under_an_old_id_is_held_though_the_sc
 }
 
 #[test]
-fn a_lease_that_a_worker_took_up_is_watched_for_a_failover_time_though_its_row_stands_still() {
+fn lease_taken_up_outlives_still_row_of_worker() {
     let mut view = table_view();
     let mut row = lease(0, Some("a"));
     for second in 0..=21 {
@@ -281,7 +281,7 @@ fn a_lease_that_a_worker_took_up_is_watched_for_a_failover_time_though_its_row_s
 }
 
 #[test]
-fn an_expired_lease_that_nobody_gives_away_is_overdue() {
+fn expired_lease_that_nobody_gives_away_is_overdue() {
     let mut view = table_view();
     let key = lease(0, None).key;
     for second in 0..=12 {
@@ -292,7 +292,7 @@ fn an_expired_lease_that_nobody_gives_away_is_overdue() {
 }
 
 #[test]
-fn the_next_expiry_is_that_of_the_lease_renewed_longest_ago() {
+fn next_expiry_is_of_lease_renewed_longest_ago() {
     let mut view = table_view();
     let mut renewed = lease(1, Some("a"));
     look(&mut view, 0, &[lease(0, Some("a")), renewed.clone()], &[]);
@@ -302,7 +302,7 @@ fn the_next_expiry_is_that_of_the_lease_renewed_longest_ago() {
 }
 
 #[test]
-fn a_handoff_that_begins_is_no_sign_of_life() {
+fn beginning_of_handoff_is_no_sign_of_life() {
     let mut view = table_view();
     let mut row = lease(0, Some("a"));
     for second in 0..=10 {
@@ -320,7 +320,7 @@ fn a_handoff_that_begins_is_no_sign_of_life() {
 }
 
 #[test]
-fn a_lease_whose_owner_declined_to_hand_it_over_is_left_alone_for_a_while() {
+fn declined_handoff_leaves_lease_alone_for_a_while() {
     let mut view = table_view();
     let mut row = lease(0, Some("a"));
     change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
@@ -334,7 +334,7 @@ fn a_lease_whose_owner_declined_to_hand_it_over_is_left_alone_for_a_while() {
 }
 
 #[test]
-fn a_worker_that_gives_a_lease_up_and_stays_is_barred_from_it_and_one_that_leaves_is_not() {
+fn release_bars_worker_unless_it_leaves() {
     for (workers, barred) in [(vec![worker("a", 2)], true), (vec![], false)] {
         let mut view = table_view();
         let mut row = lease(0, Some("a"));
@@ -346,7 +346,7 @@ fn a_worker_that_gives_a_lease_up_and_stays_is_barred_from_it_and_one_that_leave
 }
 
 #[test]
-fn a_scan_that_lags_behind_our_own_write_is_corrected() {
+fn scan_behind_our_own_write_is_corrected() {
     let mut view = table_view();
     let before = lease(0, None);
     look(&mut view, 0, std::slice::from_ref(&before), &[]);
@@ -364,7 +364,7 @@ fn a_scan_that_lags_behind_our_own_write_is_corrected() {
 }
 
 #[test]
-fn a_child_is_readable_once_every_parent_is_ended_or_has_no_lease() {
+fn child_is_readable_once_no_parent_is_unfinished() {
     let mut view = table_view();
     let mut parent = lease(0, None);
     let mut child = lease(1, None);
@@ -379,7 +379,7 @@ fn a_child_is_readable_once_every_parent_is_ended_or_has_no_lease() {
 }
 
 #[test]
-fn a_lease_that_its_owner_has_not_taken_up_is_arriving() {
+fn lease_not_yet_taken_up_is_arriving() {
     let mut view = table_view();
     let mut row = lease(0, Some("a"));
     change(&mut row, LeaseChange::BeginHandoff { to: id("b") });
@@ -403,7 +403,7 @@ fn a_lease_that_its_owner_has_not_taken_up_is_arriving() {
 }
 
 #[test]
-fn it_is_known_since_when_a_row_names_its_owner() {
+fn view_knows_since_when_row_names_owner() {
     let mut view = table_view();
     let mut row = lease(0, None);
     look(&mut view, 0, std::slice::from_ref(&row), &[]);

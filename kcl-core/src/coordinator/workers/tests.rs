@@ -40,7 +40,7 @@ fn names(liveness: &WorkerLiveness) -> Vec<String> {
 }
 
 #[test]
-fn a_row_seen_for_the_first_time_is_a_candidate_at_once_but_not_proven() {
+fn new_row_is_candidate_at_once_but_unproven() {
     let mut liveness = WorkerLiveness::new(F, CADENCE);
     liveness.look(second(0), &[row("a", 3, None)]);
     let proven = |liveness: &WorkerLiveness| liveness.candidates(&me())[0].proven;
@@ -68,7 +68,7 @@ fn java_row_is_never_a_candidate() {
 }
 
 #[test]
-fn row_of_a_live_java_worker_is_not_deleted() {
+fn row_of_live_java_worker_is_not_deleted() {
     let mut liveness = WorkerLiveness::new(F, CADENCE);
     for n in 0..1000 {
         let reported = i64::try_from(n / 30).unwrap() * 30_000;
@@ -80,7 +80,7 @@ fn row_of_a_live_java_worker_is_not_deleted() {
 }
 
 #[test]
-fn a_row_that_appears_while_the_observer_watches_is_that_of_a_live_worker() {
+fn row_that_appears_under_watch_is_alive() {
     let mut liveness = WorkerLiveness::new(F, CADENCE);
     liveness.look(second(0), &[]);
     liveness.look(second(1), &[row("a", 3, None)]);
@@ -88,7 +88,7 @@ fn a_row_that_appears_while_the_observer_watches_is_that_of_a_live_worker() {
 }
 
 #[test]
-fn a_worker_that_let_a_lease_expire_is_no_candidate_until_its_row_changes() {
+fn worker_with_expired_lease_waits_for_row_change() {
     let mut liveness = WorkerLiveness::new(F, CADENCE);
     liveness.look(second(0), &[]);
     liveness.look(second(1), &[row("a", 3, None)]);
@@ -100,7 +100,7 @@ fn a_worker_that_let_a_lease_expire_is_no_candidate_until_its_row_changes() {
 }
 
 #[test]
-fn a_row_that_stands_still_is_no_candidate_after_half_its_failover_time_and_dead_after_the_whole() {
+fn still_row_loses_candidacy_first_then_its_life() {
     let mut liveness = WorkerLiveness::new(F, CADENCE);
     for n in 0..10 {
         liveness.look(second(n), &[row("a", 1, None)]);
@@ -114,7 +114,7 @@ fn a_row_that_stands_still_is_no_candidate_after_half_its_failover_time_and_dead
 }
 
 #[test]
-fn a_row_that_stands_still_for_long_is_one_to_bury() {
+fn row_that_stands_still_long_is_buried() {
     let mut liveness = WorkerLiveness::new(F, CADENCE);
     for n in 0..=300 {
         assert_eq!(liveness.expired_workers(), [], "after {n} s");
@@ -131,7 +131,7 @@ fn a_row_that_stands_still_for_long_is_one_to_bury() {
 }
 
 #[test]
-fn each_worker_is_judged_by_its_own_failover_time_and_its_leases_by_the_longer() {
+fn each_worker_is_judged_by_own_failover_time() {
     let mut liveness = WorkerLiveness::new(F, CADENCE);
     let rows = [row("quick", 1, Some(F / 5)), row("slow", 1, Some(F * 2))];
     for n in 0..8 {
@@ -144,7 +144,7 @@ fn each_worker_is_judged_by_its_own_failover_time_and_its_leases_by_the_longer()
 }
 
 #[test]
-fn the_observer_is_a_candidate_even_without_a_row_of_its_own_and_only_once() {
+fn observer_is_candidate_once_without_own_row() {
     let mut liveness = WorkerLiveness::new(F, CADENCE);
     assert_eq!(names(&liveness), ["me"]);
     for n in 0..20 {
@@ -162,7 +162,7 @@ fn an_outage_kills_nobody() {
 }
 
 #[test]
-fn a_setback_bars_one_worker_from_one_lease_for_its_time() {
+fn setback_bars_one_worker_from_one_lease() {
     let (lease, other) = (LeaseKey::new("l").unwrap(), LeaseKey::new("m").unwrap());
     let mut cooldowns = Cooldowns::default();
     cooldowns.note(&lease, &id("a"), second(30));

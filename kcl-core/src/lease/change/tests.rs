@@ -198,7 +198,7 @@ fn row_and_change() -> impl Strategy<Value = (Lease, LeaseChange)> {
 proptest! {
     /// The counter moves by one with every change that takes part in the heartbeat, with the writer's stamp; with others neither moves.
     #[test]
-    fn the_counter_moves_by_one_with_its_stamp_or_not_at_all((row, change) in row_and_change()) {
+    fn counter_moves_by_one_with_stamp_or_stays((row, change) in row_and_change()) {
         let new = apply(&row, &change, incarnation(1));
         if change.moves_counter() {
             let stamp = WriteStamp { incarnation: incarnation(1), counter: row.counter + 1 };
@@ -242,7 +242,7 @@ proptest! {
 
     /// The worker that processes the shard changes only where ownership is meant to change.
     #[test]
-    fn the_actual_owner_changes_only_by_a_change_of_ownership((row, change) in row_and_change()) {
+    fn actual_owner_changes_only_with_the_ownership((row, change) in row_and_change()) {
         let new = apply(&row, &change, incarnation(1));
         let expected = if let LeaseChange::Assign { to } = &change {
             Some(to)
@@ -285,7 +285,7 @@ proptest! {
 
     /// A handoff that a planner began on top does not hide a write that landed, unless it looks just like the handoff before.
     #[test]
-    fn a_handoff_begun_on_top_does_not_hide_what_landed((row, change) in row_and_change()) {
+    fn handoff_on_top_does_not_hide_landed_change((row, change) in row_and_change()) {
         let after = apply(&row, &change, incarnation(1));
         prop_assume!(change.moves_counter() && after.owner.is_some() && !after.is_in_handoff());
         let on_top = apply(&after, &LeaseChange::BeginHandoff { to: worker(9) }, incarnation(8));
@@ -295,7 +295,7 @@ proptest! {
 
     /// A write that has not landed may land yet, and repeating it is safe.
     #[test]
-    fn a_change_that_did_not_land_resolves_to_not_yet((row, change) in row_and_change()) {
+    fn change_that_did_not_land_is_not_yet((row, change) in row_and_change()) {
         let expect = expecting(&row, &change);
         let resolution = resolve(Some(&row), Some(&row), &expect, &change, incarnation(1));
         prop_assert_eq!(resolution, Resolution::NotYet);
@@ -303,7 +303,7 @@ proptest! {
 
     /// The very same change by another run of the process, under the same worker id, is somebody else's.
     #[test]
-    fn the_same_change_by_another_incarnation_resolves_to_refused((row, change) in row_and_change()) {
+    fn same_change_by_another_incarnation_is_refused((row, change) in row_and_change()) {
         prop_assume!(change.moves_counter() || matches!(change, LeaseChange::BeginHandoff { .. }));
         let theirs = apply(&row, &change, incarnation(9));
         let expect = expecting(&row, &change);
@@ -312,7 +312,7 @@ proptest! {
 
     /// When an earlier write of ours lands late, a later one under the same version is never taken for landed unless the row is as it would be.
     #[test]
-    fn an_earlier_write_of_ours_is_not_taken_for_a_later_one(
+    fn earlier_write_is_not_taken_for_later_one(
         row in any_row(),
         earlier in any_change(),
         later in any_change(),
@@ -334,7 +334,7 @@ proptest! {
 }
 
 #[test]
-fn owner_switches_count_as_the_java_kcl_counts_them() {
+fn owner_switches_count_as_in_java_kcl() {
     let assigned =
         |row: &Lease, to| apply(row, &LeaseChange::Assign { to: worker(to) }, incarnation(1)).owner_switches;
     let unowned = Lease {
@@ -364,7 +364,7 @@ fn owner_switches_count_as_the_java_kcl_counts_them() {
 }
 
 #[test]
-fn an_ended_lease_keeps_its_parents_and_has_no_owner() {
+fn ended_lease_keeps_parents_and_has_no_owner() {
     let row = Lease {
         parents: BTreeSet::from([shard(0)]),
         ..in_handoff()
@@ -382,14 +382,14 @@ fn an_ended_lease_keeps_its_parents_and_has_no_owner() {
 }
 
 #[test]
-fn a_created_row_is_the_one_that_was_given() {
+fn created_row_is_the_one_given() {
     let create = LeaseChange::Create(Box::new(in_handoff()));
     assert_eq!(apply(&owned(), &create, incarnation(1)), in_handoff());
 }
 
 /// Java takes a row whose two owners are one worker for broken, and its lease for lost.
 #[test]
-fn a_handoff_from_a_worker_to_itself_does_not_fit() {
+fn handoff_from_worker_to_itself_does_not_fit() {
     let expect = expecting(&owned(), &renew());
     assert!(renew().fits(&expect));
     let to_itself = LeaseChange::BeginHandoff { to: worker(1) };
@@ -400,7 +400,7 @@ fn a_handoff_from_a_worker_to_itself_does_not_fit() {
 
 /// The row after our late renewal shows worker 1 handing over, as a handoff on top of our cancellation would.
 #[test]
-fn a_late_renewal_during_a_handoff_is_not_taken_for_its_cancellation() {
+fn late_renewal_does_not_look_like_cancelled_handoff() {
     let before = in_handoff();
     let late = apply(&before, &renew(), incarnation(1));
     let cancel = LeaseChange::CancelHandoff;
@@ -424,7 +424,7 @@ fn creating_resolves_by_the_row_that_is_there() {
 }
 
 #[test]
-fn a_row_that_is_gone_refuses_every_change_but_its_deletion() {
+fn vanished_row_refuses_every_change_but_its_deletion() {
     let judge = |change: &LeaseChange| {
         let row = if change.fits(&version(&owned())) {
             owned()

@@ -93,7 +93,7 @@ async fn create_within(time: Duration) -> (Certainty, u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_create_is_not_sent_again_after_its_deadline() {
+async fn create_is_not_sent_again_after_its_deadline() {
     assert_eq!(create_within(Duration::ZERO).await, (Certainty::Definite, 0));
     assert_eq!(create_within(SECOND).await, (Certainty::Unknown, 1));
     assert_eq!(create_within(3 * SECOND).await, (Certainty::Unknown, 2));
@@ -250,7 +250,7 @@ fn counted() -> (StoreClient, Arc<Recorded>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_call_is_counted_under_its_operation_and_outcome() {
+async fn every_call_counts_under_operation_and_outcome() {
     let (client, recorded) = counted();
     let key = "shardId-1".parse().unwrap();
     let incarnation = Incarnation::from_random_bytes([1; 16]);

@@ -48,7 +48,7 @@ fn created(plan: &ChildPlan) -> Vec<ShardId> {
 }
 
 #[test]
-fn children_start_at_their_beginning_with_the_limits_of_their_owner() {
+fn children_start_at_beginning_with_limits_of_owner() {
     let worker = WorkerId::new("w-1").unwrap();
     let mut room = 1;
     let nothing = BTreeSet::new();
@@ -109,7 +109,7 @@ fn doing_it_again_creates_only_what_is_missing() {
 }
 
 #[test]
-fn a_merge_waits_until_the_other_parent_has_a_lease_or_is_gone() {
+fn merge_waits_until_other_parent_leased_or_gone() {
     let end = ShardEnd {
         children: vec![child(5, &[1, 4], 0, u128::MAX)],
     };
@@ -179,7 +179,7 @@ fn open_shards_without_parents_replace_a_closed_one() {
 }
 
 #[test]
-fn a_source_that_cannot_tell_sends_the_caller_to_the_listing() {
+fn source_that_cannot_tell_defers_to_listing() {
     assert_eq!(
         plan(&parent(), &ShardEnd::default(), &[], &[]),
         Ok(ChildPlan::LookUp)

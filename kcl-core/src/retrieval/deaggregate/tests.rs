@@ -120,7 +120,7 @@ fn reading_goes_on_inside_an_aggregate() {
 }
 
 #[test]
-fn what_is_outside_the_shard_is_counted_whatever_becomes_of_it() {
+fn record_outside_shard_is_counted_whatever_happens() {
     let records = || vec![aggregate(1, &[5, 15, 6]), aggregate(2, &[7])];
     let rows = [
         (Aggregation::Deliver, vec!["1", "1/1", "1/2", "2"], 0),
@@ -144,14 +144,14 @@ fn what_is_outside_the_shard_is_counted_whatever_becomes_of_it() {
 }
 
 #[test]
-fn what_is_outside_is_counted_once_though_reading_goes_on_inside() {
+fn record_outside_is_not_counted_again_midway() {
     let records = vec![aggregate(1, &[5, 15, 16])];
     let rest = unpack(records, Aggregation::Deliver, low_half(), Some(&at(1, 0)));
     assert_eq!((places(&rest).len(), misplaced(&rest)), (2, (0, 0)));
 }
 
 #[test]
-fn nothing_is_delivered_beyond_a_record_that_cannot_be_read() {
+fn nothing_is_delivered_beyond_an_unreadable_record() {
     let records = || vec![plain(1), corrupt(2), plain(3)];
     let unpacked = unpack(records(), Aggregation::Deliver, low_half(), None);
     assert_eq!(places(&unpacked), ["1"]);
@@ -162,7 +162,7 @@ fn nothing_is_delivered_beyond_a_record_that_cannot_be_read() {
 }
 
 #[test]
-fn what_cannot_be_read_stops_nobody_who_is_past_it() {
+fn unreadable_record_stops_nobody_who_is_past() {
     let records = || vec![corrupt(2), plain(3)];
     // As left by a worker that took it raw, or by the Java KCL.
     let past = unpack(records(), Aggregation::Deliver, low_half(), Some(&at(2, 0)));

@@ -148,23 +148,23 @@ fn no_order_of_steps_leaves_a_waiter_waiting() {
 }
 
 #[test]
-fn who_looks_before_taking_a_place_is_found_waiting_for_ever() {
+fn looking_before_taking_place_is_found_to_hang() {
     assert!(fails("deadlock", one_waits::<LooksFirst>));
 }
 
 #[test]
-fn who_wakes_before_changing_is_found_to_leave_a_waiter_waiting() {
+fn waking_before_changing_is_found_to_hang_waiter() {
     assert!(fails("deadlock", one_waits::<WakesFirst>));
 }
 
 #[test]
-fn who_wakes_only_one_is_found_to_leave_a_waiter_waiting() {
+fn waking_only_one_is_found_to_hang_another() {
     assert!(fails("deadlock", two_wait::<WakesOne>));
 }
 
 /// Each takes the only one there is, keeps it for a while, and puts it back; one of them gives up if it is not there at once.
 #[test]
-fn who_takes_something_out_of_the_value_has_it_alone_and_everybody_has_a_turn() {
+fn taker_has_it_alone_and_everybody_a_turn() {
     explore_some(5000, || {
         let (free, turns) = (Arc::new(Watched::new(1_u32)), Arc::new(Watched::new(0_u32)));
         let take = |gives_up: bool| -> BoxFuture<'static, ()> {

@@ -22,7 +22,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn planning_again_on_the_planned_state_gives_an_empty_plan(world in any_world()) {
+    fn planning_again_on_planned_state_gives_nothing(world in any_world()) {
         let plan = plan_assignment(&world.snapshot);
         let again = plan_assignment(&world.perform(&plan).snapshot);
         prop_assert_eq!(again.moves, vec![]);
@@ -30,7 +30,7 @@ proptest! {
     }
 
     #[test]
-    fn without_bars_the_plan_stands_even_when_the_new_owners_have_renewed(mut world in any_world()) {
+    fn plan_without_bars_stands_once_owners_renewed(mut world in any_world()) {
         // Leases of unlike weight are placed one by one, and what is moved next may make a better place of another worker.
         // That those moves end is in `rounds`.
         world.snapshot.strategy = Spread::LeaseCount;
@@ -64,7 +64,7 @@ proptest! {
     }
 
     #[test]
-    fn every_available_lease_is_placed_or_reported_and_nothing_is_touched_without_a_reason(world in any_world()) {
+    fn every_available_lease_is_placed_or_reported(world in any_world()) {
         let plan = plan_assignment(&world.snapshot);
         let moved: BTreeSet<_> = plan.moves.iter().map(|step| &step.key).collect();
         prop_assert_eq!(moved.len(), plan.moves.len(), "a lease is moved twice");
@@ -85,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn an_expired_handoff_is_cleared_whoever_gets_the_lease(mut world in any_world()) {
+    fn expired_handoff_is_cleared_whoever_gets_the_lease(mut world in any_world()) {
         world.snapshot.workers.extend([candidate(8), candidate(9)]);
         world.snapshot.leases.iter_mut().for_each(|lease| lease.barred.clear());
         let after = world.perform(&plan_assignment(&world.snapshot));
@@ -117,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn a_barred_worker_gets_the_lease_only_when_every_candidate_is_barred(world in any_world()) {
+    fn barred_worker_gets_lease_only_when_all_are(world in any_world()) {
         for step in &plan_assignment(&world.snapshot).moves {
             let lease = world.lease(&step.key);
             if lease.barred.contains(&step.to) {
@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn balance_takes_the_fewest_moves_and_ends_with_workers_at_most_one_lease_apart(mut world in plain_world()) {
+    fn balance_within_one_lease_takes_fewest_moves(mut world in plain_world()) {
         world.snapshot.max_moves = usize::MAX;
         let plan = plan_assignment(&world.snapshot);
         let mut before: Vec<usize> = world.loads().into_values().collect();
@@ -160,7 +160,7 @@ proptest! {
     }
 
     #[test]
-    fn a_few_rounds_of_capped_moves_end_in_balance_too(mut world in plain_world()) {
+    fn few_rounds_of_capped_moves_reach_balance(mut world in plain_world()) {
         world.snapshot.max_moves = 2;
         for _ in 0..60 {
             let plan = plan_assignment(&world.snapshot);
@@ -183,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn a_departing_worker_hands_over_all_that_others_have_room_for_and_nothing_else(mut world in any_world()) {
+    fn departing_worker_hands_over_what_others_can_take(mut world in any_world()) {
         let me = worker(8);
         world.snapshot.workers.push(candidate(8));
         let plan = plan_departure(&me, &world.snapshot);
@@ -207,7 +207,7 @@ proptest! {
 }
 
 #[test]
-fn leases_that_wait_for_a_parent_are_spread_evenly_and_leave_room_for_the_parent() {
+fn leases_waiting_for_parents_are_spread_with_room() {
     let mut snapshot = Snapshot::default();
     for n in 0..6 {
         let lease = view(&row(n, None, None), Hold::Unowned);
@@ -239,7 +239,7 @@ fn leases_that_wait_for_a_parent_are_spread_evenly_and_leave_room_for_the_parent
 }
 
 #[test]
-fn an_expired_lease_of_the_only_worker_is_left_to_it() {
+fn expired_lease_of_only_worker_stays_with_it() {
     let mut snapshot = Snapshot {
         leases: vec![view(&row(0, Some(0), None), Hold::Expired)],
         workers: vec![candidate(0)],
@@ -253,7 +253,7 @@ fn an_expired_lease_of_the_only_worker_is_left_to_it() {
 }
 
 #[test]
-fn a_worker_seen_to_live_wins_a_tie_against_an_old_row() {
+fn worker_seen_alive_wins_tie_against_old_row() {
     let old = Candidate {
         proven: false,
         ..candidate(0)
@@ -268,7 +268,7 @@ fn a_worker_seen_to_live_wins_a_tie_against_an_old_row() {
 }
 
 #[test]
-fn ten_thousand_leases_on_five_hundred_workers_are_balanced_in_one_plan() {
+fn ten_thousand_leases_are_balanced_in_one_plan() {
     let mut snapshot = Snapshot {
         max_moves: usize::MAX,
         ..Snapshot::default()

@@ -125,7 +125,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn by_lease_count_three_rounds_bring_workers_within_one_lease_and_then_nothing_moves(
+    fn lease_counts_settle_within_one_in_three_rounds(
         owners in prop::collection::vec(prop::option::weighted(0.9, 0_usize..8), 1..80), workers in 1_usize..8,
     ) {
         let leases = owners.into_iter().map(|owner| (owner.filter(|owner| *owner < workers), None));
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn by_throughput_three_rounds_bring_workers_into_the_band_and_then_nothing_moves(
+    fn throughput_settles_in_the_band_in_three_rounds(
         leases in prop::collection::vec((prop::option::weighted(0.9, 0_usize..8), 0.0..1000.0), 1..80), workers in 1_usize..8,
     ) {
         let leases = leases.into_iter().map(|(owner, kib)| (owner.filter(|owner| *owner < workers), Some(kib)));
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn throughput_that_wobbles_by_a_few_percent_moves_nothing_once_the_band_is_reached(
+    fn wobbling_throughput_inside_the_band_moves_nothing(
         workers in 2_usize..6,
         leases in prop::collection::vec((0_usize..6, 50.0..150.0), 180..240),
         seed in any::<u32>(),
@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn adding_one_worker_moves_at_most_its_share_of_the_leases(
+    fn joining_worker_moves_at_most_its_share(
         workers in 1_usize..12, leases in 0_usize..150, by_throughput in any::<bool>(), kib in prop::option::of(0.0..1000.0),
     ) {
         let strategy = if by_throughput { Spread::throughput() } else { Spread::LeaseCount };
@@ -198,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_fleet_its_moves_come_to_an_end(mut world in any_world()) {
+    fn moves_of_any_fleet_come_to_an_end(mut world in any_world()) {
         world.snapshot.workers.iter_mut().for_each(|worker| worker.leaving = false);
         rounds_until_rest(&mut world, 60);
     }
@@ -206,7 +206,7 @@ proptest! {
 
 /// In the Java KCL (3.x) a fleet without throughput divides by zero, and two of the workers get everything.
 #[test]
-fn a_cold_start_without_any_throughput_gives_every_worker_its_even_share() {
+fn cold_start_without_throughput_gives_even_shares() {
     let readings: [&[Option<f64>]; 4] = [&[None], &[Some(0.0)], &[None, Some(0.0)], &[Some(f64::NAN), None]];
     for workers in 3..=8 {
         for readings in readings {
@@ -226,7 +226,7 @@ fn a_cold_start_without_any_throughput_gives_every_worker_its_even_share() {
 
 /// The same failure when the leases are held already: all by the first worker, and the others have just come.
 #[test]
-fn workers_that_join_a_fleet_without_any_throughput_get_their_share() {
+fn joiners_of_fleet_without_throughput_get_their_share() {
     for workers in 3..=8 {
         for reading in [None, Some(0.0)] {
             let mut world = fleet(
@@ -247,7 +247,7 @@ fn workers_that_join_a_fleet_without_any_throughput_get_their_share() {
 }
 
 #[test]
-fn a_shard_hotter_than_all_the_others_stays_where_it_is_and_its_owner_is_relieved_of_the_rest() {
+fn hottest_shard_stays_and_owner_sheds_the_rest() {
     let leases = (0..41).map(|n| (Some(n % 4), Some(if n == 0 { 5000.0 } else { 50.0 })));
     let mut world = fleet(4, Spread::throughput(), leases);
     let hot = world.snapshot.leases[0].key.clone();
@@ -278,7 +278,7 @@ fn idle_leases_are_not_heaped_on_one_worker() {
 }
 
 #[test]
-fn a_worker_gives_away_a_part_of_its_excess_at_a_time() {
+fn worker_gives_away_part_of_excess_each_time() {
     let mut world = fleet(2, Spread::throughput(), (0..100).map(|_| (Some(0), Some(80.0))));
     // From twice the share to 40 % above it, and then the rest: 16 % more would be hardly off the band.
     assert_eq!([0; 3].map(|_| round(&mut world)), [30, 18, 0]);
@@ -291,7 +291,7 @@ fn a_worker_gives_away_a_part_of_its_excess_at_a_time() {
 }
 
 #[test]
-fn what_is_being_handed_over_counts_against_what_a_worker_gives_away_at_a_time() {
+fn running_handoffs_count_against_part_given_away() {
     let world = fleet(2, Spread::throughput(), (0..100).map(|_| (Some(0), Some(80.0))));
     let plan = plan_assignment(&world.snapshot);
     let mut world = world.perform(&plan);
@@ -307,7 +307,7 @@ fn what_is_being_handed_over_counts_against_what_a_worker_gives_away_at_a_time()
 }
 
 #[test]
-fn a_worker_at_its_limit_of_throughput_gets_nothing_more_and_what_nobody_takes_is_reported() {
+fn worker_at_throughput_limit_gets_nothing_more() {
     let leases = (0..6).map(|n| (None, Some(if n < 4 { 600.0 } else { 100.0 })));
     for strategy in [Spread::LeaseCount, Spread::throughput()] {
         let mut world = fleet(2, strategy, leases.clone());
@@ -339,7 +339,7 @@ fn a_worker_at_its_limit_of_throughput_gets_nothing_more_and_what_nobody_takes_i
 }
 
 #[test]
-fn of_two_limits_the_one_that_stands_in_the_way_is_named() {
+fn limit_that_stands_in_the_way_is_named() {
     let obstacle = |max_leases, max_throughput| {
         let mut world = fleet(
             2,
@@ -358,7 +358,7 @@ fn of_two_limits_the_one_that_stands_in_the_way_is_named() {
 }
 
 #[test]
-fn balancing_gives_nothing_to_a_worker_that_may_be_dead() {
+fn balancing_gives_nothing_to_possibly_dead_worker() {
     for strategy in [Spread::LeaseCount, Spread::throughput()] {
         let mut world = fleet(3, strategy, (0..30).map(|n| (Some(n % 2), Some(50.0))));
         world.snapshot.workers[2].proven = false;
@@ -369,7 +369,7 @@ fn balancing_gives_nothing_to_a_worker_that_may_be_dead() {
 }
 
 #[test]
-fn of_leases_as_heavy_as_each_other_the_newest_are_moved() {
+fn newest_of_equally_heavy_leases_are_moved() {
     for strategy in [Spread::LeaseCount, Spread::throughput()] {
         let mut world = fleet(2, strategy, (0..10).map(|_| (Some(0), Some(50.0))));
         for (n, lease) in world.snapshot.leases.iter_mut().enumerate() {

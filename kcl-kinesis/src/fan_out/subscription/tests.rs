@@ -70,7 +70,7 @@ fn numbers(fetch: &Fetch) -> Vec<u32> {
 const ONE: FetchLimit = FetchLimit { records: 1 };
 
 #[tokio::test]
-async fn what_came_beyond_the_limit_is_charged_with_each_part() {
+async fn records_beyond_limit_are_charged_with_each_part() {
     let mut reader = reader();
     let fetch = reader.accept(event(1..=3, "7", None)).unwrap();
     let whole = fetch.bytes;
@@ -89,7 +89,7 @@ async fn what_came_beyond_the_limit_is_charged_with_each_part() {
 }
 
 #[tokio::test]
-async fn a_pause_lets_go_of_what_came_beyond_the_limit_and_goes_on_after_the_last_record_handed_on() {
+async fn pause_drops_records_beyond_limit_and_rereads_them() {
     let mut reader = reader();
     let fetch = reader.accept(event(1..=9, "", Some(vec![child()]))).unwrap();
     assert_eq!(numbers(&reader.split_at_limit(fetch, ONE)), [1]);
@@ -105,7 +105,7 @@ async fn a_pause_lets_go_of_what_came_beyond_the_limit_and_goes_on_after_the_las
 }
 
 #[tokio::test]
-async fn children_end_the_shard_only_where_there_is_no_place_to_go_on() {
+async fn children_end_shard_only_without_a_continuation() {
     let rows = [
         ("7", Some(vec![child()]), None, 1),
         ("7", None, None, 0),
@@ -168,7 +168,7 @@ async fn old_continuation_gives_way_to_the_last_record() {
 }
 
 #[tokio::test]
-async fn a_pause_without_a_rest_keeps_the_place_behind_the_last_record() {
+async fn pause_without_rest_keeps_place_behind_last_record() {
     let mut reader = reader();
     let fetch = reader.accept(event(1..=2, "7", None)).unwrap();
     assert_eq!(

@@ -209,7 +209,11 @@ fn no_log_field_is_called_message_or_worker() {
 /// The packages whose tests have short names. It grows until it has all of them.
 const SHORT_NAMES_IN_FORCE: &[&str] = &[
     "examples",
+    "kcl-aggregation",
     "kcl-aws",
+    "kcl-core",
+    "kcl-kinesis",
+    "kcl-lease-dynamo",
     "kcl-lease-memory",
     "kcl-testkit",
     "kinesis-client",

@@ -98,7 +98,7 @@ fn the_worked_example_of_the_java_kcl() {
 }
 
 #[test]
-fn the_first_sync_at_latest_pins_the_services_time_less_a_second_for_every_shard() {
+fn first_sync_at_latest_pins_time_of_service() {
     // 1 closed between the pin and the listing: it is listed, it is read, and its children wait for its end.
     let shards = [shard(1, &[0], 10), shard(2, &[1], 20), shard(3, &[], 10)];
     let plan = plan(&shards, &[], InitialPosition::Latest);
@@ -116,7 +116,7 @@ fn the_first_sync_at_latest_pins_the_services_time_less_a_second_for_every_shard
 }
 
 #[test]
-fn the_first_sync_asks_for_the_shards_open_at_the_start_and_after() {
+fn first_sync_asks_for_shards_since_the_start() {
     let filter = |initial| StartPolicy::resolve(initial, [], NOW).filter(NOW);
     assert_eq!(filter(InitialPosition::Latest), ShardFilter::FromTimestamp(PIN));
     assert_eq!(filter(InitialPosition::TrimHorizon), ShardFilter::All);
@@ -129,7 +129,7 @@ fn the_first_sync_asks_for_the_shards_open_at_the_start_and_after() {
 }
 
 #[test]
-fn a_later_sync_starts_at_the_earliest_pinned_time_and_never_at_a_new_latest() {
+fn later_sync_starts_at_earliest_pinned_time() {
     let mut leases = worked_leases(None);
     leases[0].pinned_start = Some(NOW);
     leases[2].pinned_start = Some(PIN);
@@ -152,7 +152,7 @@ fn a_later_sync_starts_at_the_earliest_pinned_time_and_never_at_a_new_latest() {
 }
 
 #[test]
-fn a_shard_whose_lease_was_cleaned_up_is_left_alone_and_its_lost_child_is_repaired() {
+fn cleaned_up_shard_stays_but_child_is_repaired() {
     // 1 split into 2 and 3 and was cleaned up; then the lease of 3 was lost.
     let shards = [shard(1, &[], 10), shard(2, &[1], 20), shard(3, &[1], 20)];
     let plan = plan(
@@ -165,7 +165,7 @@ fn a_shard_whose_lease_was_cleaned_up_is_left_alone_and_its_lost_child_is_repair
 }
 
 #[test]
-fn a_child_whose_parent_ended_without_creating_it_is_repaired() {
+fn child_that_ended_parent_never_created_is_repaired() {
     let shards = [shard(1, &[], 10), shard(2, &[1], 20)];
     assert!(
         created(&plan(
@@ -180,7 +180,7 @@ fn a_child_whose_parent_ended_without_creating_it_is_repaired() {
 }
 
 #[test]
-fn a_child_does_not_wait_for_a_parent_that_retention_took() {
+fn child_waits_for_no_parent_that_retention_took() {
     let plan = plan(
         &[shard(2, &[1], 20)],
         &[lease(1, Position::Latest)],
@@ -192,7 +192,7 @@ fn a_child_does_not_wait_for_a_parent_that_retention_took() {
 }
 
 #[test]
-fn a_leased_shard_that_the_listing_does_not_show_yet_vouches_for_its_parents() {
+fn leased_unlisted_shard_vouches_for_its_parents() {
     let mut child = lease(2, Position::TrimHorizon);
     child.parents = BTreeSet::from([id(1)]);
     assert!(created(&plan(&[shard(1, &[], 10)], &[child], InitialPosition::Latest)).is_empty());
@@ -200,7 +200,7 @@ fn a_leased_shard_that_the_listing_does_not_show_yet_vouches_for_its_parents() {
 
 /// As kinesis-mock lists a merge: with the starting sequence number of one of the parents, below that of the other.
 #[test]
-fn a_merged_shard_with_a_parents_sequence_number_vouches_for_both_after_their_cleanup() {
+fn merged_shard_vouches_for_both_cleaned_up_parents() {
     let mut child = shard(6, &[4, 5], 10);
     child.closed = false;
     let shards = [shard(4, &[], 10), shard(5, &[], 11), child];
@@ -217,7 +217,7 @@ fn a_merged_shard_with_a_parents_sequence_number_vouches_for_both_after_their_cl
 }
 
 #[test]
-fn an_open_parent_and_a_link_in_a_circle_are_told_and_skip_nothing() {
+fn open_parent_and_circle_are_told_without_skips() {
     let mut open = shard(1, &[1], 10);
     open.closed = false;
     let plan = plan(&[open, shard(2, &[1], 20)], &[], InitialPosition::TrimHorizon);
@@ -555,7 +555,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn nothing_is_lost_and_nothing_is_read_twice_whatever_the_stream_does(
+    fn no_reshard_loses_or_rereads_anything(
         shards in 1_u128..5,
         initial in prop_oneof![
             Just(InitialPosition::TrimHorizon),
@@ -572,7 +572,7 @@ proptest! {
     }
 
     #[test]
-    fn the_plan_does_not_depend_on_the_order_of_listing_and_scan(
+    fn plan_is_independent_of_order_of_input(
         (shards, shuffled) in any_history().prop_flat_map(|shards| (Just(shards.clone()), Just(shards).prop_shuffle())),
         leased in any::<u16>(),
     ) {
@@ -588,7 +588,7 @@ proptest! {
     }
 
     #[test]
-    fn any_table_is_repaired_until_its_leases_cover_every_key(shards in any_history(), leased in any::<u16>()) {
+    fn any_table_is_repaired_to_full_coverage(shards in any_history(), leased in any::<u16>()) {
         // Whatever rows were lost: each plan is followed by none, and ends and repairs together cover the keys.
         let mut leases: Vec<Lease> = vec![];
         for (n, shard) in shards.iter().enumerate() {

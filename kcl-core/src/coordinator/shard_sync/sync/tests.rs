@@ -229,7 +229,7 @@ pub(crate) fn stream(shards: Vec<Shard>) -> Stream {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_page_is_read_and_a_throttle_is_waited_out() {
+async fn every_page_is_read_despite_a_throttle() {
     let stream = stream((0..40).map(|n| shard(n, &[], n)).collect());
     *stream.failures.lock().unwrap() = vec![SourceErrorKind::Throttled, SourceErrorKind::Unavailable];
     let table = Arc::new(Table::default());
@@ -258,7 +258,7 @@ async fn create_is_not_repeated_after_the_syncs_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttle_without_end_and_a_missing_stream_are_errors() {
+async fn endless_throttle_and_missing_stream_are_errors() {
     let table = Arc::new(Table::default());
     let busy = stream(vec![shard(1, &[], 1)]);
     *busy.failures.lock().unwrap() = vec![SourceErrorKind::Throttled; 1000];
@@ -279,7 +279,7 @@ async fn a_throttle_without_end_and_a_missing_stream_are_errors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn latest_is_pinned_by_the_services_time_and_asked_for_since_then() {
+async fn latest_is_pinned_and_listed_by_service_time() {
     let stream = stream(vec![shard(1, &[0], 1)]);
     let table = Arc::new(Table::default());
     sync(&stream, &table, &[], InitialPosition::Latest).await.unwrap();
@@ -292,7 +292,7 @@ async fn latest_is_pinned_by_the_services_time_and_asked_for_since_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_sync_that_meets_another_one_stops_and_says_so() {
+async fn first_sync_meeting_another_stops_and_says_so() {
     let stream = stream((0..40).map(|n| shard(n, &[], n)).collect());
     let table = Arc::new(Table::default());
     let other = Lease::unowned(id(3), Position::Latest);
@@ -304,7 +304,7 @@ async fn a_first_sync_that_meets_another_one_stops_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_whose_child_was_leased_since_the_scan_is_not_created_again() {
+async fn shard_with_newly_leased_child_is_not_recreated() {
     let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
     let table = Arc::new(Table::default());
     let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
@@ -317,7 +317,7 @@ async fn a_shard_whose_child_was_leased_since_the_scan_is_not_created_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_that_cannot_be_read_keeps_no_other_shard_from_its_lease() {
+async fn unreadable_row_keeps_no_shard_from_its_lease() {
     let stream = stream((0..40).map(|n| shard(n, &[], n)).collect());
     let table = Arc::new(Table {
         unreadable: BTreeSet::from([id(3)]),
@@ -355,7 +355,7 @@ async fn a_row_that_cannot_be_read_keeps_no_other_shard_from_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_shard_with_an_unreadable_row_came_from_is_not_read_again() {
+async fn ancestors_of_unreadable_row_are_not_read_again() {
     // 1 became 2, and 2 became 3. The leases of the first two are cleaned up; they are still listed.
     let stream = stream(vec![
         shard(1, &[], 1),
@@ -379,7 +379,7 @@ async fn what_a_shard_with_an_unreadable_row_came_from_is_not_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_child_whose_row_became_unreadable_since_the_scan_keeps_its_parent_from_being_created_again() {
+async fn child_with_newly_unreadable_row_vouches_for_parent() {
     let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
     let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
     let table = Arc::new(Table {
@@ -393,7 +393,7 @@ async fn a_child_whose_row_became_unreadable_since_the_scan_keeps_its_parent_fro
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_which_only_an_unreadable_row_is_left_is_not_pinned_anew() {
+async fn stream_with_only_unreadable_row_keeps_its_pin() {
     let stream = stream(vec![shard(1, &[], 1), shard(2, &[], 1)]);
     let table = Arc::new(Table {
         unreadable: BTreeSet::from([id(1)]),
@@ -411,7 +411,7 @@ async fn a_stream_of_which_only_an_unreadable_row_is_left_is_not_pinned_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_cannot_be_created_holds_up_only_what_comes_after_it() {
+async fn failed_creation_holds_up_only_its_descendants() {
     // 1 and 2 became 4; the lease of 2 is ended. 3 is somewhere else.
     let stream = stream(vec![
         shard(1, &[], 1),
@@ -444,7 +444,7 @@ async fn a_lease_that_cannot_be_created_holds_up_only_what_comes_after_it() {
 }
 
 #[test]
-fn the_key_of_a_row_tells_the_shard_in_the_stream_that_it_is_of() {
+fn key_of_row_tells_shard_of_this_stream() {
     let trucks = LeaseKeyScheme::MultiStream(StreamKey::new("1:trucks:5").unwrap());
     assert_eq!(LeaseKeyScheme::SingleStream.shard(key(1).as_str()), Some(id(1)));
     assert_eq!(trucks.shard(trucks.key(&id(1)).unwrap().as_str()), Some(id(1)));
@@ -469,7 +469,7 @@ async fn after_the_deadline_nothing_is_created() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_never_returns_ends_the_sync_at_its_deadline() {
+async fn read_without_answer_ends_sync_at_its_deadline() {
     let stream = stream(vec![shard(1, &[], 1), shard(2, &[1], 2), shard(3, &[], 1)]);
     let scanned = [Lease::unowned(id(3), Position::TrimHorizon)];
     let table = Arc::new(Table {
@@ -487,7 +487,7 @@ async fn a_read_that_never_returns_ends_the_sync_at_its_deadline() {
 }
 
 #[test]
-fn a_batch_holds_no_shard_together_with_its_parent() {
+fn batch_holds_no_shard_together_with_its_parent() {
     let creation = |n: u128, parents: &[u128]| {
         let mut lease = Lease::unowned(id(n), Position::TrimHorizon);
         lease.parents = parents.iter().copied().map(id).collect();

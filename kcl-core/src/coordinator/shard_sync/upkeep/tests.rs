@@ -65,7 +65,7 @@ fn deleted(report: &UpkeepReport) -> Vec<LeaseKey> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_done_is_told_though_the_store_says_no_to_another_lease() {
+async fn upkeep_tells_what_succeeded_beside_a_failure() {
     // Retention took 1, 2 and 3; 5 is read to its end and listed no more.
     let stream = stream(vec![shard(4, &[], 1)]);
     let mut leases: Vec<_> = (1..=4)
@@ -88,7 +88,7 @@ async fn what_was_done_is_told_though_the_store_says_no_to_another_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_done_before_the_time_was_over_is_told() {
+async fn upkeep_tells_what_succeeded_before_its_deadline() {
     // 2 is done, and its child has started; to see that takes longer than there is time.
     let stream = stream(vec![shard(2, &[], 1), shard(3, &[2], 2)]);
     let leases = [
@@ -109,7 +109,7 @@ async fn what_was_done_before_the_time_was_over_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_is_gone_when_two_upkeeps_in_a_row_do_not_find_it() {
+async fn shard_is_gone_when_two_upkeeps_miss_it() {
     let stream = stream(vec![shard(4, &[], 1)]);
     let leases = [1, 2].map(|n| Lease::unowned(id(n), Position::TrimHorizon));
     let table = table(&leases, &[]);
