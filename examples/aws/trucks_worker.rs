@@ -157,13 +157,11 @@ async fn run(arguments: Arguments) -> Result<ShutdownReport, Box<dyn Error>> {
     let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
     let leases = DynamoLeaseStore::new(&aws, arguments.table()).table_options(arguments.table_options());
     let journal = Arc::new(Journal::open(arguments.log.as_ref())?);
-    let settings = Settings {
-        failover_time: Duration::from_millis(arguments.failover_ms),
-        initial_position: arguments.initial_position,
-        max_leases: arguments.max_leases,
-        take_over_java: arguments.take_over_java,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = Duration::from_millis(arguments.failover_ms);
+    settings.reading.initial_position = arguments.initial_position;
+    settings.assignment.max_leases = arguments.max_leases;
+    settings.start.take_over_java = arguments.take_over_java;
     let fan_out = arguments.fan_out()?;
     let mut streams = arguments.stream.iter().map(|stream| {
         let stream = KinesisStream::new(&aws, stream);

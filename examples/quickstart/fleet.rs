@@ -56,11 +56,9 @@ impl Fleet {
     pub(crate) fn join(&self, name: &str) -> Result<(), Error> {
         let scope = TaskScope::new();
         let ledger = Arc::clone(&self.ledger);
-        let settings = Settings {
-            failover_time: FAILOVER,
-            checkpoint_interval: Duration::from_millis(500),
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.leases.failover_time = FAILOVER;
+        settings.checkpoints.interval = Duration::from_millis(500);
         let handle = Worker::builder("truck-tracker")
             .worker_id(name)
             .stream(self.stream.clone())

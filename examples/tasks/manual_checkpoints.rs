@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kinesis_client::MemoryStream;
-use kinesis_client::settings::{Checkpointing, Settings};
+use kinesis_client::settings::{CheckpointMode, Settings};
 use kinesis_client::types::Record;
 use kinesis_client::{
     MemoryLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardContext, Worker, async_trait,
@@ -77,11 +77,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let archive = Archive::default();
     let written = Arc::clone(&archive);
-    let settings = Settings {
-        checkpointing: Checkpointing::Manual,
-        tick_interval: Duration::from_millis(200),
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.checkpoints.mode = CheckpointMode::Manual;
+    settings.processing.tick_interval = Duration::from_millis(200);
     let worker = Worker::builder("collector")
         .stream(stream)
         .lease_store(MemoryLeaseStore::new())

@@ -79,7 +79,7 @@ fn is_passing(error: &StoreError) -> bool {
 fn too_little_time(long: Duration, left: Duration) -> StoreError {
     let message = format!(
         "a Java application worked on this table, and a start watches for {} s whether one of its workers is still alive; this start \
-         has {} s left: raise Settings::start_timeout (\"start_timeout\" in a settings file) to {} s or more",
+         has {} s left: raise StartSettings::timeout (\"timeout\" of \"start\" in a settings file) to {} s or more",
         long.as_secs(),
         left.as_secs(),
         long.as_secs() + 25
@@ -207,7 +207,7 @@ mod tests {
         let refusal = outcome.await.unwrap_err();
         assert_eq!(refusal.kind(), StoreErrorKind::Invalid);
         assert!(
-            refusal.to_string().contains("raise Settings::start_timeout"),
+            refusal.to_string().contains("raise StartSettings::timeout"),
             "{refusal}"
         );
     }

@@ -139,7 +139,7 @@ impl DynamoLeaseStore {
     ///
     /// By default 20 s where these are leases alone, and 35 s where there are rows of workers: enough for a Java KCL whose
     /// `failoverTimeMillis` is at most a minute and whose `workerMetricsReporterFreqInMillis` is the default. A longer failover time
-    /// takes a third of that and some seconds. The time counts as a part of `Settings::start_timeout`.
+    /// takes a third of that and some seconds. The time counts as a part of `StartSettings::timeout`.
     #[must_use]
     pub fn watch_java_for(mut self, long: Duration) -> Self {
         self.watch = Some(long);
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn hanging_call_leaves_time_for_another_before_expiry() {
-        let failover = Settings::default().failover_time;
+        let failover = Settings::default().leases.failover_time;
         assert!(REQUEST_TIMEOUT * 5 <= failover, "{REQUEST_TIMEOUT:?}");
     }
 }

@@ -99,13 +99,11 @@ impl Bench {
 
     fn worker(&self, id: &str) -> WorkerBuilder {
         let processor = self.processor.clone();
-        let settings = Settings {
-            failover_time: FAILOVER,
-            discovery_interval: SECOND / 5,
-            max_batch_records: 20,
-            drain_timeout: self.drain,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.leases.failover_time = FAILOVER;
+        settings.leases.discovery_interval = SECOND / 5;
+        settings.reading.max_batch_records = 20;
+        settings.shutdown.drain_timeout = self.drain;
         Worker::builder("blocking")
             .worker_id(id)
             .stream(self.stream.clone())

@@ -12,7 +12,7 @@ use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::internals::{TaskPolicy, TaskScope};
 use kcl_core::lease_store::StoreErrorKind;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::{Worker, WorkerHandle};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{Fault, FaultyLeaseStore, Operation};
@@ -106,11 +106,9 @@ struct Member {
 
 fn member(name: &str, stream: &MemoryStream, store: FaultyLeaseStore, outside: &TaskScope) -> Member {
     let (scope, outside) = (TaskScope::new(), outside.clone());
-    let settings = Settings {
-        failover_time: FAILOVER,
-        checkpointing: Checkpointing::Manual,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = FAILOVER;
+    settings.checkpoints.mode = CheckpointMode::Manual;
     let handle = Worker::builder("lines")
         .worker_id(name)
         .stream(stream.clone())

@@ -82,7 +82,7 @@ fn slope((before, time_before): (f64, f64), (count, time): (f64, f64)) -> Option
 /// The longest time that a call should take: half of what a drain leaves to callbacks at least. The other half is for calls that take
 /// longer than those before.
 pub(crate) fn time_for_call(settings: &Settings) -> Duration {
-    let at_least = (settings.drain_timeout / 2).saturating_sub(settings.drain_grace());
+    let at_least = (settings.shutdown.drain_timeout / 2).saturating_sub(settings.drain_grace());
     at_least / 2
 }
 

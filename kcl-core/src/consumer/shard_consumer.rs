@@ -25,7 +25,7 @@ use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::log_once;
 use crate::runtime::poll_once::poll_once;
-use crate::settings::Checkpointing;
+use crate::settings::CheckpointMode;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
 use crate::status::WaitReason;
 
@@ -140,7 +140,7 @@ impl ShardConsumer {
                 }
                 self.own.consumer_waits(WaitReason::Parents);
                 if let Some(event) = self
-                    .pause_for(self.own.worker.settings.parent_poll_interval)
+                    .pause_for(self.own.worker.settings.leases.parent_poll_interval)
                     .await
                 {
                     return event;
@@ -294,7 +294,7 @@ impl ShardConsumer {
         if let Some(last) = self.own.last_delivered() {
             return ReadStart::after_delivered(last);
         }
-        let configured = self.own.worker.settings.initial_position;
+        let configured = self.own.worker.settings.reading.initial_position;
         let configured = self.own.stream.initial_position.unwrap_or(configured);
         let mut start = start_of(&self.own.row(), &self.wish, configured);
         // The first record that came stays the first: of LATEST there would be another, and one that retention took is missed.
@@ -433,7 +433,7 @@ impl ShardConsumer {
         });
         let skipped = usize::from(failpoint!(SkipOnError));
         let index = (at.unwrap_or(0) + skipped).min(batch.len());
-        if self.own.worker.settings.checkpointing == Checkpointing::Automatic
+        if self.own.worker.settings.checkpoints.mode == CheckpointMode::Automatic
             && let Some(last_good) = index.checked_sub(1).and_then(|index| batch.get(index))
         {
             self.own.finish_through(last_good.position(), None);

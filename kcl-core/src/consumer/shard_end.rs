@@ -223,7 +223,7 @@ async fn list_since_start(own: &Ownership) -> Result<Arc<ShardGraph>, ShardEndEr
     let open = pager.page(ShardFilter::Open, None).await;
     let service_time = open.map_err(ListingError::from)?.service_time;
     let initial = own.stream.initial_position;
-    let initial = initial.unwrap_or(worker.settings.initial_position);
+    let initial = initial.unwrap_or(worker.settings.reading.initial_position);
     let leases = scan.leases.iter().filter(|lease| own.stream.keying.owns(lease));
     let start = StartPolicy::resolve(initial, leases, service_time);
     let listed = pager.all(start.filter(service_time)).await;
@@ -237,6 +237,7 @@ fn own_children(own: &Ownership) -> impl FnMut(&crate::source::ChildShard) -> Op
     let others = own.held_leases().saturating_sub(1);
     let limit = worker
         .settings
+        .assignment
         .max_leases
         .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let mut room = limit.saturating_sub(others);

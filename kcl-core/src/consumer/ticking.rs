@@ -62,6 +62,6 @@ impl ShardConsumer {
     }
 
     pub(crate) fn delay_tick(&mut self) {
-        self.tick_due = self.now() + self.own.worker.settings.tick_interval;
+        self.tick_due = self.now() + self.own.worker.settings.processing.tick_interval;
     }
 }

@@ -49,7 +49,7 @@ impl CoordinatorContext {
     /// Returns the cadence for a table of one page, until a scan shows how large it is.
     pub(crate) fn first_cadence(settings: &Settings, timing: &Timing) -> ScanCadence {
         let budget = settings.assignment.scan_pages_per_second;
-        scan_cadence::fit(1, budget, timing, settings.discovery_interval)
+        scan_cadence::fit(1, budget, timing, settings.leases.discovery_interval)
     }
 }
 

@@ -54,10 +54,10 @@ pub(crate) async fn serve_fleet(worker: Arc<WorkerContext>, leaving: Cancellatio
         clock: Arc::clone(&worker.clock),
         rng: worker.rng.child("coordinator"),
         me: worker.worker.clone(),
-        max_leases: worker.settings.max_leases,
-        max_throughput: worker.settings.max_throughput,
+        max_leases: worker.settings.assignment.max_leases,
+        max_throughput: worker.settings.assignment.max_throughput_kib(),
         timing: worker.timing.clone(),
-        discovery: worker.settings.discovery_interval,
+        discovery: worker.settings.leases.discovery_interval,
         settings: worker.settings.assignment.clone(),
         wake: Arc::clone(&worker.plan_now),
         status: Arc::clone(&fleet),
@@ -311,7 +311,7 @@ async fn sync(
         unreadable: &unreadable,
         initial: stream
             .initial_position
-            .unwrap_or(worker.settings.initial_position),
+            .unwrap_or(worker.settings.reading.initial_position),
         keying: &stream.keying,
         identity: &stream.identity,
         deadline,
@@ -338,13 +338,13 @@ async fn sync_and_keep_up(
         .anomalies
         .iter()
         .any(|anomaly| matches!(anomaly, Anomaly::ShardGone { .. }));
-    let kept_up = if needs_upkeep(request.leases, has_gone, worker.settings.cleanup) {
+    let kept_up = if needs_upkeep(request.leases, has_gone, worker.settings.leases.cleanup) {
         let mut upkeep = UpkeepReport::default();
         let kept_up = keep_up(
             tools(worker, stream, rng),
             request,
             &mut suspects,
-            worker.settings.cleanup,
+            worker.settings.leases.cleanup,
             &mut upkeep,
         )
         .await;
@@ -396,7 +396,7 @@ async fn forget_former_streams(
     scan: &Scan,
     scanned: Moment,
 ) {
-    let Some(grace) = worker.settings.forget_streams_after else {
+    let Some(grace) = worker.settings.leases.forget_streams_after else {
         return;
     };
     if !worker.streams.is_settled() {

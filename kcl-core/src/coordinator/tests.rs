@@ -191,11 +191,9 @@ struct Worker {
 }
 
 fn first_cadence() -> ScanCadence {
-    let settings = Settings {
-        failover_time: F,
-        discovery_interval: Duration::from_secs(1),
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = F;
+    settings.leases.discovery_interval = Duration::from_secs(1);
     CoordinatorContext::first_cadence(&settings, &Timing::of(F))
 }
 

@@ -153,7 +153,7 @@ impl Lease {
         }
     }
 
-    /// The longest failover time that is waited for: the longest that the [settings](crate::settings::Settings::failover_time) allow. A row
+    /// The longest failover time that is waited for: the longest that the [settings](crate::settings::LeaseSettings::failover_time) allow. A row
     /// that says more was written by hand or is broken, and must not keep a lease from the fleet for ever.
     pub const LONGEST_FAILOVER: Duration = Duration::from_secs(3600);
 

@@ -13,7 +13,7 @@ use crate::ownership::{Ownership, OwnershipState};
 use crate::processor::fetched_batch::FetchedBatch;
 use crate::processor::{CheckpointError, CheckpointSink, RecordBatch};
 use crate::runtime::clock::{BoxFuture, Moment};
-use crate::settings::Checkpointing;
+use crate::settings::CheckpointMode;
 use crate::status::WaitReason;
 use crate::types::{HashKeyRange, Record, RecordPosition, SequenceNumber};
 
@@ -144,7 +144,7 @@ impl Ownership {
     /// The processor returned `Ok` for a part of a batch with so many bytes of payload, the last part or not.
     pub(crate) fn call_succeeded(&self, batch: BatchId, part: &RecordBatch, bytes: u64, is_last: bool) {
         let now = self.worker.clock.now();
-        let is_automatic = self.worker.settings.checkpointing == Checkpointing::Automatic;
+        let is_automatic = self.worker.settings.checkpoints.mode == CheckpointMode::Automatic;
         let last = part.last().map(Record::position);
         let begins_to_store = self.with(|state| {
             let was_ahead = state.is_ahead_of_row();

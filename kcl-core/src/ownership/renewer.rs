@@ -82,7 +82,7 @@ impl LeaseRenewer<'_> {
             let due = next_duty(
                 &duties,
                 worker.timing.renewal,
-                worker.settings.checkpoint_interval,
+                worker.settings.checkpoints.interval,
             );
             if worker.clock.now() < due {
                 tokio::select! {
@@ -130,7 +130,7 @@ impl LeaseRenewer<'_> {
         };
         match (in_handoff, self.decline) {
             (true, None) => {
-                self.decline = Some(worker.clock.now() + worker.settings.handoff_timeout);
+                self.decline = Some(worker.clock.now() + worker.settings.leases.handoff_timeout);
                 self.own.drain(DrainReason::Handoff);
             }
             (false, Some(_)) => {
@@ -146,7 +146,7 @@ impl LeaseRenewer<'_> {
         let worker = &self.own.worker;
         let callback_runs = self.own.in_callback.load(Ordering::Acquire);
         if !callback_runs || self.own.drain_reason() != Some(DrainReason::Handoff) {
-            self.decline = Some(worker.clock.now() + worker.settings.handoff_timeout);
+            self.decline = Some(worker.clock.now() + worker.settings.leases.handoff_timeout);
             return;
         }
         // Before the write: a callback that returns meanwhile must find that it is to go on.
@@ -168,11 +168,13 @@ impl LeaseRenewer<'_> {
         // No consumer gets on while code blocks every thread, and this one cannot help it.
         let patience = worker
             .settings
+            .reading
             .stall_timeout
-            .saturating_mul(worker.settings.stall_tries.saturating_add(1));
+            .saturating_mul(worker.settings.reading.stall_tries.saturating_add(1));
         let excused = worker.stall_probe.excused_until(now, patience);
         activity.last_step = activity.last_step.max(excused);
-        let ProofOfLife::Stalled { idle } = proof_of_life(&activity, now, worker.settings.stall_timeout)
+        let ProofOfLife::Stalled { idle } =
+            proof_of_life(&activity, now, worker.settings.reading.stall_timeout)
         else {
             if self.stalls > 0 && self.steps_at_stall != Some(activity.steps) {
                 self.stalls = 0;
@@ -192,7 +194,7 @@ impl LeaseRenewer<'_> {
         self.steps_at_stall = Some(activity.steps);
         worker.metrics.stalled();
         self.show_stalls();
-        if self.stalls > worker.settings.stall_tries {
+        if self.stalls > worker.settings.reading.stall_tries {
             tracing::error!(?idle, "no progress even after reopening: giving the lease up");
             self.own.drain(DrainReason::Stalled);
         } else {

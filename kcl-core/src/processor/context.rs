@@ -207,7 +207,7 @@ impl ShardContext {
     /// The lease is still the worker's, and checkpoints are stored. A call that takes long should come to its end: with `Ok` after the records
     /// it was given, or before that with an error [at](super::ProcessorError::at) the first record that it has not processed. Those before it
     /// count as finished with automatic checkpoints; with manual ones, checkpoint them. Such an error is no failure of the processor. A call
-    /// that goes on beyond [`drain_timeout`](crate::settings::Settings::drain_timeout) is dropped.
+    /// that goes on beyond [`drain_timeout`](crate::settings::ShutdownSettings::drain_timeout) is dropped.
     ///
     /// A handoff can be called off, when the callback takes longer than the handoff timeout: a token that has fired stays so, and the
     /// next call of this method returns one that has not.

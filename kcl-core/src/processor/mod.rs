@@ -90,7 +90,7 @@ pub trait RecordProcessor: Send + 'static {
     /// Called with the next records, never empty, one batch at a time.
     ///
     /// With automatic checkpoints, returning `Ok` says that every record of the batch is done for good. A batch is as large as the
-    /// processor is likely to finish within a part of [`drain_timeout`](crate::settings::Settings::drain_timeout), by how long its calls have
+    /// processor is likely to finish within a part of [`drain_timeout`](crate::settings::ShutdownSettings::drain_timeout), by how long its calls have
     /// taken.
     /// When the lease is about to be given up meanwhile, [`ShardContext::draining`] fires: a call that takes long should come to an end.
     /// When the lease is lost meanwhile, [`ShardContext::cancelled`] fires and the call is left to return by itself.
@@ -109,7 +109,7 @@ pub trait RecordProcessor: Send + 'static {
         shard: &ShardContext,
     ) -> Result<(), ProcessorError>;
 
-    /// Called when nothing else was called for the [tick interval](crate::settings::Settings::tick_interval): no records came, the shard is
+    /// Called when nothing else was called for the [tick interval](crate::settings::ProcessingSettings::tick_interval): no records came, the shard is
     /// paused or, at its end, waits for your code's checkpoints. For processors that collect records and flush them when they become old.
     ///
     /// It is not called while the shard is held after a failure, or while the lease could not be renewed in time. Under load the calls of
@@ -158,7 +158,7 @@ pub trait RecordProcessor: Send + 'static {
         Ok(())
     }
 
-    /// Says what the end of the shard waits for with [manual checkpoints](crate::settings::Checkpointing::Manual). Asked once, when
+    /// Says what the end of the shard waits for with [manual checkpoints](crate::settings::CheckpointMode::Manual). Asked once, when
     /// [`shard_ended`](Self::shard_ended) has returned `Ok`.
     ///
     /// By default the end waits for your code's checkpoints. A processor that wraps another passes the question on.

@@ -104,14 +104,14 @@ pub(crate) async fn wait_for_room(
         () = std::future::ready(()) => {}
     }
     own.fetcher_waits(WaitReason::ByteBudget);
-    let patience = worker.settings.stall_timeout;
+    let patience = worker.settings.reading.stall_timeout;
     let room = match worker.clock.timeout(patience, &mut reserved).await {
         Ok(room) => room,
         Err(_) => {
             let (held, holders) = worker.budget.holders(3);
             worker.metrics.starved();
             tracing::warn!(waited = ?patience, held, ?holders,
-                "not read, because others hold the worker's budget of bytes: raise memory_budget, or see what holds them up");
+                "not read, because others hold the worker's budget of bytes: raise memory.budget, or see what holds them up");
             reserved.await
         }
     };

@@ -34,7 +34,7 @@ use crate::types::{Gap, Record};
 
 /// Starts reading. The fetcher ends after the end of the shard, at a record that cannot be read, or when the receiver is dropped.
 pub(crate) fn start_fetching(own: &Arc<Ownership>, start: ReadStart) -> mpsc::Receiver<FetchedBatch> {
-    let ahead = usize::try_from(own.worker.settings.prefetch_batches).unwrap_or(1);
+    let ahead = usize::try_from(own.worker.settings.memory.prefetch_batches).unwrap_or(1);
     let (sender, receiver) = mpsc::channel(ahead.max(1));
     let (number, idle_since) = own.begin_fetching();
     let fetcher = Fetcher {
@@ -142,7 +142,7 @@ impl Fetcher {
         let own = Arc::clone(&self.own);
         let worker = &own.worker;
         let most = worker.flow_control.most(&own.scopes).unwrap_or(u32::MAX);
-        let most = most.min(worker.settings.max_batch_records);
+        let most = most.min(worker.settings.reading.max_batch_records);
         let bytes = worker.flow_control.most_bytes(&own.scopes).unwrap_or(u64::MAX);
         let records = self.sizer.records_for(room.bytes().min(bytes), most);
         let mut stream = match self.stream.take() {
@@ -228,7 +228,7 @@ impl Fetcher {
         if let Some(per_record) = self.sizer.seen() {
             self.account.tell_per_record(per_record);
         }
-        let how = worker.settings.aggregation;
+        let how = worker.settings.reading.aggregation;
         let mut records = fetch.records;
         if let Some(done) = self.place.done() {
             leave_out_done(&mut records, how, done);
@@ -387,7 +387,7 @@ impl Fetcher {
         if outside > 0 {
             worker.metrics.outside_shard(outside, withheld);
             if !own.said_outside.swap(true, Ordering::Relaxed) {
-                let how = worker.settings.aggregation;
+                let how = worker.settings.reading.aggregation;
                 tracing::warn!(
                     outside,
                     withheld,
@@ -442,7 +442,7 @@ impl Fetcher {
             // Each try makes somebody ask for the stream. This fits into the shortest time after which a consumer is stuck.
             SourceErrorKind::NotFound => (
                 LONGEST_PAUSE,
-                (worker.settings.stall_timeout / 2).max(LONGEST_PAUSE),
+                (worker.settings.reading.stall_timeout / 2).max(LONGEST_PAUSE),
             ),
         };
         let pause = self
@@ -505,7 +505,7 @@ async fn hold_while(own: &Ownership, is_open: impl Fn(&OpenStream) -> bool) {
 async fn keep_pace(own: &Ownership, next: Moment) {
     let clock = &own.worker.clock;
     // A consumer counts as stuck that names nothing for the stall timeout.
-    let common = COMMON_PACE.min(own.worker.settings.stall_timeout / 4);
+    let common = COMMON_PACE.min(own.worker.settings.reading.stall_timeout / 4);
     if next.saturating_since(clock.now()) <= common {
         clock.sleep_until(next).await;
         return;
@@ -517,7 +517,7 @@ async fn keep_pace(own: &Ownership, next: Moment) {
 
 /// Waits for a part of the worker's budget of bytes, as large as a batch may be and is likely to be.
 async fn room_for(own: &Ownership, account: &ShardBudget, sizer: FetchSizer) -> BudgetPermit {
-    let want = sizer.preferred_bytes(own.worker.settings.max_batch_records);
+    let want = sizer.preferred_bytes(own.worker.settings.reading.max_batch_records);
     wait_for_room(own, account.reserve(want, sizer.min_bytes())).await
 }
 

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::settings::rules::violated;
 use crate::settings::scan_cadence;
 use crate::settings::timing::Timing;
 
@@ -18,6 +20,12 @@ use crate::settings::timing::Timing;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AssignmentSettings {
+    /// The most leases this worker wants, at least 1 (the Java KCL's `maxLeasesForWorker`). No limit by default.
+    pub max_leases: Option<u32>,
+    /// The most throughput per second that this worker wants over all its shards, at least 1 KiB; the lease table has it in whole KiB. No
+    /// limit by default. A worker that has reached it gets no further leases and keeps those it has. In the Java KCL
+    /// (`maxThroughputPerHostKBps`) it is the leader's limit for all workers; here it is each worker's own.
+    pub max_throughput: Option<ByteSize>,
     /// The quantity that is spread evenly. Default: the leases, by their number.
     pub strategy: Strategy,
     /// How many moves for balance may be under way at a time; a third of the moves that are needed may be in any case.
@@ -34,6 +42,8 @@ pub struct AssignmentSettings {
 impl Default for AssignmentSettings {
     fn default() -> Self {
         Self {
+            max_leases: None,
+            max_throughput: None,
             strategy: Strategy::default(),
             max_moves: 10,
             scan_pages_per_second: 4,
@@ -88,9 +98,24 @@ impl Strategy {
 }
 
 impl AssignmentSettings {
+    /// The [most throughput](Self::max_throughput) as the lease table has it, in KiB/s, rounded up.
+    pub(crate) fn max_throughput_kib(&self) -> Option<u32> {
+        let limit = self.max_throughput?.as_u64().div_ceil(1024);
+        Some(u32::try_from(limit).unwrap_or(u32::MAX))
+    }
+
     /// Everything that is wrong with the settings, for a fleet with this failover time.
     pub fn violations(&self, failover: Duration) -> Vec<String> {
-        let mut violations = Vec::new();
+        let mut violations = violated([
+            (
+                self.max_leases == Some(0),
+                "max_leases must be at least 1: a worker without leases does nothing",
+            ),
+            (
+                self.max_throughput.is_some_and(|limit| limit < ByteSize::kib(1)),
+                "max_throughput must be at least 1 KiB per second: a worker without leases does nothing",
+            ),
+        ]);
         if !(1..=1000).contains(&self.concurrent_writes) {
             violations.push(format!(
                 "concurrent_writes is {}: no lease could be assigned, or the table would be flooded; set 1 to 1000",

@@ -22,7 +22,7 @@ pub enum HealthIssue {
     Suspended,
     /// The consumer made no progress and named nothing that it waits for: the shard was opened again.
     Stalled,
-    /// A user callback has not returned for [`Settings::slow_callback`].
+    /// A user callback has not returned for [`ProcessingSettings::slow_callback`](crate::settings::ProcessingSettings::slow_callback).
     SlowCallback,
     /// A record cannot be read, such as an aggregate that makes no sense: the shard is held at it, and the error policy is asked.
     /// [`LeaseStatus::unreadable`] says which record it is.
@@ -31,14 +31,14 @@ pub enum HealthIssue {
     Failing,
     /// The shard cannot be read. A throttle is not meant: it shows in how far [behind](LeaseStatus::behind) the shard is.
     Unreachable,
-    /// There was no room in the worker's [budget of bytes](Settings::memory_budget) for the [stall timeout](Settings::stall_timeout).
+    /// There was no room in the worker's [budget of bytes](crate::settings::MemorySettings::budget) for the [stall timeout](crate::settings::ReadingSettings::stall_timeout).
     Starved,
     /// The shard seems to have ended, and that cannot be confirmed: see [`LeaseStatus::end_in_doubt`]. Reading is tried on.
     EndInDoubt,
-    /// Everything is processed, and the end of the shard could not be stored for the [stall timeout](Settings::stall_timeout).
+    /// Everything is processed, and the end of the shard could not be stored for the [stall timeout](crate::settings::ReadingSettings::stall_timeout).
     EndNotStored,
-    /// With [manual checkpoints](crate::settings::Checkpointing::Manual), records that the processor returned from have not been
-    /// checkpointed by your code for [`Settings::slow_checkpoint`]. At the end of a shard its children wait for that.
+    /// With [manual checkpoints](crate::settings::CheckpointMode::Manual), records that the processor returned from have not been
+    /// checkpointed by your code for [`CheckpointSettings::slow_after`](crate::settings::CheckpointSettings::slow_after). At the end of a shard its children wait for that.
     NotCheckpointed,
 }
 
@@ -86,9 +86,9 @@ pub(crate) struct IssueThresholds {
 impl IssueThresholds {
     pub(crate) fn of(settings: &Settings) -> Self {
         Self {
-            callback: settings.slow_callback,
-            stall: settings.stall_timeout,
-            checkpoint: settings.slow_checkpoint,
+            callback: settings.processing.slow_callback,
+            stall: settings.reading.stall_timeout,
+            checkpoint: settings.checkpoints.slow_after,
         }
     }
 }

@@ -125,7 +125,7 @@ pub struct LeaseStatus {
     /// How many records the processor has returned `Ok` for in this ownership.
     pub records: u64,
     /// How many records were given to the processor and are not finished: it has not returned `Ok` for them or, with
-    /// [manual checkpoints](crate::settings::Checkpointing::Manual), your code has not checkpointed them.
+    /// [manual checkpoints](crate::settings::CheckpointMode::Manual), your code has not checkpointed them.
     pub unfinished: u64,
     /// With manual checkpoints, since when by the worker's clock the processor has returned from records that your code has not
     /// checkpointed; `None` where there are none.

@@ -67,7 +67,7 @@ pub struct TrackedStream {
 }
 
 impl TrackedStream {
-    /// This stream, read from where [`Settings::initial_position`](crate::settings::Settings::initial_position) says.
+    /// This stream, read from where [`ReadingSettings::initial_position`](crate::settings::ReadingSettings::initial_position) says.
     pub fn new(source: impl StreamSource) -> Self {
         Self::shared(Arc::new(source))
     }

@@ -277,7 +277,7 @@ impl WorkerBuilder {
             .unwrap_or(application.as_str());
         let metrics = crate::metrics::Metrics::register(self.recorder, label);
         let clock = self.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
-        let timing = Timing::of(self.settings.failover_time);
+        let timing = Timing::of(self.settings.leases.failover_time);
         let store_client = StoreClient::new(
             store,
             Arc::clone(&clock),
@@ -351,11 +351,9 @@ mod tests {
 
     #[test]
     fn everything_missing_or_wrong_is_reported_at_once() {
-        let settings = Settings {
-            max_leases: Some(0),
-            stall_tries: 0,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.assignment.max_leases = Some(0);
+        settings.reading.stall_tries = 0;
         let error = Worker::builder("")
             .worker_id("Leader")
             .settings(settings)

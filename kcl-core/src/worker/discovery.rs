@@ -47,8 +47,8 @@ impl RetryPace {
 impl Discovery {
     pub(crate) fn new(settings: &Settings, rng: Rng) -> Self {
         Self {
-            interval: settings.discovery_interval,
-            timing: Timing::of(settings.failover_time),
+            interval: settings.leases.discovery_interval,
+            timing: Timing::of(settings.leases.failover_time),
             pages_per_second: settings.assignment.scan_pages_per_second,
             index: RetryPace::default(),
             scan: RetryPace::default(),
@@ -131,8 +131,8 @@ impl RestingRows {
 
     /// The row could not be read or taken up.
     pub(crate) fn failed(&mut self, key: &LeaseKey, now: Moment, settings: &Settings) {
-        let first = settings.discovery_interval;
-        let longest = Timing::of(settings.failover_time).take_retry.max(first);
+        let first = settings.leases.discovery_interval;
+        let longest = Timing::of(settings.leases.failover_time).take_retry.max(first);
         self.pause(key, now, first, longest);
     }
 

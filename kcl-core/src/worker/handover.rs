@@ -42,8 +42,8 @@ async fn watch_and_begin(
 ) -> Result<(), StoreError> {
     let me = Candidate {
         id: worker.worker.clone(),
-        max_leases: worker.settings.max_leases,
-        max_throughput: worker.settings.max_throughput,
+        max_leases: worker.settings.assignment.max_leases,
+        max_throughput: worker.settings.assignment.max_throughput_kib(),
         leaving: true,
         proven: true,
     };

@@ -42,8 +42,8 @@ pub(crate) async fn watch_health(
             worker.status.changed();
         }
         gauges.show(&survey);
-        warn_of_callbacks(&mut slow, &survey, worker.settings.slow_callback);
-        warn_of_checkpoints(&mut unchecked, &survey, worker.settings.slow_checkpoint);
+        warn_of_callbacks(&mut slow, &survey, worker.settings.processing.slow_callback);
+        warn_of_checkpoints(&mut unchecked, &survey, worker.settings.checkpoints.slow_after);
         tokio::select! {
             biased;
             () = stopped.cancelled() => return,

@@ -100,8 +100,8 @@ impl Heartbeat {
             incarnation: Some(self.worker.store_client.incarnation()),
             touches: self.touches.fetch_add(1, Ordering::Relaxed),
             failover: Some(self.worker.timing.failover),
-            max_leases: self.worker.settings.max_leases,
-            max_throughput: self.worker.settings.max_throughput,
+            max_leases: self.worker.settings.assignment.max_leases,
+            max_throughput: self.worker.settings.assignment.max_throughput_kib(),
             updated: self.worker.clock.wall(),
         }
     }

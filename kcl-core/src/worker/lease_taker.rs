@@ -105,7 +105,7 @@ impl LeaseTaker {
             tokio::select! {
                 biased;
                 () = self.worker.assignment_hints.arrived() => {}
-                () = self.worker.clock.sleep(self.worker.settings.discovery_interval) => {}
+                () = self.worker.clock.sleep(self.worker.settings.leases.discovery_interval) => {}
             }
         }
     }

@@ -66,7 +66,7 @@ pub struct ShutdownReport {
     /// The leases whose callbacks had to be dropped because they did not return in time.
     pub aborted: Vec<LeaseKey>,
     /// How many records were given to the processor and not finished, for each lease with such records: their batch failed or was dropped
-    /// or, with [manual checkpoints](crate::settings::Checkpointing::Manual), your code did not checkpoint them. They are delivered again.
+    /// or, with [manual checkpoints](crate::settings::CheckpointMode::Manual), your code did not checkpoint them. They are delivered again.
     pub unfinished: BTreeMap<LeaseKey, u64>,
     /// How long the shutdown took.
     pub took: Duration,

@@ -36,13 +36,13 @@ pub(crate) struct Prepared {
 /// Asks source and store. A service that does not answer is asked again until the start's time is up; anything else is an
 /// error at once.
 pub(crate) async fn prepare(parts: &WorkerParts) -> Result<Prepared, Error> {
-    let deadline = parts.clock.now() + parts.settings.start_timeout;
+    let deadline = parts.clock.now() + parts.settings.start.timeout;
     let attempts = StartAttempts {
         clock: parts.clock.as_ref(),
         scope: &parts.scope,
         rng: parts.rng.child("start"),
         deadline,
-        aggregation: parts.settings.aggregation,
+        aggregation: parts.settings.reading.aggregation,
     };
     let streams = attempts.find_streams(&parts.subject).await?;
     attempts
@@ -51,7 +51,7 @@ pub(crate) async fn prepare(parts: &WorkerParts) -> Result<Prepared, Error> {
                 application: parts.application.clone(),
                 worker: parts.worker.clone(),
                 within: deadline.saturating_since(parts.clock.now()),
-                take_over_java: parts.settings.take_over_java,
+                take_over_java: parts.settings.start.take_over_java,
             };
             parts.store_client.prepare(&preparation).await
         })
@@ -65,7 +65,7 @@ pub(crate) async fn prepare(parts: &WorkerParts) -> Result<Prepared, Error> {
         .await?;
     check_leases(&scan.leases, &parts.subject, &streams)
         .map_err(|mismatch| Error::new(ErrorKind::Mismatch, mismatch.to_string()))?;
-    say_initial_positions(parts.settings.initial_position, &streams, &scan.leases);
+    say_initial_positions(parts.settings.reading.initial_position, &streams, &scan.leases);
     for row in &scan.undecodable {
         tracing::error!(
             key = row.key,
@@ -90,7 +90,7 @@ pub(crate) async fn announce(
         scope: &worker.scope,
         rng: worker.rng.child("announce"),
         deadline,
-        aggregation: worker.settings.aggregation,
+        aggregation: worker.settings.reading.aggregation,
     };
     attempts
         .until_answered("cannot write the worker's row", || membership.announce())
@@ -107,7 +107,7 @@ fn say_initial_positions(configured: InitialPosition, streams: &Streams, leases:
             .filter(|lease| lease.stream.as_ref() == stream.keying.stream());
         match known.count() {
             0 => tracing::info!(stream = stream_name, initial_position = %position, "starting a new stream"),
-            leases if position != Settings::default().initial_position => tracing::info!(
+            leases if position != Settings::default().reading.initial_position => tracing::info!(
                 stream = stream_name, initial_position = %position, leases,
                 "resuming from the lease table; the initial position has no effect on a stream that has leases"
             ),

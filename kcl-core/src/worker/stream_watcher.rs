@@ -207,7 +207,7 @@ impl StreamWatcher<'_> {
                 return false;
             }
         };
-        let aggregation = self.worker.settings.aggregation;
+        let aggregation = self.worker.settings.reading.aggregation;
         if let Err(problem) = check_placement(stream.source().as_ref(), aggregation) {
             self.say(address, problem, WHAT);
             return false;

@@ -93,7 +93,7 @@ struct RunningWorker {
 
 impl RunningWorker {
     fn new(parts: WorkerParts, ground: Prepared, status: StatusReader) -> Self {
-        let budget = u64::from(parts.settings.memory_budget) * 1024 * 1024;
+        let budget = parts.settings.memory.budget.as_u64();
         let budget = ByteBudget::new(budget, parts.metrics.bytes_held());
         let scanner = Arc::new(TableScanner::new(
             parts.store_client.clone(),
@@ -409,7 +409,7 @@ struct ShutdownDeadlines {
 
 impl ShutdownDeadlines {
     fn new(begun: Moment, settings: &Settings) -> Self {
-        let whole = settings.drain_timeout;
+        let whole = settings.shutdown.drain_timeout;
         let grace = settings.drain_grace();
         Self {
             left: begun + whole / 2,

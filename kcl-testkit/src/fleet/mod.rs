@@ -183,8 +183,8 @@ impl Fleet {
             oracle: shared.oracle.clone(),
             process: Process::clone(&process),
             worker: worker.clone(),
-            failover: settings.failover_time,
-            checkpointing: settings.checkpointing,
+            failover: settings.leases.failover_time,
+            checkpointing: settings.checkpoints.mode,
             clock,
         };
         shared.oracle.note(&format_args!("{process:<8} is started"));
@@ -364,8 +364,8 @@ impl Fleet {
             oracle: shared.oracle.clone(),
             process: Process::from("outside"),
             worker: WorkerId::new("outside").expect("a valid worker id"),
-            failover: shared.settings.failover_time,
-            checkpointing: self.shared.settings.checkpointing,
+            failover: shared.settings.leases.failover_time,
+            checkpointing: self.shared.settings.checkpoints.mode,
             clock: shared.clock,
         };
         let connection = FaultyLeaseStore::new(Arc::new(shared.store.clone()), Arc::new(shared.clock))

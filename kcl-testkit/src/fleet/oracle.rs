@@ -11,7 +11,7 @@ use kcl_core::lease_store::LeaseChange;
 use kcl_core::processor::{
     EndOfShard, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
 };
-use kcl_core::settings::Checkpointing;
+use kcl_core::settings::CheckpointMode;
 use kcl_core::types::{LeaseKey, RecordPosition, WorkerId};
 use tokio::sync::Notify;
 
@@ -152,7 +152,7 @@ pub(super) struct Witness {
     pub(super) process: Process,
     pub(super) worker: WorkerId,
     pub(super) failover: Duration,
-    pub(super) checkpointing: Checkpointing,
+    pub(super) checkpointing: CheckpointMode,
     pub(super) clock: SkewedClock,
 }
 
@@ -322,7 +322,7 @@ impl OracleProcessor {
     /// The batch, whose checkpoints the oracle sees where they say what is finished.
     fn watched(&mut self, batch: RecordBatch, shard: &ShardContext) -> RecordBatch {
         self.last = batch.last().map(|record| record.position().clone());
-        if self.witness.checkpointing == Checkpointing::Automatic {
+        if self.witness.checkpointing == CheckpointMode::Automatic {
             return batch;
         }
         let (witness, shard) = (self.witness.clone(), shard.clone());
@@ -371,7 +371,7 @@ impl RecordProcessor for OracleProcessor {
     async fn shard_ended(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
         self.note(shard, "shard_ended");
         self.inner.shard_ended(shard).await?;
-        if self.witness.checkpointing == Checkpointing::Manual
+        if self.witness.checkpointing == CheckpointMode::Manual
             && self.inner.end_of_shard() == EndOfShard::AllFinished
             && let Some(last) = &self.last
         {
@@ -442,10 +442,10 @@ impl Work {
         let (shard, process) = (self.shard.clone(), Arc::clone(process));
         let (at, checkpointing) = (oracle.now(), self.witness.checkpointing);
         match (result, checkpointing) {
-            (Ok(()), Checkpointing::Automatic) => {
+            (Ok(()), CheckpointMode::Automatic) => {
                 oracle.observe(&Observation::BatchFinished { process, shard, at });
             }
-            (Ok(()), Checkpointing::Manual) => {
+            (Ok(()), CheckpointMode::Manual) => {
                 oracle.observe(&Observation::BatchReturned { process, shard, at });
             }
             (Err(error), _) => {
@@ -454,7 +454,7 @@ impl Work {
                     process,
                     shard,
                     from: error.position().cloned(),
-                    finishes: checkpointing == Checkpointing::Automatic,
+                    finishes: checkpointing == CheckpointMode::Automatic,
                 });
             }
         }

@@ -34,9 +34,10 @@ impl Simulation {
         Self {
             seed,
             shards: 4,
-            settings: Settings {
-                failover_time: Duration::from_secs(4),
-                ..Settings::default()
+            settings: {
+                let mut settings = Settings::default();
+                settings.leases.failover_time = Duration::from_secs(4);
+                settings
             },
             latency: Duration::from_millis(3),
             pace: Pace::default(),

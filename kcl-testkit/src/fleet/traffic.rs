@@ -61,7 +61,8 @@ impl Fleet {
 
     /// Whether records put now are ones that the application wants: a fleet that begins at LATEST wants none before it begins.
     fn wants_records(&self) -> bool {
-        self.shared.settings.initial_position != InitialPosition::Latest || !self.lock().members.is_empty()
+        self.shared.settings.reading.initial_position != InitialPosition::Latest
+            || !self.lock().members.is_empty()
     }
 
     /// Puts this many records each time that `every` has passed, until [`stop_producing`](Self::stop_producing).

@@ -19,15 +19,15 @@ const SLACK: Duration = Duration::from_secs(10);
 /// The leader and its standby may both be gone. Then one failover time passes until somebody leads, and a second until that leader has itself
 /// seen the leases of the dead stand still. Those that every living worker has just failed on are given to none of them for three.
 pub fn owned_within(settings: &Settings) -> Duration {
-    settings.failover_time * 3 + SLACK
+    settings.leases.failover_time * 3 + SLACK
 }
 
 /// How long after the last fault somebody living must hold the leader lock: the lease of the leader, one heartbeat, and the few looks that
 /// a challenger leaves to the standby before it takes the lock itself.
 pub fn led_within(settings: &Settings) -> Duration {
-    let heartbeat = settings.failover_time / 5;
+    let heartbeat = settings.leases.failover_time / 5;
     let look = heartbeat.min(Duration::from_secs(1));
-    settings.failover_time + heartbeat + look * 4
+    settings.leases.failover_time + heartbeat + look * 4
 }
 
 /// Checks that each lease which is not ended is held by the living worker that its row names: what I12 says of a fleet that has been left
@@ -214,10 +214,8 @@ mod tests {
 
     #[test]
     fn the_bounds_follow_from_the_failover_time() {
-        let settings = Settings {
-            failover_time: Duration::from_secs(4),
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.leases.failover_time = Duration::from_secs(4);
         assert_eq!(owned_within(&settings), Duration::from_secs(22));
         assert_eq!(led_within(&settings), Duration::from_secs(8));
     }

@@ -13,7 +13,7 @@ use kcl_core::processor::{
     Decision, ErrorPolicy, Failure, FailureKind, ProcessorError, RecordBatch, RecordProcessor, RetryForever,
     Severity, ShardContext, StartFrom,
 };
-use kcl_core::settings::{Aggregation, Checkpointing, Settings};
+use kcl_core::settings::{Aggregation, ByteSize, CheckpointMode, Settings};
 use kcl_core::status::{ConsumerState, HealthIssue};
 use kcl_core::types::HashKeyRange;
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
@@ -76,9 +76,10 @@ fn start(
         .stream(stream.clone())
         .lease_store(leases.clone())
         .processor(move |_: &ShardContext| notes())
-        .settings(Settings {
-            checkpointing: Checkpointing::Manual,
-            ..settings
+        .settings({
+            let mut settings = settings;
+            settings.checkpoints.mode = CheckpointMode::Manual;
+            settings
         })
         .clock(Arc::new(TokioClock::new()))
         .build()
@@ -145,10 +146,8 @@ async fn corrupt_aggregate_holds_shard_until_raw_is_allowed() {
     assert!(worker.join().await.unwrap().is_clean());
 
     let noted = Arc::clone(&seen);
-    let raw = Settings {
-        aggregation: Aggregation::Raw,
-        ..Settings::default()
-    };
+    let mut raw = Settings::default();
+    raw.reading.aggregation = Aggregation::Raw;
     let worker = start(&stream, &leases, raw, move || Notes {
         seen: Arc::clone(&noted),
         stop_at: None,
@@ -275,10 +274,8 @@ async fn switch_to_raw_drops_nothing_of_an_aggregate() {
 
         let seen = Seen::default();
         let noted = Arc::clone(&seen);
-        let raw = Settings {
-            aggregation: Aggregation::Raw,
-            ..Settings::default()
-        };
+        let mut raw = Settings::default();
+        raw.reading.aggregation = Aggregation::Raw;
         let worker = start(&stream, &leases, raw, move || Notes {
             seen: Arc::clone(&noted),
             stop_at: None,
@@ -420,9 +417,10 @@ async fn aggregate_larger_than_memory_comes_in_parts() {
             seen: Arc::clone(&noted),
             stop_at: None,
         })
-        .settings(Settings {
-            memory_budget: 32,
-            ..Settings::default()
+        .settings({
+            let mut settings = Settings::default();
+            settings.memory.budget = ByteSize::mib(32);
+            settings
         })
         .metrics_recorder(Arc::new(held.clone()))
         .clock(Arc::new(TokioClock::new()))

@@ -100,7 +100,7 @@ fn after_crash_only_leases_of_dead_worker_move() {
             let orphans = fleet.view().held(victim).len();
             let since = fleet.now().since_origin();
             fleet.kill(victim);
-            fleet.sleep(2 * fleet.settings().failover_time).await;
+            fleet.sleep(2 * fleet.settings().leases.failover_time).await;
             balanced(&fleet, rest).await;
             assert_eq!(
                 moves(&fleet, since).len(),
@@ -145,10 +145,8 @@ fn workers_keep_their_limits_and_report_leftovers() {
         .trace_lines(50_000)
         .run(async |fleet| {
             for (name, limit) in [("a", 2), ("b", 5)] {
-                let settings = kcl_core::settings::Settings {
-                    max_leases: Some(limit),
-                    ..fleet.settings()
-                };
+                let mut settings = fleet.settings();
+                settings.assignment.max_leases = Some(limit);
                 fleet.start_worker(name, settings);
             }
             fleet.sleep(10 * SECOND).await;

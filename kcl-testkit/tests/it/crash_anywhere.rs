@@ -121,14 +121,14 @@ fn strike(phase: Phase, blow: Blow, polls: u64) {
                 fleet.start(Member::named("again").worker_id("v"));
             }
             Blow::Hangs => {
-                fleet.sleep(2 * fleet.settings().failover_time).await;
+                fleet.sleep(2 * fleet.settings().leases.failover_time).await;
                 fleet.thaw("v");
             }
         }
         if fleet.view().status("a").is_none() {
             fleet.start_worker("a", fleet.settings());
         }
-        let limit = fleet.settings().failover_time + 3 * SECOND;
+        let limit = fleet.settings().leases.failover_time + 3 * SECOND;
         let took = fleet
             .wait_until("every shard is worked on", 120 * SECOND, |view| {
                 let open = fleet.open_shards();
@@ -199,6 +199,6 @@ fn restarted_worker_reads_before_failover_time() {
                 view.held("again").len() == 4 && view.tally().finished == 100
             })
             .await;
-        assert!(took < fleet.settings().failover_time, "{took:?}");
+        assert!(took < fleet.settings().leases.failover_time, "{took:?}");
     });
 }

@@ -79,7 +79,7 @@ fn crash_of_standby_is_failed_over_in_time() {
             let victims = [standby(&fleet).await];
             let took = kill_and_wait(&fleet, &victims, seed).await;
             assert!(
-                took <= fleet.settings().failover_time + 2 * SECOND,
+                took <= fleet.settings().leases.failover_time + 2 * SECOND,
                 "seed {seed}: {took:?}"
             );
         });
@@ -93,7 +93,7 @@ fn leader_and_standby_dying_together_cost_two_failovers() {
             four_workers(&fleet).await;
             let victims = [leader(&fleet), standby(&fleet).await];
             let took = kill_and_wait(&fleet, &victims, seed).await;
-            let failover = fleet.settings().failover_time;
+            let failover = fleet.settings().leases.failover_time;
             assert!(
                 took <= 2 * failover + failover / 8 + 4 * SECOND,
                 "seed {seed}: {took:?}"
@@ -112,7 +112,7 @@ fn leader_then_standby_dying_cost_one_failover_each() {
                 let victims = [leader(&fleet)];
                 let took = kill_and_wait(&fleet, &victims, seed).await;
                 assert!(
-                    took <= fleet.settings().failover_time + 2 * SECOND,
+                    took <= fleet.settings().leases.failover_time + 2 * SECOND,
                     "seed {seed}: {took:?}"
                 );
             }
@@ -141,7 +141,7 @@ fn frozen_leader_delays_no_failover_and_harms_nothing() {
             let gone = [frozen.clone(), (*victim).to_owned()];
             let took = taken_over(&fleet, &gone, &shards).await;
             assert!(
-                took <= fleet.settings().failover_time + 2 * SECOND,
+                took <= fleet.settings().leases.failover_time + 2 * SECOND,
                 "seed {seed}: {took:?}"
             );
             // It wakes up in the belief that it leads, and goes on with the plan that it was making.
@@ -177,10 +177,10 @@ fn leader_without_lock_is_replaced_harmlessly() {
             fleet.kill(victim);
             let took = taken_over(&fleet, &[(*victim).to_owned()], &shards).await;
             assert!(
-                took <= fleet.settings().failover_time + 2 * SECOND,
+                took <= fleet.settings().leases.failover_time + 2 * SECOND,
                 "seed {seed}: {took:?}"
             );
-            fleet.sleep(2 * fleet.settings().failover_time).await;
+            fleet.sleep(2 * fleet.settings().leases.failover_time).await;
             assert_ne!(leader(&fleet), old);
             fleet.stop_producing();
             fleet.settle().await;
@@ -232,7 +232,10 @@ fn throttled_leader_keeps_lock_until_standby_takes_it() {
         fleet.produce(SECOND / 10, 10);
         fleet.kill(&victim);
         let took = taken_over(&fleet, std::slice::from_ref(&victim), &shards).await;
-        assert!(took <= fleet.settings().failover_time + 4 * SECOND, "{took:?}");
+        assert!(
+            took <= fleet.settings().leases.failover_time + 4 * SECOND,
+            "{took:?}"
+        );
     });
 }
 
@@ -247,7 +250,7 @@ fn worker_cut_off_from_store_loses_its_shards() {
             fleet.store_faults(&old).set_link(link);
             let took = taken_over(&fleet, std::slice::from_ref(&old), &shards).await;
             // The last renewal may have been sent just before.
-            let limit = fleet.settings().failover_time + 3 * SECOND;
+            let limit = fleet.settings().leases.failover_time + 3 * SECOND;
             assert!(took <= limit, "{link:?}: {took:?}");
             fleet.store_faults(&old).set_link(Link::Up);
             fleet.stop_producing();
@@ -259,9 +262,10 @@ fn worker_cut_off_from_store_loses_its_shards() {
 #[test]
 fn changing_failover_time_worker_by_worker_is_safe() {
     for (seed, from, to) in [(1, 3, 10), (2, 10, 3), (3, 3, 10), (4, 10, 3)] {
-        let living = |seconds: u32| Settings {
-            failover_time: seconds * SECOND,
-            ..Settings::default()
+        let living = |seconds: u32| {
+            let mut settings = Settings::default();
+            settings.leases.failover_time = seconds * SECOND;
+            settings
         };
         let simulation = Simulation::new(seed).shards(8).settings(living(from));
         simulation.run(async |fleet| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::clock::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::types::LeaseKey;
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::clock::{Skew, SkewedClock};
@@ -61,10 +61,8 @@ async fn held(fleet: &Fleet, shares: &[(&str, usize)]) {
 fn planned_handoff_gap_is_below_a_second() {
     let mut gaps = Vec::new();
     for seed in 0..10 {
-        let settings = Settings {
-            failover_time: 10 * SECOND,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.leases.failover_time = 10 * SECOND;
         Simulation::new(seed)
             .shards(12)
             .settings(settings)
@@ -125,10 +123,8 @@ impl RecordProcessor for Slow {
 #[test]
 fn owner_in_callback_declines_handoff_for_a_while() {
     Simulation::new(1).trace_lines(50_000).run(async |fleet| {
-        let settings = Settings {
-            handoff_timeout: 2 * SECOND,
-            ..fleet.settings()
-        };
+        let mut settings = fleet.settings();
+        settings.leases.handoff_timeout = 2 * SECOND;
         let clock = SkewedClock::new(Skew::default());
         let slow = Member::named("a")
             .settings(settings.clone())
@@ -207,9 +203,10 @@ async fn owner_that_always_checkpoints_notices_its_handoff() {
             .stream(stream.clone())
             .lease_store(store.clone())
             .processor(|_: &ShardContext| Diligent)
-            .settings(Settings {
-                checkpointing: Checkpointing::Manual,
-                ..Settings::default()
+            .settings({
+                let mut settings = Settings::default();
+                settings.checkpoints.mode = CheckpointMode::Manual;
+                settings
             })
             .clock(Arc::new(clock))
             .build()

@@ -42,9 +42,10 @@ async fn delivered_batch_costs_few_locks() {
         .stream(stream)
         .lease_store(MemoryLeaseStore::new())
         .processor(move |_: &ShardContext| Counts(Arc::clone(&noted)))
-        .settings(Settings {
-            max_batch_records: RECORDS,
-            ..Settings::default()
+        .settings({
+            let mut settings = Settings::default();
+            settings.reading.max_batch_records = RECORDS;
+            settings
         })
         .clock(Arc::new(clock))
         .build()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::processor::{EndOfShard, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::status::{ConsumerState, HealthIssue, LeaseStatus, WaitReason, WorkerStatus};
 use kcl_core::types::Position;
 use kcl_testkit::fleet::{Fleet, Member, Simulation, View};
@@ -73,12 +73,11 @@ impl RecordProcessor for Collector {
 }
 
 fn manual() -> Settings {
-    Settings {
-        failover_time: 4 * SECOND,
-        checkpointing: Checkpointing::Manual,
-        slow_checkpoint: 120 * SECOND,
-        ..Settings::default()
-    }
+    let mut settings = Settings::default();
+    settings.leases.failover_time = 4 * SECOND;
+    settings.checkpoints.mode = CheckpointMode::Manual;
+    settings.checkpoints.slow_after = 120 * SECOND;
+    settings
 }
 
 fn one_shard<T>(scenario: impl AsyncFnOnce(Fleet) -> T) -> T {

@@ -11,7 +11,7 @@ use kcl_core::WorkerHandle;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::metrics::{BYTES_HELD, STARVED};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::settings::Settings;
+use kcl_core::settings::{ByteSize, Settings};
 use kcl_core::source::StreamSource;
 use kcl_core::status::{HealthIssue, WaitReason};
 use kcl_core::types::{Record, ShardId};
@@ -156,10 +156,8 @@ fn start<P: RecordProcessor + 'static>(
     processor: impl Fn(&ShardContext) -> P + Send + Sync + 'static,
     meters: &Meters,
 ) -> WorkerHandle {
-    let settings = Settings {
-        memory_budget: 32,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.memory.budget = ByteSize::mib(32);
     let builder = workers::builder("memory")
         .worker_id("a")
         .stream(source)

@@ -62,9 +62,10 @@ async fn first_records_come_again_after_panic() {
         .worker_id("a")
         .stream(stream.clone())
         .lease_store(leases)
-        .settings(Settings {
-            initial_position: InitialPosition::Latest,
-            ..Settings::default()
+        .settings({
+            let mut settings = Settings::default();
+            settings.reading.initial_position = InitialPosition::Latest;
+            settings
         })
         .processor(move |_: &ShardContext| PanicsOnce {
             calls: Arc::clone(&counted),
@@ -129,9 +130,10 @@ async fn next_owner_of_a_java_row_skips_nothing() {
             .worker_id(id)
             .stream(stream.clone())
             .lease_store(leases.clone())
-            .settings(Settings {
-                initial_position: InitialPosition::Latest,
-                ..Settings::default()
+            .settings({
+                let mut settings = Settings::default();
+                settings.reading.initial_position = InitialPosition::Latest;
+                settings
             })
             .processor(move |_: &ShardContext| Notes {
                 hangs,
@@ -192,9 +194,10 @@ async fn merge_around_the_start_is_passed() {
         .worker_id("a")
         .stream(source)
         .lease_store(MemoryLeaseStore::new())
-        .settings(Settings {
-            initial_position: InitialPosition::Latest,
-            ..Settings::default()
+        .settings({
+            let mut settings = Settings::default();
+            settings.reading.initial_position = InitialPosition::Latest;
+            settings
         })
         .processor(move |_: &ShardContext| Notes {
             hangs: false,

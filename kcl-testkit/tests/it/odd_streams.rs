@@ -199,10 +199,8 @@ async fn read_unfiltered(settings: Settings) -> (Vec<u32>, usize) {
 
 #[tokio::test(start_paused = true)]
 async fn latest_reads_nothing_older_where_filters_are_ignored() {
-    let settings = Settings {
-        initial_position: InitialPosition::Latest,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.reading.initial_position = InitialPosition::Latest;
     let (read, leases) = read_unfiltered(settings).await;
     assert_eq!(read, (40..60).collect::<Vec<_>>());
     assert_eq!(leases, 2, "the shard that was closed before needs no lease");
@@ -212,10 +210,8 @@ async fn latest_reads_nothing_older_where_filters_are_ignored() {
 async fn a_start_time_holds_where_filters_are_ignored() {
     for (seconds, first, leases) in [(30, 20, 2), (90, 40, 2)] {
         let at = TokioClock::new().wall().plus(Duration::from_secs(seconds));
-        let settings = Settings {
-            initial_position: InitialPosition::AtTimestamp(at),
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.reading.initial_position = InitialPosition::AtTimestamp(at);
         let (read, found) = read_unfiltered(settings).await;
         assert_eq!(
             (read, found),
@@ -234,10 +230,8 @@ async fn hash_key_filters_are_refused_with_service_placement() {
     ] {
         let odd = Odd(stream("trucks"), Oddity::ByService);
         put(&odd.0, 0..1);
-        let settings = Settings {
-            aggregation,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.reading.aggregation = aggregation;
         let (leases, seen) = (MemoryLeaseStore::new(), Seen::default());
         let worker = builder(&leases, &seen, settings)
             .stream(odd)
@@ -302,11 +296,9 @@ async fn idle_shard_is_no_stall_at_any_pace() {
                 ..Default::default()
             })
             .build();
-        let settings = Settings {
-            failover_time: seconds(1),
-            stall_timeout: seconds(stall),
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.leases.failover_time = seconds(1);
+        settings.reading.stall_timeout = seconds(stall);
         let (leases, seen) = (MemoryLeaseStore::new(), Seen::default());
         let worker = builder(&leases, &seen, settings)
             .stream(trucks)

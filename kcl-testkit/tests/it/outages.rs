@@ -147,9 +147,10 @@ async fn lose(fleet: &Fleet, victim: &str, limit: Duration) {
 
 /// A fleet with the failover time that most have.
 fn at_ten_seconds(seed: u64) -> Simulation {
-    Simulation::new(seed).settings(Settings {
-        failover_time: 10 * SECOND,
-        ..Settings::default()
+    Simulation::new(seed).settings({
+        let mut settings = Settings::default();
+        settings.leases.failover_time = 10 * SECOND;
+        settings
     })
 }
 

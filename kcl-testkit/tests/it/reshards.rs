@@ -96,11 +96,9 @@ fn children_start_within_a_second_anywhere() {
 
 #[test]
 fn children_start_in_time_after_retried_end() {
-    let settings = Settings {
-        failover_time: 10 * SECOND,
-        discovery_interval: 10 * SECOND,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = 10 * SECOND;
+    settings.leases.discovery_interval = 10 * SECOND;
     let simulation = Simulation::new(8).shards(1).settings(settings);
     simulation.run(async |fleet| {
         fleet.start_worker("a", fleet.settings());
@@ -187,10 +185,8 @@ fn empty_closed_shard_ends_and_children_are_read() {
 
 #[test]
 fn stream_of_thousand_shards_starts_in_seconds() {
-    let settings = Settings {
-        failover_time: 10 * SECOND,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = 10 * SECOND;
     Simulation::new(3)
         .shards(1100)
         .settings(settings)
@@ -211,10 +207,8 @@ fn stream_of_thousand_shards_starts_in_seconds() {
 
 #[test]
 fn table_slow_to_scan_is_synced_nevertheless() {
-    let settings = Settings {
-        failover_time: SECOND,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = SECOND;
     let simulation = Simulation::new(11).settings(settings);
     simulation.run(async |fleet| {
         for name in MEMBERS {
@@ -232,11 +226,9 @@ fn table_slow_to_scan_is_synced_nevertheless() {
 #[test]
 fn finished_leases_are_deleted_once_children_have_begun() {
     for cleanup in [true, false] {
-        let settings = Settings {
-            failover_time: 4 * SECOND,
-            cleanup,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.leases.failover_time = 4 * SECOND;
+        settings.leases.cleanup = cleanup;
         Simulation::new(4).settings(settings).run(async |fleet| {
             three_workers(&fleet).await;
             fleet.put(100);

@@ -65,10 +65,8 @@ async fn counting_moves(fleet: &Fleet, scenario: impl Future<Output = ()>) -> BT
 #[test]
 fn rolling_deploy_moves_each_lease_at_most_twice() {
     for seed in 0..2 {
-        let settings = Settings {
-            failover_time: 10 * SECOND,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.leases.failover_time = 10 * SECOND;
         let simulation = Simulation::new(seed).shards(SHARDS).settings(settings);
         simulation.run(async |fleet| {
             let mut names: Vec<String> = (0..4).map(|n| format!("old-{n}")).collect();
@@ -121,15 +119,11 @@ impl RecordProcessor for Thorough {
 #[test]
 fn deploy_with_shorter_failover_time_overlaps_nowhere() {
     for seed in 0..10 {
-        let old = Settings {
-            failover_time: 30 * SECOND,
-            stall_timeout: 60 * SECOND,
-            ..Settings::default()
-        };
-        let new = Settings {
-            failover_time: 3 * SECOND,
-            ..Settings::default()
-        };
+        let mut old = Settings::default();
+        old.leases.failover_time = 30 * SECOND;
+        old.reading.stall_timeout = 60 * SECOND;
+        let mut new = Settings::default();
+        new.leases.failover_time = 3 * SECOND;
         let simulation = Simulation::new(seed).shards(8).settings(old.clone());
         simulation.run(async |fleet| {
             let member = |name: &str, settings: &Settings| {

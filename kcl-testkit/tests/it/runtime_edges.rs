@@ -11,7 +11,7 @@ use kcl_core::lease_store::{Lease, LeaseStore as _};
 use kcl_core::processor::{
     CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
 };
-use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::status::ConsumerEnd;
 use kcl_core::types::{LeaseKey, Position, WorkerId};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
@@ -60,13 +60,11 @@ impl RecordProcessor for Dawdler {
 #[tokio::test(start_paused = true)]
 async fn checkpoint_polled_late_does_not_cost_lease() {
     let clock = TokioClock::new();
-    let settings = Settings {
-        failover_time: 3 * SECOND,
-        checkpointing: Checkpointing::Manual,
-        max_batch_records: 1,
-        ..Settings::default()
-    };
-    let pause = 2 * settings.failover_time;
+    let mut settings = Settings::default();
+    settings.leases.failover_time = 3 * SECOND;
+    settings.checkpoints.mode = CheckpointMode::Manual;
+    settings.reading.max_batch_records = 1;
+    let pause = 2 * settings.leases.failover_time;
     let stream = MemoryStream::builder("trucks")
         .shards(1)
         .clock(Arc::new(clock))
@@ -198,10 +196,8 @@ impl RecordProcessor for SlowGoodbye {
 #[test]
 fn handoff_is_not_declined_after_request_to_finish() {
     simulate(2, async |fleet| {
-        let settings = Settings {
-            handoff_timeout: SECOND,
-            ..fleet.settings()
-        };
+        let mut settings = fleet.settings();
+        settings.leases.handoff_timeout = SECOND;
         let takes = 5 * SECOND;
         let slow = |name: &str| {
             Member::named(name)
@@ -273,10 +269,8 @@ fn shutdown_takes_no_longer_than_its_timeout() {
     for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
         for (drain_timeout, stops_now) in [(SECOND / 2, false), (4 * SECOND, false), (40 * SECOND, true)] {
             simulate(3, async |fleet| {
-                let settings = Settings {
-                    drain_timeout,
-                    ..fleet.settings()
-                };
+                let mut settings = fleet.settings();
+                settings.shutdown.drain_timeout = drain_timeout;
                 fleet.start_worker("a", settings.clone());
                 fleet.start_worker("b", settings);
                 held_by(&fleet, "a", 2).await;
@@ -290,7 +284,7 @@ fn shutdown_takes_no_longer_than_its_timeout() {
                 };
                 let took = fleet.now().saturating_since(begun);
                 let limit = match stops_now {
-                    true => fleet.settings().failover_time,
+                    true => fleet.settings().leases.failover_time,
                     false => drain_timeout,
                 };
                 assert!(took <= limit, "{link:?}: {took:?} of {limit:?}");
@@ -308,17 +302,15 @@ fn shutdown_takes_no_longer_than_its_timeout() {
 #[test]
 fn worker_whose_shutdown_is_over_writes_nothing_more() {
     simulate(4, async |fleet| {
-        let settings = Settings {
-            drain_timeout: SECOND,
-            ..fleet.settings()
-        };
+        let mut settings = fleet.settings();
+        settings.shutdown.drain_timeout = SECOND;
         fleet.start_worker("a", settings);
         held_by(&fleet, "a", 4).await;
         fleet.store_faults("a").set_link(Link::Refusing);
         assert!(!fleet.drain("a").await.unwrap().is_clean());
         fleet.store_faults("a").set_link(Link::Up);
         let before = fleet.view().leases();
-        fleet.sleep(5 * fleet.settings().failover_time).await;
+        fleet.sleep(5 * fleet.settings().leases.failover_time).await;
         assert_eq!(fleet.view().leases(), before);
     });
 }
@@ -346,10 +338,8 @@ fn stop_during_first_write_of_row_is_heeded() {
 #[test]
 fn end_stored_during_abort_is_reported_as_end() {
     simulate(6, async |fleet| {
-        let settings = Settings {
-            drain_timeout: 4 * SECOND,
-            ..fleet.settings()
-        };
+        let mut settings = fleet.settings();
+        settings.shutdown.drain_timeout = 4 * SECOND;
         fleet.start_worker("a", settings);
         held_by(&fleet, "a", 4).await;
         let parent = fleet.open_shards()[0].clone();
@@ -386,12 +376,10 @@ impl RecordProcessor for Blocks {
 /// In real time: a thread that is blocked does not stop virtual time, it stops the test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callback_that_blocks_its_thread_lets_lease_expire() {
-    let settings = Settings {
-        failover_time: SECOND,
-        drain_timeout: SECOND / 2,
-        discovery_interval: SECOND / 10,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = SECOND;
+    settings.shutdown.drain_timeout = SECOND / 2;
+    settings.leases.discovery_interval = SECOND / 10;
     let stream = MemoryStream::builder("trucks").shards(1).build();
     stream.put("truck", "1").unwrap();
     let store = MemoryLeaseStore::new();
@@ -424,7 +412,7 @@ async fn callback_that_blocks_its_thread_lets_lease_expire() {
             .collect::<Vec<_>>()
     };
     let at_the_end = counters().await;
-    TokioClock::new().sleep(2 * settings.failover_time).await;
+    TokioClock::new().sleep(2 * settings.leases.failover_time).await;
     assert_eq!(counters().await, at_the_end, "nobody renews it any more");
     assert_eq!(at_the_end[0].0, Some(WorkerId::new("a").unwrap()));
     drop(let_go);
@@ -478,10 +466,11 @@ async fn checkpoint_of_broken_processor_is_refused_not_lost() {
             kept: Arc::clone(&theirs),
             said: Arc::clone(&noted),
         })
-        .settings(Settings {
-            checkpointing: Checkpointing::Manual,
-            max_batch_records: 1,
-            ..Settings::default()
+        .settings({
+            let mut settings = Settings::default();
+            settings.checkpoints.mode = CheckpointMode::Manual;
+            settings.reading.max_batch_records = 1;
+            settings
         })
         .clock(Arc::new(clock))
         .build()
@@ -528,9 +517,10 @@ async fn checkpoint_during_release_is_fenced() {
         .processor(move |_: &ShardContext| Keeps {
             kept: Arc::clone(&theirs),
         })
-        .settings(Settings {
-            checkpointing: Checkpointing::Manual,
-            ..Settings::default()
+        .settings({
+            let mut settings = Settings::default();
+            settings.checkpoints.mode = CheckpointMode::Manual;
+            settings
         })
         .clock(Arc::new(clock))
         .build()

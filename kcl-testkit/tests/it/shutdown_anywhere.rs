@@ -96,7 +96,8 @@ fn stop_after(phase: Phase, polls: u64) {
         let begun = fleet.now();
         let report = fleet.stopped("b").await.unwrap();
         assert!(
-            report.took <= fleet.settings().drain_timeout && fleet.now().saturating_since(begun) < 3 * SECOND,
+            report.took <= fleet.settings().shutdown.drain_timeout
+                && fleet.now().saturating_since(begun) < 3 * SECOND,
             "{what}: {report:?}"
         );
         assert!(report.is_clean(), "{what}: {report:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_testkit::fleet::{Fleet, Member, Simulation, View};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -16,11 +16,10 @@ fn one_shard<T>(settings: Settings, scenario: impl AsyncFnOnce(Fleet) -> T) -> T
 }
 
 fn settings() -> Settings {
-    Settings {
-        failover_time: 10 * SECOND,
-        drain_timeout: 22 * SECOND,
-        ..Settings::default()
-    }
+    let mut settings = Settings::default();
+    settings.leases.failover_time = 10 * SECOND;
+    settings.shutdown.drain_timeout = 22 * SECOND;
+    settings
 }
 
 /// Takes this long for each record, and counts what it has done.
@@ -148,10 +147,8 @@ impl RecordProcessor for Stuck {
 
 #[test]
 fn dropped_callback_keeps_what_it_checkpointed() {
-    let settings = Settings {
-        checkpointing: Checkpointing::Manual,
-        ..settings()
-    };
+    let mut settings = settings();
+    settings.checkpoints.mode = CheckpointMode::Manual;
     one_shard(settings, async |fleet| {
         fleet.put(10);
         fleet.start(Member::named("a").processor(|_: &ShardContext| Stuck));

@@ -235,9 +235,10 @@ async fn rows_that_java_ended_cost_few_reads() {
         .stream(stream)
         .lease_store(store)
         .processor(|_: &ShardContext| Idle)
-        .settings(Settings {
-            cleanup: false,
-            ..Settings::default()
+        .settings({
+            let mut settings = Settings::default();
+            settings.leases.cleanup = false;
+            settings
         })
         .clock(Arc::new(clock))
         .build()

@@ -13,7 +13,6 @@ use kcl_core::lease_store::{
     Outcome, Preparation, Scan, StoreError, StoreErrorKind, WorkerChange, WorkerOutcome,
 };
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::settings::Settings;
 use kcl_core::status::ConsumerEnd;
 use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
@@ -215,10 +214,8 @@ fn worker_that_may_not_write_its_row_fails() {
 #[test]
 fn whole_start_takes_no_longer_than_start_timeout() {
     simulate(9, async |fleet| {
-        let settings = Settings {
-            start_timeout: 10 * SECOND,
-            ..fleet.settings()
-        };
+        let mut settings = fleet.settings();
+        settings.start.timeout = 10 * SECOND;
         fleet.start_worker("a", settings);
         let faults = fleet.store_faults("a");
         faults.always(Operation::Scan, Fault::DelayReply(4 * SECOND));
@@ -245,7 +242,7 @@ fn throttled_late_write_counts_from_its_first_try() {
                 .await;
             fleet.sleep(5 * SECOND).await;
             let faults = fleet.store_faults("a");
-            let attempt = fleet.settings().failover_time / 6;
+            let attempt = fleet.settings().leases.failover_time / 6;
             for _ in 0..4 {
                 faults.once(Operation::Change, Fault::DelayRequest(attempt * 3 / 2));
             }

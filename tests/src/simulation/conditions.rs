@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kcl_core::clock::Rng;
-use kcl_core::settings::{AssignmentSettings, Settings, Strategy};
+use kcl_core::settings::{Settings, Strategy};
 
 /// Settings short enough that all their limits are met within a scenario.
 pub(super) fn settings(rng: &mut Rng) -> Settings {
@@ -25,26 +25,21 @@ pub(super) fn settings(rng: &mut Rng) -> Settings {
         true => number(rng, 1, 20),
         false => 10_000,
     };
-    let settings = Settings {
-        failover_time,
-        stall_timeout: failover_time + between(rng, 0, 5000),
-        stall_tries: number(rng, 1, 3),
-        handoff_timeout,
-        drain_timeout: between(rng, 2000, 12_000),
-        checkpoint_interval,
-        prefetch_batches: number(rng, 1, 4),
-        max_batch_records,
-        discovery_interval: between(rng, 100, 1000),
-        parent_poll_interval: between(rng, 100, 1000),
-        cleanup: !rng.one_in(4),
-        assignment: AssignmentSettings {
-            strategy,
-            max_moves: if rng.one_in(3) { 1 } else { 10 },
-            concurrent_writes: if rng.one_in(3) { 1 } else { 16 },
-            ..AssignmentSettings::default()
-        },
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = failover_time;
+    settings.reading.stall_timeout = failover_time + between(rng, 0, 5000);
+    settings.reading.stall_tries = number(rng, 1, 3);
+    settings.leases.handoff_timeout = handoff_timeout;
+    settings.shutdown.drain_timeout = between(rng, 2000, 12_000);
+    settings.checkpoints.interval = checkpoint_interval;
+    settings.memory.prefetch_batches = number(rng, 1, 4);
+    settings.reading.max_batch_records = max_batch_records;
+    settings.leases.discovery_interval = between(rng, 100, 1000);
+    settings.leases.parent_poll_interval = between(rng, 100, 1000);
+    settings.leases.cleanup = !rng.one_in(4);
+    settings.assignment.strategy = strategy;
+    settings.assignment.max_moves = if rng.one_in(3) { 1 } else { 10 };
+    settings.assignment.concurrent_writes = if rng.one_in(3) { 1 } else { 16 };
     debug_assert_eq!(settings.validate(), Ok(()));
     settings
 }

@@ -415,7 +415,7 @@ impl Driver {
         // A shard whose end cannot be stored yet, since its co-parent has no lease, is given up when the time is up.
         let report = self.fleet.drain(name).await.unwrap();
         let settings = self.fleet.settings();
-        let most = settings.drain_timeout + self.scenario.longest_failover();
+        let most = settings.shutdown.drain_timeout + self.scenario.longest_failover();
         assert!(report.took <= most, "{report:?}");
         true
     }

@@ -9,7 +9,7 @@ use kcl_core::clock::Rng;
 use kcl_core::processor::{
     CheckpointError, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
 };
-use kcl_core::settings::Checkpointing;
+use kcl_core::settings::CheckpointMode;
 use kcl_testkit::fleet::Fleet;
 
 /// Makes processors that err for as long as times are bad.
@@ -56,7 +56,7 @@ impl ErraticProcessor {
 
     /// With manual checkpoints: checkpoints some batches at once, parts of others, and collects the rest.
     async fn collect(&mut self, batch: RecordBatch) {
-        if self.fleet.settings().checkpointing == Checkpointing::Automatic {
+        if self.fleet.settings().checkpoints.mode == CheckpointMode::Automatic {
             return;
         }
         let choice = self.rng.below(3);

@@ -27,11 +27,13 @@ const BALANCE: Duration = Duration::from_secs(120);
 /// When it is not in time, leases do not cover the stream, or the balance does not settle.
 pub(super) async fn recover(fleet: &Fleet, scenario: &Scenario, join: impl FnOnce(), report: &mut Report) {
     // Whatever is waited for, the slowest worker of the fleet may have to be.
-    let settings = Settings {
-        failover_time: scenario.longest_failover(),
-        stall_timeout: scenario.settings.stall_timeout.max(scenario.longest_failover()),
-        ..fleet.settings()
-    };
+    let mut settings = fleet.settings();
+    settings.leases.failover_time = scenario.longest_failover();
+    settings.reading.stall_timeout = scenario
+        .settings
+        .reading
+        .stall_timeout
+        .max(scenario.longest_failover());
     let led = fleet
         .wait_until(
             "somebody living leads (I14)",
@@ -61,7 +63,7 @@ pub(super) async fn recover(fleet: &Fleet, scenario: &Scenario, join: impl FnOnc
     }
     report.failed_over(
         lose_one(fleet, scenario, &settings, by_count).await,
-        settings.failover_time,
+        settings.leases.failover_time,
     );
     ask(fleet, check_cover(&fleet.view().leases())).await;
     let tally = fleet.view().tally();
@@ -71,12 +73,12 @@ pub(super) async fn recover(fleet: &Fleet, scenario: &Scenario, join: impl FnOnc
 /// How long after bad times their last stall may be noticed: a call that hung in them hangs on, and its shard is reopened, or given up, at
 /// the first look of a renewer after the stall timeout. A clock may be five percent slow.
 fn stalls_are_known(settings: &Settings) -> Duration {
-    (settings.stall_timeout + settings.failover_time / 3) * 106 / 100
+    (settings.reading.stall_timeout + settings.leases.failover_time / 3) * 106 / 100
 }
 
 /// A lease whose handoff was declined is left alone for ten failover times of the leader, whose clock may be five percent slow.
 fn balanced_within(settings: &Settings) -> Duration {
-    BALANCE.max(settings.failover_time * 106 / 10 + BALANCE / 2)
+    BALANCE.max(settings.leases.failover_time * 106 / 10 + BALANCE / 2)
 }
 
 /// Kills one worker, the leader as likely as any, while nothing else is wrong; returns how long its leases were without an owner.
@@ -86,18 +88,19 @@ async fn lose_one(fleet: &Fleet, scenario: &Scenario, settings: &Settings, by_co
     fleet.put(60);
     // A clock may be five percent slow. What discovery takes beyond its default comes on top.
     let discovery = settings
+        .leases
         .discovery_interval
         .saturating_sub(Duration::from_millis(500));
-    let missed = settings.failover_time * 106 / 100;
+    let missed = settings.leases.failover_time * 106 / 100;
     let mut bound = missed + Duration::from_secs(2) + discovery;
     // Without the index a lease is found by a scan, and those come once in a quarter of the failover time, and a little later.
     if scenario.index_stays_broken {
-        bound += settings.failover_time / 2;
+        bound += settings.leases.failover_time / 2;
     }
     // Loads that have shifted may send a lease to the one that died before anybody can know that it did, and it is free once it is handed
     // over. By count nothing is on its way, since there was balance.
     if !by_count {
-        bound += settings.handoff_timeout;
+        bound += settings.leases.handoff_timeout;
     }
     let took = fleet
         .wait_until("what a worker had has another owner (I12)", bound, all_are_held)

@@ -176,7 +176,7 @@ impl Report {
             }
             self.late_starts += u64::from(overlap.began && !overlap.paused);
         }
-        let failover = fleet.settings().failover_time.as_secs_f64();
+        let failover = fleet.settings().leases.failover_time.as_secs_f64();
         let handovers = view.handovers();
         self.handovers = handovers.len() as u64;
         for handover in handovers {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kcl_core::clock::Rng;
-use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faults::Link;
 use kcl_testkit::faulty_stream::EndFault;
@@ -148,16 +148,17 @@ impl Scenario {
             Some(percent)
         });
         let longest = self.failovers.iter().copied().chain(retimed).fold(100, u32::max);
-        self.settings.failover_time * longest / 100
+        self.settings.leases.failover_time * longest / 100
     }
 
     /// How a worker behaves whose failover time is so many percent of the one of the scenario.
     pub fn settings_at(&self, percent: u32) -> Settings {
-        let failover_time = self.settings.failover_time * percent / 100;
-        Settings {
-            failover_time,
-            stall_timeout: self.settings.stall_timeout.max(failover_time),
-            ..self.settings.clone()
+        let failover_time = self.settings.leases.failover_time * percent / 100;
+        {
+            let mut settings = self.settings.clone();
+            settings.leases.failover_time = failover_time;
+            settings.reading.stall_timeout = self.settings.reading.stall_timeout.max(failover_time);
+            settings
         }
     }
 
@@ -166,10 +167,8 @@ impl Scenario {
         let mut rng = Rng::from_seed(seed).child("story");
         let members = 3 + pick(&mut rng, 4);
         let shards = 4 + u32::try_from(rng.below(9)).unwrap();
-        let settings = Settings {
-            checkpointing: checkpointing(seed),
-            ..conditions::settings(&mut rng)
-        };
+        let mut settings = conditions::settings(&mut rng);
+        settings.checkpoints.mode = checkpointing(seed);
         let packed = rng.one_in(4).then(|| 2 + rng.below(5));
         let mut script = Vec::new();
         let mut total = Duration::ZERO;
@@ -198,10 +197,10 @@ impl Scenario {
 }
 
 /// Whether the processors checkpoint by themselves. Drawn apart, so that all else of a scenario does not depend on it.
-fn checkpointing(seed: u64) -> Checkpointing {
+fn checkpointing(seed: u64) -> CheckpointMode {
     match Rng::from_seed(seed).child("checkpointing").one_in(4) {
-        true => Checkpointing::Manual,
-        false => Checkpointing::Automatic,
+        true => CheckpointMode::Manual,
+        false => CheckpointMode::Automatic,
     }
 }
 

@@ -53,10 +53,8 @@ impl Scene {
 
     fn start(&self, id: &str, streams: &StreamSet) -> WorkerHandle {
         let seen = Arc::clone(&self.seen);
-        let settings = Settings {
-            failover_time: Duration::from_secs(3),
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.leases.failover_time = Duration::from_secs(3);
         Worker::builder(&self.application)
             .worker_id(id)
             .streams(streams.clone())

@@ -56,7 +56,7 @@ impl Fetcher {
                 let after = self
                     .rng
                     .jittered(after)
-                    .min(own.worker.settings.stall_timeout / 2);
+                    .min(own.worker.settings.reading.stall_timeout / 2);
                 clock.sleep(after).await;
             }
         }

@@ -16,10 +16,8 @@ async fn stands_still(fleet: &Fleet, seed: u64) {
 }
 
 fn simulation(seed: u64, shards: u32) -> Simulation {
-    let settings = Settings {
-        failover_time: 10 * SECOND,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = 10 * SECOND;
     Simulation::new(seed).shards(shards).settings(settings)
 }
 

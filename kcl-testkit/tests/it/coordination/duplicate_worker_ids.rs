@@ -27,7 +27,7 @@ fn older_of_two_processes_with_one_id_stops() {
             superseded(&fleet, seed).await;
             let took = fleet.now().saturating_since(begun);
             // It learns so when it touches its row the next time.
-            let limit: Duration = fleet.settings().failover_time / 3 + SECOND;
+            let limit: Duration = fleet.settings().leases.failover_time / 3 + SECOND;
             assert!(took <= limit, "seed {seed}: {took:?}");
             balanced(&fleet, &["younger", "b"]).await;
             fleet.stop_producing();

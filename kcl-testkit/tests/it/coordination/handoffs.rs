@@ -66,7 +66,7 @@ fn crash_at(write: usize, victims: &'static [&'static str]) -> &'static str {
         if victims.len() == 2 {
             fleet.start_worker("c", fleet.settings());
         }
-        let failover = fleet.settings().failover_time;
+        let failover = fleet.settings().leases.failover_time;
         // Without leader and standby, another worker leaves the standby an eighth and three looks.
         fleet.sleep(2 * failover + failover / 8 + 3 * SECOND).await;
         fleet.stop_producing();
@@ -113,11 +113,9 @@ fn slow(fleet: &Fleet, name: &str, takes: Duration) -> Member {
 #[test]
 fn owner_restarted_during_handoff_loses_nothing() {
     for seed in 0..10 {
-        let settings = Settings {
-            failover_time: 4 * SECOND,
-            handoff_timeout: 6 * SECOND,
-            ..Settings::default()
-        };
+        let mut settings = Settings::default();
+        settings.leases.failover_time = 4 * SECOND;
+        settings.leases.handoff_timeout = 6 * SECOND;
         Simulation::new(seed).settings(settings).run(async |fleet| {
             fleet.start(slow(&fleet, "a", 20 * SECOND));
             balanced(&fleet, &["a"]).await;

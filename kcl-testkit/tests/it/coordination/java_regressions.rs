@@ -69,7 +69,7 @@ fn handoff_whose_owners_died_goes_elsewhere_in_time() {
             let took = fleet.now().saturating_since(killed);
             println!("seed {seed}: {took:?}");
             assert!(
-                took <= fleet.settings().failover_time + 2 * SECOND,
+                took <= fleet.settings().leases.failover_time + 2 * SECOND,
                 "seed {seed}: {took:?}"
             );
             fleet.put(100);
@@ -108,7 +108,7 @@ fn a_leader_whose_assignments_fail_steps_down() {
                 .await;
             println!("seed {seed}: {took:?}");
             assert!(
-                took <= fleet.settings().failover_time + 2 * SECOND,
+                took <= fleet.settings().leases.failover_time + 2 * SECOND,
                 "seed {seed}: {took:?}"
             );
             fleet.store_faults(&old).clear();
@@ -175,10 +175,8 @@ fn worker_renews_no_lease_it_handed_over() {
 #[test]
 fn prefetch_of_nothing_is_refused_before_anything_starts() {
     // Java #1708: with `maxPendingProcessRecordsInput = 0` a consumer waited for ever.
-    let none = Settings {
-        prefetch_batches: 0,
-        ..Settings::default()
-    };
+    let mut none = Settings::default();
+    none.memory.prefetch_batches = 0;
     let violations = none.validate().unwrap_err();
     assert!(violations.violations()[0].contains("prefetch_batches"));
 }

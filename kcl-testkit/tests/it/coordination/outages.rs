@@ -61,7 +61,7 @@ fn throttling_of_stream_moves_no_lease() {
 #[test]
 fn unreachable_stream_moves_lease_once_in_four_minutes() {
     let settings = Settings::default();
-    let patience = settings.stall_timeout.as_secs() * u64::from(settings.stall_tries + 1);
+    let patience = settings.reading.stall_timeout.as_secs() * u64::from(settings.reading.stall_tries + 1);
     for seconds in LENGTHS {
         let moves = moves_while_the_stream_fails(SourceErrorKind::Unavailable, seconds);
         let most = usize::try_from(seconds / patience).unwrap() * 6 * 2;

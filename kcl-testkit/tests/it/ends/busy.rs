@@ -9,7 +9,7 @@ use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::processor::{
     CheckpointError, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
 };
-use kcl_core::settings::{Checkpointing, Settings};
+use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::source::{SourceError, SourceErrorKind, StartPosition};
 use kcl_core::types::SequenceNumber;
 use kcl_lease_memory::memory_stream::Trim;
@@ -19,10 +19,9 @@ use crate::altered::Altered;
 use crate::ends::bench::{Bench, SECOND, Seen, lease};
 
 fn one_by_one() -> Settings {
-    Settings {
-        max_batch_records: 1,
-        ..Settings::default()
-    }
+    let mut settings = Settings::default();
+    settings.reading.max_batch_records = 1;
+    settings
 }
 
 /// Takes this long for a batch.
@@ -169,10 +168,8 @@ async fn batch_of_panicked_processor_finishes_nothing() {
     ["0", "1"].iter().for_each(|payload| bench.put(payload));
     let kept = Arc::new(Mutex::new(Vec::<RecordBatch>::new()));
     let (keeps, begun) = (Arc::clone(&kept), AtomicBool::new(false));
-    let settings = Settings {
-        checkpointing: Checkpointing::Manual,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.checkpoints.mode = CheckpointMode::Manual;
     let worker = bench.start_as(bench.source.clone(), settings, move |_: &ShardContext| Keeper {
         kept: Arc::clone(&keeps),
         panics: !begun.swap(true, Ordering::Relaxed),

@@ -166,10 +166,8 @@ async fn closed_shard_outlives_seconds_of_empty_answers() {
 async fn empty_answer_behind_the_last_record_ends_nothing() {
     let bench = Bench::new(1);
     bench.put("before");
-    let settings = Settings {
-        max_batch_records: 1,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.reading.max_batch_records = 1;
     let _worker = bench.start_noting(settings);
     bench.processes(&["before"], 25).await;
     bench.err(EndFault::Claimed, Some(1));

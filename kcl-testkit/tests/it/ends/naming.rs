@@ -115,10 +115,8 @@ async fn empty_listing_beside_named_children_ends_nothing() {
     let bench = Bench::new(1);
     bench.put("before");
     let odd = Odd::new(&bench, false);
-    let settings = Settings {
-        max_batch_records: 1,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.reading.max_batch_records = 1;
     let _worker = bench.start_noting_on(odd.clone(), settings);
     bench.processes(&["before"], 25).await;
     let unread = ["1", "2", "3", "4"];
@@ -147,10 +145,8 @@ async fn one_claim_leaves_out_no_unfiltered_shard() {
     bench.split();
     bench.put("child");
     bench.err(EndFault::Claimed, Some(1));
-    let settings = Settings {
-        initial_position: InitialPosition::AtTimestamp(start),
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.reading.initial_position = InitialPosition::AtTimestamp(start);
     let _worker = bench.start_noting_on(Odd::new(&bench, true), settings);
     bench.processes(&["parent", "child"], 60).await;
 }
@@ -164,10 +160,8 @@ async fn silent_end_is_found_where_filters_are_ignored() {
     bench.put("old");
     bench.sleep(60).await;
     bench.err(EndFault::Withheld, None);
-    let settings = Settings {
-        initial_position: InitialPosition::Latest,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.reading.initial_position = InitialPosition::Latest;
     let _worker = bench.start_noting_on(Odd::new(&bench, true), settings);
     bench.sleep(60).await;
     bench.put("new");

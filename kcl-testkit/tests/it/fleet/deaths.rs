@@ -16,7 +16,7 @@ fn crash_of_follower_is_failed_over_in_time() {
             let took = taken_over_from(&fleet, victim, &orphans).await;
             fleet.settle().await;
             assert!(
-                took <= fleet.settings().failover_time + 2 * SECOND,
+                took <= fleet.settings().leases.failover_time + 2 * SECOND,
                 "seed {seed}: {took:?}"
             );
         });
@@ -37,7 +37,7 @@ fn crash_of_leader_is_failed_over_as_fast() {
             let took = taken_over_from(&fleet, &victim, &orphans).await;
             fleet.settle().await;
             assert!(
-                took <= fleet.settings().failover_time + 2 * SECOND,
+                took <= fleet.settings().leases.failover_time + 2 * SECOND,
                 "seed {seed}: {took:?}"
             );
         });
@@ -111,7 +111,7 @@ fn frozen_worker_does_nothing_after_its_deadline() {
             };
             let before = fleet.view().tokens(&frozen);
             fleet.freeze(&frozen);
-            fleet.sleep(3 * fleet.settings().failover_time).await;
+            fleet.sleep(3 * fleet.settings().leases.failover_time).await;
             let orphans: BTreeSet<_> = before.keys().cloned().collect();
             for shard in &orphans {
                 assert_ne!(fleet.view().busy_with(shard), Some(frozen.clone()), "seed {seed}");
@@ -157,7 +157,9 @@ fn leader_frozen_beyond_its_term_assigns_again() {
             fleet.start_worker("a", fleet.settings());
             balanced(&fleet, &["a"]).await;
             fleet.freeze("a");
-            fleet.sleep(fleet.settings().failover_time * tenths / 10).await;
+            fleet
+                .sleep(fleet.settings().leases.failover_time * tenths / 10)
+                .await;
             fleet.thaw("a");
             fleet.sleep(SECOND).await;
             fleet.start_worker("b", fleet.settings());

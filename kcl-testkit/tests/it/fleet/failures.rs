@@ -55,9 +55,11 @@ fn renewal_found_late_counts_from_its_sending() {
             fleet.settle().await;
             // The next renewal lands, and its worker does not learn so for a whole failover time.
             fleet.store_faults("a").set_link(Link::RepliesLost);
-            fleet.sleep(fleet.settings().failover_time * tenths / 10).await;
+            fleet
+                .sleep(fleet.settings().leases.failover_time * tenths / 10)
+                .await;
             fleet.freeze("a");
-            fleet.sleep(fleet.settings().failover_time).await;
+            fleet.sleep(fleet.settings().leases.failover_time).await;
             fleet.store_faults("a").set_link(Link::Up);
             fleet.produce(SECOND / 20, 10);
             fleet.thaw("a");
@@ -183,7 +185,7 @@ fn hanging_source_is_reopened_without_proof_of_life() {
         let took = fleet.settle().await;
         let settings = fleet.settings();
         assert!(
-            took <= settings.stall_timeout + settings.failover_time,
+            took <= settings.reading.stall_timeout + settings.leases.failover_time,
             "{took:?}"
         );
         assert_eq!(source.calls(StreamCall::Open), opened + u64::from(readers));
@@ -202,11 +204,11 @@ fn source_that_hangs_for_ever_costs_its_leases() {
             .add(StreamFaultRule::every(StreamCall::Next, StreamFault::Hang));
         fleet.put(100);
         let settings = fleet.settings();
-        let tries = settings.stall_tries + 2;
+        let tries = settings.reading.stall_tries + 2;
         fleet
             .wait_until(
                 "the others have everything",
-                settings.stall_timeout * tries,
+                settings.reading.stall_timeout * tries,
                 |view| view.held("a").is_empty(),
             )
             .await;

@@ -113,11 +113,9 @@ fn later_worker_gets_its_share_without_repetition() {
 
 #[test]
 fn start_at_newest_record_loses_nothing_after_it() {
-    let settings = Settings {
-        initial_position: InitialPosition::Latest,
-        failover_time: 4 * SECOND,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.reading.initial_position = InitialPosition::Latest;
+    settings.leases.failover_time = 4 * SECOND;
     Simulation::new(13).settings(settings).run(async |fleet| {
         fleet.put(100);
         fleet.sleep(60 * SECOND).await;

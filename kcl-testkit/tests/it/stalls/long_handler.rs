@@ -14,10 +14,8 @@ use crate::stalls::bench::SECOND;
 
 #[test]
 fn handler_of_half_an_hour_keeps_its_lease() {
-    let settings = Settings {
-        failover_time: 10 * SECOND,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = 10 * SECOND;
     for seed in 0..3 {
         Simulation::new(seed)
             .shards(6)

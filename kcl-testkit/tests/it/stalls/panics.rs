@@ -216,7 +216,7 @@ async fn panic_of_first_task_ends_worker() {
         .build()
         .unwrap()
         .start();
-    let failover = Settings::default().failover_time;
+    let failover = Settings::default().leases.failover_time;
     let takes_over = other.wait_for(|status| status.leases.len() == 2);
     clock
         .timeout(failover + 2 * SECOND, takes_over)

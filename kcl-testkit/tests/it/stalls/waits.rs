@@ -181,7 +181,7 @@ async fn shard_without_wait_reason_is_reopened_as_concern() {
         .source
         .add(StreamFaultRule::next(3, StreamCall::Next, StreamFault::Hang));
     bench.put(5);
-    let stall = Settings::default().stall_timeout;
+    let stall = Settings::default().reading.stall_timeout;
     bench.sleep(stall - 2 * SECOND).await;
     assert!(bench.worker.status().is_healthy());
     bench.sleep(8 * SECOND).await;

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn recreated_stream_is_another_stream_among_many() {
     let mut bench = Bench::new();
-    bench.settings.forget_streams_after = Some(600 * SECOND);
+    bench.settings.leases.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 1));
     put(&ships, 0..10);
     let worker = bench.start("a", &tracked(&[&trucks, &ships]));
@@ -78,7 +78,7 @@ async fn recreated_stream_stops_worker_that_reads_only_it() {
 async fn leases_of_former_stream_are_kept_by_default() {
     for grace in [None, Some(600 * SECOND)] {
         let mut bench = Bench::new();
-        bench.settings.forget_streams_after = grace;
+        bench.settings.leases.forget_streams_after = grace;
         let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 2));
         put(&ships, 0..10);
         let streams = tracked(&[&trucks, &ships]);
@@ -95,7 +95,7 @@ async fn leases_of_former_stream_are_kept_by_default() {
 #[tokio::test(start_paused = true)]
 async fn former_leases_of_dead_owner_are_forgotten() {
     let mut bench = Bench::new();
-    bench.settings.forget_streams_after = Some(600 * SECOND);
+    bench.settings.leases.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 2));
     let scope = TaskScope::new();
     let first = bench.builder("a").streams(tracked(&[&trucks, &ships]));
@@ -113,7 +113,7 @@ async fn former_leases_of_dead_owner_are_forgotten() {
 #[tokio::test(start_paused = true)]
 async fn leader_whose_term_is_over_forgets_no_leases() {
     let mut bench = Bench::new();
-    bench.settings.forget_streams_after = Some(600 * SECOND);
+    bench.settings.leases.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 30));
     let streams = tracked(&[&trucks, &ships]);
     let deletions: Arc<Mutex<Vec<Moment>>> = Arc::default();
@@ -137,14 +137,14 @@ async fn leader_whose_term_is_over_forgets_no_leases() {
     bench.sleep(700 * SECOND).await;
     let deletions = deletions.lock().unwrap();
     let took = deletions[deletions.len() - 1].saturating_since(deletions[0]);
-    assert!(took <= bench.settings.failover_time, "{took:?}");
+    assert!(took <= bench.settings.leases.failover_time, "{took:?}");
     assert!(deletions.len() < 30, "{}", deletions.len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn earlier_term_does_not_make_a_stream_former() {
     let mut bench = Bench::new();
-    bench.settings.forget_streams_after = Some(600 * SECOND);
+    bench.settings.leases.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 2));
     put(&ships, 0..10);
     let known = ["a", "b"].map(|_| tracked(&[&trucks, &ships]));
@@ -219,12 +219,12 @@ impl StreamTracker for Forgetful {
 #[tokio::test(start_paused = true)]
 async fn tracker_that_loses_a_stream_deletes_no_checkpoints() {
     let mut bench = Bench::new();
-    bench.settings.forget_streams_after = Some(Duration::ZERO);
+    bench.settings.leases.forget_streams_after = Some(Duration::ZERO);
     assert!(
         bench.settings.validate().is_err(),
         "no time at all is an accident"
     );
-    bench.settings.forget_streams_after = Some(600 * SECOND);
+    bench.settings.leases.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 2));
     put(&ships, 0..10);
     let tracker = Forgetful {
@@ -261,7 +261,7 @@ async fn tracker_that_loses_a_stream_deletes_no_checkpoints() {
 #[tokio::test(start_paused = true)]
 async fn stream_that_cannot_be_opened_is_not_forgotten() {
     let mut bench = Bench::new();
-    bench.settings.forget_streams_after = Some(600 * SECOND);
+    bench.settings.leases.forget_streams_after = Some(600 * SECOND);
     let (trucks, ships) = (bench.stream("trucks", 1), bench.stream("ships", 2));
     let streams = tracked(&[&trucks, &ships]);
     let first = bench.start("a", &streams);

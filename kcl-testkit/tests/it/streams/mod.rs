@@ -62,10 +62,11 @@ impl Bench {
             clock: TokioClock::new(),
             store: MemoryLeaseStore::new(),
             log: Log::default(),
-            settings: Settings {
-                failover_time: 4 * SECOND,
-                start_timeout: 10 * SECOND,
-                ..Settings::default()
+            settings: {
+                let mut settings = Settings::default();
+                settings.leases.failover_time = 4 * SECOND;
+                settings.start.timeout = 10 * SECOND;
+                settings
             },
         }
     }

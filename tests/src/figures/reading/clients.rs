@@ -9,7 +9,7 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 use clap::ValueEnum;
 use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
-use kcl_core::settings::Settings;
+use kcl_core::settings::{ByteSize, Settings};
 use kcl_core::{Worker, WorkerHandle};
 use kcl_kinesis::{KinesisStream, PollingSettings, RecordFormat};
 use kcl_lease_memory::MemoryLeaseStore;
@@ -188,11 +188,9 @@ fn start_worker(reading: &Reading, window: &Arc<Window>, format: RecordFormat) -
         format,
         ..PollingSettings::default()
     };
-    let settings = Settings {
-        max_batch_records: reading.prefill.body.records,
-        memory_budget: 1024,
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.reading.max_batch_records = reading.prefill.body.records;
+    settings.memory.budget = ByteSize::mib(1024);
     let (window, records) = (Arc::clone(window), reading.records_per_shard());
     let worker = Worker::builder("figures")
         .stream(KinesisStream::new(&aws(&reading.endpoint), STREAM).with_polling(polling))

@@ -63,9 +63,10 @@ impl Bench {
             .worker_id("a")
             .stream(self.served.source.clone())
             .lease_store(self.leases.clone())
-            .settings(Settings {
-                failover_time: Duration::from_secs(3),
-                ..Settings::default()
+            .settings({
+                let mut settings = Settings::default();
+                settings.leases.failover_time = Duration::from_secs(3);
+                settings
             })
             .processor(move |_: &ShardContext| Notes(Arc::clone(&seen)))
             .build()

@@ -170,11 +170,9 @@ async fn a_consumer_of_another_stream_delivers_nothing() {
 #[tokio::test]
 async fn idle_subscription_is_no_stall() {
     let served = Served::new(1, WireOptions::default(), Read::FanOut).await;
-    let settings = Settings {
-        failover_time: Duration::from_secs(2),
-        stall_timeout: Duration::from_secs(2),
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.leases.failover_time = Duration::from_secs(2);
+    settings.reading.stall_timeout = Duration::from_secs(2);
     let (seen, clock) = (Seen::default(), served.clock);
     let worker = Worker::builder("suite")
         .worker_id("a")
