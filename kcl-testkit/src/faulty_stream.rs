@@ -183,12 +183,12 @@ impl StreamFaults {
 #[derive(Debug, Clone)]
 pub struct FaultyStream<S> {
     inner: S,
-    link: Link,
+    link: StreamLink,
 }
 
 /// The path between a caller and the source.
 #[derive(Debug, Clone)]
-struct Link {
+struct StreamLink {
     faults: StreamFaults,
     clock: Arc<dyn Clock>,
 }
@@ -201,7 +201,7 @@ enum Reply {
     Errs(EndFault),
 }
 
-impl Link {
+impl StreamLink {
     /// The way to the source. It may end in an error, in a panic, or never.
     #[expect(clippy::panic, reason = "this is what a test asked for")]
     async fn cross(&self, call: StreamCall, shard: Option<&ShardId>) -> Result<Reply, SourceError> {
@@ -222,7 +222,7 @@ impl Link {
     }
 }
 
-impl Link {
+impl StreamLink {
     fn reader(
         &self,
         shard: &ShardId,
@@ -261,7 +261,7 @@ impl<S> FaultyStream<S> {
         let faults = StreamFaults::default();
         Self {
             inner,
-            link: Link { faults, clock },
+            link: StreamLink { faults, clock },
         }
     }
 
@@ -340,7 +340,7 @@ fn stranger() -> ChildShard {
 struct FaultyRecords {
     inner: Box<dyn RecordStream>,
     shard: ShardId,
-    link: Link,
+    link: StreamLink,
     /// Whether it is a reader of [`StreamSource::open_closed`].
     of_closed: bool,
     /// The answer of the source that the caller has not received.

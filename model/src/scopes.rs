@@ -1,6 +1,6 @@
 //! The scopes that are checked: how large each is, and what may go wrong in it.
 
-use crate::elections;
+use crate::elections::{ElectionsBudget, ElectionsConfig};
 use crate::fixtures::Lineage;
 use crate::fleet::{Budget, Config};
 
@@ -248,13 +248,13 @@ pub fn large() -> Vec<Config> {
     ]
 }
 
-const ELECTIONS: elections::Config = elections::Config {
+const ELECTIONS: ElectionsConfig = ElectionsConfig {
     name: "",
     workers: 2,
     quiet: 3,
     window: 3,
     calm: 20,
-    faults: elections::Budget {
+    faults: ElectionsBudget {
         crashes: 0,
         freezes: 0,
         lost: 0,
@@ -264,30 +264,30 @@ const ELECTIONS: elections::Config = elections::Config {
 };
 
 /// Scopes of the elections that take seconds together.
-pub fn small_elections() -> Vec<elections::Config> {
+pub fn small_elections() -> Vec<ElectionsConfig> {
     vec![
-        elections::Config {
+        ElectionsConfig {
             name: "elections of two, one dies",
-            faults: elections::Budget {
+            faults: ElectionsBudget {
                 crashes: 1,
                 ..ELECTIONS.faults
             },
             ..ELECTIONS
         },
-        elections::Config {
+        ElectionsConfig {
             name: "elections of three, one dies",
             workers: 3,
             window: 3,
-            faults: elections::Budget {
+            faults: ElectionsBudget {
                 crashes: 1,
                 ..ELECTIONS.faults
             },
             ..ELECTIONS
         },
-        elections::Config {
+        ElectionsConfig {
             name: "elections of two, one stands still",
             window: 8,
-            faults: elections::Budget {
+            faults: ElectionsBudget {
                 freezes: 1,
                 ..ELECTIONS.faults
             },
@@ -297,23 +297,23 @@ pub fn small_elections() -> Vec<elections::Config> {
 }
 
 /// Scopes of the elections that take minutes.
-pub fn large_elections() -> Vec<elections::Config> {
+pub fn large_elections() -> Vec<ElectionsConfig> {
     vec![
-        elections::Config {
+        ElectionsConfig {
             name: "elections of three, two die",
             workers: 3,
             window: 8,
-            faults: elections::Budget {
+            faults: ElectionsBudget {
                 crashes: 2,
                 ..ELECTIONS.faults
             },
             ..ELECTIONS
         },
-        elections::Config {
+        ElectionsConfig {
             name: "elections of three, one dies, a heartbeat hangs, a reply is lost",
             workers: 3,
             window: 4,
-            faults: elections::Budget {
+            faults: ElectionsBudget {
                 crashes: 1,
                 lost: 1,
                 late: 1,
@@ -321,11 +321,11 @@ pub fn large_elections() -> Vec<elections::Config> {
             },
             ..ELECTIONS
         },
-        elections::Config {
+        ElectionsConfig {
             name: "elections of three, one dies, one stands still",
             workers: 3,
             window: 4,
-            faults: elections::Budget {
+            faults: ElectionsBudget {
                 crashes: 1,
                 freezes: 1,
                 ..ELECTIONS.faults

@@ -26,16 +26,16 @@ pub(super) type Listener = Arc<dyn Fn(&str, &StoreEvent) + Send + Sync>;
 /// Shared by everything that has something to report.
 #[derive(Clone)]
 pub(super) struct Oracle {
-    shared: Arc<Shared>,
+    shared: Arc<OracleShared>,
 }
 
-struct Shared {
+struct OracleShared {
     clock: SkewedClock,
-    state: Mutex<State>,
+    state: Mutex<OracleState>,
     changed: Notify,
 }
 
-struct State {
+struct OracleState {
     checker: Checker,
     trace: Trace,
     violation: Option<Violation>,
@@ -45,7 +45,7 @@ struct State {
 
 impl Oracle {
     pub(super) fn new(clock: SkewedClock, trace_lines: usize) -> Self {
-        let state = State {
+        let state = OracleState {
             checker: Checker::default(),
             trace: Trace::new(trace_lines),
             violation: None,
@@ -53,7 +53,7 @@ impl Oracle {
             listener: None,
         };
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(OracleShared {
                 clock,
                 state: Mutex::new(state),
                 changed: Notify::new(),
@@ -140,7 +140,7 @@ impl Oracle {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OracleState> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

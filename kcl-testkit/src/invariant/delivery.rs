@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::invariant::{Invariant, Observation, Process, Violation};
 use kcl_core::clock::Moment;
+use kcl_core::invariant::{Invariant, Violation};
 use kcl_core::processor::FencingToken;
 use kcl_core::types::{LeaseKey, Position, RecordPosition};
+
+use super::observation::{Observation, Process};
 
 /// The known facts about the records of one shard, and of those who were given them.
 #[derive(Debug, Clone, Default)]

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kcl_core::clock::Moment;
+use kcl_core::invariant::{Invariant, Violation};
 use kcl_core::processor::FencingToken;
 use kcl_core::types::{LeaseKey, Position, RecordPosition};
 
-use crate::invariant::{Checker, Invariant, Observation, Process, Tally, Violation};
+use super::checker::{Checker, Tally};
+use super::observation::{Observation, Process};
 
 /// The records that were put into a stream, and the deliveries of them in the order in which they happened.
 ///
@@ -39,18 +41,18 @@ pub struct DeliveryLog {
     parents: BTreeMap<LeaseKey, Vec<LeaseKey>>,
     put: BTreeSet<(LeaseKey, RecordPosition)>,
     delivered: BTreeSet<(LeaseKey, RecordPosition)>,
-    entries: Vec<Entry>,
+    entries: Vec<LogEntry>,
 }
 
 #[derive(Debug, Clone)]
-struct Entry {
+struct LogEntry {
     process: Process,
     shard: LeaseKey,
-    event: Event,
+    event: LogEvent,
 }
 
 #[derive(Debug, Clone)]
-enum Event {
+enum LogEvent {
     Began {
         token: Option<FencingToken>,
         checkpoint: Option<Position>,
@@ -91,19 +93,19 @@ impl DeliveryLog {
         token: Option<FencingToken>,
         checkpoint: Option<Position>,
     ) {
-        self.push(process, shard, Event::Began { token, checkpoint });
+        self.push(process, shard, LogEvent::Began { token, checkpoint });
     }
 
     /// Notes that the process was given this record and finished it; `at` is since any moment that is the same for all processes.
     pub fn deliver(&mut self, process: &Process, shard: &LeaseKey, position: &RecordPosition, at: Duration) {
         self.delivered.insert((shard.clone(), position.clone()));
         let position = position.clone();
-        self.push(process, shard, Event::Delivered { position, at });
+        self.push(process, shard, LogEvent::Delivered { position, at });
     }
 
     /// Notes that the process does not own the shard any more.
     pub fn end(&mut self, process: &Process, shard: &LeaseKey) {
-        self.push(process, shard, Event::Ended);
+        self.push(process, shard, LogEvent::Ended);
     }
 
     /// Returns how many records were put.
@@ -136,14 +138,14 @@ impl DeliveryLog {
         self.set_up(&mut checker)?;
         let mut owned: BTreeMap<(&Process, &LeaseKey), Current> = BTreeMap::new();
         let mut last_token: BTreeMap<&LeaseKey, u64> = BTreeMap::new();
-        for Entry {
+        for LogEntry {
             process,
             shard,
             event,
         } in &self.entries
         {
             match event {
-                Event::Began { token, checkpoint } => {
+                LogEvent::Began { token, checkpoint } => {
                     let last = last_token.entry(shard).or_default();
                     let token = token.unwrap_or_else(|| FencingToken::new(*last + 1));
                     *last = token.as_u64().max(*last);
@@ -154,7 +156,7 @@ impl DeliveryLog {
                     };
                     owned.insert((process, shard), current);
                 }
-                Event::Delivered { position, at } => {
+                LogEvent::Delivered { position, at } => {
                     let Some(current) = owned.get_mut(&(process, shard)) else {
                         return Invariant::InOrder.broken(format!(
                             "{process} was given {position} of {shard} without owning it"
@@ -168,7 +170,7 @@ impl DeliveryLog {
                     let at = Moment::from_origin(*at);
                     deliver(&mut checker, process, shard, current.token, position, at)?;
                 }
-                Event::Ended => {
+                LogEvent::Ended => {
                     owned.remove(&(process, shard));
                 }
             }
@@ -208,8 +210,8 @@ impl DeliveryLog {
         }
     }
 
-    fn push(&mut self, process: &Process, shard: &LeaseKey, event: Event) {
-        self.entries.push(Entry {
+    fn push(&mut self, process: &Process, shard: &LeaseKey, event: LogEvent) {
+        self.entries.push(LogEntry {
             process: Arc::clone(process),
             shard: shard.clone(),
             event,

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::invariant::delivery::Shard;
-use crate::invariant::table::Table;
-use crate::invariant::{Invariant, Violation, Written};
 use kcl_core::clock::Moment;
 use kcl_core::internals::cover;
+use kcl_core::invariant::{Invariant, Violation};
 use kcl_core::lease_store::Lease;
 use kcl_core::types::LeaseKey;
+
+use super::delivery::Shard;
+use super::observation::Written;
+use super::table::Table;
 
 /// Checks that the leases which are not ended cover every hash key once: what I10 says of a fleet at rest.
 ///

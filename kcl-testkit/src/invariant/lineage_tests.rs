@@ -1,6 +1,8 @@
+use kcl_core::lease_store::{LeaderLock, Lease, LeaseChange, LockChange, LockExpect};
+use kcl_core::types::{HashKeyRange, Position, ShardId, WorkerId};
+
+use super::tests::{FAILOVER, Scenario, breaks, key, seconds};
 use super::*;
-use crate::invariant::tests::{FAILOVER, Scenario, breaks, key, seconds};
-use kcl_core::types::{HashKeyRange, Position, ShardId};
 
 /// Shard 0 was read to its end and split into 1 and 2, which have leases.
 fn split() -> Scenario {

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::invariant::{Invariant, Process, Violation};
 use kcl_core::clock::Moment;
+use kcl_core::invariant::{Invariant, Violation};
 use kcl_core::lease_store::{LeaderLock, LockChange, LockExpect};
+
+use super::observation::Process;
 
 /// The lock as the accepted changes made it; `None` until one was seen.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Lock {
-    seen: Option<Seen>,
+    seen: Option<SeenLock>,
 }
 
 #[derive(Debug, Clone)]
-struct Seen {
+struct SeenLock {
     /// Nothing when it was given up.
     row: Option<LeaderLock>,
     /// The process that wrote it last.
@@ -48,7 +50,7 @@ impl Lock {
             LockChange::Hold(row) if !row.released => Some(row.clone()),
             LockChange::Hold(_) | LockChange::Release => None,
         };
-        self.seen = Some(Seen {
+        self.seen = Some(SeenLock {
             row,
             process: Arc::clone(process),
             at,
@@ -57,7 +59,7 @@ impl Lock {
     }
 }
 
-impl Seen {
+impl SeenLock {
     /// Every version has one holder: whoever writes the next one must have seen the last.
     fn check_base(&self, process: &Process, expect: &LockExpect) -> Result<(), Violation> {
         let holds = match (expect, &self.row) {

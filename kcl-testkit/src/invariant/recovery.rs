@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::invariant::{Invariant, Violation};
+use kcl_core::invariant::{Invariant, Violation};
 use kcl_core::lease_store::{LeaderLock, Lease};
 use kcl_core::settings::Settings;
 use kcl_core::types::{LeaseKey, WorkerId};

@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::invariant::{Invariant, Observation, Process, Violation, Written};
 use kcl_core::clock::Moment;
+use kcl_core::invariant::{Invariant, Violation};
 use kcl_core::lease_store::{Lease, LeaseChange, apply};
 use kcl_core::processor::FencingToken;
 use kcl_core::types::{Incarnation, LeaseKey, Position};
 
+use super::observation::{Observation, Process, Written};
+
 /// The table as the accepted changes made it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
-    histories: BTreeMap<LeaseKey, History>,
+    histories: BTreeMap<LeaseKey, RowHistory>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct History {
+struct RowHistory {
     row: Option<Lease>,
     /// The largest checkpoint ever stored; it outlives the row.
     checkpoint: Option<Position>,
@@ -53,9 +55,9 @@ impl Table {
     pub(crate) fn remove(&mut self, key: &LeaseKey) {
         if let Some(history) = self.histories.get_mut(key) {
             let grants = std::mem::take(&mut history.grants);
-            *history = History {
+            *history = RowHistory {
                 grants,
-                ..History::default()
+                ..RowHistory::default()
             };
         }
     }
@@ -122,7 +124,7 @@ impl Table {
     }
 }
 
-impl History {
+impl RowHistory {
     fn check_base(&self, written: &Written) -> Result<(), Violation> {
         let Some(row) = &self.row else {
             // A row that was there before the observer came is taken as it is.

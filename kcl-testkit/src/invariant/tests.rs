@@ -1,10 +1,13 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use kcl_core::clock::Moment;
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, RowFacts, apply};
+use kcl_core::processor::FencingToken;
+use kcl_core::types::{Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
 use proptest::prelude::*;
 
 use super::*;
-use kcl_core::lease_store::{RowFacts, apply};
-use kcl_core::types::{Position, SequenceNumber, ShardId};
 
 pub(crate) const FAILOVER: Duration = Duration::from_secs(10);
 

@@ -11,7 +11,8 @@ use kcl_core::source::{
 use kcl_core::types::{HashKeyRange, SequenceNumber, ShardId};
 
 use super::reading::{
-    Seen, linger, list, open, passes, put, put_numbers, read, read_to_end, read_until, split, two_shards,
+    SeenRecords, linger, list, open, passes, put, put_numbers, read, read_to_end, read_until, split,
+    two_shards,
 };
 use super::{PATIENCE, SourceFixture};
 
@@ -158,7 +159,7 @@ pub async fn a_dropped_fetch_loses_and_repeats_nothing(fixture: &dyn SourceFixtu
     put_numbers(fixture, &shard, 0..40).await;
     let clock = fixture.clock();
     let mut reader = open(fixture, &shard.id, StartPosition::TrimHorizon).await;
-    let mut seen = Seen::default();
+    let mut seen = SeenRecords::default();
     for millis in 0..20 {
         let patience = Duration::from_millis(millis);
         match clock

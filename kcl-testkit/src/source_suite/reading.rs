@@ -67,14 +67,14 @@ pub(super) async fn open(
 
 /// Everything that a reader brought.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct SeenRecords {
     pub(super) records: Vec<Record>,
     pub(super) ends: Vec<ShardEnd>,
     /// The last fetch.
     pub(super) last: Option<Fetch>,
 }
 
-impl Seen {
+impl SeenRecords {
     /// The payloads, as text.
     pub(super) fn payloads(&self) -> Vec<String> {
         let text = |record: &Record| String::from_utf8_lossy(record.data()).into_owned();
@@ -105,11 +105,11 @@ pub(super) async fn read_until(
     fixture: &dyn SourceFixture,
     reader: &mut dyn RecordStream,
     limit: u32,
-    enough: impl Fn(&Seen) -> bool,
-) -> Seen {
+    enough: impl Fn(&SeenRecords) -> bool,
+) -> SeenRecords {
     let clock = fixture.clock();
     let deadline = clock.now() + PATIENCE;
-    let mut seen = Seen::default();
+    let mut seen = SeenRecords::default();
     while !enough(&seen) {
         let started = clock.now();
         assert!(
@@ -143,14 +143,14 @@ pub(super) async fn read(
 }
 
 /// Reads to the end of a closed shard.
-pub(super) async fn read_to_end(fixture: &dyn SourceFixture, reader: &mut dyn RecordStream) -> Seen {
+pub(super) async fn read_to_end(fixture: &dyn SourceFixture, reader: &mut dyn RecordStream) -> SeenRecords {
     read_until(fixture, reader, 2, |seen| !seen.ends.is_empty()).await
 }
 
 /// Gives a source that would bring too much the time to do so: two idle intervals. Returns what came.
-pub(super) async fn linger(fixture: &dyn SourceFixture, reader: &mut dyn RecordStream) -> Seen {
+pub(super) async fn linger(fixture: &dyn SourceFixture, reader: &mut dyn RecordStream) -> SeenRecords {
     let clock = fixture.clock();
-    let mut seen = Seen::default();
+    let mut seen = SeenRecords::default();
     for _ in 0..3 {
         match reader.next(FetchLimit { records: 100 }).await {
             Ok(fetch) => {

@@ -17,7 +17,7 @@ const MOST_RECORDS: usize = 500;
 const MOST_BYTES: u64 = 10 * 1024 * 1024;
 
 /// A record that is to be put.
-struct Entry<'a> {
+struct PutEntry<'a> {
     partition_key: Option<&'a str>,
     hash_key: Option<u128>,
     data: Bytes,
@@ -45,7 +45,7 @@ impl Rules {
     }
 }
 
-impl<'a> Entry<'a> {
+impl<'a> PutEntry<'a> {
     fn of(request: &'a Map, rules: &Rules) -> Result<Self, ServiceError> {
         let entry = Self {
             partition_key: if rules.needs_key {
@@ -94,7 +94,7 @@ impl<'a> Entry<'a> {
 
 pub(super) fn put_record(shared: &Shared, request: &Map, now: Moment) -> Answer {
     let rules = Rules::of(shared, request, now)?;
-    let entry = Entry::of(request, &rules)?;
+    let entry = PutEntry::of(request, &rules)?;
     if request.flag("DryRun")? {
         return Err(ServiceError::dry_run());
     }
@@ -112,9 +112,9 @@ pub(super) fn put_records(shared: &Shared, request: &Map, now: Moment) -> Answer
     }
     let entries = records
         .into_iter()
-        .map(|record| Entry::of(record, &rules))
+        .map(|record| PutEntry::of(record, &rules))
         .collect::<Result<Vec<_>, _>>()?;
-    if entries.iter().map(Entry::size).sum::<u64>() > MOST_BYTES {
+    if entries.iter().map(PutEntry::size).sum::<u64>() > MOST_BYTES {
         return Err(ServiceError::invalid(format!(
             "Records exceed {MOST_BYTES} bytes"
         )));

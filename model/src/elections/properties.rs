@@ -2,20 +2,22 @@
 
 use stateright::Property;
 
-use super::{Config, Elections, State, bound};
+use super::config::{ElectionsConfig, bound};
+use super::state::ElectionsState;
+use super::turns::Elections;
 
-pub(super) fn of(config: &Config) -> Vec<Property<Elections>> {
+pub(super) fn of(config: &ElectionsConfig) -> Vec<Property<Elections>> {
     let mut properties = vec![
         Property::always(
             "of those who run, one at most believes to lead",
-            |model: &Elections, state: &State| {
+            |model: &Elections, state: &ElectionsState| {
                 let running = state.nodes.iter().enumerate().filter(|(_, node)| node.is_up());
                 running.filter(|(n, _)| model.leads(state, *n)).count() <= 1
             },
         ),
         Property::always(
             "no lease is without a live owner for longer than the bound, whoever is gone",
-            |model: &Elections, state: &State| {
+            |model: &Elections, state: &ElectionsState| {
                 let (all, left) = (&model.config.faults, &state.left);
                 let end = state.last_fault + bound(all.crashes + all.freezes - left.crashes - left.freezes);
                 state.rows.iter().all(|row| {
@@ -30,7 +32,7 @@ pub(super) fn of(config: &Config) -> Vec<Property<Elections>> {
         ),
         Property::always(
             "in the end one leads, and every lease has a live owner",
-            |model: &Elections, state: &State| {
+            |model: &Elections, state: &ElectionsState| {
                 let is_owned = |row: &crate::fleet::Row| {
                     row.actual_owner()
                         .is_some_and(|owner| state.nodes[model.fixtures.worker(owner)].is_up())
@@ -45,15 +47,15 @@ pub(super) fn of(config: &Config) -> Vec<Property<Elections>> {
         properties.extend([
             Property::sometimes(
                 "the deputy gives a lease away while the leader is silent",
-                |_: &Elections, state: &State| state.seen.stood_in,
+                |_: &Elections, state: &ElectionsState| state.seen.stood_in,
             ),
             Property::sometimes(
                 "another worker takes the leader's election",
-                |_: &Elections, state: &State| state.seen.succeeded,
+                |_: &Elections, state: &ElectionsState| state.seen.succeeded,
             ),
             Property::sometimes(
                 "a lease is given to another worker",
-                |_: &Elections, state: &State| state.seen.reassigned,
+                |_: &Elections, state: &ElectionsState| state.seen.reassigned,
             ),
         ]);
     }

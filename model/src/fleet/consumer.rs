@@ -10,7 +10,8 @@ use kcl_core::processor::FencingToken;
 use kcl_core::status::ConsumerState;
 use kcl_testkit::invariant::Observation;
 
-use super::{Change, Fate, Fleet, HANDOFF_TIMEOUT, Own, Seen, State, Write};
+use super::model::{Fate, Fleet, HANDOFF_TIMEOUT, until};
+use super::state::{Change, Own, Seen, State, Write};
 use crate::broken::Broken;
 use crate::fixtures::{VALID_FOR, at};
 
@@ -325,7 +326,7 @@ impl Fleet {
             token: FencingToken::new(token),
             records: vec![self.fixtures.records[usize::from(next)].clone()],
             now: at(since),
-            valid_until: super::until(renewed),
+            valid_until: until(renewed),
             at: at(now),
         });
     }

@@ -5,7 +5,8 @@ use kcl_core::lease_store::{Expect, Lease, LeaseChange, Outcome, Scan, WorkerRow
 use kcl_core::types::Timestamp;
 use kcl_testkit::invariant::{Observation, Written};
 
-use super::{Fleet, Planned, PlannedStep, Planner, Row, Seen, State};
+use super::model::Fleet;
+use super::state::{Planned, PlannedStep, Planner, Row, Seen, State};
 use crate::broken::Broken;
 use crate::fixtures::{FAILOVER, TICK, at};
 use crate::store;

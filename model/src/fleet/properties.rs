@@ -5,7 +5,8 @@ use kcl_core::lease_store::Lease;
 use kcl_testkit::invariant::Invariant;
 use stateright::Property;
 
-use super::{Config, Fleet, Life, Seen, State};
+use super::model::{Config, Fleet};
+use super::state::{Life, Seen, State};
 use crate::fixtures::Lineage;
 
 /// One property for each invariant of the core: broken in a state in which the core's own checker has said so.

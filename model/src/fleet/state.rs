@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kcl_core::internals::TableView;
 use kcl_core::lease_store::Lease;
 use kcl_core::status::ConsumerState;
-use kcl_testkit::invariant::{Checker, Violation};
+use kcl_testkit::invariant::{Checker, Observation, Violation};
 
 /// The fleet, its table, and what is under way between them.
 #[derive(Clone)]
@@ -38,6 +38,26 @@ impl State {
             (&self.left, &self.ghost),
             self.violation.as_ref().map(|violation| violation.invariant),
         )
+    }
+}
+
+impl State {
+    pub(crate) fn saw(&mut self, what: Seen) {
+        self.seen |= what as u16;
+    }
+
+    /// Reports to the checker what happened.
+    pub(crate) fn observe(&mut self, observation: &Observation) {
+        if let Err(violation) = Arc::make_mut(&mut self.checker).observe(observation)
+            && self.violation.is_none()
+        {
+            self.violation = Some(Arc::new(violation));
+        }
+    }
+
+    /// The row of a shard.
+    pub(crate) fn row(&self, shard: usize) -> Option<&Row> {
+        self.rows[shard].as_ref()
     }
 }
 

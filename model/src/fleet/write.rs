@@ -7,7 +7,8 @@ use kcl_core::lease_store::{Expect, LeaseChange, Outcome, RowFacts};
 use kcl_core::status::ConsumerState;
 use kcl_testkit::invariant::{Observation, Written};
 
-use super::{At, Call, Change, Fate, Fleet, Life, Own, Request, Row, Seen, State, Write};
+use super::model::{Fate, Fleet, until};
+use super::state::{At, Call, Change, Life, Own, Request, Row, Seen, State, Write};
 use crate::broken::Broken;
 use crate::fixtures::{FAILOVER, at};
 use crate::store;
@@ -268,7 +269,7 @@ impl Fleet {
         let Some(own) = &mut state.workers[worker].slots[slot].own else {
             return;
         };
-        let was_suspended = at(now) >= super::until(own.renewed);
+        let was_suspended = at(now) >= until(own.renewed);
         own.renewed = own.renewed.max(renewed);
         own.refused |= row.actual_owner() != Some(me);
         own.row = row.clone();

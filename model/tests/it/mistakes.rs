@@ -2,7 +2,7 @@
 
 use kcl_model::broken::Broken;
 use kcl_model::check::{Report, check};
-use kcl_model::elections::{self, Elections};
+use kcl_model::elections::{Elections, ElectionsConfig};
 use kcl_model::fleet::{Config, Fleet};
 use kcl_model::scopes;
 use kcl_testkit::invariant::Invariant;
@@ -105,7 +105,7 @@ fn every_mistake_in_the_elections_is_found() {
     for (mistake, scope, property) in table {
         let scopes = scopes::small_elections();
         let config = scopes.into_iter().find(|config| config.name == scope);
-        let config = elections::Config {
+        let config = ElectionsConfig {
             broken: Some(mistake),
             ..config.expect("there is such a scope")
         };

@@ -7,7 +7,7 @@ use kcl_core::clock::{Clock as _, ClockExt as _, TokioClock};
 
 use super::fault::Service;
 use super::fleet::ChaosFleet;
-use super::plan::{Back, Injection, Step};
+use super::plan::{Back, Injection, PlanStep};
 use crate::wait::eventually;
 
 /// How often it is looked whether something is due.
@@ -58,12 +58,12 @@ impl Agenda {
 /// # Panics
 ///
 /// When a worker ends that was not asked to.
-pub(super) async fn inflict(fleet: &mut ChaosFleet, plan: Vec<Step>) -> BTreeMap<&'static str, u64> {
+pub(super) async fn inflict(fleet: &mut ChaosFleet, plan: Vec<PlanStep>) -> BTreeMap<&'static str, u64> {
     let clock = TokioClock::new();
     let began = clock.now();
     let mut injected: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut agenda = Agenda::default();
-    for Step { at, injection } in plan {
+    for PlanStep { at, injection } in plan {
         *injected.entry(injection.kind()).or_default() += 1;
         agenda.plan(at, Due::Inject(injection));
     }

@@ -28,7 +28,7 @@ impl fmt::Display for Service {
 
 /// A fault of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
+pub enum NetworkFault {
     /// Request and answer together take longer by this, or by as little as half. A request goes on its way even if the client has
     /// given up meanwhile.
     Latency(Duration),
@@ -47,7 +47,7 @@ pub enum Fault {
     Partition,
 }
 
-impl Fault {
+impl NetworkFault {
     /// A short name.
     pub fn name(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for NetworkFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         if let Self::Latency(most) = self {
@@ -76,14 +76,14 @@ impl fmt::Display for Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disturbance {
     /// The fault.
-    pub fault: Fault,
+    pub fault: NetworkFault,
     /// It meets one in so many requests. A partition meets them all, whatever this says.
     pub one_in: u64,
 }
 
 impl Disturbance {
     /// The fault, for every request.
-    pub fn always(fault: Fault) -> Self {
+    pub fn always(fault: NetworkFault) -> Self {
         Self { fault, one_in: 1 }
     }
 }

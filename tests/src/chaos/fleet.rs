@@ -10,9 +10,9 @@ use bytes::Bytes;
 use kcl_core::clock::{Clock as _, Moment, Rng, TokioClock};
 
 use super::fault::{Disturbance, Service};
-use super::plan::{Back, Shape};
+use super::plan::{Back, ChaosShape};
 use super::proxy::{Proxy, Tap};
-use super::table::{Row, row};
+use super::table::{SeenRow, row};
 use crate::fleet::drive::Programs;
 use crate::fleet::processes::{Process, Scene};
 use crate::testbed::Testbed;
@@ -53,13 +53,13 @@ pub struct ChaosFleet {
     /// All that were ever started.
     pub(super) processes: Vec<Process>,
     ids: usize,
-    rows: Arc<Mutex<Vec<Row>>>,
+    rows: Arc<Mutex<Vec<SeenRow>>>,
     pub(super) journal: Journal,
 }
 
 impl ChaosFleet {
     /// Creates the stream and starts everybody.
-    pub async fn start(testbed: &Testbed, programs: &Programs, shape: &Shape, seed: u64) -> Self {
+    pub async fn start(testbed: &Testbed, programs: &Programs, shape: &ChaosShape, seed: u64) -> Self {
         let stream = testbed.unique("chaos");
         testbed.create_stream(&stream, shape.shards).await;
         let scene = Scene::new(testbed, "chaos");
@@ -160,7 +160,7 @@ impl ChaosFleet {
     }
 
     /// Returns the writes of the lease table so far.
-    pub(super) fn rows(&self) -> Vec<Row> {
+    pub(super) fn rows(&self) -> Vec<SeenRow> {
         lock(&self.rows).clone()
     }
 
@@ -199,7 +199,7 @@ impl Drop for ChaosFleet {
 }
 
 /// Notes what the table was made to be by the worker at a place.
-fn tap(place: usize, rows: &Arc<Mutex<Vec<Row>>>) -> Tap {
+fn tap(place: usize, rows: &Arc<Mutex<Vec<SeenRow>>>) -> Tap {
     let (rows, clock) = (Arc::clone(rows), TokioClock::new());
     Arc::new(move |target: &str, succeeded: bool, answer: &Bytes| {
         let at = clock.wall().as_millis();

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use kcl_core::clock::Rng;
 
-use super::fault::{Disturbance, Fault, Service};
+use super::fault::{Disturbance, NetworkFault, Service};
 
 /// How large a round is.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct ChaosShape {
     /// Places for workers: in each there is at most one process at a time.
     pub places: usize,
     /// Shards at the beginning.
@@ -76,7 +76,7 @@ pub struct Back {
 
 /// An injection and its time, from the beginning of the chaos.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Step {
+pub struct PlanStep {
     /// When.
     pub at: Duration,
     /// The disturbance.
@@ -127,7 +127,7 @@ impl fmt::Display for Back {
 }
 
 /// The plan of this seed, in the order of time. Every round has each fault of a process once, a split, a merge and a partition.
-pub fn plan(seed: u64, shape: &Shape) -> Vec<Step> {
+pub fn plan(seed: u64, shape: &ChaosShape) -> Vec<PlanStep> {
     let mut rng = Rng::from_seed(seed).child("chaos plan");
     let mut kinds = vec![
         Kind::Kill,
@@ -146,7 +146,7 @@ pub fn plan(seed: u64, shape: &Shape) -> Vec<Step> {
     for (number, kind) in (0_u32..).zip(kinds) {
         let at = pace * number + between(&mut rng, Duration::ZERO, pace);
         let injection = kind.injection(at, shape, &mut free, &mut rng);
-        steps.push(Step { at, injection });
+        steps.push(PlanStep { at, injection });
     }
     steps
 }
@@ -163,7 +163,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn injection(self, at: Duration, shape: &Shape, free: &mut [Duration], rng: &mut Rng) -> Injection {
+    fn injection(self, at: Duration, shape: &ChaosShape, free: &mut [Duration], rng: &mut Rng) -> Injection {
         let failover = shape.failover;
         match self {
             Self::Split => Injection::Split(rng.bits()),
@@ -184,28 +184,32 @@ impl Kind {
                 let back = back(rng, failover);
                 Injection::Terminate { place, back }
             }
-            Self::Partition => disturbed(Disturbance::always(Fault::Partition), shape, rng),
+            Self::Partition => disturbed(Disturbance::always(NetworkFault::Partition), shape, rng),
             Self::Disturb => {
                 let latency = between(rng, Duration::from_millis(100), failover / 2);
                 let faults = [
-                    Fault::Latency(latency),
-                    Fault::BlackHole,
-                    Fault::LostReply,
-                    Fault::Reset,
-                    Fault::ServerError,
-                    Fault::Throttle,
-                    Fault::Partition,
+                    NetworkFault::Latency(latency),
+                    NetworkFault::BlackHole,
+                    NetworkFault::LostReply,
+                    NetworkFault::Reset,
+                    NetworkFault::ServerError,
+                    NetworkFault::Throttle,
+                    NetworkFault::Partition,
                 ];
                 let fault = pick(&faults, rng);
                 let one_in = pick(&[1, 1, 2, 4], rng);
-                let one_in = if fault == Fault::Partition { 1 } else { one_in };
+                let one_in = if fault == NetworkFault::Partition {
+                    1
+                } else {
+                    one_in
+                };
                 disturbed(Disturbance { fault, one_in }, shape, rng)
             }
         }
     }
 }
 
-fn disturbed(disturbance: Disturbance, shape: &Shape, rng: &mut Rng) -> Injection {
+fn disturbed(disturbance: Disturbance, shape: &ChaosShape, rng: &mut Rng) -> Injection {
     let both = Service::ALL.to_vec();
     let services = pick(&[vec![Service::Kinesis], vec![Service::Dynamo], both], rng);
     Injection::Disturb {
@@ -264,7 +268,7 @@ mod tests {
 
     use super::*;
 
-    const SHAPE: Shape = Shape {
+    const SHAPE: ChaosShape = ChaosShape {
         places: 4,
         shards: 4,
         rate: 100,
@@ -307,7 +311,7 @@ mod tests {
     fn a_process_suffers_one_thing_at_a_time() {
         for seed in 0..500 {
             let mut busy = [Duration::ZERO; SHAPE.places];
-            for Step { at, injection } in plan(seed, &SHAPE) {
+            for PlanStep { at, injection } in plan(seed, &SHAPE) {
                 let (place, until) = match injection {
                     Injection::Kill { place, back } => (place, at + back.after),
                     Injection::Freeze { place, lasting } => (place, at + lasting),

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 use super::answers;
-use super::fault::{Disturbance, Fault, Service};
+use super::fault::{Disturbance, NetworkFault, Service};
 
 type Answer = Response<Full<Bytes>>;
 
@@ -181,17 +181,17 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
     let call = Call { head, body };
     let fate = shared.fate();
     match fate {
-        Some(Fault::BlackHole) => std::future::pending().await,
-        Some(Fault::Reset) => Err(Cut),
-        Some(Fault::Throttle) => {
+        Some(NetworkFault::BlackHole) => std::future::pending().await,
+        Some(NetworkFault::Reset) => Err(Cut),
+        Some(NetworkFault::Throttle) => {
             let content_type = call.header(CONTENT_TYPE.as_str());
             Ok(answers::throttled(shared.service, call.target(), content_type))
         }
-        Some(Fault::ServerError) => {
+        Some(NetworkFault::ServerError) => {
             let content_type = call.header(CONTENT_TYPE.as_str());
             Ok(answers::server_error(shared.service, content_type, shared.toss()))
         }
-        Some(Fault::LostReply) => {
+        Some(NetworkFault::LostReply) => {
             let reset = shared.toss();
             carried(&shared, call, fate).await?;
             if reset {
@@ -199,12 +199,12 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
             }
             std::future::pending().await
         }
-        None | Some(Fault::Latency(_) | Fault::Partition) => carried(&shared, call, fate).await,
+        None | Some(NetworkFault::Latency(_) | NetworkFault::Partition) => carried(&shared, call, fate).await,
     }
 }
 
 /// The answer to a request that is on its way whether anybody waits here or not.
-async fn carried(shared: &Arc<Shared>, call: Call, fate: Option<Fault>) -> Result<Answer, Cut> {
+async fn carried(shared: &Arc<Shared>, call: Call, fate: Option<NetworkFault>) -> Result<Answer, Cut> {
     let (tell, told) = oneshot::channel();
     let shared_there = Arc::clone(shared);
     shared.scope.spawn("exchange", TaskPolicy::Job, async move {
@@ -216,11 +216,11 @@ async fn carried(shared: &Arc<Shared>, call: Call, fate: Option<Fault>) -> Resul
 
 impl Shared {
     /// The fault of the next request.
-    fn fate(&self) -> Option<Fault> {
+    fn fate(&self) -> Option<NetworkFault> {
         let mut counts = lock(&self.counts);
         counts.requests += 1;
         let Disturbance { fault, one_in } = (*self.disturbance.borrow())?;
-        let met = fault == Fault::Partition || lock(&self.rng).one_in(one_in);
+        let met = fault == NetworkFault::Partition || lock(&self.rng).one_in(one_in);
         counts.disturbed += u64::from(met);
         met.then_some(fault)
     }
@@ -230,9 +230,9 @@ impl Shared {
     }
 
     /// Brings a request to the server and the answer back, through what is on the way.
-    async fn carry(&self, call: Call, fate: Option<Fault>) -> Result<Answer, Cut> {
+    async fn carry(&self, call: Call, fate: Option<NetworkFault>) -> Result<Answer, Cut> {
         let way = match fate {
-            Some(Fault::Latency(most)) => lock(&self.rng).jittered(most) / 2,
+            Some(NetworkFault::Latency(most)) => lock(&self.rng).jittered(most) / 2,
             _ => Duration::ZERO,
         };
         self.clock.sleep(way).await;
@@ -245,7 +245,7 @@ impl Shared {
 
     /// Waits while nothing passes. Not everything that was held arrives.
     async fn pass_partition(&self) -> Result<(), Cut> {
-        let parted = |now: &Option<Disturbance>| now.is_some_and(|now| now.fault == Fault::Partition);
+        let parted = |now: &Option<Disturbance>| now.is_some_and(|now| now.fault == NetworkFault::Partition);
         if !parted(&self.disturbance.borrow()) {
             return Ok(());
         }

@@ -88,7 +88,7 @@ impl Scene {
         }
     }
 
-    async fn with(fault: Fault) -> Self {
+    async fn with(fault: NetworkFault) -> Self {
         let scene = Self::of(Service::Dynamo).await;
         scene.proxy.disturb(Some(Disturbance::always(fault)));
         scene
@@ -159,7 +159,7 @@ async fn without_fault_everything_passes_and_tap_sees_it() {
 #[tokio::test]
 async fn added_latency_stays_within_its_limit() {
     let most = Duration::from_millis(400);
-    let scene = Scene::with(Fault::Latency(most)).await;
+    let scene = Scene::with(NetworkFault::Latency(most)).await;
     let before = scene.clock.now();
     let answer = scene.sent_within(SOON, "slow").await;
     assert!(matches!(&answer, Ok((200, body)) if body == "slow"), "{answer:?}");
@@ -168,7 +168,7 @@ async fn added_latency_stays_within_its_limit() {
 
 #[tokio::test]
 async fn late_request_arrives_after_its_client_gave_up() {
-    let scene = Scene::with(Fault::Latency(Duration::from_secs(6))).await;
+    let scene = Scene::with(NetworkFault::Latency(Duration::from_secs(6))).await;
     let answer = scene.sent("late").await;
     assert!(matches!(answer, Err(Failure::Silence)), "{answer:?}");
     assert_eq!(scene.echo.arrived(), Vec::<String>::new());
@@ -177,7 +177,7 @@ async fn late_request_arrives_after_its_client_gave_up() {
 
 #[tokio::test]
 async fn black_hole_takes_request_and_says_nothing() {
-    let scene = Scene::with(Fault::BlackHole).await;
+    let scene = Scene::with(NetworkFault::BlackHole).await;
     let answer = scene.sent("gone").await;
     assert!(matches!(answer, Err(Failure::Silence)), "{answer:?}");
     assert_eq!(scene.echo.arrived(), Vec::<String>::new());
@@ -189,7 +189,7 @@ async fn black_hole_takes_request_and_says_nothing() {
 
 #[tokio::test]
 async fn a_lost_reply_comes_after_the_effect() {
-    let scene = Scene::with(Fault::LostReply).await;
+    let scene = Scene::with(NetworkFault::LostReply).await;
     let (mut silent, mut broken) = (0, 0);
     for number in 0..8 {
         match scene.sent(&number.to_string()).await {
@@ -207,7 +207,7 @@ async fn a_lost_reply_comes_after_the_effect() {
 
 #[tokio::test]
 async fn reset_is_no_end_and_passes_nothing_on() {
-    let scene = Scene::with(Fault::Reset).await;
+    let scene = Scene::with(NetworkFault::Reset).await;
     let authority = scene.proxy.endpoint().trim_start_matches("http://");
     let mut tcp = TcpStream::connect(authority).await.unwrap();
     tcp.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi")
@@ -222,7 +222,7 @@ async fn reset_is_no_end_and_passes_nothing_on() {
 
 #[tokio::test]
 async fn throttle_and_failed_server_answer_instead_of_server() {
-    let scene = Scene::with(Fault::Throttle).await;
+    let scene = Scene::with(NetworkFault::Throttle).await;
     let (status, body) = scene.sent_within(SOON, "much").await.unwrap();
     let said = String::from_utf8_lossy(&body).into_owned();
     assert!(
@@ -230,7 +230,9 @@ async fn throttle_and_failed_server_answer_instead_of_server() {
         "{said}"
     );
 
-    scene.proxy.disturb(Some(Disturbance::always(Fault::ServerError)));
+    scene
+        .proxy
+        .disturb(Some(Disturbance::always(NetworkFault::ServerError)));
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..16 {
         seen.insert(scene.sent_within(SOON, "sick").await.unwrap().0);
@@ -243,7 +245,7 @@ async fn throttle_and_failed_server_answer_instead_of_server() {
 async fn one_in_n_requests_is_met() {
     let scene = Scene::of(Service::Dynamo).await;
     let some = Disturbance {
-        fault: Fault::Throttle,
+        fault: NetworkFault::Throttle,
         one_in: 3,
     };
     scene.proxy.disturb(Some(some));
@@ -261,7 +263,7 @@ async fn one_in_n_requests_is_met() {
 
 #[tokio::test]
 async fn partition_passes_nothing_and_some_comes_late() {
-    let scene = Scene::with(Fault::Partition).await;
+    let scene = Scene::with(NetworkFault::Partition).await;
     let bodies: Vec<String> = (0..8).map(|number| number.to_string()).collect();
     for body in &bodies {
         let answer = scene.sent(body).await;
@@ -284,11 +286,13 @@ async fn partition_passes_nothing_and_some_comes_late() {
 
 #[tokio::test]
 async fn answer_on_its_way_does_not_pass_partition() {
-    let scene = Scene::with(Fault::Latency(Duration::from_secs(2))).await;
+    let scene = Scene::with(NetworkFault::Latency(Duration::from_secs(2))).await;
     let waiting = scene.sent_within(Duration::from_secs(5), "caught");
     let parting = async {
         scene.until_arrived(&["caught"]).await;
-        scene.proxy.disturb(Some(Disturbance::always(Fault::Partition)));
+        scene
+            .proxy
+            .disturb(Some(Disturbance::always(NetworkFault::Partition)));
     };
     let (answer, ()) = tokio::join!(biased; waiting, parting);
     assert!(matches!(answer, Err(Failure::Silence)), "{answer:?}");

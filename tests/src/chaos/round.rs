@@ -9,9 +9,9 @@ use kcl_core::types::RecordPosition;
 
 use super::drive::{drain, heal, inflict, until};
 use super::fleet::ChaosFleet;
-use super::plan::{Shape, plan};
+use super::plan::{ChaosShape, plan};
 use super::report::Round;
-use super::table::Table;
+use super::table::SeenTable;
 use crate::fleet::drive::{Programs, lineage};
 use crate::fleet::evidence::{Evidence, Lineage, held};
 use crate::fleet::leases::owners;
@@ -27,7 +27,7 @@ const BOUND: Duration = Duration::from_secs(120);
 /// # Panics
 ///
 /// When anything is lost, out of order or stuck: with all that was found, and where the logs are.
-pub async fn round(testbed: &Testbed, programs: &Programs, shape: &Shape, seed: u64) -> Round {
+pub async fn round(testbed: &Testbed, programs: &Programs, shape: &ChaosShape, seed: u64) -> Round {
     let clock = TokioClock::new();
     let began = clock.now();
     let mut fleet = ChaosFleet::start(testbed, programs, shape, seed).await;
@@ -56,7 +56,7 @@ pub async fn round(testbed: &Testbed, programs: &Programs, shape: &Shape, seed: 
     nobody_owns_anything(&fleet).await;
 
     let evidence = evidence(&fleet, lineage(&testbed.shards(&fleet.stream).await));
-    let table = Table::new(fleet.rows());
+    let table = SeenTable::new(fleet.rows());
     let mut found = table.falls();
     found.extend(table.ahead(&delivered(&evidence)));
     found.extend(table.unseen(&evidence.logs));

@@ -9,7 +9,7 @@ use crate::fleet::log::{Entry, Event};
 
 /// A lease row after a write that the table accepted.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct SeenRow {
     /// When the answer passed the proxy: milliseconds since 1970, by the clock of the machine that all processes share.
     pub at: i64,
     /// The place of the worker that wrote.
@@ -25,7 +25,7 @@ pub struct Row {
 }
 
 /// The lease row in an answer of DynamoDB; nothing where the answer shows no lease, or one that is deleted.
-pub fn row(at: i64, place: usize, target: &str, answer: &[u8]) -> Option<Row> {
+pub fn row(at: i64, place: usize, target: &str, answer: &[u8]) -> Option<SeenRow> {
     if !target.ends_with(".UpdateItem") {
         return None;
     }
@@ -35,7 +35,7 @@ pub fn row(at: i64, place: usize, target: &str, answer: &[u8]) -> Option<Row> {
     let number = |name: &str| item.get(name)?.get("N")?.as_str()?.parse::<u64>().ok();
     let shard = text("leaseKey").filter(|key| key.starts_with("shardId-"))?;
     let sub_sequence = number("checkpointSubSequenceNumber").unwrap_or(0);
-    Some(Row {
+    Some(SeenRow {
         at,
         place,
         shard: shard.to_owned(),
@@ -47,17 +47,17 @@ pub fn row(at: i64, place: usize, target: &str, answer: &[u8]) -> Option<Row> {
 
 /// The history of each shard's row, in the order of its counter.
 #[derive(Debug, Clone, Default)]
-pub struct Table {
-    rows: BTreeMap<String, Vec<Row>>,
+pub struct SeenTable {
+    rows: BTreeMap<String, Vec<SeenRow>>,
 }
 
 /// Answers of two writes to one row may pass two proxies in the wrong order, if one of them is slow; but not by this much.
 const REORDERED: i64 = 2_000;
 
-impl Table {
+impl SeenTable {
     /// Puts the writes in order.
-    pub fn new(seen: impl IntoIterator<Item = Row>) -> Self {
-        let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+    pub fn new(seen: impl IntoIterator<Item = SeenRow>) -> Self {
+        let mut rows: BTreeMap<String, Vec<SeenRow>> = BTreeMap::new();
         for row in seen {
             rows.entry(row.shard.clone()).or_default().push(row);
         }
@@ -102,7 +102,7 @@ impl Table {
         let mut found = Vec::new();
         for pair in self.rows.values().flat_map(|history| history.windows(2)) {
             let [before, after] = pair else { continue };
-            let Row { shard, counter, .. } = after;
+            let SeenRow { shard, counter, .. } = after;
             if after.checkpoint < before.checkpoint {
                 found.push(format!(
                     "the checkpoint of {shard} fell from {} to {} at counter {counter}",
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    fn written(at: i64, counter: u64, checkpoint: &str) -> Row {
+    fn written(at: i64, counter: u64, checkpoint: &str) -> SeenRow {
         let answer = json!({ "Attributes": {
             "leaseKey": { "S": "shardId-0" }, "leaseCounter": { "N": counter.to_string() },
             "leaseOwner": { "S": "worker" }, "checkpoint": { "S": checkpoint },
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn rising_row_is_fine_in_any_order_seen() {
-        let table = Table::new([
+        let table = SeenTable::new([
             written(1002, 3, "40"),
             written(1001, 4, "40"),
             written(1000, 2, "TRIM_HORIZON"),
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_that_falls_is_found() {
-        let table = Table::new([written(1, 2, "40"), written(2, 3, "39")]);
+        let table = SeenTable::new([written(1, 2, "40"), written(2, 3, "39")]);
         assert_eq!(
             table.falls(),
             ["the checkpoint of shardId-0 fell from 40 to 39 at counter 3"]
@@ -216,18 +216,18 @@ mod tests {
 
     #[test]
     fn counter_that_comes_twice_or_falls_is_found() {
-        let twice = Table::new([written(1, 2, "40"), written(2, 2, "41")]);
+        let twice = SeenTable::new([written(1, 2, "40"), written(2, 2, "41")]);
         assert_eq!(
             twice.falls(),
             ["two writes stored counter 2 of shardId-0, by places 1 and 1"]
         );
-        let anew = Table::new([written(1, 8, "40"), written(9_000, 2, "TRIM_HORIZON")]);
+        let anew = SeenTable::new([written(1, 8, "40"), written(9_000, 2, "TRIM_HORIZON")]);
         assert_eq!(anew.falls(), ["the counter of shardId-0 fell to 2 after 8"]);
     }
 
     #[test]
     fn a_checkpoint_before_its_records_is_found() {
-        let table = Table::new([written(1000, 2, "40"), written(2000, 3, "SHARD_END")]);
+        let table = SeenTable::new([written(1000, 2, "40"), written(2000, 3, "SHARD_END")]);
         let of = |second: Option<i64>| {
             let records = vec![(record(40), Some(1000)), (record(41), second)];
             table.ahead(&BTreeMap::from([("shardId-0".to_owned(), records)]))
@@ -252,6 +252,6 @@ mod tests {
             entry(Event::LeaseLost),
         ]];
         let missing = ["a has the token 5 for shardId-0, and no write stored it"];
-        assert_eq!(Table::new([written(1, 4, "40")]).unseen(&logs), missing);
+        assert_eq!(SeenTable::new([written(1, 4, "40")]).unseen(&logs), missing);
     }
 }

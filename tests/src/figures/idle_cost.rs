@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::child::{Child, tell};
-use super::process::{Cost, own_cost};
-use super::reading::prefill::{Prefill, STREAM, Server, aws};
+use super::process::{ProcessCost, own_cost};
+use super::reading::prefill::{Prefill, PrefilledServer, STREAM, aws};
 
 /// No worker needs longer to start.
 const STARTED_WITHIN: Duration = Duration::from_secs(120);
@@ -41,7 +41,7 @@ pub struct IdleWorker {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Idle {
     /// At the end.
-    pub cost: Cost,
+    pub cost: ProcessCost,
     /// CPU time as a part of the time that passed.
     pub cpu_share: f64,
 }
@@ -63,7 +63,7 @@ pub async fn idle(shards: u32, settle: Duration, over: Duration) -> Idle {
 }
 
 /// A worker whose code does not return, this long after it took its first batch.
-pub async fn stalled(prefill: Prefill, over: Duration) -> Cost {
+pub async fn stalled(prefill: Prefill, over: Duration) -> ProcessCost {
     let (server, worker) = start(prefill.shards, true, prefill).await;
     TokioClock::new().sleep(over).await;
     let cost = cost(&worker);
@@ -72,8 +72,8 @@ pub async fn stalled(prefill: Prefill, over: Duration) -> Cost {
     cost
 }
 
-async fn start(shards: u32, stalled: bool, prefill: Prefill) -> (Server, Child) {
-    let server = Server::start(prefill).await;
+async fn start(shards: u32, stalled: bool, prefill: Prefill) -> (PrefilledServer, Child) {
+    let server = PrefilledServer::start(prefill).await;
     let mut arguments = vec![
         "stand".to_owned(),
         format!("--endpoint={}", server.endpoint),
@@ -85,7 +85,7 @@ async fn start(shards: u32, stalled: bool, prefill: Prefill) -> (Server, Child) 
     (server, worker)
 }
 
-fn cost(worker: &Child) -> Cost {
+fn cost(worker: &Child) -> ProcessCost {
     super::process::cost(worker.id()).expect("the worker runs")
 }
 
@@ -114,9 +114,9 @@ pub async fn stand(options: IdleWorker) {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Many {
     /// When there was a stream and no worker.
-    pub before: Cost,
+    pub before: ProcessCost,
     /// With the worker on all shards.
-    pub after: Cost,
+    pub after: ProcessCost,
 }
 
 /// Measures a worker on so many idle shards in memory, in a process of its own.

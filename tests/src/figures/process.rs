@@ -9,7 +9,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The cost of a process at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Cost {
+pub struct ProcessCost {
     /// Resident memory in MiB.
     pub resident_mib: f64,
     /// The most resident memory that it ever had, in MiB.
@@ -21,7 +21,7 @@ pub struct Cost {
 }
 
 /// The cost of the process now; `None` when it has ended or this is not Linux.
-pub fn cost(id: u32) -> Option<Cost> {
+pub fn cost(id: u32) -> Option<ProcessCost> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     parse(&status, &stat)
@@ -32,8 +32,8 @@ pub fn cost(id: u32) -> Option<Cost> {
 /// # Panics
 ///
 /// When the system does not report it.
-pub fn own_cost() -> Cost {
-    Cost {
+pub fn own_cost() -> ProcessCost {
+    ProcessCost {
         cpu_seconds: own_cpu_seconds(),
         ..cost(std::process::id()).expect("Linux tells what a process costs")
     }
@@ -62,7 +62,7 @@ pub fn own_cpu_seconds() -> f64 {
     panic!("the CPU time of a process is measured on Unix only")
 }
 
-fn parse(status: &str, stat: &str) -> Option<Cost> {
+fn parse(status: &str, stat: &str) -> Option<ProcessCost> {
     let number = |name: &str| -> Option<u64> {
         let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
         rest.split_whitespace().next()?.parse().ok()
@@ -70,7 +70,7 @@ fn parse(status: &str, stat: &str) -> Option<Cost> {
     // The second field is the program's name in parentheses, which may contain anything; utime and stime are 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-    Some(Cost {
+    Some(ProcessCost {
         resident_mib: number("VmRSS:")? as f64 / 1024.0,
         peak_mib: number("VmHWM:")? as f64 / 1024.0,
         threads: number("Threads:")?,
@@ -86,7 +86,7 @@ mod tests {
     fn the_kernels_text_is_understood() {
         let status = "Name:\ta b\nVmHWM:\t 30720 kB\nVmRSS:\t   20480 kB\nThreads:\t5\n";
         let stat = "42 (a b) (c)) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 5 0 1";
-        let expected = Cost {
+        let expected = ProcessCost {
             resident_mib: 20.0,
             peak_mib: 30.0,
             threads: 5,

@@ -13,7 +13,7 @@ use aws_sdk_kinesis::primitives::Blob;
 use kcl_core::clock::{Clock, TokioClock};
 use serde_json::Value;
 
-use super::java::{Daemon, Reading};
+use super::java::{Daemon, JavaReading};
 use super::seen::Seen;
 use crate::fleet::processes::{Process, Scene, build_example};
 use crate::testbed::Testbed;
@@ -28,12 +28,12 @@ const SHARDS: i32 = 4;
 
 /// A step of one of the two libraries, and how long it took until it had read what was put before and during it.
 #[derive(Debug)]
-pub struct Step {
+pub struct CutoverStep {
     what: String,
     seconds: f32,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for CutoverStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:6.1} s  {}", self.seconds, self.what)
     }
@@ -42,7 +42,7 @@ impl fmt::Display for Step {
 /// A record: its shard and its sequence number.
 type Key = (String, String);
 
-struct Scenario<'a> {
+struct Cutover<'a> {
     testbed: &'a Testbed,
     jars: PathBuf,
     program: PathBuf,
@@ -50,7 +50,7 @@ struct Scenario<'a> {
     application: String,
     stream: String,
     put: BTreeSet<Key>,
-    steps: Vec<Step>,
+    steps: Vec<CutoverStep>,
     starts: usize,
 }
 
@@ -63,12 +63,12 @@ struct Scenario<'a> {
 /// # Panics
 ///
 /// When a record is not seen in the step in which it should be, or something else is not as the documentation says.
-pub async fn run(testbed: &Testbed) -> Result<Vec<Step>, String> {
+pub async fn run(testbed: &Testbed) -> Result<Vec<CutoverStep>, String> {
     let jars = crate::testbed::java_kcl()?;
     let application = testbed.unique("cutover");
     let stream = format!("{application}-stream");
     testbed.create_stream(&stream, SHARDS).await;
-    let mut scenario = Scenario {
+    let mut scenario = Cutover {
         testbed,
         jars,
         program: build_example("trucks_worker", false),
@@ -84,7 +84,7 @@ pub async fn run(testbed: &Testbed) -> Result<Vec<Step>, String> {
     Ok(scenario.steps)
 }
 
-impl Scenario<'_> {
+impl Cutover<'_> {
     async fn tell(&mut self) {
         let java = self.java("java cold start").await;
         self.refused(
@@ -132,7 +132,7 @@ impl Scenario<'_> {
         let daemon = Daemon::start_as(
             self.testbed,
             &self.jars,
-            Reading::Polling,
+            JavaReading::Polling,
             &self.stream,
             endpoint.map_or("", |(_, endpoint)| endpoint),
             &self.application,
@@ -276,7 +276,7 @@ impl Scenario<'_> {
     }
 
     fn step(&mut self, what: &str, took: Duration) {
-        let step = Step {
+        let step = CutoverStep {
             what: what.to_owned(),
             seconds: took.as_secs_f32(),
         };

@@ -23,13 +23,13 @@ const LOGBACK: &str = r#"<configuration>
 
 /// How the daemon reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum JavaReading {
     Polling,
     FanOut,
 }
 
 /// As the property `retrievalMode` has it.
-impl fmt::Display for Reading {
+impl fmt::Display for JavaReading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Polling => "POLLING",
@@ -47,7 +47,13 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// A daemon of an application of its own, which reads this stream of the server at this endpoint.
-    pub(super) fn start(testbed: &Testbed, jars: &Path, mode: Reading, stream: &str, endpoint: &str) -> Self {
+    pub(super) fn start(
+        testbed: &Testbed,
+        jars: &Path,
+        mode: JavaReading,
+        stream: &str,
+        endpoint: &str,
+    ) -> Self {
         let application = testbed.unique(&format!("conformance-{mode}"));
         let folder = testbed.scratch().join(&application);
         Self::start_as(
@@ -70,7 +76,7 @@ impl Daemon {
     pub(super) fn start_as(
         testbed: &Testbed,
         jars: &Path,
-        mode: Reading,
+        mode: JavaReading,
         stream: &str,
         endpoint: &str,
         application: &str,

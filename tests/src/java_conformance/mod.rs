@@ -20,7 +20,7 @@ use kinesis_local::{Operation, WireOptions, WireServer};
 
 use crate::testbed::Testbed;
 use crate::wait::eventually;
-use java::{Daemon, Reading};
+use java::{Daemon, JavaReading};
 use seen::Seen;
 
 /// A cold start of the Java KCL takes up to a minute, and children start up to half a minute after their parents' end.
@@ -31,7 +31,7 @@ const STREAM: &str = "conformance";
 /// The outcome of the Java KCL's run in one mode.
 #[derive(Debug)]
 pub struct Verdict {
-    mode: Reading,
+    mode: JavaReading,
     seconds: [f32; 3],
     records: u64,
     twice: u64,
@@ -66,13 +66,13 @@ impl fmt::Display for Verdict {
 pub async fn run(testbed: &Testbed) -> Result<Vec<Verdict>, String> {
     let jars = crate::testbed::java_kcl()?;
     let mut verdicts = Vec::new();
-    for mode in [Reading::Polling, Reading::FanOut] {
+    for mode in [JavaReading::Polling, JavaReading::FanOut] {
         verdicts.push(judge(testbed, &jars, mode).await);
     }
     Ok(verdicts)
 }
 
-async fn judge(testbed: &Testbed, jars: &std::path::Path, mode: Reading) -> Verdict {
+async fn judge(testbed: &Testbed, jars: &std::path::Path, mode: JavaReading) -> Verdict {
     let stream = MemoryStream::builder(STREAM).shards(2).build();
     let server = WireServer::start([stream.clone()], WireOptions::default()).await;
     let server = server.expect("a port on the loopback interface");

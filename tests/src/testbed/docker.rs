@@ -7,8 +7,8 @@ use testcontainers::core::{IntoContainerPort, Mount, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};
 
+use super::servers::{DynamoServer, Servers, say};
 use super::shared::{IDLE, Lock, Run};
-use super::{DynamoServer, Servers, say};
 
 const IMAGE: &str = "localstack/localstack";
 /// Newer images ask for an account's token, and `latest` is a newer image.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::say;
+use super::servers::say;
 
 /// kinesis-mock as its authors publish it for Node: one package without dependencies.
 const KINESIS_MOCK: NpmPackage = NpmPackage {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use kcl_core::clock::{Clock, ClockExt, TokioClock};
 use serde_json::{Value, json};
 
+use super::install;
+use super::servers::{DynamoServer, Servers, say};
 use super::shared::{IDLE, Lock, Run, answers, free_port};
-use super::{DynamoServer, Servers, install, say};
 
 const KEEPER: &str = include_str!("keeper.js");
 /// Node, a JVM and Python come up in under three seconds; a machine that compiles beside them takes far longer.

@@ -8,11 +8,11 @@ mod docker;
 mod install;
 mod local;
 mod others;
+mod servers;
 mod shared;
 mod streams;
 
 use std::fmt;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +20,8 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
 use kcl_core::clock::{Clock, TokioClock};
 use tokio::sync::OnceCell;
+
+use servers::{DynamoServer, Servers, say};
 
 pub use others::{Server, Started};
 pub use streams::hash_keys;
@@ -245,42 +247,6 @@ impl fmt::Display for LeftOut {
 
 impl std::error::Error for LeftOut {}
 
-/// Where the servers answer.
-#[derive(Debug, Clone)]
-struct Servers {
-    kind: String,
-    kinesis: String,
-    /// Never empty.
-    dynamo: Vec<DynamoServer>,
-}
-
-#[derive(Debug, Clone)]
-struct DynamoServer {
-    name: String,
-    endpoint: String,
-}
-
-impl Servers {
-    fn first_dynamo(&self) -> &DynamoServer {
-        self.dynamo.first().expect("a testbed has at least one DynamoDB")
-    }
-
-    fn endpoints(&self) -> impl Iterator<Item = (&str, &str)> {
-        let dynamo = self
-            .dynamo
-            .iter()
-            .map(|server| (server.name.as_str(), server.endpoint.as_str()));
-        std::iter::once((self.kind.as_str(), self.kinesis.as_str())).chain(dynamo)
-    }
-
-    fn names(&self) -> String {
-        self.endpoints()
-            .map(|(name, _)| name)
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
-}
-
 async fn find_or_start(require_all: bool) -> Result<Servers, LeftOut> {
     if let Ok(endpoint) = std::env::var(ENDPOINT_URL) {
         return Ok(Servers {
@@ -329,10 +295,4 @@ fn credentials() -> Credentials {
         None,
         "testbed",
     )
-}
-
-/// Prints past the output capture of the test harness.
-fn say(line: &str) {
-    // Nobody reads it, then.
-    let _ = writeln!(std::io::stderr(), "testbed: {line}");
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::servers::Servers;
 use super::shared::{Lock, Run, free_port, root};
-use super::{Servers, Testbed, install, local};
+use super::{Testbed, install, local};
 
 /// A server of the Kinesis protocol, of one version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use kcl_core::clock::{Clock, TokioClock};
 use serde_json::{Value, json};
 
-use super::{DynamoServer, Servers, say};
+use super::servers::{DynamoServer, Servers, say};
 
 /// How long the servers outlive their last user.
 pub(super) const IDLE: Duration = Duration::from_secs(60);

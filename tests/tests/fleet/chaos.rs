@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use kcl_core::clock::Rng;
 use kcl_tests::chaos::fleet::say;
-use kcl_tests::chaos::plan::Shape;
+use kcl_tests::chaos::plan::ChaosShape;
 use kcl_tests::chaos::report::Totals;
 use kcl_tests::chaos::round::round;
 use kcl_tests::fleet::drive::Programs;
 use kcl_tests::testbed_or_skip;
 
-const SHAPE: Shape = Shape {
+const SHAPE: ChaosShape = ChaosShape {
     places: 4,
     shards: 6,
     rate: 100,

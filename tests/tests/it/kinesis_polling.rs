@@ -13,7 +13,7 @@ use kcl_core::source::{Shard, StreamSource};
 use kcl_core::types::{SequenceNumber, ShardId};
 use kcl_kinesis::{KinesisStream, PollingSettings};
 use kcl_testkit::source_suite::{Disturbance, FixtureError, PATIENCE, SourceFixture};
-use kcl_tests::chaos::fault::{Disturbance as OnTheWay, Fault, Service};
+use kcl_tests::chaos::fault::{Disturbance as OnTheWay, NetworkFault, Service};
 use kcl_tests::chaos::proxy::Proxy;
 use kcl_tests::testbed::Testbed;
 
@@ -59,7 +59,7 @@ impl OnTestbed {
     }
 
     /// Lets the fault meet the next call of the source.
-    fn meet(&self, fault: Fault) {
+    fn meet(&self, fault: NetworkFault) {
         let before = self.proxy.counts().disturbed;
         self.proxy.disturb(Some(OnTheWay::always(fault)));
         let (proxy, clock) = (Arc::clone(&self.proxy), self.clock);
@@ -106,8 +106,8 @@ impl SourceFixture for OnTestbed {
     async fn disturb(&self, disturbance: Disturbance) -> bool {
         // An iterator of the server lives for minutes, and who polls a shard has it not for himself.
         let fault = match disturbance {
-            Disturbance::Throttle => Some(Fault::Throttle),
-            Disturbance::Silence => Some(Fault::BlackHole),
+            Disturbance::Throttle => Some(NetworkFault::Throttle),
+            Disturbance::Silence => Some(NetworkFault::BlackHole),
             Disturbance::Expiry | Disturbance::Takeover | _ => None,
         };
         if let Some(fault) = fault {

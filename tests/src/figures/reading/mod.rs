@@ -11,7 +11,7 @@ pub mod summary;
 pub mod window;
 
 use clients::{Reading, Way};
-use prefill::{Beside, Body, Prefill, Server};
+use prefill::{Beside, Body, Prefill, PrefilledServer};
 use summary::{Pairs, cells};
 use window::{Spent, WARM_UP};
 
@@ -80,7 +80,7 @@ async fn compare(plan: &Plan, body: Body, shards: u32, measured: u32, verdicts: 
         "figures: {shards} shards of {} answers of {body}",
         prefill.answers
     );
-    let server = Server::start(prefill).await;
+    let server = PrefilledServer::start(prefill).await;
     let reading = |way| Reading {
         endpoint: server.endpoint.clone(),
         way,

@@ -131,13 +131,13 @@ impl Prefill {
 
 /// A server in a process of its own.
 #[derive(Debug)]
-pub struct Server {
+pub struct PrefilledServer {
     child: Child,
     /// Where it answers.
     pub endpoint: String,
 }
 
-impl Server {
+impl PrefilledServer {
     /// Starts a server that has this in prefill.
     pub async fn start(prefill: Prefill) -> Self {
         let Prefill {

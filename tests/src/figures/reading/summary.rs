@@ -6,7 +6,7 @@ use super::window::Spent;
 
 /// A measurement of several rounds: the median and the range.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
+pub struct MedianSpread {
     /// The least.
     pub least: f64,
     /// As many are above as below.
@@ -15,7 +15,7 @@ pub struct Spread {
     pub most: f64,
 }
 
-impl Spread {
+impl MedianSpread {
     /// Of these values.
     ///
     /// # Panics
@@ -33,7 +33,7 @@ impl Spread {
     }
 }
 
-impl fmt::Display for Spread {
+impl fmt::Display for MedianSpread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.2} ({:.2}–{:.2})", self.median, self.least, self.most)
     }
@@ -45,17 +45,17 @@ pub struct Pairs(pub Vec<(Spent, Spent)>);
 
 impl Pairs {
     /// The worker's CPU time per GB as a part of the loop's in the same pair: what slows the machine down slows both.
-    pub fn ratio(&self) -> Spread {
+    pub fn ratio(&self) -> MedianSpread {
         let ratios = self.0.iter();
-        Spread::of(ratios.map(|(a, b)| b.cpu_seconds_per_gb() / a.cpu_seconds_per_gb()))
+        MedianSpread::of(ratios.map(|(a, b)| b.cpu_seconds_per_gb() / a.cpu_seconds_per_gb()))
     }
 }
 
 /// One client's rounds, as three cells of a table: CPU seconds per GB, thousands of records per second, peak memory.
 pub fn cells<'a>(rounds: impl Iterator<Item = &'a Spent> + Clone) -> String {
-    let cpu = Spread::of(rounds.clone().map(Spent::cpu_seconds_per_gb));
-    let records = Spread::of(rounds.clone().map(|spent| spent.records_per_second() / 1000.0));
-    let peak = Spread::of(rounds.map(|spent| spent.peak_mib));
+    let cpu = MedianSpread::of(rounds.clone().map(Spent::cpu_seconds_per_gb));
+    let records = MedianSpread::of(rounds.clone().map(|spent| spent.records_per_second() / 1000.0));
+    let peak = MedianSpread::of(rounds.map(|spent| spent.peak_mib));
     format!("{cpu} | {:.0} | {:.0}", records.median, peak.median)
 }
 
@@ -76,8 +76,8 @@ mod tests {
 
     #[test]
     fn median_of_even_number_lies_between_middle_two() {
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]).to_string(), "2.00 (1.00–3.00)");
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
+        assert_eq!(MedianSpread::of([3.0, 1.0, 2.0]).to_string(), "2.00 (1.00–3.00)");
+        assert_eq!(MedianSpread::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
     }
 
     #[test]
