@@ -28,7 +28,6 @@ pub use builder::MemoryStreamBuilder;
 pub use parts::{Pace, ShardSnapshot};
 pub use settings::{RecordDistribution, StreamMode, StreamSettings};
 
-use parts::Home;
 use state::State;
 
 /// A Kinesis stream in memory. Clones share the stream.

@@ -7,8 +7,9 @@ use bytestring::ByteString;
 use kcl_core::source::{FetchLimit, ShardEnd, SourceError, StartPosition};
 use kcl_core::types::{Record, SequenceNumber, ShardId, StreamIdentity};
 
+use super::MemoryStream;
+use super::parts::Home;
 use super::state::saved::SavedStream;
-use super::{Home, MemoryStream};
 
 /// Where a reader goes on. It has no age of its own: whoever hands it out says how long it is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

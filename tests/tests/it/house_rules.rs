@@ -1,7 +1,9 @@
 //! The rules of the house that a compiler does not check: what may be depended on, which way the arrows point, how long files get.
 
+mod code;
 mod documents;
 mod packages;
+mod source_tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

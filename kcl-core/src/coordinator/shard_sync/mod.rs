@@ -14,6 +14,7 @@ pub(crate) mod cleanup;
 pub(crate) mod coverage;
 pub(crate) mod former_streams;
 pub(crate) mod plan;
+pub(crate) mod request;
 pub(crate) mod sync;
 pub(crate) mod unfiltered;
 pub(crate) mod upkeep;

@@ -4,52 +4,18 @@ use futures_util::future::join_all;
 use std::collections::BTreeSet;
 
 use crate::coordinator::shard_sync::plan::{Anomaly, CreateReason, Creation, lease_cover, plan_sync};
+use crate::coordinator::shard_sync::request::{SyncError, SyncRequest, SyncTools};
 use crate::coordinator::shard_sync::unfiltered;
-use crate::lease::client::StoreClient;
-use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::lease::row::Lease;
 use crate::lease::start_policy::StartPolicy;
 use crate::lease::store::{Outcome, StoreError, StoreErrorKind};
-use crate::runtime::clock::{Clock, Moment};
 use crate::runtime::failpoint::failpoint;
-use crate::runtime::rng::Rng;
+use crate::source::ShardFilter;
 use crate::source::shard_graph::ShardGraph;
-use crate::source::{ShardFilter, SourceError, StreamSource};
-use crate::streams::pager::{PagerError, ShardPager};
-use crate::types::{HashKeyRange, InitialPosition, LeaseKey, Position, ShardId, StreamIdentity, Timestamp};
+use crate::types::{HashKeyRange, InitialPosition, LeaseKey, Position, ShardId, Timestamp};
 
 /// How many leases are created at the same time.
 const CONCURRENT_CREATES: usize = 16;
-
-/// The tools of a sync.
-pub(crate) struct SyncTools<'a> {
-    pub(crate) source: &'a dyn StreamSource,
-    pub(crate) store_client: &'a StoreClient,
-    pub(crate) clock: &'a dyn Clock,
-    pub(crate) rng: &'a mut Rng,
-}
-
-impl SyncTools<'_> {
-    /// Returns a pager that lists until the deadline of the sync.
-    pub(crate) fn pager(&mut self, request: &SyncRequest<'_>) -> ShardPager<'_> {
-        ShardPager::retrying(self.source, self.clock, request.deadline, self.rng)
-    }
-}
-
-/// The request for a sync.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SyncRequest<'a> {
-    /// The leases of this stream, from a scan that was complete before the call. Without any row this is the first sync.
-    pub(crate) leases: &'a [Lease],
-    /// The shards of this stream whose rows that scan could not read. The content of these rows is unknown, so each counts as a lease.
-    pub(crate) unreadable: &'a BTreeSet<ShardId>,
-    pub(crate) initial: InitialPosition,
-    pub(crate) keying: &'a LeaseKeyScheme,
-    pub(crate) identity: &'a StreamIdentity,
-    /// After this moment nothing is created any more: by then another leader may have finished what this sync planned,
-    /// and cleaned up after it. At most the time until which the caller is sure to lead.
-    pub(crate) deadline: Moment,
-}
 
 /// The report of a sync.
 #[derive(Debug, Default)]
@@ -68,26 +34,6 @@ pub(crate) struct SyncReport {
     pub(crate) holes: Vec<HashKeyRange>,
     /// Another worker makes the first sync at the same time, perhaps with another pinned start: scan, and sync again.
     pub(crate) interrupted: bool,
-}
-
-/// A sync did not come to its end. Leases that it created stay; the next one goes on from there.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SyncError {
-    #[error("cannot list the shards")]
-    Source(#[from] SourceError),
-    #[error("cannot read or write a lease")]
-    Store(#[from] StoreError),
-    #[error("the shards were not synced in time")]
-    Deadline,
-}
-
-impl From<PagerError> for SyncError {
-    fn from(error: PagerError) -> Self {
-        match error {
-            PagerError::Source(error) => Self::Source(error),
-            PagerError::Deadline => Self::Deadline,
-        }
-    }
 }
 
 /// Makes the lease table follow the shards of the stream, once.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::coordinator::shard_sync::sync::{SyncError, SyncRequest, SyncTools};
+use crate::coordinator::shard_sync::request::{SyncError, SyncRequest, SyncTools};
 use crate::runtime::clock::ClockExt as _;
 use crate::source::shard_graph::ShardGraph;
 use crate::source::{FetchLimit, SourceError, StartPosition};

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::coordinator::shard_sync::cleanup::{DeleteReason, Deletion, plan_cleanup};
-use crate::coordinator::shard_sync::sync::{SyncError, SyncRequest, SyncTools, read};
+use crate::coordinator::shard_sync::request::{SyncError, SyncRequest, SyncTools};
+use crate::coordinator::shard_sync::sync::read;
 use crate::lease::change::{Expect, LeaseChange};
 use crate::lease::row::Lease;
 use crate::lease::store::{Outcome, StoreError};

@@ -7,18 +7,23 @@ use std::time::Duration;
 
 use super::*;
 use crate::lease::change::{Expect, LeaseChange, apply};
+use crate::lease::client::StoreClient;
+use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::lease::store::LeaseStore;
 use crate::lease::store::{Capabilities, Preparation, Scan};
 use crate::lease::worker_row::{
     LeaderLock, LockChange, LockExpect, LockOutcome, WorkerChange, WorkerOutcome,
 };
 use crate::metrics::Metrics;
-use crate::runtime::clock::{ClockExt as _, TokioClock};
+use crate::runtime::clock::{Clock, ClockExt as _, TokioClock};
+use crate::runtime::rng::Rng;
 use crate::runtime::task_scope::TaskScope;
 use crate::settings::timing::Timing;
 use crate::source::shard_graph::testing::{id, identity, shard};
-use crate::source::{PageToken, RecordStream, Shard, ShardPage, SourceErrorKind, StartPosition};
-use crate::types::{Incarnation, StreamKey, WorkerId};
+use crate::source::{
+    PageToken, RecordStream, Shard, ShardPage, SourceError, SourceErrorKind, StartPosition, StreamSource,
+};
+use crate::types::{Incarnation, StreamIdentity, StreamKey, WorkerId};
 use std::sync::Arc;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
