@@ -17,17 +17,22 @@
 #![cfg_attr(all(feature = "aws", feature = "signal"), doc = "```rust,no_run")]
 #![cfg_attr(not(all(feature = "aws", feature = "signal")), doc = "```text")]
 //! use kinesis_client::{
-//!     DynamoLeaseStore, Error, KinesisStream, ProcessorError, RecordBatch, RecordProcessor, ShardContext, Worker, async_trait,
-//!     aws_config,
+//!     DynamoLeaseStore, Error, KinesisStream, ProcessorError, RecordBatch, RecordProcessor,
+//!     ShardContext, Worker, async_trait, aws_config,
 //! };
 //!
 //! struct TruckTracker;
 //!
 //! #[async_trait]
 //! impl RecordProcessor for TruckTracker {
-//!     async fn process_records(&mut self, batch: RecordBatch, shard: &ShardContext) -> Result<(), ProcessorError> {
+//!     async fn process_records(
+//!         &mut self,
+//!         batch: RecordBatch,
+//!         shard: &ShardContext,
+//!     ) -> Result<(), ProcessorError> {
 //!         for record in &batch {
-//!             let text = std::str::from_utf8(record.data())?; // an error holds the shard, and the batch comes again
+//!             // An error holds the shard, and the batch comes again.
+//!             let text = std::str::from_utf8(record.data())?;
 //!             println!("{}: {text}", shard.shard());
 //!         }
 //!         Ok(()) // everything in the batch is done: the worker stores the checkpoint
@@ -39,7 +44,8 @@
 //!     let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
 //!     let worker = Worker::builder("truck-tracker")
 //!         .stream(KinesisStream::new(&aws, "truck-positions"))
-//!         .lease_store(DynamoLeaseStore::new(&aws, "truck-tracker")) // created if it is not there
+//!         // The table is created if it is not there.
+//!         .lease_store(DynamoLeaseStore::new(&aws, "truck-tracker"))
 //!         .processor(|_: &ShardContext| TruckTracker)
 //!         .build()?;
 //!     worker.run_until_signal().await?; // SIGTERM drains; a second one stops at once
@@ -58,9 +64,14 @@
 #![cfg_attr(feature = "memory", doc = "```rust")]
 #![cfg_attr(not(feature = "memory"), doc = "```text")]
 //! use kinesis_client::source::StreamSource;
-//! use kinesis_client::{Error, MemoryLeaseStore, RecordProcessor, ShardContext, Worker, WorkerHandle};
+//! use kinesis_client::{
+//!     Error, MemoryLeaseStore, RecordProcessor, ShardContext, Worker, WorkerHandle,
+//! };
 //!
-//! fn start<P: RecordProcessor + Default>(stream: impl StreamSource) -> Result<WorkerHandle, Error> {
+//! fn start<P>(stream: impl StreamSource) -> Result<WorkerHandle, Error>
+//! where
+//!     P: RecordProcessor + Default,
+//! {
 //!     let worker = Worker::builder("truck-tracker")
 //!         .stream(stream)
 //!         .lease_store(MemoryLeaseStore::new())
