@@ -18,7 +18,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::coordinator::assignment::moves::{AssignmentPlan, Move};
+use crate::coordinator::assignment::assignment_plan::{AssignmentPlan, Move};
 use crate::coordinator::assignment::plan::{plan_assignment, plan_overdue, plan_placement};
 use crate::coordinator::assignment::snapshot::{Candidate, Snapshot};
 use crate::coordinator::context::CoordinatorContext;

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs)]
 
-pub use crate::coordinator::assignment::moves::{AssignmentPlan, Move, Obstacle, Reason};
+pub use crate::coordinator::assignment::assignment_plan::{AssignmentPlan, Move, Obstacle, Reason};
 pub use crate::coordinator::assignment::plan::{
     plan_assignment, plan_departure, plan_overdue, plan_placement,
 };
@@ -12,7 +12,7 @@ pub use crate::coordinator::shard_sync::SYNC_INTERVAL;
 pub use crate::coordinator::shard_sync::cleanup::plan_cleanup;
 pub use crate::coordinator::shard_sync::plan::lease_cover;
 pub use crate::coordinator::table_view::TableView;
-pub use crate::lease::expiry::ExpiryWatch;
+pub use crate::lease::expiry_watch::ExpiryWatch;
 pub use crate::lease::resolve::{Refusal, Resolution, judge_refusal, resolve};
 pub use crate::lease::shard_end_plan::{ChildPlan, ShardFamily, plan_children};
 pub use crate::lifecycle::{ConsumerEvent, transition};

@@ -1,3 +1,9 @@
+//! One held lease: everything about it is behind one lock.
+//!
+//! `lease_state`, `validity`, `progress`, `checkpoint_tracker`, `backlog`, `throughput` and `control` decide; `row_writes` writes the row,
+//! `renewer` renews it and stores checkpoints, `checkpoints` takes those of user code, `waits` names what the consumer waits for,
+//! `lease_status` answers what the status shows, `release` gives the lease up, and `held_leases` knows all leases of the worker.
+
 pub(crate) mod assignment_hints;
 pub(crate) mod backlog;
 pub(crate) mod checkpoint_tracker;
@@ -10,10 +16,10 @@ pub(crate) mod lease_status;
 pub(crate) mod progress;
 pub(crate) mod release;
 pub(crate) mod renewer;
+pub(crate) mod row_writes;
 pub(crate) mod throughput;
 pub(crate) mod validity;
 pub(crate) mod waits;
-pub(crate) mod writes;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

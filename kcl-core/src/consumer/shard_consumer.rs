@@ -1,3 +1,6 @@
+//! The life of one consumer: it takes batches from the fetcher, offers them to the processor, and tries again what failed, after the pause
+//! that the error policy says. The end of the shard, the drain and the ticks are in files beside this one.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::coordinator::assignment::snapshot::Candidate;
-use crate::lease::expiry::ExpiryWatch;
+use crate::lease::expiry_watch::ExpiryWatch;
 use crate::lease::row::Lease;
 use crate::lease::worker_row::{LeaderLock, LockChange, LockExpect};
 use crate::runtime::clock::Moment;

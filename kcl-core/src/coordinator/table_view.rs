@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::coordinator::assignment::snapshot::{Candidate, Hold, LeaseView, Snapshot};
 use crate::coordinator::workers::{Cooldowns, WorkerLiveness};
-use crate::lease::expiry::ExpiryWatch;
+use crate::lease::expiry_watch::ExpiryWatch;
 use crate::lease::row::{Lease, Version, WriteStamp};
 use crate::lease::store::Scan;
 use crate::lease::worker_row::WorkerRow;

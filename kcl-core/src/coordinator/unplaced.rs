@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::coordinator::assignment::moves::{AssignmentPlan, Obstacle};
+use crate::coordinator::assignment::assignment_plan::{AssignmentPlan, Obstacle};
 use crate::types::LeaseKey;
 
 /// The obstacles that were last logged.

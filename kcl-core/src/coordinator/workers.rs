@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::coordinator::assignment::snapshot::Candidate;
-use crate::lease::expiry::ExpiryWatch;
+use crate::lease::expiry_watch::ExpiryWatch;
 use crate::lease::row::Lease;
 use crate::lease::worker_row::WorkerRow;
 use crate::runtime::clock::Moment;

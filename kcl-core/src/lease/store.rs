@@ -1,3 +1,5 @@
+//! The seam to a lease table: what a store must do, and what its answers mean.
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Leases that a worker assigned to itself, so that they need not be discovered.
+
 use std::collections::BTreeSet;
 
 use tokio::sync::Notify;

@@ -1,3 +1,5 @@
+//! Decides how far a shard may be checkpointed: the longest finished prefix of what was delivered.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! The leases that a worker holds or is about to take, and how the consumers of others ended.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use crate::lease::row::Lease;
 use crate::lease::store::StoreError;
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::Ownership;
-use crate::ownership::writes::WriteResult;
+use crate::ownership::row_writes::WriteResult;
 use crate::runtime::clock::ClockExt as _;
 
 /// Tries until it succeeds, or for a failover time: then the lease expires.

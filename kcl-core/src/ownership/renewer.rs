@@ -9,8 +9,8 @@ use crate::lease::change::LeaseChange;
 use crate::ownership::Ownership;
 use crate::ownership::control::DrainReason;
 use crate::ownership::progress::{ProofOfLife, proof_of_life};
+use crate::ownership::row_writes::{WriteResult, WriteTimes};
 use crate::ownership::validity::Validity;
-use crate::ownership::writes::{WriteResult, WriteTimes};
 use crate::runtime::clock::Moment;
 use crate::runtime::log_once::LogOnce;
 

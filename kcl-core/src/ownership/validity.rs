@@ -66,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::lease::expiry::ExpiryWatch;
+    use crate::lease::expiry_watch::ExpiryWatch;
     use crate::settings::timing::Timing;
 
     proptest! {

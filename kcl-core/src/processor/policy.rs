@@ -1,3 +1,5 @@
+//! Decides what follows a failure of user code.
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

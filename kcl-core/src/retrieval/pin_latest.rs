@@ -7,7 +7,7 @@ use crate::lease::change::LeaseChange;
 use crate::lease::start_policy::PIN_MARGIN;
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::Ownership;
-use crate::ownership::writes::WriteResult;
+use crate::ownership::row_writes::WriteResult;
 use crate::processor::StartFrom;
 use crate::retrieval::start_position::needs_time;
 use crate::runtime::backoff::Backoff;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::coordinator::assignment::moves::Move;
+use crate::coordinator::assignment::assignment_plan::Move;
 use crate::coordinator::assignment::plan::plan_departure;
 use crate::coordinator::assignment::snapshot::Candidate;
 use crate::coordinator::table_view::TableView;

@@ -8,9 +8,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::coordinator::assignment::assignment_plan::Reason;
 use crate::coordinator::assignment::load::{LeaseWeight, MovableLeases, Rank, WorkerLoad};
-use crate::coordinator::assignment::moves::Reason;
-use crate::coordinator::assignment::placement::Planner;
+use crate::coordinator::assignment::planner::Planner;
 use crate::runtime::failpoint::failpoint;
 use crate::settings::Strategy;
 

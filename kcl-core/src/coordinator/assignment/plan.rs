@@ -10,12 +10,12 @@
 //!
 //! The balanced quantity is [load](Strategy): of live, readable shards only. By lease count, each weighs 1 and the workers end up within one
 //! lease of each other, by the fewest moves. By throughput, they end up within a band. It is the same planner: `load` weighs the leases,
-//! `state` gives them away, `balance` finds the moves.
+//! `planner` gives them away, `balance` finds the moves.
 //!
 //! A plan may be stale when it is performed; the condition on each write, not this module, keeps that safe.
 
-use crate::coordinator::assignment::moves::AssignmentPlan;
-use crate::coordinator::assignment::placement::Planner;
+use crate::coordinator::assignment::assignment_plan::AssignmentPlan;
+use crate::coordinator::assignment::planner::Planner;
 use crate::coordinator::assignment::snapshot::Snapshot;
 use crate::types::{LeaseKey, WorkerId};
 

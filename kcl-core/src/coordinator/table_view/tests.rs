@@ -1,5 +1,5 @@
 use super::*;
-use crate::coordinator::assignment::moves::Reason;
+use crate::coordinator::assignment::assignment_plan::Reason;
 use crate::coordinator::assignment::plan::plan_assignment;
 use crate::lease::change::{LeaseChange, apply};
 use crate::lease::row::RowFacts;

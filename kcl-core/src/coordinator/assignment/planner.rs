@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::coordinator::assignment::assignment_plan::{AssignmentPlan, Move, Obstacle, Reason};
 use crate::coordinator::assignment::load::{Item, LeaseWeight, MovableLeases, Rank, WorkerLoad, weigh};
-use crate::coordinator::assignment::moves::{AssignmentPlan, Move, Obstacle, Reason};
 use crate::coordinator::assignment::snapshot::{Candidate, Hold, LeaseView, Snapshot};
 use crate::lease::change::{Expect, LeaseChange};
 use crate::settings::Strategy;

@@ -1,4 +1,7 @@
 //! The writes of the owner on its row, and what their outcomes mean.
+//!
+//! A checkpoint is stored by the renewer (what is finished, with the renewal or before it), by a checkpoint of user code (`checkpoints`),
+//! before the lease is given up (`release`), and as the end of the shard (`consumer::shard_end`). All of them write here.
 
 use tracing::Instrument as _;
 

@@ -1,6 +1,7 @@
 //! Watches rows from outside: how long has each stood still, by the observer's own clock.
 //!
 //! An observer calls something expired when *it* has watched it stand still for a whole failover time.
+//! The verdict on a lease is `TableView::hold` of the coordinator; its owner judges by `ownership::validity`.
 //! Only observed time counts: between two successful looks at most twice the cadence passes, so that an outage stops every watch.
 
 use std::collections::BTreeMap;
