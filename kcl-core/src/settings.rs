@@ -11,6 +11,7 @@ mod reading;
 mod rules;
 pub(crate) mod scan_cadence;
 mod shutdown;
+mod sizes;
 mod start;
 pub(crate) mod timing;
 
@@ -81,18 +82,23 @@ impl Settings {
     /// All violations at once, each with what to change.
     pub fn validate(&self) -> Result<(), InvalidSettings> {
         let failover = self.leases.failover_time;
-        let violations = [
-            self.leases.violations(),
-            self.reading.violations(failover),
-            self.memory.violations(),
-            self.checkpoints.violations(),
-            self.processing.violations(),
-            self.assignment.violations(failover),
-            self.start.violations(),
-            self.shutdown.violations(),
-            self.metrics.violations().collect(),
-        ]
-        .concat();
+        let groups = [
+            ("leases", self.leases.violations()),
+            ("reading", self.reading.violations(failover)),
+            ("memory", self.memory.violations()),
+            ("checkpoints", self.checkpoints.violations()),
+            ("processing", self.processing.violations()),
+            ("assignment", self.assignment.violations(failover)),
+            ("start", self.start.violations()),
+            ("shutdown", self.shutdown.violations()),
+            ("metrics", self.metrics.violations()),
+        ];
+        // Each begins with the setting's name: with its group, it is found in a file.
+        let violations = groups.into_iter().flat_map(|(group, violations)| {
+            let of_group = violations.into_iter();
+            of_group.map(move |violation| format!("{group}.{violation}"))
+        });
+        let violations: Vec<_> = violations.collect();
         if violations.is_empty() {
             Ok(())
         } else {

@@ -5,17 +5,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::rules::violated;
 use crate::settings::scan_cadence;
+use crate::settings::sizes;
 use crate::settings::timing::Timing;
 
 /// How leases are assigned. The same values should be set on every worker, since any of them may lead.
 ///
 /// ```
 /// # use kcl_core as kinesis_client;
-/// use std::time::Duration;
-/// use kinesis_client::settings::AssignmentSettings;
+/// use kinesis_client::settings::{AssignmentSettings, Settings};
 ///
-/// let settings = AssignmentSettings { max_moves: 20, ..AssignmentSettings::default() };
-/// assert_eq!(settings.violations(Duration::from_secs(10)), Vec::<String>::new());
+/// let assignment = AssignmentSettings { max_moves: 20, ..AssignmentSettings::default() };
+/// assert!(Settings { assignment, ..Settings::default() }.validate().is_ok());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +25,7 @@ pub struct AssignmentSettings {
     /// The most throughput per second that this worker wants over all its shards, at least 1 KiB; the lease table has it in whole KiB. No
     /// limit by default. A worker that has reached it gets no further leases and keeps those it has. In the Java KCL
     /// (`maxThroughputPerHostKBps`) it is the leader's limit for all workers; here it is each worker's own.
+    #[serde(with = "sizes::optional")]
     pub max_throughput: Option<ByteSize>,
     /// The quantity that is spread evenly. Default: the leases, by their number.
     pub strategy: Strategy,
@@ -60,10 +61,11 @@ impl Default for AssignmentSettings {
 ///
 /// ```
 /// # use kcl_core as kinesis_client;
-/// use kinesis_client::settings::{AssignmentSettings, Strategy};
+/// use kinesis_client::settings::{Settings, Strategy};
 ///
-/// let settings = AssignmentSettings { strategy: Strategy::throughput(), ..AssignmentSettings::default() };
-/// # assert_eq!(settings.violations(std::time::Duration::from_secs(10)), Vec::<String>::new());
+/// let mut settings = Settings::default();
+/// settings.assignment.strategy = Strategy::throughput();
+/// # assert!(settings.validate().is_ok());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -104,8 +106,7 @@ impl AssignmentSettings {
         Some(u32::try_from(limit).unwrap_or(u32::MAX))
     }
 
-    /// Everything that is wrong with the settings, for a fleet with this failover time.
-    pub fn violations(&self, failover: Duration) -> Vec<String> {
+    pub(crate) fn violations(&self, failover: Duration) -> Vec<String> {
         let mut violations = violated([
             (
                 self.max_leases == Some(0),
@@ -129,12 +130,12 @@ impl AssignmentSettings {
         {
             if band_percent > 100 {
                 violations.push(format!(
-                    "band_percent is {band_percent}: no worker could ever have too little; set 0 to 100"
+                    "strategy.throughput.band_percent is {band_percent}: no worker could ever have too little; set 0 to 100"
                 ));
             }
             if !(1..=100).contains(&damping_percent) {
                 violations.push(format!(
-                    "damping_percent is {damping_percent}: it is how much of its excess a worker gives away at a time; set 1 to 100"
+                    "strategy.throughput.damping_percent is {damping_percent}: it is how much of its excess a worker gives away at a time; set 1 to 100"
                 ));
             }
         }

@@ -60,21 +60,16 @@ impl CheckpointSettings {
     pub(crate) fn violations(&self) -> Vec<String> {
         let rules = violated([(
             self.slow_after.is_zero(),
-            "checkpoints.slow_after must be above zero: a checkpoint takes a write to the lease table",
+            "slow_after must be above zero: a checkpoint takes a write to the lease table",
         )]);
         let limits = too_long([
             (
-                "checkpoints.interval",
+                "interval",
                 self.interval,
                 HOUR,
                 "a crash repeats all that was finished meanwhile",
             ),
-            (
-                "checkpoints.slow_after",
-                self.slow_after,
-                YEAR,
-                "no warning comes before",
-            ),
+            ("slow_after", self.slow_after, YEAR, "no warning comes before"),
         ]);
         [rules, limits].concat()
     }

@@ -2,6 +2,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::rules::violated;
+use crate::settings::sizes;
 
 /// How much memory fetched records may take.
 ///
@@ -19,6 +20,7 @@ pub struct MemorySettings {
     /// default. Half is assured to the shards in parts of up to 256 KiB, the other half is lent to those that have much to read. Records
     /// that your code keeps beyond their batch, and what a request brings until it is known to be more than there is room for, come on
     /// top. The Java KCL bounds the records of each shard instead (`maxByteSize`, `maxRecordsCount`).
+    #[serde(with = "sizes")]
     pub budget: ByteSize,
     /// How many batches of a shard are fetched ahead of the processor, 1 to 16 (the Java KCL's `maxPendingProcessRecordsInput`). 2 by
     /// default: one is processed while the next is on its way.
@@ -39,7 +41,7 @@ impl MemorySettings {
         violated([
             (
                 self.budget < ByteSize::mib(32),
-                "memory.budget must be at least 32 MiB: a single answer of Kinesis takes up to 10",
+                "budget must be at least 32 MiB: a single answer of Kinesis takes up to 10",
             ),
             (
                 !(1..=16).contains(&self.prefetch_batches),

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::settings::rules::violated;
+
 /// The longest label of a worker. It stands on every series.
 const LONGEST_LABEL: usize = 200;
 /// More series for single shards than this are no help to a reader.
@@ -43,22 +45,20 @@ impl Default for MetricsSettings {
 
 impl MetricsSettings {
     /// Everything that is wrong with the settings.
-    pub(crate) fn violations(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn violations(&self) -> Vec<String> {
         let label = self.worker_label.as_deref();
         let is_wrong =
             |label: &str| !(1..=LONGEST_LABEL).contains(&label.len()) || label.chars().any(char::is_control);
-        let rules = [
+        violated([
             (
                 label.is_some_and(is_wrong),
-                "metrics.worker_label must have 1 to 200 bytes and no control character: it stands on every series",
+                "worker_label must have 1 to 200 bytes and no control character: it stands on every series",
             ),
             (
                 self.top_shards > MOST_SHARDS,
-                "metrics.top_shards must be at most 1000: each is a series of its own; the status names every shard",
+                "top_shards must be at most 1000: each is a series of its own; the status names every shard",
             ),
-        ];
-        let violated = rules.into_iter().filter(|(violated, _)| *violated);
-        violated.map(|(_, rule)| rule.to_owned())
+        ])
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
                 worker_label: label.map(str::to_owned),
                 top_shards,
             };
-            assert_eq!(metrics.violations().count(), wrong, "{metrics:?}");
+            assert_eq!(metrics.violations().len(), wrong, "{metrics:?}");
             let settings = Settings {
                 metrics,
                 ..Settings::default()

@@ -40,10 +40,10 @@ impl StartSettings {
     pub(crate) fn violations(&self) -> Vec<String> {
         let rules = violated([(
             self.timeout.is_zero(),
-            "start.timeout must be above zero: no service could answer in time",
+            "timeout must be above zero: no service could answer in time",
         )]);
         let limits = too_long([(
-            "start.timeout",
+            "timeout",
             self.timeout,
             YEAR,
             "a start that cannot succeed is not reported before",

@@ -102,3 +102,40 @@ fn sizes_in_a_file_have_units() {
     let written = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<Settings>(&written).unwrap(), settings);
 }
+
+/// A budget of 100,000,001 bytes once became one of "95.4 MiB".
+#[test]
+fn sizes_are_written_exactly() {
+    for (bytes, text) in [
+        (ByteSize::mib(256).as_u64(), "256MiB"),
+        (1025 * 1024, "1025KiB"),
+        (100_000_001, "100000001B"),
+        (0, "0B"),
+        (1 << 50, "1024TiB"),
+    ] {
+        let mut settings = Settings::default();
+        settings.memory.budget = ByteSize::b(bytes);
+        settings.assignment.max_throughput = Some(ByteSize::b(bytes));
+        let written = serde_json::to_value(&settings).unwrap();
+        assert_eq!(written["memory"]["budget"], text);
+        assert_eq!(written["assignment"]["max_throughput"], text);
+        assert_eq!(serde_json::from_value::<Settings>(written).unwrap(), settings);
+    }
+}
+
+#[test]
+fn violation_names_setting_by_path_in_file() {
+    let mut settings = Settings::default();
+    settings.leases.failover_time = Duration::ZERO;
+    settings.memory.prefetch_batches = 0;
+    settings.metrics.top_shards = 5000;
+    let violations = settings.validate().unwrap_err().to_string();
+    for path in [
+        "leases.failover_time",
+        "memory.prefetch_batches",
+        "metrics.top_shards",
+    ] {
+        assert!(violations.contains(path), "{violations}");
+        assert!(!violations.contains(&format!(".{path}")), "{violations}");
+    }
+}
