@@ -239,7 +239,10 @@ impl Coordinator {
             }
             self.round(&mut rounds, scan.take()).await;
             if rounds.failed_in_a_row >= FAILED_ROUNDS && self.role() == Role::Leader {
-                tracing::warn!(rounds = FAILED_ROUNDS, "gives the leader's office up");
+                tracing::warn!(
+                    rounds = FAILED_ROUNDS,
+                    "stepping down as leader after failed rounds"
+                );
                 rounds.failed_in_a_row = 0;
                 self.release_lock().await;
             }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::poll_immediate;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
@@ -27,7 +28,6 @@ use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::log_once;
-use crate::runtime::poll_once::poll_once;
 use crate::settings::CheckpointMode;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
 use crate::status::WaitReason;
@@ -355,7 +355,7 @@ impl ShardConsumer {
             let _callback = self.own.enter_callback();
             let mut offer = std::pin::pin!(self.delivery.offer(part.clone()).instrument(span));
             // Nothing commands otherwise yet.
-            match poll_once(&mut offer).await {
+            match poll_immediate(&mut offer).await {
                 Some(offered) => Some(offered),
                 None => tokio::select! {
                     biased;

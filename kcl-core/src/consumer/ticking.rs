@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use futures_util::future::poll_immediate;
+
 use crate::consumer::shard_consumer::ShardConsumer;
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::validity::Validity;
-use crate::runtime::poll_once::poll_once;
 use crate::status::WaitReason;
 
 impl ShardConsumer {
@@ -18,7 +19,7 @@ impl ShardConsumer {
                 let _callback = own.enter_callback();
                 let mut call = self.delivery.tick();
                 // Most have nothing to do: that is no wait, and nobody is woken by it.
-                match poll_once(&mut call).await {
+                match poll_immediate(&mut call).await {
                     Some(called) => called,
                     None => {
                         own.consumer_waits(WaitReason::Tick);

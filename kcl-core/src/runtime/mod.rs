@@ -8,7 +8,6 @@ pub(crate) mod lock;
 pub(crate) mod log_once;
 pub(crate) mod panic_message;
 pub(crate) mod per_runtime;
-pub(crate) mod poll_once;
 pub(crate) mod rng;
 pub(crate) mod stall_probe;
 pub(crate) mod task_scope;
