@@ -1,5 +1,5 @@
-//! How a settings file writes a size: a number with its unit, as `"256MiB"`. What is written is read back exactly, which the crate's own
-//! form is not: it rounds to a tenth of a unit.
+//! How a settings file writes a size: a number with its unit, as `"256MiB"`. Reading it back gives the same size exactly. The form of the
+//! crate `bytesize` rounds to a tenth of a unit (2.7.0, `findings/bytesize-serde-rounds.sh`).
 
 use bytesize::ByteSize;
 use serde::de::{Deserialize as _, Deserializer};
