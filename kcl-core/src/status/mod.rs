@@ -154,6 +154,31 @@ pub struct LeaseStatus {
 }
 
 impl LeaseStatus {
+    /// The status of a lease of which nothing is to be said but its state and checkpoint.
+    #[cfg(test)]
+    pub(crate) fn unremarkable(state: ConsumerState, checkpoint: Position, at: Moment) -> Self {
+        Self {
+            state,
+            waiting: None,
+            token: FencingToken::new(1),
+            suspended: None,
+            checkpoint,
+            processed: None,
+            records: 0,
+            unfinished: 0,
+            unfinished_since: None,
+            behind: Behind::new(Duration::ZERO, at),
+            freshness: Behind::new(Duration::ZERO, at),
+            trouble: None,
+            failures: 0,
+            unreadable: None,
+            stalls: 0,
+            end_in_doubt: None,
+            gap: None,
+            concern: None,
+        }
+    }
+
     /// How long the consumer has waited for what it waits for now, given the [moment of the snapshot](WorkerStatus::at).
     pub fn waited(&self, at: Moment) -> Option<(WaitReason, Duration)> {
         let (reason, since) = self.waiting?;

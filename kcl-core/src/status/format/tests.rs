@@ -49,26 +49,8 @@ fn troubled() -> LeaseStatus {
 }
 
 fn quiet() -> LeaseStatus {
-    LeaseStatus {
-        state: ConsumerState::Done(ConsumerEnd::ShardEnded),
-        waiting: None,
-        token: FencingToken::new(1),
-        suspended: None,
-        checkpoint: Position::ShardEnd,
-        processed: None,
-        records: 0,
-        unfinished: 0,
-        unfinished_since: None,
-        behind: Behind::new(Duration::ZERO, at(10_000)),
-        freshness: Behind::new(Duration::ZERO, at(10_000)),
-        trouble: None,
-        failures: 0,
-        unreadable: None,
-        stalls: 0,
-        end_in_doubt: None,
-        gap: None,
-        concern: None,
-    }
+    let ended = ConsumerState::Done(ConsumerEnd::ShardEnded);
+    LeaseStatus::unremarkable(ended, Position::ShardEnd, at(10_000))
 }
 
 #[test]

@@ -1,5 +1,4 @@
 use super::*;
-use crate::processor::FencingToken;
 use crate::source::EndDoubt;
 use crate::status::Behind;
 use crate::types::{Position, ShardId};
@@ -15,26 +14,7 @@ fn at(seconds: u64) -> Moment {
 }
 
 fn running() -> LeaseStatus {
-    LeaseStatus {
-        state: ConsumerState::Running,
-        waiting: None,
-        token: FencingToken::new(1),
-        suspended: None,
-        checkpoint: Position::TrimHorizon,
-        processed: None,
-        records: 0,
-        unfinished: 0,
-        unfinished_since: None,
-        behind: Behind::new(Duration::ZERO, at(0)),
-        freshness: Behind::new(Duration::ZERO, at(0)),
-        trouble: None,
-        failures: 0,
-        unreadable: None,
-        stalls: 0,
-        end_in_doubt: None,
-        gap: None,
-        concern: None,
-    }
+    LeaseStatus::unremarkable(ConsumerState::Running, Position::TrimHorizon, at(0))
 }
 
 fn waiting(reason: WaitReason) -> LeaseStatus {
