@@ -41,7 +41,7 @@ pub(crate) struct CoordinatorContext {
     /// Where the coordinator publishes what it knows, after each look at the lock and each scan.
     pub(crate) status: Arc<Watched<CoordinatorStatus>>,
     pub(crate) metrics: Metrics,
-    /// Whether the lease is of a stream that this worker reads: others are nobody's business here.
+    /// Whether the lease is of a stream that this worker reads; it leaves others alone.
     pub(crate) reads: Arc<dyn Fn(&Lease) -> bool + Send + Sync>,
 }
 

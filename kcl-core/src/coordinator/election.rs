@@ -217,11 +217,11 @@ impl LeaderElection {
         self.term.as_ref().map(|term| term.ends)
     }
 
-    /// Whether this worker watches the table as the leader does: the leader named it its standby, or nobody.
+    /// Whether this worker watches the table as the leader does: the leader named it its standby, or no worker.
     ///
-    /// A leader that was alone names nobody, and one that dies before it knows of others never will. A worker that comes then
-    /// watches from the beginning; with a living leader it takes one scan until there is one standby. When a leader gives the
-    /// office up its standby stays what it was until a worker leads: it is about to, and must not forget what it has seen.
+    /// A leader that was alone names no standby, and one that dies before it knows of others never will. A worker that comes then
+    /// watches from the beginning; with a living leader it takes one scan until there is one standby. When a leader
+    /// steps down its standby stays what it was until a worker leads: it is about to, and must not forget what it has seen.
     pub fn is_standby(&self) -> bool {
         match self.lock.as_ref().filter(|lock| !lock.released) {
             Some(lock) if lock.owner == self.me => false,

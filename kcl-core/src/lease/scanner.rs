@@ -1,7 +1,7 @@
 //! The one reader of the whole lease table in a running worker.
 //!
 //! Planner, shard sync, cleanup and discovery ask the [`TableScanner`] for a scan that starts after they ask, because what they decide must not
-//! rest on rows from before. Scans run one at a time, so that those who ask meanwhile share the next one, and each scan that somebody else
+//! rest on rows from before. Scans run one at a time, so that those who ask meanwhile share the next one, and each scan that another caller
 //! asked for also feeds the planner, which then need not scan itself.
 
 use std::fmt;

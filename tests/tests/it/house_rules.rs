@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use packages::package_folders;
+
 const LONGEST_FILE: usize = 620;
 
 #[test]

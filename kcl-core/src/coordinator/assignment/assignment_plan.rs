@@ -8,7 +8,7 @@ use crate::types::{LeaseKey, WorkerId};
 pub struct AssignmentPlan {
     /// The changes, the most urgent first.
     pub moves: Vec<Move>,
-    /// The available leases that nobody can take, and why; in the order of their keys.
+    /// The available leases that no worker can take, each with its obstacle, in the order of their keys.
     pub unplaced: Vec<(LeaseKey, Obstacle)>,
 }
 
@@ -54,7 +54,7 @@ impl Reason {
     }
 }
 
-/// Why nobody gets a lease.
+/// The obstacle for which no worker gets a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
     /// There is no worker to give it to.

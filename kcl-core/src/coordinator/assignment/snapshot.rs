@@ -28,7 +28,7 @@ pub struct LeaseView {
     pub key: LeaseKey,
     /// The version of the row: what a change is conditioned on.
     pub version: Version,
-    /// Whether somebody holds it.
+    /// Whether a worker holds it.
     pub hold: Hold,
     /// Whether the shard is processed to its end: such a lease needs no owner.
     pub ended: bool,
@@ -65,10 +65,10 @@ impl LeaseView {
     }
 }
 
-/// Whether somebody holds a lease, as far as the observer knows.
+/// Whether a worker holds a lease, as far as the observer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// The row names nobody.
+    /// The row names no worker.
     Unowned,
     /// The row names a worker that has not renewed it for a whole failover time, or that is dead and never took the lease up.
     Expired,

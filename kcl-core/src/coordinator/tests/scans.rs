@@ -98,7 +98,7 @@ async fn scan_of_others_replaces_one_of_the_planner() {
     let scanner = shared.unwrap();
     pass(&clock, Duration::from_millis(100)).await;
     let before = scans(&table);
-    // The planner scans once a second, and somebody else just before it.
+    // The planner scans once a second, and another caller just before it.
     for _ in 0..10 {
         fresh_after(&scanner, &clock, Duration::from_millis(900))
             .await

@@ -284,6 +284,21 @@ fn tree(selection: &[&str]) -> Vec<String> {
     lines
 }
 
+/// The folders of the workspace's packages.
+pub(super) fn package_folders() -> Vec<String> {
+    let folder = |package: &Value| {
+        let manifest = Path::new(text(&package["manifest_path"]));
+        let folder = manifest
+            .parent()
+            .and_then(|folder| folder.strip_prefix(root()).ok());
+        folder
+            .expect("a package inside the workspace")
+            .display()
+            .to_string()
+    };
+    packages().iter().map(folder).collect()
+}
+
 fn packages() -> Vec<Value> {
     let metadata: Value = serde_json::from_str(&cargo(&[
         "metadata",
