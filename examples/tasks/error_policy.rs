@@ -7,28 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kinesis_client::MemoryStream;
-use kinesis_client::processor::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever, Severity};
+use kinesis_client::processor::{LastResort, Policy, Retries};
 use kinesis_client::status::HealthIssue;
 use kinesis_client::{
     MemoryLeaseStore, ProcessorError, RecordBatch, RecordProcessor, ShardContext, Worker, async_trait,
 };
 
-/// Looks at a broken record once a minute, so that a fixed deployment finds it. Everything else is retried from 20 ms up to 5 s.
-#[derive(Debug)]
-struct Patient;
-
-impl ErrorPolicy for Patient {
-    fn decide(&self, failure: &Failure) -> Decision {
-        if failure.kind == FailureKind::Error(Severity::Poison) {
-            let after = Duration::from_secs(60);
-            return Decision::Retry { after };
-        }
-        let retry = RetryForever {
-            first: Duration::from_millis(20),
-            longest: Duration::from_secs(5),
-        };
-        retry.decide(failure)
-    }
+/// Looks at a broken record once a minute, so that a fixed deployment finds it. A sink that does not answer is retried from 20 ms up to 5 s.
+fn patient() -> Policy {
+    let minute = Duration::from_secs(60);
+    Policy::default()
+        .poison(Retries::forever().pausing(minute, minute), LastResort::Hold)
+        .transient(
+            Retries::forever().pausing(Duration::from_millis(20), Duration::from_secs(5)),
+            LastResort::Hold,
+        )
 }
 
 /// Fails until its sink is back.
@@ -58,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let worker = Worker::builder("writer")
         .stream(stream)
         .lease_store(MemoryLeaseStore::new())
-        .error_policy(Patient)
+        .error_policy(patient())
         .processor(move |_: &ShardContext| Writer {
             sink_is_up: Arc::clone(&sink),
         })

@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Unavailable,
     /// Another process runs under this worker id and is newer. Do: give every worker its own id.
     Superseded,
+    /// Your code failed, and the error policy says to stop. Do: what the message asks for, then start again.
+    Processing,
     /// A bug in this library. Do: report it with the message.
     Internal,
 }

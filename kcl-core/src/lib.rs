@@ -69,6 +69,7 @@
 
 mod consumer;
 mod coordinator;
+pub mod dead_letter;
 mod error;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
@@ -90,6 +91,7 @@ pub mod streams;
 pub mod types;
 mod worker;
 
+pub use crate::consumer::redrive::{Redrive, RedriveReport};
 pub use crate::error::{Causes, Error, ErrorKind};
 pub use crate::limits::flow_control::{FlowHandle, FlowScope, Rate};
 pub use crate::worker::builder::{Coordination, Worker, WorkerBuilder};

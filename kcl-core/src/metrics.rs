@@ -35,7 +35,7 @@ const VERBS: [&str; 11] = [
 ];
 
 /// The reasons for which shards can be counted as waiting, in the order of [`WaitReason::ALL`](crate::status::WaitReason::ALL).
-const WAITS: [&str; 11] = [
+const WAITS: [&str; 12] = [
     "parents",
     "initialize",
     "callback",
@@ -47,6 +47,7 @@ const WAITS: [&str; 11] = [
     "draining",
     "suspended",
     "checkpoints",
+    "dead_letter",
 ];
 
 /// The concerns that shards can be counted under, in the order of [`HealthIssue::ALL`](crate::status::HealthIssue::ALL).
@@ -104,6 +105,9 @@ struct Handles {
     batch_errors: Counter,
     batch_panics: Counter,
     on_hold: Gauge,
+    dead_letters: Counter,
+    skipped: Counter,
+    dead_letter_failures: Counter,
     fetches: [Counter; 4],
     behind: Gauge,
     freshness: Gauge,
@@ -217,6 +221,9 @@ impl Metrics {
             batch_errors: registry.counter(BATCH_FAILURES, &[("kind", "error")]),
             batch_panics: registry.counter(BATCH_FAILURES, &[("kind", "panic")]),
             on_hold: registry.gauge(SHARDS_ON_HOLD, &[]),
+            dead_letters: registry.counter(RECORDS_SET_ASIDE, &[("outcome", "dead_letter")]),
+            skipped: registry.counter(RECORDS_SET_ASIDE, &[("outcome", "skipped")]),
+            dead_letter_failures: registry.counter(DEAD_LETTER_FAILURES, &[]),
             fetches: ["records", "empty", "throttled", "failed"]
                 .map(|outcome| registry.counter(FETCHES, &[("outcome", outcome)])),
             behind: registry.gauge(BEHIND_SECONDS, &[]),
@@ -306,6 +313,20 @@ impl Metrics {
             &self.handles.batch_errors
         }
         .increment(1);
+    }
+
+    /// A policy set a record aside.
+    pub(crate) fn set_aside(&self, is_skipped: bool) {
+        let outcome = if is_skipped {
+            &self.handles.skipped
+        } else {
+            &self.handles.dead_letters
+        };
+        outcome.increment(1);
+    }
+
+    pub(crate) fn dead_letter_failed(&self) {
+        self.handles.dead_letter_failures.increment(1);
     }
 
     pub(crate) fn hold_begins(&self) {

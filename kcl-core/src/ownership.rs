@@ -10,6 +10,7 @@ pub(crate) mod checkpoint_tracker;
 pub(crate) mod checkpoints;
 pub(crate) mod control;
 pub(crate) mod facts;
+pub(crate) mod fatal;
 pub(crate) mod held_leases;
 pub(crate) mod lease_state;
 pub(crate) mod lease_status;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 use tracing::Span;
 
+use crate::dead_letter::DeadLetterSink;
 use crate::invariant::Violation;
 use crate::lease::client::StoreClient;
 use crate::lease::row::Lease;
@@ -39,6 +41,7 @@ use crate::ownership::backlog::LagTracker;
 use crate::ownership::checkpoint_tracker::CheckpointTracker;
 use crate::ownership::control::{Commands, DrainReason};
 use crate::ownership::facts::LeaseFacts;
+use crate::ownership::fatal::FatalError;
 use crate::ownership::held_leases::HeldLeases;
 use crate::ownership::lease_state::LeaseState;
 use crate::ownership::progress::Progress;
@@ -70,6 +73,10 @@ pub(crate) struct WorkerContext {
     pub(crate) scope: TaskScope,
     pub(crate) factory: Arc<dyn RecordProcessorFactory>,
     pub(crate) policy: Arc<dyn ErrorPolicy>,
+    /// Where records go that the policy sets aside.
+    pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    /// Stops the worker although nobody asked.
+    pub(crate) fatal: Arc<FatalError>,
     pub(crate) metrics: Metrics,
     pub(crate) status: Arc<WorkerState>,
     pub(crate) scanner: Arc<TableScanner>,

@@ -5,7 +5,9 @@
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod bench;
 pub mod clock;
+mod dead_letters;
 pub mod faults;
 pub mod faulty_stream;
 pub mod fleet;
@@ -14,6 +16,8 @@ pub mod lease_suite;
 pub mod processors;
 pub mod source_suite;
 
+pub use bench::{BenchBuilder, BenchCall, ProcessorBench};
+pub use dead_letters::MemoryDeadLetters;
 pub use faulty_stream::FaultyStream;
 pub use fleet::simulate;
 

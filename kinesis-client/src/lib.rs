@@ -96,6 +96,7 @@
 //! |---|---|
 //! | process records | [`RecordProcessor`], [`RecordBatch`], [`ProcessorError`] |
 //! | start, watch and stop a worker | [`WorkerBuilder`], [`WorkerHandle`] |
+//! | decide what follows a failure | [`processor::Policy`], [`dead_letter`], [`Redrive`] |
 //! | read several streams | [`StreamSet`], [`WorkerBuilder::streams`] |
 //! | change a default | [`settings`] |
 //! | pause or slow down | [`FlowHandle`] |
@@ -108,6 +109,7 @@
 //! |---|---|---|
 //! | `aws` | yes | `KinesisStream`, `DynamoLeaseStore`, and the SDK crates that they are built for |
 //! | `signal` | yes | `Worker::run_until_signal` |
+//! | `dead-letters` | no | `dead_letter_files`: records that a policy sets aside, in files |
 //! | `memory` | no | `MemoryLeaseStore`, `MemoryStream` |
 
 #![deny(missing_docs)]
@@ -130,11 +132,13 @@ pub use kcl_core::streams::{StreamSet, TrackedStream};
 pub use kcl_core::types::{InitialPosition, Record};
 #[doc(inline)]
 pub use kcl_core::{
-    Coordination, Error, ErrorKind, FlowHandle, FlowScope, Rate, ShutdownHandle, ShutdownReport,
-    StatusReader, Worker, WorkerBuilder, WorkerHandle,
+    Coordination, Error, ErrorKind, FlowHandle, FlowScope, Rate, Redrive, RedriveReport, ShutdownHandle,
+    ShutdownReport, StatusReader, Worker, WorkerBuilder, WorkerHandle,
 };
 #[doc(inline)]
-pub use kcl_core::{clock, lease_store, metrics, processor, settings, source, status, streams, types};
+pub use kcl_core::{
+    clock, dead_letter, lease_store, metrics, processor, settings, source, status, streams, types,
+};
 
 #[cfg(feature = "aws")]
 pub use aws_config;
@@ -150,6 +154,15 @@ pub use kcl_lease_dynamo::aws_sdk_dynamodb;
 pub use kcl_lease_dynamo::{
     Billing, DynamoLeaseStore, InvalidTableOptions, PreparedForJava, TableLayout, TableOptions,
 };
+
+/// Dead letters in files: one JSON object a line, read back for a [`Redrive`].
+#[cfg(feature = "dead-letters")]
+pub mod dead_letter_files {
+    #[doc(inline)]
+    pub use kcl_dead_letters::{
+        DeadLetterFiles, InvalidLetter, LetterLine, ReadError, decode, encode, read_folder,
+    };
+}
 
 #[cfg(feature = "memory")]
 #[doc(inline)]

@@ -32,6 +32,9 @@ mod documents {
     #[doc = include_str!("../../docs/coming-from-java.md")]
     struct MigrationGuide;
 
+    #[doc = include_str!("../../docs/failures.md")]
+    struct FailuresGuide;
+
     #[doc = include_str!("../../docs/tuning.md")]
     struct TuningGuide;
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::consumer::shard_consumer::ShardConsumer;
 use crate::consumer::shard_end::store_end;
+use crate::error::Causes;
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::control::Interrupt;
 use crate::ownership::release::give_up;
-use crate::processor::EndOfShard;
+use crate::processor::{EndOfShard, FailedCall};
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::task_scope::TaskPlace;
 use crate::status::WaitReason;
@@ -39,7 +40,7 @@ impl ShardConsumer {
             }
             Ok(Err(failure)) => {
                 self.failures = self.failures.saturating_add(1);
-                self.failed("shard_ended", self.failures, failure, 0)
+                self.call_failed(FailedCall::ShardEnded, self.failures, failure)
             }
         }
     }
@@ -96,7 +97,7 @@ impl ShardConsumer {
             Err(interrupt) => self.interrupted(interrupt),
             Ok(Ok(())) => ConsumerEvent::CallReturned,
             Ok(Err(failure)) => {
-                tracing::warn!(error = failure.message, "shutdown_requested failed");
+                tracing::warn!(error = %Causes(failure.error.as_ref()), "shutdown_requested failed");
                 ConsumerEvent::CallFailed
             }
         }
@@ -130,7 +131,7 @@ impl ShardConsumer {
             lost = self.delivery.lose() => match lost {
                 Ok(()) => ConsumerEvent::CallReturned,
                 Err(failure) => {
-                    tracing::warn!(error = failure.message, "lease_lost failed");
+                    tracing::warn!(error = %Causes(failure.error.as_ref()), "lease_lost failed");
                     ConsumerEvent::Panicked
                 }
             },

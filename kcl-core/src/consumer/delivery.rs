@@ -1,5 +1,6 @@
 //! The seam between a consumer and user code. The consumer knows only this seam.
 
+use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,17 +15,20 @@ use crate::runtime::clock::{BoxFuture, Clock};
 use crate::runtime::panic_message::panic_message;
 use crate::runtime::stall_probe::CallbackThread;
 use crate::runtime::task_scope::caught;
-use crate::types::{Record, RecordPosition};
+use crate::types::RecordPosition;
 
 /// How a call of user code failed.
 #[derive(Debug)]
 pub(crate) struct CallFailure {
     pub(crate) kind: FailureKind,
     pub(crate) position: Option<RecordPosition>,
-    /// The record at the position, where it is at hand.
-    pub(crate) record: Option<Box<Record>>,
-    pub(crate) message: String,
+    pub(crate) error: Box<dyn StdError + Send + Sync>,
 }
+
+/// The text of a failure that is no error of user code.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct FailureText(pub(crate) String);
 
 /// Takes batches and lifecycle calls to whatever the user wrote.
 #[async_trait]
@@ -126,8 +130,7 @@ impl CallFailure {
         Self {
             kind: FailureKind::Panic,
             position: None,
-            record: None,
-            message: message.into(),
+            error: Box::new(FailureText(message.into())),
         }
     }
 }
@@ -137,8 +140,7 @@ impl From<ProcessorError> for CallFailure {
         Self {
             kind: FailureKind::Error(error.severity()),
             position: error.position().cloned(),
-            record: None,
-            message: crate::error::Causes(error.cause()).to_string(),
+            error: error.into_cause(),
         }
     }
 }

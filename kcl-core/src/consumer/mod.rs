@@ -7,6 +7,10 @@
 pub(crate) mod call_size;
 pub(crate) mod closing;
 pub(crate) mod delivery;
+pub(crate) mod failures;
+pub(crate) mod isolation;
+pub(crate) mod redrive;
+mod set_aside;
 pub(crate) mod shard_consumer;
 pub(crate) mod shard_end;
 pub(crate) mod ticking;

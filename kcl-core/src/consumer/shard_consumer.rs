@@ -1,6 +1,7 @@
 //! The life of one consumer: it takes batches from the fetcher, offers them to the processor, and tries again what failed, after the pause
 //! that the error policy says. The end of the shard, the drain and the ticks are in files beside this one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use crate::consumer::call_size::{CallPace, time_for_call};
-use crate::consumer::delivery::{CallFailure, Delivery};
+use crate::consumer::delivery::Delivery;
+use crate::consumer::isolation::Isolation;
+use crate::consumer::set_aside::SetAside;
 use crate::error::Causes;
 use crate::lease::row::Lease;
 use crate::lifecycle::{ConsumerEnd, ConsumerEvent, ConsumerState, transition};
@@ -18,19 +21,17 @@ use crate::ownership::Ownership;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::ownership::checkpoints::CallStart;
 use crate::ownership::control::Interrupt;
-use crate::processor::decide;
 use crate::processor::fetched_batch::{FetchedBatch, UnreadableRecord};
-use crate::processor::{Decision, Failure, FailureKind, RecordBatch, StartFrom};
+use crate::processor::{FailedCall, RecordBatch, StartFrom};
 use crate::retrieval::fetcher::start_fetching;
 use crate::retrieval::pin_latest::pin_latest;
 use crate::retrieval::start_position::{ReadStart, start_of};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
-use crate::runtime::log_once;
-use crate::settings::CheckpointMode;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
 use crate::status::WaitReason;
+use crate::types::{Record, RecordPosition};
 
 /// Runs the life of one consumer, from its first state to its end.
 pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) -> ConsumerEnd {
@@ -45,6 +46,11 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         failures: 0,
         broken_fetchers: 0,
         failures_of_initialize: 0,
+        failing_since: own.worker.clock.now(),
+        isolation: Isolation::default(),
+        set_aside: None,
+        releases: false,
+        aside: BTreeSet::new(),
         pause: Duration::ZERO,
         tick_due: own.worker.clock.now(),
         pace: CallPace::default(),
@@ -61,7 +67,7 @@ pub(crate) struct ShardConsumer {
     /// Where the processor wants to start.
     wish: StartFrom,
     /// The batches that the fetcher hands on, while there is one.
-    fetched: Option<mpsc::Receiver<FetchedBatch>>,
+    pub(crate) fetched: Option<mpsc::Receiver<FetchedBatch>>,
     /// A batch that was received and is not finished.
     pub(crate) waiting: Option<(BatchId, RecordBatch)>,
     /// The record that comes next and cannot be read, with the room that its answer takes.
@@ -75,8 +81,18 @@ pub(crate) struct ShardConsumer {
     /// How often `initialize` has failed in a row. Counted separately: that a new processor begins well says nothing about
     /// the batch at which the one before it panicked.
     failures_of_initialize: u32,
+    /// When the call without records failed first that fails now.
+    pub(crate) failing_since: Moment,
+    /// The records among which a failure is.
+    pub(crate) isolation: Isolation,
+    /// The record that is being set aside.
+    pub(crate) set_aside: Option<SetAside>,
+    /// Whether the lease is to be given up after the pause.
+    pub(crate) releases: bool,
+    /// The records that were set aside in this ownership, and that may come again: after a panic reading goes on at the stored checkpoint.
+    pub(crate) aside: BTreeSet<RecordPosition>,
     /// How long to wait before it is called again.
-    pause: Duration,
+    pub(crate) pause: Duration,
     /// When `tick` is due, unless it is called before.
     pub(crate) tick_due: Moment,
     /// How long its calls take.
@@ -180,7 +196,7 @@ impl ShardConsumer {
             }
             Ok(Err(failure)) => {
                 self.failures_of_initialize = self.failures_of_initialize.saturating_add(1);
-                self.failed("initialize", self.failures_of_initialize, failure, 0)
+                self.call_failed(FailedCall::Initialize, self.failures_of_initialize, failure)
             }
         }
     }
@@ -273,25 +289,6 @@ impl ShardConsumer {
         }
     }
 
-    /// All before a record that cannot be read is finished: the policy decides, as if the user's code had failed on it.
-    fn meet_unreadable(&mut self) -> Option<ConsumerEvent> {
-        let (unreadable, _) = self.unreadable.as_ref()?;
-        let UnreadableRecord {
-            position,
-            why,
-            record,
-        } = unreadable.clone();
-        self.own.show(|facts| facts.unreadable = Some(position.clone()));
-        self.failures = self.failures.saturating_add(1);
-        let failure = CallFailure {
-            kind: FailureKind::Unreadable,
-            position: Some(position),
-            record: Some(record),
-            message: why,
-        };
-        Some(self.failed("unpack", self.failures, failure, 1))
-    }
-
     /// Where to read on: after what was delivered in this ownership, or where the ownership begins.
     fn start(&self) -> ReadStart {
         if let Some(last) = self.own.last_delivered() {
@@ -342,8 +339,11 @@ impl ShardConsumer {
     /// Offers as many of the records as the processor is likely to finish in time; `None` when they are finished and the next may come.
     async fn offer(&mut self, id: BatchId, batch: RecordBatch) -> Option<ConsumerEvent> {
         let limit = time_for_call(&self.own.worker.settings);
-        let part = batch.first_part(self.pace.records(limit, batch.len()));
-        let (from, to) = part.place();
+        let (batch, until_aside) = self.pass_set_aside(id, batch)?;
+        let available = self.pace.records(limit, until_aside);
+        let positions = batch.iter().map(Record::position);
+        let part = batch.first_part(self.isolation.next_offer(positions, available));
+        let (_, to) = part.place();
         if let Some(event) = self.start_call(id, to).await {
             self.waiting = Some((id, batch));
             return Some(event);
@@ -374,6 +374,10 @@ impl ShardConsumer {
             Ok(()) => {
                 self.pace.took(part.len(), took);
                 self.finished(id, &part, took, rest.is_empty());
+                if let Some(last) = part.last() {
+                    let next = rest.first().map(Record::position);
+                    self.isolation.finished(last.position(), next, begun);
+                }
                 self.waiting = (!rest.is_empty()).then_some((id, rest));
                 None
             }
@@ -381,27 +385,9 @@ impl ShardConsumer {
                 self.finished(id, &batch, Duration::ZERO, true);
                 None
             }
-            Err(mut failure) => {
+            Err(failure) => {
                 self.own.consumer_goes_on();
-                let (at, done) = self.after_failure(&part, &failure);
-                failure.record = at.and_then(|at| part.get(at).cloned()).map(Box::new);
-                let rest = batch.starting_at(done);
-                self.pace.took(done, took);
-                let event = if at.is_some() && self.own.context.draining().is_cancelled() {
-                    // The processor was asked to come to an end, and reports how far it came.
-                    self.own.withdraw_offer(id, from + done);
-                    tracing::info!(
-                        done,
-                        left = part.len() - done,
-                        "processor left its batch for the drain"
-                    );
-                    ConsumerEvent::CallFailed
-                } else {
-                    self.failures = self.failures.saturating_add(1);
-                    self.failed("process_records", self.failures, failure, part.len())
-                };
-                self.waiting = (event == ConsumerEvent::CallFailed).then_some((id, rest));
-                Some(event)
+                Some(self.records_failed(id, &batch, &part, failure))
             }
         }
     }
@@ -426,98 +412,6 @@ impl ShardConsumer {
         ConsumerEvent::Aborted
     }
 
-    /// The index in the batch of the record that failed, where the processor said which, and that of the first to be tried again.
-    fn after_failure(&self, batch: &RecordBatch, failure: &CallFailure) -> (Option<usize>, usize) {
-        let failed = failure.position.as_ref();
-        let at = failed.and_then(|failed| {
-            batch
-                .binary_search_by(|record| record.position().cmp(failed))
-                .ok()
-        });
-        let skipped = usize::from(failpoint!(SkipOnError));
-        let index = (at.unwrap_or(0) + skipped).min(batch.len());
-        if self.own.worker.settings.checkpoints.mode == CheckpointMode::Automatic
-            && let Some(last_good) = index.checked_sub(1).and_then(|index| batch.get(index))
-        {
-            self.own.finish_through(last_good.position(), None);
-        }
-        (at, index)
-    }
-
-    /// Asks the policy what to do about a failure of user code.
-    pub(crate) fn failed(
-        &mut self,
-        call: &'static str,
-        attempt: u32,
-        failure: CallFailure,
-        records: usize,
-    ) -> ConsumerEvent {
-        let worker = &self.own.worker;
-        let panicked = failure.kind == FailureKind::Panic;
-        let CallFailure {
-            kind,
-            position,
-            record,
-            message,
-        } = failure;
-        if call == "process_records" {
-            worker.metrics.batch_failed(panicked);
-        }
-        let at = position.as_ref().map(ToString::to_string);
-        if log_once::is_due(attempt) && kind == FailureKind::Unreadable {
-            tracing::warn!(
-                attempt,
-                at,
-                error = message,
-                "a record cannot be read; the shard is held"
-            );
-        } else if log_once::is_due(attempt) {
-            tracing::warn!(
-                call,
-                attempt,
-                panicked,
-                at,
-                error = message,
-                "the processor failed; the shard is held"
-            );
-        }
-        let failure = Failure {
-            attempt,
-            kind,
-            position,
-            record: record.map(|record| *record),
-            records,
-        };
-        let Decision::Retry { after } = decide(worker.policy.as_ref(), &failure);
-        self.pause = after;
-        self.show_failures();
-        if panicked {
-            // The new processor begins at the stored checkpoint; what this one was given counts as not delivered.
-            if !failpoint!(BatchDroppedOnPanic) {
-                self.own.forget_delivered();
-            }
-            self.waiting = None;
-            self.fetched = None;
-            self.unreadable = None;
-            self.end = None;
-            ConsumerEvent::Panicked
-        } else {
-            ConsumerEvent::CallFailed
-        }
-    }
-
-    async fn hold(&mut self) -> ConsumerEvent {
-        self.own.consumer_waits(WaitReason::Hold);
-        let pause = match failpoint!(NoRetry) {
-            true => Duration::from_secs(1 << 30),
-            false => std::mem::take(&mut self.pause),
-        };
-        match self.pause_for(pause).await {
-            Some(ConsumerEvent::ReopenRequested) | None => ConsumerEvent::RetryDue,
-            Some(event) => event,
-        }
-    }
-
     /// Waits as long as the policy said, if a call has failed before.
     pub(crate) async fn pause_after_failure(&mut self) -> Option<ConsumerEvent> {
         let pause = std::mem::take(&mut self.pause);
@@ -529,7 +423,7 @@ impl ShardConsumer {
     }
 
     /// Sleeps, unless something else is to be done.
-    async fn pause_for(&mut self, pause: Duration) -> Option<ConsumerEvent> {
+    pub(crate) async fn pause_for(&mut self, pause: Duration) -> Option<ConsumerEvent> {
         let interrupt = tokio::select! {
             biased;
             interrupt = self.own.interrupted() => Some(interrupt),

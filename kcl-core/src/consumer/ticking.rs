@@ -7,6 +7,7 @@ use futures_util::future::poll_immediate;
 use crate::consumer::shard_consumer::ShardConsumer;
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::validity::Validity;
+use crate::processor::FailedCall;
 use crate::status::WaitReason;
 
 impl ShardConsumer {
@@ -51,7 +52,7 @@ impl ShardConsumer {
             }
             Err(failure) => {
                 self.failures = self.failures.saturating_add(1);
-                Some(self.failed("tick", self.failures, failure, 0))
+                Some(self.call_failed(FailedCall::Tick, self.failures, failure))
             }
         }
     }

@@ -93,6 +93,12 @@ catalogue! {
     SHARDS_ON_HOLD = "kcl_shards_on_hold", Gauge of Count:
     "Shards that are held at a batch which fails."
 
+    RECORDS_SET_ASIDE = "kcl_records_set_aside_total", Counter of Count by outcome:
+    "Records that the error policy set aside; the outcome is dead_letter or skipped."
+
+    DEAD_LETTER_FAILURES = "kcl_dead_letter_failures_total", Counter of Count:
+    "Dead letters that the sink did not acknowledge; they are sent again, and the shard is held."
+
     FETCHES = "kcl_fetches_total", Counter of Count by outcome:
     "Fetches; the outcome is records, empty, throttled or failed."
 

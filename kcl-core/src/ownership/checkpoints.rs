@@ -177,6 +177,35 @@ impl Ownership {
         }
     }
 
+    /// One record of the batch, by its index, is finished although the processor did not finish it.
+    pub(crate) fn finish_record(&self, batch: BatchId, index: usize) {
+        self.with(|state| {
+            state.tracker.finish(batch, index);
+            if let Some(finished) = state.tracker.finished() {
+                state.backlog.finished_through(finished);
+            }
+        });
+        self.worker.status.changed();
+        self.dirty.notify_one();
+        self.finished_more.notify_one();
+    }
+
+    /// Every record of the batch that was left is finished although the processor was not offered it.
+    pub(crate) fn batch_passed(&self, batch: BatchId, rest: &RecordBatch) {
+        if self.worker.settings.checkpoints.mode == CheckpointMode::Automatic {
+            self.with(|state| state.backlog.finished());
+        } else if let Some(last) = rest.last() {
+            let now = self.worker.clock.now();
+            self.with(|state| {
+                state.tracker.release(batch);
+                state
+                    .backlog
+                    .returned(last.position(), state.tracker.finished(), now);
+            });
+        }
+        self.worker.status.changed();
+    }
+
     /// The processor left the batch before the record at this index, to be offered the rest another time.
     pub(crate) fn withdraw_offer(&self, batch: BatchId, index: usize) {
         self.with(|state| state.tracker.withdraw_offer(batch, index));

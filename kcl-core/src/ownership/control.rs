@@ -9,6 +9,8 @@ pub(crate) enum DrainReason {
     Shutdown,
     /// The consumer made no progress even after reopening.
     Stalled,
+    /// The error policy says that another worker may be luckier.
+    Failing,
     /// The worker reads the stream no more.
     StreamClosed,
 }

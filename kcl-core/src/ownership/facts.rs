@@ -18,6 +18,11 @@ pub(crate) struct LeaseFacts {
     pub(crate) failures: u32,
     /// The record that cannot be read, if the shard is held at one.
     pub(crate) unreadable: Option<RecordPosition>,
+    /// The record that fails, where it is known.
+    pub(crate) failing: Option<RecordPosition>,
+    /// How many records were sent to the dead-letter sink, and how many were skipped.
+    pub(crate) dead_letters: u64,
+    pub(crate) skipped: u64,
     /// How often in a row the shard was opened again because its consumer made no progress.
     pub(crate) stalls: u32,
     /// Why it is not known whether the shard has ended.
@@ -35,6 +40,9 @@ impl Default for LeaseFacts {
             trouble: None,
             failures: 0,
             unreadable: None,
+            failing: None,
+            dead_letters: 0,
+            skipped: 0,
             stalls: 0,
             end_in_doubt: None,
             gap: None,

@@ -7,8 +7,8 @@ use crate::types::{Record, RecordPosition};
 ///
 /// The error must be `Send` and `Sync`: a `Box<dyn Error>` is not, a `Box<dyn Error + Send + Sync>` is.
 ///
-/// It may say what kind of failure it is, and at which record it happened. The default policy tries again in any case and
-/// uses the record to go on from there.
+/// It may say what kind of failure it is, and at which record it happened. The records before that one are finished, and the
+/// [policy](crate::processor::ErrorPolicy) decides about it. The default policy tries again in any case.
 ///
 /// ```
 /// # use kcl_core as kinesis_client;
@@ -42,6 +42,25 @@ pub enum Severity {
     Poison,
     /// No record can be processed: a sink that is gone for good.
     Fatal,
+}
+
+impl Severity {
+    const ALL: [Self; 4] = [Self::Unspecified, Self::Transient, Self::Poison, Self::Fatal];
+
+    /// Its name in log lines and dead letters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Transient => "transient",
+            Self::Poison => "poison",
+            Self::Fatal => "fatal",
+        }
+    }
+
+    /// The severity with this [name](Self::as_str).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|severity| severity.as_str() == name)
+    }
 }
 
 impl ProcessorError {
@@ -87,6 +106,10 @@ impl ProcessorError {
     /// The record it happened at, where said.
     pub fn position(&self) -> Option<&RecordPosition> {
         self.position.as_ref()
+    }
+
+    pub(crate) fn into_cause(self) -> Box<dyn StdError + Send + Sync> {
+        self.source
     }
 
     /// The error that the user's code failed with.

@@ -13,7 +13,7 @@ pub use batch::{CheckpointError, RecordBatch};
 pub use context::{FencingToken, ShardContext};
 pub use error::{ProcessorError, Severity};
 pub(crate) use policy::decide;
-pub use policy::{Decision, ErrorPolicy, Failure, FailureKind, RetryForever};
+pub use policy::{Decision, ErrorPolicy, FailedCall, Failure, FailureKind, LastResort, Policy, Retries};
 
 use crate::types::{RecordPosition, Timestamp};
 

@@ -78,11 +78,19 @@ pub enum Failpoint {
     FailoverTimeForgotten,
     /// While the owner index answers with errors, a worker does not look for its leases by a scan.
     IndexErrorNotBridged,
+    /// A record that is set aside is finished before the sink has acknowledged it.
+    PositionBeforeAcknowledgement,
+    /// Of a batch whose failing record is not known, the first is set aside.
+    NeighbourSetAside,
+    /// The attempts of all records count as one record's.
+    AttemptsShared,
+    /// A record that fails is skipped, whatever the policy says.
+    SkipWithoutPolicy,
 }
 
 impl Failpoint {
     /// Every bug there is.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 40] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -119,6 +127,10 @@ impl Failpoint {
         Self::ImpatientChallenger,
         Self::FailoverTimeForgotten,
         Self::IndexErrorNotBridged,
+        Self::PositionBeforeAcknowledgement,
+        Self::NeighbourSetAside,
+        Self::AttemptsShared,
+        Self::SkipWithoutPolicy,
     ];
 }
 

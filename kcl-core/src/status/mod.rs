@@ -143,6 +143,12 @@ pub struct LeaseStatus {
     pub failures: u32,
     /// The record that cannot be read, if the shard is held at one.
     pub unreadable: Option<RecordPosition>,
+    /// The record that the processor fails on, where that is known.
+    pub failing: Option<RecordPosition>,
+    /// How many records were sent to the dead-letter sink in this ownership.
+    pub dead_letters: u64,
+    /// How many records were skipped in this ownership, as the error policy said.
+    pub skipped: u64,
     /// How often in a row the shard was opened again because its consumer made no progress.
     pub stalls: u32,
     /// Why it is not known whether the shard has ended, if that is asked and cannot be answered.
@@ -172,6 +178,9 @@ impl LeaseStatus {
             trouble: None,
             failures: 0,
             unreadable: None,
+            failing: None,
+            dead_letters: 0,
+            skipped: 0,
             stalls: 0,
             end_in_doubt: None,
             gap: None,

@@ -29,11 +29,13 @@ pub enum WaitReason {
     Suspended,
     /// The shard has ended, and not every record that was delivered is checkpointed by the user's code.
     Checkpoints,
+    /// The dead-letter sink has not acknowledged a record that is set aside.
+    DeadLetter,
 }
 
 impl WaitReason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Parents,
         Self::Initialize,
         Self::Callback,
@@ -45,6 +47,7 @@ impl WaitReason {
         Self::Draining,
         Self::Suspended,
         Self::Checkpoints,
+        Self::DeadLetter,
     ];
 }
 
@@ -62,6 +65,7 @@ impl fmt::Display for WaitReason {
             Self::Draining => "draining",
             Self::Suspended => "suspended",
             Self::Checkpoints => "checkpoints",
+            Self::DeadLetter => "dead letter",
         })
     }
 }

@@ -14,6 +14,10 @@ pub struct RecordPosition {
 }
 
 impl RecordPosition {
+    /// The index that stands for everything in a Kinesis record, however many user records it has: the largest that a lease row of the Java
+    /// KCL can hold.
+    pub(crate) const LAST_SUB_SEQUENCE: u64 = i64::MAX as u64;
+
     /// The position of a plain record.
     #[inline]
     pub fn plain(sequence: SequenceNumber) -> Self {

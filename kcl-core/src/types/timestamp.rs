@@ -33,6 +33,12 @@ impl Timestamp {
         )
     }
 
+    /// How long before this time the other was; zero if it was not before.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        let millis = self.0.saturating_sub(earlier.0);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
     /// The time this much later.
     #[must_use]
     pub fn plus(self, after: Duration) -> Self {

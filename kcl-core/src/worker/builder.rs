@@ -4,10 +4,11 @@ use std::sync::Arc;
 use metrics::Recorder;
 use tokio_util::sync::CancellationToken;
 
+use crate::dead_letter::DeadLetterSink;
 use crate::error::{Error, ErrorKind};
 use crate::lease::client::StoreClient;
 use crate::lease::store::LeaseStore;
-use crate::processor::{ErrorPolicy, RecordProcessorFactory, RetryForever};
+use crate::processor::{ErrorPolicy, Policy, RecordProcessorFactory};
 use crate::runtime::clock::{Clock, TokioClock};
 use crate::runtime::rng::Rng;
 use crate::runtime::stall_probe::StallProbe;
@@ -61,6 +62,7 @@ pub(crate) struct WorkerParts {
     pub(crate) store_client: StoreClient,
     pub(crate) factory: Arc<dyn RecordProcessorFactory>,
     pub(crate) policy: Arc<dyn ErrorPolicy>,
+    pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
     pub(crate) scope: TaskScope,
@@ -82,7 +84,8 @@ impl Worker {
             subjects: Vec::new(),
             store: None,
             factory: None,
-            policy: Arc::new(RetryForever::default()),
+            policy: Arc::new(Policy::default()),
+            dead_letters: None,
             clock: None,
             rng: None,
             scope: TaskScope::new(),
@@ -116,6 +119,7 @@ pub struct WorkerBuilder {
     store: Option<Arc<dyn LeaseStore>>,
     factory: Option<Arc<dyn RecordProcessorFactory>>,
     policy: Arc<dyn ErrorPolicy>,
+    dead_letters: Option<Arc<dyn DeadLetterSink>>,
     clock: Option<Arc<dyn Clock>>,
     rng: Option<Rng>,
     scope: TaskScope,
@@ -170,9 +174,16 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the policy for failures of the processor. By default it is tried again for ever, and the shard is held.
+    /// Sets the policy for failures of the processor: a [`Policy`], or one of your own. By default every failure is tried again for ever, and
+    /// the shard is held.
     pub fn error_policy(mut self, policy: impl ErrorPolicy) -> Self {
         self.policy = Arc::new(policy);
+        self
+    }
+
+    /// Sets where records go that the error policy sets aside. Needed if the policy [sends](ErrorPolicy::sends_dead_letters) any.
+    pub fn dead_letters(mut self, sink: impl DeadLetterSink) -> Self {
+        self.dead_letters = Some(Arc::new(sink));
         self
     }
 
@@ -249,6 +260,12 @@ impl WorkerBuilder {
             "a processor is missing: call .processor(…)",
             &mut wrong,
         );
+        if self.policy.sends_dead_letters() && self.dead_letters.is_none() {
+            wrong.push(
+                "the error policy sends dead letters, and there is no sink for them: call .dead_letters(…)"
+                    .into(),
+            );
+        }
         let stream = match &subject {
             Some(StreamSelection::One(source)) => Some(source.name().to_owned()),
             Some(StreamSelection::Many(_)) | None => None,
@@ -295,6 +312,7 @@ impl WorkerBuilder {
                 store_client,
                 factory,
                 policy: self.policy,
+                dead_letters: self.dead_letters,
                 clock,
                 rng,
                 scope: self.scope,

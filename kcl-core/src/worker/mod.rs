@@ -2,7 +2,6 @@
 
 pub(crate) mod builder;
 pub(crate) mod discovery;
-pub(crate) mod fatal;
 pub(crate) mod handle;
 pub(crate) mod handover;
 pub(crate) mod health_watch;

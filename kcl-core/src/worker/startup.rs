@@ -170,7 +170,7 @@ impl ServiceAnswer for SourceError {
 fn concerns_one_stream(kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::Mismatch | ErrorKind::Denied | ErrorKind::Configuration => true,
-        ErrorKind::Unavailable | ErrorKind::Superseded | ErrorKind::Internal => false,
+        ErrorKind::Unavailable | ErrorKind::Superseded | ErrorKind::Processing | ErrorKind::Internal => false,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::error::{Causes, Error, ErrorKind};
 use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::ownership::WorkerContext;
+use crate::ownership::fatal::FatalError;
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::log_once::LogOnce;
 use crate::runtime::task_scope::TaskPlace;
@@ -18,7 +19,6 @@ use crate::streams::registry::OpenStream;
 use crate::streams::{StreamTracker, TrackedStream};
 use crate::types::{InvalidName, StreamIdentity};
 use crate::worker::builder::StreamSelection;
-use crate::worker::fatal::FatalError;
 use crate::worker::lease_taker::LeaseTaker;
 
 /// How long a tracker may take to answer.

@@ -20,7 +20,6 @@ use crate::runtime::task_scope::{TaskPolicy, caught};
 use crate::settings::Settings;
 use crate::status::Phase;
 use crate::worker::builder::{StreamSelection, WorkerParts};
-use crate::worker::fatal::FatalError;
 use crate::worker::handover::hand_over_all;
 use crate::worker::health_watch::watch_health;
 use crate::worker::heartbeat::Heartbeat;
@@ -88,7 +87,6 @@ struct RunningWorker {
     /// Ends what watches to the last.
     ending: CancellationToken,
     subject: StreamSelection,
-    fatal: Arc<FatalError>,
 }
 
 impl RunningWorker {
@@ -112,6 +110,8 @@ impl RunningWorker {
             scope: parts.scope,
             factory: parts.factory,
             policy: parts.policy,
+            dead_letters: parts.dead_letters,
+            fatal: Arc::default(),
             metrics: parts.metrics,
             status: status.worker,
             assignment_hints: Arc::new(AssignmentHints::default()),
@@ -136,7 +136,6 @@ impl RunningWorker {
             election_left: CancellationToken::new(),
             ending: parts.ending,
             subject: parts.subject,
-            fatal: Arc::default(),
         }
     }
 
@@ -163,7 +162,7 @@ impl RunningWorker {
             Arc::clone(&self.worker),
             self.subject.clone(),
             Arc::clone(&self.taker),
-            Arc::clone(&self.fatal),
+            Arc::clone(&self.worker.fatal),
         );
         let leaving = self.leaving.clone();
         self.spawn_vital("streams", async move {
@@ -195,7 +194,7 @@ impl RunningWorker {
 
     /// Spawns a task that ends by itself only when another process has taken the worker's id.
     fn spawn_watch(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let (leaving, fatal) = (self.leaving.clone(), Arc::clone(&self.fatal));
+        let (leaving, fatal) = (self.leaving.clone(), Arc::clone(&self.worker.fatal));
         let worker = self.worker.worker.clone();
         let watch = async move {
             tokio::select! {
@@ -218,7 +217,7 @@ impl RunningWorker {
             failure = self.worker.scope.failed() => {
                 StopCause::Failed(Error::new(ErrorKind::Internal, format!("the worker {worker} broke and gave its leases up")).with_source(failure))
             }
-            error = self.fatal.raised() => StopCause::Failed(error),
+            error = self.worker.fatal.raised() => StopCause::Failed(error),
         }
     }
 

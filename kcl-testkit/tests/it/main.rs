@@ -32,6 +32,7 @@ mod outages;
 mod reshards;
 mod rolling_deploy;
 mod runtime_edges;
+mod set_aside;
 mod shutdown_anywhere;
 mod slow_processors;
 mod stalls;

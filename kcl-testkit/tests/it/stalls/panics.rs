@@ -337,7 +337,7 @@ impl Drop for Trapped {
 }
 
 impl ErrorPolicy for Trap {
-    fn decide(&self, _: &Failure) -> Decision {
+    fn decide(&self, _: &Failure<'_>) -> Decision {
         self.step_on(Where::Policy);
         Decision::Retry { after: SECOND }
     }

@@ -193,6 +193,7 @@ fn no_log_field_is_called_message_or_worker() {
     for krate in [
         "kcl-aws",
         "kcl-core",
+        "kcl-dead-letters",
         "kcl-kinesis",
         "kcl-lease-dynamo",
         "kcl-lease-memory",

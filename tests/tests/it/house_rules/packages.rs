@@ -18,6 +18,7 @@ const BANNED: &[(&str, &str)] = &[
 const WITHOUT_AWS: &[&str] = &[
     "kcl-core",
     "kcl-aggregation",
+    "kcl-dead-letters",
     "kcl-lease-memory",
     "kcl-testkit",
     "kinesis-local",
@@ -33,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kcl-aws", &["kcl-core"]),
     ("kcl-kinesis", &["kcl-aws", "kcl-core"]),
     ("kcl-lease-dynamo", &["kcl-aws", "kcl-core"]),
+    ("kcl-dead-letters", &["kcl-core"]),
     ("kcl-lease-memory", &["kcl-core"]),
     (
         "kcl-testkit",
@@ -42,7 +44,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kcl-model", &["kcl-core", "kcl-lease-memory", "kcl-testkit"]),
     (
         "kinesis-client",
-        &["kcl-core", "kcl-kinesis", "kcl-lease-dynamo", "kcl-lease-memory"],
+        &[
+            "kcl-core",
+            "kcl-dead-letters",
+            "kcl-kinesis",
+            "kcl-lease-dynamo",
+            "kcl-lease-memory",
+        ],
     ),
 ];
 
