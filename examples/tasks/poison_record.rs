@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kinesis_client::dead_letter_files::{DeadLetterFiles, read_folder};
+use kinesis_client::dead_letter::{DeadLetterFiles, read_folder};
 use kinesis_client::processor::{LastResort, Policy};
 use kinesis_client::{
     MemoryLeaseStore, MemoryStream, ProcessorError, RecordBatch, RecordProcessor, Redrive, ShardContext,

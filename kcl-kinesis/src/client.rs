@@ -13,7 +13,7 @@ use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::list_shards::ListShardsOutput;
-use aws_sdk_kinesis::primitives::DateTime;
+use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::{self, ShardFilterType, ShardIteratorType, StreamDescriptionSummary};
 use aws_sdk_kinesis::{Client, Config};
 use kcl_aws::{Arn, Attempt, Caller, ConsumerArn, InvalidArn, StreamArn, UnsentReason};
@@ -262,6 +262,19 @@ impl KinesisClient {
         }
     }
 
+    /// Returns `false` if the stream certainly is not the one with this name and, where it is known, this ARN.
+    pub(crate) fn may_be(&self, name: &str, arn: Option<&str>) -> bool {
+        let other = arn.and_then(|arn| arn.parse::<StreamArn>().ok());
+        match (self.arn(), other) {
+            (Some(own), Some(other)) => *own == other,
+            // The name stands for a stream of the client's region.
+            (None, Some(other)) => {
+                name == self.stream_name() && other.check_region(self.region.as_deref()).is_ok()
+            }
+            (_, None) => name == self.stream_name(),
+        }
+    }
+
     fn request<'a>(&'a self, action: &'static str, shard: Option<&'a ShardId>) -> Request<'a> {
         Request {
             action,
@@ -394,6 +407,27 @@ impl KinesisClient {
             .shard_iterator
             .ok_or_else(|| request.incomplete("iterator"))?;
         Ok((iterator, time))
+    }
+
+    /// Puts one record.
+    pub(crate) async fn put(&self, partition_key: &str, data: Vec<u8>) -> Result<(), Failure> {
+        let request = self.request("kinesis:PutRecord", None);
+        let call = self
+            .sdk()
+            .put_record()
+            .set_stream_name(self.target.name())
+            .set_stream_arn(self.target.arn())
+            .partition_key(partition_key)
+            .data(Blob::new(data));
+        let put = self
+            .answer(request, |attempt| {
+                call.clone().customize().interceptor(attempt).send()
+            })
+            .await?;
+        match put.sequence_number.is_empty() {
+            true => Err(request.incomplete("sequence number")),
+            false => Ok(()),
+        }
     }
 }
 

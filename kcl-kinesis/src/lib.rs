@@ -1,6 +1,7 @@
 //! Reads Amazon Kinesis for `kcl-core`: lists the shards of a stream, and reads them by polling or by enhanced fan-out.
 //!
-//! [`KinesisStream`] is all there is: give it an AWS configuration and the name or ARN of a stream, and hand it to the worker.
+//! Give [`KinesisStream`] an AWS configuration and the name or ARN of a stream, and hand it to the worker. [`DeadLetterStream`] takes the records
+//! that the error policy sets aside, to a stream of their own.
 //!
 //! # What it takes care of
 //!
@@ -32,6 +33,7 @@ mod adaptive_rate;
 mod cbor;
 mod client;
 mod convert;
+mod dead_letter_stream;
 mod errors;
 mod fan_out;
 #[doc(hidden)]
@@ -43,6 +45,7 @@ mod raw_body;
 mod stream;
 
 pub use aws_sdk_kinesis;
+pub use dead_letter_stream::DeadLetterStream;
 pub use fan_out::FanOut;
 pub use pace::{PollingSettings, RecordFormat};
 pub use stream::KinesisStream;

@@ -175,7 +175,7 @@ impl RecordProcessorFactory for Journal {
 /// let records = (1..4_u128).map(|n| Record::new(SequenceNumber::from(n), "payload"));
 /// // The processor under test is given the batch.
 /// let batch = checkpoints.batch(records.collect());
-/// batch.checkpoint_through(&batch[1]).await.expect("nothing is in its way");
+/// batch.checkpoint_through(1).await.expect("nothing is in its way");
 /// assert_eq!(checkpoints.last().map(|last| last.sequence), Some(SequenceNumber::from(2)));
 ///
 /// checkpoints.fail_next(CheckpointError::Fenced);

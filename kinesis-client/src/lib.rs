@@ -109,7 +109,6 @@
 //! |---|---|---|
 //! | `aws` | yes | `KinesisStream`, `DynamoLeaseStore`, and the SDK crates that they are built for |
 //! | `signal` | yes | `Worker::run_until_signal` |
-//! | `dead-letters` | no | `dead_letter_files`: records that a policy sets aside, in files |
 //! | `memory` | no | `MemoryLeaseStore`, `MemoryStream` |
 
 #![deny(missing_docs)]
@@ -136,9 +135,31 @@ pub use kcl_core::{
     ShutdownReport, StatusReader, Worker, WorkerBuilder, WorkerHandle,
 };
 #[doc(inline)]
-pub use kcl_core::{
-    clock, dead_letter, lease_store, metrics, processor, settings, source, status, streams, types,
-};
+pub use kcl_core::{clock, lease_store, metrics, processor, settings, source, status, streams, types};
+
+/// Where records go that a policy sets aside: the seam, the sinks, and how to read the letters back.
+///
+/// [`DeadLetterFiles`](dead_letter::DeadLetterFiles) writes them to a folder
+#[cfg_attr(
+    feature = "aws",
+    doc = "and [`DeadLetterStream`](dead_letter::DeadLetterStream) to another stream,"
+)]
+#[cfg_attr(
+    not(feature = "aws"),
+    doc = "and, with the feature `aws`, `DeadLetterStream` to another stream,"
+)]
+/// as lines of JSON; [`Redrive`] hands them to a processor again.
+pub mod dead_letter {
+    #[doc(inline)]
+    pub use kcl_core::dead_letter::{DeadLetter, DeadLetterError, DeadLetterKey, DeadLetterSink};
+    #[doc(inline)]
+    pub use kcl_dead_letters::{
+        DeadLetterFiles, InvalidLetter, LetterLine, ReadError, decode, encode, read_folder,
+    };
+    #[cfg(feature = "aws")]
+    #[doc(inline)]
+    pub use kcl_kinesis::DeadLetterStream;
+}
 
 #[cfg(feature = "aws")]
 pub use aws_config;
@@ -154,15 +175,6 @@ pub use kcl_lease_dynamo::aws_sdk_dynamodb;
 pub use kcl_lease_dynamo::{
     Billing, DynamoLeaseStore, InvalidTableOptions, PreparedForJava, TableLayout, TableOptions,
 };
-
-/// Dead letters in files: one JSON object a line, read back for a [`Redrive`].
-#[cfg(feature = "dead-letters")]
-pub mod dead_letter_files {
-    #[doc(inline)]
-    pub use kcl_dead_letters::{
-        DeadLetterFiles, InvalidLetter, LetterLine, ReadError, decode, encode, read_folder,
-    };
-}
 
 #[cfg(feature = "memory")]
 #[doc(inline)]

@@ -10,8 +10,15 @@ use crate::types::{Gap, Record, RecordPosition};
 
 /// Records of one shard, in order. A clone is cheap, and a part shares the records of the whole.
 ///
-/// The batch knows its shard and its ownership, so that [`checkpoint_through`](Self::checkpoint_through) can name neither
-/// another shard's record nor one that was not delivered.
+/// The batch knows its shard and its ownership, and [`checkpoint_through`](Self::checkpoint_through) takes an index in the batch, so that
+/// it can name neither another shard's record nor one that was not delivered:
+///
+/// ```compile_fail,E0308
+/// # use kcl_core as kinesis_client;
+/// # async fn processed(mine: kinesis_client::processor::RecordBatch, of_other_shard: kinesis_client::processor::RecordBatch) {
+/// mine.checkpoint_through(&of_other_shard[0]).await;
+/// # }
+/// ```
 ///
 /// ```
 /// # use kcl_core as kinesis_client;
@@ -80,7 +87,7 @@ impl RecordBatch {
     ///     watched.lock().unwrap().push(position.sequence.clone());
     ///     Ok(())
     /// });
-    /// batch.checkpoint_through(&batch[1]).await?;
+    /// batch.checkpoint_through(1).await?;
     /// assert_eq!(*seen.lock().unwrap(), [SequenceNumber::from(2)]);
     /// # Ok(())
     /// # }
@@ -131,7 +138,7 @@ impl RecordBatch {
         self.iter().map(|record| record.data().len() as u64).sum()
     }
 
-    /// Says that every record up to and including this one is done for good, and stores that.
+    /// Says that every record up to and including the one at this index of the batch is done for good, and stores that.
     ///
     /// Returns once the checkpoint is stored. A checkpoint that is not ahead of the stored one stores nothing and succeeds.
     ///
@@ -145,16 +152,14 @@ impl RecordBatch {
     /// # Cancel safety
     ///
     /// Dropping the future does not stop the write; the records stay marked as done.
-    pub async fn checkpoint_through(&self, record: &Record) -> Result<(), CheckpointError> {
-        match self.binary_search_by(|other| other.position().cmp(record.position())) {
-            Ok(index) => {
-                let number = self.first + (self.from + index) as u64;
-                self.sink
-                    .checkpoint_through(record.position().clone(), number)
-                    .await
-            }
-            Err(_) => Err(CheckpointError::NotInBatch),
-        }
+    pub async fn checkpoint_through(&self, index: usize) -> Result<(), CheckpointError> {
+        let Some(record) = self.get(index) else {
+            return Err(CheckpointError::NotInBatch);
+        };
+        let number = self.first + (self.from + index) as u64;
+        self.sink
+            .checkpoint_through(record.position().clone(), number)
+            .await
     }
 
     /// Says that every record of the batch is done for good, and stores that.
@@ -167,7 +172,7 @@ impl RecordBatch {
     ///
     /// As [`checkpoint_through`](Self::checkpoint_through).
     pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
-        match self.last() {
+        match self.len().checked_sub(1) {
             Some(last) => self.checkpoint_through(last).await,
             None => Ok(()),
         }
@@ -246,7 +251,7 @@ pub enum CheckpointError {
     /// The store did not answer. Do: nothing, or try again; the checkpoint is stored with the next renewal.
     #[error("the lease store did not take the checkpoint; it is stored with the next renewal")]
     Unavailable(#[source] StoreError),
-    /// The record is not of this batch. Do: checkpoint a record through the batch that it came in.
-    #[error("the record is not part of the batch that was asked to checkpoint it")]
+    /// The batch has no record at this index. Do: name one from 0 to the length less 1.
+    #[error("the batch that was asked for a checkpoint has no record at this index")]
     NotInBatch,
 }

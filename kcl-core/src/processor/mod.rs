@@ -166,7 +166,23 @@ pub trait RecordProcessor: Send + 'static {
         EndOfShard::WhenFinished
     }
 
-    /// Called when another worker has the lease, after a running call has returned. Nothing can be checkpointed any more.
+    /// Called when another worker has the lease, after a running call has returned. Nothing can be checkpointed any more, so there is nothing
+    /// here to checkpoint with:
+    ///
+    /// ```compile_fail,E0599
+    /// # use kcl_core as kinesis_client;
+    /// # use kinesis_client::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+    /// # struct Late;
+    /// # #[async_trait::async_trait]
+    /// # impl RecordProcessor for Late {
+    /// #     async fn process_records(&mut self, _: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> { Ok(()) }
+    /// async fn lease_lost(&mut self, shard: &ShardContext) {
+    ///     shard.checkpoint().await;
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// A batch that the processor kept answers [`Fenced`](CheckpointError::Fenced).
     ///
     /// # Cancel safety
     ///

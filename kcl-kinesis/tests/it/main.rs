@@ -5,6 +5,7 @@
 mod clock;
 mod consumers;
 mod credentials;
+mod dead_letters;
 mod encoding;
 mod ending;
 mod faults;

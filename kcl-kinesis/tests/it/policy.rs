@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use kcl_core::dead_letter::DeadLetterSink as _;
 use kcl_core::source::{ShardFilter, StartPosition, StreamSource as _};
 use kcl_kinesis::FanOut;
 use serde_json::{Value, json};
 
+use crate::dead_letters::{letter, put, sink};
 use crate::server::{CONSUMER_ARN, Server, error, iterator, next, ok, records, shard, summary};
 
-/// The two policies of the page, in their order: each action, and whether it is granted on the consumer.
-fn documented() -> [BTreeSet<(String, bool)>; 2] {
+/// The three policies of the page, in their order: each action, and whether it is granted on the consumer.
+fn documented() -> [BTreeSet<(String, bool)>; 3] {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/iam-policy.md");
     let page = std::fs::read_to_string(page).unwrap();
     let blocks = page.split("```json").skip(1);
@@ -68,7 +70,7 @@ async fn the_policy_of_a_polling_worker_is_exact() {
     let server = Server::default();
     begin(&server).await;
     poll(&server).await;
-    let [polls, _] = documented();
+    let [polls, ..] = documented();
     assert_eq!(called(&server), polls);
 }
 
@@ -77,7 +79,7 @@ async fn the_policy_of_a_subscribing_worker_is_exact() {
     let server = Server::default();
     begin(&server).await;
     poll(&server).await;
-    let [_, subscribes] = documented();
+    let [_, subscribes, _] = documented();
     server.then([
         summary(json!({})),
         error(400, "ResourceNotFoundException"),
@@ -93,4 +95,13 @@ async fn the_policy_of_a_subscribing_worker_is_exact() {
             .unwrap_err();
     }
     assert_eq!(called(&server), subscribes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy_for_dead_letters_is_exact() {
+    let server = Server::default();
+    server.then([put()]);
+    sink(&server).send(&letter()).await.unwrap();
+    let [.., sets_aside] = documented();
+    assert_eq!(called(&server), sets_aside);
 }

@@ -35,12 +35,12 @@ struct Notes {
 #[async_trait]
 impl RecordProcessor for Notes {
     async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
-        for record in &batch {
+        for (index, record) in batch.iter().enumerate() {
             let payload = String::from_utf8_lossy(record.data()).into_owned();
             let is_last = self.stop_at.as_ref() == Some(&payload);
             self.seen.lock().unwrap().push(payload);
             if is_last {
-                batch.checkpoint_through(record).await?;
+                batch.checkpoint_through(index).await?;
                 // The rest of the aggregate is neither noted nor finished.
                 std::future::pending::<()>().await;
             }

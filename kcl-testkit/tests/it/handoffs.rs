@@ -181,8 +181,8 @@ struct Diligent;
 #[async_trait]
 impl RecordProcessor for Diligent {
     async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
-        for record in &batch {
-            batch.checkpoint_through(record).await?;
+        for index in 0..batch.len() {
+            batch.checkpoint_through(index).await?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 )]
 
 mod aggregated;
+mod allocations;
 mod altered;
 mod balance;
 mod coordination;

@@ -46,7 +46,7 @@ struct Dawdler {
 #[async_trait]
 impl RecordProcessor for Dawdler {
     async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
-        let mut checkpoint = Box::pin(batch.checkpoint_through(&batch[0]));
+        let mut checkpoint = Box::pin(batch.checkpoint_through(0));
         tokio::select! {
             biased;
             stored = &mut checkpoint => return stored.map_err(ProcessorError::from),

@@ -51,7 +51,7 @@ impl RecordProcessor for Picky {
         if let Some(at) = batch.iter().position(|record| is_poison(&record)) {
             let poison = &batch[at];
             if self.manual && at > 0 {
-                drop(batch.checkpoint_through(&batch[at - 1]).await);
+                drop(batch.checkpoint_through(at - 1).await);
             }
             match self.reaction {
                 Reaction::Names => return Err(ProcessorError::poison("no truck").at(poison)),

@@ -63,7 +63,7 @@ impl ErraticProcessor {
         if choice == 0 {
             let part = usize::try_from(self.rng.below(batch.len() as u64)).unwrap();
             // What is not stored is with the next renewal, or comes again.
-            let _ = batch.checkpoint_through(&batch[part]).await;
+            let _ = batch.checkpoint_through(part).await;
         }
         self.collected = Some(batch);
         if choice == 1 {

@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kcl-core", &["kcl-aggregation", "kcl-core"]),
     ("kcl-aggregation", &[]),
     ("kcl-aws", &["kcl-core"]),
-    ("kcl-kinesis", &["kcl-aws", "kcl-core"]),
+    ("kcl-kinesis", &["kcl-aws", "kcl-core", "kcl-dead-letters"]),
     ("kcl-lease-dynamo", &["kcl-aws", "kcl-core"]),
     ("kcl-dead-letters", &["kcl-core"]),
     ("kcl-lease-memory", &["kcl-core"]),

@@ -1,6 +1,7 @@
 //! The Kinesis source, by polling and by enhanced fan-out, through the real SDK against the wire server.
 
 mod black_holes;
+mod dead_letters;
 mod ends;
 mod pauses;
 mod runtimes;
