@@ -7,7 +7,9 @@ use allocation_counter::measure;
 use async_trait::async_trait;
 use kcl_core::Worker;
 use kcl_core::clock::{ClockExt as _, TokioClock};
-use kcl_core::processor::{ErrorPolicy, LastResort, Policy, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::processor::{
+    ErrorPolicy, LastResort, Policy, ProcessorError, RecordBatch, RecordProcessor, ShardContext,
+};
 use kcl_core::settings::Settings;
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
@@ -26,7 +28,10 @@ fn allocations(batches: u32, records: u32, policy: impl ErrorPolicy) -> u64 {
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
     let measured = runtime.block_on(async {
         let clock = TokioClock::new();
-        let stream = MemoryStream::builder("trucks").shards(1).clock(Arc::new(clock)).build();
+        let stream = MemoryStream::builder("trucks")
+            .shards(1)
+            .clock(Arc::new(clock))
+            .build();
         for n in 0..batches * records {
             stream.put("truck", format!("{n}")).unwrap();
         }
@@ -51,7 +56,14 @@ fn allocations(batches: u32, records: u32, policy: impl ErrorPolicy) -> u64 {
                 .build()
                 .unwrap()
                 .start();
-            while worker.status().leases.values().map(|lease| lease.records).sum::<u64>() < all {
+            while worker
+                .status()
+                .leases
+                .values()
+                .map(|lease| lease.records)
+                .sum::<u64>()
+                < all
+            {
                 clock.sleep(Duration::from_secs(1)).await;
             }
             worker.abort();
@@ -70,7 +82,10 @@ fn record_costs_no_allocation() {
         let many = allocations(batches, large, policy);
         let records = u64::from(batches * (large - small));
         let more = many.saturating_sub(few);
-        println!("{few} allocations for {} records, {more} more for {records} more", batches * small);
+        println!(
+            "{few} allocations for {} records, {more} more for {records} more",
+            batches * small
+        );
         assert!(more * 20 < records, "{more} allocations for {records} records");
     }
 }
