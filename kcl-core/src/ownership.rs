@@ -172,7 +172,7 @@ impl Ownership {
             worker.worker.clone(),
             (stream.identity.name.clone(), Some(stream.identity.arn.clone())),
             (row.shard.clone(), row.hash_range),
-            row.key.clone(),
+            (row.key.clone(), Some(row.checkpoint.clone())),
             token,
         );
         let validity = LeaseValidity {

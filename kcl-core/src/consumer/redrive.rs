@@ -300,7 +300,8 @@ fn context_of(letter: &DeadLetter) -> ShardContext {
         stream,
         shard,
         letter.fencing_token,
-    );
+    )
+    .of_redrive();
     match letter.hash_range {
         Some(range) => context.with_hash_range(range),
         None => context,

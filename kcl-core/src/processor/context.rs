@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runtime::clock::Moment;
 use crate::runtime::lock::Locked;
-use crate::types::{ApplicationName, HashKeyRange, LeaseKey, ShardId, WorkerId};
+use crate::types::{ApplicationName, HashKeyRange, LeaseKey, Position, ShardId, WorkerId};
 
 /// A number that rises with every ownership of a shard.
 ///
@@ -49,6 +49,8 @@ struct Inner {
     shard: ShardId,
     hash_range: Option<HashKeyRange>,
     lease: LeaseKey,
+    checkpoint: Option<Position>,
+    is_redrive: bool,
     token: FencingToken,
     cancelled: CancellationToken,
     /// Another one after each drain that was called off.
@@ -88,7 +90,7 @@ impl ShardContext {
             worker,
             (stream.into(), None),
             (shard, None),
-            lease,
+            (lease, None),
             token,
         )
     }
@@ -112,20 +114,39 @@ impl ShardContext {
     /// ```
     #[must_use]
     pub fn with_hash_range(self, range: HashKeyRange) -> Self {
+        self.with(|inner| inner.hash_range = Some(range))
+    }
+
+    /// The context, of a shard whose lease had this checkpoint when the ownership began. For a context made by hand, as
+    /// [`with_hash_range`](Self::with_hash_range).
+    #[must_use]
+    pub fn with_checkpoint(self, checkpoint: Position) -> Self {
+        self.with(|inner| inner.checkpoint = Some(checkpoint))
+    }
+
+    /// The context of a processor that is given dead letters.
+    pub(crate) fn of_redrive(self) -> Self {
+        self.with(|inner| inner.is_redrive = true)
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Inner)) -> Self {
         let inner = &self.inner;
-        let inner = Inner {
+        let mut inner = Inner {
             application: inner.application.clone(),
             worker: inner.worker.clone(),
             stream: inner.stream.clone(),
             arn: inner.arn.clone(),
             shard: inner.shard.clone(),
-            hash_range: Some(range),
+            hash_range: inner.hash_range,
             lease: inner.lease.clone(),
+            checkpoint: inner.checkpoint.clone(),
+            is_redrive: inner.is_redrive,
             token: inner.token,
             cancelled: inner.cancelled.clone(),
             draining: Locked::new(self.draining()),
             valid_until: AtomicU64::new(inner.valid_until.load(Ordering::Acquire)),
         };
+        change(&mut inner);
         Self {
             inner: Arc::new(inner),
         }
@@ -136,7 +157,7 @@ impl ShardContext {
         worker: WorkerId,
         (stream, arn): (String, Option<String>),
         (shard, hash_range): (ShardId, Option<HashKeyRange>),
-        lease: LeaseKey,
+        (lease, checkpoint): (LeaseKey, Option<Position>),
         token: FencingToken,
     ) -> Self {
         Self {
@@ -148,6 +169,8 @@ impl ShardContext {
                 shard,
                 hash_range,
                 lease,
+                checkpoint,
+                is_redrive: false,
                 token,
                 cancelled: CancellationToken::new(),
                 draining: Locked::default(),
@@ -190,6 +213,18 @@ impl ShardContext {
     /// The key of the shard's lease.
     pub fn lease(&self) -> &LeaseKey {
         &self.inner.lease
+    }
+
+    /// The stored checkpoint when this ownership began; `None` in a context made by hand. It does not follow the checkpoints that are made
+    /// since.
+    pub fn checkpoint(&self) -> Option<&Position> {
+        self.inner.checkpoint.as_ref()
+    }
+
+    /// Whether the processor is given dead letters again, by a [`Redrive`](crate::Redrive). Their records are older than others that
+    /// the shard's processors have seen.
+    pub fn is_redrive(&self) -> bool {
+        self.inner.is_redrive
     }
 
     /// The token of this ownership, for sinks that can check it.

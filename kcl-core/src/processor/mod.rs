@@ -5,6 +5,7 @@ mod context;
 mod error;
 pub(crate) mod fetched_batch;
 mod policy;
+mod sink_position;
 
 use async_trait::async_trait;
 
@@ -14,6 +15,9 @@ pub use context::{FencingToken, ShardContext};
 pub use error::{ProcessorError, Severity};
 pub(crate) use policy::decide;
 pub use policy::{Decision, ErrorPolicy, FailedCall, Failure, FailureKind, LastResort, Policy, Retries};
+pub use sink_position::{
+    AdvanceValues, ClaimValues, ReadValues, SinkPosition, SinkPositionError, SinkSql, StoredPosition,
+};
 
 use crate::types::{RecordPosition, Timestamp};
 

@@ -35,6 +35,7 @@ mod rolling_deploy;
 mod runtime_edges;
 mod set_aside;
 mod shutdown_anywhere;
+mod sink_positions;
 mod slow_processors;
 mod stalls;
 mod store_calls;
