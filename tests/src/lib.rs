@@ -8,6 +8,7 @@
 )]
 
 pub mod chaos;
+pub mod exactly_once;
 pub mod figures;
 pub mod fleet;
 pub mod foreign;
@@ -31,6 +32,9 @@ mod documents {
 
     #[doc = include_str!("../../docs/coming-from-java.md")]
     struct MigrationGuide;
+
+    #[doc = include_str!("../../docs/exactly-once.md")]
+    struct ExactlyOnceGuide;
 
     #[doc = include_str!("../../docs/failures.md")]
     struct FailuresGuide;

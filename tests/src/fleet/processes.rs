@@ -229,8 +229,8 @@ impl Process {
             .collect()
     }
 
-    /// The file is made by the process when it gets that far.
-    fn text(&self) -> String {
+    /// Returns the text of its log until now. The file is made by the process when it gets that far.
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 }

@@ -8,6 +8,7 @@ mod docker;
 mod install;
 mod local;
 mod others;
+mod postgres;
 mod servers;
 mod shared;
 mod streams;
@@ -24,6 +25,7 @@ use tokio::sync::OnceCell;
 use servers::{DynamoServer, Servers, say};
 
 pub use others::{Server, Started};
+pub use postgres::Postgres;
 pub use streams::hash_keys;
 
 /// Names the endpoint of a server that somebody else runs.
@@ -81,6 +83,14 @@ impl Testbed {
     /// Returns the server of Kinesis here, for reports.
     pub fn kind(&self) -> &str {
         &self.servers.kind
+    }
+
+    /// The same with a server of Kinesis that is the test's own.
+    #[must_use]
+    pub fn with_kinesis(mut self, kind: &str, endpoint: &str) -> Self {
+        self.servers.kind = kind.to_owned();
+        self.servers.kinesis = endpoint.to_owned();
+        self
     }
 
     /// The endpoint of Kinesis.

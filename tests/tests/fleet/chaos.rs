@@ -24,6 +24,7 @@ const SHAPE: ChaosShape = ChaosShape {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_loses_nothing_in_chaos() {
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let testbed = testbed_or_skip!();
     let programs = Programs::build();
     let rounds = number("KCL_CHAOS_ROUNDS").unwrap_or(1);

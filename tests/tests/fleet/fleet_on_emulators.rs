@@ -13,7 +13,6 @@ use kcl_tests::fleet::timing::{begun_elsewhere, children_after_parents, let_go};
 use kcl_tests::testbed::Testbed;
 use kcl_tests::testbed_or_skip;
 use kcl_tests::wait::eventually;
-use tokio::sync::Mutex;
 
 /// Set to a number, each scenario runs that often.
 const ROUNDS: &str = "KCL_TEST_ROUNDS";
@@ -25,12 +24,10 @@ const SHAPE: Shape = Shape {
 };
 /// As large as the emulators carry.
 const TWELVE: Shape = Shape { shards: 12, ..SHAPE };
-/// The emulators carry one fleet at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 #[tokio::test]
 async fn fleet_loses_nothing_through_reshard_and_death() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let testbed = testbed_or_skip!();
     let programs = Programs::build();
     for round in 1..=rounds() {
@@ -41,7 +38,7 @@ async fn fleet_loses_nothing_through_reshard_and_death() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fleet_fails_over_and_reshards_in_time() {
-    let _alone = ONE_AT_A_TIME.lock().await;
+    let _alone = crate::ONE_AT_A_TIME.lock().await;
     let testbed = testbed_or_skip!();
     let programs = Programs::build();
     for round in 1..=rounds() {

@@ -4,4 +4,8 @@
 #![allow(clippy::expect_used, reason = "helpers of tests: a panic is how they report")]
 
 mod chaos;
+mod exactly_once;
 mod fleet_on_emulators;
+
+/// The emulators carry one fleet at a time.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
