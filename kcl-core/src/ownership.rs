@@ -58,7 +58,7 @@ use crate::settings::Settings;
 use crate::settings::timing::Timing;
 use crate::status::WorkerState;
 use crate::streams::registry::{OpenStream, Streams};
-use crate::types::{ApplicationName, LeaseKey, SequenceNumber, WorkerId};
+use crate::types::{ApplicationName, LeaseKey, RecordPosition, SequenceNumber, WorkerId};
 
 /// The parts that every consumer of a worker uses.
 pub(crate) struct WorkerContext {
@@ -144,6 +144,8 @@ struct OwnershipState {
     giving_up: bool,
     stored_at: Moment,
     tracker: CheckpointTracker,
+    /// The position that user code has prepared and not committed. The worker stores nothing before it: that would discard it.
+    prepared: Option<RecordPosition>,
     backlog: LagTracker,
     progress: Progress,
     /// The first record that came, where reading began without a checkpoint.
@@ -208,6 +210,7 @@ impl Ownership {
                 giving_up: false,
                 stored_at: now,
                 tracker: CheckpointTracker::default(),
+                prepared: None,
                 backlog: LagTracker::new(now),
                 progress: Progress::new(now),
                 begun_at: None,

@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::{
-    Expect, LeaseChange, LockChange, LockExpect, RowFacts, Version, WorkerChange, WorkerRow, counts_as_switch,
+    Expect, LeaseChange, LockChange, LockExpect, PendingCheckpoint, RowFacts, Version, WorkerChange, WorkerRow, counts_as_switch,
 };
 use kcl_core::types::{ApplicationName, HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
 use crate::attributes;
-use crate::codec::{Item, creation_item, encode_lock, n, s, string_set, throughput_text, worker_attributes};
+use crate::codec::{
+    Item, creation_item, encode_lock, n, s, state_value, string_set, throughput_text, worker_attributes,
+};
 
 /// One conditional write of one row.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,6 +141,7 @@ fn versioned_update(
             checkpoint(draft, position.checkpoint_text(), position.sub_sequence());
             set_throughput(draft, *throughput);
         }
+        LeaseChange::Prepare { pending } => prepare(draft, pending.as_ref()),
         LeaseChange::End { children } => {
             checkpoint(draft, Position::ShardEnd.checkpoint_text(), 0);
             draft.set_or_remove(attributes::CHILDREN, string_set(children));
@@ -185,9 +188,16 @@ fn checkpoint(draft: &mut WriteBuilder, text: &str, sub_sequence: u64) {
     draft.set(attributes::CHECKPOINT, s(text));
     draft.set(attributes::SUB_SEQUENCE, n(sub_sequence));
     draft.set(attributes::OWNER_SWITCHES, n(0));
-    draft.remove(attributes::PENDING);
-    draft.remove(attributes::PENDING_SUB_SEQUENCE);
-    draft.remove(attributes::PENDING_STATE);
+    prepare(draft, None);
+}
+
+fn prepare(draft: &mut WriteBuilder, pending: Option<&PendingCheckpoint>) {
+    let position = pending.map(|pending| &pending.position);
+    let text = position.map(|position| s(position.checkpoint_text()));
+    draft.set_or_remove(attributes::PENDING, text);
+    let sub_sequence = position.map(|position| n(position.sub_sequence()));
+    draft.set_or_remove(attributes::PENDING_SUB_SEQUENCE, sub_sequence);
+    draft.set_or_remove(attributes::PENDING_STATE, pending.and_then(state_value));
 }
 
 fn describe(

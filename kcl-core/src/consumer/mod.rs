@@ -9,6 +9,7 @@ pub(crate) mod closing;
 pub(crate) mod delivery;
 pub(crate) mod failures;
 pub(crate) mod isolation;
+pub(crate) mod pending;
 pub(crate) mod redrive;
 mod set_aside;
 pub(crate) mod shard_consumer;

@@ -175,6 +175,7 @@ impl ShardConsumer {
             return event;
         }
         self.own.consumer_waits(WaitReason::Initialize);
+        self.own.context.set_pending_checkpoint(self.own.row().pending);
         let called = tokio::select! {
             biased;
             interrupt = self.own.interrupted() => Err(interrupt),
@@ -183,6 +184,10 @@ impl ShardConsumer {
         match called {
             Err(interrupt) => self.interrupted(interrupt),
             Ok(Ok(wish)) => {
+                let wish = match self.settle_pending(wish).await {
+                    Ok(wish) => wish,
+                    Err(event) => return event,
+                };
                 if wish != self.wish {
                     self.own.forget_begun();
                 }

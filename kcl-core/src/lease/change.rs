@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::lease::row::{Lease, RowFacts, Version, WriteStamp};
+use crate::lease::row::{Lease, PendingCheckpoint, RowFacts, Version, WriteStamp};
 use crate::runtime::failpoint::failpoint;
 use crate::types::{HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
@@ -64,6 +64,12 @@ pub enum LeaseChange {
         /// The new moving average of the throughput in KiB/s; `None` leaves the row's.
         throughput: Option<f64>,
     },
+    /// The owner prepares a checkpoint: the row keeps it beside the one that it has, until the next checkpoint. Doubles as a renewal. Expects
+    /// a version.
+    Prepare {
+        /// The prepared checkpoint, in the place of the row's; `None` discards the row's.
+        pending: Option<PendingCheckpoint>,
+    },
     /// The owner finished the shard: stores the end and the children, and gives the lease up. Expects a version.
     End {
         /// The shards that this one became.
@@ -92,15 +98,22 @@ impl LeaseChange {
             Self::CancelHandoff => "cancel_handoff",
             Self::Release => "release",
             Self::Checkpoint { .. } => "checkpoint",
+            Self::Prepare { pending: Some(_) } => "prepare_checkpoint",
+            Self::Prepare { pending: None } => "discard_prepared",
             Self::End { .. } => "end",
             Self::Describe { .. } => "describe",
             Self::Delete => "delete",
         }
     }
 
-    /// Whether the change is a checkpoint that is not ahead of the row's.
+    /// Whether the change is a checkpoint, prepared or not, that is not ahead of the row's, or discards one that the row does not have.
     pub(crate) fn stores_no_more_than(&self, row: &Lease) -> bool {
-        matches!(self, Self::Checkpoint { position, .. } if *position <= row.checkpoint)
+        match self {
+            Self::Checkpoint { position, .. } => *position <= row.checkpoint,
+            Self::Prepare { pending: Some(pending) } => pending.position <= row.checkpoint,
+            Self::Prepare { pending: None } => row.pending.is_none(),
+            _ => false,
+        }
     }
 
     /// Whether the change moves the counter, and so stamps the row with the writer's incarnation.
@@ -112,6 +125,7 @@ impl LeaseChange {
             | Self::CancelHandoff
             | Self::Release
             | Self::Checkpoint { .. }
+            | Self::Prepare { .. }
             | Self::End { .. } => true,
             Self::Create(_) | Self::BeginHandoff { .. } | Self::Describe { .. } | Self::Delete => false,
         }
@@ -138,6 +152,7 @@ impl LeaseChange {
                 | Self::Assign { .. }
                 | Self::Release
                 | Self::Checkpoint { .. }
+                | Self::Prepare { .. }
                 | Self::End { .. }
                 | Self::Delete,
                 Expect::Version(_),
@@ -221,6 +236,7 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
             new.owner_switches = 0;
             new.pending = None;
         }
+        LeaseChange::Prepare { pending } => new.pending.clone_from(pending),
         LeaseChange::End { children } => {
             new.checkpoint = Position::ShardEnd;
             new.owner_switches = 0;

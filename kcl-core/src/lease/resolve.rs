@@ -119,13 +119,14 @@ fn shows(row: &Lease, before: Option<&Lease>, change: &LeaseChange, incarnation:
         | LeaseChange::CancelHandoff
         | LeaseChange::Release
         | LeaseChange::Checkpoint { .. }
+        | LeaseChange::Prepare { .. }
         | LeaseChange::End { .. } => before.is_some_and(|before| {
             let after = apply(before, change, incarnation);
             let owners_match = (&row.owner, &row.checkpoint_owner) == (&after.owner, &after.checkpoint_owner)
                 || is_handoff_on_top(row, before, &after);
             row.stamp == after.stamp
                 && row.counter == after.counter
-                && row.checkpoint == after.checkpoint
+                && (&row.checkpoint, &row.pending) == (&after.checkpoint, &after.pending)
                 && owners_match
         }),
     }

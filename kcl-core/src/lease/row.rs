@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ pub struct Lease {
     pub owner_switches: u64,
     /// How far the shard is processed.
     pub checkpoint: Position,
-    /// A checkpoint that was prepared and not committed; only Java writes it.
+    /// A checkpoint that was prepared and not committed.
     pub pending: Option<PendingCheckpoint>,
     /// The shards that this one came from.
     pub parents: BTreeSet<ShardId>,
@@ -88,13 +89,29 @@ impl RowFacts {
     }
 }
 
-/// A checkpoint that was prepared and not yet committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A checkpoint that was [prepared](crate::processor::RecordBatch::prepare) and not yet committed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct PendingCheckpoint {
-    /// The prepared position.
+    /// The prepared position. A worker of this library prepares records only; the Java KCL may prepare the end of a shard, too.
     pub position: Position,
-    /// The data that the application stored with it.
+    /// The data that the application stored with it, unless that was empty.
     pub state: Option<Bytes>,
+}
+
+impl PendingCheckpoint {
+    /// The most bytes that an application may store with a prepared checkpoint: 4 KiB. They are a part of the lease row, which is read by each scan
+    /// and paid for with each renewal.
+    pub const LARGEST_STATE: usize = 4096;
+}
+
+/// Shows how much data the application stored, never what is in it.
+impl fmt::Debug for PendingCheckpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingCheckpoint")
+            .field("position", &self.position)
+            .field("state_bytes", &self.state.as_ref().map(Bytes::len))
+            .finish()
+    }
 }
 
 /// Marks a counter as written by a certain run of a certain process.

@@ -136,6 +136,11 @@ impl CheckpointTracker {
         };
     }
 
+    /// Whether the record was delivered under this number before the deliveries were [forgotten](Self::forget).
+    pub fn is_forgotten(&self, number: u64) -> bool {
+        number < self.forgotten
+    }
+
     /// Every record of the batch is finished.
     pub fn finish_batch(&mut self, id: BatchId) {
         if let Some(batch) = self.batch(id) {
@@ -160,7 +165,7 @@ impl CheckpointTracker {
     /// As [`finish_through`](Self::finish_through), with the number under which the record was delivered, where that is known: the records
     /// of released batches are counted by it. A number from before the deliveries were [forgotten](Self::forget) finishes nothing.
     pub fn finish_numbered(&mut self, record: &RecordPosition, number: Option<u64>) {
-        if number.is_some_and(|number| number < self.forgotten) {
+        if number.is_some_and(|number| self.is_forgotten(number)) {
             return;
         }
         for segment in &mut self.open {

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::invariant::Invariant;
-use crate::lease::row::Lease;
+use crate::lease::change::LeaseChange;
+use crate::lease::row::{Lease, PendingCheckpoint};
+use crate::lease::store::Certainty;
 use crate::ownership::backlog::SourceAnswer;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::ownership::control::Interrupt;
@@ -15,7 +19,7 @@ use crate::processor::{CheckpointError, CheckpointSink, RecordBatch};
 use crate::runtime::clock::{BoxFuture, Moment};
 use crate::settings::CheckpointMode;
 use crate::status::WaitReason;
-use crate::types::{HashKeyRange, Record, RecordPosition, SequenceNumber};
+use crate::types::{HashKeyRange, Position, Record, RecordPosition, SequenceNumber};
 
 /// Whether a call of the processor may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +41,10 @@ impl OwnershipState {
         }
     }
 
-    /// Whether something is finished that the row does not store.
+    /// Whether something is finished that the row does not store and should.
     fn is_ahead_of_row(&self) -> bool {
         let finished = self.tracker.finished();
-        finished.is_some_and(|finished| !self.known.row().checkpoint.covers(finished))
+        finished.is_some_and(|finished| self.is_to_store(finished))
     }
 }
 
@@ -257,6 +261,8 @@ impl Ownership {
         self.with(|state| {
             state.tracker.forget();
             state.backlog.forget();
+            // Whether it is committed is for the new processor to say.
+            state.prepared = None;
         });
         self.worker.status.changed();
     }
@@ -273,6 +279,12 @@ impl CheckpointSink for Ownership {
             if verdict == Validity::Lost {
                 return Err(CheckpointError::Fenced);
             }
+            self.with(|state| {
+                // The word of user code, wherever it is, goes before what was prepared.
+                if !state.known.row().checkpoint.covers(&record) {
+                    state.prepared = None;
+                }
+            });
             self.finish_through(&record, Some(number));
             // A record that was given to a processor which panicked since is to be delivered again, and not finished by this.
             let stored = |row: &Lease| match row.checkpoint.covers(&record) {
@@ -285,10 +297,70 @@ impl CheckpointSink for Ownership {
             let Some(checkpoint) = self.checkpoint() else {
                 return self.read(|state| stored(state.known.row()));
             };
-            match self.write(checkpoint).await {
+            match self.write_for_user(checkpoint).await {
                 WriteResult::Applied(row) => stored(&row),
                 WriteResult::Lost | WriteResult::GivenUp(_) => Err(CheckpointError::Fenced),
                 WriteResult::Failed(error) => Err(CheckpointError::Unavailable(error)),
+            }
+        })
+    }
+
+    fn prepare(
+        &self,
+        record: RecordPosition,
+        number: u64,
+        state: Bytes,
+    ) -> BoxFuture<'_, Result<(), CheckpointError>> {
+        Box::pin(async move {
+            match self.verdict() {
+                Validity::Lost => return Err(CheckpointError::Fenced),
+                Validity::Suspended => return Err(CheckpointError::Suspended),
+                Validity::GoOn { .. } => {}
+            }
+            // From now on what is finished before it is not stored any more.
+            if let Some(checkpoint) = self.checkpoint() {
+                match self.write(checkpoint).await {
+                    WriteResult::Applied(_) => {}
+                    WriteResult::Lost | WriteResult::GivenUp(_) => return Err(CheckpointError::Fenced),
+                    WriteResult::Failed(error) => return Err(CheckpointError::NotPrepared(error)),
+                }
+            }
+            let before = self.with(|known| match known.tracker.is_forgotten(number) {
+                true => Err(CheckpointError::Fenced),
+                false => Ok(known.prepared.replace(record.detached())),
+            })?;
+            let pending = PendingCheckpoint {
+                position: Position::Record(record.detached()),
+                state: Some(state).filter(|state| !state.is_empty()),
+            };
+            let pending = Some(pending);
+            match self.write(LeaseChange::Prepare { pending }).await {
+                WriteResult::Applied(_) => Ok(()),
+                WriteResult::Lost | WriteResult::GivenUp(_) => Err(CheckpointError::Fenced),
+                WriteResult::Failed(error) => {
+                    if error.certainty() == Certainty::Definite {
+                        self.with(|known| known.prepared = before);
+                    }
+                    Err(CheckpointError::NotPrepared(error))
+                }
+            }
+        })
+    }
+
+    fn discard(&self, record: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>> {
+        Box::pin(async move {
+            if self.verdict() == Validity::Lost {
+                return Err(CheckpointError::Fenced);
+            }
+            let is_newest = self.with(|state| state.prepared.take_if(|prepared| *prepared == record).is_some());
+            if !is_newest {
+                return Ok(());
+            }
+            self.dirty.notify_one();
+            match self.write(LeaseChange::Prepare { pending: None }).await {
+                WriteResult::Applied(_) => Ok(()),
+                WriteResult::Lost | WriteResult::GivenUp(_) => Err(CheckpointError::Fenced),
+                WriteResult::Failed(error) => Err(CheckpointError::NotPrepared(error)),
             }
         })
     }

@@ -49,7 +49,27 @@ impl OwnershipState {
             true => self.tracker.last_delivered(),
             false => self.tracker.finished(),
         };
-        done.filter(|done| !self.known.row().checkpoint.covers(done))
+        done.filter(|done| self.is_to_store(done))
+    }
+
+    /// Whether the row does not store the position yet, and storing it leaves no prepared checkpoint behind.
+    pub(crate) fn is_to_store(&self, done: &RecordPosition) -> bool {
+        !self.is_before_prepared(done) && !self.known.row().checkpoint.covers(done)
+    }
+
+    fn is_before_prepared(&self, done: &RecordPosition) -> bool {
+        self.prepared.as_ref().is_some_and(|prepared| done < prepared)
+    }
+
+    /// Whether the change is a checkpoint that was decided on before another was prepared, which it would discard.
+    fn is_kept_back(&self, change: &LeaseChange) -> bool {
+        match change {
+            LeaseChange::Checkpoint { position, .. } => {
+                let done = position.record();
+                done.is_some_and(|done| self.is_before_prepared(done))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -93,17 +113,27 @@ impl Ownership {
     /// A refusal that shows only a newly started handoff, or an earlier write of our own that landed late, is adopted and the
     /// change made again.
     pub(crate) async fn write(&self, change: LeaseChange) -> WriteResult {
-        self.try_to_write(change).instrument(self.span.clone()).await
+        let writing = self.try_to_write(change, false);
+        writing.instrument(self.span.clone()).await
     }
 
-    async fn try_to_write(&self, change: LeaseChange) -> WriteResult {
+    /// As [`write`](Self::write), for a checkpoint that user code makes: it goes before one that is prepared.
+    pub(crate) async fn write_for_user(&self, change: LeaseChange) -> WriteResult {
+        let writing = self.try_to_write(change, true);
+        writing.instrument(self.span.clone()).await
+    }
+
+    async fn try_to_write(&self, change: LeaseChange, for_user: bool) -> WriteResult {
         if let LeaseChange::End { .. } | LeaseChange::Release | LeaseChange::CompleteHandoff = change {
             self.with(|state| state.giving_up = true);
         }
         // Each round adopts something new, and there are only those two things to adopt.
         for _ in 0..4 {
             let sent = self.worker.clock.now();
-            let next = self.with(|state| state.known.next(&change, &self.worker.worker, sent));
+            let next = self.with(|state| match !for_user && state.is_kept_back(&change) {
+                true => NextWrite::Stored(state.known.row().clone()),
+                false => state.known.next(&change, &self.worker.worker, sent),
+            });
             let (before, since) = match next {
                 NextWrite::Write { before, since } => (before, since),
                 NextWrite::Stored(row) => return WriteResult::Applied(Box::new(row)),

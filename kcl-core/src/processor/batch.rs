@@ -3,6 +3,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::lease::row::PendingCheckpoint;
 use crate::lease::store::StoreError;
 use crate::processor::fetched_batch::FetchedBatch;
 use crate::runtime::clock::BoxFuture;
@@ -48,6 +51,17 @@ pub(crate) trait CheckpointSink: Send + Sync {
         record: RecordPosition,
         number: u64,
     ) -> BoxFuture<'_, Result<(), CheckpointError>>;
+
+    /// Stores the position of this record, which was delivered under this number, and the state beside the checkpoint.
+    fn prepare(
+        &self,
+        record: RecordPosition,
+        number: u64,
+        state: Bytes,
+    ) -> BoxFuture<'_, Result<(), CheckpointError>>;
+
+    /// Removes what was prepared last, if it is at this record.
+    fn discard(&self, record: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>>;
 }
 
 impl RecordBatch {
@@ -153,13 +167,16 @@ impl RecordBatch {
     ///
     /// Dropping the future does not stop the write; the records stay marked as done.
     pub async fn checkpoint_through(&self, index: usize) -> Result<(), CheckpointError> {
-        let Some(record) = self.get(index) else {
-            return Err(CheckpointError::NotInBatch);
-        };
-        let number = self.first + (self.from + index) as u64;
+        let (record, number) = self.delivered(index)?;
         self.sink
             .checkpoint_through(record.position().clone(), number)
             .await
+    }
+
+    /// The record at this index, and the number under which it was delivered.
+    fn delivered(&self, index: usize) -> Result<(&Record, u64), CheckpointError> {
+        let record = self.get(index).ok_or(CheckpointError::NotInBatch)?;
+        Ok((record, self.first + (self.from + index) as u64))
     }
 
     /// Says that every record of the batch is done for good, and stores that.
@@ -176,6 +193,129 @@ impl RecordBatch {
             Some(last) => self.checkpoint_through(last).await,
             None => Ok(()),
         }
+    }
+
+    /// Prepares a checkpoint at the record at this index of the batch: stores its position, and up to 4 KiB of your own, beside the checkpoint of
+    /// the lease. The checkpoint stays where it is until [`commit`](PreparedCheckpoint::commit).
+    ///
+    /// This is the first phase of a commit in two phases: what you store says how to find the transaction in your sink. If the worker dies
+    /// before `commit`, the next owner is given both by [`ShardContext::pending_checkpoint`](super::ShardContext::pending_checkpoint) when its
+    /// `initialize` is called, and decides by what it returns.
+    ///
+    /// A lease has at most one prepared checkpoint: another one replaces it, and a checkpoint by your code discards it, wherever
+    /// that is. With automatic checkpoints the worker stores nothing before it while it is neither committed nor discarded, and commits it
+    /// when `process_records` has returned `Ok` for its record.
+    ///
+    /// It works with automatic and with manual checkpoints. A position that is not ahead of the checkpoint prepares nothing and succeeds.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`]. Unless it is [`NotPrepared`](CheckpointError::NotPrepared), certainly nothing was prepared.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the write: the checkpoint may be prepared, now or later.
+    ///
+    /// ```
+    /// # use kcl_core as kinesis_client;
+    /// use kinesis_client::processor::{ProcessorError, RecordBatch};
+    ///
+    /// # struct Sink;
+    /// # impl Sink {
+    /// #     async fn write(&self, _: &RecordBatch) -> Result<String, ProcessorError> { Ok("tx-17".to_owned()) }
+    /// #     async fn commit(&self, _: &str) -> Result<(), ProcessorError> { Ok(()) }
+    /// # }
+    /// async fn process(batch: RecordBatch, sink: &Sink) -> Result<(), ProcessorError> {
+    ///     let transaction = sink.write(&batch).await?; // not visible yet
+    ///     let prepared = batch.prepare_through(batch.len() - 1, transaction.clone()).await?;
+    ///     sink.commit(&transaction).await?;
+    ///     Ok(prepared.commit().await?)
+    /// }
+    /// ```
+    pub async fn prepare_through(
+        &self,
+        index: usize,
+        state: impl Into<Bytes>,
+    ) -> Result<PreparedCheckpoint, CheckpointError> {
+        let ((record, number), state) = (self.delivered(index)?, state.into());
+        if state.len() > PendingCheckpoint::LARGEST_STATE {
+            return Err(CheckpointError::StateTooLarge(state.len()));
+        }
+        let position = record.position().detached();
+        self.sink.prepare(position.clone(), number, state).await?;
+        Ok(PreparedCheckpoint {
+            position,
+            number,
+            sink: Arc::clone(&self.sink),
+        })
+    }
+
+    /// Prepares a checkpoint at the last record of the batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`prepare_through`](Self::prepare_through); [`NotInBatch`](CheckpointError::NotInBatch) for an empty batch, which no worker makes.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`prepare_through`](Self::prepare_through).
+    pub async fn prepare(&self, state: impl Into<Bytes>) -> Result<PreparedCheckpoint, CheckpointError> {
+        let last = self.len().checked_sub(1).ok_or(CheckpointError::NotInBatch)?;
+        self.prepare_through(last, state).await
+    }
+}
+
+/// A checkpoint that was [prepared](RecordBatch::prepare_through), to be committed or discarded. Dropped, it stays prepared: the next owner is
+/// given it if this one commits nothing more.
+#[must_use = "a prepared checkpoint does not move the stored one before it is committed"]
+pub struct PreparedCheckpoint {
+    position: RecordPosition,
+    number: u64,
+    sink: Arc<dyn CheckpointSink>,
+}
+
+impl PreparedCheckpoint {
+    /// The position of the record that it was prepared at.
+    pub fn position(&self) -> &RecordPosition {
+        &self.position
+    }
+
+    /// Says that every record up to the prepared position is done for good, and moves the checkpoint there: as
+    /// [`checkpoint_through`](RecordBatch::checkpoint_through) with that record. Another try after an error does no harm.
+    ///
+    /// # Errors
+    ///
+    /// As [`checkpoint_through`](RecordBatch::checkpoint_through).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`checkpoint_through`](RecordBatch::checkpoint_through).
+    pub async fn commit(&self) -> Result<(), CheckpointError> {
+        self.sink
+            .checkpoint_through(self.position.clone(), self.number)
+            .await
+    }
+
+    /// Removes the prepared checkpoint: its transaction was rolled back, and its records are not done. One that another has replaced
+    /// stays replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`]; after [`NotPrepared`](CheckpointError::NotPrepared) the next owner may be given it nevertheless.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the write.
+    pub async fn discard(self) -> Result<(), CheckpointError> {
+        self.sink.discard(self.position.clone()).await
+    }
+}
+
+impl fmt::Debug for PreparedCheckpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreparedCheckpoint")
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 
@@ -213,6 +353,14 @@ impl CheckpointSink for Nowhere {
     fn checkpoint_through(&self, _: RecordPosition, _: u64) -> BoxFuture<'_, Result<(), CheckpointError>> {
         Box::pin(std::future::ready(Ok(())))
     }
+
+    fn prepare(&self, _: RecordPosition, _: u64, _: Bytes) -> BoxFuture<'_, Result<(), CheckpointError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn discard(&self, _: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 struct ObservedSink<F> {
@@ -234,6 +382,19 @@ where
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
+
+    fn prepare(
+        &self,
+        record: RecordPosition,
+        number: u64,
+        state: Bytes,
+    ) -> BoxFuture<'_, Result<(), CheckpointError>> {
+        self.inner.prepare(record, number, state)
+    }
+
+    fn discard(&self, record: RecordPosition) -> BoxFuture<'_, Result<(), CheckpointError>> {
+        self.inner.discard(record)
+    }
 }
 
 /// Why a checkpoint was not stored.
@@ -245,7 +406,7 @@ pub enum CheckpointError {
     #[error("the shard is no longer this processor's: another one goes on from the last stored checkpoint")]
     Fenced,
     /// The lease could not be renewed in time, and nobody has taken it yet. Do: wait, or return; the checkpoint is
-    /// stored by itself if the lease can be renewed.
+    /// stored by itself if the lease can be renewed. One that was to be prepared is not.
     #[error("the lease of the shard could not be renewed in time; the checkpoint waits for it")]
     Suspended,
     /// The store did not answer. Do: nothing, or try again; the checkpoint is stored with the next renewal.
@@ -254,4 +415,11 @@ pub enum CheckpointError {
     /// The batch has no record at this index. Do: name one from 0 to the length less 1.
     #[error("the batch that was asked for a checkpoint has no record at this index")]
     NotInBatch,
+    /// So many bytes are more than may be stored with a prepared checkpoint. Do: store a key, and what it stands for in your sink.
+    #[error("{0} bytes are more than a prepared checkpoint may store, which are {limit}", limit = PendingCheckpoint::LARGEST_STATE)]
+    StateTooLarge(usize),
+    /// The store did not answer, and it is not known whether the checkpoint is prepared or, of one that was to be discarded, gone. Do:
+    /// try again, or fail; commit nothing in the sink on this word.
+    #[error("the lease store did not take the prepared checkpoint; it is not tried again by itself")]
+    NotPrepared(#[source] StoreError),
 }

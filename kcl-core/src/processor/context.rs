@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::lease::row::PendingCheckpoint;
 use crate::runtime::clock::Moment;
 use crate::runtime::lock::Locked;
 use crate::types::{ApplicationName, HashKeyRange, LeaseKey, Position, ShardId, WorkerId};
@@ -57,6 +58,8 @@ struct Inner {
     draining: Locked<CancellationToken>,
     /// Nanoseconds since the origin of the worker's clock.
     valid_until: AtomicU64,
+    /// Only while `initialize` is called.
+    pending: Locked<Option<PendingCheckpoint>>,
 }
 
 impl ShardContext {
@@ -124,6 +127,30 @@ impl ShardContext {
         self.with(|inner| inner.checkpoint = Some(checkpoint))
     }
 
+    /// The context, as of a lease with this prepared checkpoint. For a context made by hand, as
+    /// [`with_hash_range`](Self::with_hash_range).
+    ///
+    /// ```
+    /// # use kcl_core as kinesis_client;
+    /// # use kcl_core::types::{ApplicationName, ShardId, WorkerId};
+    /// # use kcl_core::processor::{FencingToken, ShardContext};
+    /// use kinesis_client::processor::PendingCheckpoint;
+    /// use kinesis_client::types::Position;
+    ///
+    /// # let (app, worker) = (ApplicationName::new("app")?, WorkerId::new("worker-1")?);
+    /// # let shard = ShardId::new("shardId-000000000000")?;
+    /// let shard = ShardContext::new(app, worker, "trucks", shard, FencingToken::new(1));
+    /// assert_eq!(shard.pending_checkpoint(), None);
+    /// let pending = PendingCheckpoint { position: Position::parse("42", 0)?, state: Some("tx-17".into()) };
+    /// let shard = shard.with_pending_checkpoint(pending.clone());
+    /// assert_eq!(shard.pending_checkpoint(), Some(pending));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_pending_checkpoint(self, pending: PendingCheckpoint) -> Self {
+        self.with(|inner| inner.pending = Locked::new(Some(pending)))
+    }
+
     /// The context of a processor that is given dead letters.
     pub(crate) fn of_redrive(self) -> Self {
         self.with(|inner| inner.is_redrive = true)
@@ -145,6 +172,7 @@ impl ShardContext {
             cancelled: inner.cancelled.clone(),
             draining: Locked::new(self.draining()),
             valid_until: AtomicU64::new(inner.valid_until.load(Ordering::Acquire)),
+            pending: Locked::new(self.pending_checkpoint()),
         };
         change(&mut inner);
         Self {
@@ -175,6 +203,7 @@ impl ShardContext {
                 cancelled: CancellationToken::new(),
                 draining: Locked::default(),
                 valid_until: AtomicU64::new(u64::MAX),
+                pending: Locked::default(),
             }),
         }
     }
@@ -208,6 +237,19 @@ impl ShardContext {
     /// is so for a while after a Java application was taken over, and in a context made by hand.
     pub fn hash_range(&self) -> Option<HashKeyRange> {
         self.inner.hash_range
+    }
+
+    /// The checkpoint that an earlier owner, or an earlier processor of this one, [prepared](super::RecordBatch::prepare_through) and neither
+    /// committed nor discarded. While [`initialize`](super::RecordProcessor::initialize) is called; `None` at any other time.
+    ///
+    /// The processor decides what it means by asking its sink, and returns [`StartFrom::CommitPending`](super::StartFrom::CommitPending)
+    /// or [`StartFrom::DiscardPending`](super::StartFrom::DiscardPending).
+    pub fn pending_checkpoint(&self) -> Option<PendingCheckpoint> {
+        self.inner.pending.lock().clone()
+    }
+
+    pub(crate) fn set_pending_checkpoint(&self, pending: Option<PendingCheckpoint>) {
+        *self.inner.pending.lock() = pending;
     }
 
     /// The key of the shard's lease.

@@ -10,10 +10,11 @@ mod sink_position;
 use async_trait::async_trait;
 
 pub(crate) use batch::CheckpointSink;
-pub use batch::{CheckpointError, RecordBatch};
+pub use batch::{CheckpointError, PreparedCheckpoint, RecordBatch};
 pub use context::{FencingToken, ShardContext};
 pub use error::{ProcessorError, Severity};
 pub(crate) use policy::decide;
+pub use crate::lease::row::PendingCheckpoint;
 pub use policy::{Decision, ErrorPolicy, FailedCall, Failure, FailureKind, LastResort, Policy, Retries};
 pub use sink_position::{
     AdvanceValues, ClaimValues, ReadValues, SinkPosition, SinkPositionError, SinkSql, StoredPosition,
@@ -78,7 +79,8 @@ use crate::types::{RecordPosition, Timestamp};
 /// ```
 #[async_trait]
 pub trait RecordProcessor: Send + 'static {
-    /// Called once before the first record. Says where to start: by default after the stored checkpoint.
+    /// Called once before the first record. Says where to start: by default after the stored checkpoint. It also decides about a
+    /// [checkpoint that was prepared](ShardContext::pending_checkpoint) and not committed.
     ///
     /// # Errors
     ///
@@ -210,6 +212,13 @@ pub enum StartFrom {
     /// With the first record that the service received at this time or later, whatever is checkpointed. Records before it that are not
     /// finished are skipped.
     AtTimestamp(Timestamp),
+    /// After the [pending checkpoint](ShardContext::pending_checkpoint), which is committed: the worker stores it as the checkpoint before it
+    /// reads, and calls nothing before that is done. Without a pending checkpoint at a record it is as [`Checkpoint`](Self::Checkpoint).
+    CommitPending,
+    /// After the stored checkpoint. The [pending checkpoint](ShardContext::pending_checkpoint) is removed before the worker reads: its
+    /// transaction was rolled back, and its records come again. Without a pending checkpoint it is as [`Checkpoint`](Self::Checkpoint),
+    /// which leaves a pending one to the next checkpoint.
+    DiscardPending,
 }
 
 /// The condition for the end of a shard with manual checkpoints.

@@ -40,7 +40,7 @@ impl ReadStart {
 pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosition) -> ReadStart {
     let from = |position| ReadStart { position, done: None };
     match wish {
-        StartFrom::Checkpoint => {}
+        StartFrom::Checkpoint | StartFrom::CommitPending | StartFrom::DiscardPending => {}
         // A position inside an aggregate was unpacked; at its first one the processor knows its own setting.
         StartFrom::After(record) => return ReadStart::after(record.clone(), record.sub_sequence == 0),
         StartFrom::TrimHorizon => return from(StartPosition::TrimHorizon),

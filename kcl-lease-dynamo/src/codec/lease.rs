@@ -182,9 +182,7 @@ pub(crate) fn lease_attributes(lease: &Lease) -> Item {
             attributes::PENDING_SUB_SEQUENCE,
             n(pending.position.sub_sequence()),
         );
-        let state = pending.state.as_ref();
-        let blob = state.map(|state| AttributeValue::B(Blob::new(state.as_ref())));
-        put_some(row, attributes::PENDING_STATE, blob);
+        put_some(row, attributes::PENDING_STATE, state_value(pending));
     }
     put_some(row, attributes::PARENTS, string_set(&lease.parents));
     put_some(row, attributes::CHILDREN, string_set(&lease.children));
@@ -214,6 +212,12 @@ pub(crate) fn lease_attributes(lease: &Lease) -> Item {
         put(row, attributes::STREAM_CREATED, n(identity.created.as_millis()));
     }
     item
+}
+
+/// The data that the application stored with a prepared checkpoint.
+pub(crate) fn state_value(pending: &PendingCheckpoint) -> Option<AttributeValue> {
+    let state = pending.state.as_ref()?;
+    Some(AttributeValue::B(Blob::new(state.as_ref())))
 }
 
 /// A set of shard ids; `None` for the empty set, which DynamoDB cannot store.

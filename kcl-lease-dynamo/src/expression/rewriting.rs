@@ -90,6 +90,13 @@ fn changes(version: &Version) -> Vec<(Expect, LeaseChange)> {
         position: Position::parse("49680416556756428880067349872691", 3).unwrap(),
         throughput: None,
     };
+    let prepare = LeaseChange::Prepare {
+        pending: Some(PendingCheckpoint {
+            position: Position::parse("49680416556756428880067349872695", 1).unwrap(),
+            state: Some("tx-17".into()),
+        }),
+    };
+    let discard = LeaseChange::Prepare { pending: None };
     let describe = LeaseChange::Describe {
         children: Some(children.clone()),
         hash_range: Some(HashKeyRange::WHOLE),
@@ -102,6 +109,8 @@ fn changes(version: &Version) -> Vec<(Expect, LeaseChange)> {
     let at_version = [
         renew,
         checkpoint,
+        prepare,
+        discard,
         LeaseChange::Assign { to: to.clone() },
         LeaseChange::CompleteHandoff,
         LeaseChange::CancelHandoff,
@@ -137,7 +146,7 @@ fn every_change_of_java_row_keeps_foreign_attributes() {
             verbs.insert(verb);
         }
     }
-    assert_eq!(verbs.len(), 9, "{verbs:?}");
+    assert_eq!(verbs.len(), 11, "{verbs:?}");
 }
 
 #[test]

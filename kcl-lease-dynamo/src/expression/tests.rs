@@ -202,6 +202,30 @@ fn checkpoint_stores_position_and_drops_prepared_one() {
 }
 
 #[test]
+fn prepared_checkpoint_stands_beside_stored_one() {
+    let prepare = |state: Option<&'static str>| LeaseChange::Prepare {
+        pending: Some(PendingCheckpoint {
+            position: Position::parse("42", 3).unwrap(),
+            state: state.map(Into::into),
+        }),
+    };
+    let sets = "pendingCheckpoint = '42', pendingCheckpointSubSequenceNumber = 3";
+    let state = "REMOVE pendingCheckpointState";
+    assert_eq!(
+        change(&handoff(), &prepare(None)),
+        format!("{STAMP}, {sets} {state} {IF_HANDOFF}")
+    );
+    let with_state = change(&handoff(), &prepare(Some("tx")));
+    assert!(with_state.contains("pendingCheckpointState = "), "{with_state}");
+    assert!(!with_state.contains("REMOVE"), "{with_state}");
+    let removes = "REMOVE pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState";
+    assert_eq!(
+        change(&handoff(), &LeaseChange::Prepare { pending: None }),
+        format!("{STAMP} {removes} {IF_HANDOFF}")
+    );
+}
+
+#[test]
 fn end_stores_the_children_and_leaves_no_owner() {
     let sets = "checkpoint = 'SHARD_END', checkpointSubSequenceNumber = 0, ownerSwitchesSinceCheckpoint = 0";
     let pending = "pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState";

@@ -118,6 +118,7 @@ impl History {
             | Observation::Put { .. }
             | Observation::Trimmed { .. }
             | Observation::Checkpointed { .. }
+            | Observation::PendingCommitted { .. }
             | Observation::Started { .. }
             | Observation::GapTold { .. } => {}
         }

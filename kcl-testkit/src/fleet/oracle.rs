@@ -12,7 +12,7 @@ use kcl_core::processor::{
     EndOfShard, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
 };
 use kcl_core::settings::CheckpointMode;
-use kcl_core::types::{LeaseKey, RecordPosition, WorkerId};
+use kcl_core::types::{LeaseKey, Position, RecordPosition, WorkerId};
 use tokio::sync::Notify;
 
 use super::history::History;
@@ -199,6 +199,21 @@ impl Witness {
         });
     }
 
+    /// Observes that the user's code commits what was prepared.
+    fn committed(&self, shard: &ShardContext, through: RecordPosition) {
+        let (process, lease) = (&self.process, shard.lease());
+        self.oracle.note(&format_args!(
+            "{process:<8} commits what is pending of {lease} through {}",
+            Short(&through)
+        ));
+        self.oracle.observe(&Observation::PendingCommitted {
+            process: Arc::clone(process),
+            shard: lease.clone(),
+            token: shard.fencing_token(),
+            through,
+        });
+    }
+
     fn take_in(&self, event: &StoreEvent) {
         let process = &self.process;
         if let (StoreCall::ChangeLock { expect, change }, Happened::Applied(_)) =
@@ -344,7 +359,14 @@ impl OracleProcessor {
 impl RecordProcessor for OracleProcessor {
     async fn initialize(&mut self, shard: &ShardContext) -> Result<StartFrom, ProcessorError> {
         self.note(shard, "initialize");
-        self.inner.initialize(shard).await
+        let start = self.inner.initialize(shard).await?;
+        let pending = shard.pending_checkpoint();
+        if let (StartFrom::CommitPending, Some(Position::Record(through))) =
+            (&start, pending.map(|pending| pending.position))
+        {
+            self.witness.committed(shard, through);
+        }
+        Ok(start)
     }
 
     async fn process_records(

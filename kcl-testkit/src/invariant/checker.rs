@@ -159,6 +159,20 @@ impl Checker {
                 self.tally.finished += self.shard(shard).finish_through(process, *token, through);
                 Ok(())
             }
+            Observation::PendingCommitted {
+                process,
+                shard,
+                token,
+                through,
+            } => {
+                let pending = self.table.row(shard).and_then(|row| row.pending.as_ref());
+                let is_pending = pending.is_some_and(|pending| pending.position.record() == Some(through));
+                Invariant::CheckpointNotAhead.check(is_pending, || {
+                    format!("{process} commits {through} of {shard}, which is not pending: {pending:?}")
+                })?;
+                self.tally.finished += self.shard(shard).commit_pending(process, *token, through);
+                Ok(())
+            }
             Observation::Paused { process } => {
                 self.paused.insert(Arc::clone(process));
                 Ok(())

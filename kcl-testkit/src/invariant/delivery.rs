@@ -195,6 +195,22 @@ impl Shard {
         done(&mut self.unfinished, &finished)
     }
 
+    /// How many records are finished that were not before: whichever ownership they were delivered in, up to this one. The ownership goes on
+    /// behind it.
+    pub(crate) fn commit_pending(
+        &mut self,
+        process: &Process,
+        token: FencingToken,
+        through: &RecordPosition,
+    ) -> u64 {
+        let known = self.ownerships.get_mut(&token);
+        if let Some(own) = known.filter(|own| own.process == *process) {
+            own.next = Bound::Excluded(through.clone());
+        }
+        let finished: Vec<_> = self.unfinished.range(..=through).cloned().collect();
+        done(&mut self.unfinished, &finished)
+    }
+
     /// The processor has returned from its batch: which that was, and how long two workers have overlapped.
     pub(crate) fn end_batch(&mut self, process: &Process, at: Moment) -> (Vec<RecordPosition>, Duration) {
         let Some((token, own)) = working(&mut self.ownerships, process) else {

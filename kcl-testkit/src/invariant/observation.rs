@@ -133,6 +133,17 @@ pub enum Observation {
         /// The last record that is finished.
         through: RecordPosition,
     },
+    /// The user's code says of a checkpoint that was prepared and not committed that it is to be: every record up to it is finished.
+    PendingCommitted {
+        /// In this process.
+        process: Process,
+        /// Of this shard.
+        shard: LeaseKey,
+        /// Under this token.
+        token: FencingToken,
+        /// The last record that is finished.
+        through: RecordPosition,
+    },
     /// A process stands still while time goes on: what it believes from now on may be late.
     Paused {
         /// The process.

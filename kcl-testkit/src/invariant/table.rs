@@ -242,6 +242,7 @@ fn is_owners(change: &LeaseChange) -> bool {
     match change {
         LeaseChange::Renew { .. }
         | LeaseChange::Checkpoint { .. }
+        | LeaseChange::Prepare { .. }
         | LeaseChange::End { .. }
         | LeaseChange::Release
         | LeaseChange::CompleteHandoff

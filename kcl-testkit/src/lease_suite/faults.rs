@@ -11,8 +11,8 @@ use kcl_core::types::HashKeyRange;
 
 use super::LeaseStoreFixture;
 use super::support::{
-    Handle, assign, change, checkpoint, create, end, expecting, hand_off, incarnation, lease, owned, read,
-    refused, renew, shards,
+    DISCARD, Handle, assign, change, checkpoint, create, end, expecting, hand_off, incarnation, lease, owned,
+    prepare, read, refused, renew, shards,
 };
 use crate::faults::{Fault, FaultyLeaseStore, Operation};
 
@@ -29,6 +29,7 @@ async fn every_change(store: &Handle) -> Vec<(Option<Lease>, LeaseChange)> {
         hand_off(2),
         LeaseChange::Release,
         checkpoint(5),
+        prepare(5, Some(b"state")),
         end([90, 91]),
         described,
         LeaseChange::Delete,
@@ -189,4 +190,21 @@ pub async fn a_dropped_caller_leaves_the_row_before_or_after_and_never_a_mix(
         Some(owned(1, 1)),
         "a call that is never polled does nothing"
     );
+}
+
+/// Of two prepared checkpoints with one counter the row shows which was stored: no other write of the owner takes it for its own.
+pub async fn a_prepared_checkpoint_whose_reply_was_lost_is_found(fixture: &dyn LeaseStoreFixture) {
+    let inner = fixture.handle().await;
+    let store = faulty(Arc::clone(&inner));
+    let row = create(&inner, owned(1, 1)).await;
+    let (made, expect) = (prepare(5, Some(b"made")), expecting(&row, &renew()));
+    store.faults().once(Operation::Change, Fault::LoseReply);
+    let lost = store.change(&row.key, &expect, &made, incarnation(1)).await;
+    assert_eq!(lost.unwrap_err().certainty(), Certainty::Unknown);
+    let shown = read(&inner, &row.key).await;
+    let verdict = |change: &LeaseChange| resolve(shown.as_ref(), Some(&row), &expect, change, incarnation(1));
+    assert_eq!(verdict(&made), Resolution::Applied);
+    for other in [prepare(5, Some(b"other")), prepare(6, Some(b"made")), DISCARD, renew(), checkpoint(5)] {
+        assert_eq!(verdict(&other), Resolution::OwnEarlierWrite, "{other:?}");
+    }
 }

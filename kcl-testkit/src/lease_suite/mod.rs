@@ -116,6 +116,9 @@ macro_rules! lease_store_suite {
                 a_checkpoint_stores_the_position_and_moves_the_counter,
                 a_checkpoint_under_a_stale_version_is_refused_and_moves_nothing,
                 a_checkpoint_clears_a_pending_one,
+                a_prepared_checkpoint_stays_until_the_next_checkpoint,
+                a_prepared_checkpoint_is_replaced_or_discarded,
+                preparing_under_a_stale_version_is_refused,
                 attributes_the_store_does_not_know_survive_every_change,
                 an_ended_lease_has_children_and_no_owner,
                 ending_during_a_handoff_leaves_no_owner,
@@ -167,6 +170,7 @@ macro_rules! lease_store_suite {
                 the_write_of_another_run_of_the_worker_is_not_taken_for_our_own,
                 a_renewal_whose_reply_was_lost_is_found_under_a_handoff_begun_on_top,
                 renewal_with_lost_reply_keeps_its_lease,
+                a_prepared_checkpoint_whose_reply_was_lost_is_found,
                 a_dropped_caller_leaves_the_row_before_or_after_and_never_a_mix,
             }
             model {

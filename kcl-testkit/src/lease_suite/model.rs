@@ -9,7 +9,7 @@ use kcl_core::types::{HashKeyRange, LeaseKey, Timestamp};
 
 use super::LeaseStoreFixture;
 use super::support::{
-    assign, at, checkpoint, end, expecting, hand_off, incarnation, lease, owned, read, renew, scan_until,
+    DISCARD, assign, at, checkpoint, end, expecting, hand_off, incarnation, lease, owned, prepare, read, renew, scan_until,
     shards,
 };
 
@@ -138,9 +138,14 @@ fn draw(rng: &mut Rng, basis: &Lease) -> LeaseChange {
             },
             _ => checkpoint(rng.bits().into()),
         },
-        _ => match rng.one_in(2) {
-            true => LeaseChange::Delete,
-            false => checkpoint(rng.bits().into()),
+        _ => match rng.below(4) {
+            0 | 1 => LeaseChange::Delete,
+            2 => checkpoint(rng.bits().into()),
+            _ => match rng.below(3) {
+                0 => DISCARD,
+                1 => prepare(rng.bits().into(), None),
+                _ => prepare(rng.bits().into(), Some(b"state")),
+            },
         },
     }
 }

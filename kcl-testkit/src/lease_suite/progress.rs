@@ -4,7 +4,9 @@ use bytes::Bytes;
 use kcl_core::lease_store::{Lease, LeaseChange, PendingCheckpoint};
 use kcl_core::types::Position;
 
-use super::support::{assign, at, change, checkpoint, create, end, hand_off, owned, refused, renew, shards};
+use super::support::{
+    DISCARD, assign, at, change, checkpoint, create, end, hand_off, owned, prepare, refused, renew, shards,
+};
 use super::{LeaseStoreFixture, did_not_run};
 
 /// A checkpoint stores the position and doubles as a renewal.
@@ -50,6 +52,61 @@ pub async fn a_checkpoint_clears_a_pending_one(fixture: &dyn LeaseStoreFixture) 
     }
 }
 
+/// A prepared checkpoint stands beside the stored one, through renewals and handoffs, until the next checkpoint.
+pub async fn a_prepared_checkpoint_stays_until_the_next_checkpoint(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let largest: &'static [u8] = &[7; PendingCheckpoint::LARGEST_STATE];
+    for (n, state) in [(1, None), (2, Some(&b"\0prepared\xff"[..])), (3, Some(largest))] {
+        let row = create(&store, owned(n, 1)).await;
+        let row = change(&store, &row, checkpoint(5)).await;
+        let prepared = change(&store, &row, prepare(9, state)).await;
+        assert_eq!((&prepared.checkpoint, prepared.counter), (&at(5), row.counter + 1));
+        let pending = Some(PendingCheckpoint {
+            position: at(9),
+            state: state.map(Bytes::from_static),
+        });
+        assert_eq!(prepared.pending, pending);
+        let mut row = prepared;
+        for step in [renew(), hand_off(2), LeaseChange::CompleteHandoff, assign(3), LeaseChange::Release] {
+            row = change(&store, &row, step).await;
+            assert_eq!(row.pending, pending);
+        }
+        let row = change(&store, &row, assign(1)).await;
+        let committed = change(&store, &row, checkpoint(9)).await;
+        assert_eq!((committed.checkpoint, committed.pending), (at(9), None));
+    }
+}
+
+/// Preparing again replaces what was prepared, state and all, and discarding removes it without a trace.
+pub async fn a_prepared_checkpoint_is_replaced_or_discarded(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    let row = change(&store, &row, prepare(5, Some(b"first"))).await;
+    let row = change(&store, &row, prepare(9, None)).await;
+    let pending = row.pending.clone().unwrap();
+    assert_eq!((pending.position, pending.state), (at(9), None));
+    let row = change(&store, &row, prepare(11, Some(b"third"))).await;
+    let row = change(&store, &row, DISCARD).await;
+    assert_eq!((&row.pending, &row.checkpoint), (&None, &Position::TrimHorizon));
+    let again = change(&store, &row, DISCARD).await;
+    assert_eq!(again.counter, row.counter + 1, "it doubles as a renewal");
+}
+
+/// Nothing is prepared or discarded under a version that the row has left: not by a former owner, not by a slow one.
+pub async fn preparing_under_a_stale_version_is_refused(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let old = create(&store, owned(1, 1)).await;
+    let row = change(&store, &old, renew()).await;
+    let taken = change(&store, &row, assign(2)).await;
+    let taken = change(&store, &taken, prepare(9, Some(b"mine"))).await;
+    for stale in [&old, &row] {
+        refused(&store, stale, &prepare(5, None)).await;
+        refused(&store, stale, &DISCARD).await;
+    }
+    let row = change(&store, &taken, end([2])).await;
+    assert_eq!(row.pending, None, "the end of the shard settles it");
+}
+
 /// Attributes that another program keeps in the row survive every change we make.
 pub async fn attributes_the_store_does_not_know_survive_every_change(fixture: &dyn LeaseStoreFixture) {
     let Some(raw) = fixture.raw_rows() else {
@@ -60,7 +117,10 @@ pub async fn attributes_the_store_does_not_know_survive_every_change(fixture: &d
     raw.add_unknown_attribute(&row.key).await;
     let changes = [
         renew(),
+        prepare(4, Some(b"state")),
         checkpoint(5),
+        prepare(6, None),
+        DISCARD,
         assign(2),
         hand_off(3),
         LeaseChange::CancelHandoff,

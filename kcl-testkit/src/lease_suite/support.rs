@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::lease_store::{
-    Expect, Lease, LeaseChange, LeaseStore, Outcome, RowFacts, Scan, Version, apply,
+    Expect, Lease, LeaseChange, LeaseStore, Outcome, PendingCheckpoint, RowFacts, Scan, Version, apply,
 };
 use kcl_core::types::{Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
 
@@ -67,6 +67,17 @@ pub(super) fn checkpoint(sequence: u128) -> LeaseChange {
     }
 }
 
+pub(super) fn prepare(sequence: u128, state: Option<&'static [u8]>) -> LeaseChange {
+    LeaseChange::Prepare {
+        pending: Some(PendingCheckpoint {
+            position: at(sequence),
+            state: state.map(Into::into),
+        }),
+    }
+}
+
+pub(super) const DISCARD: LeaseChange = LeaseChange::Prepare { pending: None };
+
 pub(super) fn end(children: impl IntoIterator<Item = u32>) -> LeaseChange {
     LeaseChange::End {
         children: shards(children),
@@ -88,6 +99,7 @@ pub(super) fn expecting(row: &Lease, change: &LeaseChange) -> Expect {
         | LeaseChange::CancelHandoff
         | LeaseChange::Release
         | LeaseChange::Checkpoint { .. }
+        | LeaseChange::Prepare { .. }
         | LeaseChange::End { .. }
         | LeaseChange::Delete => Expect::Version(row.version()),
     }

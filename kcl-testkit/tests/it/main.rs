@@ -41,4 +41,5 @@ mod stalls;
 mod store_calls;
 mod store_failures;
 mod streams;
+mod two_phase;
 mod workers;

@@ -130,6 +130,7 @@ fn expecting(row: &Lease, change: &LeaseChange) -> Expect {
         | LeaseChange::CancelHandoff
         | LeaseChange::Release
         | LeaseChange::Checkpoint { .. }
+        | LeaseChange::Prepare { .. }
         | LeaseChange::End { .. }
         | LeaseChange::Delete => version(row),
     }
@@ -178,6 +179,9 @@ fn any_change() -> impl Strategy<Value = LeaseChange> {
         (0_u128..9, prop::option::of(1_u32..9)).prop_map(|(n, throughput)| LeaseChange::Checkpoint {
             position: at(n),
             throughput: throughput.map(f64::from),
+        }),
+        prop::option::of(0_u128..9).prop_map(|n| LeaseChange::Prepare {
+            pending: n.map(|n| PendingCheckpoint { position: at(n), state: (n > 4).then(|| "state".into()) }),
         }),
         children().prop_map(|children| LeaseChange::End { children }),
         children().prop_map(|children| LeaseChange::Describe {
@@ -234,6 +238,8 @@ proptest! {
             (position, None)
         } else if let LeaseChange::End { .. } = change {
             (Position::ShardEnd, None)
+        } else if let LeaseChange::Prepare { pending } = change {
+            (row.checkpoint, pending)
         } else {
             (row.checkpoint, row.pending)
         };
@@ -324,7 +330,7 @@ proptest! {
         match resolve(Some(&landed), Some(&row), &version(&row), &later, incarnation(1)) {
             Resolution::Applied => {
                 prop_assert_eq!(landed.version(), meant.version());
-                prop_assert_eq!(landed.checkpoint, meant.checkpoint);
+                prop_assert_eq!((landed.checkpoint, landed.pending), (meant.checkpoint, meant.pending));
             }
             Resolution::OwnEarlierWrite => prop_assert_eq!(landed.actual_owner(), row.actual_owner()),
             Resolution::Refused => prop_assert_ne!(landed.actual_owner(), row.actual_owner()),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::{
-    Expect, Lease, LeaseChange, LeaseStore as _, Outcome, Preparation, RowFacts, StoreErrorKind, apply,
+    Expect, Lease, LeaseChange, LeaseStore as _, Outcome, PendingCheckpoint, Preparation, RowFacts, StoreErrorKind,
+    apply,
 };
 use kcl_core::types::{HashKeyRange, Incarnation, Position, StreamIdentity, Timestamp, WorkerId};
 use kcl_lease_dynamo::DynamoLeaseStore;
@@ -53,6 +54,7 @@ pub(crate) fn expectation(row: &Lease, change: &LeaseChange) -> Expect {
         | LeaseChange::CancelHandoff
         | LeaseChange::Release
         | LeaseChange::Checkpoint { .. }
+        | LeaseChange::Prepare { .. }
         | LeaseChange::End { .. }
         | LeaseChange::Delete => Expect::Version(row.version()),
     }
@@ -85,6 +87,19 @@ fn life() -> Vec<LeaseChange> {
         bare(),
         LeaseChange::CancelHandoff,
         hand_to("b"),
+        LeaseChange::Prepare {
+            pending: Some(PendingCheckpoint {
+                position: Position::parse("4968041655677872962526599", 1).unwrap(),
+                state: Some("transaction 17".into()),
+            }),
+        },
+        LeaseChange::Prepare { pending: None },
+        LeaseChange::Prepare {
+            pending: Some(PendingCheckpoint {
+                position: Position::parse("4968041655677872962526600", 0).unwrap(),
+                state: None,
+            }),
+        },
         LeaseChange::Checkpoint {
             position: Position::parse("4968041655677872962526588", 3).unwrap(),
             throughput: Some(0.5),
