@@ -20,7 +20,7 @@ pub use catalogue::*;
 use registry::Registry;
 
 /// The verbs that a lease change can be counted under.
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 13] = [
     "create",
     "renew",
     "assign",
@@ -29,13 +29,15 @@ const VERBS: [&str; 11] = [
     "cancel_handoff",
     "release",
     "checkpoint",
+    "prepare_checkpoint",
+    "discard_prepared",
     "end",
     "describe",
     "delete",
 ];
 
 /// The reasons for which shards can be counted as waiting, in the order of [`WaitReason::ALL`](crate::status::WaitReason::ALL).
-const WAITS: [&str; 12] = [
+const WAITS: [&str; 13] = [
     "parents",
     "initialize",
     "callback",
@@ -48,15 +50,18 @@ const WAITS: [&str; 12] = [
     "suspended",
     "checkpoints",
     "dead_letter",
+    "gap",
 ];
 
 /// The concerns that shards can be counted under, in the order of [`HealthIssue::ALL`](crate::status::HealthIssue::ALL).
-const CONCERNS: [&str; 10] = [
+const CONCERNS: [&str; 12] = [
     "suspended",
     "stalled",
     "slow_callback",
+    "expiring",
     "unreadable",
     "failing",
+    "held_at_gap",
     "unreachable",
     "starved",
     "end_in_doubt",

@@ -150,6 +150,8 @@ struct OwnershipState {
     progress: Progress,
     /// The first record that came, where reading began without a checkpoint.
     begun_at: Option<SequenceNumber>,
+    /// Where the last gap begins that an operator accepted.
+    accepted_gap: Option<SequenceNumber>,
     /// Since when no record has come.
     idle_since: Moment,
     throughput_ema: ThroughputEma,
@@ -214,6 +216,7 @@ impl Ownership {
                 backlog: LagTracker::new(now),
                 progress: Progress::new(now),
                 begun_at: None,
+                accepted_gap: None,
                 idle_since: now,
                 throughput_ema,
                 facts: LeaseFacts::default(),

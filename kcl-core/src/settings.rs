@@ -27,7 +27,7 @@ pub use leases::LeaseSettings;
 pub use memory::MemorySettings;
 pub use metrics::MetricsSettings;
 pub use processing::ProcessingSettings;
-pub use reading::{Aggregation, ReadingSettings};
+pub use reading::{Aggregation, ReadingSettings, RetentionGap};
 pub use shutdown::ShutdownSettings;
 pub use start::StartSettings;
 

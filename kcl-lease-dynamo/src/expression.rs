@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::{
-    Expect, LeaseChange, LockChange, LockExpect, PendingCheckpoint, RowFacts, Version, WorkerChange, WorkerRow, counts_as_switch,
+    Expect, LeaseChange, LockChange, LockExpect, PendingCheckpoint, RowFacts, Version, WorkerChange,
+    WorkerRow, counts_as_switch,
 };
 use kcl_core::types::{ApplicationName, HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kcl_core::clock::{Clock, ClockExt as _, Rng, TokioClock};
+use kcl_core::clock::{Clock, ClockExt as _, Moment, Rng, TokioClock};
 use kcl_core::internals::TaskScope;
 use kcl_core::lease_store::{Lease, LeaseStore as _};
 use kcl_core::processor::{
@@ -216,10 +216,10 @@ impl ProcessorBench {
     ///
     /// When that takes more than an hour of virtual time; the message is the status of the worker.
     pub fn until_finished(&mut self) {
-        let until = self.clock.now() + PATIENCE;
+        let until = self.now() + PATIENCE;
         while self.finished() != self.put_records() {
             assert!(
-                self.clock.now() < until,
+                self.now() < until,
                 "{} of {} records are finished: {:#?}",
                 self.finished().len(),
                 self.put_records().len(),
@@ -271,10 +271,16 @@ impl ProcessorBench {
     /// The status of the worker.
     #[expect(clippy::expect_used, reason = "a bench fails as tests do")]
     pub fn status(&self) -> WorkerStatus {
-        let newest = self.workers.last();
+        let (_inside, newest) = (self.runtime.enter(), self.workers.last());
         newest
             .map(|(worker, _)| worker.status())
             .expect("a bench has a worker")
+    }
+
+    /// The virtual time. Outside of its runtime a clock shows that of the machine.
+    fn now(&self) -> Moment {
+        let _inside = self.runtime.enter();
+        self.clock.now()
     }
 
     /// Waits until the status is like this, and returns it.
@@ -283,13 +289,13 @@ impl ProcessorBench {
     ///
     /// When that takes more than an hour of virtual time.
     pub fn wait_for(&mut self, predicate: impl Fn(&WorkerStatus) -> bool) -> WorkerStatus {
-        let until = self.clock.now() + PATIENCE;
+        let until = self.now() + PATIENCE;
         loop {
             let status = self.status();
             if predicate(&status) {
                 return status;
             }
-            assert!(self.clock.now() < until, "{status:#?}");
+            assert!(self.now() < until, "{status:#?}");
             self.run(LOOK);
         }
     }

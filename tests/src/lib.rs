@@ -39,6 +39,9 @@ mod documents {
     #[doc = include_str!("../../docs/failures.md")]
     struct FailuresGuide;
 
+    #[doc = include_str!("../../docs/checkpoints.md")]
+    struct CheckpointsGuide;
+
     #[doc = include_str!("../../docs/tuning.md")]
     struct TuningGuide;
 }

@@ -38,7 +38,9 @@ fn settlement(wish: &StartFrom, row: &Lease) -> Settlement {
                 throughput: None,
             }),
             Position::Record(_) => Settlement::Nothing,
-            _ => Settlement::NoRecord,
+            Position::AtTimestamp | Position::TrimHorizon | Position::Latest | Position::ShardEnd => {
+                Settlement::NoRecord
+            }
         },
         _ => Settlement::Nothing,
     }
@@ -79,10 +81,8 @@ impl ShardConsumer {
             }
         }
         self.own.context.set_pending_checkpoint(None);
-        Ok(match wish {
-            StartFrom::CommitPending | StartFrom::DiscardPending => StartFrom::Checkpoint,
-            wish => wish,
-        })
+        let is_settled = matches!(wish, StartFrom::CommitPending | StartFrom::DiscardPending);
+        Ok(if is_settled { StartFrom::Checkpoint } else { wish })
     }
 }
 
@@ -104,9 +104,12 @@ mod tests {
 
     #[test]
     fn commit_moves_checkpoint_to_pending_record() {
-        let moves = |pending| match settlement(&StartFrom::CommitPending, &row(pending)) {
-            Settlement::Write(LeaseChange::Checkpoint { position, .. }) => Some(position.to_string()),
-            _ => None,
+        let moves = |pending| {
+            let settled = settlement(&StartFrom::CommitPending, &row(pending));
+            let Settlement::Write(LeaseChange::Checkpoint { position, .. }) = settled else {
+                return None;
+            };
+            Some(position.to_string())
         };
         assert_eq!(moves(Some("9")), Some("9".to_owned()));
         assert_eq!(moves(Some("5")), None, "the checkpoint is there already");

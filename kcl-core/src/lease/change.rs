@@ -110,9 +110,20 @@ impl LeaseChange {
     pub(crate) fn stores_no_more_than(&self, row: &Lease) -> bool {
         match self {
             Self::Checkpoint { position, .. } => *position <= row.checkpoint,
-            Self::Prepare { pending: Some(pending) } => pending.position <= row.checkpoint,
+            Self::Prepare {
+                pending: Some(pending),
+            } => pending.position <= row.checkpoint,
             Self::Prepare { pending: None } => row.pending.is_none(),
-            _ => false,
+            Self::Create(_)
+            | Self::Renew { .. }
+            | Self::Assign { .. }
+            | Self::BeginHandoff { .. }
+            | Self::CompleteHandoff
+            | Self::CancelHandoff
+            | Self::Release
+            | Self::End { .. }
+            | Self::Describe { .. }
+            | Self::Delete => false,
         }
     }
 

@@ -74,6 +74,8 @@ pub(crate) struct FlowControl {
     scopes: Watched<BTreeMap<FlowScope, FlowLimit>>,
     /// Whether there is any. Most workers have none, and readers look here first.
     in_use: AtomicBool,
+    /// How often each scope was said to go on behind a gap.
+    accepted: Watched<BTreeMap<FlowScope, u64>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,6 +101,24 @@ impl FlowControl {
             scopes.remove(scope);
             self.note_use(scopes);
         });
+        self.accepted.modify_quietly(|accepted| accepted.remove(scope));
+    }
+
+    /// The shards in this scope that are held at a gap go on.
+    pub(crate) fn accept_gap(&self, scope: FlowScope) {
+        self.accepted
+            .modify(|accepted| *accepted.entry(scope).or_default() += 1);
+    }
+
+    /// Returns a future that is ready once a gap was accepted in one of these scopes after this call.
+    pub(crate) fn gap_accepted<'a>(&'a self, of: &'a [FlowScope]) -> impl Future<Output = ()> + 'a {
+        let count = |accepted: &BTreeMap<FlowScope, u64>| {
+            let counts = of.iter().filter_map(|scope| accepted.get(scope));
+            counts.sum::<u64>()
+        };
+        let before = self.accepted.read(count);
+        let is_accepted = move |accepted: &_| (count(accepted) > before).then_some(());
+        self.accepted.wait_for(is_accepted)
     }
 
     pub(crate) fn limit(&self, scope: FlowScope, rate: Option<Rate>) {
@@ -221,6 +241,13 @@ impl FlowHandle {
         self.brakes.resume(scope);
     }
 
+    /// Lets the shards of this scope that are held at a gap go on behind it: records that retention took are lost to the application. A gap
+    /// that a shard meets later holds it again. It has an effect with [`RetentionGap::Hold`](crate::settings::RetentionGap::Hold) only, and on this
+    /// worker only.
+    pub fn accept_gap(&self, scope: FlowScope) {
+        self.brakes.accept_gap(scope);
+    }
+
     /// Reads no faster than this in this scope; `None` ends the limit. Where several scopes limit a shard, all of them do.
     /// A batch holds at most what may be read in a second, by the size of the records so far, and one record in any case. Status shows the wait as [`RateLimit`](crate::status::WaitReason::RateLimit).
     pub fn limit(&self, scope: FlowScope, rate: Option<Rate>) {
@@ -230,6 +257,7 @@ impl FlowHandle {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::poll_immediate;
     use proptest::prelude::*;
 
     use super::*;
@@ -261,6 +289,22 @@ mod tests {
         brakes.resume(stream);
         assert_eq!(brakes.hold(&scopes(0), at(0)), None);
         assert!(brakes.scopes.read(BTreeMap::is_empty));
+    }
+
+    #[tokio::test]
+    async fn gap_is_accepted_for_scopes_that_wait() {
+        let (flow, first) = (FlowControl::default(), scopes(0));
+        let [worker, _, other] = scopes(1);
+        flow.accept_gap(worker.clone());
+        let mut accepted = std::pin::pin!(flow.gap_accepted(&first));
+        assert!(
+            poll_immediate(&mut accepted).await.is_none(),
+            "that was before it"
+        );
+        flow.accept_gap(other);
+        assert!(poll_immediate(&mut accepted).await.is_none());
+        flow.accept_gap(worker);
+        assert!(poll_immediate(&mut accepted).await.is_some());
     }
 
     #[test]

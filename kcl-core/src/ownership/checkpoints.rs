@@ -352,7 +352,8 @@ impl CheckpointSink for Ownership {
             if self.verdict() == Validity::Lost {
                 return Err(CheckpointError::Fenced);
             }
-            let is_newest = self.with(|state| state.prepared.take_if(|prepared| *prepared == record).is_some());
+            let is_newest =
+                self.with(|state| state.prepared.take_if(|prepared| *prepared == record).is_some());
             if !is_newest {
                 return Ok(());
             }

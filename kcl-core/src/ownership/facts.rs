@@ -1,6 +1,7 @@
 //! The facts about a held lease that its status shows, and that nothing else depends on.
 
 use crate::lifecycle::ConsumerState;
+use crate::runtime::clock::Moment;
 use crate::source::{EndDoubt, SourceErrorKind};
 use crate::types::{Gap, RecordPosition};
 
@@ -29,6 +30,8 @@ pub(crate) struct LeaseFacts {
     pub(crate) end_in_doubt: Option<EndDoubt>,
     /// Where reading last went on behind a place that retention had removed.
     pub(crate) gap: Option<Gap>,
+    /// When retention takes the oldest record that the held shard has not finished, once that was warned of.
+    pub(crate) expires: Option<Moment>,
 }
 
 impl Default for LeaseFacts {
@@ -46,6 +49,7 @@ impl Default for LeaseFacts {
             stalls: 0,
             end_in_doubt: None,
             gap: None,
+            expires: None,
         }
     }
 }

@@ -63,13 +63,11 @@ impl OwnershipState {
 
     /// Whether the change is a checkpoint that was decided on before another was prepared, which it would discard.
     fn is_kept_back(&self, change: &LeaseChange) -> bool {
-        match change {
-            LeaseChange::Checkpoint { position, .. } => {
-                let done = position.record();
-                done.is_some_and(|done| self.is_before_prepared(done))
-            }
-            _ => false,
-        }
+        let LeaseChange::Checkpoint { position, .. } = change else {
+            return false;
+        };
+        let done = position.record();
+        done.is_some_and(|done| self.is_before_prepared(done))
     }
 }
 

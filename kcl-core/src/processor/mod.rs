@@ -9,12 +9,12 @@ mod sink_position;
 
 use async_trait::async_trait;
 
+pub use crate::lease::row::PendingCheckpoint;
 pub(crate) use batch::CheckpointSink;
 pub use batch::{CheckpointError, PreparedCheckpoint, RecordBatch};
 pub use context::{FencingToken, ShardContext};
 pub use error::{ProcessorError, Severity};
 pub(crate) use policy::decide;
-pub use crate::lease::row::PendingCheckpoint;
 pub use policy::{Decision, ErrorPolicy, FailedCall, Failure, FailureKind, LastResort, Policy, Retries};
 pub use sink_position::{
     AdvanceValues, ClaimValues, ReadValues, SinkPosition, SinkPositionError, SinkSql, StoredPosition,

@@ -1,6 +1,7 @@
 //! Reads a shard ahead of its processor, within bounds.
 
 mod ends;
+mod gaps;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub(crate) fn start_fetching(own: &Arc<Ownership>, start: ReadStart) -> mpsc::Re
         watch: EndCheck::default(),
         opens_as_usual: false,
         gap: None,
+        lost: None,
         looked: Moment::ZERO,
         stream: None,
         failures: 0,
@@ -74,6 +76,8 @@ struct Fetcher {
     opens_as_usual: bool,
     /// The gap before the records that are handed on next.
     gap: Option<Gap>,
+    /// The gap at the end of a shard that is gone.
+    lost: Option<Gap>,
     /// When it last asked a listing because nothing came.
     looked: Moment,
     stream: Option<Box<dyn RecordStream>>,
@@ -97,6 +101,7 @@ impl Fetcher {
             };
             self.was_held_up(waits_since);
             if let Some(end) = self.look_into_end().await {
+                self.hold_at_lost_end().await;
                 place.send(FetchedBatch::ended(end));
                 return;
             }
@@ -121,8 +126,16 @@ impl Fetcher {
             let begun = clock.now();
             match self.fetch(room).await {
                 Ok((fetch, room)) => {
+                    if let Some(gap) = self.gap_to_hold_at(&fetch) {
+                        drop((fetch, room));
+                        self.hold_at(&gap).await;
+                        continue;
+                    }
                     let next = begun + fetch.wait;
                     let (records, answer) = self.take_in(fetch, room);
+                    if self.gap.is_some() {
+                        self.hold_at_lost_end().await;
+                    }
                     let waits_since = clock.now();
                     if self.hand_on(records, answer, place, sender).await.is_break() {
                         return;

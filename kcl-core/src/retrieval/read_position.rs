@@ -131,6 +131,20 @@ impl ReadPosition {
         }
     }
 
+    /// The gap before the records of this answer, which is not handed on yet.
+    pub(crate) fn gap_ahead(&self, fetch: &Fetch) -> Option<Gap> {
+        let mut numbers = fetch.records.iter().map(|record| record.sequence_number());
+        let first = match &self.expected {
+            Some(expected) => numbers.find(|number| *number >= expected),
+            None => numbers.next(),
+        };
+        let missing = first.and_then(|first| self.expected.as_ref().filter(|expected| *expected != first));
+        Some(Gap {
+            after: missing.or(fetch.lost_place.as_ref())?.clone(),
+            first: first.map(SequenceNumber::detached),
+        })
+    }
+
     /// The gap before the records of this answer.
     pub(crate) fn gap_before(&mut self, fetch: &Fetch) -> Option<Gap> {
         let numbers = || fetch.records.iter().map(|record| record.sequence_number());
@@ -191,6 +205,24 @@ mod tests {
         assert_eq!(place.gap_before(&fetch(&[])), None);
         assert_eq!(place.gap_before(&fetch(&[9, 10])), gap(5, Some(9)));
         assert_eq!(place.gap_before(&fetch(&[12])), None);
+    }
+
+    #[test]
+    fn gap_ahead_equals_gap_handed_on() {
+        let mut place = opened_after(5);
+        for numbers in [&[][..], &[5, 9], &[9, 10], &[12]] {
+            let fetch = fetch(numbers);
+            let ahead = place.gap_ahead(&fetch);
+            assert_eq!(place.gap_ahead(&fetch), ahead, "to look changes nothing");
+            assert_eq!(place.gap_before(&fetch), ahead, "{numbers:?}");
+            place = opened_after(5);
+        }
+        let lost = Fetch {
+            lost_place: Some(number(7)),
+            ..fetch(&[9])
+        };
+        place.gap_before(&fetch(&[5]));
+        assert_eq!(place.gap_ahead(&lost), gap(7, Some(9)));
     }
 
     #[test]

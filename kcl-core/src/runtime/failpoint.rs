@@ -86,11 +86,13 @@ pub enum Failpoint {
     AttemptsShared,
     /// A record that fails is skipped, whatever the policy says.
     SkipWithoutPolicy,
+    /// A shard goes on behind a gap although the setting holds it there.
+    GapHoldIgnored,
 }
 
 impl Failpoint {
     /// Every bug there is.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -131,6 +133,7 @@ impl Failpoint {
         Self::NeighbourSetAside,
         Self::AttemptsShared,
         Self::SkipWithoutPolicy,
+        Self::GapHoldIgnored,
     ];
 }
 

@@ -24,6 +24,11 @@ pub struct ReadingSettings {
     pub initial_position: InitialPosition,
     /// The treatment of aggregated records, as the Kinesis Producer Library writes them. They are unpacked by default.
     pub aggregation: Aggregation,
+    /// The consequence of a gap: retention took the record at which reading was to go on, and perhaps others. There is one behind a checkpoint older than the stream keeps
+    /// records, and behind a processor that is further behind than that. By default the shard goes on at the oldest record that is kept, and says so: in the
+    /// log once, in [`kcl_retention_gaps_total`](crate::metrics::GAPS), in the [status](crate::status::LeaseStatus::gap) and in
+    /// [`RecordBatch::gap`](crate::processor::RecordBatch::gap). The Java KCL goes on and says nothing.
+    pub retention_gap: RetentionGap,
     /// The most Kinesis records in one fetch, 1 to 10,000. 10,000 by default, the most that Kinesis gives (the Java KCL's `maxRecords`).
     /// An aggregated record counts as one, and may be unpacked to many; these come in batches that fit the memory budget, which may end
     /// inside of an aggregate.
@@ -76,11 +81,38 @@ pub enum Aggregation {
     Raw,
 }
 
+/// The consequence of a gap: retention took the record at which reading was to go on.
+///
+/// Whether it took others that were not read cannot be seen: of a shard that was idle for longer than its stream keeps records nothing is
+/// missing, and it is held even so.
+///
+/// ```
+/// # use kcl_core as kinesis_client;
+/// use kinesis_client::settings::{RetentionGap, Settings};
+///
+/// let mut settings = Settings::default();
+/// assert_eq!(settings.reading.retention_gap, RetentionGap::Continue);
+/// settings.reading.retention_gap = RetentionGap::Hold;
+/// assert!(settings.validate().is_ok());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetentionGap {
+    /// The shard goes on at the oldest record that is kept. The gap is counted, logged and shown.
+    #[default]
+    Continue,
+    /// The shard is held before the first record behind the gap, with [`Gap`](crate::status::WaitReason::Gap) as its reason in the status,
+    /// until an operator [accepts the gap](crate::FlowHandle::accept_gap) or a worker with the other setting takes it over. Every owner
+    /// holds it until something behind the gap is checkpointed. Meanwhile retention goes on.
+    Hold,
+}
+
 impl Default for ReadingSettings {
     fn default() -> Self {
         Self {
             initial_position: InitialPosition::TrimHorizon,
             aggregation: Aggregation::Deliver,
+            retention_gap: RetentionGap::Continue,
             max_batch_records: 10_000,
             stall_timeout: Duration::from_secs(60),
             stall_tries: 3,

@@ -46,6 +46,7 @@ struct LeaseForm {
     stalls: u32,
     end_in_doubt: Option<EndDoubt>,
     gap: Option<GapForm>,
+    expires_in_seconds: Option<f64>,
     concern: Option<HealthIssue>,
 }
 
@@ -85,6 +86,7 @@ impl LeaseForm {
             stalls: lease.stalls,
             end_in_doubt: lease.end_in_doubt,
             gap: lease.gap.as_ref().map(gap),
+            expires_in_seconds: lease.expires.map(|when| when.saturating_since(at).as_secs_f64()),
             concern: lease.concern,
         }
     }

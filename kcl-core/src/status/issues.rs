@@ -24,11 +24,17 @@ pub enum HealthIssue {
     Stalled,
     /// A user callback has not returned for [`ProcessingSettings::slow_callback`](crate::settings::ProcessingSettings::slow_callback).
     SlowCallback,
+    /// The shard is held by a failure, and half of the time has passed after which retention takes records that it has not finished.
+    /// [`LeaseStatus::expires`] says when.
+    Expiring,
     /// A record cannot be read, such as an aggregate that makes no sense: the shard is held at it, and the error policy is asked.
     /// [`LeaseStatus::unreadable`] says which record it is.
     Unreadable,
     /// The processor fails: the shard is held.
     Failing,
+    /// Retention took records that were not read, and the shard is held at that [gap](LeaseStatus::gap) until an operator
+    /// [accepts](crate::FlowHandle::accept_gap) it.
+    HeldAtGap,
     /// The shard cannot be read. A throttle is not meant: it shows in how far [behind](LeaseStatus::behind) the shard is.
     Unreachable,
     /// There was no room in the worker's [budget of bytes](crate::settings::MemorySettings::budget) for the [stall timeout](crate::settings::ReadingSettings::stall_timeout).
@@ -44,12 +50,14 @@ pub enum HealthIssue {
 
 impl HealthIssue {
     /// Every concern, the most urgent first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Suspended,
         Self::Stalled,
         Self::SlowCallback,
+        Self::Expiring,
         Self::Unreadable,
         Self::Failing,
+        Self::HeldAtGap,
         Self::Unreachable,
         Self::Starved,
         Self::EndInDoubt,
@@ -64,8 +72,10 @@ impl fmt::Display for HealthIssue {
             Self::Suspended => "suspended",
             Self::Stalled => "stalled",
             Self::SlowCallback => "slow callback",
+            Self::Expiring => "expiring",
             Self::Unreadable => "unreadable",
             Self::Failing => "failing",
+            Self::HeldAtGap => "held at gap",
             Self::Unreachable => "unreachable",
             Self::Starved => "starved",
             Self::EndInDoubt => "end in doubt",
@@ -109,8 +119,10 @@ impl LeaseStatus {
             HealthIssue::Suspended => self.suspended.is_some(),
             HealthIssue::Stalled => self.stalls > 0,
             HealthIssue::SlowCallback => call.is_some_and(|(_, age)| age >= patience.callback),
+            HealthIssue::Expiring => self.expires.is_some(),
             HealthIssue::Unreadable => self.unreadable.is_some(),
             HealthIssue::Failing => self.failures > 0,
+            HealthIssue::HeldAtGap => waits_for(WaitReason::Gap, Duration::ZERO),
             HealthIssue::Unreachable => self.trouble.is_some_and(is_unreachable),
             HealthIssue::Starved => waits_for(WaitReason::ByteBudget, patience.stall),
             HealthIssue::EndInDoubt => self.end_in_doubt.is_some(),

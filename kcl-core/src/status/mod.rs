@@ -56,6 +56,7 @@ use crate::types::{Gap, LeaseKey, Position, RecordPosition, WorkerId};
 /// | `failures`, `stalls` | how often in a row |
 /// | `unreadable` | the record that cannot be read, as in `checkpoint` |
 /// | `end_in_doubt` | [`EndDoubt`], such as `listed_open` |
+/// | `expires_in_seconds` | how soon retention takes the oldest record that the held shard has not finished |
 /// | `gap` | an object of `after` and `first`, two sequence numbers, of which `first` may be `null` |
 /// | `concern` | [`HealthIssue`], such as `slow_callback` |
 ///
@@ -155,6 +156,9 @@ pub struct LeaseStatus {
     pub end_in_doubt: Option<EndDoubt>,
     /// Where reading last went on behind a place that retention had removed in this ownership: records may be missing there.
     pub gap: Option<Gap>,
+    /// When by the worker's clock retention takes the oldest record that the shard has not finished. Known while a shard is held by a failure,
+    /// from the [warning](HealthIssue::Expiring) on.
+    pub expires: Option<Moment>,
     /// The issue of the shard, if it has one.
     pub concern: Option<HealthIssue>,
 }
@@ -184,8 +188,16 @@ impl LeaseStatus {
             stalls: 0,
             end_in_doubt: None,
             gap: None,
+            expires: None,
             concern: None,
         }
+    }
+
+    /// Whether the shard is held by a failure of user code or of a dead-letter sink, or at a gap: what it has not finished grows old.
+    pub(crate) fn is_held(&self) -> bool {
+        let waits = self.waiting.map(|(reason, _)| reason);
+        let is_held_by = matches!(waits, Some(WaitReason::DeadLetter | WaitReason::Gap));
+        self.failures > 0 || self.unreadable.is_some() || is_held_by
     }
 
     /// How long the consumer has waited for what it waits for now, given the [moment of the snapshot](WorkerStatus::at).

@@ -31,11 +31,14 @@ pub enum WaitReason {
     Checkpoints,
     /// The dead-letter sink has not acknowledged a record that is set aside.
     DeadLetter,
+    /// Retention took records that were not read, and an operator has not accepted that. See
+    /// [`RetentionGap::Hold`](crate::settings::RetentionGap::Hold).
+    Gap,
 }
 
 impl WaitReason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Parents,
         Self::Initialize,
         Self::Callback,
@@ -48,6 +51,7 @@ impl WaitReason {
         Self::Suspended,
         Self::Checkpoints,
         Self::DeadLetter,
+        Self::Gap,
     ];
 }
 
@@ -66,6 +70,7 @@ impl fmt::Display for WaitReason {
             Self::Suspended => "suspended",
             Self::Checkpoints => "checkpoints",
             Self::DeadLetter => "dead letter",
+            Self::Gap => "gap",
         })
     }
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::ownership::WorkerContext;
+use crate::ownership::{Ownership, WorkerContext};
 use crate::runtime::clock::Moment;
 use crate::status::issues::HealthSummary;
-use crate::status::{HealthIssue, WaitReason};
+use crate::status::{HealthIssue, LeaseStatus, WaitReason};
 use crate::types::LeaseKey;
 use crate::worker::late_shards::LateShards;
 use crate::worker::lease_taker::LeaseTaker;
+use crate::worker::retention_watch::{Expiry, HeldShard, RetentionWatch, SHORTEST_RETENTION};
 use crate::worker::stall_watch::StallReports;
 
 /// How often the ages are looked at: what reads metrics seldom does so more often.
@@ -33,11 +34,12 @@ pub(crate) async fn watch_health(
     let mut standstills = StallReports::default();
     let mut slow = Warnings::default();
     let mut unchecked = Warnings::default();
+    let mut retention = RetentionWatch::default();
     let mut concerns = BTreeMap::new();
     loop {
         let now = worker.clock.now();
         standstills.look(&worker, &taker, now);
-        let survey = survey(&taker, now);
+        let survey = survey(&taker, &mut retention, now);
         if std::mem::replace(&mut concerns, survey.by_lease.clone()) != survey.by_lease {
             worker.status.changed();
         }
@@ -54,12 +56,42 @@ pub(crate) async fn watch_health(
 }
 
 /// Asks the held leases for their status.
-fn survey(taker: &LeaseTaker, now: Moment) -> HealthSummary {
+fn survey(taker: &LeaseTaker, retention: &mut RetentionWatch, now: Moment) -> HealthSummary {
     let mut survey = HealthSummary::default();
     for own in taker.held() {
-        survey.add(&own.key, &own.status(now), now);
+        let status = own.status(now);
+        watch_retention(retention, &own, &status, now);
+        survey.add(&own.key, &status, now);
     }
+    retention.retain(|lease| survey.lateness.contains_key(lease));
     survey
+}
+
+/// Warns before retention takes what a held shard has not finished.
+fn watch_retention(watch: &mut RetentionWatch, own: &Ownership, status: &LeaseStatus, now: Moment) {
+    let is_held = status.is_held();
+    let told = match is_held {
+        true => own.stream.source.description().retention,
+        false => None,
+    };
+    let held = HeldShard {
+        age: status.freshness.at(now),
+        retention: told.unwrap_or(SHORTEST_RETENTION),
+    };
+    let expiry = watch.look(&own.key, is_held.then_some(held));
+    if expiry != Expiry::Far || status.expires.is_some() {
+        let expires = (expiry != Expiry::Far).then(|| now + held.left());
+        own.show_expiry(expires);
+    }
+    if expiry == Expiry::Warn {
+        let failing = status.failing.as_ref().or(status.unreadable.as_ref());
+        let failing = failing.map(ToString::to_string);
+        tracing::warn!(
+            lease = %own.key, checkpoint = %status.checkpoint, failing, age = ?held.age, retention = ?held.retention,
+            retention_known = told.is_some(), left = ?held.left(),
+            "retention is about to take records that a held shard has not finished"
+        );
+    }
 }
 
 fn warn_of_callbacks(warnings: &mut Warnings, survey: &HealthSummary, patience: Duration) {

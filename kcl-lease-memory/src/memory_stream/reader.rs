@@ -1,9 +1,11 @@
 //! The stream as a [`StreamSource`], and one open shard.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use kcl_core::source::{
     Arrival, Fetch, FetchLimit, PageToken, RecordStream, ShardFilter, ShardPage, SourceError,
-    SourceErrorKind, StartPosition, StreamSource,
+    SourceErrorKind, StartPosition, StreamDescription, StreamSource,
 };
 use kcl_core::types::{Record, SequenceNumber, ShardId, StreamIdentity};
 
@@ -30,6 +32,14 @@ impl StreamSource for MemoryStream {
             arn: state.home.arn(&self.shared.name),
             created: state.created,
         })
+    }
+
+    /// How long records are kept: for ever, where nothing else is set.
+    fn description(&self) -> StreamDescription {
+        let retention = self.state().settings.retention;
+        let mut description = StreamDescription::default();
+        description.retention = Some(retention.unwrap_or(Duration::MAX));
+        description
     }
 
     async fn shards(&self, filter: ShardFilter, page: Option<PageToken>) -> Result<ShardPage, SourceError> {

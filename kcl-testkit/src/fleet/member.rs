@@ -14,6 +14,7 @@ use kcl_core::{ShutdownHandle, WorkerHandle};
 use crate::clock::Skew;
 use crate::faults::StoreFaults;
 use crate::faulty_stream::StreamFaults;
+use crate::fleet::oracle::GapRule;
 
 /// A worker of a simulated fleet before it starts. Everything but the name has a default.
 pub struct Member {
@@ -91,6 +92,7 @@ pub(super) struct Running {
     pub(super) scope: TaskScope,
     pub(super) store: StoreFaults,
     pub(super) source: StreamFaults,
+    pub(super) gaps: GapRule,
     pub(super) stopper: ShutdownHandle,
     /// Gone once somebody waits for the end of the worker.
     pub(super) handle: Option<WorkerHandle>,

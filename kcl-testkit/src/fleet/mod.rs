@@ -37,12 +37,12 @@ use std::time::Duration;
 
 use crate::invariant::{Lineage, Observation, Process, Violation, check_owned};
 use kcl_core::clock::{Clock, ClockExt as _, Moment, Rng};
-use kcl_core::internals::{SYNC_INTERVAL, TaskScope};
+use kcl_core::internals::{SYNC_INTERVAL, TaskPolicy, TaskScope};
 use kcl_core::lease_store::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
-use kcl_core::settings::Settings;
-use kcl_core::status::WorkerStatus;
+use kcl_core::settings::{RetentionGap, Settings};
+use kcl_core::status::{WaitReason, WorkerStatus};
 use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
-use kcl_core::{Error, ShutdownReport, Worker};
+use kcl_core::{Error, FlowScope, ShutdownReport, Worker};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
 pub use history::{Handover, LeaseMove, Overlap};
@@ -54,7 +54,7 @@ use crate::clock::{SIMULATION_START, Skew, SkewedClock};
 use crate::faults::{FaultRates, FaultyLeaseStore, StoreEvent, StoreFaults};
 use crate::faulty_stream::{FaultyStream, StreamFaults};
 use member::Running;
-use oracle::{Oracle, OracleFactory, Witness};
+use oracle::{GapRule, Oracle, OracleFactory, Witness};
 
 /// How often a condition is looked at when nothing happens.
 const TICK: Duration = Duration::from_millis(10);
@@ -179,12 +179,14 @@ impl Fleet {
         let process = self.next_process(&name);
         let worker = WorkerId::new(worker_id.unwrap_or_else(|| name.clone())).expect("a valid worker id");
         let clock = shared.clock.with_skew(skew);
+        let gaps = GapRule::new(settings.reading.retention_gap);
         let witness = Witness {
             oracle: shared.oracle.clone(),
             process: Process::clone(&process),
             worker: worker.clone(),
             failover: settings.leases.failover_time,
             checkpointing: settings.checkpoints.mode,
+            gaps: gaps.clone(),
             clock,
         };
         shared.oracle.note(&format_args!("{process:<8} is started"));
@@ -221,6 +223,7 @@ impl Fleet {
             scope,
             store,
             source: source_faults,
+            gaps,
             stopper: handle.shutdown_handle(),
             handle: Some(handle),
         };
@@ -306,6 +309,33 @@ impl Fleet {
         self.scope(name).after_polls(polls, move || fleet.freeze(&member));
     }
 
+    /// Accepts, as an operator, every gap at which a worker holds a shard now.
+    pub fn accept_gaps(&self) {
+        let state = self.lock();
+        for member in state.members.values().filter(|member| member.lives()) {
+            let Some(handle) = &member.handle else { continue };
+            for (key, lease) in handle.status().leases {
+                if let (Some((WaitReason::Gap, _)), Some(gap)) = (lease.waiting, &lease.gap) {
+                    member.gaps.accept(key.clone(), gap);
+                    handle.flow().accept_gap(FlowScope::Shard(key));
+                }
+            }
+        }
+    }
+
+    /// [Accepts gaps](Self::accept_gaps) each time that `every` has passed, for as long as the fleet lives.
+    pub fn accept_gaps_each(&self, every: Duration) {
+        let fleet = self.clone();
+        let accepting = async move {
+            loop {
+                fleet.sleep(every).await;
+                fleet.accept_gaps();
+            }
+        };
+        let services = &self.shared.services;
+        services.spawn("operator", TaskPolicy::Job, accepting);
+    }
+
     /// How often the tasks of a worker were polled so far.
     pub fn polls(&self, name: &str) -> u64 {
         self.scope(name).polls()
@@ -366,6 +396,7 @@ impl Fleet {
             worker: WorkerId::new("outside").expect("a valid worker id"),
             failover: shared.settings.leases.failover_time,
             checkpointing: self.shared.settings.checkpoints.mode,
+            gaps: GapRule::new(RetentionGap::Continue),
             clock: shared.clock,
         };
         let connection = FaultyLeaseStore::new(Arc::new(shared.store.clone()), Arc::new(shared.clock))

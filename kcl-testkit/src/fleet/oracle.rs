@@ -1,18 +1,19 @@
 //! Sees everything that happens in a simulated fleet, and checks it at once.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::invariant::{Checker, Observation, Process, Violation, Written};
+use crate::invariant::{Checker, Invariant, Observation, Process, Violation, Written};
 use async_trait::async_trait;
 use kcl_core::clock::{Clock, Moment};
 use kcl_core::lease_store::LeaseChange;
 use kcl_core::processor::{
     EndOfShard, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
 };
-use kcl_core::settings::CheckpointMode;
-use kcl_core::types::{LeaseKey, Position, RecordPosition, WorkerId};
+use kcl_core::settings::{CheckpointMode, RetentionGap};
+use kcl_core::types::{Gap, LeaseKey, Position, RecordPosition, SequenceNumber, WorkerId};
 use tokio::sync::Notify;
 
 use super::history::History;
@@ -145,6 +146,39 @@ impl Oracle {
     }
 }
 
+/// Whether a process may go on behind a gap. Clones share what was accepted.
+#[derive(Debug, Clone)]
+pub(super) struct GapRule {
+    setting: RetentionGap,
+    accepted: Arc<Mutex<BTreeSet<(LeaseKey, SequenceNumber)>>>,
+}
+
+impl GapRule {
+    pub(super) fn new(setting: RetentionGap) -> Self {
+        Self {
+            setting,
+            accepted: Arc::default(),
+        }
+    }
+
+    /// An operator accepts the gap of this shard.
+    pub(super) fn accept(&self, lease: LeaseKey, gap: &Gap) {
+        self.lock().insert((lease, gap.after.clone()));
+    }
+
+    fn check(&self, process: &Process, lease: &LeaseKey, gap: &Gap) -> Result<(), Violation> {
+        let is_held = self.setting == RetentionGap::Hold;
+        let may_go_on = !is_held || self.lock().contains(&(lease.clone(), gap.after.clone()));
+        Invariant::NoRecordLost.check(may_go_on, || {
+            format!("{process} goes on in {lease} {gap}, which nobody has accepted")
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<(LeaseKey, SequenceNumber)>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One process, as the oracle sees it.
 #[derive(Clone)]
 pub(super) struct Witness {
@@ -153,6 +187,7 @@ pub(super) struct Witness {
     pub(super) worker: WorkerId,
     pub(super) failover: Duration,
     pub(super) checkpointing: CheckpointMode,
+    pub(super) gaps: GapRule,
     pub(super) clock: SkewedClock,
 }
 
@@ -437,6 +472,9 @@ impl Work {
                 "{process:<8} is told of a gap in {lease}, after {}",
                 Short(&gap.after)
             ));
+            if let Err(violation) = witness.gaps.check(process, lease, gap) {
+                oracle.break_off(violation);
+            }
             oracle.observe(&Observation::GapTold {
                 process: Arc::clone(process),
                 shard: lease.clone(),

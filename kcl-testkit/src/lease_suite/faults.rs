@@ -204,7 +204,13 @@ pub async fn a_prepared_checkpoint_whose_reply_was_lost_is_found(fixture: &dyn L
     let shown = read(&inner, &row.key).await;
     let verdict = |change: &LeaseChange| resolve(shown.as_ref(), Some(&row), &expect, change, incarnation(1));
     assert_eq!(verdict(&made), Resolution::Applied);
-    for other in [prepare(5, Some(b"other")), prepare(6, Some(b"made")), DISCARD, renew(), checkpoint(5)] {
+    for other in [
+        prepare(5, Some(b"other")),
+        prepare(6, Some(b"made")),
+        DISCARD,
+        renew(),
+        checkpoint(5),
+    ] {
         assert_eq!(verdict(&other), Resolution::OwnEarlierWrite, "{other:?}");
     }
 }

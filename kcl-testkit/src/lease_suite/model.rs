@@ -9,8 +9,8 @@ use kcl_core::types::{HashKeyRange, LeaseKey, Timestamp};
 
 use super::LeaseStoreFixture;
 use super::support::{
-    DISCARD, assign, at, checkpoint, end, expecting, hand_off, incarnation, lease, owned, prepare, read, renew, scan_until,
-    shards,
+    DISCARD, assign, at, checkpoint, end, expecting, hand_off, incarnation, lease, owned, prepare, read,
+    renew, scan_until, shards,
 };
 
 /// Whatever three handles do to a few leases, answers and rows are those of the specification applied in the same order.

@@ -60,14 +60,23 @@ pub async fn a_prepared_checkpoint_stays_until_the_next_checkpoint(fixture: &dyn
         let row = create(&store, owned(n, 1)).await;
         let row = change(&store, &row, checkpoint(5)).await;
         let prepared = change(&store, &row, prepare(9, state)).await;
-        assert_eq!((&prepared.checkpoint, prepared.counter), (&at(5), row.counter + 1));
+        assert_eq!(
+            (&prepared.checkpoint, prepared.counter),
+            (&at(5), row.counter + 1)
+        );
         let pending = Some(PendingCheckpoint {
             position: at(9),
             state: state.map(Bytes::from_static),
         });
         assert_eq!(prepared.pending, pending);
         let mut row = prepared;
-        for step in [renew(), hand_off(2), LeaseChange::CompleteHandoff, assign(3), LeaseChange::Release] {
+        for step in [
+            renew(),
+            hand_off(2),
+            LeaseChange::CompleteHandoff,
+            assign(3),
+            LeaseChange::Release,
+        ] {
             row = change(&store, &row, step).await;
             assert_eq!(row.pending, pending);
         }

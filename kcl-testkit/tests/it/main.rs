@@ -17,6 +17,7 @@ mod coordination;
 mod crash_anywhere;
 mod elections;
 mod ends;
+mod expiring;
 mod faulty_lease_store;
 mod faulty_stream;
 mod fleet;

@@ -32,7 +32,12 @@ struct Sink(Arc<Mutex<BTreeMap<String, Transaction>>>);
 impl Sink {
     fn begin(&self, batch: &RecordBatch, shard: &ShardContext) -> String {
         let mut transactions = self.0.lock().unwrap();
-        let id = format!("{}-{}-{}", shard.shard(), shard.fencing_token(), transactions.len());
+        let id = format!(
+            "{}-{}-{}",
+            shard.shard(),
+            shard.fencing_token(),
+            transactions.len()
+        );
         let records = batch.iter().map(|record| record.position().clone()).collect();
         let written = Transaction {
             records,
@@ -48,14 +53,20 @@ impl Sink {
 
     fn is_committed(&self, id: &str) -> bool {
         let transactions = self.0.lock().unwrap();
-        transactions.get(id).is_some_and(|transaction| transaction.is_committed)
+        transactions
+            .get(id)
+            .is_some_and(|transaction| transaction.is_committed)
     }
 
     /// Every record that can be seen, in order.
     fn visible(&self) -> Vec<RecordPosition> {
         let transactions = self.0.lock().unwrap();
-        let committed = transactions.values().filter(|transaction| transaction.is_committed);
-        let mut visible: Vec<_> = committed.flat_map(|transaction| transaction.records.clone()).collect();
+        let committed = transactions
+            .values()
+            .filter(|transaction| transaction.is_committed);
+        let mut visible: Vec<_> = committed
+            .flat_map(|transaction| transaction.records.clone())
+            .collect();
         visible.sort();
         visible
     }
@@ -92,7 +103,7 @@ impl RecordProcessor for Transactional {
     }
 }
 
-/// Prepares each batch and leaves it at that. A new one does with what is pending as it is told.
+/// Prepares each batch and leaves it at that. A new one answers `initialize` like this.
 #[derive(Clone)]
 struct Preparing {
     starts: StartFrom,
@@ -274,7 +285,11 @@ fn handoff_passes_prepared_checkpoint_on() {
             let shown = row(&fleet.view());
             let is_committed = starts == StartFrom::CommitPending;
             assert_eq!(shown.checkpoint.record().is_some(), is_committed);
-            assert_eq!(shown.pending.is_some(), !is_committed, "the records were prepared again");
+            assert_eq!(
+                shown.pending.is_some(),
+                !is_committed,
+                "the records were prepared again"
+            );
         });
     }
 }
@@ -289,7 +304,13 @@ fn commit_of_successor_survives_failing_store() {
         start(&fleet, "b", Preparing::new(StartFrom::CommitPending));
         let (spoiler, count) = (fleet.clone(), Mutex::new(0));
         fleet.on_store_event(move |_, event: &StoreEvent| {
-            if matches!(&event.call, StoreCall::Change { change: LeaseChange::Renew { .. }, .. }) {
+            if matches!(
+                &event.call,
+                StoreCall::Change {
+                    change: LeaseChange::Renew { .. },
+                    ..
+                }
+            ) {
                 let mut count = count.lock().unwrap();
                 *count += 1;
                 if *count == 1 {
@@ -361,7 +382,8 @@ fn former_owner_neither_prepares_nor_discards() {
             .await;
         let before = row(&fleet.view()).pending;
         fleet.thaw("a");
-        let is_fenced = |error: CheckpointError| matches!(error, CheckpointError::Fenced | CheckpointError::Suspended);
+        let is_fenced =
+            |error: CheckpointError| matches!(error, CheckpointError::Fenced | CheckpointError::Suspended);
         assert!(batch.prepare("late").await.is_err_and(is_fenced));
         fleet.sleep(10 * SECOND).await;
         assert!(batch.prepare("later").await.is_err_and(is_fenced));
@@ -460,7 +482,11 @@ fn automatic_checkpoint_leaves_prepared_one_until_it_passes() {
     let held = bench.leases().remove(0);
     let last = bench.put_records().pop().unwrap().1;
     assert_eq!(held.pending.unwrap().position, Position::Record(last));
-    assert_eq!(bench.finished(), [], "what is finished before it would discard it");
+    assert_eq!(
+        bench.finished(),
+        [],
+        "what is finished before it would discard it"
+    );
     cured.store(true, Ordering::SeqCst);
     bench.until_finished();
     assert_eq!(bench.leases().remove(0).pending, None);
@@ -477,7 +503,10 @@ fn processor_after_panic_is_given_pending_checkpoint() {
     bench.run(10 * SECOND);
     let seen = pending.lock().unwrap().clone();
     assert_eq!(seen.first(), Some(&None));
-    assert!(seen.iter().skip(1).all(Option::is_some) && seen.len() > 1, "{seen:?}");
+    assert!(
+        seen.iter().skip(1).all(Option::is_some) && seen.len() > 1,
+        "{seen:?}"
+    );
     cured.store(true, Ordering::SeqCst);
     bench.until_finished();
 }

@@ -181,7 +181,10 @@ fn any_change() -> impl Strategy<Value = LeaseChange> {
             throughput: throughput.map(f64::from),
         }),
         prop::option::of(0_u128..9).prop_map(|n| LeaseChange::Prepare {
-            pending: n.map(|n| PendingCheckpoint { position: at(n), state: (n > 4).then(|| "state".into()) }),
+            pending: n.map(|n| PendingCheckpoint {
+                position: at(n),
+                state: (n > 4).then(|| "state".into())
+            }),
         }),
         children().prop_map(|children| LeaseChange::End { children }),
         children().prop_map(|children| LeaseChange::Describe {

@@ -72,7 +72,11 @@ impl Fetcher {
         own.worker.metrics.shards_gone(1);
         let after = self.place.done().map(|done| done.position.sequence.detached());
         match after {
-            Some(after) => self.report_gap(&Gap { after, first: None }),
+            Some(after) => {
+                let gap = Gap { after, first: None };
+                self.report_gap(&gap);
+                self.lost = Some(gap);
+            }
             None => tracing::warn!("the shard is gone, and no record of it was read"),
         }
     }
@@ -120,15 +124,5 @@ impl Fetcher {
                 None
             }
         }
-    }
-
-    /// Counts what retention may have taken, and says it.
-    pub(crate) fn report_gap(&self, gap: &Gap) {
-        let worker = &self.own.worker;
-        worker.metrics.gap();
-        let first = gap.first.as_ref().map(ToString::to_string);
-        tracing::warn!(after = %gap.after, first,
-            "retention took the record at which reading was to go on, and may have taken others that were not read");
-        self.own.show(|facts| facts.gap = Some(gap.clone()));
     }
 }

@@ -47,6 +47,7 @@ fn troubled() -> LeaseStatus {
             after: number("5"),
             first: Some(number("9")),
         }),
+        expires: Some(at(16_500)),
         concern: Some(HealthIssue::EndInDoubt),
     }
 }
@@ -99,6 +100,7 @@ fn status_with_every_part_has_this_json() {
                 "stalls": 1,
                 "end_in_doubt": "listed_open",
                 "gap": { "after": "5", "first": "9" },
+                "expires_in_seconds": 6.5,
                 "concern": "end_in_doubt",
             },
             "shardId-000000000001": {
@@ -123,6 +125,7 @@ fn status_with_every_part_has_this_json() {
                 "stalls": 0,
                 "end_in_doubt": null,
                 "gap": null,
+                "expires_in_seconds": null,
                 "concern": null,
             },
         },

@@ -1,8 +1,10 @@
 //! Records that retention takes between the last record read and the next.
 
+use kcl_core::settings::{RetentionGap, Settings};
 use kcl_core::source::SourceErrorKind;
-use kcl_core::status::LeaseStatus;
+use kcl_core::status::{HealthIssue, LeaseStatus, WaitReason};
 use kcl_core::types::{Gap, SequenceNumber};
+use kcl_core::{FlowScope, WorkerHandle};
 use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 
@@ -18,7 +20,7 @@ fn gap(bench: &Bench, after: usize, first: usize) -> Gap {
     }
 }
 
-async fn stop(bench: &Bench, worker: kcl_core::WorkerHandle) {
+async fn stop(bench: &Bench, worker: WorkerHandle) {
     worker.shutdown();
     let stopped = bench.clock_timeout(worker.join()).await;
     assert!(stopped.unwrap().is_clean());
@@ -129,4 +131,124 @@ async fn reader_overtaken_by_retention_is_told() {
     bench.stream.trim(&Trim::KeepLast(1));
     bench.processes(&["0", "3"], 30).await;
     assert_eq!(bench.seen.lock().unwrap().gaps, [gap(&bench, 0, 3)]);
+}
+
+fn holding() -> Settings {
+    let mut settings = Settings::default();
+    settings.reading.retention_gap = RetentionGap::Hold;
+    settings
+}
+
+/// A bench on which the record with the index 0 was processed, and retention took those with the indices 1 and 2, of five.
+async fn with_gap() -> Bench {
+    let bench = Bench::new(1);
+    bench.put("0");
+    let worker = bench.start();
+    bench.processes(&["0"], 30).await;
+    stop(&bench, worker).await;
+    for payload in ["1", "2", "3", "4"] {
+        bench.put(payload);
+    }
+    bench.stream.trim(&Trim::KeepLast(2));
+    bench
+}
+
+async fn is_held(bench: &Bench, worker: &WorkerHandle) {
+    let is_held = |lease: &LeaseStatus| lease.waiting.is_some_and(|(reason, _)| reason == WaitReason::Gap);
+    let held = worker.wait_for(|status| status.leases.values().any(is_held));
+    bench.clock_timeout(held).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gap_holds_shard_until_operator_accepts_it() {
+    let bench = with_gap().await;
+    let worker = bench.start_noting(holding());
+    is_held(&bench, &worker).await;
+    bench.put("5");
+    bench.sleep(600).await;
+    assert_eq!(bench.payloads(), ["0"]);
+    let held = lease(&worker);
+    assert_eq!(held.concern, Some(HealthIssue::HeldAtGap));
+    assert_eq!((held.gap, held.stalls), (Some(gap(&bench, 0, 3)), 0));
+    // Retention goes on meanwhile.
+    bench.stream.trim(&Trim::KeepLast(2));
+    worker.flow().accept_gap(FlowScope::Worker);
+    bench.processes(&["0", "4", "5"], 30).await;
+    assert_eq!(bench.seen.lock().unwrap().gaps, [gap(&bench, 0, 4)]);
+    worker.wait_for(|status| status.is_healthy()).await;
+    bench.put("6");
+    bench.processes(&["0", "4", "5", "6"], 30).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_gap_ends_with_deployment_of_other_setting() {
+    let bench = with_gap().await;
+    let worker = bench.start_noting(holding());
+    is_held(&bench, &worker).await;
+    stop(&bench, worker).await;
+    let worker = bench.start_noting(holding());
+    is_held(&bench, &worker).await;
+    stop(&bench, worker).await;
+    assert_eq!(bench.payloads(), ["0"]);
+    let _worker = bench.start();
+    bench.processes(&["0", "3", "4"], 60).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_old_position_is_held_too() {
+    let bench = with_gap().await;
+    let refused = StreamFault::Fail(SourceErrorKind::Invalid);
+    let rule = StreamFaultRule::next(2, StreamCall::Open, refused);
+    bench.source.faults().add(rule);
+    let worker = bench.start_noting(holding());
+    is_held(&bench, &worker).await;
+    assert_eq!(bench.payloads(), ["0"]);
+    let key = worker.status().leases.into_keys().next().unwrap();
+    worker.flow().accept_gap(FlowScope::Shard(key));
+    bench.processes(&["0", "3", "4"], 60).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reader_overtaken_by_retention_is_held() {
+    let bench = Bench::new(1);
+    bench.put("0");
+    let worker = bench.start_noting(holding());
+    bench.processes(&["0"], 30).await;
+    let slow = StreamFault::Delay(SECOND * 3);
+    let rule = StreamFaultRule::next(1, StreamCall::Next, slow);
+    bench.source.faults().add(rule);
+    bench.sleep(1).await;
+    for payload in ["1", "2", "3"] {
+        bench.put(payload);
+    }
+    bench.stream.trim(&Trim::KeepLast(1));
+    is_held(&bench, &worker).await;
+    assert_eq!(bench.payloads(), ["0"]);
+    worker.flow().accept_gap(FlowScope::Stream("trucks".to_owned()));
+    bench.processes(&["0", "3"], 30).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_behind_gap_is_held_too() {
+    let bench = Bench::new(1);
+    bench.put("0");
+    let worker = bench.start();
+    bench.processes(&["0"], 30).await;
+    stop(&bench, worker).await;
+    bench.put("1");
+    bench.split();
+    bench.stream.trim(&Trim::KeepLast(0));
+    let worker = bench.start_noting(holding());
+    is_held(&bench, &worker).await;
+    bench.sleep(60).await;
+    assert_eq!(bench.seen.lock().unwrap().ended, []);
+    worker.flow().accept_gap(FlowScope::Worker);
+    let ended = async {
+        while bench.seen.lock().unwrap().ended.is_empty() {
+            bench.sleep(1).await;
+        }
+    };
+    bench.clock_timeout(ended).await;
+    bench.put("2");
+    bench.processes(&["0", "2"], 60).await;
 }

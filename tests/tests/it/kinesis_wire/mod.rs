@@ -3,6 +3,7 @@
 mod black_holes;
 mod dead_letters;
 mod ends;
+mod gaps;
 mod pauses;
 mod runtimes;
 mod served;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::{
-    Expect, Lease, LeaseChange, LeaseStore as _, Outcome, PendingCheckpoint, Preparation, RowFacts, StoreErrorKind,
-    apply,
+    Expect, Lease, LeaseChange, LeaseStore as _, Outcome, PendingCheckpoint, Preparation, RowFacts,
+    StoreErrorKind, apply,
 };
 use kcl_core::types::{HashKeyRange, Incarnation, Position, StreamIdentity, Timestamp, WorkerId};
 use kcl_lease_dynamo::DynamoLeaseStore;
