@@ -60,6 +60,8 @@ pub(super) struct Writer<'a> {
     pub(super) worker: &'a str,
     /// How long a transaction stays open before its commit.
     pub(super) pause: Duration,
+    /// Whether the reply to its commit is taken for lost.
+    pub(super) loses_reply: bool,
 }
 
 /// A row of the table.
@@ -190,12 +192,23 @@ impl Database {
             Open::Postgres(client) => write_to_postgres(client, position, new, last, writer).await?,
         };
         match advanced {
+            Ok(()) if writer.loses_reply => Err("the reply to the commit is lost".into()),
             Ok(()) => {
                 position.advanced(last);
                 Ok(new.len())
             }
             Err(row) => Err(position.refused(row)),
         }
+    }
+
+    /// Ends the session of one worker, chosen by the server, in whatever it is doing.
+    pub(super) async fn cut_session(&mut self) -> Result<(), ProcessorError> {
+        const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1";
+        if let Open::Postgres(client) = self.open().await? {
+            client.query_opt(CUT, &[]).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn count(&mut self) -> Result<usize, ProcessorError> {

@@ -30,7 +30,7 @@ const KILLS_PER_FREEZE: u32 = 5;
 /// The pause before a kill, in milliseconds.
 const SHORTEST: u64 = 200;
 const LONGEST: u64 = 2000;
-/// How often a worker is frozen at the end, if no late owner was seen before.
+/// How often a worker is frozen at the end, if no late owner or no lost reply was seen before.
 const MORE_FREEZES: u32 = 20;
 /// Generous: the machine may be busy.
 const SOON: Duration = Duration::from_secs(180);
@@ -148,9 +148,10 @@ pub async fn run(testbed: &Testbed, program: &Path, plan: KillPlan) -> Result<Ki
     };
     let producer = Producer::start(stream.clone(), rng.child("producer"));
     (0..WORKERS).for_each(|_| fleet.start_worker());
-    fleet.disturb(plan.kills).await;
+    fleet.disturb(plan.kills, &mut database).await;
     for _ in 0..MORE_FREEZES {
-        if fleet.counts().fenced > 0 {
+        let counts = fleet.counts();
+        if counts.fenced > 0 && counts.repeated > 0 {
             break;
         }
         fleet.freeze();
@@ -188,6 +189,7 @@ pub async fn run(testbed: &Testbed, program: &Path, plan: KillPlan) -> Result<Ki
         counts.fenced > 0,
         "no late owner was refused; logs in {logs}: {counts}"
     );
+    assert!(counts.repeated > 0, "no reply was lost; logs in {logs}: {counts}");
     drop(database);
     wire.stop().await;
     fleet.processes.clear();
@@ -240,8 +242,9 @@ impl OrdersFleet {
         self.places.push(number);
     }
 
-    /// Kills so many workers at random moments, each with a successor, and freezes some between; the stream is resharded twice.
-    async fn disturb(&mut self, kills: u32) {
+    /// Kills so many workers at random moments, each with a successor, freezes some between, and cuts sessions of the database; the stream is
+    /// resharded twice.
+    async fn disturb(&mut self, kills: u32, database: &mut Database) {
         let clock = TokioClock::new();
         while self.counts.kills < kills {
             let pause = SHORTEST + self.rng.below(LONGEST - SHORTEST);
@@ -269,6 +272,8 @@ impl OrdersFleet {
             self.places.retain(|place| *place != victim);
             self.counts.kills += 1;
             self.start_worker();
+            let cut = database.cut_session().await;
+            cut.unwrap_or_else(|error| panic!("the database does not answer: {error}"));
         }
         while !self.frozen.is_empty() {
             clock.sleep(FREEZE / 10).await;

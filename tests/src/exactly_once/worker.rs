@@ -42,6 +42,9 @@ pub struct WorkerArguments {
     log: PathBuf,
 }
 
+/// One commit of so many is taken for failed, although it has succeeded.
+const LOST_REPLIES: u64 = 10;
+
 /// Works until SIGTERM.
 ///
 /// # Errors
@@ -139,6 +142,7 @@ impl RecordProcessor for Orders {
         let writer = Writer {
             worker: shard.worker().as_str(),
             pause: self.pause(self.work / 20),
+            loses_reply: self.rng.one_in(LOST_REPLIES),
         };
         let written = self.database.write(&mut self.position, &batch, &writer).await;
         if let Err(error) = written {

@@ -247,6 +247,7 @@ proptest! {
                         continue;
                     }
                     let written = table.write(position.advance_values(last), new);
+                    prop_assert!(newest || !written, "a late owner has written");
                     let last = last.clone();
                     match (written, how) {
                         (true, Outcome::Committed) => {

@@ -28,6 +28,7 @@ fn cause(error: &ProcessorError) -> &SinkPositionError {
 const WRITER: Writer<'_> = Writer {
     worker: "worker",
     pause: Duration::ZERO,
+    loses_reply: false,
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +80,7 @@ async fn walk(database: &mut Database, shard: &str, mut rng: Rng) {
             _ => database.write(position, batch, &WRITER).await,
         };
         match (written, outcome) {
+            (Ok(1..), _) if back > 0 => panic!("{shard}: a late owner has written"),
             (Ok(_), Outcome::ReplyLost) => *position = before,
             (Ok(_), _) => *next += batch.len(),
             (Err(error), _) if back == 0 => {
