@@ -93,7 +93,9 @@ impl Invariant {
     /// The invariant in words.
     pub fn statement(self) -> &'static str {
         match self {
-            Self::NoRecordLost => "every record put is processed, or was taken away by retention",
+            Self::NoRecordLost => {
+                "every record put is processed, set aside as the policy says, or was taken away by retention"
+            }
             Self::CheckpointNotAhead => "a stored checkpoint never passes unfinished work",
             Self::CheckpointRises => "the checkpoint of a shard never falls, whoever writes it",
             Self::SingleWriter => {

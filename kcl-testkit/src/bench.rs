@@ -1,5 +1,6 @@
 //! A processor under test: records in, calls and checkpoints out, in virtual time and without a runtime of the test's own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,11 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kcl_core::clock::{Clock, ClockExt as _, Moment, Rng, TokioClock};
+use kcl_core::dead_letter::DeadLetterSink;
 use kcl_core::internals::TaskScope;
 use kcl_core::lease_store::{Lease, LeaseStore as _};
 use kcl_core::processor::{
-    EndOfShard, ErrorPolicy, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory,
-    ShardContext, StartFrom,
+    EndOfShard, ErrorPolicy, FencingToken, ProcessorError, RecordBatch, RecordProcessor,
+    RecordProcessorFactory, ShardContext, StartFrom,
 };
 use kcl_core::settings::Settings;
 use kcl_core::status::WorkerStatus;
@@ -70,6 +72,7 @@ pub struct ProcessorBench {
 pub struct BenchBuilder {
     factory: Arc<dyn RecordProcessorFactory>,
     policy: Option<Arc<dyn ErrorPolicy>>,
+    sink: Option<Arc<dyn DeadLetterSink>>,
     settings: Settings,
     shards: u32,
     seed: u64,
@@ -81,6 +84,8 @@ pub struct BenchBuilder {
 pub struct BenchCall {
     /// The shard.
     pub shard: ShardId,
+    /// The ownership in which it was called: a later one has a larger token.
+    pub token: FencingToken,
     /// The name of the method.
     pub method: &'static str,
     /// The positions of the records that it was given.
@@ -112,6 +117,12 @@ impl BenchBuilder {
     /// The error policy of the worker. Default: the worker's.
     pub fn error_policy(mut self, policy: impl ErrorPolicy) -> Self {
         self.policy = Some(Arc::new(policy));
+        self
+    }
+
+    /// The dead-letter sink of the worker. Default: one in memory. Either can be made to [fail](ProcessorBench::dead_letters).
+    pub fn dead_letters(mut self, sink: impl DeadLetterSink) -> Self {
+        self.sink = Some(Arc::new(sink));
         self
     }
 
@@ -150,13 +161,17 @@ impl BenchBuilder {
             .shards(self.shards)
             .clock(Arc::new(clock))
             .build();
+        let letters = match &self.sink {
+            Some(sink) => MemoryDeadLetters::in_front_of(Arc::clone(sink)),
+            None => MemoryDeadLetters::default(),
+        };
         let mut bench = ProcessorBench {
             parts: self,
             runtime,
             clock,
             stream,
             leases: MemoryLeaseStore::new(),
-            letters: MemoryDeadLetters::default(),
+            letters,
             calls: Calls::default(),
             workers: Vec::new(),
             started: 0,
@@ -174,6 +189,7 @@ impl ProcessorBench {
         BenchBuilder {
             factory: Arc::new(factory),
             policy: None,
+            sink: None,
             settings,
             shards: 1,
             seed: 0,
@@ -194,7 +210,7 @@ impl ProcessorBench {
         number
     }
 
-    /// The stream, for what the bench has no method for: splits, merges, retention.
+    /// The stream, for what the bench has no method for, such as retention.
     pub fn stream(&self) -> &MemoryStream {
         &self.stream
     }
@@ -202,6 +218,33 @@ impl ProcessorBench {
     /// The dead letters that were sent, and the failures of their sink.
     pub fn dead_letters(&self) -> &MemoryDeadLetters {
         &self.letters
+    }
+
+    /// The shards that take records now.
+    pub fn open_shards(&self) -> Vec<ShardId> {
+        let shards = self.stream.shards_snapshot().into_iter();
+        let open = shards.filter(|shard| !shard.shard.closed && !shard.forgotten);
+        open.map(|shard| shard.shard.id).collect()
+    }
+
+    /// Splits a shard in the middle, and returns its children.
+    ///
+    /// # Panics
+    ///
+    /// When Kinesis would refuse that: the shard is closed, or there is none of this id.
+    #[expect(clippy::expect_used, reason = "a bench fails as tests do")]
+    pub fn split(&mut self, shard: &ShardId) -> [ShardId; 2] {
+        self.stream.split(shard).expect("an open shard")
+    }
+
+    /// Merges two adjacent shards, and returns their child.
+    ///
+    /// # Panics
+    ///
+    /// When Kinesis would refuse that: one is closed, or they are not adjacent.
+    #[expect(clippy::expect_used, reason = "a bench fails as tests do")]
+    pub fn merge(&mut self, a: &ShardId, b: &ShardId) -> ShardId {
+        self.stream.merge(a, b).expect("two adjacent open shards")
     }
 
     /// Lets so much virtual time pass.
@@ -317,6 +360,12 @@ impl ProcessorBench {
         scan.expect("the store in memory answers").leases
     }
 
+    /// The stored checkpoint of each shard that has a lease.
+    pub fn checkpoints(&self) -> BTreeMap<ShardId, Position> {
+        let leases = self.leases().into_iter();
+        leases.map(|lease| (lease.shard, lease.checkpoint)).collect()
+    }
+
     /// Every record that was put, in the order of the shards and in each of them.
     pub fn put_records(&self) -> Vec<(ShardId, RecordPosition)> {
         let mut put: Vec<_> = self.stream.put_log().into_iter().map(place).collect();
@@ -371,7 +420,7 @@ impl ProcessorBench {
                 calls: Arc::clone(&calls),
             });
         if let Some(policy) = &self.parts.policy {
-            builder = builder.error_policy(SharedPolicy(Arc::clone(policy)));
+            builder = builder.error_policy(Arc::clone(policy));
         }
         let worker = builder.build().expect("settings that can be built");
         let handle = self.runtime.block_on(async { worker.start() });
@@ -381,20 +430,6 @@ impl ProcessorBench {
 
 fn place((shard, record): (ShardId, Record)) -> (ShardId, RecordPosition) {
     (shard, record.position().clone())
-}
-
-/// A policy that several workers share.
-#[derive(Debug)]
-struct SharedPolicy(Arc<dyn ErrorPolicy>);
-
-impl ErrorPolicy for SharedPolicy {
-    fn decide(&self, failure: &kcl_core::processor::Failure<'_>) -> kcl_core::processor::Decision {
-        self.0.decide(failure)
-    }
-
-    fn sends_dead_letters(&self) -> bool {
-        self.0.sends_dead_letters()
-    }
 }
 
 /// Notes the calls of another processor.
@@ -413,6 +448,7 @@ impl Noting {
     ) {
         let call = BenchCall {
             shard: shard.shard().clone(),
+            token: shard.fencing_token(),
             method,
             records,
             error: returned.as_ref().err().map(ToString::to_string),

@@ -1,95 +1,197 @@
-//! Dead letters in memory, and a sink that fails when a test says so.
+//! Dead letters in memory, and a sink that fails as a test says.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use kcl_core::clock::{ClockExt as _, Rng, TokioClock};
 use kcl_core::dead_letter::{DeadLetter, DeadLetterError, DeadLetterSink};
 
-/// A dead-letter sink in memory. Clones share the letters.
+/// A dead-letter sink in memory. Clones share the letters, and the faults.
 ///
 /// ```
 /// use kcl_core::dead_letter::{DeadLetter, DeadLetterSink};
 /// use kcl_core::types::{ApplicationName, Record, SequenceNumber, ShardId, WorkerId};
-/// use kcl_testkit::MemoryDeadLetters;
+/// use kcl_testkit::{MemoryDeadLetters, SinkFault};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let sink = MemoryDeadLetters::default();
-/// sink.fail_next(1);
 /// let record = Record::new(SequenceNumber::from(7), "payload");
 /// let shard = ShardId::new("shardId-000000000000")?;
 /// let letter = DeadLetter::new(record, "trucks", shard, ApplicationName::new("app")?, WorkerId::new("worker-1")?);
+/// sink.fail_next(1);
+/// assert!(sink.send(&letter).await.is_err());
+/// assert_eq!(sink.letters(), []);
+/// sink.inject(1, SinkFault::LoseAnswer);
 /// assert!(sink.send(&letter).await.is_err());
 /// assert!(sink.send(&letter).await.is_ok());
-/// assert_eq!(sink.letters(), [letter]);
+/// assert_eq!(sink.letters(), [letter.clone(), letter]);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct MemoryDeadLetters {
-    state: Arc<Mutex<Letters>>,
+    state: Arc<Mutex<SinkState>>,
+    /// Another sink, to which each letter goes first.
+    behind: Option<Arc<dyn DeadLetterSink>>,
 }
 
 #[derive(Debug, Default)]
-struct Letters {
+struct SinkState {
     letters: Vec<DeadLetter>,
+    script: VecDeque<SinkFault>,
+    lasting: Option<SinkFault>,
+    random: Option<(Rng, SinkFaultRates)>,
     failures: usize,
-    refused: usize,
-    hangs: bool,
 }
 
+/// How a dead-letter sink fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkFault {
+    /// It stores nothing and returns an error.
+    Refuse,
+    /// It stores nothing and never answers.
+    Hang,
+    /// It stores the letter and returns an error.
+    LoseAnswer,
+    /// It stores the letter and answers so much later. A worker waits for 30 s.
+    AnswerLate(Duration),
+}
+
+/// How often a sink fails at random: once in so many letters, and never where it says 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SinkFaultRates {
+    /// [`SinkFault::Refuse`].
+    pub refuse_one_in: u64,
+    /// [`SinkFault::Hang`].
+    pub hang_one_in: u64,
+    /// [`SinkFault::LoseAnswer`].
+    pub lose_one_in: u64,
+    /// [`SinkFault::AnswerLate`], by up to a minute.
+    pub late_one_in: u64,
+}
+
+const LATEST_ANSWER: u64 = 60_000;
+
 impl MemoryDeadLetters {
-    /// Refuses the next so many letters.
+    /// Keeps letters that another sink has stored: each goes there first, and fails where that one fails.
+    pub fn in_front_of(sink: Arc<dyn DeadLetterSink>) -> Self {
+        Self {
+            behind: Some(sink),
+            ..Self::default()
+        }
+    }
+
+    /// Refuses the next so many letters, after the faults that were requested before.
     pub fn fail_next(&self, times: usize) {
-        self.lock().failures = times;
+        self.inject(times, SinkFault::Refuse);
+    }
+
+    /// Fails the next so many letters like this, after the faults that were requested before.
+    pub fn inject(&self, times: usize, fault: SinkFault) {
+        self.lock().script.extend(std::iter::repeat_n(fault, times));
     }
 
     /// Refuses every letter until [`recover`](Self::recover) is called.
     pub fn fail(&self) {
-        self.fail_next(usize::MAX);
+        self.inject_always(SinkFault::Refuse);
     }
 
     /// Answers no letter until [`recover`](Self::recover) is called.
     pub fn hang(&self) {
-        self.lock().hangs = true;
+        self.inject_always(SinkFault::Hang);
     }
 
-    /// Takes letters again.
+    /// Fails every letter like this until [`recover`](Self::recover) is called.
+    pub fn inject_always(&self, fault: SinkFault) {
+        self.lock().lasting = Some(fault);
+    }
+
+    /// Fails at random, from these numbers and so often, until [`recover`](Self::recover) is called.
+    pub fn inject_at_random(&self, rng: Rng, rates: SinkFaultRates) {
+        self.lock().random = Some((rng, rates));
+    }
+
+    /// Takes letters again. A letter that hangs goes on hanging.
     pub fn recover(&self) {
         let mut state = self.lock();
-        (state.failures, state.hangs) = (0, false);
+        state.script.clear();
+        (state.lasting, state.random) = (None, None);
     }
 
-    /// The letters that were acknowledged, in the order of their arrival.
+    /// Ends what [`inject_always`](Self::inject_always) began, and nothing else.
+    pub fn end_lasting_fault(&self) {
+        self.lock().lasting = None;
+    }
+
+    /// The letters that were stored, in the order of their arrival. One whose answer was lost is there once for each time that it came.
     pub fn letters(&self) -> Vec<DeadLetter> {
         self.lock().letters.clone()
     }
 
-    /// How many letters were refused, or not answered.
+    /// How many letters were refused, or not answered in time.
     pub fn refused(&self) -> usize {
-        self.lock().refused
+        self.lock().failures
     }
 
-    fn lock(&self) -> MutexGuard<'_, Letters> {
+    fn next_fault(&self) -> Option<SinkFault> {
+        let state = &mut *self.lock();
+        let fault = state.script.pop_front().or(state.lasting).or_else(|| {
+            let (rng, rates) = state.random.as_mut()?;
+            rates.draw(rng)
+        });
+        state.failures += usize::from(fault.is_some());
+        fault
+    }
+
+    async fn store(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
+        if let Some(sink) = &self.behind {
+            sink.send(letter).await?;
+        }
+        self.lock().letters.push(letter.clone());
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SinkFaultRates {
+    fn draw(&self, rng: &mut Rng) -> Option<SinkFault> {
+        if rng.one_in(self.refuse_one_in) {
+            Some(SinkFault::Refuse)
+        } else if rng.one_in(self.hang_one_in) {
+            Some(SinkFault::Hang)
+        } else if rng.one_in(self.lose_one_in) {
+            Some(SinkFault::LoseAnswer)
+        } else if rng.one_in(self.late_one_in) {
+            Some(SinkFault::AnswerLate(Duration::from_millis(
+                rng.below(LATEST_ANSWER),
+            )))
+        } else {
+            None
+        }
     }
 }
 
 #[async_trait]
 impl DeadLetterSink for MemoryDeadLetters {
     async fn send(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
-        let hangs = {
-            let mut state = self.lock();
-            if !state.hangs && state.failures == 0 {
-                state.letters.push(letter.clone());
-                return Ok(());
+        match self.next_fault() {
+            None => self.store(letter).await,
+            Some(SinkFault::Refuse) => Err(DeadLetterError::new("the test says that the sink fails")),
+            Some(SinkFault::Hang) => std::future::pending().await,
+            Some(SinkFault::LoseAnswer) => {
+                self.store(letter).await?;
+                Err(DeadLetterError::new("the test says that the answer is lost"))
             }
-            state.refused += 1;
-            state.failures = state.failures.saturating_sub(1);
-            state.hangs
-        };
-        if hangs {
-            std::future::pending::<()>().await;
+            Some(SinkFault::AnswerLate(by)) => {
+                self.store(letter).await?;
+                TokioClock::new().sleep(by).await;
+                Ok(())
+            }
         }
-        Err(DeadLetterError::new("the test says that the sink fails"))
     }
 }

@@ -14,12 +14,14 @@ pub mod fleet;
 pub mod invariant;
 pub mod lease_suite;
 pub mod processors;
+pub mod simulation;
 pub mod source_suite;
 
 pub use bench::{BenchBuilder, BenchCall, ProcessorBench};
-pub use dead_letters::MemoryDeadLetters;
+pub use dead_letters::{MemoryDeadLetters, SinkFault, SinkFaultRates};
 pub use faulty_stream::FaultyStream;
-pub use fleet::simulate;
+pub use fleet::simulate_fleet;
+pub use simulation::{ProcessorSimulation, SimulationEnd, simulate};
 
 /// The README, compiled against this crate alone.
 #[cfg(doctest)]

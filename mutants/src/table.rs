@@ -5,11 +5,22 @@ use kcl_core::invariant::Invariant::{
     SingleWriter, TokenRises,
 };
 
+use kcl_testkit::simulation::Scenario;
+
 use crate::Entry;
 
 /// Every bug, and the invariants that it should break.
 pub fn table() -> Vec<Entry> {
-    let entry = |mutant, breaks, harm| Entry { mutant, breaks, harm };
+    let entry = |mutant, breaks, harm| Entry {
+        mutant,
+        breaks,
+        harm,
+        scenario: Scenario::of,
+    };
+    let with_failing_records = |entry| Entry {
+        scenario: Scenario::with_failing_records,
+        ..entry
+    };
     vec![
         entry(
             Failpoint::AssignmentWithoutCondition,
@@ -197,5 +208,25 @@ pub fn table() -> Vec<Entry> {
             &[EveryLeaseOwned],
             "the shards that a worker is given are read by no worker while the index is throttled",
         ),
+        with_failing_records(entry(
+            Failpoint::PositionBeforeAcknowledgement,
+            &[CheckpointNotAhead, InOrder],
+            "a record that no sink has stored is lost",
+        )),
+        with_failing_records(entry(
+            Failpoint::NeighbourSetAside,
+            &[NoRecordLost],
+            "a good record goes to the dead letters since its neighbour is bad",
+        )),
+        with_failing_records(entry(
+            Failpoint::AttemptsShared,
+            &[NoRecordLost],
+            "a record has fewer attempts than the policy grants, since others failed before it",
+        )),
+        with_failing_records(entry(
+            Failpoint::SkipWithoutPolicy,
+            &[InOrder, CheckpointNotAhead],
+            "a record that fails is lost, whatever the policy says",
+        )),
     ]
 }

@@ -14,7 +14,6 @@ pub mod fleet;
 pub mod foreign;
 pub mod java_conformance;
 pub mod prose;
-pub mod simulation;
 pub mod testbed;
 pub mod wait;
 

@@ -7,7 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use kcl_tests::simulation::{Fault, Report, Scenario, outcome, outcome_of, run_seeds};
+use kcl_testkit::simulation::{FleetEvent, Report, Scenario, outcome, outcome_of, run_seeds};
 
 /// The first seed. Long runs of the program `simulate` begin at 0; this one adds to them.
 const FIRST: u64 = 1_000_000_000;
@@ -19,25 +19,46 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn every_invariant_holds_and_every_fleet_recovers() {
+    hold_and_recover(Scenario::of, SCENARIOS);
+}
+
+/// The same with records that fail, policies that set them aside, and a dead-letter sink that fails.
+#[test]
+fn failing_records_alone_are_set_aside() {
+    let report = hold_and_recover(Scenario::with_failing_records, SCENARIOS / 3);
+    for (what, total, least) in [
+        ("records set aside", report.set_aside, 10.0),
+        ("failures of the sink", report.sink_failures, 2.0),
+    ] {
+        let each = report.per_seed(total);
+        assert!(
+            each >= least,
+            "{each} {what} in an average scenario, and not {least}"
+        );
+    }
+}
+
+fn hold_and_recover(scenario: fn(u64) -> Scenario, count: u64) -> Report {
     let seeds = match setting("KCL_TEST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => FIRST..FIRST + setting("KCL_TEST_SEEDS").unwrap_or(SCENARIOS),
+        None => FIRST..FIRST + setting("KCL_TEST_SEEDS").unwrap_or(count),
     };
     let lines = setting("KCL_TEST_TRACE").map_or(60, |lines| usize::try_from(lines).unwrap());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (report, failures) = run_seeds(seeds.clone(), cores, lines, false);
+    let (report, failures) = run_seeds(scenario, seeds.clone(), cores, lines, false);
     eprintln!("seeds {seeds:?}\n{report}");
     for failure in &failures {
         eprintln!("FAILED {failure}");
     }
     assert!(failures.is_empty(), "{} scenarios failed", failures.len());
     if seeds.end - seeds.start >= 100 {
-        were_hard_enough(&report);
+        were_hard_enough(&report, scenario);
     }
+    report
 }
 
 /// Checks that a run of many scenarios is hard enough to be worth something.
-fn were_hard_enough(report: &Report) {
+fn were_hard_enough(report: &Report, scenario: fn(u64) -> Scenario) {
     assert!(report.shortest >= 300.0, "a scenario of {} s", report.shortest);
     for (what, total, least) in [
         ("crashes and freezes", report.violent, 1.0),
@@ -54,7 +75,7 @@ fn were_hard_enough(report: &Report) {
         );
     }
     assert_eq!(report.late_starts, 0, "I7");
-    for kind in Fault::kinds() {
+    for kind in FleetEvent::kinds(scenario) {
         assert!(report.injected.contains_key(kind), "nobody met: {kind}");
     }
 }
@@ -94,6 +115,16 @@ fn scenarios_once_broken_end_well() {
     for (seed, what) in ONCE_BROKEN {
         if let Err(failure) = outcome_of(&Scenario::first_version(seed), 0, |_| {}) {
             panic!("{what}: {failure}");
+        }
+    }
+}
+
+/// The same with failing records: a gap before a record that cannot be unpacked was not reported.
+#[test]
+fn scenarios_with_failing_records_once_broken_end_well() {
+    for seed in [48, 170] {
+        if let Err(failure) = outcome_of(&Scenario::with_failing_records(seed), 0, |_| {}) {
+            panic!("{failure}");
         }
     }
 }

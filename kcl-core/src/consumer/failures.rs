@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::consumer::delivery::{CallFailure, FailureText};
 use crate::consumer::isolation::Attempts;
-use crate::consumer::set_aside::SetAside;
+use crate::consumer::set_aside::{SetAside, all_of};
 use crate::consumer::shard_consumer::ShardConsumer;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Causes, Error, ErrorKind};
@@ -58,6 +58,8 @@ impl ShardConsumer {
         let attempts = Attempts {
             count,
             since_first: now.saturating_since(self.failing_since),
+            total: count,
+            since_any: now.saturating_since(self.failing_since),
         };
         self.react(call, attempts, &failure, &FailedRecords::default());
         self.after_reaction(&failure)
@@ -70,6 +72,7 @@ impl ShardConsumer {
         id: BatchId,
         batch: &RecordBatch,
         part: &RecordBatch,
+        took: Duration,
         failure: CallFailure,
     ) -> ConsumerEvent {
         self.own
@@ -77,6 +80,7 @@ impl ShardConsumer {
             .metrics
             .batch_failed(failure.kind == FailureKind::Panic);
         let (named, done) = self.after_failure(part, &failure);
+        self.pace.took(done, took);
         if named.is_some() && self.own.context.draining().is_cancelled() {
             // The processor was asked to come to an end, and reports how far it came.
             let (from, _) = part.place();
@@ -101,9 +105,9 @@ impl ShardConsumer {
         let bisected = self.isolation.is_bisecting();
         let mut attempts = self
             .isolation
-            .failed(first.position(), last.position(), self.now());
+            .failed(first.position(), last.position(), failure.kind, self.now());
         if failpoint!(AttemptsShared) {
-            attempts.count = self.failures;
+            (attempts.count, attempts.total) = (self.failures, self.failures);
         }
         let records = FailedRecords {
             count: part.len(),
@@ -124,12 +128,22 @@ impl ShardConsumer {
     pub(crate) fn meet_unreadable(&mut self) -> Option<ConsumerEvent> {
         let (unreadable, _) = self.unreadable.as_ref()?;
         let unreadable = unreadable.clone();
+        let whole = all_of(&unreadable.record);
+        if self.aside.contains(&whole) {
+            // It comes again since a processor panicked, and is set aside already.
+            self.unreadable = None;
+            self.finish_unreadable(&unreadable.record, &whole);
+            return None;
+        }
         self.own
             .show(|facts| facts.unreadable = Some(unreadable.position.clone()));
         self.failures = self.failures.saturating_add(1);
-        let attempts = self
-            .isolation
-            .failed(&unreadable.position, &unreadable.position, self.now());
+        let attempts = self.isolation.failed(
+            &unreadable.position,
+            &unreadable.position,
+            FailureKind::Unreadable,
+            self.now(),
+        );
         let failure = CallFailure {
             kind: FailureKind::Unreadable,
             position: Some(unreadable.position),
@@ -205,18 +219,15 @@ impl ShardConsumer {
         match (decision, records.isolated) {
             (Decision::Retry { after }, _) => self.pause = after,
             (Decision::DeadLetter, Some(record)) if call.has_records() => {
-                self.set_aside = Some(SetAside::new(
-                    call,
-                    record,
-                    Some(self.letter(&seen, record, error.to_string())),
-                ));
+                let letter = self.letter(&seen, record, attempts, error.to_string());
+                self.set_aside = Some(SetAside::new(call, record, Some(letter)));
             }
             (Decision::Skip, Some(record)) if call.has_records() => {
                 self.set_aside = Some(SetAside::new(call, record, None));
             }
             (Decision::Bisect | Decision::DeadLetter | Decision::Skip, None) if records.count > 1 => {
                 if let Some(last) = records.last {
-                    self.isolation.bisect(last, self.now());
+                    self.isolation.bisect(last);
                 }
             }
             (Decision::Hold, _) => {
@@ -273,7 +284,13 @@ impl ShardConsumer {
         ConsumerEvent::Panicked
     }
 
-    fn letter(&self, failure: &Failure<'_>, record: &Record, error: String) -> DeadLetter {
+    fn letter(
+        &self,
+        failure: &Failure<'_>,
+        record: &Record,
+        attempts: Attempts,
+        error: String,
+    ) -> DeadLetter {
         let (context, now) = (&self.own.context, self.own.worker.clock.wall());
         DeadLetter {
             record: record.detached(),
@@ -287,8 +304,8 @@ impl ShardConsumer {
             call: failure.call,
             severity: failure.severity(),
             panicked: failure.kind == FailureKind::Panic,
-            attempts: failure.attempt,
-            first_failure: now.minus(failure.since_first),
+            attempts: attempts.total,
+            first_failure: now.minus(attempts.since_any),
             last_failure: now,
             error,
         }
@@ -335,13 +352,15 @@ impl ShardConsumer {
         }
         self.own.show(|facts| {
             facts.failing = None;
-            facts.unreadable = None;
+            if set_aside.is_unreadable {
+                facts.unreadable = None;
+            }
             match is_skipped {
                 true => facts.skipped += 1,
                 false => facts.dead_letters += 1,
             }
         });
-        if let Some((unreadable, _)) = self.unreadable.take() {
+        if let Some((unreadable, _)) = self.unreadable.take_if(|_| set_aside.is_unreadable) {
             self.finish_unreadable(&unreadable.record, position);
         }
         self.remember_aside(position);

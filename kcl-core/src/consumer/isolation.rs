@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::processor::FailureKind;
 use crate::runtime::clock::Moment;
 use crate::types::RecordPosition;
 
@@ -25,24 +26,35 @@ pub(crate) struct Isolation {
 struct Suspect {
     /// The first record that is not finished: a failure is at this one, or behind it.
     front: RecordPosition,
-    /// The last record of the next offer; `None` where the next offer is to be half of what is left.
+    /// The last record of the next offer; `None` where it is open: half of what is left, once the suspect was halved.
     pinned: Option<RecordPosition>,
     /// The last record of the call that failed.
     last: RecordPosition,
-    /// How often a call has failed that began with `front`, since the suspect was last halved.
-    attempts: u32,
-    since: Moment,
+    /// The failures of calls that began with `front`, since the suspect was last halved.
+    failures: Vec<KindOfFailure>,
     /// The next offer is a part of what failed.
     is_bisected: bool,
+}
+
+/// The failures of one kind: what failed while a sink was down uses up no attempts at the record itself.
+#[derive(Debug, Clone)]
+struct KindOfFailure {
+    kind: FailureKind,
+    count: u32,
+    since: Moment,
 }
 
 /// A failure, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attempts {
-    /// How often a call that began with this record has failed: at least 1.
+    /// How often a call that began with this record has failed like this: at least 1.
     pub(crate) count: u32,
-    /// How long ago it failed first.
+    /// How long ago it failed like this first.
     pub(crate) since_first: Duration,
+    /// How often it has failed in any way.
+    pub(crate) total: u32,
+    /// How long ago it failed first in any way.
+    pub(crate) since_any: Duration,
 }
 
 impl Isolation {
@@ -74,7 +86,8 @@ impl Isolation {
         }
         let offered = match &suspect.pinned {
             Some(pinned) => up_to(pinned).max(1),
-            None => among.div_ceil(2),
+            None if suspect.is_bisected => among.div_ceil(2),
+            None => return count,
         };
         let offered = offered.min(count).max(1);
         suspect.pinned = records.clone().nth(offered - 1).cloned();
@@ -83,46 +96,39 @@ impl Isolation {
 
     /// Notes that a call failed on the records from `front` to `last`; `front` is the record that the processor named, or the first of
     /// the call. Returns how often that record has failed.
-    pub(crate) fn failed(&mut self, front: &RecordPosition, last: &RecordPosition, now: Moment) -> Attempts {
-        match &mut self.suspect {
-            Some(suspect) if suspect.front == *front => {
-                suspect.attempts = suspect.attempts.saturating_add(1);
-                suspect.pinned = Some(last.detached());
-                suspect.last = suspect.last.clone().max(last.detached());
-            }
-            suspect => {
-                let last = last.detached();
-                *suspect = Some(Suspect {
-                    front: front.detached(),
-                    pinned: Some(last.clone()),
-                    last,
-                    attempts: 1,
-                    since: now,
-                    is_bisected: false,
-                });
-            }
-        }
-        let suspect = self.suspect.as_ref();
-        Attempts {
-            count: suspect.map_or(1, |suspect| suspect.attempts),
-            since_first: suspect.map_or(Duration::ZERO, |suspect| now.saturating_since(suspect.since)),
-        }
+    pub(crate) fn failed(
+        &mut self,
+        front: &RecordPosition,
+        last: &RecordPosition,
+        kind: FailureKind,
+        now: Moment,
+    ) -> Attempts {
+        self.suspect.take_if(|suspect| suspect.front != *front);
+        let suspect = self.suspect.get_or_insert_with(|| Suspect {
+            front: front.detached(),
+            pinned: None,
+            last: last.detached(),
+            failures: Vec::new(),
+            is_bisected: false,
+        });
+        suspect.pinned = Some(last.detached());
+        suspect.last = suspect.last.clone().max(last.detached());
+        suspect.count(kind, now)
     }
 
     /// Offers the first half of what failed next, with attempts counted from 1 again. `last` is the last record of the failed call: behind it
     /// nothing is suspected.
-    pub(crate) fn bisect(&mut self, last: &RecordPosition, now: Moment) {
+    pub(crate) fn bisect(&mut self, last: &RecordPosition) {
         if let Some(suspect) = &mut self.suspect {
             suspect.last = last.detached();
             suspect.pinned = None;
-            suspect.attempts = 0;
-            suspect.since = now;
+            suspect.failures.clear();
             suspect.is_bisected = true;
         }
     }
 
     /// Notes that the records up to and including this one are finished, by a call that returned or because a policy set them aside.
-    pub(crate) fn finished(&mut self, through: &RecordPosition, next: Option<&RecordPosition>, now: Moment) {
+    pub(crate) fn finished(&mut self, through: &RecordPosition, next: Option<&RecordPosition>) {
         let Some(suspect) = &mut self.suspect else {
             return;
         };
@@ -133,8 +139,7 @@ impl Isolation {
             Some(next) => {
                 suspect.front = next.detached();
                 suspect.pinned = None;
-                suspect.attempts = 0;
-                suspect.since = now;
+                suspect.failures.clear();
             }
             None => self.suspect = None,
         }
@@ -151,12 +156,37 @@ impl Isolation {
     }
 }
 
+impl Suspect {
+    fn count(&mut self, kind: FailureKind, now: Moment) -> Attempts {
+        match self.failures.iter_mut().find(|known| known.kind == kind) {
+            Some(known) => known.count = known.count.saturating_add(1),
+            None => self.failures.push(KindOfFailure {
+                kind,
+                count: 1,
+                since: now,
+            }),
+        }
+        let of_kind = self.failures.iter().find(|known| known.kind == kind);
+        let total = self.failures.iter().map(|known| known.count);
+        let first = self.failures.first().map_or(now, |known| known.since);
+        Attempts {
+            count: of_kind.map_or(1, |known| known.count),
+            since_first: now.saturating_since(of_kind.map_or(now, |known| known.since)),
+            total: total.fold(0, u32::saturating_add),
+            since_any: now.saturating_since(first),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::processor::Severity;
     use crate::types::SequenceNumber;
+
+    const PANIC: FailureKind = FailureKind::Panic;
 
     fn at(n: usize) -> RecordPosition {
         RecordPosition::plain(SequenceNumber::from(n as u128 + 1))
@@ -191,13 +221,13 @@ mod tests {
             assert!(run.calls < 100 * (count + 1), "no end: {run:?}");
             if !poison.iter().any(|n| (front..=last).contains(n)) {
                 run.finished.extend(front..=last);
-                isolation.finished(&positions[last], positions.get(last + 1), now());
+                isolation.finished(&positions[last], positions.get(last + 1));
                 front = last + 1;
                 continue;
             }
-            isolation.failed(&positions[front], &positions[last], now());
+            isolation.failed(&positions[front], &positions[last], PANIC, now());
             if offered > 1 {
-                isolation.bisect(&positions[last], now());
+                isolation.bisect(&positions[last]);
             } else {
                 run.until_alone.get_or_insert(run.calls);
                 run.set_aside.push(front);
@@ -233,21 +263,32 @@ mod tests {
     fn attempts_go_on_for_same_record_only() {
         let mut isolation = Isolation::default();
         let (a, b, last) = (at(0), at(1), at(9));
-        assert_eq!(isolation.failed(&a, &last, now()).count, 1);
-        assert_eq!(isolation.failed(&a, &last, now()).count, 2);
-        assert_eq!(isolation.failed(&b, &last, now()).count, 1);
-        isolation.bisect(&last, now());
-        assert_eq!(isolation.failed(&b, &at(4), now()).count, 1, "of the half");
+        assert_eq!(isolation.failed(&a, &last, PANIC, now()).count, 1);
+        assert_eq!(isolation.failed(&a, &last, PANIC, now()).count, 2);
+        assert_eq!(isolation.failed(&b, &last, PANIC, now()).count, 1);
+        isolation.bisect(&last);
+        assert_eq!(isolation.failed(&b, &at(4), PANIC, now()).count, 1, "of the half");
+    }
+
+    #[test]
+    fn attempts_count_for_each_kind_of_failure() {
+        let mut isolation = Isolation::default();
+        let mut failed = |kind| isolation.failed(&at(0), &at(9), kind, now());
+        let transient = FailureKind::Error(Severity::Transient);
+        assert_eq!([failed(transient).count, failed(transient).count], [1, 2]);
+        let panicked = failed(PANIC);
+        assert_eq!((panicked.count, panicked.total), (1, 3));
+        assert_eq!(failed(transient).count, 3);
     }
 
     #[test]
     fn retry_offers_what_failed_and_no_more() {
         let mut isolation = Isolation::default();
         let positions: Vec<_> = (0..20).map(at).collect();
-        isolation.failed(&positions[0], &positions[4], now());
+        isolation.failed(&positions[0], &positions[4], PANIC, now());
         assert_eq!(isolation.next_offer(positions.iter(), 20), 5);
         // After a panic reading goes on before the suspect: what is before it is offered by itself.
-        isolation.failed(&positions[3], &positions[4], now());
+        isolation.failed(&positions[3], &positions[4], PANIC, now());
         assert_eq!(isolation.next_offer(positions.iter(), 20), 3);
         assert_eq!(isolation.next_offer(positions[3..].iter(), 20), 2);
         // And where it is gone from the shard, nothing is suspected any more.

@@ -173,7 +173,7 @@ impl Redrive {
                 let keys = letters[front..front + count].iter().map(DeadLetter::key);
                 report.processed.extend(keys);
                 let next = rest.get(count).map(Record::position);
-                isolation.finished(part[count - 1].position(), next, self.clock.now());
+                isolation.finished(part[count - 1].position(), next);
                 front += count;
                 continue;
             };
@@ -219,7 +219,7 @@ impl Redrive {
         };
         let now = self.clock.now();
         let bisected = isolation.is_bisecting();
-        let attempts = isolation.failed(first.position(), last.position(), now);
+        let attempts = isolation.failed(first.position(), last.position(), failure.kind, now);
         let seen = Failure {
             records: failed.len(),
             record: alone.then_some(first),
@@ -235,7 +235,7 @@ impl Redrive {
         match decision {
             Decision::Retry { after } => self.clock.sleep(after).await,
             Decision::Bisect | Decision::DeadLetter | Decision::Skip if !alone => {
-                isolation.bisect(last.position(), now)
+                isolation.bisect(last.position());
             }
             Decision::Skip => {
                 report.skipped.push(letter.key());
@@ -247,7 +247,7 @@ impl Redrive {
                     return Next::Stopped(format!("no sink for a dead letter: {}", text(failure)));
                 };
                 let mut letter = letter.clone();
-                letter.attempts = letter.attempts.saturating_add(seen.attempt);
+                letter.attempts = letter.attempts.saturating_add(attempts.total);
                 letter.last_failure = self.clock.wall();
                 letter.severity = seen.severity();
                 letter.panicked = failure.kind == FailureKind::Panic;

@@ -31,7 +31,7 @@ use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::failpoint::failpoint;
 use crate::source::{ShardEnd, SourceErrorKind, StartPosition};
 use crate::status::WaitReason;
-use crate::types::{Record, RecordPosition};
+use crate::types::{Gap, Record, RecordPosition};
 
 /// Runs the life of one consumer, from its first state to its end.
 pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) -> ConsumerEnd {
@@ -42,6 +42,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         fetched: None,
         waiting: None,
         unreadable: None,
+        gap: None,
         end: None,
         failures: 0,
         broken_fetchers: 0,
@@ -72,6 +73,8 @@ pub(crate) struct ShardConsumer {
     pub(crate) waiting: Option<(BatchId, RecordBatch)>,
     /// The record that comes next and cannot be read, with the room that its answer takes.
     pub(crate) unreadable: Option<(UnreadableRecord, Option<Arc<BudgetPermit>>)>,
+    /// A gap before records of which none could be offered: the next batch reports it.
+    gap: Option<Gap>,
     /// The end of the shard, once it was read.
     pub(crate) end: Option<ShardEnd>,
     /// How often the user's code has failed without a batch finished in between.
@@ -96,7 +99,7 @@ pub(crate) struct ShardConsumer {
     /// When `tick` is due, unless it is called before.
     pub(crate) tick_due: Moment,
     /// How long its calls take.
-    pace: CallPace,
+    pub(crate) pace: CallPace,
     batches: u64,
 }
 
@@ -272,7 +275,9 @@ impl ShardConsumer {
                     self.end = batch.end.take();
                     self.unreadable = batch.unreadable.take();
                     let is_last = self.end.is_some() && failpoint!(EndBeforeLastRecords);
+                    batch.gap = self.gap.take().or(batch.gap);
                     if batch.is_empty() || is_last {
+                        self.gap = batch.gap;
                         continue;
                     }
                     let batch = Arc::new(batch);
@@ -381,7 +386,7 @@ impl ShardConsumer {
                 self.finished(id, &part, took, rest.is_empty());
                 if let Some(last) = part.last() {
                     let next = rest.first().map(Record::position);
-                    self.isolation.finished(last.position(), next, begun);
+                    self.isolation.finished(last.position(), next);
                 }
                 self.waiting = (!rest.is_empty()).then_some((id, rest));
                 None
@@ -392,7 +397,7 @@ impl ShardConsumer {
             }
             Err(failure) => {
                 self.own.consumer_goes_on();
-                Some(self.records_failed(id, &batch, &part, failure))
+                Some(self.records_failed(id, &batch, &part, took, failure))
             }
         }
     }

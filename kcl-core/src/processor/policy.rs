@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::processor::Severity;
@@ -32,8 +33,9 @@ pub struct Failure<'a> {
     pub call: FailedCall,
     /// How it failed.
     pub kind: FailureKind,
-    /// How often the call has failed on this record, or on a part that begins with it, this time included: at least 1. It starts again with
-    /// each part of a [bisected](Decision::Bisect) batch.
+    /// How often the call has failed like this on this record, or on a part that begins with it, this time included: at least 1. Each
+    /// [kind](Self::kind) is counted by itself, so that a sink that was down uses up no attempts of a record. It starts again with each part of
+    /// a [bisected](Decision::Bisect) batch.
     pub attempt: u32,
     /// How long ago the first of these attempts failed.
     pub since_first: Duration,
@@ -225,6 +227,16 @@ pub trait ErrorPolicy: Send + Sync + fmt::Debug + 'static {
     /// Returns `true` if a decision may be [`Decision::DeadLetter`]: the worker is then not built without a sink. `false` by default.
     fn sends_dead_letters(&self) -> bool {
         false
+    }
+}
+
+impl<P: ErrorPolicy + ?Sized> ErrorPolicy for Arc<P> {
+    fn decide(&self, failure: &Failure<'_>) -> Decision {
+        (**self).decide(failure)
+    }
+
+    fn sends_dead_letters(&self) -> bool {
+        (**self).sends_dead_letters()
     }
 }
 

@@ -312,7 +312,7 @@ impl Fetcher {
                 }
             };
             let mut batch = records.next(room);
-            if !batch.is_empty() {
+            if !batch.is_empty() || batch.unreadable.is_some() {
                 batch.gap = self.gap.take();
             }
             self.report(records.take_faults());

@@ -119,6 +119,7 @@ impl History {
             | Observation::Trimmed { .. }
             | Observation::Checkpointed { .. }
             | Observation::PendingCommitted { .. }
+            | Observation::SetAside { .. }
             | Observation::Started { .. }
             | Observation::GapTold { .. } => {}
         }

@@ -5,7 +5,7 @@ use crate::invariant::Process;
 use async_trait::async_trait;
 use kcl_core::internals::TaskScope;
 use kcl_core::processor::{
-    ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
+    ErrorPolicy, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
 };
 use kcl_core::settings::Settings;
 use kcl_core::status::Phase;
@@ -23,6 +23,7 @@ pub struct Member {
     pub(super) settings: Option<Settings>,
     pub(super) skew: Skew,
     pub(super) processor: Arc<dyn RecordProcessorFactory>,
+    pub(super) policy: Option<Arc<dyn ErrorPolicy>>,
 }
 
 impl Member {
@@ -35,6 +36,7 @@ impl Member {
             settings: None,
             skew: Skew::default(),
             processor: Arc::new(|_: &ShardContext| Nothing),
+            policy: None,
         }
     }
 
@@ -64,6 +66,13 @@ impl Member {
     #[must_use]
     pub fn processor(mut self, factory: impl RecordProcessorFactory) -> Self {
         self.processor = Arc::new(factory);
+        self
+    }
+
+    /// The error policy of the worker. Its dead letters go to the sink of the [fleet](super::Fleet::dead_letters).
+    #[must_use]
+    pub fn error_policy(mut self, policy: impl ErrorPolicy) -> Self {
+        self.policy = Some(Arc::new(policy));
         self
     }
 }

@@ -1,15 +1,15 @@
 //! A fleet of workers in virtual time, with an oracle that sees everything.
 //!
-//! [`simulate`] runs a scenario: workers share a [`MemoryStream`] and a [`MemoryLeaseStore`], crash, hang, come and go, and
+//! [`simulate_fleet`] runs a scenario: workers share a [`MemoryStream`] and a [`MemoryLeaseStore`], crash, hang, come and go, and
 //! minutes of their time pass in milliseconds. After every step the oracle checks the invariants of
 //! [`invariant`](crate::invariant); one that is broken ends the scenario with the seed and the last events. The same seed gives the
 //! same run, event by event: [`Fleet::trace_hash`] proves it.
 //!
 //! ```
 //! use std::time::Duration;
-//! use kcl_testkit::simulate;
+//! use kcl_testkit::simulate_fleet;
 //!
-//! simulate(1, async |fleet| {
+//! simulate_fleet(1, async |fleet| {
 //!     fleet.start_worker("a", fleet.settings());
 //!     fleet.start_worker("b", fleet.settings());
 //!     fleet.put(100);
@@ -21,6 +21,7 @@
 //! });
 //! ```
 
+mod failures;
 mod history;
 mod member;
 mod oracle;
@@ -36,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::invariant::{Lineage, Observation, Process, Violation, check_owned};
+use bytes::Bytes;
 use kcl_core::clock::{Clock, ClockExt as _, Moment, Rng};
 use kcl_core::internals::{SYNC_INTERVAL, TaskPolicy, TaskScope};
 use kcl_core::lease_store::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
@@ -47,12 +49,14 @@ use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
 pub use history::{Handover, LeaseMove, Overlap};
 pub use member::Member;
-pub use simulation::{Simulation, simulate};
+pub use simulation::{Simulation, simulate_fleet};
 pub use view::View;
 
 use crate::clock::{SIMULATION_START, Skew, SkewedClock};
+use crate::dead_letters::MemoryDeadLetters;
 use crate::faults::{FaultRates, FaultyLeaseStore, StoreEvent, StoreFaults};
 use crate::faulty_stream::{FaultyStream, StreamFaults};
+use failures::{ObservedDeadLetters, ObservedPolicy};
 use member::Running;
 use oracle::{GapRule, Oracle, OracleFactory, Witness};
 
@@ -60,6 +64,9 @@ use oracle::{GapRule, Oracle, OracleFactory, Witness};
 const TICK: Duration = Duration::from_millis(10);
 /// How long a fleet may take to settle.
 const SETTLE: Duration = Duration::from_secs(300);
+
+/// Makes the partition key and the payload of the record with this number.
+type RecordMaker = Arc<dyn Fn(u64) -> (String, Bytes) + Send + Sync>;
 
 /// A fleet in virtual time. Clones share the fleet.
 #[derive(Clone)]
@@ -75,6 +82,9 @@ struct Shared {
     rng: Rng,
     stream: MemoryStream,
     store: MemoryLeaseStore,
+    letters: MemoryDeadLetters,
+    /// The partition key and the payload of each record, where the scenario says.
+    records: Option<RecordMaker>,
     /// Where the work of the simulated services goes on, whoever is killed.
     services: TaskScope,
     oracle: Oracle,
@@ -114,6 +124,8 @@ impl Fleet {
                 rng,
                 stream,
                 store: MemoryLeaseStore::new(),
+                letters: simulation.letters,
+                records: simulation.records,
                 services: TaskScope::new(),
                 oracle: Oracle::new(clock, simulation.trace_lines),
                 state: Mutex::new(state),
@@ -136,6 +148,11 @@ impl Fleet {
     /// The lease store, without the faults of any connection.
     pub fn store(&self) -> &MemoryLeaseStore {
         &self.shared.store
+    }
+
+    /// The dead-letter sink of every worker, and its faults.
+    pub fn dead_letters(&self) -> &MemoryDeadLetters {
+        &self.shared.letters
     }
 
     /// The true time since the simulation began.
@@ -172,6 +189,7 @@ impl Fleet {
             settings,
             skew,
             processor,
+            policy,
         } = member;
         let shared = &self.shared;
         let settings = settings.unwrap_or_else(|| self.settings());
@@ -203,7 +221,15 @@ impl Fleet {
             .with_faults(store.clone())
             .on_server(shared.services.clone())
             .with_recorder(move |event| seen.store_event(event));
-        let handle = Worker::builder("simulation")
+        let letters = ObservedDeadLetters {
+            witness: witness.clone(),
+            letters: shared.letters.clone(),
+        };
+        let observed = policy.map(|policy| ObservedPolicy {
+            witness: witness.clone(),
+            policy,
+        });
+        let mut worker = Worker::builder("simulation")
             .worker_id(worker.as_str())
             .stream(source)
             .shared_lease_store(Arc::new(connection) as Arc<dyn LeaseStore>)
@@ -215,9 +241,11 @@ impl Fleet {
             .clock(Arc::new(clock))
             .rng(shared.rng.child("worker").child(&process))
             .task_scope(scope.clone())
-            .build()
-            .expect("a worker that can be built")
-            .start();
+            .dead_letters(letters);
+        if let Some(policy) = observed {
+            worker = worker.error_policy(policy);
+        }
+        let handle = worker.build().expect("a worker that can be built").start();
         let running = Running {
             process,
             scope,

@@ -306,7 +306,7 @@ impl Witness {
 }
 
 /// The last digits of a position: those before them are the same for every record of a simulation.
-struct Short<T>(T);
+pub(super) struct Short<T>(pub(super) T);
 
 impl<T: fmt::Display> fmt::Display for Short<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -369,12 +369,9 @@ struct OracleProcessor {
 }
 
 impl OracleProcessor {
-    /// The batch, whose checkpoints the oracle sees where they say what is finished.
+    /// The batch, whose checkpoints the oracle sees: they say what is finished, also where the return of the processor does.
     fn watched(&mut self, batch: RecordBatch, shard: &ShardContext) -> RecordBatch {
         self.last = batch.last().map(|record| record.position().clone());
-        if self.witness.checkpointing == CheckpointMode::Automatic {
-            return batch;
-        }
         let (witness, shard) = (self.witness.clone(), shard.clone());
         batch.on_checkpoint(move |through| {
             witness.checkpointed(&shard, through);

@@ -1,23 +1,27 @@
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::invariant::Violation;
+use bytes::Bytes;
 use kcl_core::internals::TaskScope;
 use kcl_core::settings::Settings;
 use kcl_lease_memory::memory_stream::Pace;
 
-use super::Fleet;
+use super::{Fleet, RecordMaker};
+use crate::dead_letters::MemoryDeadLetters;
 
 /// Runs a scenario with a fleet over a stream of four shards, and the defaults of [`Simulation`].
 ///
 /// # Panics
 ///
 /// When the scenario panics, or an invariant is broken.
-pub fn simulate<T>(seed: u64, scenario: impl AsyncFnOnce(Fleet) -> T) -> T {
+pub fn simulate_fleet<T>(seed: u64, scenario: impl AsyncFnOnce(Fleet) -> T) -> T {
     Simulation::new(seed).run(scenario)
 }
 
 /// The beginning of a scenario.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Simulation {
     pub(super) seed: u64,
     pub(super) shards: u32,
@@ -25,6 +29,17 @@ pub struct Simulation {
     pub(super) latency: Duration,
     pub(super) pace: Pace,
     pub(super) trace_lines: usize,
+    pub(super) letters: MemoryDeadLetters,
+    pub(super) records: Option<RecordMaker>,
+}
+
+impl fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulation")
+            .field("seed", &self.seed)
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Simulation {
@@ -42,6 +57,8 @@ impl Simulation {
             latency: Duration::from_millis(3),
             pace: Pace::default(),
             trace_lines: 60,
+            letters: MemoryDeadLetters::default(),
+            records: None,
         }
     }
 
@@ -70,6 +87,21 @@ impl Simulation {
     #[must_use]
     pub fn pace(mut self, pace: Pace) -> Self {
         self.pace = pace;
+        self
+    }
+
+    /// The dead-letter sink of every worker. In memory when nothing is said.
+    #[must_use]
+    pub fn dead_letters(mut self, sink: MemoryDeadLetters) -> Self {
+        self.letters = sink;
+        self
+    }
+
+    /// The partition key and the payload of the record with each number, from 1 on, that [`Fleet::put`] puts. When nothing is said,
+    /// the payload is the number as text, and the key is drawn from a hundred.
+    #[must_use]
+    pub fn records(mut self, make: impl Fn(u64) -> (String, Bytes) + Send + Sync + 'static) -> Self {
+        self.records = Some(Arc::new(make));
         self
     }
 

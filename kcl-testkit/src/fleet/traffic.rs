@@ -11,7 +11,7 @@ use kcl_lease_memory::memory_stream::{ReshardError, Trim};
 use super::Fleet;
 
 impl Fleet {
-    /// Puts records with partition keys drawn from a hundred.
+    /// Puts records: those that the [simulation](super::Simulation::records) makes, or numbers with partition keys drawn from a hundred.
     pub fn put(&self, records: u64) {
         let wanted = self.wants_records();
         for _ in 0..records {
@@ -21,7 +21,11 @@ impl Fleet {
                 let key = state.keys.as_mut().map_or(0, |keys| keys.below(100));
                 (state.put, key)
             };
-            let put = self.shared.stream.put(format!("truck-{key}"), number.to_string());
+            let (key, data) = match &self.shared.records {
+                Some(make) => make(number),
+                None => (format!("truck-{key}"), number.to_string().into()),
+            };
+            let put = self.shared.stream.put(key, data);
             if let Ok((shard, sequence)) = put
                 && wanted
             {

@@ -20,8 +20,10 @@ use super::table::Table;
 pub struct Tally {
     /// Records put that the application wants.
     pub put: u64,
-    /// Records finished, each counted once.
+    /// Records finished, each counted once; those that were set aside are among them.
     pub finished: u64,
+    /// Records set aside, each counted in every ownership that did it.
+    pub set_aside: u64,
     /// Records handed to a processor, each counted every time.
     pub delivered: u64,
     /// Records handed to a processor that had been handed to one before.
@@ -173,6 +175,11 @@ impl Checker {
                 self.tally.finished += self.shard(shard).commit_pending(process, *token, through);
                 Ok(())
             }
+            Observation::SetAside { shard, .. } => {
+                self.tally.finished += self.shard(shard).set_aside(observation)?;
+                self.tally.set_aside += 1;
+                Ok(())
+            }
             Observation::Paused { process } => {
                 self.paused.insert(Arc::clone(process));
                 Ok(())
@@ -224,6 +231,12 @@ impl Checker {
         self.shards
             .iter()
             .filter_map(|(key, shard)| Some((key, shard.unfinished()?)))
+    }
+
+    /// The shard into which this record was put.
+    pub fn home_of(&self, position: &RecordPosition) -> Option<&LeaseKey> {
+        let mut shards = self.shards.iter();
+        shards.find_map(|(key, shard)| shard.has(position).then_some(key))
     }
 
     /// The last record that was put into a shard and is not trimmed.

@@ -41,6 +41,12 @@ struct Ownership {
     delivered: BTreeSet<RecordPosition>,
     /// Whether records may come again: at the beginning, and after the processor has failed.
     may_go_back: bool,
+    /// How often a call failed at each record: at the one that it named, or else at the first that it had.
+    failures: BTreeMap<RecordPosition, u32>,
+    /// The record on which the last call failed, if it named one or had no other, until the next call.
+    isolated: Option<RecordPosition>,
+    /// The records that were set aside.
+    aside: BTreeSet<RecordPosition>,
 }
 
 impl Shard {
@@ -106,6 +112,9 @@ impl Shard {
             batch: Vec::new(),
             delivered: BTreeSet::new(),
             may_go_back: true,
+            failures: BTreeMap::new(),
+            isolated: None,
+            aside: BTreeSet::new(),
         };
         self.ownerships.insert(token, ownership);
         Ok(true)
@@ -141,6 +150,7 @@ impl Shard {
         if let Some(first) = records.first() {
             own.next = Bound::Included(first.clone());
             own.may_go_back = false;
+            own.isolated = None;
             own.batch.clone_from(records);
             own.delivered.extend(records.iter().cloned());
         }
@@ -234,12 +244,68 @@ impl Shard {
         };
         let batch = std::mem::take(&mut own.batch);
         own.may_go_back = true;
-        let good = from.map_or(0, |from| batch.partition_point(|record| record < from));
+        let named = from.and_then(|from| batch.binary_search(from).ok());
+        let good = named.unwrap_or(0);
         if let Some(next) = batch.get(good) {
             own.next = Bound::Included(next.clone());
+            *own.failures.entry(next.clone()).or_default() += 1;
+            own.isolated = (named.is_some() || batch.len() == 1).then(|| next.clone());
         }
         let finished = batch.get(..good).filter(|_| finishes);
         done(&mut self.unfinished, finished.unwrap_or_default())
+    }
+
+    /// Returns `true` if the record was put into the shard.
+    pub(crate) fn has(&self, position: &RecordPosition) -> bool {
+        self.kept.contains(position) || self.lost.contains(position)
+    }
+
+    /// How many records are finished that were not before, since this one is set aside.
+    pub(crate) fn set_aside(&mut self, observation: &Observation) -> Result<u64, Violation> {
+        let Observation::SetAside {
+            process,
+            shard,
+            token,
+            position,
+            unreadable,
+            attempts,
+        } = observation
+        else {
+            return Ok(0);
+        };
+        let of_process = self
+            .ownerships
+            .iter_mut()
+            .rev()
+            .find(|(known, own)| own.process == *process && token.is_none_or(|token| token == **known));
+        let Some((_, own)) = of_process else {
+            return Invariant::TokenRises.broken(format!(
+                "{process} sets {position} of {shard} aside under the token {token:?}, which is not its own"
+            ));
+        };
+        if let (Some(attempts), false) = (attempts, unreadable) {
+            own.check_set_aside(shard, position, *attempts)?;
+        }
+        let last = match unreadable {
+            true => u64::MAX,
+            false => position.sub_sequence,
+        };
+        let last = RecordPosition {
+            sequence: position.sequence.clone(),
+            sub_sequence: last,
+        };
+        // Retention may have taken it meanwhile.
+        let (kept, lost) = (
+            self.kept.range(position..=&last),
+            self.lost.range(position..=&last),
+        );
+        let aside: Vec<_> = kept.chain(lost).cloned().collect();
+        let again = aside.iter().find(|record| own.aside.contains(*record));
+        Invariant::InOrder.check(again.is_none(), || {
+            format!("{process} sets {position} of {shard} aside twice in one ownership")
+        })?;
+        own.aside.extend(aside.iter().cloned());
+        Ok(done(&mut self.unfinished, &aside))
     }
 }
 
@@ -284,10 +350,29 @@ impl Ownership {
         }
         let left_out = lost
             .range((self.next.clone(), Bound::Excluded(first.clone())))
-            .next();
+            .find(|record| !self.aside.contains(*record));
         Invariant::NoRecordLost.check(left_out.is_none(), || {
             let process = &self.process;
             format!("{process} starts a batch of {shard} at {first} and was not told that retention took {left_out:?}")
+        })
+    }
+
+    /// Checks that only a record is set aside on which a call failed alone, and that it had all the attempts that are counted for it.
+    fn check_set_aside(
+        &self,
+        shard: &LeaseKey,
+        position: &RecordPosition,
+        attempts: u32,
+    ) -> Result<(), Violation> {
+        let process = &self.process;
+        Invariant::NoRecordLost.check(self.isolated.as_ref() == Some(position), || {
+            format!("{process} sets {position} of {shard} aside, and no call failed on it alone")
+        })?;
+        let failures = self.failures.get(position).copied().unwrap_or(0);
+        Invariant::NoRecordLost.check(attempts <= failures, || {
+            format!(
+                "{process} sets {position} of {shard} aside after {attempts} attempts, and {failures} calls failed on it"
+            )
         })
     }
 
@@ -322,7 +407,7 @@ impl Ownership {
             true => None,
             false => kept
                 .range((self.next.clone(), Bound::Excluded(first.clone())))
-                .next(),
+                .find(|record| !self.aside.contains(*record)),
         };
         Invariant::InOrder.check(left_out.is_none(), || {
             format!("{process} leaves out {left_out:?} of {shard} and starts a batch at {first}")
@@ -330,7 +415,7 @@ impl Ownership {
         let between = kept.range(first.clone()..=last.clone());
         let missing = between
             .into_iter()
-            .find(|record| records.binary_search(record).is_err());
+            .find(|record| records.binary_search(record).is_err() && !self.aside.contains(*record));
         Invariant::InOrder.check(missing.is_none(), || {
             format!("a batch of {shard} leaves out {missing:?} at {process}")
         })

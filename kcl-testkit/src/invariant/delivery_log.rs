@@ -41,6 +41,7 @@ pub struct DeliveryLog {
     parents: BTreeMap<LeaseKey, Vec<LeaseKey>>,
     put: BTreeSet<(LeaseKey, RecordPosition)>,
     delivered: BTreeSet<(LeaseKey, RecordPosition)>,
+    set_aside: BTreeSet<(LeaseKey, RecordPosition)>,
     entries: Vec<LogEntry>,
 }
 
@@ -60,6 +61,9 @@ enum LogEvent {
     Delivered {
         position: RecordPosition,
         at: Duration,
+    },
+    SetAside {
+        position: RecordPosition,
     },
     Ended,
 }
@@ -103,6 +107,14 @@ impl DeliveryLog {
         self.push(process, shard, LogEvent::Delivered { position, at });
     }
 
+    /// Notes that the process set this record aside: a sink has acknowledged its dead letter, or the policy skips it. The record is finished
+    /// without being delivered.
+    pub fn set_aside(&mut self, process: &Process, shard: &LeaseKey, position: &RecordPosition) {
+        self.set_aside.insert((shard.clone(), position.clone()));
+        let position = position.clone();
+        self.push(process, shard, LogEvent::SetAside { position });
+    }
+
     /// Notes that the process does not own the shard any more.
     pub fn end(&mut self, process: &Process, shard: &LeaseKey) {
         self.push(process, shard, LogEvent::Ended);
@@ -118,9 +130,10 @@ impl DeliveryLog {
         self.delivered.len()
     }
 
-    /// Returns the records that were put and not delivered.
+    /// Returns the records that were put, and neither delivered nor set aside.
     pub fn lost(&self) -> impl Iterator<Item = &(LeaseKey, RecordPosition)> {
-        self.put.difference(&self.delivered)
+        let missing = self.put.difference(&self.delivered);
+        missing.filter(|record| !self.set_aside.contains(*record))
     }
 
     /// Returns the records that were delivered and not put.
@@ -156,7 +169,7 @@ impl DeliveryLog {
                     };
                     owned.insert((process, shard), current);
                 }
-                LogEvent::Delivered { position, at } => {
+                LogEvent::Delivered { position, .. } | LogEvent::SetAside { position } => {
                     let Some(current) = owned.get_mut(&(process, shard)) else {
                         return Invariant::InOrder.broken(format!(
                             "{process} was given {position} of {shard} without owning it"
@@ -167,8 +180,22 @@ impl DeliveryLog {
                         let checkpoint = current.checkpoint.clone().unwrap_or_else(anywhere);
                         checker.begin(process, shard, current.token, checkpoint)?;
                     }
-                    let at = Moment::from_origin(*at);
-                    deliver(&mut checker, process, shard, current.token, position, at)?;
+                    match event {
+                        LogEvent::Delivered { at, .. } => {
+                            let at = Moment::from_origin(*at);
+                            deliver(&mut checker, process, shard, current.token, position, at)?;
+                        }
+                        LogEvent::SetAside { .. } | LogEvent::Began { .. } | LogEvent::Ended => {
+                            checker.observe(&Observation::SetAside {
+                                process: Arc::clone(process),
+                                shard: shard.clone(),
+                                token: Some(current.token),
+                                position: position.clone(),
+                                unreadable: false,
+                                attempts: None,
+                            })?;
+                        }
+                    }
                 }
                 LogEvent::Ended => {
                     owned.remove(&(process, shard));

@@ -30,4 +30,6 @@ pub use recovery::{
 #[cfg(test)]
 mod lineage_tests;
 #[cfg(test)]
+mod set_aside_tests;
+#[cfg(test)]
 mod tests;

@@ -122,7 +122,7 @@ pub enum Observation {
         /// Whether those before it are finished, which they are with automatic checkpoints.
         finishes: bool,
     },
-    /// With manual checkpoints, the user's code says that every record up to this one is finished.
+    /// The user's code checkpoints: every record up to this one is finished.
     Checkpointed {
         /// In this process.
         process: Process,
@@ -143,6 +143,21 @@ pub enum Observation {
         token: FencingToken,
         /// The last record that is finished.
         through: RecordPosition,
+    },
+    /// A record is set aside, as the error policy says: the sink has acknowledged its dead letter, or the policy skips it.
+    SetAside {
+        /// In this process.
+        process: Process,
+        /// Of this shard.
+        shard: LeaseKey,
+        /// Under this token; `None` where the observer knows only the process, and its newest ownership is meant.
+        token: Option<FencingToken>,
+        /// The record.
+        position: RecordPosition,
+        /// Whether it is an aggregated record that cannot be unpacked: all in it goes with it.
+        unreadable: bool,
+        /// How often a call has failed on it, as the worker counts; `None` from an observer that saw no failed calls.
+        attempts: Option<u32>,
     },
     /// A process stands still while time goes on: what it believes from now on may be late.
     Paused {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kcl_core::types::{LeaseKey, ShardId};
 use kcl_testkit::fleet::{Fleet, Member};
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -91,7 +91,7 @@ fn act(fleet: &Fleet, phase: Phase) {
 
 /// How many polls the phase lasts.
 fn polls_of(phase: Phase) -> u64 {
-    simulate(1, async |fleet| {
+    simulate_fleet(1, async |fleet| {
         begin(&fleet, phase).await;
         let before = fleet.polls("v");
         act(&fleet, phase);
@@ -101,7 +101,7 @@ fn polls_of(phase: Phase) -> u64 {
 }
 
 fn strike(phase: Phase, blow: Blow, polls: u64) {
-    simulate(1, async |fleet| {
+    simulate_fleet(1, async |fleet| {
         let what = format!("{blow:?} while it {phase:?} after {polls} polls");
         begin(&fleet, phase).await;
         act(&fleet, phase);
@@ -187,7 +187,7 @@ fn hang_at_any_point_loses_no_record() {
 
 #[test]
 fn restarted_worker_reads_before_failover_time() {
-    simulate(1, async |fleet| {
+    simulate_fleet(1, async |fleet| {
         fleet.start_worker("v", fleet.settings());
         held_by(&fleet, "v", 4).await;
         fleet.settle().await;

@@ -8,7 +8,7 @@ use kcl_core::settings::Settings;
 use kcl_core::types::LeaseKey;
 use kcl_testkit::faults::{Fault, Link, Operation};
 use kcl_testkit::fleet::{Fleet, Simulation};
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MEMBERS: [&str; 4] = ["a", "b", "c", "d"];
@@ -74,7 +74,7 @@ async fn kill_and_wait(fleet: &Fleet, victims: &[String], seed: u64) -> Duration
 #[test]
 fn crash_of_standby_is_failed_over_in_time() {
     for seed in 0..10 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             four_workers(&fleet).await;
             let victims = [standby(&fleet).await];
             let took = kill_and_wait(&fleet, &victims, seed).await;
@@ -89,7 +89,7 @@ fn crash_of_standby_is_failed_over_in_time() {
 #[test]
 fn leader_and_standby_dying_together_cost_two_failovers() {
     for seed in 0..10 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             four_workers(&fleet).await;
             let victims = [leader(&fleet), standby(&fleet).await];
             let took = kill_and_wait(&fleet, &victims, seed).await;
@@ -105,7 +105,7 @@ fn leader_and_standby_dying_together_cost_two_failovers() {
 #[test]
 fn leader_then_standby_dying_cost_one_failover_each() {
     for seed in 0..5 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             four_workers(&fleet).await;
             for _ in 0..2 {
                 led(&fleet).await;
@@ -123,7 +123,7 @@ fn leader_then_standby_dying_cost_one_failover_each() {
 #[test]
 fn frozen_leader_delays_no_failover_and_harms_nothing() {
     for seed in 0..10 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             four_workers(&fleet).await;
             let frozen = leader(&fleet);
             let standby = standby(&fleet).await;
@@ -158,7 +158,7 @@ fn frozen_leader_delays_no_failover_and_harms_nothing() {
 #[test]
 fn leader_without_lock_is_replaced_harmlessly() {
     for seed in 0..10 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             four_workers(&fleet).await;
             fleet.produce(SECOND / 10, 10);
             let old = leader(&fleet);
@@ -195,7 +195,7 @@ fn leader_without_lock_is_replaced_harmlessly() {
 
 #[test]
 fn leader_that_cannot_scan_steps_down_at_once() {
-    simulate(3, async |fleet| {
+    simulate_fleet(3, async |fleet| {
         four_workers(&fleet).await;
         let old = leader(&fleet);
         let fails = Fault::Fail(StoreErrorKind::Unavailable);
@@ -212,7 +212,7 @@ fn leader_that_cannot_scan_steps_down_at_once() {
 
 #[test]
 fn throttled_leader_keeps_lock_until_standby_takes_it() {
-    simulate(3, async |fleet| {
+    simulate_fleet(3, async |fleet| {
         four_workers(&fleet).await;
         let old = leader(&fleet);
         // A capacity that is used up is used up for every worker: no other would have more luck.
@@ -242,7 +242,7 @@ fn throttled_leader_keeps_lock_until_standby_takes_it() {
 #[test]
 fn worker_cut_off_from_store_loses_its_shards() {
     for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
-        simulate(4, async |fleet| {
+        simulate_fleet(4, async |fleet| {
             four_workers(&fleet).await;
             let old = leader(&fleet);
             let shards = fleet.view().held(&old);
@@ -303,7 +303,7 @@ async fn rows(fleet: &Fleet) -> Vec<String> {
 
 #[test]
 fn row_of_dead_worker_is_deleted_and_reannounced() {
-    simulate(5, async |fleet| {
+    simulate_fleet(5, async |fleet| {
         four_workers(&fleet).await;
         fleet.kill("b");
         fleet.freeze("c");

@@ -14,7 +14,7 @@ use kcl_testkit::clock::Skew;
 use kcl_testkit::faults::{Fault, FaultRates, Link, Operation, ScanCapacity, StoreFaults};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -58,7 +58,7 @@ fn each_store(fleet: &Fleet, spoil: impl Fn(&StoreFaults)) {
 
 /// Lets something happen to every worker's store for so long, and asserts that no lease has moved when it is over.
 fn moves_no_lease(what: &str, lasts: Duration, spoil: impl Fn(&Fleet), heal: impl Fn(&Fleet)) {
-    simulate(lasts.as_secs(), async |fleet| {
+    simulate_fleet(lasts.as_secs(), async |fleet| {
         three_workers(&fleet).await;
         fleet.produce(SECOND, 10);
         fleet.sleep(2 * SECOND).await;
@@ -242,7 +242,7 @@ fn outage_of_stream_moves_no_lease() {
         SourceErrorKind::Throttled,
         SourceErrorKind::Denied,
     ] {
-        simulate(5, async |fleet| {
+        simulate_fleet(5, async |fleet| {
             three_workers(&fleet).await;
             fleet.produce(SECOND, 10);
             fleet.sleep(2 * SECOND).await;
@@ -282,7 +282,7 @@ fn outage_of_stream_moves_no_lease() {
 #[test]
 fn wall_clocks_a_day_off_change_nothing() {
     let run = |offsets: [i64; 3]| {
-        simulate(6, async |fleet| {
+        simulate_fleet(6, async |fleet| {
             for (name, hours) in MEMBERS.into_iter().zip(offsets) {
                 let skew = Skew {
                     wall_offset_millis: hours * 3_600_000,
@@ -317,7 +317,7 @@ fn wall_clocks_a_day_off_change_nothing() {
 
 #[test]
 fn own_late_return_supersedes_no_worker() {
-    simulate(11, async |fleet| {
+    simulate_fleet(11, async |fleet| {
         fleet.start_worker("a", fleet.settings());
         fleet.settle().await;
         let row = fleet.store().scan().await.unwrap().workers.remove(0);
@@ -352,7 +352,7 @@ fn own_late_return_supersedes_no_worker() {
 #[test]
 fn shard_refused_for_long_stays_where_it_is() {
     for kind in [SourceErrorKind::Denied, SourceErrorKind::Invalid] {
-        simulate(12, async |fleet| {
+        simulate_fleet(12, async |fleet| {
             three_workers(&fleet).await;
             fleet.sleep(2 * SECOND).await;
             let before = tokens(&fleet);

@@ -13,7 +13,7 @@ use kcl_lease_memory::memory_stream::Trim;
 use kcl_testkit::faults::{Fault, Happened, Operation, StoreCall};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Simulation};
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
@@ -60,7 +60,7 @@ fn owner(fleet: &Fleet, shard: &ShardId) -> String {
 fn children_start_within_a_second_anywhere() {
     let mut took = Vec::new();
     for seed in 0..10 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             three_workers(&fleet).await;
             fleet.produce(SECOND / 20, 20);
             fleet.sleep(2 * SECOND).await;
@@ -147,7 +147,7 @@ fn children_start_in_time_after_retried_end() {
 #[test]
 fn split_of_merge_and_two_reshards_lose_nothing() {
     for seed in 0..10 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             three_workers(&fleet).await;
             fleet.produce(SECOND / 20, 20);
             fleet.sleep(SECOND).await;
@@ -173,7 +173,7 @@ fn split_of_merge_and_two_reshards_lose_nothing() {
 
 #[test]
 fn empty_closed_shard_ends_and_children_are_read() {
-    simulate(2, async |fleet| {
+    simulate_fleet(2, async |fleet| {
         let shards = fleet.open_shards();
         fleet.split(&shards[0]).unwrap();
         fleet.put(100);
@@ -265,7 +265,7 @@ fn finished_leases_are_deleted_once_children_have_begun() {
 
 #[test]
 fn unlistable_shards_are_asked_for_less_often() {
-    simulate(9, async |fleet| {
+    simulate_fleet(9, async |fleet| {
         three_workers(&fleet).await;
         for name in MEMBERS {
             let denied = StreamFault::Fail(SourceErrorKind::Denied);
@@ -282,7 +282,7 @@ fn unlistable_shards_are_asked_for_less_often() {
 
 #[test]
 fn failing_upkeep_costs_no_more_than_an_audit() {
-    simulate(10, async |fleet| {
+    simulate_fleet(10, async |fleet| {
         three_workers(&fleet).await;
         let shards = fleet.open_shards();
         fleet.split(&shards[0]).unwrap();
@@ -318,7 +318,7 @@ fn failing_upkeep_costs_no_more_than_an_audit() {
 
 #[test]
 fn unread_shard_taken_by_retention_is_ended() {
-    simulate(5, async |fleet| {
+    simulate_fleet(5, async |fleet| {
         fleet.put(100);
         three_workers(&fleet).await;
         fleet.settle().await;
@@ -363,7 +363,7 @@ fn unread_shard_taken_by_retention_is_ended() {
 
 #[test]
 fn deleted_lease_is_created_again() {
-    simulate(6, async |fleet| {
+    simulate_fleet(6, async |fleet| {
         // Before anything is processed: what somebody deletes with a checkpoint in it is gone.
         three_workers(&fleet).await;
         let lease = fleet.view().leases().remove(2);
@@ -389,7 +389,7 @@ fn deleted_lease_is_created_again() {
 
 #[test]
 fn row_that_lacks_its_hash_keys_gets_them() {
-    simulate(7, async |fleet| {
+    simulate_fleet(7, async |fleet| {
         // As the Java KCL may have left it.
         let shards = fleet.stream().shards_snapshot();
         for snapshot in &shards {

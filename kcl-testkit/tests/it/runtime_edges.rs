@@ -18,7 +18,7 @@ use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::clock::{Skew, SkewedClock};
 use kcl_testkit::faults::{Fault, FaultyLeaseStore, Link, Operation};
 use kcl_testkit::fleet::{Fleet, Member};
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 use crate::workers;
 
@@ -150,7 +150,7 @@ impl RecordProcessor for Panics {
 
 #[test]
 fn batch_that_always_panics_is_retried_more_slowly() {
-    simulate(1, async |fleet| {
+    simulate_fleet(1, async |fleet| {
         let at = Arc::<Mutex<Vec<Moment>>>::default();
         let (seen, clock) = (Arc::clone(&at), SkewedClock::new(Skew::default()));
         fleet.start(Member::named("a").processor(move |_: &ShardContext| Panics {
@@ -195,7 +195,7 @@ impl RecordProcessor for SlowGoodbye {
 
 #[test]
 fn handoff_is_not_declined_after_request_to_finish() {
-    simulate(2, async |fleet| {
+    simulate_fleet(2, async |fleet| {
         let mut settings = fleet.settings();
         settings.leases.handoff_timeout = SECOND;
         let takes = 5 * SECOND;
@@ -228,7 +228,7 @@ fn handoff_is_not_declined_after_request_to_finish() {
 fn leaving_worker_releases_leases_it_was_taking() {
     for delay in [Fault::DelayRequest(SECOND / 3), Fault::DelayReply(SECOND / 3)] {
         for step in 0..40 {
-            simulate(step, async |fleet| {
+            simulate_fleet(step, async |fleet| {
                 fleet.start_worker("a", fleet.settings());
                 fleet.store_faults("a").always(Operation::Change, delay);
                 fleet.sleep(SECOND / 20 * u32::try_from(step).unwrap()).await;
@@ -243,7 +243,7 @@ fn leaving_worker_releases_leases_it_was_taking() {
 #[test]
 fn leaving_worker_releases_leases_assigned_meanwhile() {
     for step in 0..40 {
-        simulate(step, async |fleet| {
+        simulate_fleet(step, async |fleet| {
             fleet.start_worker("a", fleet.settings());
             held_by(&fleet, "a", 4).await;
             fleet.produce(SECOND / 20, 10);
@@ -268,7 +268,7 @@ fn leaving_worker_releases_leases_assigned_meanwhile() {
 fn shutdown_takes_no_longer_than_its_timeout() {
     for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
         for (drain_timeout, stops_now) in [(SECOND / 2, false), (4 * SECOND, false), (40 * SECOND, true)] {
-            simulate(3, async |fleet| {
+            simulate_fleet(3, async |fleet| {
                 let mut settings = fleet.settings();
                 settings.shutdown.drain_timeout = drain_timeout;
                 fleet.start_worker("a", settings.clone());
@@ -301,7 +301,7 @@ fn shutdown_takes_no_longer_than_its_timeout() {
 
 #[test]
 fn worker_whose_shutdown_is_over_writes_nothing_more() {
-    simulate(4, async |fleet| {
+    simulate_fleet(4, async |fleet| {
         let mut settings = fleet.settings();
         settings.shutdown.drain_timeout = SECOND;
         fleet.start_worker("a", settings);
@@ -322,7 +322,7 @@ fn stop_during_first_write_of_row_is_heeded() {
         Fault::DelayReply(20 * SECOND),
         Fault::Fail(kcl_core::lease_store::StoreErrorKind::Throttled),
     ] {
-        simulate(5, async |fleet| {
+        simulate_fleet(5, async |fleet| {
             fleet.start_worker("a", fleet.settings());
             fleet.store_faults("a").always(Operation::ChangeWorker, fault);
             fleet.sleep(2 * SECOND).await;
@@ -337,7 +337,7 @@ fn stop_during_first_write_of_row_is_heeded() {
 
 #[test]
 fn end_stored_during_abort_is_reported_as_end() {
-    simulate(6, async |fleet| {
+    simulate_fleet(6, async |fleet| {
         let mut settings = fleet.settings();
         settings.shutdown.drain_timeout = 4 * SECOND;
         fleet.start_worker("a", settings);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kcl_core::status::ConsumerEnd;
 use kcl_core::types::{LeaseKey, ShardId, WorkerId};
 use kcl_testkit::fleet::Fleet;
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -79,7 +79,7 @@ async fn begin(fleet: &Fleet, phase: Phase) {
 
 /// How many polls the phase lasts.
 fn polls_of(phase: Phase) -> u64 {
-    simulate(1, async |fleet| {
+    simulate_fleet(1, async |fleet| {
         begin(&fleet, phase).await;
         let before = fleet.polls("b");
         fleet.sleep(LENGTH).await;
@@ -88,7 +88,7 @@ fn polls_of(phase: Phase) -> u64 {
 }
 
 fn stop_after(phase: Phase, polls: u64) {
-    simulate(1, async |fleet| {
+    simulate_fleet(1, async |fleet| {
         let what = format!("{phase:?} after {polls} polls");
         begin(&fleet, phase).await;
         fleet.drain_after_polls("b", polls);

@@ -18,7 +18,7 @@ use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{Fault, Operation};
 use kcl_testkit::fleet::Fleet;
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 use crate::workers;
 
@@ -32,7 +32,7 @@ fn owned(fleet: &Fleet) -> Vec<Lease> {
 #[test]
 fn aborted_worker_is_no_candidate_before_its_release() {
     for seed in 0..5 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             for name in ["a", "b", "c"] {
                 fleet.start_worker(name, fleet.settings());
             }
@@ -65,7 +65,7 @@ fn aborted_worker_is_no_candidate_before_its_release() {
 
 #[test]
 fn leaving_worker_deletes_its_row_until_it_succeeds() {
-    simulate(7, async |fleet| {
+    simulate_fleet(7, async |fleet| {
         fleet.start_worker("a", fleet.settings());
         fleet
             .wait_until("the worker holds its leases", 60 * SECOND, |view| {
@@ -84,7 +84,7 @@ fn leaving_worker_deletes_its_row_until_it_succeeds() {
 #[test]
 fn leaving_worker_with_undeletable_row_returns_new_leases() {
     for step in 0..40 {
-        simulate(step, async |fleet| {
+        simulate_fleet(step, async |fleet| {
             fleet.start_worker("a", fleet.settings());
             let faults = fleet.store_faults("a");
             faults.always(Operation::Change, Fault::DelayReply(SECOND / 3));
@@ -194,7 +194,7 @@ fn worker_that_may_not_write_its_row_fails() {
         (StoreErrorKind::Missing, ErrorKind::Mismatch),
         (StoreErrorKind::Invalid, ErrorKind::Configuration),
     ] {
-        simulate(8, async |fleet| {
+        simulate_fleet(8, async |fleet| {
             fleet.start_worker("a", fleet.settings());
             fleet
                 .store_faults("a")
@@ -213,7 +213,7 @@ fn worker_that_may_not_write_its_row_fails() {
 
 #[test]
 fn whole_start_takes_no_longer_than_start_timeout() {
-    simulate(9, async |fleet| {
+    simulate_fleet(9, async |fleet| {
         let mut settings = fleet.settings();
         settings.start.timeout = 10 * SECOND;
         fleet.start_worker("a", settings);
@@ -232,7 +232,7 @@ fn whole_start_takes_no_longer_than_start_timeout() {
 #[test]
 fn throttled_late_write_counts_from_its_first_try() {
     for throttled in 1..=12 {
-        simulate(throttled, async |fleet| {
+        simulate_fleet(throttled, async |fleet| {
             fleet.start_worker("a", fleet.settings());
             fleet.produce(Duration::from_millis(200), 1);
             fleet

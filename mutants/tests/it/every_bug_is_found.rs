@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kcl_core::internals::Failpoint;
 use kcl_mutants::{Entry, MOST_SEEDS, hunt, table};
 use kcl_testkit::invariant::Invariant;
-use kcl_tests::simulation::{Failure, outcome};
+use kcl_testkit::simulation::{FailedScenario, Scenario, outcome_of};
 
 #[test]
 fn every_bug_stands_in_the_table_once() {
@@ -28,7 +28,7 @@ fn every_bug_is_found_by_its_invariant() {
             let kill = Kill {
                 place,
                 entry: *entry,
-                by: hunt(entry.mutant),
+                by: hunt(entry),
             };
             found.lock().unwrap().push(kill);
         }
@@ -66,9 +66,11 @@ fn every_bug_is_found_by_its_invariant() {
 /// The scenarios themselves are innocent.
 #[test]
 fn without_a_bug_the_same_scenarios_end_well() {
-    for seed in 0..5 {
-        let outcome = outcome(seed);
-        assert!(outcome.is_ok(), "{:?}", outcome.err());
+    for scenario in [Scenario::of, Scenario::with_failing_records] {
+        for seed in 0..5 {
+            let outcome = outcome_of(&scenario(seed), 0, |_| {});
+            assert!(outcome.is_ok(), "{:?}", outcome.err());
+        }
     }
 }
 
@@ -76,7 +78,7 @@ fn without_a_bug_the_same_scenarios_end_well() {
 struct Kill {
     place: usize,
     entry: Entry,
-    by: Option<Failure>,
+    by: Option<FailedScenario>,
 }
 
 impl Kill {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use kcl_tests::simulation::{Scenario, outcome_of, run_seeds};
+use kcl_testkit::simulation::{Scenario, outcome_of, run_seeds};
 use tracing_subscriber::EnvFilter;
 
 /// How many events of a scenario that fails are shown.
@@ -24,6 +24,9 @@ struct Arguments {
     /// Print the one scenario of the seed, with everything that happens in it.
     #[arg(long, requires = "seed", conflicts_with = "seeds")]
     trace: bool,
+    /// Scenarios with records that fail, policies that set them aside, and a dead-letter sink that fails.
+    #[arg(long)]
+    failing_records: bool,
     /// How many threads. One per core when nothing is said.
     #[arg(long)]
     threads: Option<usize>,
@@ -35,15 +38,19 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let first = arguments.seed.unwrap_or(0);
+    let scenario = match arguments.failing_records {
+        true => Scenario::with_failing_records,
+        false => Scenario::of,
+    };
     if arguments.trace {
-        return tell(first);
+        return print_events(&scenario(first));
     }
     let count = arguments.seeds.unwrap_or(arguments.seed.map_or(1000, |_| 1));
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = arguments.threads.unwrap_or_else(cores);
     let begun = now();
     let seeds = first..first.saturating_add(count);
-    let (report, failures) = run_seeds(seeds, threads, LINES, arguments.keep_going);
+    let (report, failures) = run_seeds(scenario, seeds, threads, LINES, arguments.keep_going);
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
     println!("{report}");
     println!(
@@ -58,15 +65,14 @@ fn main() -> ExitCode {
 }
 
 /// Prints one scenario from its beginning to its end, and what the workers log meanwhile if `RUST_LOG` asks for it.
-fn tell(seed: u64) -> ExitCode {
+fn print_events(scenario: &Scenario) -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
         .without_time()
         .with_writer(std::io::stderr)
         .init();
-    let scenario = Scenario::of(seed);
     println!("{scenario}");
-    let outcome = outcome_of(&scenario, usize::MAX, |fleet| {
+    let outcome = outcome_of(scenario, usize::MAX, |fleet| {
         for event in fleet.trace() {
             println!("{event}");
         }

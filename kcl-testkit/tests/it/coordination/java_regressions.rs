@@ -12,7 +12,7 @@ use kcl_core::settings::Settings;
 use kcl_core::types::Position;
 use kcl_testkit::faults::{Fault, Happened, Operation, StoreCall};
 use kcl_testkit::fleet::Simulation;
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 use crate::coordination::support::{
     MILLISECOND, SECOND, Written, balanced, each_store, keep_writes, leader, start,
@@ -21,7 +21,7 @@ use crate::coordination::support::{
 #[test]
 fn prepared_checkpoint_of_java_is_processed_and_cleared() {
     // Java #1718: after a restart such a lease was stuck.
-    simulate(1, async |fleet| {
+    simulate_fleet(1, async |fleet| {
         fleet.put(100);
         for shard in fleet.open_shards() {
             let mut lease = Lease::unowned(shard, Position::TrimHorizon);
@@ -224,7 +224,7 @@ fn failed_change_leaves_known_lease_as_it_was() {
         Fault::DelayReply(Duration::from_millis(700)),
     ] {
         for seed in 0..5 {
-            simulate(seed, async |fleet| {
+            simulate_fleet(seed, async |fleet| {
                 start(&fleet, &["a", "b"]).await;
                 fleet.produce(SECOND / 10, 10);
                 let tokens = || ["a", "b"].map(|name| fleet.view().tokens(name));

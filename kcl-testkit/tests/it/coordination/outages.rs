@@ -7,7 +7,7 @@ use kcl_core::source::SourceErrorKind;
 use kcl_testkit::faults::Link;
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::Simulation;
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 use crate::coordination::support::{SECOND, balanced, each_store, start};
 
@@ -74,7 +74,7 @@ fn unreachable_stream_moves_lease_once_in_four_minutes() {
 
 #[test]
 fn worker_joining_during_store_outage_begins_after_it() {
-    simulate(3, async |fleet| {
+    simulate_fleet(3, async |fleet| {
         start(&fleet, &["a", "b"]).await;
         fleet.produce(SECOND / 10, 10);
         each_store(&fleet, &["a", "b"], |faults| faults.set_link(Link::Refusing));

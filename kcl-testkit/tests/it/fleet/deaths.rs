@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn crash_of_follower_is_failed_over_in_time() {
     for seed in 0..10 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             three_workers(&fleet).await;
             fleet.put(100);
             fleet.settle().await;
@@ -26,7 +26,7 @@ fn crash_of_follower_is_failed_over_in_time() {
 #[test]
 fn crash_of_leader_is_failed_over_as_fast() {
     for seed in 0..10 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             three_workers(&fleet).await;
             fleet.put(100);
             fleet.settle().await;
@@ -52,7 +52,7 @@ fn split_merge_and_crash_lose_nothing() {
     )]
     let real = std::time::Instant::now;
     let begun = real();
-    let virtually = simulate(4, async |fleet| {
+    let virtually = simulate_fleet(4, async |fleet| {
         three_workers(&fleet).await;
         fleet.produce(SECOND / 10, 20);
         fleet.sleep(2 * SECOND).await;
@@ -77,7 +77,7 @@ fn split_merge_and_crash_lose_nothing() {
 
 #[test]
 fn asked_worker_hands_over_without_repetition() {
-    simulate(5, async |fleet| {
+    simulate_fleet(5, async |fleet| {
         three_workers(&fleet).await;
         fleet.produce(SECOND / 20, 10);
         fleet.sleep(3 * SECOND).await;
@@ -100,7 +100,7 @@ fn asked_worker_hands_over_without_repetition() {
 #[test]
 fn frozen_worker_does_nothing_after_its_deadline() {
     for seed in 0..5 {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             three_workers(&fleet).await;
             fleet.produce(SECOND / 20, 10);
             fleet.sleep(2 * SECOND).await;
@@ -133,7 +133,7 @@ fn frozen_worker_does_nothing_after_its_deadline() {
 
 #[test]
 fn older_of_two_workers_with_one_id_stops() {
-    simulate(14, async |fleet| {
+    simulate_fleet(14, async |fleet| {
         fleet.start(Member::named("old").worker_id("w"));
         fleet.produce(SECOND / 10, 10);
         balanced(&fleet, &["old"]).await;
@@ -153,7 +153,7 @@ fn older_of_two_workers_with_one_id_stops() {
 #[test]
 fn leader_frozen_beyond_its_term_assigns_again() {
     for tenths in 5..20 {
-        simulate(18, async |fleet| {
+        simulate_fleet(18, async |fleet| {
             fleet.start_worker("a", fleet.settings());
             balanced(&fleet, &["a"]).await;
             fleet.freeze("a");

@@ -6,7 +6,7 @@ use super::*;
 fn outage_of_lease_store_moves_no_lease() {
     for link in [Link::Refusing, Link::RequestsLost, Link::RepliesLost] {
         for seconds in [1, 4, 5, 12, 100] {
-            simulate(seconds, async |fleet| {
+            simulate_fleet(seconds, async |fleet| {
                 three_workers(&fleet).await;
                 fleet.produce(SECOND / 10, 10);
                 fleet.sleep(2 * SECOND).await;
@@ -26,7 +26,7 @@ fn outage_of_lease_store_moves_no_lease() {
 
 #[test]
 fn renewal_with_lost_reply_keeps_its_lease() {
-    simulate(8, async |fleet| {
+    simulate_fleet(8, async |fleet| {
         three_workers(&fleet).await;
         fleet.produce(SECOND / 10, 10);
         fleet.sleep(2 * SECOND).await;
@@ -49,7 +49,7 @@ fn renewal_with_lost_reply_keeps_its_lease() {
 #[test]
 fn renewal_found_late_counts_from_its_sending() {
     for tenths in 0..20 {
-        simulate(8, async |fleet| {
+        simulate_fleet(8, async |fleet| {
             fleet.start_worker("a", fleet.settings());
             fleet.put(100);
             fleet.settle().await;
@@ -72,7 +72,7 @@ fn renewal_found_late_counts_from_its_sending() {
 
 #[test]
 fn renewals_late_but_in_time_move_no_lease() {
-    simulate(9, async |fleet| {
+    simulate_fleet(9, async |fleet| {
         three_workers(&fleet).await;
         fleet.produce(SECOND / 10, 10);
         let before = tokens(&fleet);
@@ -121,7 +121,7 @@ fn broken(name: &str, fails: &Arc<AtomicBool>, panics: &Arc<AtomicU32>) -> Membe
 
 #[test]
 fn failing_processor_holds_its_shard_and_skips_nothing() {
-    simulate(10, async |fleet| {
+    simulate_fleet(10, async |fleet| {
         let (fails, panics) = (Arc::new(AtomicBool::new(true)), Arc::default());
         for name in MEMBERS {
             fleet.start(broken(name, &fails, &panics));
@@ -149,7 +149,7 @@ fn failing_processor_holds_its_shard_and_skips_nothing() {
 
 #[test]
 fn after_panic_records_are_delivered_again_from_checkpoint() {
-    simulate(11, async |fleet| {
+    simulate_fleet(11, async |fleet| {
         let (fails, panics) = (Arc::default(), Arc::new(AtomicU32::new(5)));
         for name in MEMBERS {
             fleet.start(broken(name, &fails, &panics));
@@ -167,7 +167,7 @@ fn after_panic_records_are_delivered_again_from_checkpoint() {
 
 #[test]
 fn hanging_source_is_reopened_without_proof_of_life() {
-    simulate(12, async |fleet| {
+    simulate_fleet(12, async |fleet| {
         three_workers(&fleet).await;
         fleet.put(100);
         fleet.settle().await;
@@ -197,7 +197,7 @@ fn hanging_source_is_reopened_without_proof_of_life() {
 /// Opening it again is no progress of its own: a worker that cannot read gives its shards to others.
 #[test]
 fn source_that_hangs_for_ever_costs_its_leases() {
-    simulate(17, async |fleet| {
+    simulate_fleet(17, async |fleet| {
         three_workers(&fleet).await;
         fleet
             .source_faults("a")

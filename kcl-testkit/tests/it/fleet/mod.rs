@@ -23,7 +23,7 @@ use kcl_testkit::faults::{Fault, Link, Operation, StoreFaults};
 use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
 use kcl_testkit::fleet::{Fleet, Member, Simulation};
 use kcl_testkit::invariant::Invariant;
-use kcl_testkit::simulate;
+use kcl_testkit::simulate_fleet;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -87,7 +87,7 @@ fn follower(fleet: &Fleet) -> &'static str {
 
 #[test]
 fn three_workers_share_a_stream_evenly() {
-    simulate(1, async |fleet| {
+    simulate_fleet(1, async |fleet| {
         fleet.put(100);
         three_workers(&fleet).await;
         fleet.settle().await;
@@ -138,7 +138,7 @@ fn start_at_newest_record_loses_nothing_after_it() {
 
 #[test]
 fn records_taken_by_retention_are_counted_rest_processed() {
-    simulate(15, async |fleet| {
+    simulate_fleet(15, async |fleet| {
         fleet.put(100);
         fleet.trim(&kcl_lease_memory::memory_stream::Trim::KeepLast(5));
         three_workers(&fleet).await;

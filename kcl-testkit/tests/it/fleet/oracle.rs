@@ -4,7 +4,7 @@ use super::*;
 
 /// A fleet with a member whose clock is this wrong, and which loses its connection to the lease store.
 fn cut_off_with_a_slow_clock(rate_ppm: i32) {
-    simulate(16, async |fleet| {
+    simulate_fleet(16, async |fleet| {
         let slow = Skew {
             rate_ppm,
             ..Skew::default()
@@ -37,7 +37,7 @@ fn clock_slower_than_margin_is_found() {
 #[test]
 #[should_panic(expected = "I4")]
 fn unlawful_write_is_found_by_oracle() {
-    simulate(17, async |fleet| {
+    simulate_fleet(17, async |fleet| {
         fleet.start_worker("a", fleet.settings());
         balanced(&fleet, &["a"]).await;
         // Behind the oracle's back: the next write that it sees is based on a version that it does not know.
@@ -60,7 +60,7 @@ fn unlawful_write_is_found_by_oracle() {
 #[test]
 fn same_seed_gives_same_run() {
     let run = |seed| {
-        simulate(seed, async |fleet| {
+        simulate_fleet(seed, async |fleet| {
             three_workers(&fleet).await;
             fleet.produce(SECOND / 10, 20);
             fleet.sleep(SECOND).await;

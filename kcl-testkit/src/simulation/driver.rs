@@ -5,21 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::clock::Skew;
+use crate::faults::{Fault, FaultRates, Happened, Link, Operation, ScanCapacity, StoreCall};
+use crate::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
+use crate::fleet::{Fleet, Member};
 use kcl_aggregation::Aggregator;
+use kcl_core::ErrorKind;
 use kcl_core::clock::{Moment, Rng};
 use kcl_core::lease_store::StoreErrorKind;
+use kcl_core::settings::Aggregation;
 use kcl_core::types::ShardId;
 use kcl_lease_memory::memory_stream::Trim;
-use kcl_testkit::clock::Skew;
-use kcl_testkit::faults::{
-    Fault as StoreFault, FaultRates, Happened, Link, Operation, ScanCapacity, StoreCall,
-};
-use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
-use kcl_testkit::fleet::{Fleet, Member};
 
-use super::processor_behavior::ErraticProcessors;
+use super::failing_records::ScenarioPolicy;
+use super::given_processor::GivenProcessor;
+use super::processor_behavior::{ErraticProcessors, Passed};
 use super::report::Report;
-use super::scenario::{Fault, Scenario, Step};
+use super::script::{FleetEvent, Scenario, Step};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// The worker that joins when all is well.
@@ -44,6 +46,9 @@ pub(super) struct Driver {
     members: usize,
     packed: Option<u64>,
     scenario: Scenario,
+    /// The processor of every worker, where it is not the one of the scenario.
+    given: Option<GivenProcessor>,
+    passed: Passed,
     /// The failover time of each worker that is not started with the one of the scenario, in percent of that.
     failovers: BTreeMap<&'static str, u32>,
     leaders: Arc<Leaders>,
@@ -62,10 +67,11 @@ pub(super) struct Driver {
 enum Passing {
     Frozen(&'static str),
     Cut(&'static str),
+    SinkFailing,
 }
 
 impl Driver {
-    pub(super) fn new(fleet: Fleet, scenario: &Scenario) -> Self {
+    pub(super) fn new(fleet: Fleet, scenario: &Scenario, given: Option<GivenProcessor>) -> Self {
         Self {
             fleet,
             rng: Rng::from_seed(scenario.seed).child("performer"),
@@ -77,6 +83,8 @@ impl Driver {
                 .zip(scenario.failovers.iter().copied())
                 .collect(),
             scenario: scenario.clone(),
+            given,
+            passed: Passed::default(),
             leaders: Arc::default(),
             bad_times: Arc::new(AtomicBool::new(true)),
             is_slow: Arc::default(),
@@ -92,13 +100,18 @@ impl Driver {
             self.start(name);
         }
         self.watch_leaders();
+        if let Some(failing) = &self.scenario.failing {
+            let rng = self.rng.child("dead letters");
+            self.fleet.dead_letters().inject_at_random(rng, failing.sink);
+        }
         match self.packed {
             None => self.fleet.produce(PERIOD, RECORDS),
             Some(packed) => {
                 let mut rng = self.rng.child("packer");
+                let strangers = self.strangers_one_in();
                 self.fleet.produce_with(PERIOD, move |fleet| {
                     for _ in 0..RECORDS / packed {
-                        put_packed(fleet, packed, &mut rng);
+                        put_packed(fleet, packed, strangers, &mut rng);
                     }
                 });
             }
@@ -132,8 +145,8 @@ impl Driver {
             self.pass(passing);
         }
         self.sleep_until(at).await;
-        if self.inject(step.fault).await {
-            self.report.injected(&step.fault);
+        if self.inject(step.event).await {
+            self.report.injected(&step.event);
         }
     }
 
@@ -146,12 +159,15 @@ impl Driver {
         match passing {
             Passing::Frozen(name) => self.fleet.thaw(name),
             Passing::Cut(name) => self.mend(name),
+            Passing::SinkFailing => self.fleet.dead_letters().end_lasting_fault(),
         }
     }
 
     /// Ends all bad times: every worker is there and well. Returns what has happened in them, and which worker could join yet.
     pub(super) fn heal(mut self) -> (Report, impl FnOnce()) {
         self.bad_times.store(false, Ordering::Relaxed);
+        self.fleet.dead_letters().recover();
+        self.note_stopped();
         for (_, passing) in std::mem::take(&mut self.passing) {
             self.pass(passing);
         }
@@ -185,17 +201,30 @@ impl Driver {
             rate_ppm: i32::try_from(self.up_to(100_000)).unwrap() - 50_000,
             uptime: Duration::from_secs(self.rng.below(1_000_000)),
         };
-        let processors = ErraticProcessors {
+        let erratic = ErraticProcessors {
             fleet: self.fleet.clone(),
             rng: self.fresh_rng(),
             bad_times: Arc::clone(&self.bad_times),
             is_slow: Arc::clone(&self.is_slow),
+            failing: self.scenario.failing.clone(),
+            passed: Arc::clone(&self.passed),
+            made: AtomicU64::new(0),
         };
         let percent = self.failovers.get(name).copied().unwrap_or(100);
         let member = Member::named(name)
             .settings(self.scenario.settings_at(percent))
-            .skew(skew)
-            .processor(processors);
+            .skew(skew);
+        let member = match &self.given {
+            Some(given) => given.clone().of(member),
+            None => member.processor(erratic),
+        };
+        let member = match &self.scenario.failing {
+            Some(failing) => member.error_policy(ScenarioPolicy {
+                failing: failing.clone(),
+                bad_times: Arc::clone(&self.bad_times),
+            }),
+            None => member,
+        };
         self.fleet.start(member);
         self.alive.insert(name);
         *self.runs.entry(name).or_default() += 1;
@@ -203,6 +232,14 @@ impl Driver {
 
     fn fresh_rng(&mut self) -> Rng {
         Rng::from_seed(self.rng.bits())
+    }
+
+    /// How seldom the records that are packed together have different keys: always, unless such a record cannot be read.
+    fn strangers_one_in(&self) -> u64 {
+        match self.scenario.settings.reading.aggregation {
+            Aggregation::Fail => 40,
+            Aggregation::Deliver | Aggregation::Filter | Aggregation::FilterRecords | Aggregation::Raw => 1,
+        }
     }
 
     fn up_to(&mut self, most: u64) -> i64 {
@@ -240,59 +277,60 @@ impl Driver {
     }
 
     /// Whether that could happen.
-    async fn inject(&mut self, fault: Fault) -> bool {
+    async fn inject(&mut self, event: FleetEvent) -> bool {
+        self.note_stopped();
         let Some(name) = self.somebody() else {
             return self.start_somebody();
         };
         let fleet = self.fleet.clone();
-        match fault {
-            Fault::Start => return self.start_somebody(),
-            Fault::Kill => self.kill(name),
-            Fault::Restart => {
+        match event {
+            FleetEvent::Start => return self.start_somebody(),
+            FleetEvent::Kill => self.kill(name),
+            FleetEvent::Restart => {
                 self.kill(name);
                 self.start(name);
             }
-            Fault::Freeze(time) => {
+            FleetEvent::Freeze(time) => {
                 fleet.freeze(name);
                 self.until(time, Passing::Frozen(name));
             }
-            Fault::FreezeLeader(time) => {
+            FleetEvent::FreezeLeader(time) => {
                 let leader = self.leader().unwrap_or(name);
                 fleet.freeze(leader);
                 self.until(time, Passing::Frozen(leader));
             }
-            Fault::SilentLock(time) => {
+            FleetEvent::SilentLock(time) => {
                 let Some(leader) = self.leader() else { return false };
                 for operation in [Operation::ReadLock, Operation::ChangeLock] {
-                    let fault = StoreFault::Fail(StoreErrorKind::Unavailable);
+                    let fault = Fault::Fail(StoreErrorKind::Unavailable);
                     fleet.store_faults(leader).always(operation, fault);
                 }
                 self.until(time, Passing::Cut(leader));
             }
-            Fault::StaleReads(time) => {
+            FleetEvent::StaleReads(time) => {
                 let name = self.leader().unwrap_or(name);
                 fleet.store_faults(name).show_old_rows();
                 self.until(time, Passing::Cut(name));
             }
-            Fault::StaleIndex(time) => self.everybody(time, |fleet, name| {
+            FleetEvent::StaleIndex(time) => self.everybody(time, |fleet, name| {
                 fleet.store_faults(name).show_old_rows();
             }),
-            Fault::Drain => return self.drain(name).await,
-            Fault::Deploy => {
+            FleetEvent::Drain => return self.drain(name).await,
+            FleetEvent::Deploy => {
                 for name in self.alive.clone() {
                     if !self.is_frozen(name) && self.drain(name).await {
                         self.start(name);
                     }
                 }
             }
-            Fault::Split => return self.split(),
-            Fault::Merge => return self.merge(),
-            Fault::Trim(kept) => fleet.trim(&Trim::KeepLast(kept)),
-            Fault::Link(link, time) => {
+            FleetEvent::Split => return self.split(),
+            FleetEvent::Merge => return self.merge(),
+            FleetEvent::Trim(kept) => fleet.trim(&Trim::KeepLast(kept)),
+            FleetEvent::Link(link, time) => {
                 fleet.store_faults(name).set_link(link);
                 self.until(time, Passing::Cut(name));
             }
-            Fault::Partition(time) => {
+            FleetEvent::Partition(time) => {
                 fleet.store_faults(name).set_link(Link::RequestsLost);
                 for call in [StreamCall::Next, StreamCall::Open, StreamCall::Shards] {
                     let lost = StreamFaultRule::every(call, StreamFault::Hang);
@@ -300,10 +338,10 @@ impl Driver {
                 }
                 self.until(time, Passing::Cut(name));
             }
-            Fault::Outage(time) => self.everybody(time, |fleet, name| {
+            FleetEvent::Outage(time) => self.everybody(time, |fleet, name| {
                 fleet.store_faults(name).set_link(Link::Refusing);
             }),
-            Fault::Throttle(time) => {
+            FleetEvent::Throttle(time) => {
                 let rng = self.fresh_rng();
                 let rates = FaultRates {
                     throttled_one_in: 3,
@@ -314,17 +352,17 @@ impl Driver {
                     fleet.store_faults(name).at_random(rng.child(name), rates);
                 });
             }
-            Fault::IndexFails(time) => self.everybody(time, |fleet, name| {
-                let fault = StoreFault::Fail(StoreErrorKind::Throttled);
+            FleetEvent::IndexFails(time) => self.everybody(time, |fleet, name| {
+                let fault = Fault::Fail(StoreErrorKind::Throttled);
                 fleet.store_faults(name).always(Operation::OwnedBy, fault);
             }),
-            Fault::ScansAreFew(time) => {
+            FleetEvent::ScansAreFew(time) => {
                 let capacity = ScanCapacity::one_per(SCAN_EVERY);
                 self.everybody(time, |fleet, name| {
                     fleet.store_faults(name).limit_scans(&capacity);
                 });
             }
-            Fault::Retime(percent) => {
+            FleetEvent::Retime(percent) => {
                 // Who leaves is busy, and holds its leases for a while.
                 self.is_slow.store(true, Ordering::Relaxed);
                 fleet.sleep(SLOW_START).await;
@@ -336,22 +374,24 @@ impl Driver {
                 }
                 self.is_slow.store(false, Ordering::Relaxed);
             }
-            Fault::LoseReply => fleet
-                .store_faults(name)
-                .once(Operation::Change, StoreFault::LoseReply),
-            Fault::DelayRequest(late) => {
-                let fault = StoreFault::DelayRequest(late);
+            FleetEvent::SinkFails(fault, time) => {
+                fleet.dead_letters().inject_always(fault);
+                self.until(time, Passing::SinkFailing);
+            }
+            FleetEvent::LoseReply => fleet.store_faults(name).once(Operation::Change, Fault::LoseReply),
+            FleetEvent::DelayRequest(late) => {
+                let fault = Fault::DelayRequest(late);
                 fleet.store_faults(name).once(Operation::Change, fault);
             }
-            Fault::DelayReply(late) => {
-                let fault = StoreFault::DelayReply(late);
+            FleetEvent::DelayReply(late) => {
+                let fault = Fault::DelayReply(late);
                 fleet.store_faults(name).once(Operation::Scan, fault);
             }
-            Fault::SourceFails(kind, times) => self.next_reads(name, times, StreamFault::Fail(kind)),
-            Fault::SourceHangs => self.next_reads(name, 2, StreamFault::Hang),
-            Fault::SourceLosesReplies => self.next_reads(name, 3, StreamFault::LoseReply),
-            Fault::WrongEnds(fault, times) => self.next_reads(name, times, StreamFault::End(fault)),
-            Fault::SourceIsSlow(late) => self.next_reads(name, 3, StreamFault::Delay(late)),
+            FleetEvent::SourceFails(kind, times) => self.next_reads(name, times, StreamFault::Fail(kind)),
+            FleetEvent::SourceHangs => self.next_reads(name, 2, StreamFault::Hang),
+            FleetEvent::SourceLosesReplies => self.next_reads(name, 3, StreamFault::LoseReply),
+            FleetEvent::WrongEnds(fault, times) => self.next_reads(name, times, StreamFault::End(fault)),
+            FleetEvent::SourceIsSlow(late) => self.next_reads(name, 3, StreamFault::Delay(late)),
         }
         true
     }
@@ -368,7 +408,7 @@ impl Driver {
     }
 
     fn break_index(&self, name: &str) {
-        let fault = StoreFault::Fail(StoreErrorKind::Throttled);
+        let fault = Fault::Fail(StoreErrorKind::Throttled);
         self.fleet.store_faults(name).always(Operation::OwnedBy, fault);
     }
 
@@ -398,6 +438,16 @@ impl Driver {
         self.gone(name);
     }
 
+    /// Notes the workers that a policy has stopped.
+    fn note_stopped(&mut self) {
+        let living = self.fleet.view().living();
+        for name in self.alive.clone() {
+            if !living.contains_key(name) {
+                self.gone(name);
+            }
+        }
+    }
+
     fn gone(&mut self, name: &'static str) {
         self.alive.remove(name);
         self.passing.retain(
@@ -413,7 +463,12 @@ impl Driver {
         self.mend(name);
         self.gone(name);
         // A shard whose end cannot be stored yet, since its co-parent has no lease, is given up when the time is up.
-        let report = self.fleet.drain(name).await.unwrap();
+        let report = match self.fleet.drain(name).await {
+            Ok(report) => report,
+            // The policy stopped the worker meanwhile.
+            Err(error) if error.kind() == ErrorKind::Processing => return true,
+            Err(error) => panic!("{name} ends with an error: {error}"),
+        };
         let settings = self.fleet.settings();
         let most = settings.shutdown.drain_timeout + self.scenario.longest_failover();
         assert!(report.took <= most, "{report:?}");
@@ -467,11 +522,13 @@ impl Leaders {
 
 /// Puts one record with so many others in it. Not all of their keys are those of its shard, as when a producer does not know the shards
 /// of today.
-fn put_packed(fleet: &Fleet, packed: u64, rng: &mut Rng) {
+fn put_packed(fleet: &Fleet, packed: u64, strangers_one_in: u64, rng: &mut Rng) {
     let mut aggregator = Aggregator::new();
     let mut key = String::new();
     for _ in 0..packed {
-        key = format!("truck-{}", rng.below(100));
+        if key.is_empty() || strangers_one_in < 2 || rng.one_in(strangers_one_in) {
+            key = format!("truck-{}", rng.below(100));
+        }
         let number = rng.below(1000).to_string();
         aggregator.add(&key, None, number.as_bytes()).unwrap();
     }

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use kcl_core::lease_store::Lease;
-use kcl_core::settings::{Settings, Strategy};
-use kcl_testkit::fleet::{Fleet, View};
-use kcl_testkit::invariant::{
+use crate::fleet::{Fleet, View};
+use crate::invariant::{
     Violation, check_cover, check_led, check_moves, check_owned, check_rest, least_moves, led_within,
     owned_within,
 };
+use kcl_core::lease_store::Lease;
+use kcl_core::settings::{Settings, Strategy};
 
 use super::report::Report;
-use super::scenario::Scenario;
+use super::script::Scenario;
 
 /// How long calls that were lost in bad times may yet be waited for.
 const LAST_CALLS: Duration = Duration::from_secs(5);

@@ -2,15 +2,16 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Failure, Report, Scenario, outcome_of};
+use super::{FailedScenario, Report, Scenario, outcome_of};
 
 /// Runs the scenarios of these seeds on so many threads. After a failure no new one begins, unless all of them are wanted.
 pub fn run_seeds(
+    scenario: fn(u64) -> Scenario,
     seeds: Range<u64>,
     threads: usize,
     trace_lines: usize,
     go_on: bool,
-) -> (Report, Vec<Failure>) {
+) -> (Report, Vec<FailedScenario>) {
     let next = AtomicU64::new(seeds.start);
     let all = Mutex::new((Report::none(), Vec::new()));
     let work = || {
@@ -19,7 +20,7 @@ pub fn run_seeds(
             if seed >= seeds.end {
                 return;
             }
-            let outcome = outcome_of(&Scenario::of(seed), trace_lines, |_| {});
+            let outcome = outcome_of(&scenario(seed), trace_lines, |_| {});
             let mut all = all.lock().unwrap();
             match outcome {
                 Ok(report) => all.0.add(report),

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::fleet::Fleet;
 use kcl_core::clock::Moment;
-use kcl_testkit::fleet::Fleet;
 
-use super::scenario::Fault;
+use super::script::FleetEvent;
 
 /// The observations of one scenario, or of many.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,12 @@ pub struct Report {
     pub reshards: u64,
     /// The number of harmful faults, those included.
     pub faults: u64,
+    /// Records set aside, each counted in every ownership that did it.
+    pub set_aside: u64,
+    /// Dead letters that the sink stored.
+    pub dead_letters: u64,
+    /// Dead letters at which the sink failed.
+    pub sink_failures: u64,
     /// Changes of a lease's owner.
     pub moves: u64,
     /// Ownerships that began.
@@ -132,7 +138,7 @@ impl Report {
         }
     }
 
-    pub(super) fn injected(&mut self, fault: &Fault) {
+    pub(super) fn injected(&mut self, fault: &FleetEvent) {
         *self.injected.entry(fault.kind()).or_default() += 1;
         self.violent += u64::from(fault.is_violent());
         self.reshards += u64::from(fault.reshards());
@@ -168,6 +174,9 @@ impl Report {
         (self.put, self.delivered) = (tally.put, tally.delivered);
         (self.redelivered, self.trimmed) = (tally.redelivered, tally.trimmed_unfinished);
         self.evaluations = tally.observations;
+        self.set_aside = tally.set_aside;
+        self.dead_letters = fleet.dead_letters().letters().len() as u64;
+        self.sink_failures = fleet.dead_letters().refused() as u64;
         self.trace_hash = fleet.trace_hash();
         for overlap in view.overlaps() {
             match overlap.paused {
@@ -210,6 +219,9 @@ impl Report {
         self.redelivered += other.redelivered;
         self.trimmed += other.trimmed;
         self.evaluations += other.evaluations;
+        self.set_aside += other.set_aside;
+        self.dead_letters += other.dead_letters;
+        self.sink_failures += other.sink_failures;
         self.handovers += other.handovers;
         self.late_starts += other.late_starts;
         self.late_batches.0.extend(other.late_batches.0);
@@ -266,6 +278,13 @@ impl fmt::Display for Report {
             self.trimmed,
             self.evaluations
         )?;
+        if self.set_aside > 0 {
+            writeln!(
+                f,
+                "{} records set aside; {} dead letters stored, {} failures of their sink",
+                self.set_aside, self.dead_letters, self.sink_failures
+            )?;
+        }
         writeln!(
             f,
             "two leaders at once: {} times ({:.2} per seed)",

@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use crate::faults::Link;
+use crate::faulty_stream::EndFault;
 use kcl_core::clock::Rng;
-use kcl_core::settings::{CheckpointMode, Settings};
+use kcl_core::settings::{Aggregation, CheckpointMode, Settings};
 use kcl_core::source::SourceErrorKind;
-use kcl_testkit::faults::Link;
-use kcl_testkit::faulty_stream::EndFault;
 
 use super::conditions;
+use super::failing_records::FailingRecords;
+use crate::dead_letters::SinkFault;
 
 /// An event in the fleet, or in one member that the driver picks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum FleetEvent {
     /// A process ends without a word.
     Kill,
     /// A process ends without a word, and another with the same worker id starts at once.
@@ -69,6 +71,8 @@ pub enum Fault {
     SourceLosesReplies,
     /// The stream answers a worker's next reads so much later.
     SourceIsSlow(Duration),
+    /// The dead-letter sink of all workers fails like this, for so long.
+    SinkFails(SinkFault, Duration),
     /// The stream's next so many answers to a worker are wrong about the end of a shard.
     WrongEnds(EndFault, u32),
 }
@@ -79,7 +83,7 @@ pub struct Step {
     /// The pause before it.
     pub after: Duration,
     /// The event.
-    pub fault: Fault,
+    pub event: FleetEvent,
 }
 
 /// The faults of a fleet, and the conditions that it lives under.
@@ -99,10 +103,14 @@ pub struct Scenario {
     pub failovers: Vec<u32>,
     /// Whether the owner index refuses everybody from the end of bad times on, as one of too little capacity does.
     pub index_stays_broken: bool,
+    /// Which records fail, and what follows; `None` where each can be processed.
+    pub failing: Option<FailingRecords>,
     /// The events.
     pub script: Vec<Step>,
 }
 
+/// How long bad times last at least for a processor that is given.
+const BAD_TIMES_OF_PROCESSOR: Duration = Duration::from_secs(100);
 /// How long bad times last at least.
 const BAD_TIMES: Duration = Duration::from_secs(250);
 /// The longest pause between two faults.
@@ -118,9 +126,9 @@ impl Scenario {
             scenario.failovers = (0..MOST_MEMBERS).map(|_| percent(&mut rng)).collect();
         }
         scenario.index_stays_broken = rng.one_in(4);
-        let mut more = vec![Fault::IndexFails(millis(&mut rng, 60_000))];
+        let mut more = vec![FleetEvent::IndexFails(millis(&mut rng, 60_000))];
         if rng.one_in(2) {
-            more.push(Fault::ScansAreFew(millis(&mut rng, 60_000)));
+            more.push(FleetEvent::ScansAreFew(millis(&mut rng, 60_000)));
         }
         if rng.one_in(3) {
             // Half of these deploys shorten the failover time as much as can be.
@@ -128,21 +136,75 @@ impl Scenario {
             if shortens {
                 scenario.failovers = vec![300; MOST_MEMBERS];
             }
-            more.push(Fault::Retime(if shortens { 50 } else { percent(&mut rng) }));
+            more.push(FleetEvent::Retime(if shortens { 50 } else { percent(&mut rng) }));
         }
         for fault in more {
             // Behind what no scenario does without, and before the last.
             let place = 7 + pick(&mut rng, (scenario.script.len() - 7) as u64);
             let after = millis(&mut rng, LONGEST_PAUSE);
-            scenario.script.insert(place, Step { after, fault });
+            scenario.script.insert(place, Step { after, event: fault });
         }
         scenario
+    }
+
+    /// The scenario of this seed with records that fail, policies that set them aside, and a dead-letter sink that fails, too.
+    pub fn with_failing_records(seed: u64) -> Self {
+        let mut scenario = Self::of(seed);
+        let mut rng = Rng::from_seed(seed).child("failing records");
+        scenario.failing = Some(FailingRecords::draw(seed, &mut rng));
+        if scenario.packed.is_some() && rng.one_in(2) {
+            scenario.settings.reading.aggregation = Aggregation::Fail;
+        }
+        for _ in 0..1 + rng.below(4) {
+            let place = pick(&mut rng, scenario.script.len() as u64);
+            let step = Step {
+                after: millis(&mut rng, LONGEST_PAUSE),
+                event: sink_fails(&mut rng),
+            };
+            scenario.script.insert(place, step);
+        }
+        scenario
+    }
+
+    /// The scenario of this seed for a processor that is given: nothing is taken away by retention, no record fails by itself, and
+    /// the stream is right about the end of a shard. Without settings they follow from the seed, too.
+    pub fn for_processor(seed: u64, settings: Option<&Settings>) -> Self {
+        let mut rng = Rng::from_seed(seed).child("processor");
+        let members = 2 + pick(&mut rng, 3);
+        let shards = 2 + u32::try_from(rng.below(4)).unwrap();
+        let drawn = conditions::settings(&mut rng);
+        let mut script = Vec::new();
+        let mut total = Duration::ZERO;
+        while total < BAD_TIMES_OF_PROCESSOR {
+            let after = millis(&mut rng, LONGEST_PAUSE);
+            total += after;
+            let event = match script.len() {
+                3 => violence(&mut rng),
+                6 => FleetEvent::Split,
+                _ if rng.one_in(10) => sink_fails(&mut rng),
+                _ => any_event(&mut rng),
+            };
+            if !matches!(event, FleetEvent::Trim(_) | FleetEvent::WrongEnds(..)) {
+                script.push(Step { after, event });
+            }
+        }
+        Self {
+            seed,
+            members,
+            shards,
+            settings: settings.cloned().unwrap_or(drawn),
+            packed: None,
+            failovers: Vec::new(),
+            index_stays_broken: false,
+            failing: None,
+            script,
+        }
     }
 
     /// The longest failover time that a worker of the scenario lives by.
     pub fn longest_failover(&self) -> Duration {
         let retimed = self.script.iter().filter_map(|step| {
-            let Fault::Retime(percent) = step.fault else {
+            let FleetEvent::Retime(percent) = step.event else {
                 return None;
             };
             Some(percent)
@@ -176,12 +238,12 @@ impl Scenario {
             let after = Duration::from_millis(rng.below(LONGEST_PAUSE));
             total += after;
             // What no scenario does without comes third and sixth.
-            let fault = match script.len() {
+            let event = match script.len() {
                 3 => violence(&mut rng),
-                6 => Fault::Split,
-                _ => any_fault(&mut rng),
+                6 => FleetEvent::Split,
+                _ => any_event(&mut rng),
             };
-            script.push(Step { after, fault });
+            script.push(Step { after, event });
         }
         Self {
             seed,
@@ -191,9 +253,21 @@ impl Scenario {
             packed,
             failovers: Vec::new(),
             index_stays_broken: false,
+            failing: None,
             script,
         }
     }
+}
+
+/// How long a dead-letter sink fails, and how.
+fn sink_fails(rng: &mut Rng) -> FleetEvent {
+    let fault = match rng.below(4) {
+        0 => SinkFault::Hang,
+        1 => SinkFault::LoseAnswer,
+        2 => SinkFault::AnswerLate(millis(rng, 60_000)),
+        _ => SinkFault::Refuse,
+    };
+    FleetEvent::SinkFails(fault, millis(rng, 60_000))
 }
 
 /// Whether the processors checkpoint by themselves. Drawn apart, so that all else of a scenario does not depend on it.
@@ -221,37 +295,37 @@ fn millis(rng: &mut Rng, most: u64) -> Duration {
     Duration::from_millis(rng.below(most))
 }
 
-fn violence(rng: &mut Rng) -> Fault {
+fn violence(rng: &mut Rng) -> FleetEvent {
     match rng.below(4) {
-        0 | 1 => Fault::Kill,
-        2 => Fault::Restart,
+        0 | 1 => FleetEvent::Kill,
+        2 => FleetEvent::Restart,
         // Up to twice the failover time and more, and sometimes until everybody has forgotten it.
-        _ if rng.one_in(8) => Fault::Freeze(millis(rng, 120_000)),
-        _ if rng.one_in(2) => Fault::Freeze(millis(rng, 20_000)),
-        _ => Fault::FreezeLeader(millis(rng, 20_000)),
+        _ if rng.one_in(8) => FleetEvent::Freeze(millis(rng, 120_000)),
+        _ if rng.one_in(2) => FleetEvent::Freeze(millis(rng, 20_000)),
+        _ => FleetEvent::FreezeLeader(millis(rng, 20_000)),
     }
 }
 
-fn any_fault(rng: &mut Rng) -> Fault {
+fn any_event(rng: &mut Rng) -> FleetEvent {
     match rng.below(31) {
         0..=2 => violence(rng),
-        3..=5 => Fault::Start,
-        6 => Fault::Drain,
-        7 if rng.one_in(3) => Fault::Deploy,
-        7 => Fault::Start,
-        8 | 9 => Fault::Split,
-        10 | 11 => Fault::Merge,
-        12 => Fault::Trim(20 + pick(rng, 200)),
+        3..=5 => FleetEvent::Start,
+        6 => FleetEvent::Drain,
+        7 if rng.one_in(3) => FleetEvent::Deploy,
+        7 => FleetEvent::Start,
+        8 | 9 => FleetEvent::Split,
+        10 | 11 => FleetEvent::Merge,
+        12 => FleetEvent::Trim(20 + pick(rng, 200)),
         13 => {
             let links = [Link::Refusing, Link::RequestsLost, Link::RepliesLost];
-            Fault::Link(links[pick(rng, 3)], millis(rng, 15_000))
+            FleetEvent::Link(links[pick(rng, 3)], millis(rng, 15_000))
         }
-        14 => Fault::Partition(millis(rng, 15_000)),
-        15 if rng.one_in(3) => Fault::Outage(millis(rng, 20_000)),
-        15 => Fault::Throttle(millis(rng, 20_000)),
-        16 | 17 => Fault::LoseReply,
-        18 => Fault::DelayRequest(millis(rng, 10_000)),
-        19 => Fault::DelayReply(millis(rng, 10_000)),
+        14 => FleetEvent::Partition(millis(rng, 15_000)),
+        15 if rng.one_in(3) => FleetEvent::Outage(millis(rng, 20_000)),
+        15 => FleetEvent::Throttle(millis(rng, 20_000)),
+        16 | 17 => FleetEvent::LoseReply,
+        18 => FleetEvent::DelayRequest(millis(rng, 10_000)),
+        19 => FleetEvent::DelayReply(millis(rng, 10_000)),
         20 => {
             let kinds = [
                 (SourceErrorKind::Unavailable, 200),
@@ -261,21 +335,21 @@ fn any_fault(rng: &mut Rng) -> Fault {
             ];
             let (kind, most) = kinds[pick(rng, 3)];
             let times = 1 + u32::try_from(rng.below(most)).unwrap();
-            Fault::SourceFails(kind, times)
+            FleetEvent::SourceFails(kind, times)
         }
-        21 => Fault::SourceHangs,
-        22 => Fault::SourceLosesReplies,
-        23 => Fault::StaleReads(millis(rng, 20_000)),
-        24 if rng.one_in(2) => Fault::StaleIndex(millis(rng, 15_000)),
-        24 => Fault::SilentLock(millis(rng, 20_000)),
-        25 => Fault::FreezeLeader(millis(rng, 20_000)),
-        26 => Fault::SourceIsSlow(millis(rng, 8000)),
-        27 => Fault::Trim(pick(rng, 20)),
+        21 => FleetEvent::SourceHangs,
+        22 => FleetEvent::SourceLosesReplies,
+        23 => FleetEvent::StaleReads(millis(rng, 20_000)),
+        24 if rng.one_in(2) => FleetEvent::StaleIndex(millis(rng, 15_000)),
+        24 => FleetEvent::SilentLock(millis(rng, 20_000)),
+        25 => FleetEvent::FreezeLeader(millis(rng, 20_000)),
+        26 => FleetEvent::SourceIsSlow(millis(rng, 8000)),
+        27 => FleetEvent::Trim(pick(rng, 20)),
         28 => {
             let untrue = [EndFault::Claimed, EndFault::Strangers];
             // More in a row, all of one closed shard of which nothing was read, would be believed.
             let times = 1 + u32::try_from(rng.below(3)).unwrap();
-            Fault::WrongEnds(untrue[pick(rng, 2)], times)
+            FleetEvent::WrongEnds(untrue[pick(rng, 2)], times)
         }
         _ => {
             let incomplete = [
@@ -285,16 +359,16 @@ fn any_fault(rng: &mut Rng) -> Fault {
                 EndFault::NamedBeside,
             ];
             let times = 1 + u32::try_from(rng.below(1000)).unwrap();
-            Fault::WrongEnds(incomplete[pick(rng, 4)], times)
+            FleetEvent::WrongEnds(incomplete[pick(rng, 4)], times)
         }
     }
 }
 
-impl Fault {
-    /// Everything that can happen, by the name that it is counted under.
-    pub fn kinds() -> BTreeSet<&'static str> {
-        let scenarios = (0..200).map(Scenario::of);
-        let faults = scenarios.flat_map(|scenario| scenario.script.into_iter().map(|step| step.fault.kind()));
+impl FleetEvent {
+    /// Everything that can happen in these scenarios, by the name that it is counted under.
+    pub fn kinds(scenario: fn(u64) -> Scenario) -> BTreeSet<&'static str> {
+        let scenarios = (0..200).map(scenario);
+        let faults = scenarios.flat_map(|scenario| scenario.script.into_iter().map(|step| step.event.kind()));
         faults.collect()
     }
 
@@ -332,6 +406,10 @@ impl Fault {
             Self::SourceHangs => "stream hangs",
             Self::SourceLosesReplies => "reply of the stream lost",
             Self::SourceIsSlow(_) => "stream is slow",
+            Self::SinkFails(SinkFault::Refuse, _) => "dead-letter sink fails",
+            Self::SinkFails(SinkFault::Hang, _) => "dead-letter sink hangs",
+            Self::SinkFails(SinkFault::LoseAnswer, _) => "answers of the dead-letter sink lost",
+            Self::SinkFails(SinkFault::AnswerLate(_), _) => "dead-letter sink answers late",
             Self::WrongEnds(EndFault::Claimed | EndFault::Strangers, _) => {
                 "end claimed of a shard that goes on"
             }
@@ -370,11 +448,14 @@ impl fmt::Display for Scenario {
             self.failovers,
             self.index_stays_broken
         )?;
+        if let Some(failing) = &self.failing {
+            writeln!(f, "{failing:#?}")?;
+        }
         writeln!(f, "{:#?}", self.settings)?;
         let mut at = Duration::ZERO;
         for step in &self.script {
             at += step.after;
-            writeln!(f, "{:>9.3} s  {:?}", at.as_secs_f64(), step.fault)?;
+            writeln!(f, "{:>9.3} s  {:?}", at.as_secs_f64(), step.event)?;
         }
         Ok(())
     }
@@ -390,10 +471,10 @@ mod tests {
             let scenario = Scenario::of(seed);
             assert_eq!(scenario, Scenario::of(seed));
             assert!((3..=6).contains(&scenario.members) && (4..=12).contains(&scenario.shards));
-            let faults = || scenario.script.iter().map(|step| step.fault);
+            let faults = || scenario.script.iter().map(|step| step.event);
             assert!(faults().any(|fault| fault.is_violent()), "{scenario}");
             assert!(faults().any(|fault| fault.reshards()), "{scenario}");
-            assert!(faults().filter(Fault::is_harmful).count() >= 5, "{scenario}");
+            assert!(faults().filter(FleetEvent::is_harmful).count() >= 5, "{scenario}");
             assert_eq!(scenario.settings.validate(), Ok(()));
             for percent in [50, 75, 100, 150, 200, 300] {
                 assert_eq!(scenario.settings_at(percent).validate(), Ok(()));
