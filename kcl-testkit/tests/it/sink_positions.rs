@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_aggregation::Aggregator;
+use kcl_core::WorkerHandle;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::lease_store::LeaseStore as _;
 use kcl_core::processor::{
-    ProcessorError, RecordBatch, RecordProcessor, ShardContext, SinkPosition, StartFrom, StoredPosition,
+    Decision, ErrorPolicy, Failure, Policy, ProcessorError, RecordBatch, RecordProcessor, ShardContext,
+    SinkPosition, SinkPositionError, StartFrom, StoredPosition,
 };
 use kcl_core::settings::Settings;
 use kcl_core::types::{Position, RecordPosition, ShardId};
@@ -88,6 +90,21 @@ impl RecordProcessor for Orders {
     }
 }
 
+/// Lets another ownership fill what the sink has lost.
+#[derive(Debug, Default)]
+struct ReleaseAtHoles(Policy);
+
+impl ErrorPolicy for ReleaseAtHoles {
+    fn decide(&self, failure: &Failure<'_>) -> Decision {
+        match failure.error.downcast_ref() {
+            Some(SinkPositionError::WentBack { .. } | SinkPositionError::Unclaimed { .. }) => {
+                Decision::Release
+            }
+            _ => self.0.decide(failure),
+        }
+    }
+}
+
 struct Bed {
     stream: MemoryStream,
     leases: MemoryLeaseStore,
@@ -120,12 +137,19 @@ impl Bed {
 
     /// Lets a worker live for a while, with or without a panic.
     async fn run(&mut self, panics: bool) {
+        let worker = self.start(panics);
+        TokioClock::new().sleep(30 * SECOND).await;
+        worker.shutdown();
+        assert!(worker.join().await.unwrap().is_clean());
+    }
+
+    fn start(&mut self, panics: bool) -> WorkerHandle {
         self.runs += 1;
         let (sink, panics) = (Arc::clone(&self.sink), Arc::new(Mutex::new(panics)));
         let mut settings = Settings::default();
         settings.leases.failover_time = SECOND;
         settings.reading.max_batch_records = 2;
-        let worker = workers::builder("sink")
+        workers::builder("sink")
             .worker_id(format!("worker-{}", self.runs))
             .stream(self.stream.clone())
             .lease_store(self.leases.clone())
@@ -135,13 +159,11 @@ impl Bed {
                 panics: Arc::clone(&panics),
             })
             .settings(settings)
+            .error_policy(ReleaseAtHoles::default())
             .clock(Arc::new(TokioClock::new()))
             .build()
             .unwrap()
-            .start();
-        TokioClock::new().sleep(30 * SECOND).await;
-        worker.shutdown();
-        assert!(worker.join().await.unwrap().is_clean());
+            .start()
     }
 
     async fn checkpoints(&self) -> Vec<Position> {
@@ -239,6 +261,31 @@ async fn processor_that_panics_after_commit_repeats_nothing() {
     bed.put();
     bed.run(true).await;
     assert_eq!(bed.rows(), bed.expected());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sink_that_loses_rows_is_filled_again() {
+    // With a claim that it had before, and with none.
+    for keeps_claim in [true, false] {
+        let mut bed = Bed::new();
+        let worker = bed.start(false);
+        let clock = TokioClock::new();
+        bed.put();
+        clock.sleep(10 * SECOND).await;
+        let mut backup = bed.sink.lock().unwrap().clone();
+        bed.put();
+        clock.sleep(10 * SECOND).await;
+        assert_eq!(bed.rows(), bed.expected());
+        if !keeps_claim {
+            backup.positions.values_mut().for_each(|row| row.0 = 0);
+        }
+        *bed.sink.lock().unwrap() = backup;
+        bed.put();
+        clock.sleep(60 * SECOND).await;
+        assert_eq!(bed.rows(), bed.expected(), "with its claim: {keeps_claim}");
+        worker.shutdown();
+        assert!(worker.join().await.unwrap().is_clean());
+    }
 }
 
 #[tokio::test(start_paused = true)]
