@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::processor::{FailedCall, FencingToken, Severity};
-use crate::types::{ApplicationName, HashKeyRange, Record, ShardId, Timestamp, WorkerId};
+use crate::types::{ApplicationName, HashKeyRange, Record, RecordPosition, ShardId, Timestamp, WorkerId};
 
 /// Takes the records that a policy sets aside.
 ///
@@ -131,15 +131,23 @@ pub struct DeadLetter {
     pub error: String,
 }
 
-/// Names a letter, the same for each copy: the stream, the shard, the sequence number and the index in an aggregated record.
+/// Names a letter, the same for each copy. Keys are in the order of their applications, streams, shards and positions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct DeadLetterKey {
+    /// The application.
+    pub application: ApplicationName,
     /// The name of the stream.
     pub stream: String,
+    /// The Amazon resource name of the stream, where the letter has it: another account or region may have a stream of the same name.
+    pub stream_arn: Option<String>,
     /// The shard.
     pub shard: ShardId,
     /// The position of the record in the shard.
-    pub position: crate::types::RecordPosition,
+    pub position: RecordPosition,
+    /// Whether the record is a Kinesis record that could not be unpacked. Its first user record has the same position, and may have a
+    /// letter of its own.
+    pub is_packed: bool,
 }
 
 impl DeadLetter {
@@ -170,12 +178,20 @@ impl DeadLetter {
         }
     }
 
+    /// Returns `true` if the record is a Kinesis record that could not be unpacked, so that it is no record for a processor.
+    pub fn is_packed(&self) -> bool {
+        self.call == FailedCall::Unpack
+    }
+
     /// The name of the letter, the same for each copy.
     pub fn key(&self) -> DeadLetterKey {
         DeadLetterKey {
+            application: self.application.clone(),
             stream: self.stream.clone(),
+            stream_arn: self.stream_arn.clone(),
             shard: self.shard.clone(),
             position: self.record.position().clone(),
+            is_packed: self.is_packed(),
         }
     }
 }

@@ -17,7 +17,8 @@ use crate::format::encode;
 
 /// Writes dead letters to files of a folder: one JSON object a line, as the [crate page](crate) describes. Clones share the file.
 ///
-/// A letter is acknowledged once its line, and the name of its file in the folder, are on the disk.
+/// A letter is acknowledged once its line, and the name of its file in the folder, are on the disk. A letter whose file was deleted or moved
+/// meanwhile is written again, to a new file.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,8 +47,50 @@ pub struct DeadLetterFiles {
 #[derive(Debug)]
 struct Current {
     file: File,
+    path: PathBuf,
+    /// The bytes of the lines that were acknowledged.
     bytes: u64,
     since: Moment,
+}
+
+impl Current {
+    /// Writes the line and syncs it. If that fails, the lines before it are left.
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(line).and_then(|()| self.file.sync_data());
+        match &written {
+            Ok(()) => self.bytes += line.len() as u64,
+            Err(_) => self.undo(),
+        }
+        written
+    }
+
+    /// Takes away what was written beyond the acknowledged lines, as far as possible: a full disk is not filled with torn lines.
+    fn undo(&self) {
+        let undone = match self.bytes {
+            0 => fs::remove_file(&self.path),
+            bytes => self.file.set_len(bytes),
+        };
+        if let Err(error) = undone {
+            tracing::debug!(file = %self.path.display(), %error, "left a part of a dead letter that was not written");
+        }
+    }
+
+    /// Returns `true` if the file still has its name in the folder. Lines in a deleted file are lost, and a reader may be done with a
+    /// moved one.
+    fn is_in_place(&self) -> io::Result<bool> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            let open = self.file.metadata()?;
+            match fs::metadata(&self.path) {
+                Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
+        }
+        #[cfg(not(unix))]
+        self.path.try_exists()
+    }
 }
 
 impl DeadLetterFiles {
@@ -58,7 +101,11 @@ impl DeadLetterFiles {
     /// When the folder is missing and cannot be created, or is no folder that this process may write to.
     pub fn open(folder: impl AsRef<Path>) -> io::Result<Self> {
         let folder = folder.as_ref().to_owned();
+        let parents = folders_with_new_names(&folder);
         fs::create_dir_all(&folder)?;
+        for parent in parents {
+            sync_names(&parent)?;
+        }
         // A folder that cannot be written to is noticed now, and not by the first record that fails.
         let probe = folder.join(format!(".probe-{}", unique()));
         File::create_new(&probe)?;
@@ -96,15 +143,17 @@ impl DeadLetterFiles {
 
     fn write(&self, line: &[u8]) -> io::Result<()> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken out: after a failed write nobody knows where the file ends, so it is not written to again.
-        let open = current.take().filter(|open| self.may_go_on(open, line.len()));
-        let mut open = match open {
-            Some(open) => open,
-            None => self.begin()?,
-        };
-        open.file.write_all(line)?;
-        open.file.sync_data()?;
-        open.bytes += line.len() as u64;
+        // Taken out: after a failed sync the end of the file on the disk is not known, so the line goes to another.
+        if let Some(mut open) = current.take().filter(|open| self.may_go_on(open, line.len())) {
+            open.append(line)?;
+            if open.is_in_place()? {
+                *current = Some(open);
+                return Ok(());
+            }
+            tracing::warn!(file = %open.path.display(), "file of dead letters was deleted or moved; beginning another");
+        }
+        let mut open = self.begin()?;
+        open.append(line)?;
         *current = Some(open);
         Ok(())
     }
@@ -117,19 +166,36 @@ impl DeadLetterFiles {
     fn begin(&self) -> io::Result<Current> {
         let now = self.clock.wall().as_millis();
         let name = format!("dead-letters-{now}-{}.ndjson", unique());
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(self.folder.join(name))?;
-        // The name of a new file is in its folder, which is synced by itself.
-        #[cfg(unix)]
-        File::open(&self.folder)?.sync_all()?;
-        Ok(Current {
+        let path = self.folder.join(name);
+        let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
+        let created = Current {
             file,
+            path,
             bytes: 0,
             since: self.clock.now(),
-        })
+        };
+        sync_names(&self.folder).inspect_err(|_| created.undo())?;
+        Ok(created)
     }
+}
+
+/// Returns the folders that get another name when this one is created with all that are missing above it.
+fn folders_with_new_names(folder: &Path) -> Vec<PathBuf> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    folder.ancestors().take_while(is_missing).map(parent).collect()
+}
+
+/// Syncs the names in a folder: those of new files and folders are not on the disk by a sync of these.
+fn sync_names(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }
 
 /// Letters for a name that no other file has.

@@ -28,7 +28,7 @@ const UNFIT: Duration = Duration::from_secs(30);
 /// No time at which a shard is tried again.
 const NEVER: Duration = Duration::from_secs(1 << 30);
 /// How long a sink may take for one letter.
-const SEND_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const SEND_DEADLINE: Duration = Duration::from_secs(30);
 const SEND_AGAIN: Duration = Duration::from_millis(200);
 const LONGEST_SEND_AGAIN: Duration = Duration::from_secs(30);
 

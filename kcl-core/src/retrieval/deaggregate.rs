@@ -291,6 +291,16 @@ impl Deaggregator {
     }
 }
 
+/// Unpacks a record that is read by itself, with all its user records, whichever shard they belong to. A plain record is returned as it is.
+pub(crate) fn unpack_whole(record: &Record) -> Result<Vec<Record>, UnreadableRecord> {
+    let records = vec![record.clone()];
+    let batch = Deaggregator::new(records, Aggregation::Deliver, None, None).unpack(usize::MAX);
+    match batch.unreadable {
+        Some((unreadable, _)) => Err(unreadable),
+        None => Ok(batch.records),
+    }
+}
+
 fn unreadable(record: &Record, position: &RecordPosition, why: String) -> UnreadableRecord {
     UnreadableRecord {
         position: position.detached(),

@@ -32,6 +32,7 @@ mod newest;
 mod odd_streams;
 mod outages;
 mod processor_simulation;
+mod redrive;
 mod reshards;
 mod rolling_deploy;
 mod runtime_edges;

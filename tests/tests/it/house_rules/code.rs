@@ -6,6 +6,7 @@ use super::*;
 /// The decisions of the core: synchronous, with time and randomness as arguments.
 const PURE: &[&str] = &[
     "consumer::call_size",
+    "consumer::redrive::plan",
     "coordinator::assignment::balance",
     "coordinator::assignment::load",
     "coordinator::assignment::planner",
