@@ -228,5 +228,10 @@ pub fn table() -> Vec<Entry> {
             &[InOrder, CheckpointNotAhead],
             "a record that fails is lost, whatever the policy says",
         )),
+        entry(
+            Failpoint::GapHoldIgnored,
+            &[NoRecordLost],
+            "a shard goes on behind records that retention took, although it was to wait for an operator",
+        ),
     ]
 }

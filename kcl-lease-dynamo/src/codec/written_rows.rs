@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::lease_store::{LeaderLock, Lease, LeaseChange, RowFacts, WorkerRow, apply};
+use kcl_core::lease_store::{LeaderLock, Lease, LeaseChange, PendingCheckpoint, RowFacts, WorkerRow, apply};
 use kcl_core::types::{HashKeyRange, LeaseKey, Position, StreamIdentity, Timestamp};
 use serde_json::{Value, json};
 
@@ -168,6 +168,35 @@ fn lease_in_handoff_names_next_and_checkpoint_owner() {
     let lease = after(&new_lease(), handoff);
     assert_eq!(lease_attributes(&lease), item(&expected));
     assert_eq!(decode_lease(&item(&expected)).unwrap(), lease);
+}
+
+/// As the Java KCL stores it, but for the position inside an aggregate, which Java drops.
+#[test]
+fn prepared_checkpoint_has_attributes_of_java() {
+    let prepared = LeaseChange::Prepare {
+        pending: Some(PendingCheckpoint {
+            position: Position::parse("49680416556756428880067349872695", 2).unwrap(),
+            state: Some("tx-17".into()),
+        }),
+    };
+    let lease = after(&new_lease(), [given_to("worker-1"), prepared]);
+    let expected = with(
+        with(always(), untouched()),
+        json!({
+            "leaseOwner": { "S": "worker-1" },
+            "leaseCounter": { "N": "2" },
+            "pendingCheckpoint": { "S": "49680416556756428880067349872695" },
+            "pendingCheckpointSubSequenceNumber": { "N": "2" },
+            "rsCounter": { "N": "2" },
+            "rsIncarnation": { "S": ME },
+        }),
+    );
+    let mut expected = item(&expected);
+    expected.remove("entityType");
+    let state = AttributeValue::B(aws_sdk_dynamodb::primitives::Blob::new("tx-17"));
+    expected.insert("pendingCheckpointState".to_owned(), state);
+    assert_eq!(lease_attributes(&lease), expected);
+    assert_eq!(decode_lease(&expected).unwrap(), lease);
 }
 
 #[test]

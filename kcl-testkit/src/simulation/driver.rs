@@ -13,7 +13,7 @@ use kcl_aggregation::Aggregator;
 use kcl_core::ErrorKind;
 use kcl_core::clock::{Moment, Rng};
 use kcl_core::lease_store::StoreErrorKind;
-use kcl_core::settings::Aggregation;
+use kcl_core::settings::{Aggregation, RetentionGap};
 use kcl_core::types::ShardId;
 use kcl_lease_memory::memory_stream::Trim;
 
@@ -32,6 +32,8 @@ const LATENCY: Duration = Duration::from_millis(3);
 const SCAN_EVERY: Duration = Duration::from_secs(3);
 /// How long a deploy waits until callbacks that take long have started.
 const SLOW_START: Duration = Duration::from_secs(2);
+/// How often somebody looks whether a shard is held at a gap.
+const OPERATOR: Duration = Duration::from_secs(7);
 /// How often records are put.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How many at a time.
@@ -103,6 +105,9 @@ impl Driver {
         if let Some(failing) = &self.scenario.failing {
             let rng = self.rng.child("dead letters");
             self.fleet.dead_letters().inject_at_random(rng, failing.sink);
+        }
+        if self.scenario.settings.reading.retention_gap == RetentionGap::Hold {
+            self.fleet.accept_gaps_each(OPERATOR);
         }
         match self.packed {
             None => self.fleet.produce(PERIOD, RECORDS),

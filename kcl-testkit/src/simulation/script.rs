@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::faults::Link;
 use crate::faulty_stream::EndFault;
 use kcl_core::clock::Rng;
-use kcl_core::settings::{Aggregation, CheckpointMode, Settings};
+use kcl_core::settings::{Aggregation, CheckpointMode, RetentionGap, Settings};
 use kcl_core::source::SourceErrorKind;
 
 use super::conditions;
@@ -126,6 +126,9 @@ impl Scenario {
             scenario.failovers = (0..MOST_MEMBERS).map(|_| percent(&mut rng)).collect();
         }
         scenario.index_stays_broken = rng.one_in(4);
+        if Rng::from_seed(seed).child("held gaps").one_in(4) {
+            scenario.settings.reading.retention_gap = RetentionGap::Hold;
+        }
         let mut more = vec![FleetEvent::IndexFails(millis(&mut rng, 60_000))];
         if rng.one_in(2) {
             more.push(FleetEvent::ScansAreFew(millis(&mut rng, 60_000)));
@@ -152,6 +155,8 @@ impl Scenario {
         let mut scenario = Self::of(seed);
         let mut rng = Rng::from_seed(seed).child("failing records");
         scenario.failing = Some(FailingRecords::draw(seed, &mut rng));
+        // Records that fail are enough to wait for.
+        scenario.settings.reading.retention_gap = RetentionGap::Continue;
         if scenario.packed.is_some() && rng.one_in(2) {
             scenario.settings.reading.aggregation = Aggregation::Fail;
         }

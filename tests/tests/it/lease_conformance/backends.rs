@@ -187,6 +187,9 @@ fn json(value: &AttributeValue) -> Value {
     } else if let AttributeValue::Ss(texts) = value {
         let sorted = texts.iter().collect::<BTreeSet<_>>();
         json!({ "SS": sorted })
+    } else if let AttributeValue::B(bytes) = value {
+        // Those of the tests are texts.
+        json!({ "B": String::from_utf8_lossy(bytes.as_ref()) })
     } else if let AttributeValue::L(entries) = value {
         json!({ "L": entries.iter().map(json).collect::<Vec<_>>() })
     } else if let AttributeValue::M(entries) = value {

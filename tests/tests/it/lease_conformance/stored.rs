@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kcl_core::lease_store::{
     Expect, LeaderLock, Lease, LeaseChange, LeaseStore as _, LockChange, LockExpect, LockOutcome, Outcome,
-    RowFacts, WorkerChange, WorkerOutcome, WorkerRow,
+    PendingCheckpoint, RowFacts, WorkerChange, WorkerOutcome, WorkerRow,
 };
 use kcl_core::types::{HashKeyRange, Incarnation, LeaseKey, Position, StreamIdentity, Timestamp, WorkerId};
 use kcl_lease_dynamo::DynamoLeaseStore;
@@ -132,6 +132,26 @@ async fn a_life(backend: &Backend, lease: Lease, keys: Value) {
     });
     scenario.change(1, renew, and(stamped(ONE, 2), shows), &[]).await;
 
+    let prepare = LeaseChange::Prepare {
+        pending: Some(PendingCheckpoint {
+            position: Position::parse("49680416556756428880067349872691", 2).unwrap(),
+            state: Some("tx-17".into()),
+        }),
+    };
+    let pending = [
+        "pendingCheckpoint",
+        "pendingCheckpointState",
+        "pendingCheckpointSubSequenceNumber",
+    ];
+    let shows = json!({
+        "pendingCheckpoint": { "S": "49680416556756428880067349872691" },
+        "pendingCheckpointSubSequenceNumber": { "N": "2" },
+        "pendingCheckpointState": { "B": "tx-17" },
+    });
+    scenario
+        .change(1, prepare, and(stamped(ONE, 3), shows), &[])
+        .await;
+
     let position = Position::parse("49680416556756428880067349872691", 3).unwrap();
     let shows = json!({
         "checkpoint": { "S": "49680416556756428880067349872691" },
@@ -142,7 +162,7 @@ async fn a_life(backend: &Backend, lease: Lease, keys: Value) {
         throughput: None,
     };
     scenario
-        .change(1, checkpoint, and(stamped(ONE, 3), shows), &[])
+        .change(1, checkpoint, and(stamped(ONE, 4), shows), &pending)
         .await;
 
     // The counter stands still, so that the owner's renewals are not disturbed.
@@ -159,7 +179,7 @@ async fn a_life(backend: &Backend, lease: Lease, keys: Value) {
         .change(
             1,
             LeaseChange::CompleteHandoff,
-            stamped(ONE, 4),
+            stamped(ONE, 5),
             &["checkpointOwner", "rsHandoffIncarnation", "rsFailoverMillis"],
         )
         .await;
@@ -174,7 +194,7 @@ async fn a_life(backend: &Backend, lease: Lease, keys: Value) {
         children: children.into(),
     };
     scenario
-        .change(2, end, and(stamped(TWO, 5), shows), &["leaseOwner"])
+        .change(2, end, and(stamped(TWO, 6), shows), &["leaseOwner"])
         .await;
 }
 
