@@ -1,19 +1,24 @@
 //! Records that fail: they are found among their neighbours, set aside as the policy says, and nothing else is.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::ErrorKind;
+use kcl_core::clock::{Clock as _, ClockExt as _, Moment, TokioClock};
 use kcl_core::processor::{
     Decision, ErrorPolicy, FailedCall, Failure, LastResort, Policy, ProcessorError, RecordBatch,
-    RecordProcessor, Retries, ShardContext,
+    RecordProcessor, Retries, ShardContext, StartFrom,
 };
 use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::status::WaitReason;
-use kcl_core::types::{Record, RecordPosition};
+use kcl_core::types::{Record, RecordPosition, ShardId};
+use kcl_core::{ErrorKind, WorkerHandle};
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::{BenchBuilder, BenchCall, ProcessorBench};
+
+use crate::workers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -433,11 +438,107 @@ fn record_that_was_not_delivered_finishes_nothing() {
 #[test]
 fn policy_with_dead_letters_needs_a_sink() {
     let built = kcl_core::Worker::builder("app")
-        .stream(kcl_lease_memory::MemoryStream::builder("trucks").build())
-        .lease_store(kcl_lease_memory::MemoryLeaseStore::new())
+        .stream(MemoryStream::builder("trucks").build())
+        .lease_store(MemoryLeaseStore::new())
         .processor(|_: &ShardContext| Confused)
         .error_policy(Policy::new(LastResort::DeadLetter))
         .build();
     let error = built.unwrap_err();
     assert!(error.to_string().contains(".dead_letters("), "{error}");
+}
+
+/// Fails on one worker, as where a worker cannot reach its sink, and notes who began with which shard, and when.
+struct Unlucky {
+    begun: Begun,
+}
+
+type Begun = Arc<Mutex<Vec<(String, ShardId, Moment)>>>;
+
+#[async_trait]
+impl RecordProcessor for Unlucky {
+    async fn initialize(&mut self, shard: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        let worker = shard.worker().to_string();
+        let begun = (worker, shard.shard().clone(), TokioClock::new().now());
+        self.begun.lock().unwrap().push(begun);
+        Ok(StartFrom::Checkpoint)
+    }
+
+    async fn process_records(&mut self, _: RecordBatch, shard: &ShardContext) -> Result<(), ProcessorError> {
+        match shard.worker().as_str() {
+            "a" => Err(ProcessorError::transient("no way to the sink from here")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn released_lease_goes_to_luckier_worker() {
+    let clock = TokioClock::new();
+    let failover = Duration::from_secs(4);
+    let stream = MemoryStream::builder("trucks")
+        .shards(2)
+        .clock(Arc::new(clock))
+        .build();
+    for n in 0..100 {
+        stream.put(format!("truck-{n}"), "position").unwrap();
+    }
+    let (leases, begun) = (MemoryLeaseStore::new(), Begun::default());
+    let start = |id: &str| {
+        let begun = Arc::clone(&begun);
+        let mut settings = Settings::default();
+        settings.leases.failover_time = failover;
+        workers::builder("trucks")
+            .worker_id(id)
+            .stream(stream.clone())
+            .lease_store(leases.clone())
+            .settings(settings)
+            .processor(move |_: &ShardContext| Unlucky {
+                begun: Arc::clone(&begun),
+            })
+            .error_policy(Always(Decision::Release))
+            .clock(Arc::new(clock))
+            .build()
+            .unwrap()
+            .start()
+    };
+    let (a, b) = (start("a"), start("b"));
+    let processed = |worker: &WorkerHandle| {
+        worker
+            .status()
+            .leases
+            .values()
+            .map(|lease| lease.records)
+            .sum::<u64>()
+    };
+    let mut most = 0;
+    for _ in 0..120 {
+        clock.sleep(SECOND).await;
+        most = most.max(processed(&b));
+    }
+    for worker in [a, b] {
+        worker.abort();
+        worker.join().await.unwrap();
+    }
+    let begun = begun.lock().unwrap();
+    let mut by_a: BTreeMap<&ShardId, Vec<Moment>> = BTreeMap::new();
+    for (_, shard, at) in begun.iter().filter(|(worker, ..)| worker == "a") {
+        by_a.entry(shard).or_default().push(*at);
+    }
+    let by_b: BTreeSet<_> = begun
+        .iter()
+        .filter(|(worker, ..)| worker == "b")
+        .map(|(_, shard, _)| shard)
+        .collect();
+    assert_eq!(by_b.len(), 2, "the other worker has each shard in its turn");
+    assert!(most > 0);
+    for (shard, times) in by_a {
+        let soonest = times
+            .windows(2)
+            .map(|pair| pair[1].saturating_since(pair[0]))
+            .min();
+        assert!(
+            soonest.is_none_or(|soonest| soonest >= failover * 3),
+            "{shard}: back after {soonest:?}"
+        );
+    }
 }
