@@ -99,7 +99,8 @@ impl StdError for DeadLetterError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The record as it was offered to the processor. One that could not be unpacked is the Kinesis record as it came.
+    /// The record as it was offered to the processor. With [`FailedCall::Unpack`] it is the Kinesis record as it came, and its sub-sequence number
+    /// that of the user record in it that cannot be read, or 2^63 - 1 where none can.
     pub record: Record,
     /// The application whose policy set it aside.
     pub application: ApplicationName,
@@ -121,9 +122,9 @@ pub struct DeadLetter {
     pub severity: Severity,
     /// Whether the last attempt panicked.
     pub panicked: bool,
-    /// How often the call failed on this record.
+    /// How often the call failed on this record, in whichever way, since it was alone or named.
     pub attempts: u32,
-    /// When it failed first, by the worker's clock.
+    /// When a call failed first that had this record, by the worker's clock.
     pub first_failure: Timestamp,
     /// When it failed last, by the worker's clock.
     pub last_failure: Timestamp,

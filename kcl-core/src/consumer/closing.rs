@@ -15,7 +15,7 @@ use crate::status::WaitReason;
 
 impl ShardConsumer {
     pub(crate) async fn end_shard(&mut self) -> ConsumerEvent {
-        if let Some(event) = self.pause_after_failure().await {
+        if let Some(event) = self.wait_after_failure().await {
             return event;
         }
         self.own.consumer_waits(WaitReason::Callback);
@@ -35,13 +35,10 @@ impl ShardConsumer {
                     self.own.finish_all();
                 }
                 self.failures = 0;
-                self.show_failures();
+                self.call_returned(FailedCall::ShardEnded);
                 ConsumerEvent::CallReturned
             }
-            Ok(Err(failure)) => {
-                self.failures = self.failures.saturating_add(1);
-                self.call_failed(FailedCall::ShardEnded, self.failures, failure)
-            }
+            Ok(Err(failure)) => self.call_failed(FailedCall::ShardEnded, failure),
         }
     }
 
@@ -49,7 +46,7 @@ impl ShardConsumer {
     pub(crate) async fn await_checkpoints(&mut self) -> ConsumerEvent {
         let own = Arc::clone(&self.own);
         // After a tick that failed.
-        if let Some(event) = self.pause_after_failure().await {
+        if let Some(event) = self.wait_after_failure().await {
             return event;
         }
         while !own.is_all_finished() && !failpoint!(EndBeforeCheckpoints) {

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::consumer::delivery::{CallFailure, FailureText};
-use crate::consumer::isolation::Attempts;
-use crate::consumer::set_aside::{SetAside, all_of};
-use crate::consumer::shard_consumer::ShardConsumer;
+use crate::consumer::isolation::{Attempts, FailureTally};
+use crate::consumer::set_aside::SetAside;
+use crate::consumer::shard_consumer::{Pause, ShardConsumer};
 use crate::dead_letter::DeadLetter;
 use crate::error::{Causes, Error, ErrorKind};
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::checkpoint_tracker::BatchId;
-use crate::ownership::control::DrainReason;
 use crate::processor::{Decision, FailedCall, Failure, FailureKind, RecordBatch, decide};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::ClockExt as _;
@@ -25,6 +24,8 @@ use crate::types::{Position, Record, RecordPosition};
 
 /// The pause after a decision that does not fit the failure: the longest of the standard policy.
 const UNFIT: Duration = Duration::from_secs(30);
+/// The shortest pause, so that a policy without pauses does not burn a core.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// No time at which a shard is tried again.
 const NEVER: Duration = Duration::from_secs(1 << 30);
 /// How long a sink may take for one letter.
@@ -36,6 +37,8 @@ const LONGEST_SEND_AGAIN: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct FailedRecords<'a> {
     count: usize,
+    /// How many of them are not finished.
+    rest: usize,
     first: Option<&'a Record>,
     last: Option<&'a RecordPosition>,
     /// The record that failed, where it is known.
@@ -45,24 +48,25 @@ struct FailedRecords<'a> {
 
 impl ShardConsumer {
     /// Decides about a failed call without records.
-    pub(crate) fn call_failed(
-        &mut self,
-        call: FailedCall,
-        count: u32,
-        failure: CallFailure,
-    ) -> ConsumerEvent {
-        let now = self.now();
-        if count == 1 {
-            self.failing_since = now;
+    pub(crate) fn call_failed(&mut self, call: FailedCall, failure: CallFailure) -> ConsumerEvent {
+        let (kind, now) = (failure.kind, self.now());
+        let at = self.failing_calls.iter().position(|(of, _)| *of == call);
+        let (_, mut tally) = at.map_or((call, FailureTally::default()), |at| {
+            self.failing_calls.swap_remove(at)
+        });
+        let attempts = tally.failed(kind, now);
+        self.failing_calls.push((call, tally));
+        self.react(call, attempts, failure, &FailedRecords::default());
+        self.after_reaction(kind)
+    }
+
+    /// A call without records returned: what failed of it before is over.
+    pub(crate) fn call_returned(&mut self, call: FailedCall) {
+        let before = self.failing_calls.len();
+        self.failing_calls.retain(|(of, _)| *of != call);
+        if self.failing_calls.len() < before {
+            self.show_failures();
         }
-        let attempts = Attempts {
-            count,
-            since_first: now.saturating_since(self.failing_since),
-            total: count,
-            since_any: now.saturating_since(self.failing_since),
-        };
-        self.react(call, attempts, &failure, &FailedRecords::default());
-        self.after_reaction(&failure)
     }
 
     /// Decides about a failed call of `process_records`. The records before the one that the processor named are finished; what is not
@@ -103,21 +107,23 @@ impl ShardConsumer {
             .or(alone)
             .or(is_neighbour.then_some(first));
         let bisected = self.isolation.is_bisecting();
+        let (kind, now) = (failure.kind, self.now());
         let mut attempts = self
             .isolation
-            .failed(first.position(), last.position(), failure.kind, self.now());
+            .failed(first.position(), last.position(), kind, now);
         if failpoint!(AttemptsShared) {
             (attempts.count, attempts.total) = (self.failures, self.failures);
         }
         let records = FailedRecords {
             count: part.len(),
+            rest: rest.len(),
             first: Some(first),
             last: Some(last.position()),
             isolated,
             bisected,
         };
-        self.react(FailedCall::ProcessRecords, attempts, &failure, &records);
-        let event = self.after_reaction(&failure);
+        self.react(FailedCall::ProcessRecords, attempts, failure, &records);
+        let event = self.after_reaction(kind);
         if event == ConsumerEvent::CallFailed {
             self.waiting = Some((id, batch.starting_at(done)));
         }
@@ -125,39 +131,36 @@ impl ShardConsumer {
     }
 
     /// Decides about a record that cannot be offered to user code. All before it is finished.
-    pub(crate) fn meet_unreadable(&mut self) -> Option<ConsumerEvent> {
+    pub(crate) fn unreadable_failed(&mut self) -> Option<ConsumerEvent> {
         let (unreadable, _) = self.unreadable.as_ref()?;
         let unreadable = unreadable.clone();
-        let whole = all_of(&unreadable.record);
-        if self.aside.contains(&whole) {
-            // It comes again since a processor panicked, and is set aside already.
-            self.unreadable = None;
-            self.finish_unreadable(&unreadable.record, &whole);
+        if self.aside.contains(&unreadable.finished_position()) {
+            // It was set aside before a panic, and comes again.
+            self.finish_unreadable();
             return None;
         }
         self.own
             .show(|facts| facts.unreadable = Some(unreadable.position.clone()));
         self.failures = self.failures.saturating_add(1);
-        let attempts = self.isolation.failed(
-            &unreadable.position,
-            &unreadable.position,
-            FailureKind::Unreadable,
-            self.now(),
-        );
+        let (kind, now) = (FailureKind::Unreadable, self.now());
+        let attempts = self
+            .isolation
+            .failed(&unreadable.position, &unreadable.position, kind, now);
         let failure = CallFailure {
-            kind: FailureKind::Unreadable,
+            kind,
             position: Some(unreadable.position),
             error: Box::new(FailureText(unreadable.why)),
         };
         let records = FailedRecords {
             count: 1,
+            rest: 1,
             first: Some(&unreadable.record),
             last: None,
             isolated: Some(&unreadable.record),
             bisected: false,
         };
-        self.react(FailedCall::Unpack, attempts, &failure, &records);
-        Some(self.after_reaction(&failure))
+        self.react(FailedCall::Unpack, attempts, failure, &records);
+        Some(self.after_reaction(kind))
     }
 
     /// Finds the record that failed, where the processor said which, and the first to be tried again. With automatic checkpoints the records
@@ -187,16 +190,16 @@ impl ShardConsumer {
         &mut self,
         call: FailedCall,
         attempts: Attempts,
-        failure: &CallFailure,
+        failure: CallFailure,
         records: &FailedRecords<'_>,
     ) {
         let worker = Arc::clone(&self.own.worker);
-        let error = Causes(failure.error.as_ref());
-        if log_once::is_due(attempts.count) {
+        let name = call.as_str();
+        if log_once::is_due(attempts.total) {
             let panicked = failure.kind == FailureKind::Panic;
             let position = failure.position.as_ref().map(ToString::to_string);
-            let (call, attempt) = (call.as_str(), attempts.count);
-            tracing::warn!(call, attempt, panicked, position, %error, "failed call; holding the shard");
+            let (attempt, error) = (attempts.total, Causes(failure.error.as_ref()));
+            tracing::warn!(call = name, attempt, panicked, position, %error, "failed call; holding the shard");
         }
         let arrived = records.first.and_then(Record::approximate_arrival);
         let age = arrived.map(|arrived| worker.clock.wall().since(arrived));
@@ -215,62 +218,62 @@ impl ShardConsumer {
             true => Decision::Skip,
             false => decide(worker.policy.as_ref(), &seen),
         };
-        self.pause = Duration::ZERO;
-        match (decision, records.isolated) {
-            (Decision::Retry { after }, _) => self.pause = after,
+        let pause = |length| Pause {
+            length,
+            then_release: false,
+        };
+        self.pause = match (decision, records.isolated) {
+            (Decision::Retry { after }, _) => pause(after.max(SHORTEST)),
             (Decision::DeadLetter, Some(record)) if call.has_records() => {
-                let letter = self.letter(&seen, record, attempts, error.to_string());
-                self.set_aside = Some(SetAside::new(call, record, Some(letter)));
+                let letter = self.letter(&seen, attempts, record);
+                self.set_aside = Some(self.set_aside_of(call, record, Some(letter)));
+                Pause::default()
             }
             (Decision::Skip, Some(record)) if call.has_records() => {
-                self.set_aside = Some(SetAside::new(call, record, None));
+                self.set_aside = Some(self.set_aside_of(call, record, None));
+                Pause::default()
             }
-            (Decision::Bisect | Decision::DeadLetter | Decision::Skip, None) if records.count > 1 => {
+            (Decision::Bisect, _) | (Decision::DeadLetter | Decision::Skip, None) if records.rest > 1 => {
                 if let Some(last) = records.last {
                     self.isolation.bisect(last);
                 }
+                Pause::default()
             }
             (Decision::Hold, _) => {
-                tracing::warn!(
-                    call = call.as_str(),
-                    "holding the shard until it is resumed or moves"
-                );
-                self.pause = NEVER;
+                tracing::warn!(call = name, "holding the shard until it is resumed or moves");
+                pause(NEVER)
             }
             (Decision::Release, _) => {
-                tracing::warn!(
-                    call = call.as_str(),
-                    "giving the lease up, as the error policy says"
-                );
+                tracing::warn!(call = name, "giving the lease up, as the error policy says");
                 // Not at once: a worker that is alone gets the lease back right away.
-                self.releases = true;
-                self.pause = worker.timing.renewal;
+                Pause {
+                    length: worker.timing.renewal,
+                    then_release: true,
+                }
             }
             (Decision::Stop, _) => {
-                let message = format!(
-                    "{} failed, and the error policy stops the worker: {error}",
-                    call.as_str()
-                );
-                worker.fatal.raise(Error::new(ErrorKind::Processing, message));
-                self.pause = NEVER;
+                let message = format!("{name} failed, and the error policy stops the worker");
+                let error = Error::new(ErrorKind::Processing, message).with_source(failure.error);
+                worker.fatal.raise(error);
+                pause(NEVER)
             }
             (decision, _) => {
                 tracing::warn!(
                     ?decision,
-                    call = call.as_str(),
+                    call = name,
                     "decision of the error policy does not fit; trying again in 30 s"
                 );
-                self.pause = UNFIT;
+                pause(UNFIT)
             }
-        }
+        };
         self.show_failures();
         let failing = records.isolated.map(|record| record.position().clone());
         self.own.show(|facts| facts.failing = failing);
     }
 
     /// The event of a failure that was reacted to.
-    fn after_reaction(&mut self, failure: &CallFailure) -> ConsumerEvent {
-        if failure.kind != FailureKind::Panic {
+    fn after_reaction(&mut self, kind: FailureKind) -> ConsumerEvent {
+        if kind != FailureKind::Panic {
             return ConsumerEvent::CallFailed;
         }
         // The new processor begins at the stored checkpoint; what this one was given counts as not delivered.
@@ -284,16 +287,28 @@ impl ShardConsumer {
         ConsumerEvent::Panicked
     }
 
-    fn letter(
-        &self,
-        failure: &Failure<'_>,
-        record: &Record,
-        attempts: Attempts,
-        error: String,
-    ) -> DeadLetter {
-        let (context, now) = (&self.own.context, self.own.worker.clock.wall());
+    fn set_aside_of(&self, call: FailedCall, record: &Record, letter: Option<DeadLetter>) -> SetAside {
+        let unreadable = self.unreadable.as_ref().filter(|_| call == FailedCall::Unpack);
+        SetAside {
+            position: unreadable.map_or_else(
+                || record.position().detached(),
+                |(unreadable, _)| unreadable.finished_position(),
+            ),
+            letter,
+            is_unreadable: unreadable.is_some(),
+        }
+    }
+
+    fn letter(&self, failure: &Failure<'_>, attempts: Attempts, record: &Record) -> DeadLetter {
+        let (context, clock) = (&self.own.context, &self.own.worker.clock);
+        let now = clock.wall();
         DeadLetter {
-            record: record.detached(),
+            record: match self.unreadable.as_ref() {
+                Some((unreadable, _)) if failure.call == FailedCall::Unpack => record
+                    .detached()
+                    .with_sub_sequence(unreadable.finished_position().sub_sequence),
+                _ => record.detached(),
+            },
             application: context.application().clone(),
             stream: context.stream().to_owned(),
             stream_arn: context.stream_arn().map(str::to_owned),
@@ -305,9 +320,9 @@ impl ShardConsumer {
             severity: failure.severity(),
             panicked: failure.kind == FailureKind::Panic,
             attempts: attempts.total,
-            first_failure: now.minus(attempts.since_any),
+            first_failure: now.minus(clock.now().saturating_since(attempts.first)),
             last_failure: now,
-            error,
+            error: Causes(failure.error).to_string(),
         }
     }
 
@@ -316,16 +331,10 @@ impl ShardConsumer {
         if let Some(event) = self.finish_setting_aside().await {
             return event;
         }
-        self.own.consumer_waits(WaitReason::Hold);
-        let pause = match failpoint!(NoRetry) {
-            true => NEVER,
-            false => std::mem::take(&mut self.pause),
-        };
-        let waited = self.pause_for(pause).await;
-        if waited.is_none() && std::mem::take(&mut self.releases) {
-            self.own.drain(DrainReason::Failing);
+        if failpoint!(NoRetry) {
+            self.pause.length = NEVER;
         }
-        match waited {
+        match self.wait_after_failure().await {
             Some(ConsumerEvent::ReopenRequested) | None => ConsumerEvent::RetryDue,
             Some(event) => event,
         }
@@ -342,28 +351,31 @@ impl ShardConsumer {
             // The next owner meets the record again.
             return Some(event);
         }
-        let worker = &self.own.worker;
         let position = &set_aside.position;
         let is_skipped = set_aside.letter.is_none();
-        worker.metrics.set_aside(is_skipped);
-        match is_skipped {
-            true => tracing::warn!(%position, "skipped a record, as the error policy says"),
-            false => tracing::warn!(%position, "sent a record to the dead-letter sink"),
+        self.own.worker.metrics.set_aside(is_skipped);
+        self.passed = self.passed.saturating_add(1);
+        if log_once::is_due(self.passed) {
+            let so_far = self.passed;
+            match is_skipped {
+                true => tracing::warn!(%position, so_far, "skipped a record, as the error policy says"),
+                false => tracing::warn!(%position, so_far, "sent a record to the dead-letter sink"),
+            }
         }
         self.own.show(|facts| {
             facts.failing = None;
-            if set_aside.is_unreadable {
-                facts.unreadable = None;
-            }
             match is_skipped {
                 true => facts.skipped += 1,
                 false => facts.dead_letters += 1,
             }
         });
-        if let Some((unreadable, _)) = self.unreadable.take_if(|_| set_aside.is_unreadable) {
-            self.finish_unreadable(&unreadable.record, position);
+        if set_aside.is_unreadable {
+            self.finish_unreadable();
         }
         self.remember_aside(position);
+        if let Some((id, batch)) = self.waiting.take() {
+            self.waiting = self.pass_set_aside(id, batch).map(|(rest, _)| (id, rest));
+        }
         self.isolation.clear();
         self.failures = 0;
         self.show_failures();
@@ -379,9 +391,14 @@ impl ShardConsumer {
     }
 
     /// A record that was never delivered is finished: it counts as delivered, and reading goes on behind it.
-    fn finish_unreadable(&mut self, record: &Record, position: &RecordPosition) {
-        let whole = record.clone().with_sub_sequence(position.sub_sequence);
-        let id = self.own.deliver(Arc::new(vec![whole].into()));
+    fn finish_unreadable(&mut self) {
+        let Some((unreadable, _)) = self.unreadable.take() else {
+            return;
+        };
+        self.own.show(|facts| facts.unreadable = None);
+        let position = unreadable.finished_position();
+        let record = unreadable.record.with_sub_sequence(position.sub_sequence);
+        let id = self.own.deliver(Arc::new(vec![record].into()));
         self.own.finish_record(id, 0);
         self.fetched = None;
     }
@@ -399,7 +416,10 @@ impl ShardConsumer {
         let mut problem = log_once::LogOnce::default();
         loop {
             self.own.consumer_waits(WaitReason::DeadLetter);
-            let sending = own.worker.clock.timeout(SEND_DEADLINE, caught(sink.send(letter)));
+            let sending = own
+                .worker
+                .clock
+                .timeout(SEND_DEADLINE, caught(async { sink.send(letter).await }));
             let sent = tokio::select! {
                 biased;
                 interrupt = own.interrupted() => {

@@ -31,30 +31,60 @@ struct Suspect {
     /// The last record of the call that failed.
     last: RecordPosition,
     /// The failures of calls that began with `front`, since the suspect was last halved.
-    failures: Vec<KindOfFailure>,
+    tally: FailureTally,
+    /// When the first call failed that had these records, halved or not.
+    first: Moment,
     /// The next offer is a part of what failed.
     is_bisected: bool,
-}
-
-/// The failures of one kind: what failed while a sink was down uses up no attempts at the record itself.
-#[derive(Debug, Clone)]
-struct KindOfFailure {
-    kind: FailureKind,
-    count: u32,
-    since: Moment,
 }
 
 /// A failure, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attempts {
-    /// How often a call that began with this record has failed like this: at least 1.
+    /// How often it has failed in this way: at least 1.
     pub(crate) count: u32,
-    /// How long ago it failed like this first.
+    /// How long ago it failed first in this way.
     pub(crate) since_first: Duration,
     /// How often it has failed in any way.
     pub(crate) total: u32,
-    /// How long ago it failed first in any way.
-    pub(crate) since_any: Duration,
+    /// When a call failed first that had these records, in any way.
+    pub(crate) first: Moment,
+}
+
+/// The failures of one thing, each kind by itself: a sink that is down for an hour uses up no retries of a record that then panics once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FailureTally(Vec<(FailureKind, u32, Moment)>);
+
+impl FailureTally {
+    /// Counts one more failure of this kind.
+    pub(crate) fn failed(&mut self, kind: FailureKind, now: Moment) -> Attempts {
+        let at = self.0.iter().position(|(of, ..)| *of == kind);
+        let at = at.unwrap_or_else(|| {
+            self.0.push((kind, 0, now));
+            self.0.len() - 1
+        });
+        let mut attempts = Attempts {
+            count: 1,
+            since_first: Duration::ZERO,
+            total: 1,
+            first: now,
+        };
+        if let Some((_, count, since)) = self.0.get_mut(at) {
+            *count = count.saturating_add(1);
+            attempts.count = *count;
+            attempts.since_first = now.saturating_since(*since);
+        }
+        attempts.total = self.total();
+        attempts.first = self.0.iter().map(|(.., since)| *since).min().unwrap_or(now);
+        attempts
+    }
+
+    /// How often it has failed.
+    pub(crate) fn total(&self) -> u32 {
+        self.0
+            .iter()
+            .fold(0, |total, (_, count, _)| total.saturating_add(*count))
+    }
 }
 
 impl Isolation {
@@ -103,17 +133,29 @@ impl Isolation {
         kind: FailureKind,
         now: Moment,
     ) -> Attempts {
-        self.suspect.take_if(|suspect| suspect.front != *front);
-        let suspect = self.suspect.get_or_insert_with(|| Suspect {
-            front: front.detached(),
-            pinned: None,
-            last: last.detached(),
-            failures: Vec::new(),
-            is_bisected: false,
-        });
-        suspect.pinned = Some(last.detached());
-        suspect.last = suspect.last.clone().max(last.detached());
-        suspect.count(kind, now)
+        let suspect = match self.suspect.take() {
+            Some(mut suspect) if suspect.front == *front => {
+                suspect.pinned = Some(last.detached());
+                suspect.last = suspect.last.max(last.detached());
+                suspect
+            }
+            before => Suspect {
+                front: front.detached(),
+                pinned: Some(last.detached()),
+                last: last.detached(),
+                tally: FailureTally::default(),
+                first: before
+                    .filter(|before| before.front <= *front && *front <= before.last)
+                    .map_or(now, |before| before.first),
+                is_bisected: false,
+            },
+        };
+        let suspect = self.suspect.insert(suspect);
+        let attempts = suspect.tally.failed(kind, now);
+        Attempts {
+            first: suspect.first,
+            ..attempts
+        }
     }
 
     /// Offers the first half of what failed next, with attempts counted from 1 again. `last` is the last record of the failed call: behind it
@@ -122,7 +164,7 @@ impl Isolation {
         if let Some(suspect) = &mut self.suspect {
             suspect.last = last.detached();
             suspect.pinned = None;
-            suspect.failures.clear();
+            suspect.tally = FailureTally::default();
             suspect.is_bisected = true;
         }
     }
@@ -139,7 +181,7 @@ impl Isolation {
             Some(next) => {
                 suspect.front = next.detached();
                 suspect.pinned = None;
-                suspect.failures.clear();
+                suspect.tally = FailureTally::default();
             }
             None => self.suspect = None,
         }
@@ -156,28 +198,6 @@ impl Isolation {
     }
 }
 
-impl Suspect {
-    fn count(&mut self, kind: FailureKind, now: Moment) -> Attempts {
-        match self.failures.iter_mut().find(|known| known.kind == kind) {
-            Some(known) => known.count = known.count.saturating_add(1),
-            None => self.failures.push(KindOfFailure {
-                kind,
-                count: 1,
-                since: now,
-            }),
-        }
-        let of_kind = self.failures.iter().find(|known| known.kind == kind);
-        let total = self.failures.iter().map(|known| known.count);
-        let first = self.failures.first().map_or(now, |known| known.since);
-        Attempts {
-            count: of_kind.map_or(1, |known| known.count),
-            since_first: now.saturating_since(of_kind.map_or(now, |known| known.since)),
-            total: total.fold(0, u32::saturating_add),
-            since_any: now.saturating_since(first),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -185,8 +205,6 @@ mod tests {
     use super::*;
     use crate::processor::Severity;
     use crate::types::SequenceNumber;
-
-    const PANIC: FailureKind = FailureKind::Panic;
 
     fn at(n: usize) -> RecordPosition {
         RecordPosition::plain(SequenceNumber::from(n as u128 + 1))
@@ -225,7 +243,7 @@ mod tests {
                 front = last + 1;
                 continue;
             }
-            isolation.failed(&positions[front], &positions[last], PANIC, now());
+            isolation.failed(&positions[front], &positions[last], FailureKind::Panic, now());
             if offered > 1 {
                 isolation.bisect(&positions[last]);
             } else {
@@ -263,35 +281,54 @@ mod tests {
     fn attempts_go_on_for_same_record_only() {
         let mut isolation = Isolation::default();
         let (a, b, last) = (at(0), at(1), at(9));
-        assert_eq!(isolation.failed(&a, &last, PANIC, now()).count, 1);
-        assert_eq!(isolation.failed(&a, &last, PANIC, now()).count, 2);
-        assert_eq!(isolation.failed(&b, &last, PANIC, now()).count, 1);
+        assert_eq!(isolation.failed(&a, &last, FailureKind::Panic, now()).count, 1);
+        assert_eq!(isolation.failed(&a, &last, FailureKind::Panic, now()).count, 2);
+        assert_eq!(isolation.failed(&b, &last, FailureKind::Panic, now()).count, 1);
         isolation.bisect(&last);
-        assert_eq!(isolation.failed(&b, &at(4), PANIC, now()).count, 1, "of the half");
-    }
-
-    #[test]
-    fn attempts_count_for_each_kind_of_failure() {
-        let mut isolation = Isolation::default();
-        let mut failed = |kind| isolation.failed(&at(0), &at(9), kind, now());
-        let transient = FailureKind::Error(Severity::Transient);
-        assert_eq!([failed(transient).count, failed(transient).count], [1, 2]);
-        let panicked = failed(PANIC);
-        assert_eq!((panicked.count, panicked.total), (1, 3));
-        assert_eq!(failed(transient).count, 3);
+        assert_eq!(
+            isolation.failed(&b, &at(4), FailureKind::Panic, now()).count,
+            1,
+            "of the half"
+        );
     }
 
     #[test]
     fn retry_offers_what_failed_and_no_more() {
         let mut isolation = Isolation::default();
         let positions: Vec<_> = (0..20).map(at).collect();
-        isolation.failed(&positions[0], &positions[4], PANIC, now());
+        isolation.failed(&positions[0], &positions[4], FailureKind::Panic, now());
         assert_eq!(isolation.next_offer(positions.iter(), 20), 5);
         // After a panic reading goes on before the suspect: what is before it is offered by itself.
-        isolation.failed(&positions[3], &positions[4], PANIC, now());
+        isolation.failed(&positions[3], &positions[4], FailureKind::Panic, now());
         assert_eq!(isolation.next_offer(positions.iter(), 20), 3);
         assert_eq!(isolation.next_offer(positions[3..].iter(), 20), 2);
         // And where it is gone from the shard, nothing is suspected any more.
         assert_eq!(isolation.next_offer(positions[5..].iter(), 20), 15);
+    }
+
+    #[test]
+    fn attempts_of_one_kind_leave_others_alone() {
+        let mut isolation = Isolation::default();
+        let (record, later) = (at(0), Moment::from_origin(Duration::from_secs(60)));
+        let transient = FailureKind::Error(Severity::Transient);
+        for n in 1..=30 {
+            assert_eq!(isolation.failed(&record, &record, transient, now()).count, n);
+        }
+        let panic = isolation.failed(&record, &record, FailureKind::Panic, later);
+        assert_eq!((panic.count, panic.since_first), (1, Duration::ZERO));
+        assert_eq!((panic.total, panic.first), (31, now()));
+        assert_eq!(isolation.failed(&record, &record, transient, later).count, 31);
+    }
+
+    #[test]
+    fn first_failure_is_kept_across_halves() {
+        let mut isolation = Isolation::default();
+        let positions: Vec<_> = (0..8).map(at).collect();
+        let later = Moment::from_origin(Duration::from_secs(60));
+        isolation.failed(&positions[0], &positions[7], FailureKind::Panic, now());
+        isolation.bisect(&positions[7]);
+        isolation.finished(&positions[3], Some(&positions[4]));
+        let again = isolation.failed(&positions[5], &positions[7], FailureKind::Panic, later);
+        assert_eq!((again.count, again.first), (1, now()));
     }
 }

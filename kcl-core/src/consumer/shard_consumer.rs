@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 
 use crate::consumer::call_size::{CallPace, time_for_call};
 use crate::consumer::delivery::Delivery;
-use crate::consumer::isolation::Isolation;
+use crate::consumer::isolation::{FailureTally, Isolation};
 use crate::consumer::set_aside::SetAside;
 use crate::error::Causes;
 use crate::lease::row::Lease;
@@ -20,7 +20,7 @@ use crate::limits::byte_budget::BudgetPermit;
 use crate::ownership::Ownership;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::ownership::checkpoints::CallStart;
-use crate::ownership::control::Interrupt;
+use crate::ownership::control::{DrainReason, Interrupt};
 use crate::processor::fetched_batch::{FetchedBatch, UnreadableRecord};
 use crate::processor::{FailedCall, RecordBatch, StartFrom};
 use crate::retrieval::fetcher::start_fetching;
@@ -46,13 +46,12 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         end: None,
         failures: 0,
         broken_fetchers: 0,
-        failures_of_initialize: 0,
-        failing_since: own.worker.clock.now(),
+        failing_calls: Vec::new(),
         isolation: Isolation::default(),
         set_aside: None,
-        releases: false,
         aside: BTreeSet::new(),
-        pause: Duration::ZERO,
+        pause: Pause::default(),
+        passed: 0,
         tick_due: own.worker.clock.now(),
         pace: CallPace::default(),
         batches: 0,
@@ -60,6 +59,14 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
     let end = consumer.live().await;
     own.end_consumer();
     end
+}
+
+/// The wait after a failure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pause {
+    pub(crate) length: Duration,
+    /// Whether the lease is given up then, instead of another try.
+    pub(crate) then_release: bool,
 }
 
 pub(crate) struct ShardConsumer {
@@ -81,21 +88,19 @@ pub(crate) struct ShardConsumer {
     pub(crate) failures: u32,
     /// How many fetchers have broken in a row.
     broken_fetchers: u32,
-    /// How often `initialize` has failed in a row. Counted separately: that a new processor begins well says nothing about
-    /// the batch at which the one before it panicked.
-    failures_of_initialize: u32,
-    /// When the call without records failed first that fails now.
-    pub(crate) failing_since: Moment,
+    /// The calls without records that fail, each by itself: that a new processor begins well says nothing about the call in which the one
+    /// before it panicked.
+    pub(crate) failing_calls: Vec<(FailedCall, FailureTally)>,
     /// The records among which a failure is.
     pub(crate) isolation: Isolation,
     /// The record that is being set aside.
     pub(crate) set_aside: Option<SetAside>,
-    /// Whether the lease is to be given up after the pause.
-    pub(crate) releases: bool,
     /// The records that were set aside in this ownership, and that may come again: after a panic reading goes on at the stored checkpoint.
     pub(crate) aside: BTreeSet<RecordPosition>,
     /// How long to wait before it is called again.
-    pub(crate) pause: Duration,
+    pub(crate) pause: Pause,
+    /// How many records were set aside in this ownership.
+    pub(crate) passed: u32,
     /// When `tick` is due, unless it is called before.
     pub(crate) tick_due: Moment,
     /// How long its calls take.
@@ -132,11 +137,10 @@ impl ShardConsumer {
             ) {
                 self.fetched = None;
             }
-            if next != state && matches!(state, ConsumerState::Holding) {
-                self.own.worker.metrics.hold_ends();
-            }
-            if next != state && matches!(next, ConsumerState::Holding) {
-                self.own.worker.metrics.hold_begins();
+            match (is_held(state), is_held(next)) {
+                (false, true) => self.own.worker.metrics.hold_begins(),
+                (true, false) => self.own.worker.metrics.hold_ends(),
+                (true, true) | (false, false) => {}
             }
             state = next;
         }
@@ -174,7 +178,7 @@ impl ShardConsumer {
     }
 
     async fn initialize(&mut self) -> ConsumerEvent {
-        if let Some(event) = self.pause_after_failure().await {
+        if let Some(event) = self.wait_after_failure().await {
             return event;
         }
         self.own.consumer_waits(WaitReason::Initialize);
@@ -195,17 +199,13 @@ impl ShardConsumer {
                     self.own.forget_begun();
                 }
                 self.wish = wish;
-                self.failures_of_initialize = 0;
-                self.show_failures();
+                self.call_returned(FailedCall::Initialize);
                 self.own.consumer_goes_on();
                 self.delay_tick();
                 tracing::info!(checkpoint = %self.own.row().checkpoint, "shard started");
                 ConsumerEvent::CallReturned
             }
-            Ok(Err(failure)) => {
-                self.failures_of_initialize = self.failures_of_initialize.saturating_add(1);
-                self.call_failed(FailedCall::Initialize, self.failures_of_initialize, failure)
-            }
+            Ok(Err(failure)) => self.call_failed(FailedCall::Initialize, failure),
         }
     }
 
@@ -234,7 +234,7 @@ impl ShardConsumer {
 
     async fn next_batch(&mut self) -> Result<(BatchId, RecordBatch), ConsumerEvent> {
         loop {
-            if let Some(event) = self.meet_unreadable() {
+            if let Some(event) = self.unreadable_failed() {
                 return Err(event);
             }
             if self.end.is_some() {
@@ -422,14 +422,28 @@ impl ShardConsumer {
         ConsumerEvent::Aborted
     }
 
-    /// Waits as long as the policy said, if a call has failed before.
-    pub(crate) async fn pause_after_failure(&mut self) -> Option<ConsumerEvent> {
+    /// Waits as long as the policy said, if a call has failed before: until the operator resumes the shard at the latest.
+    pub(crate) async fn wait_after_failure(&mut self) -> Option<ConsumerEvent> {
         let pause = std::mem::take(&mut self.pause);
-        if pause.is_zero() {
+        if pause.length.is_zero() {
             return None;
         }
-        self.own.consumer_waits(WaitReason::Hold);
-        self.pause_for(pause).await
+        let own = Arc::clone(&self.own);
+        own.consumer_waits(WaitReason::Hold);
+        let interrupt = tokio::select! {
+            biased;
+            interrupt = own.interrupted() => Some(interrupt),
+            () = own.resumed() => None,
+            () = own.worker.clock.sleep(pause.length) => None,
+        };
+        let interrupt = match interrupt {
+            None if pause.then_release => {
+                own.drain(DrainReason::Failing);
+                Some(own.interrupted().await)
+            }
+            interrupt => interrupt,
+        };
+        interrupt.map(|interrupt| self.interrupted(interrupt))
     }
 
     /// Sleeps, unless something else is to be done.
@@ -456,7 +470,8 @@ impl ShardConsumer {
     }
 
     pub(crate) fn show_failures(&self) {
-        let failures = self.failures.max(self.failures_of_initialize);
+        let of_calls = self.failing_calls.iter().map(|(_, tally)| tally.total()).max();
+        let failures = self.failures.max(of_calls.unwrap_or(0));
         self.own.show(|facts| facts.failures = failures);
     }
 
@@ -467,6 +482,10 @@ impl ShardConsumer {
     pub(crate) fn now(&self) -> Moment {
         self.own.worker.clock.now()
     }
+}
+
+fn is_held(state: ConsumerState) -> bool {
+    matches!(state, ConsumerState::Holding | ConsumerState::Rebuilding)
 }
 
 /// How long to wait before a fetcher that broke is replaced: longer each time until something was fetched.

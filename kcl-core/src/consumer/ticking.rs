@@ -43,6 +43,7 @@ impl ShardConsumer {
         self.delay_tick();
         match called {
             Ok(()) => {
+                self.call_returned(FailedCall::Tick);
                 // A batch that failed is still to come.
                 if self.failures > 0 && self.waiting.is_none() && self.unreadable.is_none() {
                     self.failures = 0;
@@ -50,10 +51,7 @@ impl ShardConsumer {
                 }
                 None
             }
-            Err(failure) => {
-                self.failures = self.failures.saturating_add(1);
-                Some(self.call_failed(FailedCall::Tick, self.failures, failure))
-            }
+            Err(failure) => Some(self.call_failed(FailedCall::Tick, failure)),
         }
     }
 

@@ -74,8 +74,33 @@ pub(crate) struct FlowControl {
     scopes: Watched<BTreeMap<FlowScope, FlowLimit>>,
     /// Whether there is any. Most workers have none, and readers look here first.
     in_use: AtomicBool,
-    /// How often each scope was said to go on behind a gap.
-    accepted: Watched<BTreeMap<FlowScope, u64>>,
+    /// The word that a shard is tried again, and that one goes on behind a gap.
+    resumed: ScopeSignal,
+    gaps_accepted: ScopeSignal,
+}
+
+/// A word of the operator to the shards of a scope, for those that wait for it.
+#[derive(Debug, Default)]
+struct ScopeSignal(Watched<BTreeMap<FlowScope, u64>>);
+
+impl ScopeSignal {
+    fn give(&self, scope: FlowScope) {
+        self.0.modify(|times| *times.entry(scope).or_default() += 1);
+    }
+
+    /// Returns a future that is ready once the word was given to one of these scopes after this call.
+    fn given<'a>(&'a self, of: &'a [FlowScope]) -> impl Future<Output = ()> + 'a {
+        let count = |times: &BTreeMap<FlowScope, u64>| -> u64 {
+            of.iter().filter_map(|scope| times.get(scope)).sum()
+        };
+        let before = self.0.read(count);
+        self.0
+            .wait_for(move |times| (count(times) > before).then_some(()))
+    }
+
+    fn forget(&self, scope: &FlowScope) {
+        self.0.modify_quietly(|times| times.remove(scope));
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,7 +117,13 @@ impl FlowControl {
     }
 
     pub(crate) fn resume(&self, scope: FlowScope) {
-        self.change(scope, |brake| brake.paused = false);
+        self.change(scope.clone(), |brake| brake.paused = false);
+        self.resumed.give(scope);
+    }
+
+    /// Returns a future that is ready once one of these scopes was resumed after this call.
+    pub(crate) fn resumed<'a>(&'a self, of: &'a [FlowScope]) -> impl Future<Output = ()> + 'a {
+        self.resumed.given(of)
     }
 
     /// Ends the pause and the rate of this very scope.
@@ -101,24 +132,18 @@ impl FlowControl {
             scopes.remove(scope);
             self.note_use(scopes);
         });
-        self.accepted.modify_quietly(|accepted| accepted.remove(scope));
+        self.resumed.forget(scope);
+        self.gaps_accepted.forget(scope);
     }
 
     /// The shards in this scope that are held at a gap go on.
     pub(crate) fn accept_gap(&self, scope: FlowScope) {
-        self.accepted
-            .modify(|accepted| *accepted.entry(scope).or_default() += 1);
+        self.gaps_accepted.give(scope);
     }
 
     /// Returns a future that is ready once a gap was accepted in one of these scopes after this call.
     pub(crate) fn gap_accepted<'a>(&'a self, of: &'a [FlowScope]) -> impl Future<Output = ()> + 'a {
-        let count = |accepted: &BTreeMap<FlowScope, u64>| {
-            let counts = of.iter().filter_map(|scope| accepted.get(scope));
-            counts.sum::<u64>()
-        };
-        let before = self.accepted.read(count);
-        let is_accepted = move |accepted: &_| (count(accepted) > before).then_some(());
-        self.accepted.wait_for(is_accepted)
+        self.gaps_accepted.given(of)
     }
 
     pub(crate) fn limit(&self, scope: FlowScope, rate: Option<Rate>) {
@@ -236,7 +261,8 @@ impl FlowHandle {
         self.brakes.pause(scope);
     }
 
-    /// Ends the pause of this very scope. A shard goes on when it is paused in no scope.
+    /// Ends the pause of this very scope. A shard goes on when it is paused in no scope. One of the scope that is held after a failure is tried
+    /// again at once, paused or not: also where the error policy said to [hold](crate::processor::Decision::Hold) it.
     pub fn resume(&self, scope: FlowScope) {
         self.brakes.resume(scope);
     }

@@ -93,6 +93,43 @@ enum FinishedMarks {
     All,
 }
 
+/// Records of a batch, of which those before `finished_to` are finished and the others are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FinishedRun {
+    from: usize,
+    finished_to: usize,
+    to: usize,
+}
+
+impl FinishedMarks {
+    /// The runs of so many records.
+    fn runs(&self, len: usize) -> Vec<FinishedRun> {
+        let run = |finished_to| FinishedRun {
+            from: 0,
+            finished_to,
+            to: len,
+        };
+        let finished = match self {
+            Self::First(count) => return vec![run(*count)],
+            Self::All => return vec![run(len)],
+            Self::Some { finished, .. } => finished,
+        };
+        let mut runs: Vec<FinishedRun> = Vec::new();
+        for (index, is_finished) in finished.iter().enumerate() {
+            match runs.last_mut() {
+                Some(run) if !is_finished => run.to = index + 1,
+                Some(run) if run.finished_to == index => (run.finished_to, run.to) = (index + 1, index + 1),
+                _ => runs.push(FinishedRun {
+                    from: index,
+                    finished_to: index + usize::from(*is_finished),
+                    to: index + 1,
+                }),
+            }
+        }
+        runs
+    }
+}
+
 impl CheckpointTracker {
     /// Observes the next batch. Its records stand after all those delivered before.
     pub fn deliver(&mut self, records: Arc<FetchedBatch>) -> BatchId {
@@ -178,27 +215,30 @@ impl CheckpointTracker {
 
     /// The records of the batch are not kept any longer than the user's code keeps them.
     ///
-    /// They can still be finished, with [`finish_through`](Self::finish_through). A batch that was finished out of order is kept.
+    /// They can still be finished, with [`finish_through`](Self::finish_through). Of a batch that was finished out of order each run of records
+    /// that are finished, or are not, has an entry.
     pub fn release(&mut self, id: BatchId) {
         let Ok(at) = self.find(id) else { return };
         let Some(TrackedSegment::Batch(batch)) = self.open.get(at) else {
             return;
         };
-        let Some(released) = batch.released() else { return };
-        // One entry stands for all that were released one after the other, so that their number does not matter.
-        let before = at.checked_sub(1).and_then(|before| self.open.get_mut(before));
-        match before {
-            Some(TrackedSegment::Released(before)) if released.done == 0 => {
-                before.last = released.last;
-                before.records += released.records;
-                self.open.remove(at);
-            }
-            _ => {
-                if let Some(segment) = self.open.get_mut(at) {
-                    *segment = TrackedSegment::Released(released);
+        let runs = batch.released();
+        if runs.is_empty() {
+            return;
+        }
+        let behind = self.open.split_off(at + 1);
+        self.open.pop_back();
+        for run in runs {
+            // One entry stands for all that were released one after the other, so that their number does not matter.
+            match self.open.back_mut() {
+                Some(TrackedSegment::Released(before)) if run.done == 0 => {
+                    before.last = run.last;
+                    before.records += run.records;
                 }
+                _ => self.open.push_back(TrackedSegment::Released(run)),
             }
         }
+        self.open.extend(behind);
     }
 
     /// The last record of the longest finished prefix; `None` while the first record delivered is unfinished.
@@ -350,21 +390,25 @@ impl TrackedBatch {
         }
     }
 
-    /// The placeholder for the batch once its records are let go, if something can.
-    fn released(&self) -> Option<ReleasedBatches> {
-        let FinishedMarks::First(done) = self.marks else {
-            return None;
-        };
-        let (first, last) = self.records.first().zip(self.records.last())?;
-        let through = done.checked_sub(1).and_then(|index| self.records.get(index));
-        Some(ReleasedBatches {
-            first: first.position().detached(),
-            last: last.position().detached(),
-            through: through.map(|record| record.position().detached()),
-            first_number: self.first,
-            records: self.records.len() as u64,
-            done: done as u64,
-        })
+    /// The placeholders for the batch once its records are let go.
+    fn released(&self) -> Vec<ReleasedBatches> {
+        let runs = self.marks.runs(self.records.len());
+        let position = |index: usize| self.records.get(index).map(|record| record.position().detached());
+        let released = runs.into_iter().filter_map(|run| {
+            let through = run
+                .finished_to
+                .checked_sub(1)
+                .filter(|through| *through >= run.from);
+            Some(ReleasedBatches {
+                first: position(run.from)?,
+                last: position(run.to.checked_sub(1)?)?,
+                through: through.and_then(position),
+                first_number: self.first + run.from as u64,
+                records: (run.to - run.from) as u64,
+                done: (run.finished_to - run.from) as u64,
+            })
+        });
+        released.collect()
     }
 
     fn unfinished(&self, below: u64) -> u64 {
@@ -423,7 +467,6 @@ mod tests {
                         tracker.offer(*id, index.min(range.clone().count()));
                         offered = offered.max(of_index.min(range.end));
                     }
-                    3 if range.clone().any(|n| finished.contains(&n)) => {}
                     // Only what was offered is released.
                     3 if offered < range.end => {}
                     3 => { tracker.release(*id); released.insert(*id); }
@@ -485,6 +528,21 @@ mod tests {
         assert_eq!((tracker.finished(), tracker.unfinished()), (None, 3));
         tracker.finish_numbered(&second, Some(id.first_number() + 1));
         assert_eq!((tracker.finished(), tracker.unfinished()), (Some(&second), 1));
+    }
+
+    #[test]
+    fn batch_finished_out_of_order_is_released_too() {
+        let mut tracker = CheckpointTracker::default();
+        let kept = records(1..6);
+        let id = tracker.deliver(Arc::clone(&kept));
+        tracker.finish(id, 2);
+        tracker.release(id);
+        assert_eq!(Arc::strong_count(&kept), 1);
+        let at = |n: u128| RecordPosition::plain(SequenceNumber::from(n));
+        tracker.finish_numbered(&at(2), Some(1));
+        assert_eq!(tracker.finished(), Some(&at(3)), "the third was finished before");
+        tracker.finish_numbered(&at(5), Some(4));
+        assert!(tracker.is_all_finished());
     }
 
     #[test]

@@ -172,6 +172,7 @@ impl Ownership {
             facts.records += part.len() as u64;
             facts.failures = 0;
             facts.unreadable = None;
+            facts.failing = None;
             !was_ahead && state.is_ahead_of_row()
         });
         self.worker.status.changed();

@@ -21,6 +21,11 @@ impl FatalError {
         });
     }
 
+    /// The reason, if there is one that was not given out.
+    pub(crate) fn take(&self) -> Option<Error> {
+        self.0.modify(|reason| reason.error.take())
+    }
+
     /// Returns once there is a reason. It is given out once.
     pub(crate) async fn raised(&self) -> Error {
         self.0.wait_until(|reason| reason.error.take()).await

@@ -144,6 +144,11 @@ impl Ownership {
         worker.flow_control.hold(&self.scopes, worker.clock.now()) == Some(Blocked::Paused)
     }
 
+    /// Returns at the next time that the operator resumes this shard.
+    pub(crate) async fn resumed(&self) {
+        self.worker.flow_control.resumed(&self.scopes).await;
+    }
+
     /// Whether reading is neither paused nor ahead of its rate.
     pub(crate) fn is_free(&self) -> bool {
         let worker = &self.worker;

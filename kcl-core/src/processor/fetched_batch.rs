@@ -33,6 +33,21 @@ pub(crate) struct UnreadableRecord {
     pub(crate) why: String,
     /// The Kinesis record, as it came.
     pub(crate) record: Box<Record>,
+    /// Whether nothing of the Kinesis record can be delivered. Of one with a single user record that cannot be read, the others can.
+    pub(crate) is_whole: bool,
+}
+
+impl UnreadableRecord {
+    /// How far the shard is finished once this is set aside.
+    pub(crate) fn finished_position(&self) -> RecordPosition {
+        match self.is_whole {
+            true => RecordPosition {
+                sequence: self.position.sequence.clone(),
+                sub_sequence: RecordPosition::LAST_SUB_SEQUENCE,
+            },
+            false => self.position.clone(),
+        }
+    }
 }
 
 impl FetchedBatch {

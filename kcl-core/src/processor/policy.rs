@@ -53,7 +53,7 @@ pub struct Failure<'a> {
 }
 
 impl<'a> Failure<'a> {
-    /// The failure number `attempt` of a call of `process_records` with one record that nobody named. For tests of a policy.
+    /// The failure number `attempt` of a call of `process_records` with one record, without its name. For tests of a policy.
     pub fn new(attempt: u32, kind: FailureKind, error: &'a (dyn StdError + 'static)) -> Self {
         Self {
             call: FailedCall::ProcessRecords,
@@ -175,7 +175,7 @@ pub enum Decision {
         /// How long to wait first.
         after: Duration,
     },
-    /// Offer the failed records in halves, until the failing record is alone. Records of a half that succeeds are finished and not offered
+    /// Offer the failed records, from the named one on, in halves, until the failing record is alone. Records of a half that succeeds are finished and not offered
     /// again. Of a thousand records one is found in at most eleven further calls.
     Bisect,
     /// Set the failing record aside: send it to the [dead-letter sink](crate::dead_letter::DeadLetterSink), and go on behind it once the
@@ -184,7 +184,7 @@ pub enum Decision {
     /// Set the failing record aside without a copy: its data is lost to this application. It is counted and logged. A batch whose failing
     /// record is not known is bisected first.
     Skip,
-    /// Hold the shard without another try, until an operator resumes it or the lease moves, as with a new deployment.
+    /// Hold the shard without another try, until an operator [resumes](crate::FlowHandle::resume) it or the lease moves, as with a new deployment.
     Hold,
     /// Give the lease up after a third of the failover time, since another worker may be luckier. This worker does not get it back for
     /// three failover times, unless it is alone.

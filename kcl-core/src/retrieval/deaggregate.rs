@@ -231,7 +231,12 @@ impl Deaggregator {
                     sequence: current.record.sequence_number().clone(),
                     sub_sequence: error.sub_sequence_number,
                 };
-                unreadable(&current.record, &position, error.to_string())
+                UnreadableRecord {
+                    position: position.detached(),
+                    why: error.to_string(),
+                    record: Box::new(current.record.clone()),
+                    is_whole: false,
+                }
             })?;
             self.faults.invalid_hash_keys += usize::from(user.has_invalid_hash_key);
             unpacked.push(of_user(&current.record, user));
@@ -254,8 +259,8 @@ impl Deaggregator {
     ) -> Result<Option<OpenAggregate>, UnreadableRecord> {
         let done = self.done.as_ref();
         let within = done.filter(|done| &done.sequence == record.sequence_number());
-        let aggregate = kcl_aggregation::unpack(record.data())
-            .map_err(|error| unreadable(&record, record.position(), error.to_string()))?;
+        let aggregate =
+            kcl_aggregation::unpack(record.data()).map_err(|error| unreadable(&record, error.to_string()))?;
         let Some(aggregate) = aggregate else {
             unpacked.push(record);
             return Ok(None);
@@ -271,7 +276,7 @@ impl Deaggregator {
         let shard = self.shard.map(|range| range.start()..=range.end());
         let users = aggregate
             .into_records(shard, policy)
-            .map_err(|error| unreadable(&record, record.position(), error.to_string()))?;
+            .map_err(|error| unreadable(&record, error.to_string()))?;
         let is_whole = within.is_none();
         // Counted when it comes first, not again when reading goes on inside.
         if is_whole && users.outside() > 0 {
@@ -291,21 +296,31 @@ impl Deaggregator {
     }
 }
 
-/// Unpacks a record that is read by itself, with all its user records, whichever shard they belong to. A plain record is returned as it is.
-pub(crate) fn unpack_whole(record: &Record) -> Result<Vec<Record>, UnreadableRecord> {
-    let records = vec![record.clone()];
-    let batch = Deaggregator::new(records, Aggregation::Deliver, None, None).unpack(usize::MAX);
+/// Unpacks a record that is read by itself, with all its user records or only the one of this index, whichever shard they belong to. A plain
+/// record is returned as it is.
+pub(crate) fn unpack_alone(record: &Record, only: Option<u64>) -> Result<Vec<Record>, UnreadableRecord> {
+    let record = record.clone().with_sub_sequence(0);
+    let done = only
+        .and_then(|only| only.checked_sub(1))
+        .map(|before| RecordPosition {
+            sequence: record.sequence_number().clone(),
+            sub_sequence: before,
+        });
+    let most = only.map_or(usize::MAX, |_| 1);
+    let batch = Deaggregator::new(vec![record], Aggregation::Deliver, None, done).unpack(most);
     match batch.unreadable {
         Some((unreadable, _)) => Err(unreadable),
         None => Ok(batch.records),
     }
 }
 
-fn unreadable(record: &Record, position: &RecordPosition, why: String) -> UnreadableRecord {
+/// A Kinesis record of which nothing can be delivered.
+fn unreadable(record: &Record, why: String) -> UnreadableRecord {
     UnreadableRecord {
-        position: position.detached(),
+        position: record.position().detached(),
         why,
         record: Box::new(record.clone()),
+        is_whole: true,
     }
 }
 

@@ -53,12 +53,14 @@ pub(crate) async fn run(
             announced = announce(&running.worker, &running.membership, deadline) => announced?,
         }
         running.spawn_tasks();
+        let fatal = Arc::clone(&running.worker.fatal);
         status.worker.update_phase(Phase::Running);
         let why = running.until_stopped(stop).await;
         status.worker.update_phase(Phase::Draining);
         let report = running.shut_down(stop, matches!(why, StopCause::Asked)).await;
         match why {
-            StopCause::Asked => Ok(report),
+            // An error policy may have stopped the worker while it was stopping.
+            StopCause::Asked => fatal.take().map_or(Ok(report), Err),
             StopCause::Failed(error) => Err(error),
         }
     }

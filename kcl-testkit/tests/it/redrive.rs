@@ -205,8 +205,12 @@ fn packed(payloads: &[&str]) -> bytes::Bytes {
     aggregator.finish().unwrap().data
 }
 
+/// The sub-sequence number of a record of which nothing could be unpacked.
+const LAST: u64 = i64::MAX.unsigned_abs();
+
 fn of_unpack(mut letter: DeadLetter) -> DeadLetter {
     letter.call = FailedCall::Unpack;
+    letter.record = letter.record.with_sub_sequence(LAST);
     letter
 }
 
@@ -234,6 +238,17 @@ async fn packed_letter_is_unpacked_before_the_offer() {
         (&b"named"[..], FailedCall::ProcessRecords)
     );
     assert_eq!((again.attempts, again.is_packed()), (1, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn letter_of_one_user_record_offers_that() {
+    let processor = Obedient::default();
+    for index in [0, 1, 2] {
+        let mut letter = of_unpack(letter(0, 2, packed(&["a", "b", "c"])));
+        letter.record = letter.record.with_sub_sequence(index);
+        run(processor.redrive(), [letter]).await;
+    }
+    assert_eq!(processor.calls(), ["a", "b", "c"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,6 +200,7 @@ fn default_policy_sets_nothing_aside() {
     cured.store(true, Ordering::SeqCst);
     bench.until_finished();
     assert_eq!(set_aside(&bench), []);
+    assert_eq!(bench.status().leases.into_values().next().unwrap().failing, None);
     let calls = bench.calls();
     let again = |call: &BenchCall| call.records.first() == Some(&put[7]) && call.error.is_none();
     assert!(
@@ -390,6 +391,7 @@ fn stop_ends_the_worker_with_the_error() {
     let ended = bench.end();
     let error = ended.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Processing);
+    assert!(error.cause().is_some(), "the error of the processor");
     assert!(error.to_string().contains("no truck"), "{error}");
     assert_eq!(bench.finished().len(), 7, "what is finished is stored");
 }

@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry;
 
 use crate::dead_letter::{DeadLetter, DeadLetterKey};
 use crate::processor::FailedCall;
-use crate::retrieval::deaggregate::unpack_whole;
-use crate::types::Record;
+use crate::retrieval::deaggregate::unpack_alone;
+use crate::types::{Record, RecordPosition};
 
 /// The letters of a redrive, as they are offered.
 #[derive(Debug, Default)]
@@ -30,7 +30,9 @@ impl RedrivePlan {
             }
         }
         for (key, letter) in packed {
-            match unpack_whole(&letter.record) {
+            let sub_sequence = letter.record.sub_sequence_number();
+            let only = Some(sub_sequence).filter(|index| *index != RecordPosition::LAST_SUB_SEQUENCE);
+            match unpack_alone(&letter.record, only) {
                 Err(unreadable) => plan.unreadable.push((key, unreadable.why)),
                 Ok(records) if records.is_empty() => plan.empty.push(key),
                 Ok(records) => {

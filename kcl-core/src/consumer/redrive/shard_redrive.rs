@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::consumer::delivery::{CallFailure, Delivery as _, ThreadObserver, ToProcessor};
 use crate::consumer::failures::SEND_DEADLINE;
-use crate::consumer::isolation::{Attempts, Isolation};
+use crate::consumer::isolation::{Attempts, FailureTally, Isolation};
 use crate::dead_letter::{DeadLetter, DeadLetterSink};
 use crate::error::Causes;
 use crate::processor::fetched_batch::FetchedBatch;
@@ -16,7 +16,7 @@ use crate::processor::{
     CheckpointError, CheckpointSink, Decision, ErrorPolicy, FailedCall, Failure, FailureKind, RecordBatch,
     RecordProcessorFactory, ShardContext, decide,
 };
-use crate::runtime::clock::{BoxFuture, Clock, ClockExt as _, Moment};
+use crate::runtime::clock::{BoxFuture, Clock, ClockExt as _};
 use crate::runtime::lock::Locked;
 use crate::runtime::log_once;
 use crate::runtime::stall_probe::CallbackThread;
@@ -78,7 +78,7 @@ pub(super) async fn redrive_shard(setup: &RedriveSetup, letters: &[DeadLetter]) 
         records: Arc::new(records.into()),
         delivery: ToProcessor::new(Arc::clone(&setup.factory), context_of(newest), watch),
         is_ready: false,
-        failing_since: None,
+        beginnings: FailureTally::default(),
         isolation: Isolation::default(),
         front: 0,
         aside: BTreeMap::new(),
@@ -96,8 +96,8 @@ struct ShardRedrive<'a> {
     delivery: ToProcessor,
     /// Whether the processor is initialized. A panic costs the processor, and the next one is initialized, too.
     is_ready: bool,
-    /// How often `initialize` has failed in a row, and since when.
-    failing_since: Option<(u32, Moment)>,
+    /// The failures of `initialize` in a row.
+    beginnings: FailureTally,
     isolation: Isolation,
     /// The record that is offered next.
     front: usize,
@@ -195,18 +195,11 @@ impl ShardRedrive<'_> {
 
     async fn initialize(&mut self) {
         let Err(failure) = self.delivery.initialize().await else {
-            (self.is_ready, self.failing_since) = (true, None);
+            self.is_ready = true;
+            self.beginnings = FailureTally::default();
             return;
         };
-        let now = self.setup.clock.now();
-        let (count, since) = self.failing_since.unwrap_or((0, now));
-        let attempts = Attempts {
-            count: count.saturating_add(1),
-            since_first: now.saturating_since(since),
-            total: count.saturating_add(1),
-            since_any: now.saturating_since(since),
-        };
-        self.failing_since = Some((attempts.count, since));
+        let attempts = self.beginnings.failed(failure.kind, self.setup.clock.now());
         let records = FailedLetters::default();
         let decision = self.decide(FailedCall::Initialize, attempts, &failure, &records);
         if let Decision::Retry { after } = decision {
