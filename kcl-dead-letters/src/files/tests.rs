@@ -186,7 +186,7 @@ async fn letters_of_other_applications_and_accounts_are_kept() {
 }
 
 #[tokio::test]
-async fn packed_record_and_its_first_user_record_are_kept() {
+async fn packed_and_first_user_record_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let sink = DeadLetterFiles::open(&folder).unwrap();
     let (user, mut packed) = (letter(1, "user record"), letter(1, "packed"));
