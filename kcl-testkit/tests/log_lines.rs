@@ -232,7 +232,7 @@ fn every_field_stands_once_on_every_line() {
 const ABOUT_A_LEASE: [&str; 13] = [
     "lease taken up",
     "shard started",
-    "the processor failed; the shard is held",
+    "failed call; holding the shard",
     "cannot renew the lease",
     "over: cannot renew the lease",
     "the lease could not be renewed in time",
