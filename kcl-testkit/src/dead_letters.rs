@@ -7,6 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::clock::{ClockExt as _, Rng, TokioClock};
 use kcl_core::dead_letter::{DeadLetter, DeadLetterError, DeadLetterSink};
+use kcl_core::processor::FailedCall;
+use kcl_core::types::RecordPosition;
 
 /// A dead-letter sink in memory. Clones share the letters, and the faults.
 ///
@@ -193,5 +195,14 @@ impl DeadLetterSink for MemoryDeadLetters {
                 Ok(())
             }
         }
+    }
+}
+
+/// The position of the record as it was put: the letter of one of which nothing could be unpacked names everything in it.
+pub(crate) fn place_of(letter: &DeadLetter) -> RecordPosition {
+    let position = letter.record.position();
+    match letter.call == FailedCall::Unpack {
+        true => RecordPosition::plain(position.sequence.clone()),
+        false => position.clone(),
     }
 }

@@ -60,7 +60,7 @@ impl ShardConsumer {
         self.after_reaction(kind)
     }
 
-    /// A call without records returned: what failed of it before is over.
+    /// A call without records returned: its failures before count no more.
     pub(crate) fn call_returned(&mut self, call: FailedCall) {
         let before = self.failing_calls.len();
         self.failing_calls.retain(|(of, _)| *of != call);

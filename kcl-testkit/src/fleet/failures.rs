@@ -9,7 +9,7 @@ use kcl_core::processor::{Decision, ErrorPolicy, FailedCall, Failure};
 use kcl_core::types::LeaseKey;
 
 use super::oracle::{Short, Witness};
-use crate::dead_letters::MemoryDeadLetters;
+use crate::dead_letters::{MemoryDeadLetters, place_of};
 use crate::invariant::Observation;
 
 /// The way of one process to the dead-letter sink.
@@ -22,13 +22,13 @@ pub(super) struct ObservedDeadLetters {
 impl DeadLetterSink for ObservedDeadLetters {
     async fn send(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
         let (oracle, process) = (&self.witness.oracle, &self.witness.process);
-        let (shard, position) = (LeaseKey::single_stream(&letter.shard), letter.record.position());
+        let (shard, position) = (LeaseKey::single_stream(&letter.shard), place_of(letter));
         let answer = self.letters.send(letter).await;
         let answered = match &answer {
             Ok(()) => "is acknowledged",
             Err(_) => "is not acknowledged",
         };
-        let short = Short(position);
+        let short = Short(&position);
         oracle.note(&format_args!(
             "{process:<8} dead letter of {short} of {shard} {answered}"
         ));
@@ -37,7 +37,7 @@ impl DeadLetterSink for ObservedDeadLetters {
                 process: Arc::clone(process),
                 shard,
                 token: Some(letter.fencing_token),
-                position: position.clone(),
+                position,
                 unreadable: letter.call == FailedCall::Unpack,
                 attempts: Some(letter.attempts),
             });

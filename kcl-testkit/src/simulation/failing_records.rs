@@ -11,7 +11,7 @@ use kcl_core::processor::{
 };
 use kcl_core::types::RecordPosition;
 
-use crate::dead_letters::SinkFaultRates;
+use crate::dead_letters::{SinkFaultRates, place_of};
 use crate::fleet::Fleet;
 
 /// Records that fail, and what the workers of a scenario do about them.
@@ -177,7 +177,7 @@ impl FailingRecords {
             .map(|(shard, record)| (record.position().clone(), (shard, record)))
             .collect();
         for letter in letters {
-            let position = letter.record.position();
+            let position = &place_of(&letter);
             let is_poison = letter.call == FailedCall::Unpack || self.is_poison(position);
             assert!(is_poison, "{position} is set aside, and is no poison (I1)");
             // Of a record that was unpacked the log has only the whole.
