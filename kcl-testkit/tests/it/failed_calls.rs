@@ -32,6 +32,14 @@ struct Switches {
     tokens: Arc<Mutex<Vec<FencingToken>>>,
 }
 
+impl Switches {
+    async fn until_processed(&self) {
+        while self.processed.load(Ordering::SeqCst) == 0 {
+            TokioClock::new().sleep(SECOND).await;
+        }
+    }
+}
+
 /// Counts one of so many failures that are left.
 fn fails(left: &AtomicU32) -> bool {
     left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
@@ -98,6 +106,14 @@ fn builder(stream: &MemoryStream, switches: &Switches) -> WorkerBuilder {
         .clock(Arc::new(TokioClock::new()))
 }
 
+fn start(stream: &MemoryStream, switches: &Switches, policy: impl ErrorPolicy) -> WorkerHandle {
+    builder(stream, switches)
+        .error_policy(policy)
+        .build()
+        .unwrap()
+        .start()
+}
+
 fn stream() -> MemoryStream {
     MemoryStream::builder("trucks")
         .shards(1)
@@ -118,17 +134,11 @@ async fn failure_of_tick_begins_at_one() {
         policy: Policy::default(),
         asked: Arc::clone(&asked),
     };
-    let worker = builder(&stream, &switches)
-        .error_policy(policy)
-        .build()
-        .unwrap()
-        .start();
+    let worker = start(&stream, &switches, policy);
     clock.sleep(3600 * SECOND).await;
     switches.records.store(7, Ordering::SeqCst);
     stream.put("truck", "position").unwrap();
-    while switches.processed.load(Ordering::SeqCst) == 0 {
-        clock.sleep(SECOND).await;
-    }
+    switches.until_processed().await;
     switches.tick.store(2, Ordering::SeqCst);
     clock.sleep(30 * SECOND).await;
     switches.tick.store(1, Ordering::SeqCst);
@@ -151,15 +161,9 @@ async fn release_ends_ownership_that_cannot_begin() {
     let (clock, stream, switches) = (TokioClock::new(), stream(), Switches::default());
     switches.initialize.store(3, Ordering::SeqCst);
     let policy = Policy::default().unspecified(Retries::none(), LastResort::Release);
-    let worker = builder(&stream, &switches)
-        .error_policy(policy)
-        .build()
-        .unwrap()
-        .start();
+    let worker = start(&stream, &switches, policy);
     stream.put("truck", "position").unwrap();
-    while switches.processed.load(Ordering::SeqCst) == 0 {
-        clock.sleep(SECOND).await;
-    }
+    switches.until_processed().await;
     let begun = switches.tokens.lock().unwrap().len();
     assert_eq!(begun, 4);
     let tokens = switches.tokens.lock().unwrap().clone();
@@ -191,9 +195,7 @@ async fn outage_uses_up_no_retries_of_record() {
         clock.sleep(SECOND).await;
     }
     switches.panics.store(2, Ordering::SeqCst);
-    while switches.processed.load(Ordering::SeqCst) == 0 {
-        clock.sleep(SECOND).await;
-    }
+    switches.until_processed().await;
     assert_eq!(letters.letters(), []);
     stop(worker).await;
 }
@@ -203,11 +205,7 @@ async fn resuming_ends_hold() {
     let (clock, stream, switches) = (TokioClock::new(), stream(), Switches::default());
     switches.records.store(2, Ordering::SeqCst);
     let policy = Policy::default().transient(Retries::none(), LastResort::Hold);
-    let worker = builder(&stream, &switches)
-        .error_policy(policy)
-        .build()
-        .unwrap()
-        .start();
+    let worker = start(&stream, &switches, policy);
     stream.put("truck", "position").unwrap();
     for tries in [1, 2, 3] {
         clock.sleep(3600 * SECOND).await;
@@ -243,7 +241,7 @@ impl DeadLetterSink for Bomb {
 
 #[tokio::test(start_paused = true)]
 async fn sink_that_panics_is_asked_again() {
-    let (clock, stream, switches) = (TokioClock::new(), stream(), Switches::default());
+    let (stream, switches) = (stream(), Switches::default());
     switches.records.store(1, Ordering::SeqCst);
     let sink = Arc::new(Bomb(AtomicU32::new(2), Mutex::default()));
     let policy = Policy::new(LastResort::DeadLetter).transient(Retries::none(), LastResort::DeadLetter);
@@ -255,9 +253,7 @@ async fn sink_that_panics_is_asked_again() {
         .start();
     stream.put("truck", "set aside").unwrap();
     stream.put("truck", "processed").unwrap();
-    while switches.processed.load(Ordering::SeqCst) == 0 {
-        clock.sleep(SECOND).await;
-    }
+    switches.until_processed().await;
     assert_eq!(sink.1.lock().unwrap().len(), 1);
     stop(worker).await;
 }
