@@ -225,12 +225,20 @@ impl ShardConsumer {
         self.pause = match (decision, records.isolated) {
             (Decision::Retry { after }, _) => pause(after.max(SHORTEST)),
             (Decision::DeadLetter, Some(record)) if call.has_records() => {
-                let letter = self.letter(&seen, attempts, record);
-                self.set_aside = Some(self.set_aside_of(call, record, Some(letter)));
+                let position = self.position_behind(call, record);
+                self.set_aside = Some(SetAside {
+                    letter: Some(self.letter(&seen, attempts, record, &position)),
+                    is_unreadable: call == FailedCall::Unpack,
+                    position,
+                });
                 Pause::default()
             }
             (Decision::Skip, Some(record)) if call.has_records() => {
-                self.set_aside = Some(self.set_aside_of(call, record, None));
+                self.set_aside = Some(SetAside {
+                    letter: None,
+                    is_unreadable: call == FailedCall::Unpack,
+                    position: self.position_behind(call, record),
+                });
                 Pause::default()
             }
             (Decision::Bisect, _) | (Decision::DeadLetter | Decision::Skip, None) if records.rest > 1 => {
@@ -287,28 +295,26 @@ impl ShardConsumer {
         ConsumerEvent::Panicked
     }
 
-    fn set_aside_of(&self, call: FailedCall, record: &Record, letter: Option<DeadLetter>) -> SetAside {
-        let unreadable = self.unreadable.as_ref().filter(|_| call == FailedCall::Unpack);
-        SetAside {
-            position: unreadable.map_or_else(
-                || record.position().detached(),
-                |(unreadable, _)| unreadable.finished_position(),
-            ),
-            letter,
-            is_unreadable: unreadable.is_some(),
+    /// How far the shard is finished once this record is set aside.
+    fn position_behind(&self, call: FailedCall, record: &Record) -> RecordPosition {
+        match &self.unreadable {
+            Some((unreadable, _)) if call == FailedCall::Unpack => unreadable.finished_position(),
+            _ => record.position().detached(),
         }
     }
 
-    fn letter(&self, failure: &Failure<'_>, attempts: Attempts, record: &Record) -> DeadLetter {
+    fn letter(
+        &self,
+        failure: &Failure<'_>,
+        attempts: Attempts,
+        record: &Record,
+        position: &RecordPosition,
+    ) -> DeadLetter {
         let (context, clock) = (&self.own.context, &self.own.worker.clock);
         let now = clock.wall();
         DeadLetter {
-            record: match self.unreadable.as_ref() {
-                Some((unreadable, _)) if failure.call == FailedCall::Unpack => record
-                    .detached()
-                    .with_sub_sequence(unreadable.finished_position().sub_sequence),
-                _ => record.detached(),
-            },
+            // Of a record that cannot be unpacked the number says how much of it cannot.
+            record: record.detached().with_sub_sequence(position.sub_sequence),
             application: context.application().clone(),
             stream: context.stream().to_owned(),
             stream_arn: context.stream_arn().map(str::to_owned),
