@@ -19,7 +19,7 @@ use tokio_postgres::{Client, Config, Error, NoTls, Row};
 const SQL: SinkSql = SinkSql::POSTGRES;
 
 /// A worker that stands still inside a transaction holds the lock of its row: the server ends its session before other workers need it, and
-/// nobody waits for a lock for longer than that.
+/// no session waits for a lock for longer than that.
 const OPTIONS: &str =
     "-c search_path=kcl_example -c idle_in_transaction_session_timeout=5s -c lock_timeout=5s";
 

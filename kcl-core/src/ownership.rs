@@ -75,7 +75,7 @@ pub(crate) struct WorkerContext {
     pub(crate) policy: Arc<dyn ErrorPolicy>,
     /// Where records go that the policy sets aside.
     pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
-    /// Stops the worker although nobody asked.
+    /// Stops the worker without being asked to.
     pub(crate) fatal: Arc<FatalError>,
     pub(crate) metrics: Metrics,
     pub(crate) status: Arc<WorkerState>,

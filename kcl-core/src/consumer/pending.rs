@@ -1,4 +1,4 @@
-//! Settles a checkpoint that was prepared and neither committed nor discarded, as the processor of the next owner says.
+//! Commits or discards a checkpoint that another processor prepared, as the processor of the next owner says.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use crate::types::Position;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The fate of a pending checkpoint.
+/// The write that a pending checkpoint needs.
 #[derive(Debug, Clone, PartialEq)]
-enum Settlement {
+enum PendingWrite {
     /// The row changes like this.
-    Write(LeaseChange),
+    Change(LeaseChange),
     /// Nothing is to be written.
     Nothing,
     /// The pending checkpoint is at no record, and cannot be committed.
@@ -29,33 +29,35 @@ enum Settlement {
 }
 
 /// Decides what to write for the answer of `initialize` on this row.
-fn settlement(wish: &StartFrom, row: &Lease) -> Settlement {
+fn write_for(wish: &StartFrom, row: &Lease) -> PendingWrite {
     match (wish, &row.pending) {
-        (StartFrom::DiscardPending, Some(_)) => Settlement::Write(LeaseChange::Prepare { pending: None }),
+        (StartFrom::DiscardPending, Some(_)) => PendingWrite::Change(LeaseChange::Prepare { pending: None }),
         (StartFrom::CommitPending, Some(PendingCheckpoint { position, .. })) => match position {
-            Position::Record(_) if *position > row.checkpoint => Settlement::Write(LeaseChange::Checkpoint {
-                position: position.clone(),
-                throughput: None,
-            }),
-            Position::Record(_) => Settlement::Nothing,
+            Position::Record(_) if *position > row.checkpoint => {
+                PendingWrite::Change(LeaseChange::Checkpoint {
+                    position: position.clone(),
+                    throughput: None,
+                })
+            }
+            Position::Record(_) => PendingWrite::Nothing,
             Position::AtTimestamp | Position::TrimHorizon | Position::Latest | Position::ShardEnd => {
-                Settlement::NoRecord
+                PendingWrite::NoRecord
             }
         },
-        _ => Settlement::Nothing,
+        _ => PendingWrite::Nothing,
     }
 }
 
 impl ShardConsumer {
     /// Stores what the processor has decided about the pending checkpoint. Returns where to start then, or what happened instead.
-    pub(crate) async fn settle_pending(&mut self, wish: StartFrom) -> Result<StartFrom, ConsumerEvent> {
+    pub(crate) async fn answer_pending(&mut self, wish: StartFrom) -> Result<StartFrom, ConsumerEvent> {
         let (mut pauses, mut said) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), LogOnce::default());
         loop {
             let row = self.own.row();
-            let change = match settlement(&wish, &row) {
-                Settlement::Write(change) => change,
-                Settlement::Nothing => break,
-                Settlement::NoRecord => {
+            let change = match write_for(&wish, &row) {
+                PendingWrite::Change(change) => change,
+                PendingWrite::Nothing => break,
+                PendingWrite::NoRecord => {
                     tracing::error!(
                         checkpoint = %row.checkpoint,
                         "the pending checkpoint is at no record and is not committed; its records come again"
@@ -66,12 +68,12 @@ impl ShardConsumer {
             let verb = change.verb();
             match self.own.write(change).await {
                 WriteResult::Applied(row) => {
-                    tracing::info!(change = verb, checkpoint = %row.checkpoint, "settled the pending checkpoint");
+                    tracing::info!(change = verb, checkpoint = %row.checkpoint, "the pending checkpoint is answered");
                 }
                 WriteResult::Lost | WriteResult::GivenUp(_) => return Err(ConsumerEvent::LeaseLost),
                 WriteResult::Failed(error) => {
                     said.warn(
-                        "the pending checkpoint is not settled yet; the shard is read once it is",
+                        "the answer to the pending checkpoint is not stored yet; the shard is read once it is",
                         Causes(&error),
                     );
                     if let Some(event) = self.pause_for(pauses.failed()).await {
@@ -81,8 +83,8 @@ impl ShardConsumer {
             }
         }
         self.own.context.set_pending_checkpoint(None);
-        let is_settled = matches!(wish, StartFrom::CommitPending | StartFrom::DiscardPending);
-        Ok(if is_settled { StartFrom::Checkpoint } else { wish })
+        let is_answer = matches!(wish, StartFrom::CommitPending | StartFrom::DiscardPending);
+        Ok(if is_answer { StartFrom::Checkpoint } else { wish })
     }
 }
 
@@ -105,8 +107,8 @@ mod tests {
     #[test]
     fn commit_moves_checkpoint_to_pending_record() {
         let moves = |pending| {
-            let settled = settlement(&StartFrom::CommitPending, &row(pending));
-            let Settlement::Write(LeaseChange::Checkpoint { position, .. }) = settled else {
+            let write = write_for(&StartFrom::CommitPending, &row(pending));
+            let PendingWrite::Change(LeaseChange::Checkpoint { position, .. }) = write else {
                 return None;
             };
             Some(position.to_string())
@@ -119,19 +121,19 @@ mod tests {
     #[test]
     fn pending_end_of_java_is_not_committed() {
         for sentinel in ["SHARD_END", "TRIM_HORIZON"] {
-            let settled = settlement(&StartFrom::CommitPending, &row(Some(sentinel)));
-            assert_eq!(settled, Settlement::NoRecord);
+            let write = write_for(&StartFrom::CommitPending, &row(Some(sentinel)));
+            assert_eq!(write, PendingWrite::NoRecord);
         }
     }
 
     #[test]
     fn only_discard_removes_pending_checkpoint() {
-        let discards = |wish| settlement(&wish, &row(Some("9")));
-        let discard = Settlement::Write(LeaseChange::Prepare { pending: None });
+        let discards = |wish| write_for(&wish, &row(Some("9")));
+        let discard = PendingWrite::Change(LeaseChange::Prepare { pending: None });
         assert_eq!(discards(StartFrom::DiscardPending), discard);
-        assert_eq!(discards(StartFrom::Checkpoint), Settlement::Nothing);
-        assert_eq!(discards(StartFrom::TrimHorizon), Settlement::Nothing);
-        let settled = settlement(&StartFrom::DiscardPending, &row(None));
-        assert_eq!(settled, Settlement::Nothing);
+        assert_eq!(discards(StartFrom::Checkpoint), PendingWrite::Nothing);
+        assert_eq!(discards(StartFrom::TrimHorizon), PendingWrite::Nothing);
+        let write = write_for(&StartFrom::DiscardPending, &row(None));
+        assert_eq!(write, PendingWrite::Nothing);
     }
 }

@@ -191,7 +191,7 @@ impl ShardConsumer {
         match called {
             Err(interrupt) => self.interrupted(interrupt),
             Ok(Ok(wish)) => {
-                let wish = match self.settle_pending(wish).await {
+                let wish = match self.answer_pending(wish).await {
                     Ok(wish) => wish,
                     Err(event) => return event,
                 };

@@ -1,7 +1,7 @@
 use crate::error::Error;
 use crate::runtime::watched::Watched;
 
-/// Why a worker must stop although nobody asked. The first reason counts.
+/// The reason for which a worker stops without being asked to. The first reason counts.
 #[derive(Debug, Default)]
 pub(crate) struct FatalError(Watched<FatalReason>);
 

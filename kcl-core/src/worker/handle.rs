@@ -307,7 +307,7 @@ impl WorkerHandle {
     ///
     /// # Errors
     ///
-    /// Why the worker could not start, or had to stop although nobody asked; see [`ErrorKind`] for what to do.
+    /// Why the worker could not start, or stopped without being asked to; see [`ErrorKind`] for what to do.
     ///
     /// # Cancel safety
     ///

@@ -170,7 +170,7 @@ impl GapRule {
         let is_held = self.setting == RetentionGap::Hold;
         let may_go_on = !is_held || self.lock().contains(&(lease.clone(), gap.after.clone()));
         Invariant::NoRecordLost.check(may_go_on, || {
-            format!("{process} goes on in {lease} {gap}, which nobody has accepted")
+            format!("{process} goes on in {lease} {gap}, which no operator has accepted")
         })
     }
 

@@ -32,7 +32,7 @@ const LATENCY: Duration = Duration::from_millis(3);
 const SCAN_EVERY: Duration = Duration::from_secs(3);
 /// How long a deploy waits until callbacks that take long have started.
 const SLOW_START: Duration = Duration::from_secs(2);
-/// How often somebody looks whether a shard is held at a gap.
+/// How often the operator looks whether a shard is held at a gap.
 const OPERATOR: Duration = Duration::from_secs(7);
 /// How often records are put.
 const PERIOD: Duration = Duration::from_millis(500);
