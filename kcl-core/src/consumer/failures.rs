@@ -313,7 +313,7 @@ impl ShardConsumer {
         let (context, clock) = (&self.own.context, &self.own.worker.clock);
         let now = clock.wall();
         DeadLetter {
-            // Of a record that cannot be unpacked the number says how much of it cannot.
+            // Where a record cannot be unpacked, the number names the part that cannot.
             record: record.detached().with_sub_sequence(position.sub_sequence),
             application: context.application().clone(),
             stream: context.stream().to_owned(),

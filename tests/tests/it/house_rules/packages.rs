@@ -207,6 +207,43 @@ fn deliberate_bugs_are_in_no_release() {
     );
 }
 
+/// A file that no module names is compiled by no program: it is left over, and looks as if it were used.
+#[test]
+fn every_file_belongs_to_a_program() {
+    let packages = packages();
+    let targets = packages.iter().flat_map(|package| array(&package["targets"]));
+    let roots: BTreeSet<PathBuf> = targets.map(|target| text(&target["src_path"]).into()).collect();
+    let declares = |parent: &Path, module: &str| {
+        let code = std::fs::read_to_string(parent).unwrap_or_default();
+        let (declaration, path) = (format!("mod {module};"), format!("#[path = \"{module}.rs\"]"));
+        code.lines()
+            .any(|line| line.ends_with(&declaration) || line.trim() == path)
+    };
+    let is_named = |file: &PathBuf| {
+        let mut place = file.with_extension("");
+        if place.ends_with("mod") {
+            place.pop();
+        }
+        let (Some(folder), Some(module)) = (place.parent(), place.file_name()) else {
+            return false;
+        };
+        let beside = roots.iter().filter(|root| root.parent() == Some(folder)).cloned();
+        let above = [folder.join("mod.rs"), folder.with_extension("rs")];
+        // A test module may be named by its path, in the file that it tests.
+        let tested = module
+            .to_string_lossy()
+            .strip_suffix("_tests")
+            .map(|tested| folder.join(format!("{tested}.rs")));
+        beside
+            .chain(above)
+            .chain(tested)
+            .any(|parent| declares(&parent, &module.to_string_lossy()))
+    };
+    let mut unnamed = rust_files(&root());
+    unnamed.retain(|file| !roots.contains(file) && !is_named(file));
+    assert!(unnamed.is_empty(), "remove them, or name them: {unnamed:#?}");
+}
+
 /// Fuzz targets aside: the fuzzer wants a program for each.
 #[test]
 fn each_package_has_one_integration_test_program() {
