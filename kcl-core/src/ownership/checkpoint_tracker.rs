@@ -25,7 +25,8 @@ impl BatchId {
 /// Batches are delivered in order. Their records may be finished in any order; the position to store is that of the last
 /// record before the first unfinished one. Nothing is allocated per record: a batch whose records are finished in order
 /// costs one entry, and only one that is finished out of order gets a mark per record. The records of a batch are kept until they are
-/// finished or [released](CheckpointTracker::release).
+/// all finished or [released](CheckpointTracker::release): however many are finished behind an unfinished one, those without a gap
+/// between them cost one entry.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -57,8 +58,9 @@ pub struct CheckpointTracker {
 
 #[derive(Debug)]
 enum TrackedSegment {
+    /// A batch with an unfinished record.
     Batch(TrackedBatch),
-    Released(ReleasedBatches),
+    Released(ReleasedRecords),
 }
 
 #[derive(Debug)]
@@ -66,12 +68,15 @@ struct TrackedBatch {
     id: u64,
     first: u64,
     records: Arc<FetchedBatch>,
-    marks: FinishedMarks,
+    /// So many from the beginning on are finished.
+    prefix: usize,
+    /// Which of those behind them are; empty until one is.
+    ahead: Vec<bool>,
 }
 
-/// Batches one after the other whose records are not kept: they can be finished from the beginning on only.
+/// Records one after the other that are not kept: they can be finished from the beginning on only.
 #[derive(Debug)]
-struct ReleasedBatches {
+struct ReleasedRecords {
     first: RecordPosition,
     last: RecordPosition,
     /// Up to where they are finished.
@@ -82,52 +87,12 @@ struct ReleasedBatches {
     done: u64,
 }
 
-#[derive(Debug)]
-enum FinishedMarks {
-    /// So many from the beginning on are finished, and not all.
-    First(usize),
-    Some {
-        finished: Vec<bool>,
-        count: usize,
-    },
-    All,
-}
-
 /// Records of a batch, of which those before `finished_to` are finished and the others are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FinishedRun {
     from: usize,
     finished_to: usize,
     to: usize,
-}
-
-impl FinishedMarks {
-    /// The runs of so many records.
-    fn runs(&self, len: usize) -> Vec<FinishedRun> {
-        let run = |finished_to| FinishedRun {
-            from: 0,
-            finished_to,
-            to: len,
-        };
-        let finished = match self {
-            Self::First(count) => return vec![run(*count)],
-            Self::All => return vec![run(len)],
-            Self::Some { finished, .. } => finished,
-        };
-        let mut runs: Vec<FinishedRun> = Vec::new();
-        for (index, is_finished) in finished.iter().enumerate() {
-            match runs.last_mut() {
-                Some(run) if !is_finished => run.to = index + 1,
-                Some(run) if run.finished_to == index => (run.finished_to, run.to) = (index + 1, index + 1),
-                _ => runs.push(FinishedRun {
-                    from: index,
-                    finished_to: index + usize::from(*is_finished),
-                    to: index + 1,
-                }),
-            }
-        }
-        runs
-    }
 }
 
 impl CheckpointTracker {
@@ -146,7 +111,8 @@ impl CheckpointTracker {
                 id: id.id,
                 first: id.first,
                 records,
-                marks: FinishedMarks::First(0),
+                prefix: 0,
+                ahead: Vec::new(),
             }));
         }
         id
@@ -180,18 +146,12 @@ impl CheckpointTracker {
 
     /// Every record of the batch is finished.
     pub fn finish_batch(&mut self, id: BatchId) {
-        if let Some(batch) = self.batch(id) {
-            batch.marks = FinishedMarks::All;
-        }
-        self.advance();
+        self.finish_in(id, |batch| batch.finish_first(batch.records.len()));
     }
 
     /// One record of the batch, by its index, is finished.
     pub fn finish(&mut self, id: BatchId, index: usize) {
-        if let Some(batch) = self.batch(id) {
-            batch.finish(index);
-        }
-        self.advance();
+        self.finish_in(id, |batch| batch.finish(index));
     }
 
     /// Every record up to and including this one is finished, in whatever batch it was delivered.
@@ -218,32 +178,23 @@ impl CheckpointTracker {
     /// They can still be finished, with [`finish_through`](Self::finish_through). Of a batch that was finished out of order each run of records
     /// that are finished, or are not, has an entry.
     pub fn release(&mut self, id: BatchId) {
-        let Ok(at) = self.find(id) else { return };
-        let Some(TrackedSegment::Batch(batch)) = self.open.get(at) else {
-            return;
-        };
-        let runs = batch.released();
-        if runs.is_empty() {
-            return;
-        }
-        let behind = self.open.split_off(at + 1);
-        self.open.pop_back();
-        for run in runs {
-            // One entry stands for all that were released one after the other, so that their number does not matter.
-            match self.open.back_mut() {
-                Some(TrackedSegment::Released(before)) if run.done == 0 => {
-                    before.last = run.last;
-                    before.records += run.records;
-                }
-                _ => self.open.push_back(TrackedSegment::Released(run)),
-            }
-        }
-        self.open.extend(behind);
+        let Some((at, batch)) = self.find(id) else { return };
+        let runs = batch.runs();
+        let released: Vec<_> = runs.into_iter().filter_map(|run| batch.released(run)).collect();
+        self.replace(at, released);
     }
 
     /// The last record of the longest finished prefix; `None` while the first record delivered is unfinished.
     pub fn finished(&self) -> Option<&RecordPosition> {
-        self.finished.as_ref()
+        let through = self.open.front().and_then(TrackedSegment::through);
+        through.or(self.finished.as_ref())
+    }
+
+    /// The number of the first record that is not finished: those with lower ones are.
+    pub(crate) fn finished_number(&self) -> u64 {
+        self.open
+            .front()
+            .map_or(self.next_number, TrackedSegment::first_unfinished)
     }
 
     /// The last record delivered.
@@ -265,30 +216,64 @@ impl CheckpointTracker {
             .sum()
     }
 
-    /// Where the batch stands, unless it is finished or released. Few batches are open at a time, the newest last.
-    fn find(&self, id: BatchId) -> Result<usize, ()> {
-        let is_it =
-            |segment: &TrackedSegment| matches!(segment, TrackedSegment::Batch(batch) if batch.id == id.id);
-        self.open.iter().rposition(is_it).ok_or(())
-    }
-
-    fn batch(&mut self, id: BatchId) -> Option<&mut TrackedBatch> {
-        let at = self.find(id).ok()?;
+    /// The batch and where it stands, unless it is finished or released.
+    fn find(&mut self, id: BatchId) -> Option<(usize, &mut TrackedBatch)> {
+        let behind = self
+            .open
+            .partition_point(|segment| segment.first_number() <= id.first);
+        let at = behind.checked_sub(1)?;
         match self.open.get_mut(at) {
-            Some(TrackedSegment::Batch(batch)) => Some(batch),
-            Some(TrackedSegment::Released(_)) | None => None,
+            Some(TrackedSegment::Batch(batch)) if batch.id == id.id => Some((at, batch)),
+            _ => None,
         }
     }
 
+    /// Finishes records of the batch, and lets it go once all are.
+    fn finish_in(&mut self, id: BatchId, finish: impl FnOnce(&mut TrackedBatch)) {
+        let Some((at, batch)) = self.find(id) else { return };
+        finish(batch);
+        let records = batch.records.len();
+        if batch.prefix < records {
+            return;
+        }
+        if at == 0 {
+            return self.advance();
+        }
+        let whole = FinishedRun {
+            from: 0,
+            finished_to: records,
+            to: records,
+        };
+        let released = batch.released(whole);
+        self.replace(at, released);
+    }
+
+    /// Puts entries in the place of one. Neighbours of which one entry can say as much become one.
+    fn replace(&mut self, at: usize, with: impl IntoIterator<Item = ReleasedRecords>) {
+        let mut behind = self.open.split_off(at);
+        behind.pop_front();
+        for released in with {
+            self.append(TrackedSegment::Released(released));
+        }
+        if let Some(next) = behind.pop_front() {
+            self.append(next);
+        }
+        self.open.append(&mut behind);
+    }
+
+    fn append(&mut self, segment: TrackedSegment) {
+        let segment = match (self.open.back_mut(), segment) {
+            (Some(TrackedSegment::Released(before)), TrackedSegment::Released(next)) => {
+                before.absorb(next).map(TrackedSegment::Released)
+            }
+            (_, segment) => Some(segment),
+        };
+        self.open.extend(segment);
+    }
+
     fn advance(&mut self) {
-        while let Some(segment) = self.open.front() {
-            let (finished, is_all) = segment.finished();
-            if let Some(finished) = finished {
-                self.finished = Some(finished.detached());
-            }
-            if !is_all {
-                return;
-            }
+        while let Some(finished) = self.open.front().and_then(TrackedSegment::finished_whole) {
+            self.finished = Some(finished.detached());
             self.open.pop_front();
         }
     }
@@ -323,26 +308,36 @@ impl TrackedSegment {
         }
     }
 
-    /// The last record of its longest finished prefix, and whether that is the whole.
-    fn finished(&self) -> (Option<&RecordPosition>, bool) {
+    fn first_number(&self) -> u64 {
         match self {
-            Self::Batch(batch) => match &batch.marks {
-                FinishedMarks::All => (batch.records.last().map(|last| last.position()), true),
-                FinishedMarks::Some { finished, .. } => {
-                    let prefix = finished.iter().take_while(|finished| **finished).count();
-                    let last = prefix.checked_sub(1).and_then(|last| batch.records.get(last));
-                    (last.map(|last| last.position()), false)
-                }
-                FinishedMarks::First(count) => {
-                    let last = count.checked_sub(1).and_then(|last| batch.records.get(last));
-                    (last.map(|last| last.position()), false)
-                }
-            },
-            Self::Released(released) => {
-                let is_all = released.through.as_ref() == Some(&released.last);
-                (released.through.as_ref(), is_all)
-            }
+            Self::Batch(batch) => batch.first,
+            Self::Released(released) => released.first_number,
         }
+    }
+
+    /// The number of its first unfinished record, as far as that is known: never too high.
+    fn first_unfinished(&self) -> u64 {
+        match self {
+            Self::Batch(batch) => batch.first + batch.prefix as u64,
+            Self::Released(released) => released.first_number + released.done,
+        }
+    }
+
+    /// The last record of its longest finished prefix.
+    fn through(&self) -> Option<&RecordPosition> {
+        match self {
+            Self::Batch(batch) => batch.position(batch.prefix.checked_sub(1)?),
+            Self::Released(released) => released.through.as_ref(),
+        }
+    }
+
+    /// Its last record, if it is finished as a whole.
+    fn finished_whole(&self) -> Option<&RecordPosition> {
+        let is_whole = match self {
+            Self::Batch(batch) => batch.prefix == batch.records.len(),
+            Self::Released(released) => released.is_finished(),
+        };
+        self.through().filter(|_| is_whole)
     }
 
     /// How many of its records have a number below this one and are not finished.
@@ -354,218 +349,99 @@ impl TrackedSegment {
     }
 }
 
+impl ReleasedRecords {
+    fn is_finished(&self) -> bool {
+        self.through.as_ref() == Some(&self.last)
+    }
+
+    /// Stands for the next ones, too, or returns them: the finished ones of both must come first.
+    fn absorb(&mut self, next: Self) -> Option<Self> {
+        match next.through {
+            None => {}
+            Some(_) if self.is_finished() => self.through = next.through,
+            Some(_) => return Some(next),
+        }
+        self.last = next.last;
+        self.records += next.records;
+        self.done += next.done;
+        None
+    }
+}
+
 impl TrackedBatch {
     /// The records before this index are finished.
     fn finish_first(&mut self, count: usize) {
-        match &mut self.marks {
-            FinishedMarks::All => {}
-            _ if count == self.records.len() => self.marks = FinishedMarks::All,
-            FinishedMarks::First(before) => *before = count.max(*before),
-            FinishedMarks::Some { .. } => (0..count).for_each(|index| self.finish(index)),
+        if count > self.prefix {
+            self.prefix = count;
+            while self.ahead.get(self.prefix) == Some(&true) {
+                self.prefix += 1;
+            }
         }
     }
 
     fn finish(&mut self, index: usize) {
-        let len = self.records.len();
-        if index >= len || matches!(self.marks, FinishedMarks::All) {
-            return;
+        if index <= self.prefix && index < self.records.len() {
+            return self.finish_first(index + 1);
         }
-        if let FinishedMarks::First(count) = self.marks {
-            if index == count {
-                return self.finish_first(count + 1);
-            }
-            let finished = (0..len).map(|index| index < count).collect();
-            self.marks = FinishedMarks::Some { finished, count };
+        if self.ahead.is_empty() {
+            self.ahead = vec![false; self.records.len()];
         }
-        if let FinishedMarks::Some { finished, count } = &mut self.marks {
-            if let Some(mark) = finished.get_mut(index)
-                && !*mark
-            {
-                *mark = true;
-                *count += 1;
-            }
-            if *count == len {
-                self.marks = FinishedMarks::All;
-            }
+        if let Some(mark) = self.ahead.get_mut(index) {
+            *mark = true;
         }
     }
 
-    /// The placeholders for the batch once its records are let go.
-    fn released(&self) -> Vec<ReleasedBatches> {
-        let runs = self.marks.runs(self.records.len());
-        let position = |index: usize| self.records.get(index).map(|record| record.position().detached());
-        let released = runs.into_iter().filter_map(|run| {
-            let through = run
+    fn is_finished(&self, index: usize) -> bool {
+        index < self.prefix || self.ahead.get(index) == Some(&true)
+    }
+
+    fn position(&self, index: usize) -> Option<&RecordPosition> {
+        self.records.get(index).map(|record| record.position())
+    }
+
+    /// Its runs of records that are finished, each with those behind them that are not.
+    fn runs(&self) -> Vec<FinishedRun> {
+        let mut runs: Vec<FinishedRun> = Vec::new();
+        for index in 0..self.records.len() {
+            let is_finished = self.is_finished(index);
+            match runs.last_mut() {
+                Some(run) if !is_finished => run.to = index + 1,
+                Some(run) if run.finished_to == index => (run.finished_to, run.to) = (index + 1, index + 1),
+                _ => runs.push(FinishedRun {
+                    from: index,
+                    finished_to: index + usize::from(is_finished),
+                    to: index + 1,
+                }),
+            }
+        }
+        runs
+    }
+
+    /// The placeholder for the run once the records are let go.
+    fn released(&self, run: FinishedRun) -> Option<ReleasedRecords> {
+        let position = |index: usize| self.position(index).map(RecordPosition::detached);
+        let done = run.finished_to - run.from;
+        Some(ReleasedRecords {
+            first: position(run.from)?,
+            last: position(run.to.checked_sub(1)?)?,
+            through: run
                 .finished_to
                 .checked_sub(1)
-                .filter(|through| *through >= run.from);
-            Some(ReleasedBatches {
-                first: position(run.from)?,
-                last: position(run.to.checked_sub(1)?)?,
-                through: through.and_then(position),
-                first_number: self.first + run.from as u64,
-                records: (run.to - run.from) as u64,
-                done: (run.finished_to - run.from) as u64,
-            })
-        });
-        released.collect()
+                .filter(|_| done > 0)
+                .and_then(position),
+            first_number: self.first + run.from as u64,
+            records: (run.to - run.from) as u64,
+            done: done as u64,
+        })
     }
 
     fn unfinished(&self, below: u64) -> u64 {
         let offered = usize::try_from(below.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let offered = offered.min(self.records.len());
-        let unfinished = match &self.marks {
-            FinishedMarks::All => 0,
-            FinishedMarks::First(count) => offered.saturating_sub(*count),
-            FinishedMarks::Some { finished, .. } => {
-                finished.iter().take(offered).filter(|done| !**done).count()
-            }
-        };
-        unfinished as u64
+        let unfinished = (self.prefix..offered).filter(|index| !self.is_finished(*index));
+        unfinished.count() as u64
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::types::{Record, SequenceNumber};
-
-    fn records(range: std::ops::Range<u128>) -> Arc<FetchedBatch> {
-        let list: Vec<_> = range.map(|n| Record::new(SequenceNumber::from(n), "")).collect();
-        Arc::new(list.into())
-    }
-
-    fn number(position: &RecordPosition) -> u128 {
-        position.sequence.as_str().parse().unwrap()
-    }
-
-    proptest! {
-        /// Whatever the order, the stored position is exactly the longest finished prefix, and it never falls.
-        #[test]
-        fn the_position_is_the_longest_finished_prefix(
-            sizes in prop::collection::vec(0_usize..6, 1..8),
-            steps in prop::collection::vec((0_usize..8, 0_usize..6, 0_u8..5), 0..60),
-        ) {
-            let mut tracker = CheckpointTracker::default();
-            let (mut next, mut batches) = (1_u128, Vec::new());
-            for size in sizes {
-                let range = next..next + size as u128;
-                next = range.end;
-                batches.push((tracker.deliver(records(range.clone())), range));
-            }
-            let (mut finished, mut released) = (BTreeSet::new(), BTreeSet::new());
-            let (mut last, mut offered) = (0, 1);
-            for (batch, index, kind) in steps {
-                let Some((id, range)) = batches.get(batch) else { continue };
-                let of_index = range.start + index as u128;
-                match kind {
-                    4 => {
-                        tracker.offer(*id, index.min(range.clone().count()));
-                        offered = offered.max(of_index.min(range.end));
-                    }
-                    // Only what was offered is released.
-                    3 if offered < range.end => {}
-                    3 => { tracker.release(*id); released.insert(*id); }
-                    // What is not kept can be finished by its position only.
-                    0 | 1 if released.contains(id) => {
-                        tracker.finish_batch(*id);
-                        tracker.finish(*id, index);
-                    }
-                    0 => { tracker.finish_batch(*id); finished.extend(range.clone()); }
-                    1 => { tracker.finish(*id, index); if range.contains(&of_index) { finished.insert(of_index); } }
-                    _ => {
-                        let number = u64::try_from(of_index - 1).ok();
-                        tracker.finish_numbered(&RecordPosition::plain(SequenceNumber::from(of_index)), number);
-                        finished.extend(1..=of_index.min(next - 1));
-                    }
-                }
-                let unfinished = (1..offered).filter(|n| !finished.contains(n)).count();
-                prop_assert_eq!(tracker.unfinished(), unfinished as u64);
-                let prefix = (1..next).take_while(|n| finished.contains(n)).last().unwrap_or(0);
-                prop_assert_eq!(tracker.finished().map_or(0, number), prefix);
-                prop_assert!(prefix >= last);
-                last = prefix;
-                prop_assert_eq!(tracker.is_all_finished(), prefix + 1 == next);
-            }
-        }
-    }
-
-    #[test]
-    fn released_batches_keep_no_records_and_one_entry() {
-        let mut tracker = CheckpointTracker::default();
-        for start in 0..1000 {
-            let batch = records(start * 10..start * 10 + 10);
-            let id = tracker.deliver(Arc::clone(&batch));
-            tracker.release(id);
-            assert_eq!(Arc::strong_count(&batch), 1);
-        }
-        assert_eq!(tracker.open.len(), 1);
-        tracker.finish_through(&RecordPosition::plain(SequenceNumber::from(4242)));
-        assert_eq!(tracker.finished().map(number), Some(4242));
-        tracker.finish_through(&RecordPosition::plain(SequenceNumber::from(9999)));
-        assert!(tracker.is_all_finished());
-    }
-
-    #[test]
-    fn records_of_a_forgotten_delivery_are_counted_again() {
-        let mut tracker = CheckpointTracker::default();
-        let former = tracker.deliver(records(1..4));
-        tracker.offer(former, 3);
-        assert_eq!(tracker.unfinished(), 3);
-        tracker.forget();
-        assert_eq!((tracker.unfinished(), tracker.last_delivered()), (0, None));
-        let id = tracker.deliver(records(1..4));
-        tracker.offer(id, 3);
-        tracker.release(id);
-        tracker.finish_batch(former);
-        // A batch of the former delivery finishes nothing of this one.
-        let second = RecordPosition::plain(SequenceNumber::from(2));
-        tracker.finish_numbered(&second, Some(former.first_number() + 1));
-        assert_eq!((tracker.finished(), tracker.unfinished()), (None, 3));
-        tracker.finish_numbered(&second, Some(id.first_number() + 1));
-        assert_eq!((tracker.finished(), tracker.unfinished()), (Some(&second), 1));
-    }
-
-    #[test]
-    fn batch_finished_out_of_order_is_released_too() {
-        let mut tracker = CheckpointTracker::default();
-        let kept = records(1..6);
-        let id = tracker.deliver(Arc::clone(&kept));
-        tracker.finish(id, 2);
-        tracker.release(id);
-        assert_eq!(Arc::strong_count(&kept), 1);
-        let at = |n: u128| RecordPosition::plain(SequenceNumber::from(n));
-        tracker.finish_numbered(&at(2), Some(1));
-        assert_eq!(tracker.finished(), Some(&at(3)), "the third was finished before");
-        tracker.finish_numbered(&at(5), Some(4));
-        assert!(tracker.is_all_finished());
-    }
-
-    #[test]
-    fn a_batch_finished_in_part_is_released_too() {
-        let mut tracker = CheckpointTracker::default();
-        let batch = records(1..10);
-        let id = tracker.deliver(Arc::clone(&batch));
-        tracker.offer(id, 9);
-        tracker.finish_through(&RecordPosition::plain(SequenceNumber::from(4)));
-        tracker.release(id);
-        assert_eq!(Arc::strong_count(&batch), 1);
-        assert_eq!(
-            (tracker.finished().map(number), tracker.unfinished()),
-            (Some(4), 5)
-        );
-    }
-
-    #[test]
-    fn an_empty_batch_changes_nothing() {
-        let mut tracker = CheckpointTracker::default();
-        let id = tracker.deliver(records(1..1));
-        tracker.finish_batch(id);
-        assert_eq!(tracker.finished(), None);
-        assert!(tracker.is_all_finished());
-    }
-}
+mod tests;

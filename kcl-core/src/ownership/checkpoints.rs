@@ -182,17 +182,33 @@ impl Ownership {
         }
     }
 
-    /// One record of the batch, by its index, is finished although the processor did not finish it.
+    /// One record of the batch, by its index, is finished.
     pub(crate) fn finish_record(&self, batch: BatchId, index: usize) {
-        self.with(|state| {
-            state.tracker.finish(batch, index);
-            if let Some(finished) = state.tracker.finished() {
+        self.finish_records(&[(batch, index)]);
+    }
+
+    /// These records are finished, each named by its batch and its index in it, in any order. It costs one lock and one wake-up.
+    pub(crate) fn finish_records(&self, records: &[(BatchId, usize)]) {
+        let (begins_to_store, is_more) = self.with(|state| {
+            let was_ahead = state.is_ahead_of_row();
+            let before = state.tracker.finished_number();
+            for (batch, index) in records {
+                state.tracker.finish(*batch, *index);
+            }
+            let is_more = state.tracker.finished_number() > before;
+            if is_more && let Some(finished) = state.tracker.finished() {
                 state.backlog.finished_through(finished);
             }
+            (is_more && !was_ahead && state.is_ahead_of_row(), is_more)
         });
         self.worker.status.changed();
-        self.dirty.notify_one();
-        self.finished_more.notify_one();
+        // If it was ahead before, the renewer knows when to store.
+        if begins_to_store {
+            self.dirty.notify_one();
+        }
+        if is_more {
+            self.finished_more.notify_one();
+        }
     }
 
     /// Every record of the batch that was left is finished although the processor was not offered it.

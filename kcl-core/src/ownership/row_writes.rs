@@ -90,7 +90,7 @@ impl Ownership {
     pub(crate) fn checkpoint(&self) -> Option<LeaseChange> {
         let now = self.worker.clock.now();
         self.with(|state| {
-            let position = Position::Record(state.unstored()?.clone());
+            let position = Position::Record(state.unstored()?.detached());
             let throughput = state.throughput_ema.read(now);
             Some(LeaseChange::Checkpoint { position, throughput })
         })
