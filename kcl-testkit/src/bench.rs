@@ -16,7 +16,7 @@ use kcl_core::processor::{
     EndOfShard, ErrorPolicy, FencingToken, ProcessorError, RecordBatch, RecordProcessor,
     RecordProcessorFactory, ShardContext, StartFrom,
 };
-use kcl_core::settings::Settings;
+use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::status::WorkerStatus;
 use kcl_core::types::{Position, Record, RecordPosition, SequenceNumber, ShardId};
 use kcl_core::{Error, ShutdownReport, Worker, WorkerHandle};
@@ -415,10 +415,7 @@ impl ProcessorBench {
             .rng(Rng::from_seed(self.parts.seed.wrapping_add(self.started << 32)))
             .task_scope(scope.clone())
             .dead_letters(self.letters.clone())
-            .processor(move |shard: &ShardContext| Noting {
-                inner: factory.create(shard),
-                calls: Arc::clone(&calls),
-            });
+            .processor(NotingFactory { factory, calls });
         if let Some(policy) = &self.parts.policy {
             builder = builder.error_policy(Arc::clone(policy));
         }
@@ -430,6 +427,25 @@ impl ProcessorBench {
 
 fn place((shard, record): (ShardId, Record)) -> (ShardId, RecordPosition) {
     (shard, record.position().clone())
+}
+
+/// Makes processors whose calls are noted.
+struct NotingFactory {
+    factory: Arc<dyn RecordProcessorFactory>,
+    calls: Calls,
+}
+
+impl RecordProcessorFactory for NotingFactory {
+    fn create(&self, shard: &ShardContext) -> Box<dyn RecordProcessor> {
+        Box::new(Noting {
+            inner: self.factory.create(shard),
+            calls: Arc::clone(&self.calls),
+        })
+    }
+
+    fn checkpoint_mode(&self) -> Option<CheckpointMode> {
+        self.factory.checkpoint_mode()
+    }
 }
 
 /// Notes the calls of another processor.

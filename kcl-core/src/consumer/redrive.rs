@@ -73,6 +73,7 @@ pub struct RedriveReport {
 impl Redrive {
     /// Begins with the factory of the processors: the one that the worker has.
     pub fn new(factory: impl RecordProcessorFactory) -> Self {
+        let mode = factory.checkpoint_mode();
         Self {
             setup: RedriveSetup {
                 factory: Arc::new(factory),
@@ -80,7 +81,7 @@ impl Redrive {
                 sink: None,
                 clock: Arc::new(TokioClock::new()),
                 most: 1000,
-                mode: CheckpointMode::Automatic,
+                mode: mode.unwrap_or_default(),
             },
         }
     }
@@ -113,8 +114,9 @@ impl Redrive {
 
     /// Sets who declares a record done, as for the worker: by default a call that returned `Ok`. With
     /// [`CheckpointMode::Manual`], letters are processed once the processor has checkpointed them, by the end of `shutdown_requested`.
+    /// A factory that [needs a mode](RecordProcessorFactory::checkpoint_mode) has it in any case.
     pub fn checkpoint_mode(mut self, mode: CheckpointMode) -> Self {
-        self.setup.mode = mode;
+        self.setup.mode = self.setup.factory.checkpoint_mode().unwrap_or(mode);
         self
     }
 

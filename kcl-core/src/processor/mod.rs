@@ -20,6 +20,7 @@ pub use sink_position::{
     AdvanceValues, ClaimValues, ReadValues, SinkPosition, SinkPositionError, SinkSql, StoredPosition,
 };
 
+use crate::settings::CheckpointMode;
 use crate::types::{RecordPosition, Timestamp};
 
 /// Processes the records of one shard. One value is made per ownership of a lease, and used by one task.
@@ -236,6 +237,15 @@ pub enum EndOfShard {
 pub trait RecordProcessorFactory: Send + Sync + 'static {
     /// A fresh processor for this ownership of the shard.
     fn create(&self, shard: &ShardContext) -> Box<dyn RecordProcessor>;
+
+    /// The checkpoint mode that these processors need, whatever the [settings](crate::settings::CheckpointSettings::mode) say; `None` for
+    /// that of the settings, as by default. Asked once, when the worker is built.
+    ///
+    /// A processor whose correctness depends on who checkpoints asks for its mode here, so that no user can forget the setting. A factory that
+    /// wraps another passes the question on.
+    fn checkpoint_mode(&self) -> Option<CheckpointMode> {
+        None
+    }
 }
 
 impl<F, P> RecordProcessorFactory for F

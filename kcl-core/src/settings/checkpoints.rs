@@ -18,7 +18,8 @@ use crate::settings::rules::{HOUR, YEAR, too_long, violated};
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointSettings {
     /// Whether batches are checkpointed by the worker once `process_records` returns `Ok`, as by default, or only by your code, as in the
-    /// Java KCL.
+    /// Java KCL. A [factory of processors](crate::processor::RecordProcessorFactory::checkpoint_mode) that needs one of the two gets it,
+    /// whatever is set here.
     pub mode: CheckpointMode,
     /// The shortest time between two automatic checkpoints of one shard, at most an hour. 1 s by default: what a failover repeats at most,
     /// beyond the batch under way. Longer costs fewer writes, up to a third of the failover time: then the lease must be

@@ -288,13 +288,15 @@ impl WorkerBuilder {
                 format!("the worker cannot be built: {}", wrong.join("; ")),
             ));
         };
-        let label = self.settings.metrics.worker_label.as_deref();
+        let mut settings = self.settings;
+        settings.checkpoints.mode = factory.checkpoint_mode().unwrap_or(settings.checkpoints.mode);
+        let label = settings.metrics.worker_label.as_deref();
         let label = label
             .or(self.worker_id.as_deref())
             .unwrap_or(application.as_str());
         let metrics = crate::metrics::Metrics::register(self.recorder, label);
         let clock = self.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
-        let timing = Timing::of(self.settings.leases.failover_time);
+        let timing = Timing::of(settings.leases.failover_time);
         let store_client = StoreClient::new(
             store,
             Arc::clone(&clock),
@@ -321,7 +323,7 @@ impl WorkerBuilder {
                 stall_probe: Arc::new(StallProbe::new(timing.stall)),
                 ending: CancellationToken::new(),
                 timing,
-                settings: self.settings,
+                settings,
             },
         })
     }

@@ -203,7 +203,7 @@ impl Fleet {
             process: Process::clone(&process),
             worker: worker.clone(),
             failover: settings.leases.failover_time,
-            checkpointing: settings.checkpoints.mode,
+            checkpointing: processor.checkpoint_mode().unwrap_or(settings.checkpoints.mode),
             gaps: gaps.clone(),
             clock,
         };

@@ -358,6 +358,10 @@ impl RecordProcessorFactory for OracleFactory {
             last: None,
         })
     }
+
+    fn checkpoint_mode(&self) -> Option<CheckpointMode> {
+        self.inner.checkpoint_mode()
+    }
 }
 
 /// Reports the batches of a processor and their outcome, and leaves the work to the processor that it wraps.

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use kcl_core::processor::{ErrorPolicy, RecordProcessor, RecordProcessorFactory, ShardContext};
+use kcl_core::settings::CheckpointMode;
 
 use crate::fleet::Member;
 
@@ -27,5 +28,9 @@ struct SharedFactory(Arc<dyn RecordProcessorFactory>);
 impl RecordProcessorFactory for SharedFactory {
     fn create(&self, shard: &ShardContext) -> Box<dyn RecordProcessor> {
         self.0.create(shard)
+    }
+
+    fn checkpoint_mode(&self) -> Option<CheckpointMode> {
+        self.0.checkpoint_mode()
     }
 }

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::processor::{EndOfShard, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::processor::{
+    EndOfShard, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext,
+};
 use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::status::{ConsumerState, HealthIssue, LeaseStatus, WaitReason, WorkerStatus};
 use kcl_core::types::Position;
@@ -128,6 +130,41 @@ fn ended_leases(fleet: &Fleet) -> usize {
         .iter()
         .filter(|lease| lease.checkpoint == Position::ShardEnd)
         .count()
+}
+
+/// Makes processors that never checkpoint, and that need manual checkpoints.
+struct NeedsManual;
+
+impl RecordProcessorFactory for NeedsManual {
+    fn create(&self, _: &ShardContext) -> Box<dyn RecordProcessor> {
+        Box::new(Collector {
+            habit: Habit::Never,
+            last: Arc::default(),
+        })
+    }
+
+    fn checkpoint_mode(&self) -> Option<CheckpointMode> {
+        Some(CheckpointMode::Manual)
+    }
+}
+
+#[test]
+fn factory_decides_over_the_checkpoint_mode_set() {
+    let mut automatic = manual();
+    automatic.checkpoints.mode = CheckpointMode::Automatic;
+    one_shard(async |fleet| {
+        fleet.start(
+            Member::named("a")
+                .processor(NeedsManual)
+                .settings(automatic.clone()),
+        );
+        fleet.put(10);
+        fleet
+            .wait_until("all is delivered", 60 * SECOND, delivered(10))
+            .await;
+        fleet.sleep(60 * SECOND).await;
+        assert_eq!(lease(&fleet, "a").unfinished, 10, "nothing was checkpointed");
+    });
 }
 
 #[test]
