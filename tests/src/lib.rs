@@ -35,6 +35,9 @@ mod documents {
     #[doc = include_str!("../../docs/exactly-once.md")]
     struct ExactlyOnceGuide;
 
+    #[doc = include_str!("../../docs/files.md")]
+    struct FilesGuide;
+
     #[doc = include_str!("../../docs/failures.md")]
     struct FailuresGuide;
 

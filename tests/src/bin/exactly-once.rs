@@ -1,4 +1,4 @@
-//! Kills workers at random moments while they write into a database, and compares its table with the stream:
+//! Kills workers at random moments while they write into a database or files, and compares these with the stream:
 //! `cargo run -p kcl-tests --bin exactly-once -- --kills 200 --sink postgres`.
 
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use kcl_tests::exactly_once::worker::{self, WorkerArguments};
 use kcl_tests::testbed::Testbed;
 use tracing_subscriber::EnvFilter;
 
-/// Compares a table with the stream that it was written from, after kills. Exit code 1: it could not run here; 101: they differ.
+/// Compares a table or files with the stream that they were written from, after kills. Exit code 1: it could not run here; 101: they differ.
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -20,7 +20,7 @@ struct Arguments {
     /// How many workers are killed.
     #[arg(long, default_value_t = 200)]
     kills: u32,
-    /// The database; both by default.
+    /// Where they write; all by default.
     #[arg(long)]
     sink: Vec<Sink>,
     /// When and which; random by default.
@@ -64,7 +64,7 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let sinks = match arguments.sink {
-        sinks if sinks.is_empty() => vec![Sink::Sqlite, Sink::Postgres],
+        sinks if sinks.is_empty() => vec![Sink::Sqlite, Sink::Postgres, Sink::Files],
         sinks => sinks,
     };
     // Short enough to be typed.
@@ -76,7 +76,7 @@ async fn main() -> ExitCode {
         let kills = arguments.kills;
         println!("{sink}: {kills} kills, seed {seed}");
         match drive::run(&testbed, &program, KillPlan { sink, kills, seed }).await {
-            Ok(counts) => println!("{sink}: the table equals the stream: {counts}"),
+            Ok(counts) => println!("{sink}: equal to the stream: {counts}"),
             Err(left_out) => {
                 left_out.report(&format!("exactly-once, {sink}"));
                 code = ExitCode::FAILURE;

@@ -1,4 +1,4 @@
-//! A fleet that writes into one table while its workers are killed and frozen, and the verdict on the table.
+//! A fleet that writes into one table or folder while its workers are killed and frozen, and the verdict on what is there.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,12 +10,13 @@ use kcl_lease_memory::MemoryStream;
 use kinesis_local::{WireLimits, WireOptions, WireServer};
 
 use super::Sink;
-use super::database::{Address, Database};
+use super::file_watch::FileCounts;
 use super::journal::{SinkEvent, read};
 use super::producer::Producer;
+use super::results::Results;
 use super::verdict::equals_stream;
 use crate::fleet::processes::{Process, Scene};
-use crate::testbed::{LeftOut, Postgres, Testbed};
+use crate::testbed::{LeftOut, Testbed};
 use crate::wait::eventually;
 
 const WORKERS: usize = 4;
@@ -23,7 +24,7 @@ const SHARDS: u32 = 4;
 const FAILOVER: Duration = Duration::from_millis(1000);
 /// Long enough that other workers have the shards, and have claimed them.
 const FREEZE: Duration = Duration::from_millis(3500);
-/// The longest pause between a batch and its transaction.
+/// The longest pause between a batch and its transaction; twice that of a put.
 const WORK_MILLIS: u64 = 400;
 /// One freeze for so many kills.
 const KILLS_PER_FREEZE: u32 = 5;
@@ -38,7 +39,7 @@ const SOON: Duration = Duration::from_secs(180);
 /// The size of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct KillPlan {
-    /// The database.
+    /// Where the records go.
     pub sink: Sink,
     /// How many workers are killed.
     pub kills: u32,
@@ -46,11 +47,11 @@ pub struct KillPlan {
     pub seed: u64,
 }
 
-/// The counts of a run whose table equals the stream.
+/// The counts of a run whose table or files equal the stream.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct KillCounts {
-    /// User records that were put, and rows.
+    /// User records that were put, and rows or records in files.
     pub records: usize,
     /// Kills.
     pub kills: u32,
@@ -60,39 +61,51 @@ pub struct KillCounts {
     pub reshards: u32,
     /// Ownerships that claimed the sink.
     pub claims: u64,
-    /// Of these, the ones that found the sink ahead of the checkpoint.
+    /// The times that one found the sink ahead of the checkpoint, or a file of another one.
     pub ahead: u64,
-    /// Ownerships that have written rows.
+    /// Ownerships that have written.
     pub writers: u64,
-    /// Refusals of late owners.
+    /// Refusals of late owners; with files, puts that found one of another owner there, who may be the later one.
     pub fenced: u64,
-    /// Transactions that had succeeded without a reply.
+    /// Transactions or puts that had succeeded without a reply.
     pub repeated: u64,
     /// Other failures of a call.
     pub failed: u64,
+    /// Of files only.
+    files: Option<FileCounts>,
     /// The time that it took.
     pub took: Duration,
 }
 
 impl fmt::Display for KillCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let records = self.records;
+        match &self.files {
+            None => write!(f, "{records} records, {records} rows")?,
+            Some(files) => write!(f, "{records} records in {} files", files.files)?,
+        }
         write!(
             f,
-            "{} records, {} rows; {} kills, {} freezes, {} reshards; {} claims, {} of them with the sink ahead of the checkpoint; \
-             {} ownerships wrote; {} writes of late owners refused, {} lost replies, {} other failures; {} s",
-            self.records,
-            self.records,
+            "; {} kills, {} freezes, {} reshards; {} claims; {} ownerships wrote; {} times the sink was ahead of the checkpoint; {} writes of \
+             late owners refused, {} lost replies, {} other failures",
             self.kills,
             self.freezes,
             self.reshards,
             self.claims,
-            self.ahead,
             self.writers,
+            self.ahead,
             self.fenced,
             self.repeated,
             self.failed,
-            self.took.as_secs()
-        )
+        )?;
+        if let Some(files) = &self.files {
+            write!(
+                f,
+                "; all files whole in {} listings, {} left over that no listing shows",
+                files.listings, files.left_over
+            )?;
+        }
+        write!(f, "; {} s", self.took.as_secs())
     }
 }
 
@@ -104,16 +117,13 @@ impl fmt::Display for KillCounts {
 ///
 /// # Panics
 ///
-/// When the table differs from the stream, no late owner was refused, or a worker ended by itself; the message says where the logs are.
+/// When the table or a file differs from the stream, no late owner was refused, or a worker ended by itself; the message says where the
+/// logs are.
 ///
 /// # Cancel safety
 ///
 /// All processes are killed.
 pub async fn run(testbed: &Testbed, program: &Path, plan: KillPlan) -> Result<KillCounts, LeftOut> {
-    let server = match plan.sink {
-        Sink::Sqlite => None,
-        Sink::Postgres => Some(Postgres::start().await?),
-    };
     let clock = TokioClock::new();
     let began = clock.now();
     let rng = Rng::from_seed(plan.seed);
@@ -127,19 +137,14 @@ pub async fn run(testbed: &Testbed, program: &Path, plan: KillPlan) -> Result<Ki
     let wire = wire.expect("a free port on the loopback interface");
     let testbed = testbed.clone().with_kinesis("kinesis-local", wire.endpoint());
     let scene = Scene::new(&testbed, "exactly-once");
-    let address = match &server {
-        Some(server) => Address::Postgres(server.url()),
-        None => Address::Sqlite(scene.folder().join("orders.db")),
-    };
-    let mut database = Database::new(&address);
-    database.create_tables().await.expect("the database takes tables");
+    let mut results = Results::start(plan.sink, scene.folder()).await?;
     let mut fleet = OrdersFleet {
         program: program.to_owned(),
         application: testbed.unique("exactly-once"),
         stream: stream.clone(),
         name,
         scene,
-        address,
+        place: results.arguments(),
         rng: rng.child("fleet"),
         processes: Vec::new(),
         places: Vec::new(),
@@ -148,7 +153,7 @@ pub async fn run(testbed: &Testbed, program: &Path, plan: KillPlan) -> Result<Ki
     };
     let producer = Producer::start(stream.clone(), rng.child("producer"));
     (0..WORKERS).for_each(|_| fleet.start_worker());
-    fleet.disturb(plan.kills, &mut database).await;
+    fleet.disturb(plan.kills, &mut results).await;
     for _ in 0..MORE_FREEZES {
         let counts = fleet.counts();
         if counts.fenced > 0 && counts.repeated > 0 {
@@ -162,26 +167,27 @@ pub async fn run(testbed: &Testbed, program: &Path, plan: KillPlan) -> Result<Ki
     let puts = producer.stop().await;
     eventually(SOON, async || {
         fleet.check_processes();
-        match database.count().await {
-            Ok(rows) if rows >= puts.len() => Ok(()),
-            Ok(rows) => Err(format!("{rows} rows of {} records", puts.len())),
-            Err(error) => Err(error.to_string()),
+        match results.count().await? {
+            rows if rows >= puts.len() => Ok(()),
+            rows => Err(format!("{rows} rows of {} records", puts.len())),
         }
     })
     .await;
     fleet.drain().await;
-    let orders = database.orders().await.expect("the table is readable");
+    let logs = fleet.scene.folder().display().to_string();
+    let orders = results.orders().await;
+    let orders = orders.unwrap_or_else(|problem| panic!("{problem}; seed {}, logs in {logs}", plan.seed));
     let shards = stream.shards_snapshot().into_iter().map(|shard| shard.shard);
     let children = shards
         .filter(|shard| !shard.parents.is_empty())
         .map(|shard| (shard.id, shard.parents.into_iter().collect::<BTreeSet<_>>()))
         .collect();
-    let logs = fleet.scene.folder().display().to_string();
     let writers = equals_stream(&puts, &children, &orders);
     let writers = writers.unwrap_or_else(|problem| panic!("{problem}; seed {}, logs in {logs}", plan.seed));
     let counts = KillCounts {
         records: puts.len(),
         writers,
+        files: results.files(),
         took: clock.now().saturating_since(began),
         ..fleet.counts()
     };
@@ -190,7 +196,7 @@ pub async fn run(testbed: &Testbed, program: &Path, plan: KillPlan) -> Result<Ki
         "no late owner was refused; logs in {logs}: {counts}"
     );
     assert!(counts.repeated > 0, "no reply was lost; logs in {logs}: {counts}");
-    drop(database);
+    drop(results);
     wire.stop().await;
     fleet.processes.clear();
     fleet.scene.remove();
@@ -204,7 +210,8 @@ struct OrdersFleet {
     /// The stream's name.
     name: String,
     scene: Scene,
-    address: Address,
+    /// The arguments that say where the workers write.
+    place: [String; 2],
     rng: Rng,
     /// All that were ever started.
     processes: Vec<Process>,
@@ -221,7 +228,7 @@ impl OrdersFleet {
         let name = format!("worker-{}", number + 1);
         let failover = FAILOVER.as_millis().to_string();
         let work = WORK_MILLIS.to_string();
-        let database = self.address.to_string();
+        let [place, address] = &self.place;
         let arguments = [
             "worker",
             "--application",
@@ -234,17 +241,17 @@ impl OrdersFleet {
             &failover,
             "--work-ms",
             &work,
-            "--database",
-            &database,
+            place,
+            address,
         ];
         self.processes
             .push(self.scene.start(&self.program, &name, &arguments));
         self.places.push(number);
     }
 
-    /// Kills so many workers at random moments, each with a successor, freezes some between, and cuts sessions of the database; the stream is
-    /// resharded twice.
-    async fn disturb(&mut self, kills: u32, database: &mut Database) {
+    /// Kills so many workers at random moments, each with a successor, freezes some between, and disturbs the sink; the stream is resharded
+    /// twice.
+    async fn disturb(&mut self, kills: u32, results: &mut Results) {
         let clock = TokioClock::new();
         while self.counts.kills < kills {
             let pause = SHORTEST + self.rng.below(LONGEST - SHORTEST);
@@ -267,13 +274,18 @@ impl OrdersFleet {
                 self.reshard(SHARDS);
             }
             let awake = self.awake();
-            let victim = self.pick(&awake);
+            let names: Vec<_> = awake.iter().map(|place| self.processes[*place].name()).collect();
+            // Every other time one that is in the middle of a write, where that can be seen.
+            let writer = match self.counts.kills % 2 {
+                0 => results.writer(&names).await,
+                _ => None,
+            };
+            let victim = writer.map_or_else(|| self.pick(&awake), |writer| awake[writer]);
             self.processes[victim].kill();
             self.places.retain(|place| *place != victim);
             self.counts.kills += 1;
             self.start_worker();
-            let cut = database.cut_session().await;
-            cut.unwrap_or_else(|error| panic!("the database does not answer: {error}"));
+            results.disturb().await;
         }
         while !self.frozen.is_empty() {
             clock.sleep(FREEZE / 10).await;
@@ -354,6 +366,7 @@ impl OrdersFleet {
                     counts.claims += 1;
                     counts.ahead += u64::from(ahead);
                 }
+                SinkEvent::Found { .. } => counts.ahead += 1,
                 SinkEvent::Fenced { .. } => counts.fenced += 1,
                 SinkEvent::Repeated { .. } => counts.repeated += 1,
                 SinkEvent::Failed { .. } => counts.failed += 1,

@@ -17,10 +17,12 @@ pub(super) enum SinkEvent {
         /// The sink was ahead of the checkpoint: the owner before died between its commit and its checkpoint.
         ahead: bool,
     },
-    /// A write was refused, because a later ownership had claimed the shard.
+    /// A write was refused, because a later ownership had claimed the shard, or another one has put the file.
     Fenced { shard: String, token: u64 },
-    /// A transaction that was taken for failed had succeeded.
+    /// A transaction or a put that was taken for failed had succeeded.
     Repeated { shard: String },
+    /// An ownership has found a file of another one where it would write its own.
+    Found { shard: String },
     /// Another failure, or a claim that was refused.
     Failed { shard: String, why: String },
 }

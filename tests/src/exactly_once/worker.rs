@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kcl_core::clock::{ClockExt as _, Rng, TokioClock};
 use kcl_core::processor::{SinkPosition, SinkPositionError};
+use kcl_core::settings::CheckpointMode;
 use kcl_core::types::Position;
 use kinesis_client::aws_config::{self, BehaviorVersion};
 use kinesis_client::{
@@ -14,6 +15,7 @@ use kinesis_client::{
 };
 
 use super::database::{Address, Database, Writer};
+use super::file_faults::FileSink;
 use super::journal::{SinkEvent, SinkJournal};
 
 /// The arguments of a worker.
@@ -31,12 +33,15 @@ pub struct WorkerArguments {
     /// The failover time.
     #[arg(long)]
     failover_ms: u64,
-    /// The longest pause between a batch and its transaction.
+    /// The longest pause between a batch and its transaction; twice that of a put.
     #[arg(long)]
     work_ms: u64,
     /// The database.
-    #[arg(long)]
-    database: String,
+    #[arg(long, required_unless_present = "files")]
+    database: Option<String>,
+    /// The folder of the files.
+    #[arg(long, conflicts_with = "database")]
+    files: Option<PathBuf>,
     /// The file for events.
     #[arg(long)]
     log: PathBuf,
@@ -61,21 +66,34 @@ pub async fn run(arguments: WorkerArguments) -> Result<(), Box<dyn std::error::E
     settings.leases.failover_time = Duration::from_millis(arguments.failover_ms);
     // Several batches per second and shard, so that there is always one under way.
     settings.reading.max_batch_records = 20;
-    let address: Address = arguments.database.parse()?;
     let work = Duration::from_millis(arguments.work_ms);
+    let files = arguments.files.as_deref();
+    let files = files
+        .map(|folder| FileSink::new(folder, Arc::clone(&journal), work))
+        .transpose()?;
+    if files.is_some() {
+        settings.checkpoints.mode = CheckpointMode::Manual;
+        settings.processing.tick_interval = Duration::from_millis(100);
+    }
     let worker = Worker::builder(&arguments.application)
         .worker_id(&arguments.worker_id)
         .stream(KinesisStream::new(&aws, &arguments.stream))
         .lease_store(DynamoLeaseStore::new(&aws, &arguments.application))
-        .settings(settings)
-        .processor(move |shard: &ShardContext| Orders {
-            database: Database::new(&address),
-            position: SinkPosition::new(shard),
-            journal: Arc::clone(&journal),
-            rng: Rng::from_entropy(),
-            work,
-        })
-        .build()?;
+        .settings(settings);
+    let worker = match files {
+        Some(files) => worker.processor(move |shard: &ShardContext| files.processor(shard)),
+        None => {
+            let address: Address = arguments.database.unwrap_or_default().parse()?;
+            worker.processor(move |shard: &ShardContext| Orders {
+                database: Database::new(&address),
+                position: SinkPosition::new(shard),
+                journal: Arc::clone(&journal),
+                rng: Rng::from_entropy(),
+                work,
+            })
+        }
+    };
+    let worker = worker.build()?;
     worker.run_until_signal().await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Workers that are killed and frozen while they write into a database: its table equals the stream.
+//! Workers that are killed and frozen while they write into a database or files: these equal the stream.
 //!
 //! `cargo run -p kcl-tests --bin exactly-once -- --kills 200` does the same with more kills.
 
@@ -22,6 +22,11 @@ async fn postgres_table_equals_stream_after_kills() {
     kill(Sink::Postgres).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_equal_stream_after_kills() {
+    kill(Sink::Files).await;
+}
+
 async fn kill(sink: Sink) {
     let _alone = crate::ONE_AT_A_TIME.lock().await;
     let testbed = testbed_or_skip!();
@@ -33,9 +38,7 @@ async fn kill(sink: Sink) {
         seed,
     };
     match run(&testbed, program, plan).await {
-        Ok(counts) => say(&format!(
-            "{sink}, seed {seed}: the table equals the stream: {counts}"
-        )),
+        Ok(counts) => say(&format!("{sink}, seed {seed}: equal to the stream: {counts}")),
         Err(left_out) => left_out.report(&format!("exactly once, {sink}")),
     }
 }

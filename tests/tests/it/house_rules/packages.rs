@@ -24,6 +24,7 @@ const WITHOUT_AWS: &[&str] = &[
     "kinesis-local",
     "kcl-model",
     "kcl-examples",
+    "kcl-examples-files",
 ];
 
 /// Which of our packages each of our packages may use, for every kind of dependency.
