@@ -16,8 +16,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinesis_client::clock::{Clock, Moment};
-use kinesis_client::processor::EndOfShard;
+use kinesis_client::clock::{Clock as _, Moment, TokioClock};
+use kinesis_client::processor::{EndOfShard, RecordProcessorFactory};
+use kinesis_client::settings::CheckpointMode;
 use kinesis_client::types::RecordPosition;
 use kinesis_client::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, async_trait};
 use object_store::path::Path;
@@ -46,13 +47,36 @@ impl Default for FileLimits {
     }
 }
 
-/// Collects the records of one shard and writes them as files. Needs [manual checkpoints](kinesis_client::settings::CheckpointMode::Manual).
+/// A store and a folder in it: the factory that a worker is given.
+#[derive(Debug)]
+pub struct FileArchive {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The folder, in which each shard has its own.
+    pub folder: Path,
+    /// When a file is written.
+    pub limits: FileLimits,
+}
+
+impl RecordProcessorFactory for FileArchive {
+    fn create(&self, shard: &ShardContext) -> Box<dyn RecordProcessor> {
+        let store = Arc::clone(&self.store);
+        Box::new(RecordFiles::new(store, &self.folder, self.limits, shard))
+    }
+
+    /// Others would pass records that are collected and in no file.
+    fn checkpoint_mode(&self) -> Option<CheckpointMode> {
+        Some(CheckpointMode::Manual)
+    }
+}
+
+/// Collects the records of one shard and writes them as files. It needs manual checkpoints, for which [`FileArchive`] asks.
 #[derive(Debug)]
 pub struct RecordFiles {
     store: Arc<dyn ObjectStore>,
     folder: Path,
     limits: FileLimits,
-    clock: Arc<dyn Clock>,
+    clock: TokioClock,
     /// The end of the file before: the next file has the records after it, and its name. `None` before the first file.
     after: Option<RecordPosition>,
     /// Whether a file of that name may be there: another owner may have written it, or an earlier call of this one.
@@ -68,13 +92,8 @@ pub struct RecordFiles {
 
 impl RecordFiles {
     /// The processor of one ownership of a shard. Its files are in `folder`, in a folder for the application, the stream and the shard.
-    pub fn new(
-        store: Arc<dyn ObjectStore>,
-        folder: &Path,
-        limits: FileLimits,
-        clock: Arc<dyn Clock>,
-        shard: &ShardContext,
-    ) -> Self {
+    pub fn new(store: Arc<dyn ObjectStore>, folder: &Path, limits: FileLimits, shard: &ShardContext) -> Self {
+        let clock = TokioClock::new();
         Self {
             store,
             folder: shard_folder(folder, shard),

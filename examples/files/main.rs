@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use kcl_examples_files::format::RecordFile;
-use kcl_examples_files::{FileLimits, RecordFiles};
+use kcl_examples_files::{FileArchive, FileLimits};
 use kinesis_client::clock::{Clock as _, ClockExt as _, TokioClock};
-use kinesis_client::settings::{CheckpointMode, Settings};
-use kinesis_client::{MemoryLeaseStore, MemoryStream, ShardContext, Worker};
+use kinesis_client::settings::Settings;
+use kinesis_client::{MemoryLeaseStore, MemoryStream, Worker};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, parse_url_opts};
@@ -53,7 +53,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stream = MemoryStream::builder("orders").shards(2).build();
     let leases = MemoryLeaseStore::new();
     let mut settings = Settings::default();
-    settings.checkpoints.mode = CheckpointMode::Manual;
     settings.processing.tick_interval = Duration::from_millis(100);
     let limits = FileLimits {
         records: 40,
@@ -67,14 +66,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 format!("order {round}/{number}"),
             )?;
         }
-        let (files, to) = (Arc::clone(&store), folder.clone());
+        let archive = FileArchive {
+            store: Arc::clone(&store),
+            folder: folder.clone(),
+            limits,
+        };
         let worker = Worker::builder("orders-into-files")
             .stream(stream.clone())
             .lease_store(leases.clone())
             .settings(settings.clone())
-            .processor(move |shard: &ShardContext| {
-                RecordFiles::new(Arc::clone(&files), &to, limits, Arc::new(clock), shard)
-            })
+            .processor(archive)
             .build()?
             .start();
         while count(&*store, &folder).await?.1 < 100 * round {
@@ -85,6 +86,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         worker.join().await?;
     }
     let (files, records) = count(&*store, &folder).await?;
-    println!("{records} records in {files} files in {place}/{folder}");
+    println!("{records} records in {files} files of {folder}, in {place}");
     Ok(())
 }

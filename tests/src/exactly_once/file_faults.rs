@@ -73,8 +73,8 @@ impl FileSink {
             work: self.work,
             state: Mutex::new(state),
         };
-        let store = FaultyStore::new(Arc::clone(&self.store), clock.clone(), faults);
-        RecordFiles::new(Arc::new(store), &Path::default(), LIMITS, clock, shard)
+        let store = FaultyStore::new(Arc::clone(&self.store), clock, faults);
+        RecordFiles::new(Arc::new(store), &Path::default(), LIMITS, shard)
     }
 }
 
