@@ -20,7 +20,7 @@ use kinesis_client::clock::{Clock as _, Moment, TokioClock};
 use kinesis_client::processor::{EndOfShard, RecordProcessorFactory};
 use kinesis_client::settings::CheckpointMode;
 use kinesis_client::types::RecordPosition;
-use kinesis_client::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, async_trait};
+use kinesis_client::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom, async_trait};
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectStore, PutMode};
 
@@ -232,6 +232,15 @@ impl RecordFiles {
 
 #[async_trait]
 impl RecordProcessor for RecordFiles {
+    async fn initialize(&mut self, shard: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        if shard.is_redrive() {
+            return Err(ProcessorError::fatal(
+                "the files go on behind the records of dead letters",
+            ));
+        }
+        Ok(StartFrom::Checkpoint)
+    }
+
     async fn process_records(
         &mut self,
         batch: RecordBatch,

@@ -3,9 +3,11 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::{FutureExt as _, TryStreamExt as _};
 use kcl_testkit::{ProcessorBench, ProcessorSimulation};
+use kinesis_client::Redrive;
 use kinesis_client::bytes::Bytes;
 use kinesis_client::clock::{Rng, TokioClock};
-use kinesis_client::processor::{FencingToken, StartFrom};
+use kinesis_client::dead_letter::DeadLetter;
+use kinesis_client::processor::FencingToken;
 use kinesis_client::settings::{CheckpointMode, Settings};
 use kinesis_client::types::{ApplicationName, Position, Record, SequenceNumber, ShardId, WorkerId};
 use object_store::ObjectStoreExt as _;
@@ -461,6 +463,24 @@ async fn nothing_is_read_before_the_first_record() {
     assert_eq!(files.initialize(&shard).await.unwrap(), StartFrom::Checkpoint);
     files.tick(&shard).await.unwrap();
     assert_eq!(files.end_of_shard(), EndOfShard::AllFinished);
+}
+
+#[tokio::test(start_paused = true)]
+async fn redriven_letters_are_left() {
+    let (shelf, shard) = (Shelf::default(), owner(1, None));
+    let record = Record::new(position(7).sequence, "order 7");
+    let (of, app, worker) = (
+        shard.shard().clone(),
+        shard.application().clone(),
+        shard.worker().clone(),
+    );
+    let letter = DeadLetter::new(record, "orders", of, app, worker);
+    let report = Redrive::new(shelf.archive(limits(1))).run([letter]).await;
+    assert_eq!(
+        (report.left.len(), shelf.sizes().await.len()),
+        (1, 0),
+        "{report:?}"
+    );
 }
 
 /// With `KCL_SEED=42` it runs only that seed.
