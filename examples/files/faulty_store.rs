@@ -35,6 +35,8 @@ pub enum PutAnswer {
     Stores,
     /// An error, and the store has not seen the object.
     Refused,
+    /// `AlreadyExists`, although nothing is there: S3 answers so while two are writing.
+    Conflict,
     /// An error, although the store has done what it was asked.
     Lost,
 }
@@ -92,8 +94,15 @@ impl<F: PutFaults> ObjectStore for FaultyStore<F> {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let fault = self.faults.next(path);
         self.clock.sleep(fault.before).await;
-        if fault.answer == PutAnswer::Refused {
-            return Err(failed("the store does not answer"));
+        match fault.answer {
+            PutAnswer::Refused => return Err(failed("the store does not answer")),
+            PutAnswer::Conflict => {
+                return Err(Error::AlreadyExists {
+                    path: path.to_string(),
+                    source: "another request for it is under way".into(),
+                });
+            }
+            PutAnswer::Stores | PutAnswer::Lost => {}
         }
         let payload = match fault.in_pieces {
             true => pieces(&payload),
@@ -104,7 +113,7 @@ impl<F: PutFaults> ObjectStore for FaultyStore<F> {
         self.clock.sleep(fault.after).await;
         match fault.answer {
             PutAnswer::Lost => Err(failed("the answer is lost")),
-            PutAnswer::Stores | PutAnswer::Refused => answer,
+            PutAnswer::Stores | PutAnswer::Refused | PutAnswer::Conflict => answer,
         }
     }
 

@@ -205,6 +205,20 @@ fn put_that_landed_without_answer_is_found() {
 }
 
 #[test]
+fn conflict_without_object_is_tried_again() {
+    let shelf = Shelf::default();
+    let mut bench = bench(&shelf, limits(4));
+    shelf.script.add(PutAnswer::Conflict);
+    for number in 0..4 {
+        bench.put("customer", format!("order {number}"));
+    }
+    bench.until_finished();
+    assert_eq!(bench.block_on(shelf.positions()), bench.put_records());
+    let failed = bench.calls().iter().filter(|call| call.error.is_some()).count();
+    assert_eq!(failed, 1, "{:#?}", bench.calls());
+}
+
+#[test]
 fn records_survive_deaths_handovers_and_splits() {
     let shelf = Shelf::default();
     let mut bench = bench(&shelf, limits(7));
