@@ -8,7 +8,7 @@ use std::fmt::{self, Debug};
 
 /// An invariant of a fleet, whatever crashes, hangs or is late.
 ///
-/// I1 to I9 and I11 hold at every moment, and so does what I14 says of the holder of the lock. I10, I12, I13 and the rest of I14 say what
+/// I1 to I9, I11 and I16 hold at every moment, and so does what I14 says of the holder of the lock. I10, I12, I13 and the rest of I14 say what
 /// becomes of a fleet once it is left alone, and I15 is of single rows and records: [`check_attributes`] and [`check_counted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
@@ -42,11 +42,13 @@ pub enum Invariant {
     LeaderHarmless,
     /// I15.
     Compatible,
+    /// I16.
+    KeyOrder,
 }
 
 impl Invariant {
     /// Every invariant, in the order of the ids.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoRecordLost,
         Self::CheckpointNotAhead,
         Self::CheckpointRises,
@@ -62,6 +64,7 @@ impl Invariant {
         Self::BalanceSettles,
         Self::LeaderHarmless,
         Self::Compatible,
+        Self::KeyOrder,
     ];
 
     /// Its place in [`ALL`](Self::ALL).
@@ -69,7 +72,7 @@ impl Invariant {
         self as usize
     }
 
-    /// The short id, `I1` to `I15`.
+    /// The short id, `I1` to `I16`.
     pub fn id(self) -> &'static str {
         match self {
             Self::NoRecordLost => "I1",
@@ -87,6 +90,7 @@ impl Invariant {
             Self::BalanceSettles => "I13",
             Self::LeaderHarmless => "I14",
             Self::Compatible => "I15",
+            Self::KeyOrder => "I16",
         }
     }
 
@@ -127,6 +131,9 @@ impl Invariant {
             }
             Self::Compatible => {
                 "a row keeps the attributes that its writer does not know, and every user record in an aggregate is counted"
+            }
+            Self::KeyOrder => {
+                "where records are handled in the order of their keys, none begins while one before it with its key is unfinished"
             }
         }
     }

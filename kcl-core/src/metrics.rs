@@ -70,8 +70,8 @@ const CONCERNS: [&str; 12] = [
 ];
 
 /// The ids of the invariants, in the order of [`Invariant::ALL`](crate::invariant::Invariant::ALL).
-const INVARIANTS: [&str; 15] = [
-    "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13", "I14", "I15",
+const INVARIANTS: [&str; 16] = [
+    "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13", "I14", "I15", "I16",
 ];
 
 /// The kinds of tasks whose panics are counted. A task is named by its kind, and by its lease where it has one.

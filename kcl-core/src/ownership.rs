@@ -289,6 +289,11 @@ impl Ownership {
         CallbackGuard(&self.in_callback)
     }
 
+    /// Whether calls of user code run that no single [`enter_callback`](Self::enter_callback) spans.
+    pub(crate) fn set_in_callback(&self, runs: bool) {
+        self.in_callback.store(runs, Ordering::Release);
+    }
+
     /// Looks at the state. The closure must neither wait nor use the ownership.
     fn read<T>(&self, look: impl FnOnce(&OwnershipState) -> T) -> T {
         self.state.read(look)

@@ -13,8 +13,8 @@ use kcl_core::dead_letter::DeadLetterSink;
 use kcl_core::internals::TaskScope;
 use kcl_core::lease_store::{Lease, LeaseStore as _};
 use kcl_core::processor::{
-    EndOfShard, ErrorPolicy, FencingToken, ProcessorError, RecordBatch, RecordProcessor,
-    RecordProcessorFactory, ShardContext, StartFrom,
+    Concurrency, EndOfShard, ErrorPolicy, FencingToken, ProcessorError, RecordBatch, RecordCalls,
+    RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
 };
 use kcl_core::settings::{CheckpointMode, Settings};
 use kcl_core::status::WorkerStatus;
@@ -446,6 +446,10 @@ impl RecordProcessorFactory for NotingFactory {
     fn checkpoint_mode(&self) -> Option<CheckpointMode> {
         self.factory.checkpoint_mode()
     }
+
+    fn concurrency(&self) -> Concurrency {
+        self.factory.concurrency()
+    }
 }
 
 /// Notes the calls of another processor.
@@ -462,18 +466,25 @@ impl Noting {
         records: Vec<RecordPosition>,
         returned: &Result<T, ProcessorError>,
     ) {
-        let call = BenchCall {
-            shard: shard.shard().clone(),
-            token: shard.fencing_token(),
-            method,
-            records,
-            error: returned.as_ref().err().map(ToString::to_string),
-        };
-        self.calls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(call);
+        note_call(&self.calls, method, shard, records, returned);
     }
+}
+
+fn note_call<T>(
+    calls: &Calls,
+    method: &'static str,
+    shard: &ShardContext,
+    records: Vec<RecordPosition>,
+    returned: &Result<T, ProcessorError>,
+) {
+    let call = BenchCall {
+        shard: shard.shard().clone(),
+        token: shard.fencing_token(),
+        method,
+        records,
+        error: returned.as_ref().err().map(ToString::to_string),
+    };
+    calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
 }
 
 #[async_trait]
@@ -513,6 +524,19 @@ impl RecordProcessor for Noting {
 
     fn end_of_shard(&self) -> EndOfShard {
         self.inner.end_of_shard()
+    }
+
+    fn record_calls(&self) -> Option<RecordCalls> {
+        let noted = Arc::clone(&self.calls);
+        let calls = self.inner.record_calls()?;
+        Some(calls.wrapped(move |record, shard, call| {
+            let (noted, shard, position) = (Arc::clone(&noted), shard.clone(), record.position().clone());
+            Box::pin(async move {
+                let returned = call.await;
+                note_call(&noted, "handle", &shard, vec![position], &returned);
+                returned
+            })
+        }))
     }
 
     async fn lease_lost(&mut self, shard: &ShardContext) {

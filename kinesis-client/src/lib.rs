@@ -122,7 +122,8 @@ pub use tokio_util::sync::CancellationToken;
 
 #[doc(inline)]
 pub use kcl_core::processor::{
-    FencingToken, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
+    Concurrency, FencingToken, ProcessorError, RecordBatch, RecordHandler, RecordProcessor, ShardContext,
+    StartFrom,
 };
 #[doc(inline)]
 pub use kcl_core::settings::Settings;

@@ -1,6 +1,6 @@
 use kcl_core::internals::Failpoint;
 use kcl_core::invariant::Invariant::{
-    BalanceSettles, CheckpointNotAhead, CheckpointRises, CleanupSafe, EveryLeaseOwned, InOrder,
+    BalanceSettles, CheckpointNotAhead, CheckpointRises, CleanupSafe, EveryLeaseOwned, InOrder, KeyOrder,
     LeaderHarmless, LineageComplete, NoOverlap, NoRecordLost, NoStartAfterDeadline, ParentsFirst,
     SingleWriter, TokenRises,
 };
@@ -19,6 +19,10 @@ pub fn table() -> Vec<Entry> {
     };
     let with_failing_records = |entry| Entry {
         scenario: Scenario::with_failing_records,
+        ..entry
+    };
+    let with_handlers = |entry| Entry {
+        scenario: Scenario::with_handlers,
         ..entry
     };
     vec![
@@ -227,6 +231,11 @@ pub fn table() -> Vec<Entry> {
             Failpoint::SkipWithoutPolicy,
             &[InOrder, CheckpointNotAhead],
             "a record that fails is lost, whatever the policy says",
+        )),
+        with_handlers(entry(
+            Failpoint::KeyOrderIgnored,
+            &[KeyOrder],
+            "a newer position of a truck is written before the older one",
         )),
         entry(
             Failpoint::GapHoldIgnored,

@@ -26,6 +26,9 @@ mod documents {
     #[doc = include_str!("../../docs/testing.md")]
     struct TestingGuide;
 
+    #[doc = include_str!("../../docs/handlers.md")]
+    struct HandlersGuide;
+
     #[doc = include_str!("../../docs/operations.md")]
     struct OperationsGuide;
 

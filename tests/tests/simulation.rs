@@ -38,6 +38,12 @@ fn failing_records_alone_are_set_aside() {
     }
 }
 
+/// The same with a handler that is called for many records at once.
+#[test]
+fn handlers_keep_order_of_keys_and_lose_nothing() {
+    hold_and_recover(Scenario::with_handlers, SCENARIOS / 3);
+}
+
 fn hold_and_recover(scenario: fn(u64) -> Scenario, count: u64) -> Report {
     let seeds = match setting("KCL_TEST_SEED") {
         Some(seed) => seed..seed + 1,

@@ -121,11 +121,15 @@ impl ShardConsumer {
     }
 
     pub(crate) async fn lose(&mut self) -> ConsumerEvent {
+        let own = Arc::clone(&self.own);
         self.own.consumer_waits(WaitReason::Draining);
         tokio::select! {
             biased;
-            () = self.own.aborted() => self.dropped("lease_lost"),
-            lost = self.delivery.lose() => match lost {
+            () = own.aborted() => self.dropped("lease_lost"),
+            lost = async {
+                self.let_calls_return().await;
+                self.delivery.lose().await
+            } => match lost {
                 Ok(()) => ConsumerEvent::CallReturned,
                 Err(failure) => {
                     tracing::warn!(error = %Causes(failure.error.as_ref()), "lease_lost failed");

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::processor::{
-    EndOfShard, FailureKind, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory,
-    ShardContext, StartFrom,
+    EndOfShard, FailureKind, ProcessorError, RecordBatch, RecordCalls, RecordProcessor,
+    RecordProcessorFactory, ShardContext, StartFrom,
 };
 use crate::runtime::clock::{BoxFuture, Clock};
 use crate::runtime::panic_message::panic_message;
@@ -45,6 +45,8 @@ pub(crate) trait Delivery: Send {
     async fn end(&mut self) -> Result<EndOfShard, CallFailure>;
     /// Another worker has the lease.
     async fn lose(&mut self) -> Result<(), CallFailure>;
+    /// The calls for single records, where the user's code works on many at once: they take the place of [`offer`](Self::offer).
+    fn record_calls(&self) -> Option<RecordCalls>;
 }
 
 /// Drives a [`RecordProcessor`]: one batch at a time. After a panic the processor is thrown away, and the next call makes another.
@@ -126,7 +128,7 @@ impl ToProcessor {
 }
 
 impl CallFailure {
-    fn panicked(message: impl Into<String>) -> Self {
+    pub(crate) fn panicked(message: impl Into<String>) -> Self {
         Self {
             kind: FailureKind::Panic,
             position: None,
@@ -188,5 +190,9 @@ impl Delivery for ToProcessor {
             })
         })
         .await
+    }
+
+    fn record_calls(&self) -> Option<RecordCalls> {
+        self.processor.as_ref()?.record_calls()
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::consumer::delivery::{CallFailure, FailureText};
 use crate::consumer::isolation::{Attempts, FailureTally};
-use crate::consumer::set_aside::SetAside;
-use crate::consumer::shard_consumer::{Pause, ShardConsumer};
+use crate::consumer::reaction::{Pause, Reaction, SetAside};
+use crate::consumer::shard_consumer::ShardConsumer;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Causes, Error, ErrorKind};
 use crate::lifecycle::ConsumerEvent;
+use crate::ownership::Ownership;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::processor::{Decision, FailedCall, Failure, FailureKind, RecordBatch, decide};
 use crate::runtime::backoff::Backoff;
@@ -35,7 +36,7 @@ const LONGEST_SEND_AGAIN: Duration = Duration::from_secs(30);
 
 /// The records of a call that failed, as a policy sees them.
 #[derive(Default)]
-struct FailedRecords<'a> {
+pub(crate) struct FailedRecords<'a> {
     count: usize,
     /// How many of them are not finished.
     rest: usize,
@@ -44,6 +45,20 @@ struct FailedRecords<'a> {
     /// The record that failed, where it is known.
     isolated: Option<&'a Record>,
     bisected: bool,
+}
+
+impl<'a> FailedRecords<'a> {
+    /// One record, which was alone.
+    pub(crate) fn alone(record: &'a Record) -> Self {
+        Self {
+            count: 1,
+            rest: 1,
+            first: Some(record),
+            last: None,
+            isolated: Some(record),
+            bisected: false,
+        }
+    }
 }
 
 impl ShardConsumer {
@@ -56,8 +71,8 @@ impl ShardConsumer {
         });
         let attempts = tally.failed(kind, now);
         self.failing_calls.push((call, tally));
-        self.react(call, attempts, failure, &FailedRecords::default());
-        self.after_reaction(kind)
+        let reaction = self.react(call, attempts, failure, &FailedRecords::default());
+        self.after_reaction(reaction, kind, None)
     }
 
     /// A call without records returned: its failures before count no more.
@@ -122,8 +137,9 @@ impl ShardConsumer {
             isolated,
             bisected,
         };
-        self.react(FailedCall::ProcessRecords, attempts, failure, &records);
-        let event = self.after_reaction(kind);
+        let failing = isolated.map(|record| record.position().clone());
+        let reaction = self.react(FailedCall::ProcessRecords, attempts, failure, &records);
+        let event = self.after_reaction(reaction, kind, failing);
         if event == ConsumerEvent::CallFailed {
             self.waiting = Some((id, batch.starting_at(done)));
         }
@@ -151,16 +167,10 @@ impl ShardConsumer {
             position: Some(unreadable.position),
             error: Box::new(FailureText(unreadable.why)),
         };
-        let records = FailedRecords {
-            count: 1,
-            rest: 1,
-            first: Some(&unreadable.record),
-            last: None,
-            isolated: Some(&unreadable.record),
-            bisected: false,
-        };
-        self.react(FailedCall::Unpack, attempts, failure, &records);
-        Some(self.after_reaction(kind))
+        let records = FailedRecords::alone(&unreadable.record);
+        let failing = Some(unreadable.record.position().clone());
+        let reaction = self.react(FailedCall::Unpack, attempts, failure, &records);
+        Some(self.after_reaction(reaction, kind, failing))
     }
 
     /// Finds the record that failed, where the processor said which, and the first to be tried again. With automatic checkpoints the records
@@ -186,13 +196,13 @@ impl ShardConsumer {
     }
 
     /// Asks the policy, and prepares what it decides.
-    fn react(
+    pub(crate) fn react(
         &mut self,
         call: FailedCall,
         attempts: Attempts,
         failure: CallFailure,
         records: &FailedRecords<'_>,
-    ) {
+    ) -> Reaction {
         let worker = Arc::clone(&self.own.worker);
         let name = call.as_str();
         if log_once::is_due(attempts.total) {
@@ -218,34 +228,37 @@ impl ShardConsumer {
             true => Decision::Skip,
             false => decide(worker.policy.as_ref(), &seen),
         };
-        let pause = |length| Pause {
-            length,
-            then_release: false,
+        let pause = |length| Reaction {
+            pause: Pause {
+                length,
+                then_release: false,
+            },
+            set_aside: None,
         };
-        self.pause = match (decision, records.isolated) {
+        let set_aside = |set_aside| Reaction {
+            pause: Pause::default(),
+            set_aside: Some(set_aside),
+        };
+        match (decision, records.isolated) {
             (Decision::Retry { after }, _) => pause(after.max(SHORTEST)),
             (Decision::DeadLetter, Some(record)) if call.has_records() => {
                 let position = self.position_behind(call, record);
-                self.set_aside = Some(SetAside {
+                set_aside(SetAside {
                     letter: Some(self.letter(&seen, attempts, record, &position)),
                     is_unreadable: call == FailedCall::Unpack,
                     position,
-                });
-                Pause::default()
+                })
             }
-            (Decision::Skip, Some(record)) if call.has_records() => {
-                self.set_aside = Some(SetAside {
-                    letter: None,
-                    is_unreadable: call == FailedCall::Unpack,
-                    position: self.position_behind(call, record),
-                });
-                Pause::default()
-            }
+            (Decision::Skip, Some(record)) if call.has_records() => set_aside(SetAside {
+                letter: None,
+                is_unreadable: call == FailedCall::Unpack,
+                position: self.position_behind(call, record),
+            }),
             (Decision::Bisect, _) | (Decision::DeadLetter | Decision::Skip, None) if records.rest > 1 => {
                 if let Some(last) = records.last {
                     self.isolation.bisect(last);
                 }
-                Pause::default()
+                Reaction::default()
             }
             (Decision::Hold, _) => {
                 tracing::warn!(call = name, "holding the shard until it is resumed or moves");
@@ -254,9 +267,13 @@ impl ShardConsumer {
             (Decision::Release, _) => {
                 tracing::warn!(call = name, "giving the lease up, as the error policy says");
                 // Not at once: a worker that is alone gets the lease back right away.
-                Pause {
+                let pause = Pause {
                     length: worker.timing.renewal,
                     then_release: true,
+                };
+                Reaction {
+                    pause,
+                    set_aside: None,
                 }
             }
             (Decision::Stop, _) => {
@@ -273,14 +290,19 @@ impl ShardConsumer {
                 );
                 pause(UNFIT)
             }
-        };
-        self.show_failures();
-        let failing = records.isolated.map(|record| record.position().clone());
-        self.own.show(|facts| facts.failing = failing);
+        }
     }
 
-    /// The event of a failure that was reacted to.
-    fn after_reaction(&mut self, kind: FailureKind) -> ConsumerEvent {
+    /// The event of a failure, of this record where it is known, that was reacted to.
+    fn after_reaction(
+        &mut self,
+        reaction: Reaction,
+        kind: FailureKind,
+        failing: Option<RecordPosition>,
+    ) -> ConsumerEvent {
+        (self.pause, self.set_aside) = (reaction.pause, reaction.set_aside);
+        self.show_failures();
+        self.own.show(|facts| facts.failing = failing);
         if kind != FailureKind::Panic {
             return ConsumerEvent::CallFailed;
         }
@@ -357,6 +379,22 @@ impl ShardConsumer {
             // The next owner meets the record again.
             return Some(event);
         }
+        self.count_set_aside(&set_aside);
+        if set_aside.is_unreadable {
+            self.finish_unreadable();
+        }
+        self.remember_aside(&set_aside.position);
+        if let Some((id, batch)) = self.waiting.take() {
+            self.waiting = self.pass_set_aside(id, batch).map(|(rest, _)| (id, rest));
+        }
+        self.isolation.clear();
+        self.failures = 0;
+        self.show_failures();
+        None
+    }
+
+    /// Counts a record that is set aside, and says so.
+    pub(crate) fn count_set_aside(&mut self, set_aside: &SetAside) {
         let position = &set_aside.position;
         let is_skipped = set_aside.letter.is_none();
         self.own.worker.metrics.set_aside(is_skipped);
@@ -375,17 +413,6 @@ impl ShardConsumer {
                 false => facts.dead_letters += 1,
             }
         });
-        if set_aside.is_unreadable {
-            self.finish_unreadable();
-        }
-        self.remember_aside(position);
-        if let Some((id, batch)) = self.waiting.take() {
-            self.waiting = self.pass_set_aside(id, batch).map(|(rest, _)| (id, rest));
-        }
-        self.isolation.clear();
-        self.failures = 0;
-        self.show_failures();
-        None
     }
 
     /// Remembers a record that is set aside, for as long as it may come again: until the stored checkpoint has passed it.
@@ -411,46 +438,14 @@ impl ShardConsumer {
 
     async fn send(&mut self, letter: &DeadLetter) -> Option<ConsumerEvent> {
         let own = Arc::clone(&self.own);
-        let Some(sink) = &own.worker.dead_letters else {
-            tracing::error!(
-                "the error policy sends dead letters and there is no sink: give the worker one by .dead_letters(…). Holding the shard"
-            );
-            self.own.consumer_waits(WaitReason::DeadLetter);
-            return self.pause_for(NEVER).await;
-        };
-        let mut failures = Backoff::new(SEND_AGAIN, LONGEST_SEND_AGAIN);
-        let mut problem = log_once::LogOnce::default();
         loop {
-            self.own.consumer_waits(WaitReason::DeadLetter);
-            let sending = own
-                .worker
-                .clock
-                .timeout(SEND_DEADLINE, caught(async { sink.send(letter).await }));
-            let sent = tokio::select! {
+            let event = tokio::select! {
                 biased;
-                interrupt = own.interrupted() => {
-                    let event = self.interrupted(interrupt);
-                    if event == ConsumerEvent::ReopenRequested {
-                        continue;
-                    }
-                    return Some(event);
-                },
-                sent = sending => sent,
+                interrupt = own.interrupted() => self.interrupted(interrupt),
+                () = send_letter(&own, letter) => return None,
             };
-            let why = match sent {
-                Ok(Ok(Ok(()))) => {
-                    problem.log_end("dead letter not accepted");
-                    return None;
-                }
-                Ok(Ok(Err(error))) => Causes(&error).to_string(),
-                Ok(Err(panic)) => format!("the sink panicked: {panic}"),
-                Err(elapsed) => elapsed.to_string(),
-            };
-            own.worker.metrics.dead_letter_failed();
-            problem.warn("dead letter not accepted; holding the shard", why);
-            match self.pause_for(failures.failed()).await {
-                Some(ConsumerEvent::ReopenRequested) | None => {}
-                Some(event) => return Some(event),
+            if event != ConsumerEvent::ReopenRequested {
+                return Some(event);
             }
         }
     }
@@ -474,5 +469,34 @@ impl ShardConsumer {
         }
         let count = rest.iter().take_while(|record| !is_aside(record)).count();
         Some((rest, count))
+    }
+}
+
+/// Sends the letter until the sink has acknowledged it, however long that takes.
+pub(crate) async fn send_letter(own: &Ownership, letter: &DeadLetter) {
+    let clock = &own.worker.clock;
+    own.consumer_waits(WaitReason::DeadLetter);
+    let Some(sink) = &own.worker.dead_letters else {
+        tracing::error!(
+            "the error policy sends dead letters and there is no sink: give the worker one by .dead_letters(…). Holding the record"
+        );
+        return std::future::pending().await;
+    };
+    let mut failures = Backoff::new(SEND_AGAIN, LONGEST_SEND_AGAIN);
+    let mut problem = log_once::LogOnce::default();
+    loop {
+        let sending = clock.timeout(SEND_DEADLINE, caught(async { sink.send(letter).await }));
+        let why = match sending.await {
+            Ok(Ok(Ok(()))) => {
+                problem.log_end("dead letter not accepted");
+                return;
+            }
+            Ok(Ok(Err(error))) => Causes(&error).to_string(),
+            Ok(Err(panic)) => format!("the sink panicked: {panic}"),
+            Err(elapsed) => elapsed.to_string(),
+        };
+        own.worker.metrics.dead_letter_failed();
+        problem.warn("dead letter not accepted; holding the shard", why);
+        clock.sleep(failures.failed()).await;
     }
 }

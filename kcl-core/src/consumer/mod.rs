@@ -4,14 +4,15 @@
 //! ([`retrieval`](crate::retrieval)) reads ahead. The renewer ([`ownership`](crate::ownership)) renews the lease, as long as the consumer
 //! proves that it lives, and stores checkpoints. They meet in the ownership, which knows the row, its validity, and what is finished.
 
+pub(crate) mod by_record;
 pub(crate) mod call_size;
 pub(crate) mod closing;
 pub(crate) mod delivery;
 pub(crate) mod failures;
 pub(crate) mod isolation;
 pub(crate) mod pending;
+mod reaction;
 pub(crate) mod redrive;
-mod set_aside;
 pub(crate) mod shard_consumer;
 pub(crate) mod shard_end;
 pub(crate) mod ticking;

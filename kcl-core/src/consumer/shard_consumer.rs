@@ -9,10 +9,11 @@ use futures_util::future::poll_immediate;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
+use crate::consumer::by_record::handled::HandledRecords;
 use crate::consumer::call_size::{CallPace, time_for_call};
 use crate::consumer::delivery::Delivery;
 use crate::consumer::isolation::{FailureTally, Isolation};
-use crate::consumer::set_aside::SetAside;
+use crate::consumer::reaction::{Pause, SetAside};
 use crate::error::Causes;
 use crate::lease::row::Lease;
 use crate::lifecycle::{ConsumerEnd, ConsumerEvent, ConsumerState, transition};
@@ -55,18 +56,12 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         tick_due: own.worker.clock.now(),
         pace: CallPace::default(),
         batches: 0,
+        refetch_at: None,
+        handled: None,
     };
     let end = consumer.live().await;
     own.end_consumer();
     end
-}
-
-/// The wait after a failure.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Pause {
-    pub(crate) length: Duration,
-    /// Whether the lease is given up then, instead of another try.
-    pub(crate) then_release: bool,
 }
 
 pub(crate) struct ShardConsumer {
@@ -106,6 +101,10 @@ pub(crate) struct ShardConsumer {
     /// How long its calls take.
     pub(crate) pace: CallPace,
     batches: u64,
+    /// When the next fetcher begins, after one that broke.
+    refetch_at: Option<Moment>,
+    /// The records that a handler is called for.
+    pub(crate) handled: Option<Box<HandledRecords>>,
 }
 
 impl ShardConsumer {
@@ -211,11 +210,14 @@ impl ShardConsumer {
 
     /// Takes batch after batch to the processor, until something else is to be done.
     async fn run(&mut self) -> ConsumerEvent {
+        if let Some(code) = self.delivery.record_calls() {
+            return self.run_by_record(&code).await;
+        }
         self.own.wants_records();
         loop {
             if self.waiting.is_none() {
-                match self.next_batch().await {
-                    Ok(next) => self.waiting = Some(next),
+                match self.next_batch(true).await {
+                    Ok(next) => self.waiting = next,
                     Err(event) => return event,
                 }
             }
@@ -232,8 +234,16 @@ impl ShardConsumer {
         }
     }
 
-    async fn next_batch(&mut self) -> Result<(BatchId, RecordBatch), ConsumerEvent> {
+    /// Receives the next batch. `None` if there is something else in its place, and not everything before that is finished. A call that is
+    /// dropped loses nothing.
+    pub(crate) async fn next_batch(
+        &mut self,
+        is_all_finished: bool,
+    ) -> Result<Option<(BatchId, RecordBatch)>, ConsumerEvent> {
         loop {
+            if !is_all_finished && (self.unreadable.is_some() || self.end.is_some()) {
+                return Ok(None);
+            }
             if let Some(event) = self.unreadable_failed() {
                 return Err(event);
             }
@@ -241,6 +251,13 @@ impl ShardConsumer {
                 return Err(ConsumerEvent::Exhausted);
             }
             let own = Arc::clone(&self.own);
+            if let Some(due) = self.refetch_at {
+                let pause = due.saturating_since(self.now());
+                if let Some(event) = self.pause_for(pause).await {
+                    return Err(event);
+                }
+                self.refetch_at = None;
+            }
             if self.fetched.is_none() {
                 let settled = tokio::select! {
                     biased;
@@ -282,7 +299,7 @@ impl ShardConsumer {
                     }
                     let batch = Arc::new(batch);
                     let id = own.deliver(Arc::clone(&batch));
-                    return Ok((id, RecordBatch::new(batch, id.first_number(), own)));
+                    return Ok(Some((id, RecordBatch::new(batch, id.first_number(), own))));
                 }
                 // The fetcher broke: begin again where the last delivered record ended.
                 None => {
@@ -290,10 +307,7 @@ impl ShardConsumer {
                     self.broken_fetchers = self.broken_fetchers.saturating_add(1);
                     own.show(|facts| facts.trouble = Some(SourceErrorKind::Unavailable));
                     let pauses = Backoff::new(FETCHER_PAUSE, LONGEST_FETCHER_PAUSE);
-                    let pause = pauses.after(self.broken_fetchers);
-                    if let Some(event) = self.pause_for(pause).await {
-                        return Err(event);
-                    }
+                    self.refetch_at = Some(self.now() + pauses.after(self.broken_fetchers));
                 }
             }
         }

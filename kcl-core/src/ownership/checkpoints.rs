@@ -115,6 +115,11 @@ impl Ownership {
     /// Offers this many records of the batch to the processor, from its beginning on, unless the consumer has something else to do or the
     /// lease is suspended.
     pub(crate) fn start_call(&self, batch: BatchId, records: usize) -> CallStart {
+        self.start_calls(std::iter::once((batch, records)))
+    }
+
+    /// Offers the records up to these of their batches, to calls that start together, on the same conditions.
+    pub(crate) fn start_calls(&self, calls: impl Iterator<Item = (BatchId, usize)>) -> CallStart {
         let now = self.worker.clock.now();
         let failover = self.worker.timing.failover;
         let (start, is_suspended) = self.with(|state| {
@@ -134,7 +139,9 @@ impl Ownership {
                 )
             });
             self.worker.report(in_time);
-            state.tracker.offer(batch, records);
+            for (batch, records) in calls {
+                state.tracker.offer(batch, records);
+            }
             state.progress.waits(WaitReason::Callback, now);
             (CallStart::Started, false)
         });
@@ -177,6 +184,51 @@ impl Ownership {
         });
         self.worker.status.changed();
         // If it was ahead before, the renewer knows when to store.
+        if begins_to_store {
+            self.dirty.notify_one();
+        }
+    }
+
+    /// A batch is taken whose records are handled one by one, and finished as their calls end.
+    pub(crate) fn handed_to_calls(&self, batch: &RecordBatch) {
+        let now = self.worker.clock.now();
+        if let Some(last) = batch.last() {
+            self.with(|state| {
+                let finished = state.tracker.finished();
+                state.backlog.returned(last.position(), finished, now);
+            });
+        }
+    }
+
+    /// These records are finished, by calls that brought so many bytes; `last` is the last of those that a call was made for. Since `oldest` the
+    /// oldest call runs, if any does.
+    pub(crate) fn calls_ended(
+        &self,
+        finished: &[(BatchId, usize)],
+        bytes: u64,
+        last: Option<RecordPosition>,
+        oldest: Option<Moment>,
+    ) {
+        let now = self.worker.clock.now();
+        let begins_to_store = self.with(|state| {
+            let was_ahead = state.is_ahead_of_row();
+            state.progress.goes_on(now);
+            if let Some(oldest) = oldest {
+                state.progress.waits(WaitReason::Callback, oldest);
+            }
+            for (batch, index) in finished {
+                state.tracker.finish(*batch, *index);
+            }
+            if let Some(finished) = state.tracker.finished() {
+                state.backlog.finished_through(finished);
+            }
+            state.throughput_ema.add(bytes);
+            let facts = &mut state.facts;
+            facts.records += finished.len() as u64;
+            facts.processed = facts.processed.take().max(last);
+            !was_ahead && state.is_ahead_of_row()
+        });
+        self.worker.status.changed();
         if begins_to_store {
             self.dirty.notify_one();
         }

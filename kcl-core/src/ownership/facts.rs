@@ -21,6 +21,8 @@ pub(crate) struct LeaseFacts {
     pub(crate) unreadable: Option<RecordPosition>,
     /// The record that fails, where it is known.
     pub(crate) failing: Option<RecordPosition>,
+    /// How many records failed and wait, while others go on.
+    pub(crate) parked: u64,
     /// How many records were sent to the dead-letter sink, and how many were skipped.
     pub(crate) dead_letters: u64,
     pub(crate) skipped: u64,
@@ -44,6 +46,7 @@ impl Default for LeaseFacts {
             failures: 0,
             unreadable: None,
             failing: None,
+            parked: 0,
             dead_letters: 0,
             skipped: 0,
             stalls: 0,

@@ -29,6 +29,7 @@ impl Ownership {
                 failures: facts.failures,
                 unreadable: facts.unreadable.clone(),
                 failing: facts.failing.clone(),
+                parked: facts.parked,
                 dead_letters: facts.dead_letters,
                 skipped: facts.skipped,
                 stalls: facts.stalls,

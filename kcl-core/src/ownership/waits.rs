@@ -61,6 +61,17 @@ impl Ownership {
         self.commanded(|commands| commands.drain_reason().map(drop)).await;
     }
 
+    /// Returns once a command interrupts calls that run: `None` when the lease is to be given up and was not, or the other way round.
+    pub(crate) async fn commanded_while(&self, is_draining: bool) -> Option<Interrupt> {
+        self.commanded(|commands| match commands.interrupt() {
+            Some(Interrupt::Drain) | None => {
+                (commands.drain_reason().is_some() != is_draining).then_some(None)
+            }
+            interrupt => Some(interrupt),
+        })
+        .await
+    }
+
     /// Returns once the lease is lost or everything that runs is to be dropped.
     pub(crate) async fn lost_or_aborted(&self) -> Interrupt {
         self.commanded(Commands::lost_or_aborted).await

@@ -2,9 +2,12 @@
 
 mod batch;
 mod context;
+mod delivered;
 mod error;
 pub(crate) mod fetched_batch;
+mod handler;
 mod policy;
+mod record_calls;
 mod sink_position;
 
 use async_trait::async_trait;
@@ -13,9 +16,12 @@ pub use crate::lease::row::PendingCheckpoint;
 pub(crate) use batch::CheckpointSink;
 pub use batch::{CheckpointError, PreparedCheckpoint, RecordBatch};
 pub use context::{FencingToken, ShardContext};
+pub use delivered::{Delivered, DeliveredRecords, HandOn, NotAcknowledged, handed_on};
 pub use error::{ProcessorError, Severity};
+pub use handler::{RecordHandler, RecordHandlers};
 pub(crate) use policy::decide;
 pub use policy::{Decision, ErrorPolicy, FailedCall, Failure, FailureKind, LastResort, Policy, Retries};
+pub use record_calls::{Concurrency, HandlerCall, RecordCalls};
 pub use sink_position::{
     AdvanceValues, ClaimValues, ReadValues, SinkPosition, SinkPositionError, SinkSql, StoredPosition,
 };
@@ -195,6 +201,15 @@ pub trait RecordProcessor: Send + 'static {
     ///
     /// The future is dropped when the worker stops.
     async fn lease_lost(&mut self, _shard: &ShardContext) {}
+
+    /// The calls for single records, of a processor that works on many at once: the worker calls these in the place of
+    /// [`process_records`](Self::process_records). Asked when `initialize` has returned, and whenever the shard goes on after a failure.
+    ///
+    /// By default there are none. [`RecordHandlers`] makes processors that have them; a processor that wraps another passes the question on, or
+    /// [wraps](RecordCalls::wrapped) the calls.
+    fn record_calls(&self) -> Option<RecordCalls> {
+        None
+    }
 }
 
 /// Where a shard's first batch begins. It is asked for at each beginning of an ownership, and after each panic: a processor that always
@@ -245,6 +260,12 @@ pub trait RecordProcessorFactory: Send + Sync + 'static {
     /// wraps another passes the question on.
     fn checkpoint_mode(&self) -> Option<CheckpointMode> {
         None
+    }
+
+    /// How many records of a shard its processors work on at once: the worker refuses what a stream cannot have, before it reads. A factory
+    /// that wraps another passes the question on.
+    fn concurrency(&self) -> Concurrency {
+        Concurrency::Ordered
     }
 }
 

@@ -111,6 +111,8 @@ pub enum FailedCall {
     Initialize,
     /// [`process_records`](crate::processor::RecordProcessor::process_records).
     ProcessRecords,
+    /// [`handle`](crate::processor::RecordHandler::handle), where the handler is called for many records at once.
+    Handle,
     /// [`tick`](crate::processor::RecordProcessor::tick).
     Tick,
     /// [`shard_ended`](crate::processor::RecordProcessor::shard_ended).
@@ -122,12 +124,13 @@ pub enum FailedCall {
 impl FailedCall {
     /// Returns `true` if the call is about records, so that one of them can be set aside.
     pub fn has_records(self) -> bool {
-        matches!(self, Self::ProcessRecords | Self::Unpack)
+        matches!(self, Self::ProcessRecords | Self::Handle | Self::Unpack)
     }
 
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Initialize,
         Self::ProcessRecords,
+        Self::Handle,
         Self::Tick,
         Self::ShardEnded,
         Self::Unpack,
@@ -143,6 +146,7 @@ impl FailedCall {
         match self {
             Self::Initialize => "initialize",
             Self::ProcessRecords => "process_records",
+            Self::Handle => "handle",
             Self::Tick => "tick",
             Self::ShardEnded => "shard_ended",
             Self::Unpack => "unpack",

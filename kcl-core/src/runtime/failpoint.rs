@@ -88,11 +88,13 @@ pub enum Failpoint {
     SkipWithoutPolicy,
     /// A shard goes on behind a gap although the setting holds it there.
     GapHoldIgnored,
+    /// A record is handled although one before it with its key is not finished.
+    KeyOrderIgnored,
 }
 
 impl Failpoint {
     /// Every bug there is.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -134,6 +136,7 @@ impl Failpoint {
         Self::AttemptsShared,
         Self::SkipWithoutPolicy,
         Self::GapHoldIgnored,
+        Self::KeyOrderIgnored,
     ];
 }
 

@@ -122,10 +122,11 @@ impl StallProbe {
 }
 
 /// The callbacks that may have a thread.
-const CALLS: [&str; 7] = [
+const CALLS: [&str; 8] = [
     "create",
     "initialize",
     "process_records",
+    "handle",
     "tick",
     "shutdown_requested",
     "shard_ended",
@@ -142,7 +143,7 @@ pub(crate) struct CallbackThread {
 }
 
 /// How many bits name a callback.
-const CALL_BITS: u32 = 3;
+const CALL_BITS: u32 = 4;
 
 impl CallbackThread {
     /// The callback is polled, from `now` on.

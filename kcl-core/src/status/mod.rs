@@ -146,6 +146,8 @@ pub struct LeaseStatus {
     pub unreadable: Option<RecordPosition>,
     /// The record that the processor fails on, where that is known.
     pub failing: Option<RecordPosition>,
+    /// How many records have failed and are not finished, where a handler goes on with others: [`failing`](Self::failing) is the oldest of them.
+    pub parked: u64,
     /// How many records were sent to the dead-letter sink in this ownership.
     pub dead_letters: u64,
     /// How many records were skipped in this ownership, as the error policy said.
@@ -183,6 +185,7 @@ impl LeaseStatus {
             failures: 0,
             unreadable: None,
             failing: None,
+            parked: 0,
             dead_letters: 0,
             skipped: 0,
             stalls: 0,

@@ -8,7 +8,9 @@ use crate::dead_letter::DeadLetterSink;
 use crate::error::{Error, ErrorKind};
 use crate::lease::client::StoreClient;
 use crate::lease::store::LeaseStore;
-use crate::processor::{ErrorPolicy, Policy, RecordProcessorFactory};
+use crate::processor::{
+    Concurrency, ErrorPolicy, Policy, RecordHandler, RecordHandlers, RecordProcessorFactory, ShardContext,
+};
 use crate::runtime::clock::{Clock, TokioClock};
 use crate::runtime::rng::Rng;
 use crate::runtime::stall_probe::StallProbe;
@@ -160,6 +162,16 @@ impl WorkerBuilder {
         self
     }
 
+    /// Makes the handler of each shard, which is called for record after record, and for as many at once as `concurrency` says.
+    /// [`RecordHandlers`] is the same as a factory.
+    pub fn handler<F, H>(self, concurrency: Concurrency, handler: F) -> Self
+    where
+        F: Fn(&ShardContext) -> H + Send + Sync + 'static,
+        H: RecordHandler,
+    {
+        self.processor(RecordHandlers::new(concurrency, handler))
+    }
+
     /// The id of the worker, unique in its fleet. By default the application name and random digits, new with each start. An id that is set
     /// here is the label of the worker's [metrics](crate::metrics) as well, unless
     /// [`worker_label`](crate::settings::MetricsSettings::worker_label) is.
@@ -257,9 +269,12 @@ impl WorkerBuilder {
         );
         let factory = needed(
             self.factory,
-            "a processor is missing: call .processor(…)",
+            "a processor is missing: call .processor(…) or .handler(…)",
             &mut wrong,
         );
+        if let Some(factory) = &factory {
+            wrong.extend(factory.concurrency().validate().err());
+        }
         if self.policy.sends_dead_letters() && self.dead_letters.is_none() {
             wrong.push(
                 "the error policy sends dead letters, and there is no sink for them: call .dead_letters(…)"
@@ -390,6 +405,7 @@ mod tests {
             ".streams(",
             ".lease_store(",
             ".processor(",
+            ".handler(",
         ] {
             assert!(message.contains(part), "{part} is not in {message}");
         }

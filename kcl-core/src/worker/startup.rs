@@ -12,6 +12,7 @@ use crate::lease::row::Lease;
 use crate::lease::store::{Preparation, StoreError, StoreErrorKind};
 use crate::lease::stream_check::{Mismatch, check_identity, check_keyed_by_stream};
 use crate::ownership::WorkerContext;
+use crate::processor::Concurrency;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::{Clock, ClockExt as _, Moment};
 use crate::runtime::log_once::LogOnce;
@@ -43,6 +44,7 @@ pub(crate) async fn prepare(parts: &WorkerParts) -> Result<Prepared, Error> {
         rng: parts.rng.child("start"),
         deadline,
         aggregation: parts.settings.reading.aggregation,
+        concurrency: parts.factory.concurrency(),
     };
     let streams = attempts.find_streams(&parts.subject).await?;
     attempts
@@ -91,6 +93,7 @@ pub(crate) async fn announce(
         rng: worker.rng.child("announce"),
         deadline,
         aggregation: worker.settings.reading.aggregation,
+        concurrency: worker.factory.concurrency(),
     };
     attempts
         .until_answered("cannot write the worker's row", || membership.announce())
@@ -133,6 +136,7 @@ struct StartAttempts<'a> {
     rng: Rng,
     deadline: Moment,
     aggregation: Aggregation,
+    concurrency: Concurrency,
 }
 
 /// An error of a service, seen from the start of a worker.
@@ -180,7 +184,7 @@ impl StartAttempts<'_> {
         match subject {
             StreamSelection::One(source) => {
                 let identity = self.identify(source.as_ref()).await?;
-                check_placement(source.as_ref(), self.aggregation)
+                check_placement(source.as_ref(), self.aggregation, self.concurrency)
                     .map_err(|problem| Error::new(ErrorKind::Configuration, problem))?;
                 let source = Arc::clone(source);
                 streams.open(OpenStream::new(
@@ -209,7 +213,7 @@ impl StartAttempts<'_> {
         for (address, stream) in &tracked {
             let source = stream.source().as_ref();
             let found = self.identify(source).await.and_then(|identity| {
-                let placement = check_placement(source, self.aggregation);
+                let placement = check_placement(source, self.aggregation, self.concurrency);
                 placement.map_err(|problem| Error::new(ErrorKind::Configuration, problem))?;
                 open_tracked(stream, identity).map_err(|error| {
                     let message = format!("the stream {address:?} cannot be one of many");

@@ -9,6 +9,7 @@ use crate::error::{Causes, Error, ErrorKind};
 use crate::lease::key_scheme::LeaseKeyScheme;
 use crate::ownership::WorkerContext;
 use crate::ownership::fatal::FatalError;
+use crate::processor::Concurrency;
 use crate::runtime::clock::{ClockExt as _, Moment};
 use crate::runtime::log_once::LogOnce;
 use crate::runtime::task_scope::TaskPlace;
@@ -61,12 +62,17 @@ pub(crate) async fn ask_tracker(
         .await
 }
 
-/// Refuses to filter user records by hash key where the hash key does not decide the shard. The source must have been asked for its identity.
+/// Refuses what needs a key to decide the shard, where it does not: to filter user records by hash key, and order by key. The source must have
+/// been asked for its identity.
 ///
 /// # Errors
 ///
 /// The fault, and the advice.
-pub(crate) fn check_placement(source: &dyn StreamSource, aggregation: Aggregation) -> Result<(), String> {
+pub(crate) fn check_placement(
+    source: &dyn StreamSource,
+    aggregation: Aggregation,
+    concurrency: Concurrency,
+) -> Result<(), String> {
     let filters = match aggregation {
         Aggregation::Filter | Aggregation::FilterRecords => true,
         Aggregation::Deliver | Aggregation::Fail | Aggregation::Raw => false,
@@ -74,6 +80,10 @@ pub(crate) fn check_placement(source: &dyn StreamSource, aggregation: Aggregatio
     match source.description().placement {
         Some(RecordPlacement::ByService) if filters => Err(format!(
             "the service distributes the records of the stream {:?} over its shards (AUTO), so the setting aggregation = {aggregation:?} would drop user records that are nowhere else: set it to Deliver",
+            source.address()
+        )),
+        Some(RecordPlacement::ByService) if matches!(concurrency, Concurrency::PerKey(_)) => Err(format!(
+            "the service distributes the records of the stream {:?} over its shards (AUTO), so records of one key are in any shard and no order by key exists: call its handler with Concurrency::Unordered, not {concurrency:?}",
             source.address()
         )),
         Some(_) | None => Ok(()),
@@ -208,7 +218,8 @@ impl StreamWatcher<'_> {
             }
         };
         let aggregation = self.worker.settings.reading.aggregation;
-        if let Err(problem) = check_placement(stream.source().as_ref(), aggregation) {
+        let concurrency = self.worker.factory.concurrency();
+        if let Err(problem) = check_placement(stream.source().as_ref(), aggregation, concurrency) {
             self.say(address, problem, WHAT);
             return false;
         }

@@ -82,6 +82,12 @@ impl History {
                 shard,
                 token,
                 ..
+            }
+            | Observation::CallStarted {
+                process,
+                shard,
+                token,
+                ..
             } => {
                 self.started(process, shard, now);
                 let newest = self.newest.entry(shard.clone()).or_insert((*token, now));
@@ -97,7 +103,8 @@ impl History {
             }
             Observation::BatchFinished { process, shard, .. }
             | Observation::BatchReturned { process, shard, .. }
-            | Observation::BatchFailed { process, shard, .. } => {
+            | Observation::BatchFailed { process, shard, .. }
+            | Observation::CallEnded { process, shard, .. } => {
                 self.overlap(process, shard, now, false);
                 if let Some((busy, last)) = self.busy.get_mut(shard)
                     && busy == process

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use kcl_core::clock::{Clock, Moment};
 use kcl_core::lease_store::LeaseChange;
 use kcl_core::processor::{
-    EndOfShard, ProcessorError, RecordBatch, RecordProcessor, RecordProcessorFactory, ShardContext, StartFrom,
+    Concurrency, EndOfShard, ProcessorError, RecordBatch, RecordCalls, RecordProcessor,
+    RecordProcessorFactory, ShardContext, StartFrom,
 };
 use kcl_core::settings::{CheckpointMode, RetentionGap};
 use kcl_core::types::{Gap, LeaseKey, Position, RecordPosition, SequenceNumber, WorkerId};
@@ -362,6 +363,10 @@ impl RecordProcessorFactory for OracleFactory {
     fn checkpoint_mode(&self) -> Option<CheckpointMode> {
         self.inner.checkpoint_mode()
     }
+
+    fn concurrency(&self) -> Concurrency {
+        self.inner.concurrency()
+    }
 }
 
 /// Reports the batches of a processor and their outcome, and leaves the work to the processor that it wraps.
@@ -442,9 +447,92 @@ impl RecordProcessor for OracleProcessor {
         self.inner.end_of_shard()
     }
 
+    fn record_calls(&self) -> Option<RecordCalls> {
+        let calls = self.inner.record_calls()?;
+        let (witness, has_lanes) = (
+            self.witness.clone(),
+            matches!(calls.concurrency(), Concurrency::PerKey(_)),
+        );
+        Some(calls.wrapped(move |record, shard, call| {
+            let lane = has_lanes.then(|| record.partition_key().map(str::to_owned));
+            let (witness, shard, position) = (witness.clone(), shard.clone(), record.position().clone());
+            Box::pin(async move {
+                let seen = SeenCall::start(witness, shard, position, lane);
+                let result = call.await;
+                seen.end(result.is_ok());
+                result
+            })
+        }))
+    }
+
     async fn lease_lost(&mut self, shard: &ShardContext) {
         self.note(shard, "lease_lost");
         self.inner.lease_lost(shard).await;
+    }
+}
+
+/// A call of a handler. Dropped before its end, it finishes nothing.
+struct SeenCall {
+    witness: Witness,
+    shard: ShardContext,
+    record: RecordPosition,
+    finishes: bool,
+}
+
+impl SeenCall {
+    fn start(
+        witness: Witness,
+        shard: ShardContext,
+        record: RecordPosition,
+        lane: Option<Option<String>>,
+    ) -> Self {
+        let (oracle, process) = (&witness.oracle, &witness.process);
+        let (lease, token) = (shard.lease(), shard.fencing_token());
+        oracle.note(&format_args!(
+            "{process:<8} call of {lease} under {token}: {}",
+            Short(&record)
+        ));
+        oracle.observe(&Observation::CallStarted {
+            process: Arc::clone(process),
+            shard: lease.clone(),
+            token,
+            record: record.clone(),
+            lane,
+            now: witness.clock.now(),
+            valid_until: shard.valid_until(),
+            at: oracle.now(),
+        });
+        Self {
+            witness,
+            shard,
+            record,
+            finishes: false,
+        }
+    }
+
+    fn end(mut self, finishes: bool) {
+        self.finishes = finishes;
+    }
+}
+
+impl Drop for SeenCall {
+    fn drop(&mut self) {
+        let Witness { oracle, process, .. } = &self.witness;
+        if !self.finishes {
+            oracle.note(&format_args!(
+                "{process:<8} call of {} failed: {}",
+                self.shard.lease(),
+                Short(&self.record)
+            ));
+        }
+        oracle.observe(&Observation::CallEnded {
+            process: Arc::clone(process),
+            shard: self.shard.lease().clone(),
+            token: self.shard.fencing_token(),
+            record: self.record.clone(),
+            finishes: self.finishes,
+            at: oracle.now(),
+        });
     }
 }
 

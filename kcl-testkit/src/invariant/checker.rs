@@ -40,7 +40,7 @@ pub struct Tally {
     pub leader_changes: u64,
 }
 
-/// Checks I1 to I9, I11 and who holds the leader lock (I14), one observation at a time.
+/// Checks I1 to I9, I11, I16 and who holds the leader lock (I14), one observation at a time.
 ///
 /// ```
 /// use kcl_testkit::invariant::{Checker, Invariant, Observation};
@@ -150,6 +150,22 @@ impl Checker {
                 finishes,
             } => {
                 self.tally.finished += self.shard(shard).fail(process, from.as_ref(), *finishes);
+                Ok(())
+            }
+            Observation::CallStarted { process, shard, .. } => {
+                let excused = self.may_overlap(process, shard);
+                self.table.check_deadline(observation)?;
+                self.check_parents(shard)?;
+                let (is_again, overlap) = self.shard(shard).call(observation, excused)?;
+                self.tally.delivered += 1;
+                self.tally.redelivered += u64::from(is_again);
+                self.tally.longest_overlap = self.tally.longest_overlap.max(overlap);
+                Ok(())
+            }
+            Observation::CallEnded { shard, .. } => {
+                let (finished, overlap) = self.shard(shard).end_call(observation);
+                self.tally.finished += u64::from(finished);
+                self.tally.longest_overlap = self.tally.longest_overlap.max(overlap);
                 Ok(())
             }
             Observation::Checkpointed {

@@ -1,4 +1,4 @@
-//! The invariants of the records of one shard: I2, I7, I8, and the counts.
+//! The invariants of the records of one shard: I2, I7, I8, I16, and the counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -26,6 +26,8 @@ pub(crate) struct Shard {
     told: BTreeSet<Process>,
     delivered: BTreeSet<RecordPosition>,
     ownerships: BTreeMap<FencingToken, Ownership>,
+    /// The records that a handler was called for, by their lanes: those that are unfinished, and perhaps others.
+    lanes: BTreeMap<Option<String>, BTreeSet<RecordPosition>>,
     /// The largest token under which a batch has started, when the first one did, and where.
     newest: Option<(FencingToken, Moment, Process)>,
 }
@@ -45,6 +47,10 @@ struct Ownership {
     failures: BTreeMap<RecordPosition, u32>,
     /// The record on which the last call failed, if it named one or had no other, until the next call.
     isolated: Option<RecordPosition>,
+    /// The records whose calls failed, each until its next call.
+    parked: BTreeSet<RecordPosition>,
+    /// The last record of each lane that a handler was called for.
+    called: BTreeMap<Option<String>, RecordPosition>,
     /// The records that were set aside.
     aside: BTreeSet<RecordPosition>,
 }
@@ -114,6 +120,8 @@ impl Shard {
             may_go_back: true,
             failures: BTreeMap::new(),
             isolated: None,
+            parked: BTreeSet::new(),
+            called: BTreeMap::new(),
             aside: BTreeSet::new(),
         };
         self.ownerships.insert(token, ownership);
@@ -182,6 +190,77 @@ impl Shard {
                 Ok(Duration::ZERO)
             }
         }
+    }
+
+    /// Whether the record was delivered before, and how long two workers have overlapped.
+    pub(crate) fn call(
+        &mut self,
+        started: &Observation,
+        excused: bool,
+    ) -> Result<(bool, Duration), Violation> {
+        let Observation::CallStarted {
+            process,
+            shard,
+            token,
+            record,
+            lane,
+            at,
+            ..
+        } = started
+        else {
+            return Ok((false, Duration::ZERO));
+        };
+        let overlap = self.check_overlap(process, shard, *token, *at, excused)?;
+        let known = self.ownerships.get_mut(token);
+        let Some(own) = known.filter(|own| own.process == *process) else {
+            return Invariant::TokenRises.broken(format!(
+                "{process} calls the handler of {shard} under the token {token}, which is not its own"
+            ));
+        };
+        own.parked.remove(record);
+        own.delivered.insert(record.clone());
+        if let Some(lane) = lane {
+            let last = own.called.insert(lane.clone(), record.clone());
+            Invariant::KeyOrder.check(last.as_ref().is_none_or(|last| last <= record), || {
+                format!(
+                    "{process} calls the handler of {shard} for {record} after {last:?}, which has its key"
+                )
+            })?;
+            let called = self.lanes.entry(lane.clone()).or_default();
+            called.insert(record.clone());
+            called.retain(|record| self.unfinished.contains(record));
+            let before = called.first().filter(|before| *before < record);
+            Invariant::KeyOrder.check(before.is_none(), || {
+                format!("{process} calls the handler of {shard} for {record}, and {before:?} is unfinished and has its key")
+            })?;
+        }
+        Ok((!self.delivered.insert(record.clone()), overlap))
+    }
+
+    /// Whether the record is finished and was not before, and how long two workers have overlapped.
+    pub(crate) fn end_call(&mut self, ended: &Observation) -> (bool, Duration) {
+        let Observation::CallEnded {
+            token,
+            record,
+            finishes,
+            at,
+            ..
+        } = ended
+        else {
+            return (false, Duration::ZERO);
+        };
+        let overlap = match &self.newest {
+            Some((newest, since, _)) if token < newest => at.saturating_since(*since),
+            _ => Duration::ZERO,
+        };
+        if *finishes {
+            return (self.unfinished.remove(record), overlap);
+        }
+        if let Some(own) = self.ownerships.get_mut(token) {
+            *own.failures.entry(record.clone()).or_default() += 1;
+            own.parked.insert(record.clone());
+        }
+        (false, overlap)
     }
 
     /// How many records are finished that were not before, and how long two workers have overlapped.
@@ -365,7 +444,8 @@ impl Ownership {
         attempts: u32,
     ) -> Result<(), Violation> {
         let process = &self.process;
-        Invariant::NoRecordLost.check(self.isolated.as_ref() == Some(position), || {
+        let failed_alone = self.isolated.as_ref() == Some(position) || self.parked.contains(position);
+        Invariant::NoRecordLost.check(failed_alone, || {
             format!("{process} sets {position} of {shard} aside, and no call failed on it alone")
         })?;
         let failures = self.failures.get(position).copied().unwrap_or(0);

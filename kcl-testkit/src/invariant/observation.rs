@@ -122,6 +122,40 @@ pub enum Observation {
         /// Whether those before it are finished, which they are with automatic checkpoints.
         finishes: bool,
     },
+    /// The handler is being called for a record.
+    CallStarted {
+        /// By this process.
+        process: Process,
+        /// Of this shard.
+        shard: LeaseKey,
+        /// In the ownership with this token.
+        token: FencingToken,
+        /// The record.
+        record: RecordPosition,
+        /// The records among which it has an order: those of its key, or of none. `None` where it has no order among any.
+        lane: Option<Option<String>>,
+        /// The time at the process.
+        now: Moment,
+        /// Until when the process believes that the lease is its own.
+        valid_until: Moment,
+        /// The true time, the same for every process.
+        at: Moment,
+    },
+    /// A call of the handler has ended.
+    CallEnded {
+        /// In this process.
+        process: Process,
+        /// Of this shard.
+        shard: LeaseKey,
+        /// In the ownership with this token.
+        token: FencingToken,
+        /// The record.
+        record: RecordPosition,
+        /// Whether it returned `Ok`, which finishes the record. It did not if it failed or was dropped.
+        finishes: bool,
+        /// The true time, the same for every process.
+        at: Moment,
+    },
     /// The user's code checkpoints: every record up to this one is finished.
     Checkpointed {
         /// In this process.

@@ -92,14 +92,21 @@ impl Table {
     }
 
     /// The belief of a worker must follow from the changes that the store accepted, and from its own clock.
-    pub(crate) fn check_deadline(&self, batch: &Observation) -> Result<(), Violation> {
-        let Observation::BatchStarted {
+    pub(crate) fn check_deadline(&self, start: &Observation) -> Result<(), Violation> {
+        let (Observation::BatchStarted {
             process,
             shard,
             now,
             valid_until,
             ..
-        } = batch
+        }
+        | Observation::CallStarted {
+            process,
+            shard,
+            now,
+            valid_until,
+            ..
+        }) = start
         else {
             return Ok(());
         };

@@ -221,7 +221,10 @@ impl Driver {
             .skew(skew);
         let member = match &self.given {
             Some(given) => given.clone().of(member),
-            None => member.processor(erratic),
+            None => match self.scenario.concurrency {
+                Some(concurrency) => member.processor(erratic.handlers(concurrency)),
+                None => member.processor(erratic),
+            },
         };
         let member = match &self.scenario.failing {
             Some(failing) => member.error_policy(ScenarioPolicy {

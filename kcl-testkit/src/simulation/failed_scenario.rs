@@ -43,12 +43,13 @@ impl FailedScenario {
 }
 
 fn replay(scenario: &Scenario) -> String {
-    let failing = match scenario.failing {
-        Some(_) => " --failing-records",
-        None => "",
+    let kind = match (&scenario.concurrency, &scenario.failing) {
+        (Some(_), _) => " --handlers",
+        (None, Some(_)) => " --failing-records",
+        (None, None) => "",
     };
     let seed = scenario.seed;
-    format!("cargo run --release -p kcl-tests --bin simulate -- --seed {seed}{failing} --trace")
+    format!("cargo run --release -p kcl-tests --bin simulate -- --seed {seed}{kind} --trace")
 }
 
 impl fmt::Display for FailedScenario {

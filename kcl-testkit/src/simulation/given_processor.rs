@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use kcl_core::processor::{ErrorPolicy, RecordProcessor, RecordProcessorFactory, ShardContext};
+use kcl_core::processor::{Concurrency, ErrorPolicy, RecordProcessor, RecordProcessorFactory, ShardContext};
 use kcl_core::settings::CheckpointMode;
 
 use crate::fleet::Member;
@@ -32,5 +32,9 @@ impl RecordProcessorFactory for SharedFactory {
 
     fn checkpoint_mode(&self) -> Option<CheckpointMode> {
         self.0.checkpoint_mode()
+    }
+
+    fn concurrency(&self) -> Concurrency {
+        self.0.concurrency()
     }
 }

@@ -18,6 +18,7 @@ mod driver;
 mod failed_scenario;
 mod failing_records;
 mod given_processor;
+mod handler_behavior;
 mod processor_behavior;
 mod processor_simulation;
 mod recovery;

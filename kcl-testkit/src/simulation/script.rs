@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::faults::Link;
 use crate::faulty_stream::EndFault;
 use kcl_core::clock::Rng;
+use kcl_core::processor::Concurrency;
 use kcl_core::settings::{Aggregation, CheckpointMode, RetentionGap, Settings};
 use kcl_core::source::SourceErrorKind;
 
@@ -103,6 +104,8 @@ pub struct Scenario {
     pub failovers: Vec<u32>,
     /// Whether the owner index refuses everybody from the end of bad times on, as one of too little capacity does.
     pub index_stays_broken: bool,
+    /// How a handler is called, where one takes the place of the processors.
+    pub concurrency: Option<Concurrency>,
     /// Which records fail, and what follows; `None` where each can be processed.
     pub failing: Option<FailingRecords>,
     /// The events.
@@ -171,6 +174,24 @@ impl Scenario {
         scenario
     }
 
+    /// The scenario of this seed with a handler that is called for many records at once; in half of them records fail, as in
+    /// [`with_failing_records`](Self::with_failing_records).
+    pub fn with_handlers(seed: u64) -> Self {
+        let mut rng = Rng::from_seed(seed).child("handlers");
+        let mut scenario = match rng.one_in(2) {
+            true => Self::with_failing_records(seed),
+            false => Self::of(seed),
+        };
+        // A handler has no checkpoints of its own.
+        scenario.settings.checkpoints.mode = CheckpointMode::Automatic;
+        let calls = [2, 3, 8, 64][pick(&mut rng, 4)];
+        scenario.concurrency = Some(match rng.one_in(4) {
+            true => Concurrency::Unordered(calls),
+            false => Concurrency::PerKey(calls),
+        });
+        scenario
+    }
+
     /// The scenario of this seed for a processor that is given: nothing is taken away by retention, no record fails by itself, and
     /// the stream is right about the end of a shard. Without settings they follow from the seed, too.
     pub fn for_processor(seed: u64, settings: Option<&Settings>) -> Self {
@@ -201,6 +222,7 @@ impl Scenario {
             packed: None,
             failovers: Vec::new(),
             index_stays_broken: false,
+            concurrency: None,
             failing: None,
             script,
         }
@@ -258,6 +280,7 @@ impl Scenario {
             packed,
             failovers: Vec::new(),
             index_stays_broken: false,
+            concurrency: None,
             failing: None,
             script,
         }
@@ -453,6 +476,9 @@ impl fmt::Display for Scenario {
             self.failovers,
             self.index_stays_broken
         )?;
+        if let Some(concurrency) = &self.concurrency {
+            writeln!(f, "handlers: {concurrency:?}")?;
+        }
         if let Some(failing) = &self.failing {
             writeln!(f, "{failing:#?}")?;
         }

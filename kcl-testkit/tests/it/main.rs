@@ -23,6 +23,7 @@ mod faulty_lease_store;
 mod faulty_stream;
 mod fleet;
 mod flow;
+mod handlers;
 mod handoffs;
 mod locks;
 mod manual_checkpoints;

@@ -10,7 +10,10 @@ use bytes::Bytes;
 use kcl_core::WorkerHandle;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::metrics::{BYTES_HELD, STARVED};
-use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::processor::{
+    Concurrency, ProcessorError, RecordBatch, RecordHandler, RecordHandlers, RecordProcessor,
+    RecordProcessorFactory, ShardContext,
+};
 use kcl_core::settings::{ByteSize, Settings};
 use kcl_core::source::StreamSource;
 use kcl_core::status::{HealthIssue, WaitReason};
@@ -151,11 +154,7 @@ fn bench_with<S: StreamSource>(
 }
 
 /// Starts a worker with a budget of 32 MiB.
-fn start<P: RecordProcessor + 'static>(
-    source: impl StreamSource,
-    processor: impl Fn(&ShardContext) -> P + Send + Sync + 'static,
-    meters: &Meters,
-) -> WorkerHandle {
+fn start(source: impl StreamSource, processor: impl RecordProcessorFactory, meters: &Meters) -> WorkerHandle {
     let mut settings = Settings::default();
     settings.memory.budget = ByteSize::mib(32);
     let builder = workers::builder("memory")
@@ -425,4 +424,53 @@ async fn mixed_sizes_are_fetched_once_and_fit() {
     assert_eq!(fetched.load(Ordering::Relaxed), 12 * 40, "none is read twice");
     bench.worker.shutdown();
     assert!(bench.worker.join().await.unwrap().is_clean());
+}
+
+/// Counts what it handles, and fails for one key.
+struct Counting(Arc<AtomicUsize>);
+
+impl RecordHandler for Counting {
+    async fn handle(&self, record: &Record, _: &ShardContext) -> Result<(), ProcessorError> {
+        if record.partition_key() == Some("parked") {
+            return Err("not yet".into());
+        }
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn million_records_pass_one_that_is_parked() {
+    const MILLION: usize = 1_000_000;
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(1)
+        .clock(Arc::new(clock))
+        .build();
+    let payload = Bytes::from(vec![0; 100]);
+    stream.put("parked", payload.clone()).unwrap();
+    for n in 0..MILLION {
+        stream
+            .put(format!("truck-{}", n % 1000), payload.clone())
+            .unwrap();
+    }
+    let (meters, count) = (Meters::default(), Arc::<AtomicUsize>::default());
+    let counted = Arc::clone(&count);
+    let counting = move |_: &ShardContext| Counting(Arc::clone(&counted));
+    let handlers = RecordHandlers::new(Concurrency::PerKey(64), counting);
+    let worker = start(stream, handlers, &meters);
+    let all = async {
+        while count.load(Ordering::Relaxed) < MILLION {
+            clock.sleep(SECOND).await;
+        }
+    };
+    clock.timeout(3600 * SECOND, all).await.expect("all go by");
+    let most = meters.most.load(Ordering::Relaxed);
+    assert!(most <= BUDGET, "{most} bytes");
+    let status = worker.status();
+    let lease = status.leases.values().next().unwrap();
+    assert_eq!((lease.parked, lease.unfinished), (1, 1));
+    assert!(lease.failing.is_some());
+    worker.abort();
+    worker.join().await.unwrap();
 }

@@ -27,6 +27,9 @@ struct Arguments {
     /// Scenarios with records that fail, policies that set them aside, and a dead-letter sink that fails.
     #[arg(long)]
     failing_records: bool,
+    /// Scenarios with a handler that is called for many records at once; in half of them records fail, too.
+    #[arg(long, conflicts_with = "failing_records")]
+    handlers: bool,
     /// How many threads. One per core when nothing is said.
     #[arg(long)]
     threads: Option<usize>,
@@ -38,9 +41,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let first = arguments.seed.unwrap_or(0);
-    let scenario = match arguments.failing_records {
-        true => Scenario::with_failing_records,
-        false => Scenario::of,
+    let scenario = match (arguments.failing_records, arguments.handlers) {
+        (true, _) => Scenario::with_failing_records,
+        (false, true) => Scenario::with_handlers,
+        (false, false) => Scenario::of,
     };
     if arguments.trace {
         return print_events(&scenario(first));
