@@ -112,6 +112,7 @@ pub mod clock {
 /// a store expresses it and adds nothing.
 pub mod lease_store {
     pub use crate::lease::change::{Expect, LeaseChange, apply, counts_as_switch};
+    pub use crate::lease::finished_ahead::{FinishedAhead, InvalidFinishedAhead};
     pub use crate::lease::row::{Lease, PendingCheckpoint, RowFacts, Version, WriteStamp};
     pub use crate::lease::store::{
         Capabilities, Certainty, LeaseStore, Outcome, Preparation, Scan, StoreError, StoreErrorKind,

@@ -112,6 +112,7 @@ struct Handles {
     on_hold: Gauge,
     dead_letters: Counter,
     skipped: Counter,
+    left_out: Counter,
     dead_letter_failures: Counter,
     fetches: [Counter; 4],
     behind: Gauge,
@@ -227,6 +228,7 @@ impl Metrics {
             batch_panics: registry.counter(BATCH_FAILURES, &[("kind", "panic")]),
             on_hold: registry.gauge(SHARDS_ON_HOLD, &[]),
             dead_letters: registry.counter(RECORDS_SET_ASIDE, &[("outcome", "dead_letter")]),
+            left_out: registry.counter(RECORDS_LEFT_OUT, &[]),
             skipped: registry.counter(RECORDS_SET_ASIDE, &[("outcome", "skipped")]),
             dead_letter_failures: registry.counter(DEAD_LETTER_FAILURES, &[]),
             fetches: ["records", "empty", "throttled", "failed"]
@@ -312,22 +314,23 @@ impl Metrics {
     }
 
     pub(crate) fn batch_failed(&self, panicked: bool) {
-        if panicked {
-            &self.handles.batch_panics
-        } else {
-            &self.handles.batch_errors
+        match panicked {
+            true => self.handles.batch_panics.increment(1),
+            false => self.handles.batch_errors.increment(1),
         }
-        .increment(1);
+    }
+
+    /// Records that were finished before they were delivered.
+    pub(crate) fn left_out(&self, records: u64) {
+        self.handles.left_out.increment(records);
     }
 
     /// A policy set a record aside.
     pub(crate) fn set_aside(&self, is_skipped: bool) {
-        let outcome = if is_skipped {
-            &self.handles.skipped
-        } else {
-            &self.handles.dead_letters
-        };
-        outcome.increment(1);
+        match is_skipped {
+            true => self.handles.skipped.increment(1),
+            false => self.handles.dead_letters.increment(1),
+        }
     }
 
     pub(crate) fn dead_letter_failed(&self) {

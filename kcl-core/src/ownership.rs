@@ -1,6 +1,6 @@
 //! One held lease: everything about it is behind one lock.
 //!
-//! `lease_state`, `validity`, `progress`, `checkpoint_tracker`, `backlog`, `throughput` and `control` decide; `row_writes` writes the row,
+//! `lease_state`, `validity`, `progress`, `checkpoint_tracker`, `inherited_ahead`, `backlog`, `throughput` and `control` decide; `row_writes` writes the row,
 //! `renewer` renews it and stores checkpoints, `checkpoints` takes those of user code, `waits` names what the consumer waits for,
 //! `lease_status` answers what the status shows, `release` gives the lease up, and `held_leases` knows all leases of the worker.
 
@@ -12,6 +12,7 @@ pub(crate) mod control;
 pub(crate) mod facts;
 pub(crate) mod fatal;
 pub(crate) mod held_leases;
+pub(crate) mod inherited_ahead;
 pub(crate) mod lease_state;
 pub(crate) mod lease_status;
 pub(crate) mod progress;
@@ -43,6 +44,7 @@ use crate::ownership::control::{Commands, DrainReason};
 use crate::ownership::facts::LeaseFacts;
 use crate::ownership::fatal::FatalError;
 use crate::ownership::held_leases::HeldLeases;
+use crate::ownership::inherited_ahead::InheritedAhead;
 use crate::ownership::lease_state::LeaseState;
 use crate::ownership::progress::Progress;
 use crate::ownership::throughput::ThroughputEma;
@@ -144,6 +146,8 @@ struct OwnershipState {
     giving_up: bool,
     stored_at: Moment,
     tracker: CheckpointTracker,
+    /// The records that are finished ahead of the checkpoint, as far as the row knew more than the tracker.
+    inherited: InheritedAhead,
     /// The position that user code has prepared and not committed. The worker stores nothing before it: that would discard it.
     prepared: Option<RecordPosition>,
     backlog: LagTracker,
@@ -212,6 +216,7 @@ impl Ownership {
                 giving_up: false,
                 stored_at: now,
                 tracker: CheckpointTracker::default(),
+                inherited: InheritedAhead::default(),
                 prepared: None,
                 backlog: LagTracker::new(now),
                 progress: Progress::new(now),

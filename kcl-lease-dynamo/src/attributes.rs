@@ -32,6 +32,7 @@ pub(crate) const SHARD: &str = "shardId";
 pub(crate) const STAMP_INCARNATION: &str = "rsIncarnation";
 pub(crate) const STAMP_COUNTER: &str = "rsCounter";
 pub(crate) const HANDOFF_INCARNATION: &str = "rsHandoffIncarnation";
+pub(crate) const FINISHED_AHEAD: &str = "rsFinishedAhead";
 pub(crate) const PINNED_START: &str = "rsPinnedStart";
 pub(crate) const LATEST_AT: &str = "rsLatestAt";
 pub(crate) const OWNER_FAILOVER_MILLIS: &str = "rsFailoverMillis";

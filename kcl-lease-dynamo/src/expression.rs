@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::{
-    Expect, LeaseChange, LockChange, LockExpect, PendingCheckpoint, RowFacts, Version, WorkerChange,
-    WorkerRow, counts_as_switch,
+    Expect, FinishedAhead, LeaseChange, LockChange, LockExpect, PendingCheckpoint, RowFacts, Version,
+    WorkerChange, WorkerRow, counts_as_switch,
 };
 use kcl_core::types::{ApplicationName, HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
 use crate::attributes;
 use crate::codec::{
-    Item, creation_item, encode_lock, n, s, state_value, string_set, throughput_text, worker_attributes,
+    Item, creation_item, encode_lock, finished_ahead_value, n, s, state_value, string_set, throughput_text,
+    worker_attributes,
 };
 
 /// One conditional write of one row.
@@ -138,13 +139,22 @@ fn versioned_update(
             draft.remove(attributes::OWNER_FAILOVER_MILLIS);
             in_handoff = false;
         }
-        LeaseChange::Checkpoint { position, throughput } => {
-            checkpoint(draft, position.checkpoint_text(), position.sub_sequence());
+        LeaseChange::Checkpoint {
+            position,
+            finished_ahead,
+            throughput,
+        } => {
+            checkpoint(
+                draft,
+                position.checkpoint_text(),
+                position.sub_sequence(),
+                finished_ahead.as_ref(),
+            );
             set_throughput(draft, *throughput);
         }
         LeaseChange::Prepare { pending } => prepare(draft, pending.as_ref()),
         LeaseChange::End { children } => {
-            checkpoint(draft, Position::ShardEnd.checkpoint_text(), 0);
+            checkpoint(draft, Position::ShardEnd.checkpoint_text(), 0, None);
             draft.set_or_remove(attributes::CHILDREN, string_set(children));
             draft.remove(attributes::OWNER);
             draft.remove(attributes::OWNER_FAILOVER_MILLIS);
@@ -185,10 +195,12 @@ fn set_throughput(draft: &mut WriteBuilder, throughput: Option<f64>) {
     }
 }
 
-fn checkpoint(draft: &mut WriteBuilder, text: &str, sub_sequence: u64) {
+fn checkpoint(draft: &mut WriteBuilder, text: &str, sub_sequence: u64, ahead: Option<&FinishedAhead>) {
     draft.set(attributes::CHECKPOINT, s(text));
     draft.set(attributes::SUB_SEQUENCE, n(sub_sequence));
     draft.set(attributes::OWNER_SWITCHES, n(0));
+    // Without a value the attribute is removed, also one that cannot be read.
+    draft.set_or_remove(attributes::FINISHED_AHEAD, ahead.map(finished_ahead_value));
     prepare(draft, None);
 }
 

@@ -9,7 +9,7 @@ use kcl_core::internals::{Failpoint, failpoint};
 use kcl_core::invariant::Invariant;
 use kcl_testkit::simulation::{FailedScenario, Scenario, outcome_of};
 
-pub use table::table;
+pub use table::{found_by_tests, table};
 
 /// The number of scenarios after which a bug counts as not found.
 pub const MOST_SEEDS: u64 = 1000;

@@ -85,7 +85,8 @@ impl ShardConsumer {
                 HandlingStep::Look => {}
                 HandlingStep::Batch(id, batch) => {
                     own.handed_to_calls(&batch);
-                    records.push(id, batch);
+                    let finished = self.finish_again(id, &batch);
+                    records.push(id, batch, &finished);
                 }
                 HandlingStep::Ended => self.note_ended(records),
                 HandlingStep::Acknowledged(number) => self.letter_acknowledged(records, number),

@@ -385,7 +385,7 @@ impl ShardConsumer {
         }
         self.remember_aside(&set_aside.position);
         if let Some((id, batch)) = self.waiting.take() {
-            self.waiting = self.pass_set_aside(id, batch).map(|(rest, _)| (id, rest));
+            self.waiting = self.pass_finished(id, batch).map(|(rest, _)| (id, rest));
         }
         self.isolation.clear();
         self.failures = 0;
@@ -450,24 +450,58 @@ impl ShardConsumer {
         }
     }
 
-    /// Finishes records at the beginning of the batch that are set aside. Returns how many of the others come before the next of those.
-    pub(crate) fn pass_set_aside(&mut self, id: BatchId, batch: RecordBatch) -> Option<(RecordBatch, usize)> {
-        if self.aside.is_empty() {
+    /// Whether the record was finished before it came: it was set aside in this ownership, or its row said that it is finished ahead of the
+    /// checkpoint. Such a record is not offered.
+    pub(crate) fn is_finished_already(&self, record: &Record) -> bool {
+        let position = record.position();
+        self.aside.contains(position) || self.ahead.as_ref().is_some_and(|ahead| ahead.covers(position))
+    }
+
+    /// Finishes the records of the batch that are [finished already](Self::is_finished_already), wherever they stand in it. Returns their
+    /// indices, ascending.
+    pub(crate) fn finish_again(&mut self, id: BatchId, batch: &RecordBatch) -> Vec<usize> {
+        if !self.may_bring_finished(batch) {
+            return Vec::new();
+        }
+        let records = batch.iter().enumerate();
+        let finished = records.filter(|(_, record)| self.is_finished_already(record));
+        let finished: Vec<_> = finished.map(|(index, _)| index).collect();
+        let (from, _) = batch.place();
+        let named: Vec<_> = finished.iter().map(|index| (id, from + index)).collect();
+        if !named.is_empty() {
+            self.own.finish_records(&named);
+        }
+        finished
+    }
+
+    /// Whether a record of the batch may be finished already. Once a batch begins behind what the row said, no later one is.
+    fn may_bring_finished(&mut self, batch: &RecordBatch) -> bool {
+        let first = batch.first().map(Record::position);
+        self.ahead.take_if(|ahead| first > Some(ahead.end()));
+        !self.aside.is_empty() || self.ahead.is_some()
+    }
+
+    /// Finishes records at the beginning of the batch that are [finished already](Self::is_finished_already). Returns how many of the others
+    /// come before the next of those.
+    pub(crate) fn pass_finished(&mut self, id: BatchId, batch: RecordBatch) -> Option<(RecordBatch, usize)> {
+        if !self.may_bring_finished(&batch) {
             let count = batch.len();
             return Some((batch, count));
         }
-        let is_aside = |record: &Record| self.aside.contains(record.position());
-        let passed = batch.iter().take_while(|record| is_aside(record)).count();
+        let passed = batch.iter().take_while(|record| self.is_finished_already(record));
+        let passed = passed.count();
         let (from, _) = batch.place();
-        for index in from..from + passed {
-            self.own.finish_record(id, index);
+        let finished: Vec<_> = (from..from + passed).map(|index| (id, index)).collect();
+        if !finished.is_empty() {
+            self.own.finish_records(&finished);
         }
         let rest = batch.starting_at(passed);
         if rest.is_empty() {
             self.own.batch_passed(id, &batch);
             return None;
         }
-        let count = rest.iter().take_while(|record| !is_aside(record)).count();
+        let count = rest.iter().take_while(|record| !self.is_finished_already(record));
+        let count = count.count();
         Some((rest, count))
     }
 }

@@ -29,13 +29,16 @@ enum PendingWrite {
 }
 
 /// Decides what to write for the answer of `initialize` on this row.
-fn write_for(wish: &StartFrom, row: &Lease) -> PendingWrite {
+fn write_for(wish: &StartFrom, row: &Lease, is_unpacked: bool) -> PendingWrite {
     match (wish, &row.pending) {
         (StartFrom::DiscardPending, Some(_)) => PendingWrite::Change(LeaseChange::Prepare { pending: None }),
         (StartFrom::CommitPending, Some(PendingCheckpoint { position, .. })) => match position {
             Position::Record(_) if *position > row.checkpoint => {
                 PendingWrite::Change(LeaseChange::Checkpoint {
                     position: position.clone(),
+                    finished_ahead: row
+                        .valid_finished_ahead(is_unpacked)
+                        .and_then(|ahead| ahead.rebased(position)),
                     throughput: None,
                 })
             }
@@ -54,7 +57,7 @@ impl ShardConsumer {
         let (mut pauses, mut said) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), LogOnce::default());
         loop {
             let row = self.own.row();
-            let change = match write_for(&wish, &row) {
+            let change = match write_for(&wish, &row, self.own.is_unpacked()) {
                 PendingWrite::Change(change) => change,
                 PendingWrite::Nothing => break,
                 PendingWrite::NoRecord => {
@@ -107,7 +110,7 @@ mod tests {
     #[test]
     fn commit_moves_checkpoint_to_pending_record() {
         let moves = |pending| {
-            let write = write_for(&StartFrom::CommitPending, &row(pending));
+            let write = write_for(&StartFrom::CommitPending, &row(pending), true);
             let PendingWrite::Change(LeaseChange::Checkpoint { position, .. }) = write else {
                 return None;
             };
@@ -121,19 +124,19 @@ mod tests {
     #[test]
     fn pending_end_of_java_is_not_committed() {
         for sentinel in ["SHARD_END", "TRIM_HORIZON"] {
-            let write = write_for(&StartFrom::CommitPending, &row(Some(sentinel)));
+            let write = write_for(&StartFrom::CommitPending, &row(Some(sentinel)), true);
             assert_eq!(write, PendingWrite::NoRecord);
         }
     }
 
     #[test]
     fn only_discard_removes_pending_checkpoint() {
-        let discards = |wish| write_for(&wish, &row(Some("9")));
+        let discards = |wish| write_for(&wish, &row(Some("9")), true);
         let discard = PendingWrite::Change(LeaseChange::Prepare { pending: None });
         assert_eq!(discards(StartFrom::DiscardPending), discard);
         assert_eq!(discards(StartFrom::Checkpoint), PendingWrite::Nothing);
         assert_eq!(discards(StartFrom::TrimHorizon), PendingWrite::Nothing);
-        let write = write_for(&StartFrom::DiscardPending, &row(None));
+        let write = write_for(&StartFrom::DiscardPending, &row(None), true);
         assert_eq!(write, PendingWrite::Nothing);
     }
 }

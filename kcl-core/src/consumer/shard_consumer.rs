@@ -15,6 +15,7 @@ use crate::consumer::delivery::Delivery;
 use crate::consumer::isolation::{FailureTally, Isolation};
 use crate::consumer::reaction::{Pause, SetAside};
 use crate::error::Causes;
+use crate::lease::finished_ahead::FinishedAhead;
 use crate::lease::row::Lease;
 use crate::lifecycle::{ConsumerEnd, ConsumerEvent, ConsumerState, transition};
 use crate::limits::byte_budget::BudgetPermit;
@@ -51,6 +52,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         isolation: Isolation::default(),
         set_aside: None,
         aside: BTreeSet::new(),
+        ahead: None,
         pause: Pause::default(),
         passed: 0,
         tick_due: own.worker.clock.now(),
@@ -92,6 +94,8 @@ pub(crate) struct ShardConsumer {
     pub(crate) set_aside: Option<SetAside>,
     /// The records that were set aside in this ownership, and that may come again: after a panic reading goes on at the stored checkpoint.
     pub(crate) aside: BTreeSet<RecordPosition>,
+    /// The records that were finished before reading began, until it is past the last of them.
+    pub(crate) ahead: Option<FinishedAhead>,
     /// How long to wait before it is called again.
     pub(crate) pause: Pause,
     /// How many records were set aside in this ownership.
@@ -314,13 +318,16 @@ impl ShardConsumer {
     }
 
     /// Where to read on: after what was delivered in this ownership, or where the ownership begins.
-    fn start(&self) -> ReadStart {
+    fn start(&mut self) -> ReadStart {
         if let Some(last) = self.own.last_delivered() {
             return ReadStart::after_delivered(last);
         }
         let configured = self.own.worker.settings.reading.initial_position;
         let configured = self.own.stream.initial_position.unwrap_or(configured);
-        let mut start = start_of(&self.own.row(), &self.wish, configured);
+        let row = self.own.row();
+        let mut start = start_of(&row, &self.wish, configured);
+        let is_at_checkpoint = self.wish == StartFrom::Checkpoint;
+        self.ahead = self.own.begin_reading(is_at_checkpoint.then_some(&row));
         // The first record that came stays the first: of LATEST there would be another, and one that retention took is missed.
         if let (None, Some(begun)) = (&start.done, self.own.begun()) {
             start.position = StartPosition::AtSequence(begun);
@@ -363,8 +370,8 @@ impl ShardConsumer {
     /// Offers as many of the records as the processor is likely to finish in time; `None` when they are finished and the next may come.
     async fn offer(&mut self, id: BatchId, batch: RecordBatch) -> Option<ConsumerEvent> {
         let limit = time_for_call(&self.own.worker.settings);
-        let (batch, until_aside) = self.pass_set_aside(id, batch)?;
-        let available = self.pace.records(limit, until_aside);
+        let (batch, until_finished) = self.pass_finished(id, batch)?;
+        let available = self.pace.records(limit, until_finished);
         let positions = batch.iter().map(Record::position);
         let part = batch.first_part(self.isolation.next_offer(positions, available));
         let (_, to) = part.place();

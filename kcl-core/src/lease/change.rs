@@ -3,8 +3,10 @@
 //! A store executes or expresses exactly this. Every change whose effect depends on the old row is conditioned on the parts
 //! it depends on, so that [`apply`] has one result and an update expression needs no branch.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use crate::lease::finished_ahead::FinishedAhead;
 use crate::lease::row::{Lease, PendingCheckpoint, RowFacts, Version, WriteStamp};
 use crate::runtime::failpoint::failpoint;
 use crate::types::{HashKeyRange, Incarnation, Position, ShardId, WorkerId};
@@ -61,6 +63,8 @@ pub enum LeaseChange {
     Checkpoint {
         /// Everything up to here is processed.
         position: Position,
+        /// The records behind it that are finished already, in the place of the row's; `None` removes those.
+        finished_ahead: Option<FinishedAhead>,
         /// The new moving average of the throughput in KiB/s; `None` leaves the row's.
         throughput: Option<f64>,
     },
@@ -106,10 +110,19 @@ impl LeaseChange {
         }
     }
 
-    /// Whether the change is a checkpoint, prepared or not, that is not ahead of the row's, or discards one that the row does not have.
+    /// Whether the change is a checkpoint, prepared or not, that is not ahead of the row's and brings no other records that are finished ahead,
+    /// or discards one that the row does not have.
     pub(crate) fn stores_no_more_than(&self, row: &Lease) -> bool {
         match self {
-            Self::Checkpoint { position, .. } => *position <= row.checkpoint,
+            Self::Checkpoint {
+                position,
+                finished_ahead,
+                ..
+            } => match position.cmp(&row.checkpoint) {
+                Ordering::Less => true,
+                Ordering::Equal => *finished_ahead == row.finished_ahead,
+                Ordering::Greater => false,
+            },
             Self::Prepare {
                 pending: Some(pending),
             } => pending.position <= row.checkpoint,
@@ -241,8 +254,13 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
             }
             new.failover = None;
         }
-        LeaseChange::Checkpoint { position, throughput } => {
+        LeaseChange::Checkpoint {
+            position,
+            finished_ahead,
+            throughput,
+        } => {
             new.checkpoint = position.clone();
+            new.finished_ahead.clone_from(finished_ahead);
             new.throughput = throughput.or(new.throughput);
             new.owner_switches = 0;
             new.pending = None;
@@ -250,6 +268,7 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
         LeaseChange::Prepare { pending } => new.pending.clone_from(pending),
         LeaseChange::End { children } => {
             new.checkpoint = Position::ShardEnd;
+            new.finished_ahead = None;
             new.owner_switches = 0;
             new.pending = None;
             new.children.clone_from(children);

@@ -7,6 +7,7 @@
 pub(crate) mod change;
 pub(crate) mod client;
 pub(crate) mod expiry_watch;
+pub(crate) mod finished_ahead;
 pub(crate) mod key_scheme;
 pub(crate) mod resolve;
 pub(crate) mod row;

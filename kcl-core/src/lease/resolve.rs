@@ -127,6 +127,7 @@ fn shows(row: &Lease, before: Option<&Lease>, change: &LeaseChange, incarnation:
             row.stamp == after.stamp
                 && row.counter == after.counter
                 && (&row.checkpoint, &row.pending) == (&after.checkpoint, &after.pending)
+                && row.finished_ahead == after.finished_ahead
                 && owners_match
         }),
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::lease::finished_ahead::FinishedAhead;
 use crate::types::{
     HashKeyRange, Incarnation, LeaseKey, Position, RecordPosition, ShardId, StreamIdentity, StreamKey,
     Timestamp, WorkerId,
@@ -32,6 +33,9 @@ pub struct Lease {
     pub checkpoint: Position,
     /// A checkpoint that was prepared and not committed.
     pub pending: Option<PendingCheckpoint>,
+    /// Private: the records behind the checkpoint that are finished already. A checkpoint replaces it, and it is void once the row has another
+    /// checkpoint than the one that it names: see [`valid_finished_ahead`](Self::valid_finished_ahead).
+    pub finished_ahead: Option<FinishedAhead>,
     /// The shards that this one came from.
     pub parents: BTreeSet<ShardId>,
     /// The shards that this one became; known once it is ended.
@@ -157,6 +161,7 @@ impl Lease {
             owner_switches: 0,
             checkpoint,
             pending: None,
+            finished_ahead: None,
             parents: BTreeSet::new(),
             children: BTreeSet::new(),
             hash_range: None,
@@ -209,6 +214,13 @@ impl Lease {
     /// Whether the shard of this row is finished. One without a row is: it was cleaned up, or its records are gone.
     pub fn is_finished(row: Option<&Self>) -> bool {
         row.is_none_or(Self::is_ended)
+    }
+
+    /// The records behind the checkpoint that are finished already, unless that is void: written beside another checkpoint, or by a worker that
+    /// unpacks aggregated records where this one does not, or the reverse.
+    pub fn valid_finished_ahead(&self, is_unpacked: bool) -> Option<&FinishedAhead> {
+        let ahead = self.finished_ahead.as_ref();
+        ahead.filter(|ahead| ahead.belongs_to(&self.checkpoint, is_unpacked))
     }
 
     /// Whether the counter was written last by somebody who knows no stamps.

@@ -96,6 +96,9 @@ catalogue! {
     RECORDS_SET_ASIDE = "kcl_records_set_aside_total", Counter of Count by outcome:
     "Records that the error policy set aside; the outcome is dead_letter or skipped."
 
+    RECORDS_LEFT_OUT = "kcl_records_left_out_total", Counter of Count:
+    "Records that were not delivered again because they were finished ahead of the checkpoint."
+
     DEAD_LETTER_FAILURES = "kcl_dead_letter_failures_total", Counter of Count:
     "Dead letters that the sink did not acknowledge; they are sent again, and the shard is held."
 

@@ -197,6 +197,16 @@ impl CheckpointTracker {
             .map_or(self.next_number, TrackedSegment::first_unfinished)
     }
 
+    /// The records behind the longest finished prefix in order, each with `true` if it is finished. Of finished ones that are not kept any longer
+    /// only the last comes, and no record comes behind an unfinished one that is not kept.
+    pub fn behind_prefix(&self) -> impl Iterator<Item = (&RecordPosition, bool)> {
+        let records = |segment| {
+            let (from, to) = TrackedSegment::behind_prefix(segment);
+            (from..to).map(move |index| TrackedSegment::at(segment, index))
+        };
+        self.open.iter().flat_map(records).map_while(|record| record)
+    }
+
     /// The last record delivered.
     pub fn last_delivered(&self) -> Option<&RecordPosition> {
         self.last_delivered.as_ref()
@@ -312,6 +322,28 @@ impl TrackedSegment {
         match self {
             Self::Batch(batch) => batch.first,
             Self::Released(released) => released.first_number,
+        }
+    }
+
+    /// The first index behind its finished prefix, and the one behind its last.
+    fn behind_prefix(&self) -> (usize, usize) {
+        match self {
+            Self::Batch(batch) => (batch.prefix, batch.records.len()),
+            Self::Released(released) if released.is_finished() => (0, 1),
+            // Its unfinished records are not known one by one.
+            Self::Released(released) if released.through.is_none() => (1, 2),
+            Self::Released(_) => (0, 2),
+        }
+    }
+
+    /// The record at an index of [`behind_prefix`](Self::behind_prefix), and whether it is finished; `None` if it is not known.
+    fn at(&self, index: usize) -> Option<(&RecordPosition, bool)> {
+        match self {
+            Self::Batch(batch) => Some((batch.position(index)?, batch.is_finished(index))),
+            Self::Released(released) => {
+                let through = released.through.as_ref().filter(|_| index == 0)?;
+                Some((through, true))
+            }
         }
     }
 

@@ -6,11 +6,13 @@ use bytes::Bytes;
 
 use crate::invariant::Invariant;
 use crate::lease::change::LeaseChange;
+use crate::lease::finished_ahead::FinishedAhead;
 use crate::lease::row::{Lease, PendingCheckpoint};
 use crate::lease::store::Certainty;
 use crate::ownership::backlog::SourceAnswer;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::ownership::control::Interrupt;
+use crate::ownership::inherited_ahead::InheritedAhead;
 use crate::ownership::row_writes::WriteResult;
 use crate::ownership::validity::Validity;
 use crate::ownership::{Ownership, OwnershipState};
@@ -39,6 +41,28 @@ impl OwnershipState {
         if let Some(finished) = self.tracker.finished() {
             self.backlog.finished_through(finished);
         }
+    }
+
+    /// Finishes the records of a batch that were finished before they were delivered. Returns how many they are.
+    fn finish_inherited(&mut self, id: BatchId, records: &[Record]) -> u64 {
+        let mut finished = 0;
+        if let Some(found) = self.inherited.found() {
+            for (index, record) in records.iter().enumerate() {
+                if found.covers(record.position()) {
+                    self.tracker.finish(id, index);
+                    finished += 1;
+                }
+            }
+        }
+        if let Some(last) = records.last() {
+            self.inherited.delivered(last.position());
+        }
+        if finished > 0
+            && let Some(finished) = self.tracker.finished()
+        {
+            self.backlog.finished_through(finished);
+        }
+        finished
     }
 
     /// Whether something is finished that the row does not store and should.
@@ -93,9 +117,17 @@ impl Ownership {
         self.worker.status.changed();
     }
 
-    /// Observes a batch that the consumer has taken, to hand it to the processor.
+    /// Reading begins at the checkpoint of this row, or, where there is none, at another place. Returns the records behind it that are finished
+    /// already: they are finished when they are [delivered](Self::deliver), and are not to be offered.
+    pub(crate) fn begin_reading(&self, row: Option<&Lease>) -> Option<FinishedAhead> {
+        let is_unpacked = self.is_unpacked();
+        self.with(|state| state.inherited.begin(row, is_unpacked))
+    }
+
+    /// Observes a batch that the consumer has taken, to hand it to the processor. Those of its records are finished at once that a row said were
+    /// finished ahead of the checkpoint.
     pub(crate) fn deliver(&self, records: Arc<FetchedBatch>) -> BatchId {
-        let id = self.with(|state| {
+        let (id, finished) = self.with(|state| {
             state.backlog.taken();
             let last = state.tracker.last_delivered();
             let goes_back = records
@@ -106,9 +138,14 @@ impl Ownership {
                 format!("{} brings {goes_back:?} after {last:?}", self.key)
             });
             self.worker.report(in_order);
-            state.tracker.deliver(records)
+            let id = state.tracker.deliver(Arc::clone(&records));
+            (id, state.finish_inherited(id, &records))
         });
         self.worker.status.changed();
+        if finished > 0 {
+            self.worker.metrics.left_out(finished);
+            self.dirty.notify_one();
+        }
         id
     }
 
@@ -329,6 +366,7 @@ impl Ownership {
     pub(crate) fn forget_delivered(&self) {
         self.with(|state| {
             state.tracker.forget();
+            state.inherited = InheritedAhead::default();
             state.backlog.forget();
             // Whether it is committed is for the new processor to say.
             state.prepared = None;

@@ -28,7 +28,7 @@ pub(crate) async fn give_up(own: &Ownership) -> ConsumerEvent {
 
 async fn try_to_leave(own: &Ownership) -> Result<ConsumerEvent, StoreError> {
     let me = &own.worker.worker;
-    if let Some(checkpoint) = own.checkpoint() {
+    if let Some(checkpoint) = own.checkpoint_with_ahead() {
         match own.write(checkpoint).await {
             WriteResult::Applied(_) => {}
             WriteResult::GivenUp(row) => return Ok(given_up(&row)),

@@ -107,7 +107,7 @@ impl LeaseRenewer<'_> {
 
     /// Stores what is finished, or renews.
     async fn write(&mut self) {
-        let change = self.own.checkpoint();
+        let change = self.own.checkpoint_with_ahead();
         let change = change.unwrap_or_else(|| self.own.renewal());
         match self.own.write(change).await {
             WriteResult::Applied(_) => {

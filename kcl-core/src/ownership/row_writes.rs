@@ -7,6 +7,7 @@ use tracing::Instrument as _;
 
 use crate::invariant::Invariant;
 use crate::lease::change::{Expect, LeaseChange};
+use crate::lease::finished_ahead::FinishedAhead;
 use crate::lease::resolve::{Refusal, judge_refusal};
 use crate::lease::row::{Lease, RowFacts};
 use crate::lease::store::{Certainty, Outcome, StoreError, StoreErrorKind};
@@ -14,6 +15,7 @@ use crate::ownership::lease_state::NextWrite;
 use crate::ownership::{Ownership, OwnershipState};
 use crate::runtime::clock::Moment;
 use crate::runtime::failpoint::failpoint;
+use crate::settings::Aggregation;
 use crate::types::{Position, RecordPosition};
 
 /// The fate of a write of the owner.
@@ -66,8 +68,35 @@ impl OwnershipState {
         let LeaseChange::Checkpoint { position, .. } = change else {
             return false;
         };
-        let done = position.record();
-        done.is_some_and(|done| self.is_before_prepared(done))
+        match position.record() {
+            Some(done) => self.is_before_prepared(done),
+            None => self.prepared.is_some(),
+        }
+    }
+
+    /// The records behind a checkpoint that the deliveries of this ownership show as finished.
+    fn finished_ahead(&self, base: &Position, is_unpacked: bool) -> Option<FinishedAhead> {
+        FinishedAhead::of(base, is_unpacked, self.tracker.behind_prefix())
+    }
+
+    /// The position that is finished and not stored yet, with the records that are finished ahead.
+    fn checkpoint(&self, is_unpacked: bool) -> Option<(Position, Option<FinishedAhead>)> {
+        let position = Position::Record(self.unstored()?.detached());
+        let ahead = self
+            .inherited
+            .with_checkpoint(&position, || self.finished_ahead(&position, is_unpacked));
+        Some((position, ahead))
+    }
+
+    /// The checkpoint of the row, where other records are finished ahead than the row says.
+    fn same_checkpoint(&self, is_unpacked: bool) -> Option<(Position, Option<FinishedAhead>)> {
+        let row = self.known.row();
+        if self.prepared.is_some() {
+            return None;
+        }
+        let known = || self.finished_ahead(&row.checkpoint, is_unpacked);
+        let ahead = self.inherited.change_of(row, known)?;
+        Some((row.checkpoint.clone(), ahead))
     }
 }
 
@@ -88,12 +117,36 @@ impl Ownership {
 
     /// The checkpoint to store, where something is finished and not stored yet.
     pub(crate) fn checkpoint(&self) -> Option<LeaseChange> {
-        let now = self.worker.clock.now();
-        self.with(|state| {
-            let position = Position::Record(state.unstored()?.detached());
-            let throughput = state.throughput_ema.read(now);
-            Some(LeaseChange::Checkpoint { position, throughput })
+        self.checkpoint_of(OwnershipState::checkpoint)
+    }
+
+    /// The checkpoint to store with a write that is due anyway: also one that only stores what is finished ahead of the row's.
+    pub(crate) fn checkpoint_with_ahead(&self) -> Option<LeaseChange> {
+        self.checkpoint_of(|state, is_unpacked| {
+            let checkpoint = state.checkpoint(is_unpacked);
+            checkpoint.or_else(|| state.same_checkpoint(is_unpacked))
         })
+    }
+
+    fn checkpoint_of(
+        &self,
+        decide: impl FnOnce(&OwnershipState, bool) -> Option<(Position, Option<FinishedAhead>)>,
+    ) -> Option<LeaseChange> {
+        let now = self.worker.clock.now();
+        let is_unpacked = self.is_unpacked();
+        self.with(|state| {
+            let (position, finished_ahead) = decide(state, is_unpacked)?;
+            Some(LeaseChange::Checkpoint {
+                position,
+                finished_ahead,
+                throughput: state.throughput_ema.read(now),
+            })
+        })
+    }
+
+    /// Whether aggregated records are unpacked here, so that a position may be that of a record inside of one.
+    pub(crate) fn is_unpacked(&self) -> bool {
+        self.worker.settings.reading.aggregation != Aggregation::Raw
     }
 
     /// The renewal to store, with the facts that the row lacks.
@@ -240,6 +293,7 @@ impl Ownership {
             self.context.set_valid_until(until);
             if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = change {
                 state.stored_at = sent;
+                state.inherited.stored(&row.checkpoint);
             }
             // What landed late may be too old to go on with.
             (true, now < until && state.suspended.take().is_some())

@@ -90,11 +90,15 @@ pub enum Failpoint {
     GapHoldIgnored,
     /// A record is handled although one before it with its key is not finished.
     KeyOrderIgnored,
+    /// A record that is in flight is stored as finished ahead of the checkpoint.
+    AheadCountsUnfinished,
+    /// Records that were finished ahead of one checkpoint count beside another.
+    AheadOfAnotherCheckpoint,
 }
 
 impl Failpoint {
     /// Every bug there is.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -137,6 +141,8 @@ impl Failpoint {
         Self::SkipWithoutPolicy,
         Self::GapHoldIgnored,
         Self::KeyOrderIgnored,
+        Self::AheadCountsUnfinished,
+        Self::AheadOfAnotherCheckpoint,
     ];
 }
 

@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
+use std::sync::Once;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use kcl_core::lease_store::{Lease, PendingCheckpoint, WriteStamp};
+use kcl_core::lease_store::{FinishedAhead, Lease, PendingCheckpoint, WriteStamp};
 use kcl_core::types::{HashKeyRange, LeaseKey, Position, ShardId, StreamIdentity, Timestamp};
 
 use super::{
@@ -39,6 +40,7 @@ pub(crate) fn decode_lease(item: &Item) -> Decoded<Lease> {
         checkpoint: position(item, attributes::CHECKPOINT, attributes::SUB_SEQUENCE)?
             .ok_or(DecodeError::Missing(attributes::CHECKPOINT))?,
         pending: pending(item)?,
+        finished_ahead: finished_ahead(item),
         parents: shard_set(item, attributes::PARENTS)?,
         children: shard_set(item, attributes::CHILDREN)?,
         hash_range: hash_range(item)?,
@@ -102,6 +104,29 @@ fn pending(item: &Item) -> Decoded<Option<PendingCheckpoint>> {
         position,
         state: state.map(|blob| Bytes::copy_from_slice(blob.as_ref())),
     }))
+}
+
+/// The records that are finished ahead of the checkpoint. A value that cannot be read costs no more than their delivery, so it is ignored.
+fn finished_ahead(item: &Item) -> Option<FinishedAhead> {
+    static SAID: Once = Once::new();
+    let value = item.get(attributes::FINISHED_AHEAD)?;
+    let bytes = value
+        .as_b()
+        .map_err(|_| DecodeError::Type(attributes::FINISHED_AHEAD, "B").to_string());
+    let decoded =
+        bytes.and_then(|blob| FinishedAhead::decode(blob.as_ref()).map_err(|error| error.to_string()));
+    match decoded {
+        Ok(ahead) => Some(ahead),
+        Err(problem) => {
+            SAID.call_once(|| {
+                tracing::warn!(
+                    problem,
+                    "ignoring what a lease says is finished ahead of its checkpoint; this is logged once"
+                )
+            });
+            None
+        }
+    }
 }
 
 fn shard_set(item: &Item, name: &'static str) -> Decoded<BTreeSet<ShardId>> {
@@ -184,6 +209,11 @@ pub(crate) fn lease_attributes(lease: &Lease) -> Item {
         );
         put_some(row, attributes::PENDING_STATE, state_value(pending));
     }
+    put_some(
+        row,
+        attributes::FINISHED_AHEAD,
+        lease.finished_ahead.as_ref().map(finished_ahead_value),
+    );
     put_some(row, attributes::PARENTS, string_set(&lease.parents));
     put_some(row, attributes::CHILDREN, string_set(&lease.children));
     if let Some(range) = &lease.hash_range {
@@ -212,6 +242,11 @@ pub(crate) fn lease_attributes(lease: &Lease) -> Item {
         put(row, attributes::STREAM_CREATED, n(identity.created.as_millis()));
     }
     item
+}
+
+/// The records that are finished ahead of the checkpoint.
+pub(crate) fn finished_ahead_value(ahead: &FinishedAhead) -> AttributeValue {
+    AttributeValue::B(Blob::new(ahead.encode()))
 }
 
 /// The data that the application stored with a prepared checkpoint.

@@ -13,7 +13,9 @@ use kcl_core::types::Incarnation;
 
 use crate::attributes;
 
-pub(crate) use lease::{creation_item, decode_lease, state_value, string_set, throughput_text};
+pub(crate) use lease::{
+    creation_item, decode_lease, finished_ahead_value, state_value, string_set, throughput_text,
+};
 pub(crate) use lock::{decode_lock, encode_lock};
 pub(crate) use migration::{
     application, client_version, client_version_item, observed_java_rows, table_migration,

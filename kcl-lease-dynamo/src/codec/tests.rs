@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use bytes::Bytes;
-use kcl_core::lease_store::{LeaderLock, Lease, PendingCheckpoint, WorkerRow, WriteStamp};
-use kcl_core::types::{HashKeyRange, Position, ShardId, StreamIdentity, Timestamp, WorkerId};
+use kcl_core::lease_store::{FinishedAhead, LeaderLock, Lease, PendingCheckpoint, WorkerRow, WriteStamp};
+use kcl_core::types::{HashKeyRange, Position, RecordPosition, ShardId, StreamIdentity, Timestamp, WorkerId};
 use proptest::prelude::*;
 
 use super::lease::lease_attributes;
@@ -18,6 +18,16 @@ fn id(number: u8) -> Incarnation {
 
 fn shards(names: &[&str]) -> BTreeSet<ShardId> {
     names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+/// The records behind the checkpoint of a full lease.
+fn finished_ahead() -> FinishedAhead {
+    let base = Position::parse("12345678901234567890", 5).unwrap();
+    let at = |sub_sequence| RecordPosition {
+        sequence: "12345678901234567891".parse().unwrap(),
+        sub_sequence,
+    };
+    FinishedAhead::of(&base, true, [(&at(0), false), (&at(1), true)]).unwrap()
 }
 
 fn full_lease() -> Lease {
@@ -34,6 +44,7 @@ fn full_lease() -> Lease {
             position: Position::parse("12345678901234567899", 2).unwrap(),
             state: Some(Bytes::from_static(b"state")),
         }),
+        finished_ahead: Some(finished_ahead()),
         parents: shards(&["shardId-1", "shardId-2"]),
         children: shards(&["shardId-9"]),
         hash_range: Some(HashKeyRange::WHOLE),
@@ -77,6 +88,10 @@ fn every_field_of_a_lease_has_its_attribute() {
         ("pendingCheckpointSubSequenceNumber", n(2)),
         ("rsCounter", n(41)),
         ("rsFailoverMillis", n(10_000)),
+        (
+            "rsFinishedAhead",
+            AttributeValue::B(Blob::new(finished_ahead().encode())),
+        ),
         ("rsHandoffIncarnation", s(id(2))),
         ("rsIncarnation", s(id(1))),
         ("rsLatestAt", n(1_700_000_000_456_u64)),
@@ -191,6 +206,26 @@ fn attribute_of_wrong_type_or_value_is_named() {
         let undecodable = decode_lease(&item).unwrap_err().of_row(&item);
         assert_eq!(undecodable.problem, problem);
         assert_eq!(undecodable.key, full_lease().key.as_str());
+    }
+}
+
+#[test]
+fn unreadable_finished_ahead_is_ignored() {
+    let mut of_the_future = finished_ahead().encode();
+    of_the_future[0] = 2;
+    let broken = [
+        s("text"),
+        AttributeValue::B(Blob::new([])),
+        AttributeValue::B(Blob::new(of_the_future)),
+    ];
+    for value in broken {
+        let mut item = creation_item(&full_lease());
+        put(&mut item, attributes::FINISHED_AHEAD, value);
+        let expected = Lease {
+            finished_ahead: None,
+            ..full_lease()
+        };
+        assert_eq!(decode_lease(&item).unwrap(), expected);
     }
 }
 

@@ -134,6 +134,7 @@ fn lease_in_handoff_names_next_and_checkpoint_owner() {
         given_to("worker-1"),
         LeaseChange::Checkpoint {
             position: Position::parse("49680416556756428880067349872691", 3).unwrap(),
+            finished_ahead: None,
             throughput: None,
         },
         LeaseChange::Renew {

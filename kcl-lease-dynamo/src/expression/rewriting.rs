@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use kcl_core::invariant::{Invariant, check_attributes};
 use kcl_core::lease_store::apply;
-use kcl_core::types::{Position, StreamIdentity, Timestamp};
+use kcl_core::types::{Position, RecordPosition, SequenceNumber, StreamIdentity, Timestamp};
 
 use super::*;
 use crate::codec::decode_lease;
 use crate::codec::golden::lease_rows;
 
 /// The attributes that a change of a lease may write. All others in a row belong to others, or stays as it was created.
-const OURS: [&str; 20] = [
+const OURS: [&str; 21] = [
+    attributes::FINISHED_AHEAD,
     attributes::OWNER_FAILOVER_MILLIS,
     attributes::LATEST_AT,
     attributes::OWNER,
@@ -86,8 +87,10 @@ fn changes(version: &Version) -> Vec<(Expect, LeaseChange)> {
             latest_at: Some(Timestamp::from_millis(6)),
         },
     };
+    let done = RecordPosition::plain(SequenceNumber::from(5));
     let checkpoint = LeaseChange::Checkpoint {
         position: Position::parse("49680416556756428880067349872691", 3).unwrap(),
+        finished_ahead: FinishedAhead::of(&Position::TrimHorizon, true, [(&done, true)]),
         throughput: None,
     };
     let prepare = LeaseChange::Prepare {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use kcl_core::lease_store::Lease;
-use kcl_core::types::{Position, StreamIdentity, Timestamp};
+use kcl_core::types::{Position, RecordPosition, SequenceNumber, StreamIdentity, Timestamp};
 
 use super::*;
 
@@ -189,10 +189,11 @@ fn release_leaves_the_next_owner_of_a_handoff() {
 fn checkpoint_stores_position_and_drops_prepared_one() {
     let checkpoint = |throughput| LeaseChange::Checkpoint {
         position: Position::parse("42", 3).unwrap(),
+        finished_ahead: None,
         throughput,
     };
     let sets = "checkpoint = '42', checkpointSubSequenceNumber = 3, ownerSwitchesSinceCheckpoint = 0";
-    let removes = "REMOVE pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState";
+    let removes = "REMOVE rsFinishedAhead, pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState";
     assert_eq!(
         change(&handoff(), &checkpoint(None)),
         format!("{STAMP}, {sets} {removes} {IF_HANDOFF}")
@@ -201,6 +202,20 @@ fn checkpoint_stores_position_and_drops_prepared_one() {
         change(&handoff(), &checkpoint(Some(0.25))),
         format!("{STAMP}, {sets}, throughputKBps = 0.25 {removes} {IF_HANDOFF}")
     );
+}
+
+#[test]
+fn checkpoint_stores_what_is_finished_ahead() {
+    let done = RecordPosition::plain(SequenceNumber::from(44));
+    let position = Position::parse("42", 3).unwrap();
+    let checkpoint = LeaseChange::Checkpoint {
+        finished_ahead: FinishedAhead::of(&position, true, [(&done, true)]),
+        position,
+        throughput: None,
+    };
+    let written = change(&handoff(), &checkpoint);
+    assert!(written.contains(", rsFinishedAhead = b"), "{written}");
+    assert!(!written.contains("REMOVE rsFinishedAhead"), "{written}");
 }
 
 #[test]
@@ -231,7 +246,8 @@ fn prepared_checkpoint_stands_beside_stored_one() {
 #[test]
 fn end_stores_the_children_and_leaves_no_owner() {
     let sets = "checkpoint = 'SHARD_END', checkpointSubSequenceNumber = 0, ownerSwitchesSinceCheckpoint = 0";
-    let pending = "pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState";
+    let pending =
+        "rsFinishedAhead, pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState";
     let children = ["c".parse().unwrap(), "d".parse().unwrap()].into();
     assert_eq!(
         change(&owned(), &LeaseChange::End { children }),

@@ -128,6 +128,7 @@ impl Scenario {
             n,
             LeaseChange::Checkpoint {
                 position,
+                finished_ahead: None,
                 throughput: None,
             },
         )
@@ -377,6 +378,7 @@ fn ownership_that_begins_without_renewal_is_found() {
         0,
         LeaseChange::Checkpoint {
             position,
+            finished_ahead: None,
             throughput: None,
         },
     );

@@ -8,7 +8,8 @@ use kcl_core::types::{
 
 use super::LeaseStoreFixture;
 use super::support::{
-    at, change, create, incarnation, lease, one_won, owned, read, refused_expecting, renew, shards, worker,
+    at, change, create, finished_ahead, incarnation, lease, one_won, owned, read, refused_expecting, renew,
+    shards, worker,
 };
 
 /// An empty table has no lease; one that is created there reads back as it was written, by every handle.
@@ -96,6 +97,7 @@ fn busy() -> Lease {
             position: inside_an_aggregate,
             state: Some(Bytes::from_static(b"\x00prepared\xff")),
         }),
+        finished_ahead: finished_ahead(6_999_999_999_990, 7_000_000_000_010),
         parents: shards([7]),
         children: shards([8, 9]),
         hash_range: Some(HashKeyRange::new(5, 10).unwrap()),
@@ -196,6 +198,7 @@ pub async fn a_change_that_does_not_fit_its_expectation_is_an_error_and_touches_
             Expect::Present,
             LeaseChange::Checkpoint {
                 position: at(9),
+                finished_ahead: None,
                 throughput: None,
             },
         ),

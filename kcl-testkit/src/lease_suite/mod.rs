@@ -116,6 +116,8 @@ macro_rules! lease_store_suite {
                 a_checkpoint_stores_the_position_and_moves_the_counter,
                 a_checkpoint_under_a_stale_version_is_refused_and_moves_nothing,
                 a_checkpoint_clears_a_pending_one,
+                what_is_finished_ahead_is_replaced_with_each_checkpoint,
+                what_is_finished_ahead_stays_until_the_next_checkpoint,
                 a_prepared_checkpoint_stays_until_the_next_checkpoint,
                 a_prepared_checkpoint_is_replaced_or_discarded,
                 preparing_under_a_stale_version_is_refused,

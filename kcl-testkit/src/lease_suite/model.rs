@@ -9,8 +9,8 @@ use kcl_core::types::{HashKeyRange, LeaseKey, Timestamp};
 
 use super::LeaseStoreFixture;
 use super::support::{
-    DISCARD, assign, at, checkpoint, end, expecting, hand_off, incarnation, lease, owned, prepare, read,
-    renew, scan_until, shards,
+    DISCARD, assign, at, checkpoint, end, expecting, finished_ahead, hand_off, incarnation, lease, owned,
+    prepare, read, renew, scan_until, shards,
 };
 
 /// Whatever three handles do to a few leases, answers and rows are those of the specification applied in the same order.
@@ -134,6 +134,7 @@ fn draw(rng: &mut Rng, basis: &Lease) -> LeaseChange {
             },
             2 => LeaseChange::Checkpoint {
                 position: at(rng.bits().into()),
+                finished_ahead: finished_ahead(9, 9 + u128::from(rng.below(40))),
                 throughput: Some(f64::from(number(rng, 4000)) / 4.0),
             },
             _ => checkpoint(rng.bits().into()),

@@ -5,7 +5,8 @@ use kcl_core::lease_store::{Lease, LeaseChange, PendingCheckpoint};
 use kcl_core::types::Position;
 
 use super::support::{
-    DISCARD, assign, at, change, checkpoint, create, end, hand_off, owned, prepare, refused, renew, shards,
+    DISCARD, assign, at, change, checkpoint, checkpoint_ahead, create, end, finished_ahead, hand_off, owned,
+    prepare, refused, renew, shards,
 };
 use super::{LeaseStoreFixture, did_not_run};
 
@@ -50,6 +51,67 @@ pub async fn a_checkpoint_clears_a_pending_one(fixture: &dyn LeaseStoreFixture) 
         let row = change(&store, &row, checkpoint(5)).await;
         assert_eq!(row.pending, None);
     }
+}
+
+/// The records that are finished ahead of a checkpoint go with it: the next one replaces or removes them.
+pub async fn what_is_finished_ahead_is_replaced_with_each_checkpoint(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    let row = change(&store, &row, checkpoint_ahead(5, 9)).await;
+    assert_eq!(row.valid_finished_ahead(true), finished_ahead(5, 9).as_ref());
+    assert_eq!(
+        row.valid_finished_ahead(false),
+        None,
+        "aggregates are not unpacked"
+    );
+    let row = change(&store, &row, checkpoint_ahead(5, 12)).await;
+    assert_eq!(
+        row.finished_ahead,
+        finished_ahead(5, 12),
+        "at the same checkpoint"
+    );
+    // The largest that there is, with a sequence number of the service's length.
+    let far = 49_680_416_556_756_428_880_067_349_872_691;
+    let row = change(&store, &row, checkpoint_ahead(far, far + 2000)).await;
+    let row = change(&store, &row, checkpoint(far + 1)).await;
+    assert_eq!(row.finished_ahead, None, "it says nothing");
+    let row = change(&store, &row, checkpoint_ahead(far + 2, far + 5)).await;
+    let row = change(&store, &row, end([2, 3])).await;
+    assert_eq!(row.finished_ahead, None, "the shard has ended");
+}
+
+/// The records that are finished ahead of a checkpoint stay beside it, whoever has the lease.
+pub async fn what_is_finished_ahead_stays_until_the_next_checkpoint(fixture: &dyn LeaseStoreFixture) {
+    let store = fixture.handle().await;
+    let row = create(&store, owned(1, 1)).await;
+    let ahead = finished_ahead(5, 9);
+    let mut row = change(&store, &row, checkpoint_ahead(5, 9)).await;
+    let changes = [
+        renew(),
+        prepare(7, Some(b"state")),
+        DISCARD,
+        hand_off(2),
+        renew(),
+        LeaseChange::CancelHandoff,
+        hand_off(2),
+        LeaseChange::CompleteHandoff,
+        LeaseChange::Release,
+        assign(3),
+        renew(),
+    ];
+    for step in changes {
+        row = change(&store, &row, step.clone()).await;
+        assert_eq!(row.finished_ahead, ahead, "after {step:?}");
+    }
+    let moved = Lease {
+        checkpoint: at(4),
+        ..row
+    };
+    assert_eq!(
+        moved.valid_finished_ahead(true),
+        None,
+        "a foreign tool moved the checkpoint"
+    );
 }
 
 /// A prepared checkpoint stands beside the stored one, through renewals and handoffs, until the next checkpoint.

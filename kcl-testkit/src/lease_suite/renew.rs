@@ -72,6 +72,7 @@ pub async fn a_renewal_stores_the_facts_it_brings_and_leaves_the_others(fixture:
     assert_eq!(row.latest_at, Some(Timestamp::from_millis(1_690_000_000_789)));
     let measured = LeaseChange::Checkpoint {
         position: at(6),
+        finished_ahead: None,
         throughput: Some(7.5),
     };
     let row = change(&store, &row, measured).await;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::lease_store::{
-    Expect, Lease, LeaseChange, LeaseStore, Outcome, PendingCheckpoint, RowFacts, Scan, Version, apply,
+    Expect, FinishedAhead, Lease, LeaseChange, LeaseStore, Outcome, PendingCheckpoint, RowFacts, Scan,
+    Version, apply,
 };
 use kcl_core::types::{Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
 
@@ -63,8 +64,29 @@ pub(super) fn hand_off(to: u32) -> LeaseChange {
 pub(super) fn checkpoint(sequence: u128) -> LeaseChange {
     LeaseChange::Checkpoint {
         position: at(sequence),
+        finished_ahead: None,
         throughput: None,
     }
+}
+
+/// A checkpoint with [`finished_ahead`].
+pub(super) fn checkpoint_ahead(sequence: u128, end: u128) -> LeaseChange {
+    LeaseChange::Checkpoint {
+        position: at(sequence),
+        finished_ahead: finished_ahead(sequence, end),
+        throughput: None,
+    }
+}
+
+/// Every second record behind a checkpoint, as far as `end`.
+pub(super) fn finished_ahead(base: u128, end: u128) -> Option<FinishedAhead> {
+    let records = (base + 1..=end).map(|n| RecordPosition::plain(SequenceNumber::from(n)));
+    let records: Vec<_> = records.collect();
+    let delivered = records
+        .iter()
+        .enumerate()
+        .map(|(index, record)| (record, index % 2 == 1));
+    FinishedAhead::of(&at(base), true, delivered)
 }
 
 pub(super) fn prepare(sequence: u128, state: Option<&'static [u8]>) -> LeaseChange {

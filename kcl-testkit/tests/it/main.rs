@@ -21,6 +21,7 @@ mod expiring;
 mod failed_calls;
 mod faulty_lease_store;
 mod faulty_stream;
+mod finished_ahead;
 mod fleet;
 mod flow;
 mod handlers;

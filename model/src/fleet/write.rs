@@ -24,6 +24,7 @@ impl Fleet {
             Change::GiveBack | Change::Release => LeaseChange::Release,
             Change::Checkpoint(done) => LeaseChange::Checkpoint {
                 position: self.fixtures.checkpoint(done),
+                finished_ahead: None,
                 throughput: None,
             },
             Change::Create => {

@@ -6,13 +6,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kcl_core::internals::Failpoint;
-use kcl_mutants::{Entry, MOST_SEEDS, hunt, table};
+use kcl_mutants::{Entry, MOST_SEEDS, found_by_tests, hunt, table};
 use kcl_testkit::invariant::Invariant;
 use kcl_testkit::simulation::{FailedScenario, Scenario, outcome_of};
 
 #[test]
 fn every_bug_stands_in_the_table_once() {
-    let listed: Vec<Failpoint> = table().into_iter().map(|entry| entry.mutant).collect();
+    let by_tests = found_by_tests().into_iter().map(|(bug, _)| bug);
+    let listed: Vec<Failpoint> = table()
+        .into_iter()
+        .map(|entry| entry.mutant)
+        .chain(by_tests)
+        .collect();
     assert_eq!(listed, Failpoint::ALL);
     let different: BTreeSet<Failpoint> = listed.iter().copied().collect();
     assert_eq!(listed.len(), different.len());

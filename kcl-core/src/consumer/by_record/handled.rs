@@ -107,11 +107,18 @@ impl HandledRecords {
         }
     }
 
-    pub(crate) fn push(&mut self, id: BatchId, batch: RecordBatch) {
-        let (first, len) = (id.first_number(), batch.len());
+    /// Takes a batch. Its records at the indices `finished`, which ascend, are finished already.
+    pub(crate) fn push(&mut self, id: BatchId, batch: RecordBatch, finished: &[usize]) {
+        let (first, unfinished) = (id.first_number(), batch.len() - finished.len());
+        if unfinished == 0 {
+            return;
+        }
         let (at, _) = batch.place();
         let slot = self.batches.vacant_entry();
         for (index, record) in batch.iter().enumerate() {
+            if finished.binary_search(&index).is_ok() {
+                continue;
+            }
             let place = RecordPlace {
                 number: first + (at + index) as u64,
                 batch: slot.key(),
@@ -122,7 +129,7 @@ impl HandledRecords {
         slot.insert(OpenBatch {
             id,
             batch,
-            unfinished: len,
+            unfinished,
         });
     }
 

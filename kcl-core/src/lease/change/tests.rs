@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::lease::change::{Expect, LeaseChange, apply};
+use crate::lease::finished_ahead::FinishedAhead;
 use crate::lease::resolve::{Resolution, resolve};
 use crate::lease::row::{Lease, PendingCheckpoint, RowFacts, WriteStamp};
 use crate::lease::store::{Certainty, StoreErrorKind, check_counter};
@@ -93,6 +94,7 @@ fn counting_ends_at_the_largest_counter() {
         LeaseChange::Release,
         LeaseChange::Checkpoint {
             position: at(9),
+            finished_ahead: None,
             throughput: None,
         },
         LeaseChange::End {
@@ -136,6 +138,12 @@ fn expecting(row: &Lease, change: &LeaseChange) -> Expect {
     }
 }
 
+/// One record is finished ahead of a checkpoint at this one.
+fn ahead(base: u128) -> Option<FinishedAhead> {
+    let [first, second] = [1, 2].map(|by| RecordPosition::plain(SequenceNumber::from(base + by)));
+    FinishedAhead::of(&at(base), true, [(&first, false), (&second, true)])
+}
+
 prop_compose! {
     fn any_row()(
         owner in prop::option::of(0_u8..3),
@@ -144,6 +152,7 @@ prop_compose! {
         checkpoint in prop_oneof![Just(Position::TrimHorizon), (0_u128..9).prop_map(at), Just(Position::ShardEnd)],
         pending in prop::option::of(0_u128..9),
         stamp in prop::option::of(0_u8..3),
+        ahead_of in prop::option::of(0_u128..9),
     ) -> Lease {
         let handing = handing.filter(|handing| owner.is_some() && owner != Some(*handing));
         Lease {
@@ -153,6 +162,7 @@ prop_compose! {
             counter,
             owner_switches,
             checkpoint,
+            finished_ahead: ahead_of.and_then(ahead),
             pending: pending.map(|n| PendingCheckpoint { position: at(n), state: None }),
             stamp: stamp.map(|n| WriteStamp { incarnation: incarnation(n), counter }),
             ..Lease::unowned(shard(1), Position::TrimHorizon)
@@ -176,9 +186,12 @@ fn any_change() -> impl Strategy<Value = LeaseChange> {
         Just(LeaseChange::CompleteHandoff),
         Just(LeaseChange::CancelHandoff),
         Just(LeaseChange::Release),
-        (0_u128..9, prop::option::of(1_u32..9)).prop_map(|(n, throughput)| LeaseChange::Checkpoint {
-            position: at(n),
-            throughput: throughput.map(f64::from),
+        (0_u128..9, prop::option::of(1_u32..9), any::<bool>()).prop_map(|(n, throughput, is_ahead)| {
+            LeaseChange::Checkpoint {
+                position: at(n),
+                finished_ahead: ahead(n).filter(|_| is_ahead),
+                throughput: throughput.map(f64::from),
+            }
         }),
         prop::option::of(0_u128..9).prop_map(|n| LeaseChange::Prepare {
             pending: n.map(|n| PendingCheckpoint {
@@ -237,16 +250,16 @@ proptest! {
     #[test]
     fn only_checkpoint_and_end_move_the_position((row, change) in row_and_change()) {
         let new = apply(&row, &change, incarnation(1));
-        let expected = if let LeaseChange::Checkpoint { position, .. } = change {
-            (position, None)
+        let expected = if let LeaseChange::Checkpoint { position, finished_ahead, .. } = change {
+            (position, None, finished_ahead)
         } else if let LeaseChange::End { .. } = change {
-            (Position::ShardEnd, None)
+            (Position::ShardEnd, None, None)
         } else if let LeaseChange::Prepare { pending } = change {
-            (row.checkpoint, pending)
+            (row.checkpoint, pending, row.finished_ahead)
         } else {
-            (row.checkpoint, row.pending)
+            (row.checkpoint, row.pending, row.finished_ahead)
         };
-        prop_assert_eq!((new.checkpoint, new.pending), expected);
+        prop_assert_eq!((new.checkpoint, new.pending, new.finished_ahead), expected);
     }
 
     /// The worker that processes the shard changes only where ownership is meant to change.
@@ -366,6 +379,7 @@ fn owner_switches_count_as_in_java_kcl() {
     };
     let checkpoint = LeaseChange::Checkpoint {
         position: at(9),
+        finished_ahead: None,
         throughput: None,
     };
     assert_eq!(apply(&switched, &checkpoint, incarnation(1)).owner_switches, 0);
@@ -446,4 +460,33 @@ fn vanished_row_refuses_every_change_but_its_deletion() {
     for change in [renew(), LeaseChange::Release, LeaseChange::CompleteHandoff] {
         assert_eq!(judge(&change), Resolution::Refused, "{change:?}");
     }
+}
+
+/// A renewal of our own that landed late shows the same counter and stamp, and not what was finished ahead.
+#[test]
+fn late_renewal_is_no_checkpoint_at_same_place() {
+    let before = Lease {
+        checkpoint: at(4),
+        ..owned()
+    };
+    let checkpoint = LeaseChange::Checkpoint {
+        position: at(4),
+        finished_ahead: ahead(4),
+        throughput: None,
+    };
+    let fate = |row: &Lease| {
+        resolve(
+            Some(row),
+            Some(&before),
+            &version(&before),
+            &checkpoint,
+            incarnation(1),
+        )
+    };
+    let renewed = apply(&before, &renew(), incarnation(1));
+    assert_eq!(fate(&renewed), Resolution::OwnEarlierWrite);
+    assert_eq!(
+        fate(&apply(&before, &checkpoint, incarnation(1))),
+        Resolution::Applied
+    );
 }

@@ -209,3 +209,36 @@ fn an_empty_batch_changes_nothing() {
     assert_eq!(tracker.finished(), None);
     assert!(tracker.is_all_finished());
 }
+
+/// The records behind the prefix, as far as they are known: finished or not.
+fn behind_prefix(tracker: &CheckpointTracker) -> Vec<(u128, bool)> {
+    let records = tracker.behind_prefix();
+    records
+        .map(|(position, finished)| (number(position), finished))
+        .collect()
+}
+
+#[test]
+fn records_behind_prefix_are_known_one_by_one() {
+    let mut tracker = CheckpointTracker::default();
+    let first = tracker.deliver(records(1..5));
+    let second = tracker.deliver(records(5..8));
+    let third = tracker.deliver(records(8..10));
+    tracker.finish(first, 0);
+    tracker.finish(first, 2);
+    tracker.finish_batch(second);
+    let known = [(2, false), (3, true), (4, false), (7, true)];
+    assert_eq!(
+        behind_prefix(&tracker),
+        [&known[..], &[(8, false), (9, false)]].concat()
+    );
+    tracker.offer(third, 2);
+    tracker.release(third);
+    assert_eq!(behind_prefix(&tracker), known, "the third is not kept");
+    tracker.release(first);
+    assert_eq!(
+        behind_prefix(&tracker),
+        [(1, true)],
+        "the unfinished ones are not known"
+    );
+}

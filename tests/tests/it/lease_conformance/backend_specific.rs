@@ -102,6 +102,7 @@ fn life() -> Vec<LeaseChange> {
         },
         LeaseChange::Checkpoint {
             position: Position::parse("4968041655677872962526588", 3).unwrap(),
+            finished_ahead: None,
             throughput: Some(0.5),
         },
         LeaseChange::CompleteHandoff,

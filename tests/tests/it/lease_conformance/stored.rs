@@ -159,6 +159,7 @@ async fn a_life(backend: &Backend, lease: Lease, keys: Value) {
     });
     let checkpoint = LeaseChange::Checkpoint {
         position,
+        finished_ahead: None,
         throughput: None,
     };
     scenario
