@@ -7,9 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::lease_store::{Expect, FinishedAhead, Lease, LeaseChange, LeaseStore as _};
-use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
+use kcl_core::processor::{
+    Concurrency, ProcessorError, RecordBatch, RecordHandler, RecordHandlers, RecordProcessor,
+    RecordProcessorFactory, ShardContext, StartFrom,
+};
 use kcl_core::settings::{CheckpointMode, Settings};
-use kcl_core::types::{Incarnation, Position, RecordPosition};
+use kcl_core::types::{Incarnation, Position, Record, RecordPosition};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
 use crate::workers;
@@ -49,6 +52,20 @@ impl RecordProcessor for Notes {
             .unwrap()
             .extend(batch.iter().map(|record| number(record.data())));
         Ok(())
+    }
+}
+
+/// Notes what it is called for. The record 3 is called for without end.
+struct NotesCalls(Arc<Mutex<Vec<u64>>>);
+
+impl RecordHandler for NotesCalls {
+    async fn handle(&self, record: &Record, _: &ShardContext) -> Result<(), ProcessorError> {
+        let number = std::str::from_utf8(record.data())?.parse()?;
+        self.0.lock().unwrap().push(number);
+        match number {
+            3 => std::future::pending().await,
+            _ => Ok(()),
+        }
     }
 }
 
@@ -92,19 +109,27 @@ impl World {
 
     /// Runs a worker for a minute on the row as it is described. Returns what its processors saw, and the row while it still runs.
     async fn run(&self, notes: Notes, settings: Settings) -> (Vec<u64>, Lease) {
+        let seen = Arc::clone(&notes.seen);
+        let row = self
+            .run_with(move |_: &ShardContext| notes.clone(), settings)
+            .await;
+        let seen = seen.lock().unwrap().clone();
+        (seen, row)
+    }
+
+    async fn run_with(&self, code: impl RecordProcessorFactory, settings: Settings) -> Lease {
         let create = LeaseChange::Create(Box::new(self.row.clone()));
         let incarnation = Incarnation::from_random_bytes([1; 16]);
         self.leases
             .change(&self.row.key, &Expect::Absent, &create, incarnation)
             .await
             .unwrap();
-        let seen = Arc::clone(&notes.seen);
         let worker = workers::builder("ahead")
             .worker_id("a")
             .stream(self.stream.clone())
             .lease_store(self.leases.clone())
             .settings(settings)
-            .processor(move |_: &ShardContext| notes.clone())
+            .processor(code)
             .clock(Arc::new(self.clock))
             .build()
             .unwrap()
@@ -113,8 +138,7 @@ impl World {
         let row = self.stored().await;
         worker.shutdown();
         worker.join().await.unwrap();
-        let seen = seen.lock().unwrap().clone();
-        (seen, row)
+        row
     }
 
     async fn stored(&self) -> Lease {
@@ -209,4 +233,25 @@ async fn manual_checkpoint_passes_records_left_out() {
         .await;
     assert_eq!(seen, [2, 4, 5, 6, 7, 8, 9]);
     assert_eq!(row.checkpoint, Position::Record(world.positions[1].clone()));
+}
+
+/// The first owner leaves the records 2, 4 and 5 out, and stores what it has finished around the one that hangs.
+#[tokio::test(start_paused = true)]
+async fn handler_is_called_for_unfinished_records_only() {
+    let mut world = World::new();
+    world.row.finished_ahead = world.ahead(&Position::TrimHorizon, &[2, 4, 5]);
+    let mut settings = Settings::default();
+    settings.reading.max_batch_records = 4;
+    let seen = Arc::<Mutex<Vec<u64>>>::default();
+    let notes = Arc::clone(&seen);
+    let handlers = RecordHandlers::new(Concurrency::Unordered(4), move |_: &ShardContext| {
+        NotesCalls(Arc::clone(&notes))
+    });
+    let row = world.run_with(handlers, settings).await;
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1, 3, 6, 7, 8, 9]);
+    let base = Position::Record(world.positions[2].clone());
+    assert_eq!(row.checkpoint, base);
+    assert_eq!(row.finished_ahead, world.ahead(&base, &[4, 5, 6, 7, 8, 9]));
 }
