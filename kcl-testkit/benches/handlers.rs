@@ -1,4 +1,4 @@
-//! What handlers cost and what they reach, all in one run: `cargo bench -p kcl-testkit --bench handlers`.
+//! The cost of handlers, and the rates that they reach, all in one run: `cargo bench -p kcl-testkit --bench handlers`.
 //!
 //! It fails when a promise of docs/handlers.md is broken.
 
