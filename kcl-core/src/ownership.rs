@@ -124,6 +124,8 @@ pub(crate) struct Ownership {
     pub(crate) dirty: Notify,
     /// Set when more is finished. Only the consumer waits for it.
     pub(crate) finished_more: Notify,
+    /// Set when the fetcher waits for room. Only the consumer waits for it, while it gathers records that hold some.
+    pub(crate) fetcher_starves: Notify,
     /// Whether a user callback runs: a handoff may be declined only then.
     pub(crate) in_callback: AtomicBool,
     /// Whether it was said that user records belong to another shard, and that one has an explicit hash key that is none.
@@ -204,6 +206,7 @@ impl Ownership {
             scopes,
             dirty: Notify::new(),
             finished_more: Notify::new(),
+            fetcher_starves: Notify::new(),
             in_callback: AtomicBool::new(false),
             said_outside: AtomicBool::new(false),
             said_invalid_hash_key: AtomicBool::new(false),

@@ -26,7 +26,7 @@ pub use checkpoints::{CheckpointMode, CheckpointSettings};
 pub use leases::LeaseSettings;
 pub use memory::MemorySettings;
 pub use metrics::MetricsSettings;
-pub use processing::ProcessingSettings;
+pub use processing::{Batching, ProcessingSettings};
 pub use reading::{Aggregation, ReadingSettings, RetentionGap};
 pub use shutdown::ShutdownSettings;
 pub use start::StartSettings;
@@ -87,7 +87,7 @@ impl Settings {
             ("reading", self.reading.violations(failover)),
             ("memory", self.memory.violations()),
             ("checkpoints", self.checkpoints.violations()),
-            ("processing", self.processing.violations()),
+            ("processing", self.processing.violations(self.memory.budget)),
             ("assignment", self.assignment.violations(failover)),
             ("start", self.start.violations()),
             ("shutdown", self.shutdown.violations()),

@@ -97,6 +97,7 @@
 //! | process records | [`RecordProcessor`], [`RecordBatch`], [`ProcessorError`] |
 //! | start, watch and stop a worker | [`WorkerBuilder`], [`WorkerHandle`] |
 //! | decide what follows a failure | [`processor::Policy`], [`dead_letter`], [`Redrive`] |
+//! | count per minute, without a state store | [`processor::TumblingWindows`] |
 //! | have each record in a database exactly once | [`processor::SinkPosition`] |
 //! | read several streams | [`StreamSet`], [`WorkerBuilder::streams`] |
 //! | change a default | [`settings`] |

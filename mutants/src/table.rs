@@ -247,13 +247,24 @@ pub fn table() -> Vec<Entry> {
             &[InOrder, CheckpointNotAhead, NoRecordLost],
             "the next owner leaves out records that were in flight",
         ),
+        entry(
+            Failpoint::GatheredBatchDropped,
+            &[CheckpointNotAhead, InOrder],
+            "the records that were gathered when a worker gave a lease up are lost",
+        ),
     ]
 }
 
-/// The bugs that no scenario shows, each with the test that finds it. Their causes come from outside the fleet.
+/// The bugs that no scenario shows, each with the test that finds it.
 pub fn found_by_tests() -> Vec<(Failpoint, &'static str)> {
-    vec![(
-        Failpoint::AheadOfAnotherCheckpoint,
-        "moved_checkpoint_makes_attribute_void",
-    )]
+    vec![
+        (
+            Failpoint::AheadOfAnotherCheckpoint,
+            "moved_checkpoint_makes_attribute_void",
+        ),
+        (
+            Failpoint::OpenWindowCheckpointed,
+            "window_counts_miss_records_of_open_windows",
+        ),
+    ]
 }

@@ -47,6 +47,9 @@ mod documents {
     #[doc = include_str!("../../docs/checkpoints.md")]
     struct CheckpointsGuide;
 
+    #[doc = include_str!("../../docs/windows.md")]
+    struct WindowsGuide;
+
     #[doc = include_str!("../../docs/tuning.md")]
     struct TuningGuide;
 }

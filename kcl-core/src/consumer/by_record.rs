@@ -111,7 +111,7 @@ impl ShardConsumer {
             let (from, _) = open.batch.place();
             Some((open.id, from + place.index + 1))
         });
-        let start = self.own.start_calls(places);
+        let start = self.own.start_calls(places, false);
         let begun = self.now();
         for entry in starting.drain(..) {
             let Some((place, open)) = records.find(entry).filter(|_| start == CallStart::Started) else {

@@ -175,7 +175,7 @@ impl ShardConsumer {
 
     /// Finds the record that failed, where the processor said which, and the first to be tried again. With automatic checkpoints the records
     /// before it are finished.
-    fn after_failure(&self, part: &RecordBatch, failure: &CallFailure) -> (Option<usize>, usize) {
+    pub(crate) fn after_failure(&self, part: &RecordBatch, failure: &CallFailure) -> (Option<usize>, usize) {
         let named = failure.position.as_ref();
         let at = named.and_then(|named| part.binary_search_by(|record| record.position().cmp(named)).ok());
         if let (Some(named), None) = (named, at) {

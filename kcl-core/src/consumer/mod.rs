@@ -9,6 +9,8 @@ pub(crate) mod call_size;
 pub(crate) mod closing;
 pub(crate) mod delivery;
 pub(crate) mod failures;
+mod fetched_records;
+mod gathering;
 pub(crate) mod isolation;
 pub(crate) mod pending;
 mod reaction;

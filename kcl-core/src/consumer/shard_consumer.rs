@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::poll_immediate;
-use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use crate::consumer::by_record::handled::HandledRecords;
 use crate::consumer::call_size::{CallPace, time_for_call};
 use crate::consumer::delivery::Delivery;
+use crate::consumer::fetched_records::FetchedRecords;
 use crate::consumer::isolation::{FailureTally, Isolation};
 use crate::consumer::reaction::{Pause, SetAside};
 use crate::error::Causes;
@@ -23,9 +23,8 @@ use crate::ownership::Ownership;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::ownership::checkpoints::CallStart;
 use crate::ownership::control::{DrainReason, Interrupt};
-use crate::processor::fetched_batch::{FetchedBatch, UnreadableRecord};
+use crate::processor::fetched_batch::UnreadableRecord;
 use crate::processor::{FailedCall, RecordBatch, StartFrom};
-use crate::retrieval::fetcher::start_fetching;
 use crate::retrieval::pin_latest::pin_latest;
 use crate::retrieval::start_position::{ReadStart, start_of};
 use crate::runtime::backoff::Backoff;
@@ -43,6 +42,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         wish: StartFrom::Checkpoint,
         fetched: None,
         waiting: None,
+        closed_by_pause: false,
         unreadable: None,
         gap: None,
         end: None,
@@ -72,9 +72,11 @@ pub(crate) struct ShardConsumer {
     /// Where the processor wants to start.
     wish: StartFrom,
     /// The batches that the fetcher hands on, while there is one.
-    pub(crate) fetched: Option<mpsc::Receiver<FetchedBatch>>,
+    pub(crate) fetched: Option<FetchedRecords>,
     /// A batch that was received and is not finished.
     pub(crate) waiting: Option<(BatchId, RecordBatch)>,
+    /// Whether the batch is offered although the shard is paused: the pause ended its gathering.
+    closed_by_pause: bool,
     /// The record that comes next and cannot be read, with the room that its answer takes.
     pub(crate) unreadable: Option<(UnreadableRecord, Option<Arc<BudgetPermit>>)>,
     /// A gap before records of which none could be offered: the next batch reports it.
@@ -136,7 +138,10 @@ impl ShardConsumer {
             };
             if !matches!(
                 next,
-                ConsumerState::Running | ConsumerState::Initializing | ConsumerState::Holding
+                ConsumerState::Running
+                    | ConsumerState::Initializing
+                    | ConsumerState::Holding
+                    | ConsumerState::Draining
             ) {
                 self.fetched = None;
             }
@@ -276,13 +281,16 @@ impl ShardConsumer {
                 Some(fetched) => fetched,
                 None => {
                     let start = self.start();
-                    self.fetched.insert(start_fetching(&own, start))
+                    // A handler is called for records, and not for batches.
+                    let is_for_batches = self.delivery.record_calls().is_none();
+                    self.fetched
+                        .insert(FetchedRecords::begin(&own, start, is_for_batches))
                 }
             };
             let next = tokio::select! {
                 biased;
                 interrupt = own.interrupted() => return Err(self.interrupted(interrupt)),
-                next = fetched.recv() => next,
+                next = fetched.next(&own) => next,
                 () = own.worker.clock.sleep_until(self.tick_due) => {
                     match self.tick().await {
                         Some(event) => return Err(event),
@@ -291,8 +299,9 @@ impl ShardConsumer {
                 }
             };
             match next {
-                Some(mut batch) => {
+                Some((mut batch, closed_by_pause)) => {
                     self.broken_fetchers = 0;
+                    self.closed_by_pause = closed_by_pause;
                     self.end = batch.end.take();
                     self.unreadable = batch.unreadable.take();
                     let is_last = self.end.is_some() && failpoint!(EndBeforeLastRecords);
@@ -337,6 +346,9 @@ impl ShardConsumer {
 
     /// Waits while the shard is paused.
     async fn until_free(&mut self) -> Option<ConsumerEvent> {
+        if std::mem::take(&mut self.closed_by_pause) {
+            return None;
+        }
         let own = Arc::clone(&self.own);
         while own.is_paused() {
             tokio::select! {
@@ -355,7 +367,7 @@ impl ShardConsumer {
     /// Starts a call of the processor with the first `records` of the batch, once the lease is live.
     async fn start_call(&mut self, id: BatchId, records: usize) -> Option<ConsumerEvent> {
         loop {
-            match self.own.start_call(id, records) {
+            match self.own.start_call(id, records, false) {
                 CallStart::Started => return None,
                 CallStart::Interrupted(interrupt) => return Some(self.interrupted(interrupt)),
                 CallStart::Suspended => {}
@@ -371,7 +383,11 @@ impl ShardConsumer {
     async fn offer(&mut self, id: BatchId, batch: RecordBatch) -> Option<ConsumerEvent> {
         let limit = time_for_call(&self.own.worker.settings);
         let (batch, until_finished) = self.pass_finished(id, batch)?;
-        let available = self.pace.records(limit, until_finished);
+        // The user chose the size of what is gathered.
+        let available = match self.own.worker.settings.processing.batching {
+            Some(_) => until_finished,
+            None => self.pace.records(limit, until_finished),
+        };
         let positions = batch.iter().map(Record::position);
         let part = batch.first_part(self.isolation.next_offer(positions, available));
         let (_, to) = part.place();
@@ -424,7 +440,7 @@ impl ShardConsumer {
     }
 
     /// Notes that the processor returned from a part of a batch, the last one or not.
-    fn finished(&mut self, id: BatchId, part: &RecordBatch, took: Duration, is_last: bool) {
+    pub(crate) fn finished(&mut self, id: BatchId, part: &RecordBatch, took: Duration, is_last: bool) {
         self.failures = 0;
         let bytes = part.payload_bytes();
         self.own.call_succeeded(id, part, bytes, is_last);

@@ -17,6 +17,7 @@ impl ShardConsumer {
         // What it may do then belongs to the owner of the lease.
         let called = match own.verdict() {
             Validity::GoOn { .. } => {
+                own.context.set_idle_for(own.idle_for());
                 let _callback = own.enter_callback();
                 let mut call = self.delivery.tick();
                 // Most have nothing to do: that is no wait, and nobody is woken by it.

@@ -256,7 +256,8 @@ impl FlowHandle {
     }
 
     /// Reads no more in this scope: no further batch is offered, and none is fetched. A callback that runs goes on, and leases are kept,
-    /// for however long. Status shows the wait as [`Paused`](crate::status::WaitReason::Paused).
+    /// for however long. Where batches are [gathered](crate::settings::Batching), what was gathered is offered first. Status shows the wait
+    /// as [`Paused`](crate::status::WaitReason::Paused).
     pub fn pause(&self, scope: FlowScope) {
         self.brakes.pause(scope);
     }

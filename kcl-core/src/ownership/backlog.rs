@@ -91,9 +91,10 @@ impl LagTracker {
         self.fetched = if answer.is_whole { through } else { oldest };
     }
 
-    /// The consumer takes the next batch.
-    pub(crate) fn taken(&mut self) {
-        self.in_hand = self.queued.pop_front();
+    /// The consumer takes the next batch, in which so many fetches end. One that was cut is queued until its rest is taken.
+    pub(crate) fn taken(&mut self, fetches: usize) {
+        self.in_hand = self.queued.front().copied();
+        self.queued.drain(..fetches.min(self.queued.len()));
     }
 
     /// The batch that the consumer took is finished.
@@ -153,6 +154,12 @@ impl LagTracker {
         self.returned.clear();
         self.queued.clear();
         self.fetcher += 1;
+    }
+
+    /// When the source said last that there is no record beyond those that the processor was given; `None` while there are some.
+    pub(crate) fn caught_up(&self) -> Option<Moment> {
+        let is_given = self.queued.is_empty() && self.in_hand.is_none();
+        self.fetched.caught_up().filter(|_| is_given)
     }
 
     /// How far behind the newest record of the shard the reading is.

@@ -128,7 +128,7 @@ impl Ownership {
     /// finished ahead of the checkpoint.
     pub(crate) fn deliver(&self, records: Arc<FetchedBatch>) -> BatchId {
         let (id, finished) = self.with(|state| {
-            state.backlog.taken();
+            state.backlog.taken(records.fetches);
             let last = state.tracker.last_delivered();
             let goes_back = records
                 .first()
@@ -150,17 +150,22 @@ impl Ownership {
     }
 
     /// Offers this many records of the batch to the processor, from its beginning on, unless the consumer has something else to do or the
-    /// lease is suspended.
-    pub(crate) fn start_call(&self, batch: BatchId, records: usize) -> CallStart {
-        self.start_calls(std::iter::once((batch, records)))
+    /// lease is suspended. A drain is nothing else where the records are the last before it.
+    pub(crate) fn start_call(&self, batch: BatchId, records: usize, is_for_drain: bool) -> CallStart {
+        self.start_calls(std::iter::once((batch, records)), is_for_drain)
     }
 
     /// Offers the records up to these of their batches, to calls that start together, on the same conditions.
-    pub(crate) fn start_calls(&self, calls: impl Iterator<Item = (BatchId, usize)>) -> CallStart {
+    pub(crate) fn start_calls(
+        &self,
+        calls: impl Iterator<Item = (BatchId, usize)>,
+        is_for_drain: bool,
+    ) -> CallStart {
         let now = self.worker.clock.now();
         let failover = self.worker.timing.failover;
         let (start, is_suspended) = self.with(|state| {
-            if let Some(interrupt) = state.commands.interrupt() {
+            let interrupt = state.commands.interrupt();
+            if let Some(interrupt) = interrupt.filter(|other| !(is_for_drain && *other == Interrupt::Drain)) {
                 return (CallStart::Interrupted(interrupt), false);
             }
             if let (Validity::Suspended | Validity::Lost, is_new) = self.judge_validity(state, now) {

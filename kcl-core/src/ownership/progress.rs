@@ -123,6 +123,11 @@ impl Progress {
         }
     }
 
+    /// Whether the fetcher waits for room in the budget.
+    pub(crate) fn is_fetcher_starved(&self) -> bool {
+        matches!(self.fetcher, Some((WaitReason::ByteBudget, _)))
+    }
+
     /// The reason for which the consumer waits, and since when.
     pub(crate) fn waiting(&self) -> Option<(WaitReason, Moment)> {
         self.consumer.or(self.fetcher)

@@ -72,6 +72,11 @@ impl Ownership {
         .await
     }
 
+    /// Whether the fetcher waits for room in the budget.
+    pub(crate) fn is_fetcher_starved(&self) -> bool {
+        self.read(|state| state.progress.is_fetcher_starved())
+    }
+
     /// Returns once the lease is lost or everything that runs is to be dropped.
     pub(crate) async fn lost_or_aborted(&self) -> Interrupt {
         self.commanded(Commands::lost_or_aborted).await
@@ -149,10 +154,29 @@ impl Ownership {
         self.with(|state| state.idle_since = state.idle_since + time);
     }
 
+    /// For how long the shard has had no record, as far as the source has said; zero while records are on their way to the processor.
+    pub(crate) fn idle_for(&self) -> Duration {
+        self.read(|state| {
+            let caught_up = state.backlog.caught_up();
+            caught_up.map_or(Duration::ZERO, |at| at.saturating_since(state.idle_since))
+        })
+    }
+
     /// Whether reading is paused.
     pub(crate) fn is_paused(&self) -> bool {
         let worker = &self.worker;
         worker.flow_control.hold(&self.scopes, worker.clock.now()) == Some(Blocked::Paused)
+    }
+
+    /// Returns once reading is paused.
+    pub(crate) async fn paused(&self) {
+        loop {
+            let changed = self.worker.flow_control.changed();
+            if self.is_paused() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Returns at the next time that the operator resumes this shard.

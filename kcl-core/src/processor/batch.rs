@@ -179,6 +179,16 @@ impl RecordBatch {
         Ok((record, self.first + (self.from + index) as u64))
     }
 
+    /// Marks the record at this index, to checkpoint there later; `None` if there is no such record.
+    pub(crate) fn mark(&self, index: usize) -> Option<CheckpointMark> {
+        let (record, number) = self.delivered(index).ok()?;
+        Some(CheckpointMark {
+            position: record.position().detached(),
+            number,
+            sink: Arc::clone(&self.sink),
+        })
+    }
+
     /// Says that every record of the batch is done for good, and stores that.
     ///
     /// # Errors
@@ -262,6 +272,28 @@ impl RecordBatch {
     pub async fn prepare(&self, state: impl Into<Bytes>) -> Result<PreparedCheckpoint, CheckpointError> {
         let last = self.len().checked_sub(1).ok_or(CheckpointError::NotInBatch)?;
         self.prepare_through(last, state).await
+    }
+}
+
+/// A place in the shard at which a checkpoint can be made when the batch is gone, whose records it does not keep.
+#[derive(Clone)]
+pub(crate) struct CheckpointMark {
+    position: RecordPosition,
+    number: u64,
+    sink: Arc<dyn CheckpointSink>,
+}
+
+impl CheckpointMark {
+    /// The position of the record that it marks.
+    pub(crate) fn position(&self) -> &RecordPosition {
+        &self.position
+    }
+
+    /// As [`RecordBatch::checkpoint_through`] with the record that it marks.
+    pub(crate) async fn checkpoint(&self) -> Result<(), CheckpointError> {
+        self.sink
+            .checkpoint_through(self.position.clone(), self.number)
+            .await
     }
 }
 

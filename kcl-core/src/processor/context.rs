@@ -58,6 +58,8 @@ struct Inner {
     draining: Locked<CancellationToken>,
     /// Nanoseconds since the origin of the worker's clock.
     valid_until: AtomicU64,
+    /// Nanoseconds.
+    idle_for: AtomicU64,
     /// Only while `initialize` is called.
     pending: Locked<Option<PendingCheckpoint>>,
 }
@@ -151,6 +153,14 @@ impl ShardContext {
         self.with(|inner| inner.pending = Locked::new(Some(pending)))
     }
 
+    /// The context, of a shard that is [idle for](Self::idle_for) so long. For a context made by hand, as
+    /// [`with_hash_range`](Self::with_hash_range).
+    #[must_use]
+    pub fn with_idle_for(self, time: Duration) -> Self {
+        self.set_idle_for(time);
+        self
+    }
+
     /// The context of a processor that is given dead letters.
     pub(crate) fn of_redrive(self) -> Self {
         self.with(|inner| inner.is_redrive = true)
@@ -172,6 +182,7 @@ impl ShardContext {
             cancelled: inner.cancelled.clone(),
             draining: Locked::new(self.draining()),
             valid_until: AtomicU64::new(inner.valid_until.load(Ordering::Acquire)),
+            idle_for: AtomicU64::new(inner.idle_for.load(Ordering::Acquire)),
             pending: Locked::new(self.pending_checkpoint()),
         };
         change(&mut inner);
@@ -203,6 +214,7 @@ impl ShardContext {
                 cancelled: CancellationToken::new(),
                 draining: Locked::default(),
                 valid_until: AtomicU64::new(u64::MAX),
+                idle_for: AtomicU64::new(0),
                 pending: Locked::default(),
             }),
         }
@@ -303,6 +315,21 @@ impl ShardContext {
 
     fn lock_draining(&self) -> MutexGuard<'_, CancellationToken> {
         self.inner.draining.lock()
+    }
+
+    /// For how long the shard has had no record, when [`tick`](super::RecordProcessor::tick) was called last: from when the worker received the
+    /// last one to when the source said last that there is no other. Zero while records are on their way to the processor, and when
+    /// nothing is known.
+    ///
+    /// Times in which nothing was asked of the source do not count. It is measured by the worker's monotonic clock, so it may be compared with
+    /// arrival times: when the source said so, its own clock showed at least the arrival of the last record and this time.
+    pub fn idle_for(&self) -> Duration {
+        Duration::from_nanos(self.inner.idle_for.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_idle_for(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.inner.idle_for.store(nanos, Ordering::Release);
     }
 
     /// Until when the worker may believe that the lease is its own, on the worker's [`Clock`](crate::runtime::clock::Clock).

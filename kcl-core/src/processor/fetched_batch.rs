@@ -10,7 +10,7 @@ use crate::types::{Gap, Record, RecordPosition};
 
 /// Records that were fetched, as the user's code sees them, and what comes after them if that is no record. Their room in the budget is held
 /// for as long as they are kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FetchedBatch {
     pub(crate) records: Vec<Record>,
     /// How far behind the newest record of the shard they were when they were fetched.
@@ -24,6 +24,33 @@ pub struct FetchedBatch {
     pub(crate) answer_room: Option<Arc<BudgetPermit>>,
     /// The room of the records themselves, where they were unpacked from the answer.
     pub(crate) own_room: Option<BudgetPermit>,
+    /// The room of the fetches that the records were gathered from.
+    pub(crate) gathered: Vec<Arc<FetchRoom>>,
+    /// How many fetches end in it: 1, unless it was gathered.
+    pub(crate) fetches: usize,
+}
+
+/// The room of a fetch whose records were moved into other batches. It is held until the last of these is gone.
+#[derive(Debug)]
+pub(crate) struct FetchRoom {
+    _answer: Option<Arc<BudgetPermit>>,
+    _own: Option<BudgetPermit>,
+}
+
+impl Default for FetchedBatch {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            behind: None,
+            gap: None,
+            end: None,
+            unreadable: None,
+            answer_room: None,
+            own_room: None,
+            gathered: Vec::new(),
+            fetches: 1,
+        }
+    }
 }
 
 /// A record that cannot be offered to the user's code.
@@ -56,6 +83,14 @@ impl FetchedBatch {
         Self {
             end: Some(end),
             ..Self::default()
+        }
+    }
+
+    /// Takes the room that is held for the records, to hold it elsewhere.
+    pub(crate) fn take_room(&mut self) -> FetchRoom {
+        FetchRoom {
+            _answer: self.answer_room.take(),
+            _own: self.own_room.take(),
         }
     }
 

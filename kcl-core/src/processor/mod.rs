@@ -9,12 +9,13 @@ mod handler;
 mod policy;
 mod record_calls;
 mod sink_position;
+mod windows;
 
 use async_trait::async_trait;
 
 pub use crate::lease::row::PendingCheckpoint;
-pub(crate) use batch::CheckpointSink;
 pub use batch::{CheckpointError, PreparedCheckpoint, RecordBatch};
+pub(crate) use batch::{CheckpointMark, CheckpointSink};
 pub use context::{FencingToken, ShardContext};
 pub use delivered::{Delivered, DeliveredRecords, HandOn, NotAcknowledged, handed_on};
 pub use error::{ProcessorError, Severity};
@@ -25,6 +26,8 @@ pub use record_calls::{Concurrency, HandlerCall, RecordCalls};
 pub use sink_position::{
     AdvanceValues, ClaimValues, ReadValues, SinkPosition, SinkPositionError, SinkSql, StoredPosition,
 };
+pub use windows::panes::Window;
+pub use windows::{TumblingWindows, WindowProcessor};
 
 use crate::settings::CheckpointMode;
 use crate::types::{RecordPosition, Timestamp};

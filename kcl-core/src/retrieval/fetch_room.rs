@@ -104,6 +104,7 @@ pub(crate) async fn wait_for_room(
         () = std::future::ready(()) => {}
     }
     own.fetcher_waits(WaitReason::ByteBudget);
+    own.fetcher_starves.notify_one();
     let patience = worker.settings.reading.stall_timeout;
     let room = match worker.clock.timeout(patience, &mut reserved).await {
         Ok(room) => room,

@@ -94,11 +94,15 @@ pub enum Failpoint {
     AheadCountsUnfinished,
     /// Records that were finished ahead of one checkpoint count beside another.
     AheadOfAnotherCheckpoint,
+    /// A batch that was gathered counts as finished at a drain, and is not offered.
+    GatheredBatchDropped,
+    /// A record of a window that is open counts as finished.
+    OpenWindowCheckpointed,
 }
 
 impl Failpoint {
     /// Every bug there is.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 46] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -142,7 +146,9 @@ impl Failpoint {
         Self::GapHoldIgnored,
         Self::KeyOrderIgnored,
         Self::AheadCountsUnfinished,
+        Self::GatheredBatchDropped,
         Self::AheadOfAnotherCheckpoint,
+        Self::OpenWindowCheckpointed,
     ];
 }
 

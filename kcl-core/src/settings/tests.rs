@@ -74,6 +74,30 @@ fn a_misspelt_assignment_setting_is_refused() {
 }
 
 #[test]
+fn impossible_batching_is_refused_with_every_reason() {
+    let mut settings = Settings::default();
+    let file = r#"{"processing": {"batching": {"max_records": 500, "max_bytes": "1MiB"}}}"#;
+    let read: Settings = serde_json::from_str(file).unwrap();
+    settings.processing.batching = Some(Batching {
+        max_records: 500,
+        max_bytes: ByteSize::mib(1),
+        ..Batching::default()
+    });
+    assert_eq!((read.validate(), &read), (Ok(()), &settings));
+    settings.processing.batching = Some(Batching {
+        max_records: 0,
+        max_bytes: ByteSize::gib(1),
+        max_wait: Duration::ZERO,
+    });
+    let violations = settings.validate().unwrap_err();
+    assert_eq!(violations.violations().len(), 3, "{violations}");
+    for name in ["max_records", "max_bytes", "max_wait"] {
+        let path = format!("processing.batching.{name}");
+        assert!(violations.to_string().contains(&path), "{violations}");
+    }
+}
+
+#[test]
 fn a_handoff_timeout_of_zero_is_refused() {
     let mut settings = Settings::default();
     settings.leases.handoff_timeout = Duration::ZERO;

@@ -27,6 +27,11 @@ impl Behind {
         Self { by, told }
     }
 
+    /// When it was reported to be at the newest record; `None` if it was not.
+    pub(crate) fn caught_up(&self) -> Option<Moment> {
+        self.by.is_zero().then_some(self.told)
+    }
+
     /// How far behind that is at `now`: the report, and the time since.
     pub fn at(&self, now: Moment) -> Duration {
         self.by.saturating_add(now.saturating_since(self.told))

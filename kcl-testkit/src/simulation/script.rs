@@ -8,7 +8,7 @@ use crate::faults::Link;
 use crate::faulty_stream::EndFault;
 use kcl_core::clock::Rng;
 use kcl_core::processor::Concurrency;
-use kcl_core::settings::{Aggregation, CheckpointMode, RetentionGap, Settings};
+use kcl_core::settings::{Aggregation, Batching, ByteSize, CheckpointMode, RetentionGap, Settings};
 use kcl_core::source::SourceErrorKind;
 
 use super::conditions;
@@ -132,6 +132,7 @@ impl Scenario {
         if Rng::from_seed(seed).child("held gaps").one_in(4) {
             scenario.settings.reading.retention_gap = RetentionGap::Hold;
         }
+        scenario.settings.processing.batching = batching(&mut Rng::from_seed(seed).child("gathering"));
         let mut more = vec![FleetEvent::IndexFails(millis(&mut rng, 60_000))];
         if rng.one_in(2) {
             more.push(FleetEvent::ScansAreFew(millis(&mut rng, 60_000)));
@@ -304,6 +305,18 @@ fn checkpointing(seed: u64) -> CheckpointMode {
         true => CheckpointMode::Manual,
         false => CheckpointMode::Automatic,
     }
+}
+
+/// How batches are gathered, in one scenario of four.
+fn batching(rng: &mut Rng) -> Option<Batching> {
+    if !rng.one_in(4) {
+        return None;
+    }
+    Some(Batching {
+        max_records: 1 + u32::try_from(rng.below(300)).unwrap(),
+        max_bytes: ByteSize::b(100 + rng.below(100_000)),
+        max_wait: millis(rng, 20_000) + Duration::from_millis(1),
+    })
 }
 
 /// How many workers there may be, the one that joins at the end included.

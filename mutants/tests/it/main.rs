@@ -4,4 +4,5 @@
 
 mod every_bug_is_found;
 mod found_by_tests;
+mod windows;
 mod workers_see_it_themselves;

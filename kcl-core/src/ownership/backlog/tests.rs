@@ -53,7 +53,7 @@ fn fetched_records_are_unfinished_until_consumer_says_so() {
     backlog.fetched(fetcher, answer(10, 100, 60));
     backlog.fetched(fetcher, answer(20, 0, 30));
     assert_eq!(ages(&backlog, 30), (10, 180));
-    backlog.taken();
+    backlog.taken(1);
     assert_eq!(ages(&backlog, 30), (10, 180));
     backlog.finished();
     assert_eq!(
@@ -61,7 +61,7 @@ fn fetched_records_are_unfinished_until_consumer_says_so() {
         (10, 120),
         "the next batch begins where the first ended"
     );
-    backlog.taken();
+    backlog.taken(1);
     backlog.fetched(fetcher, nothing(40));
     assert_eq!(ages(&backlog, 50), (10, 140), "nothing new does not hide it");
     backlog.finished();
@@ -78,9 +78,9 @@ fn records_that_no_checkpoint_covers_grow_old() {
     let fetcher = backlog.begin_fetching();
     backlog.fetched(fetcher, answer(10, 0, 5));
     backlog.fetched(fetcher, answer(20, 0, 5));
-    backlog.taken();
+    backlog.taken(1);
     backlog.returned(&position(7), None, at(21));
-    backlog.taken();
+    backlog.taken(1);
     backlog.returned(&position(9), Some(&position(5)), at(22));
     backlog.fetched(fetcher, nothing(100));
     assert_eq!(ages(&backlog, 100), (0, 100));
@@ -99,7 +99,7 @@ fn batch_finished_before_its_return_is_finished() {
     let mut backlog = LagTracker::new(at(0));
     let fetcher = backlog.begin_fetching();
     backlog.fetched(fetcher, answer(10, 0, 5));
-    backlog.taken();
+    backlog.taken(1);
     backlog.returned(&position(7), Some(&position(7)), at(11));
     assert_eq!(backlog.unfinished_since(), None);
 }
@@ -110,7 +110,7 @@ fn batches_that_are_never_finished_cost_bounded_memory() {
     let fetcher = backlog.begin_fetching();
     for n in 1..10_000 {
         backlog.fetched(fetcher, answer(n, 0, 0));
-        backlog.taken();
+        backlog.taken(1);
         backlog.returned(&position(n.into()), None, at(n));
         assert!(backlog.returned.len() <= MOST_RETURNED);
         assert_eq!(backlog.unfinished_since(), Some(at(1)));
@@ -142,7 +142,7 @@ fn what_is_not_handed_on_is_not_fetched() {
         ..answer(10, 50, 20)
     };
     backlog.fetched(fetcher, part);
-    backlog.taken();
+    backlog.taken(1);
     backlog.finished();
     assert_eq!(ages(&backlog, 10), (70, 70));
 }
@@ -154,14 +154,14 @@ fn fetches_of_replaced_fetcher_are_not_read() {
     for second in [10, 20, 30] {
         backlog.fetched(former, answer(second, 0, 0));
     }
-    backlog.taken();
+    backlog.taken(1);
     let latter = backlog.begin_fetching();
     assert_eq!(ages(&backlog, 40), (30, 40), "the batch in hand stays");
     backlog.fetched(former, answer(40, 0, 0));
     assert_eq!(ages(&backlog, 40), (30, 40), "nobody takes what it says");
     backlog.fetched(latter, answer(41, 0, 1));
     backlog.finished();
-    backlog.taken();
+    backlog.taken(1);
     assert_eq!(ages(&backlog, 41), (0, 31));
     backlog.finished();
     assert_eq!(ages(&backlog, 41), (0, 0));
@@ -172,7 +172,7 @@ fn panic_leaves_shard_as_old_as_unfinished_records() {
     let mut backlog = LagTracker::new(at(0));
     let fetcher = backlog.begin_fetching();
     backlog.fetched(fetcher, answer(10, 0, 15));
-    backlog.taken();
+    backlog.taken(1);
     backlog.forget();
     assert_eq!(ages(&backlog, 20), (25, 25));
     backlog.fetched(fetcher, nothing(20));

@@ -6,6 +6,7 @@ use super::*;
 /// The decisions of the core: synchronous, with time and randomness as arguments.
 const PURE: &[&str] = &[
     "consumer::call_size",
+    "consumer::gathering",
     "consumer::redrive::plan",
     "coordinator::assignment::balance",
     "coordinator::assignment::load",
@@ -36,6 +37,7 @@ const PURE: &[&str] = &[
     "ownership::throughput",
     "ownership::validity",
     "processor::policy",
+    "processor::windows::panes",
     "retrieval::deaggregate",
     "retrieval::end_check",
     "retrieval::start_position",
