@@ -266,7 +266,10 @@ impl Ownership {
             }
             state.throughput_ema.add(bytes);
             let facts = &mut state.facts;
-            facts.records += finished.len() as u64;
+            // Without one they were set aside.
+            if last.is_some() {
+                facts.records += finished.len() as u64;
+            }
             facts.processed = facts.processed.take().max(last);
             !was_ahead && state.is_ahead_of_row()
         });

@@ -157,6 +157,9 @@ fn dead_letter_lets_key_go_on() {
             ("handle", payload == "panic")
         );
         assert_eq!(letters[0].record.data(), payload);
+        let status = bench.status();
+        let lease = status.leases.values().next().unwrap();
+        assert_eq!((lease.records, lease.dead_letters), (3, 1));
         assert_eq!(api.handled("truck-1"), ["good", "later"]);
         assert_eq!(api.handled("truck-2"), ["other"]);
     }
