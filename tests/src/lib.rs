@@ -12,6 +12,7 @@ pub mod exactly_once;
 pub mod figures;
 pub mod fleet;
 pub mod foreign;
+pub mod handlers;
 pub mod java_conformance;
 pub mod prose;
 pub mod testbed;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kcl_tests::fleet::drive::{Programs, ReadMode};
 use kcl_tests::fleet::walk::walk;
+use kcl_tests::handlers::walk_by_key;
 use kcl_tests::testbed::Server;
 
 /// Reads through a reshard on the Kinesis servers of others. Exit code 1: a server was left out; 101: a record was not seen.
@@ -16,6 +17,9 @@ struct Arguments {
     /// The modes of reading; both by default.
     #[arg(long)]
     read: Vec<ReadMode>,
+    /// Walks with handlers in the order of each key, instead of a fleet of processes.
+    #[arg(long)]
+    handlers: bool,
 }
 
 #[tokio::main]
@@ -35,16 +39,21 @@ async fn main() -> ExitCode {
         modes if modes.is_empty() => vec![ReadMode::Polling, ReadMode::FanOut],
         modes => modes,
     };
-    let programs = Programs::build();
+    let programs = (!arguments.handlers).then(Programs::build);
     let mut left_out = false;
     for server in servers {
         match server.start().await {
             Ok(started) => {
+                let (testbed, keeps_unread) = (started.testbed(), server.keeps_unread());
                 for mode in &modes {
-                    println!(
-                        "{server}, {mode}: {}",
-                        walk(started.testbed(), &programs, *mode, server.keeps_unread()).await
-                    );
+                    let walked = match &programs {
+                        Some(programs) => walk(testbed, programs, *mode, keeps_unread).await.to_string(),
+                        None => {
+                            let calls = walk_by_key(testbed, *mode, keeps_unread).await;
+                            format!("{calls} calls of handlers, each key in order")
+                        }
+                    };
+                    println!("{server}, {mode}: {walked}");
                 }
             }
             Err(reason) => {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::ShardIteratorType;
+use kcl_tests::fleet::drive::ReadMode;
+use kcl_tests::handlers::walk_by_key;
 use kcl_tests::testbed::hash_keys;
 use kcl_tests::testbed_or_skip;
 use kcl_tests::wait::eventually;
@@ -87,4 +89,13 @@ async fn second_testbed_shares_servers_under_other_names() {
     let second = testbed_or_skip!();
     assert_eq!(first.environment(), second.environment());
     assert_ne!(first.unique("table"), second.unique("table"));
+}
+
+#[tokio::test]
+async fn handlers_keep_order_by_key_on_testbed() {
+    let testbed = testbed_or_skip!();
+    for read in [ReadMode::Polling, ReadMode::FanOut] {
+        let calls = walk_by_key(&testbed, read, true).await;
+        println!("{}, {read}: {calls} calls", testbed.kind());
+    }
 }

@@ -4,6 +4,7 @@ mod black_holes;
 mod dead_letters;
 mod ends;
 mod gaps;
+mod handlers;
 mod one_worker;
 mod pauses;
 mod runtimes;
