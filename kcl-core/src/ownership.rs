@@ -293,8 +293,11 @@ impl Ownership {
 
     /// Marks the time in which a user callback runs.
     pub(crate) fn enter_callback(&self) -> CallbackGuard<'_> {
-        self.in_callback.store(true, Ordering::Release);
-        CallbackGuard(&self.in_callback)
+        let before = self.in_callback.swap(true, Ordering::AcqRel);
+        CallbackGuard {
+            flag: &self.in_callback,
+            before,
+        }
     }
 
     /// Whether calls of user code run that no single [`enter_callback`](Self::enter_callback) spans.
@@ -314,11 +317,15 @@ impl Ownership {
 }
 
 /// A callback runs until this is dropped.
-pub(crate) struct CallbackGuard<'a>(&'a AtomicBool);
+pub(crate) struct CallbackGuard<'a> {
+    flag: &'a AtomicBool,
+    /// Whether one ran before already.
+    before: bool,
+}
 
 impl Drop for CallbackGuard<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.flag.store(self.before, Ordering::Release);
     }
 }
 

@@ -11,10 +11,10 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use crate::consumer::by_record::failing::{FailingRecord, FailingRecords};
-use crate::consumer::by_record::handled::{EndedCall, HandledRecords, HandlingStep, RunningCall};
+use crate::consumer::by_record::handled::{EndedCall, HandledRecords, HandlingStep};
 use crate::consumer::by_record::lanes::LaneEntry;
 use crate::consumer::delivery::CallFailure;
-use crate::consumer::failures::{FailedRecords, send_letter};
+use crate::consumer::failures::FailedRecords;
 use crate::consumer::shard_consumer::ShardConsumer;
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::checkpoints::CallStart;
@@ -30,16 +30,22 @@ impl ShardConsumer {
         let before = self.handled.take();
         let mut records = before.unwrap_or_else(|| Box::new(HandledRecords::new(code.concurrency())));
         let event = self.handle_records(&mut records, code).await;
-        if event != ConsumerEvent::Aborted {
-            self.handled = Some(records);
+        match event {
+            ConsumerEvent::Aborted if !records.calls.is_empty() => self.dropped("handle"),
+            // What was delivered is forgotten.
+            ConsumerEvent::Aborted | ConsumerEvent::Panicked => event,
+            _ => {
+                self.handled = Some(records);
+                event
+            }
         }
-        event
     }
 
     async fn handle_records(&mut self, records: &mut HandledRecords, code: &RecordCalls) -> ConsumerEvent {
         let own = Arc::clone(&self.own);
-        own.wants_records();
         let mut resumed = Box::pin(own.resumed());
+        let mut was_failing = false;
+        records.took_more = false;
         loop {
             let is_draining = own.drain_reason().is_some();
             let is_paused = own.is_paused();
@@ -63,8 +69,13 @@ impl ShardConsumer {
                 && !is_paused
                 && records.wants_more()
                 && (is_idle || (self.end.is_none() && self.unreadable.is_none()));
-            self.show_waiting(records, takes_more);
+            self.show_waiting(records, takes_more, is_paused);
             let is_failing = !records.failing.is_empty();
+            if is_failing && !was_failing {
+                // A shard that was resumed before is not resumed by that.
+                resumed = Box::pin(own.resumed());
+            }
+            was_failing = is_failing;
             let step = tokio::select! {
                 biased;
                 interrupt = own.commanded_while(is_draining) => match interrupt {
@@ -74,10 +85,11 @@ impl ShardConsumer {
                 step = records.next_end(&own) => step,
                 () = own.worker.clock.sleep_until(look_at.unwrap_or(Moment::ZERO)), if look_at.is_some() => HandlingStep::Look,
                 () = &mut resumed, if is_failing => HandlingStep::Resumed,
-                _ = own.until_free(false, |reason| own.consumer_waits(reason)), if is_paused && !is_draining => HandlingStep::Look,
+                _ = own.until_free(false, |_| ()), if is_paused && !is_draining => HandlingStep::Look,
                 next = self.next_batch(is_idle), if takes_more => match next {
                     Ok(Some((id, batch))) => HandlingStep::Batch(id, batch),
-                    Ok(None) => HandlingStep::Look,
+                    // The calls that run come to their end first.
+                    Ok(None) | Err(ConsumerEvent::DrainRequested) => HandlingStep::Look,
                     Err(event) => return event,
                 },
             };
@@ -88,7 +100,11 @@ impl ShardConsumer {
                     let finished = self.finish_again(id, &batch);
                     records.push(id, batch, &finished);
                 }
-                HandlingStep::Ended => self.note_ended(records),
+                HandlingStep::Ended => {
+                    self.note_ended(records);
+                    // Handlers that never wait must not keep the thread.
+                    tokio::task::consume_budget().await;
+                }
                 HandlingStep::Acknowledged(number) => self.letter_acknowledged(records, number),
                 HandlingStep::Resumed => {
                     resumed = Box::pin(own.resumed());
@@ -119,25 +135,30 @@ impl ShardConsumer {
                 continue;
             };
             let call = code.call(open.batch.clone(), place.index, self.own.context.clone());
-            records.begun.push_back((entry, place.number, begun));
             records.failing.calls(place.number);
-            records.calls.push(RunningCall { entry, begun, call });
+            records.call(entry, begun, call);
         }
         records.starting = starting;
         self.own.set_in_callback(!records.calls.is_empty());
         start
     }
 
-    /// Says what the consumer waits for, so that the lease is renewed meanwhile.
-    fn show_waiting(&self, records: &HandledRecords, takes_more: bool) {
-        match (records.calls.is_empty(), records.failing.is_empty()) {
-            // As it was said when they began.
-            (false, _) => {}
-            (true, _) if takes_more => self.own.wants_records(),
-            (true, false) if !records.letters.is_empty() => self.own.consumer_waits(WaitReason::DeadLetter),
-            (true, false) => self.own.consumer_waits(WaitReason::Hold),
-            (true, true) => {}
-        }
+    /// Says what the consumer waits for, so that the lease is renewed meanwhile. While more is taken it is records, whatever runs beside that:
+    /// a fetcher that hangs is found out.
+    fn show_waiting(&self, records: &mut HandledRecords, takes_more: bool, is_paused: bool) {
+        let oldest = records.oldest_call();
+        let reason = match (oldest, takes_more) {
+            (_, true) => None,
+            (Some(_), false) => Some(WaitReason::Callback),
+            (None, false) if is_paused => Some(WaitReason::Paused),
+            (None, false) if !records.letters.is_empty() => Some(WaitReason::DeadLetter),
+            (None, false) if records.lanes.is_ready() => Some(WaitReason::Suspended),
+            (None, false) if !records.failing.is_empty() => Some(WaitReason::Hold),
+            (None, false) => None,
+        };
+        let begins_to_read = takes_more && !records.took_more;
+        records.took_more = takes_more;
+        self.own.calls_wait(reason, oldest, begins_to_read);
     }
 
     /// Notes the calls that have ended: their records are finished, or parked.
@@ -145,6 +166,7 @@ impl ShardConsumer {
         let now = self.now();
         let mut ended = std::mem::take(&mut records.ended);
         let (mut bytes, mut last): (u64, Option<RecordPosition>) = (0, None);
+        let mut shows_failing = false;
         for EndedCall {
             entry,
             begun,
@@ -164,21 +186,22 @@ impl ShardConsumer {
                     }
                     let metrics = &self.own.worker.metrics;
                     metrics.batch_processed(1, size, now.saturating_since(begun));
-                    if records.failing.finished(place.number) {
-                        self.show_failing(&records.failing);
-                    }
+                    shows_failing |= records.failing.finished(place.number);
                     records.finish(entry);
                 }
                 Err(failure) => {
                     let record = record.clone();
                     self.handling_failed(records, entry, place.number, &record, failure);
+                    shows_failing = true;
                 }
             }
         }
         records.ended = ended;
-        let oldest = records.oldest_call();
-        self.own.calls_ended(&records.finished, bytes, last, oldest);
+        self.own.calls_ended(&records.finished, bytes, last);
         records.finished.clear();
+        if shows_failing {
+            self.show_failing(&records.failing);
+        }
         self.own.set_in_callback(!records.calls.is_empty());
     }
 
@@ -205,16 +228,9 @@ impl ShardConsumer {
             Some(set_aside) => {
                 let letter = set_aside.letter.clone();
                 failing.set_aside(number, set_aside);
-                let own = Arc::clone(&self.own);
-                records.letters.push(Box::pin(async move {
-                    if let Some(letter) = letter {
-                        send_letter(&own, &letter).await;
-                    }
-                    number
-                }));
+                records.send(&self.own, number, letter);
             }
         }
-        self.show_failing(&records.failing);
     }
 
     /// A record is set aside, which finishes it.
@@ -224,11 +240,12 @@ impl ShardConsumer {
         };
         if let Some(set_aside) = set_aside {
             self.count_set_aside(&set_aside);
+            self.remember_aside(&set_aside.position);
         }
         records.finish(entry);
-        let oldest = records.oldest_call();
-        self.own.calls_ended(&records.finished, 0, None, oldest);
+        self.own.finish_records(&records.finished);
         records.finished.clear();
+        records.send_more(&self.own);
         self.show_failing(&records.failing);
     }
 
@@ -243,9 +260,12 @@ impl ShardConsumer {
         }
     }
 
-    /// Shows the oldest record that fails, and how often one of them has failed.
+    /// Shows the oldest record that fails, and how often it has failed.
     fn show_failing(&mut self, failing: &FailingRecords) {
-        self.failures = failing.most_failures();
+        self.failures = failing.failures_of_oldest();
+        if failing.is_empty() {
+            self.parked_failures = 0;
+        }
         self.show_failures();
         let (oldest, parked) = (failing.oldest().cloned(), failing.len());
         self.own.show(|facts| {

@@ -205,11 +205,23 @@ impl ShardConsumer {
     ) -> Reaction {
         let worker = Arc::clone(&self.own.worker);
         let name = call.as_str();
-        if log_once::is_due(attempts.total) {
+        // Records that are parked may be many: they are counted together.
+        let is_parked = call == FailedCall::Handle;
+        let is_due = log_once::is_due(if is_parked {
+            self.parked_failures
+        } else {
+            attempts.total
+        });
+        if is_due {
             let panicked = failure.kind == FailureKind::Panic;
             let position = failure.position.as_ref().map(ToString::to_string);
             let (attempt, error) = (attempts.total, Causes(failure.error.as_ref()));
-            tracing::warn!(call = name, attempt, panicked, position, %error, "failed call; holding the shard");
+            let what = if is_parked {
+                "failed call; its record is parked"
+            } else {
+                "failed call; holding the shard"
+            };
+            tracing::warn!(call = name, attempt, panicked, position, %error, "{what}");
         }
         let arrived = records.first.and_then(Record::approximate_arrival);
         let age = arrived.map(|arrived| worker.clock.wall().since(arrived));
@@ -261,11 +273,15 @@ impl ShardConsumer {
                 Reaction::default()
             }
             (Decision::Hold, _) => {
-                tracing::warn!(call = name, "holding the shard until it is resumed or moves");
+                if is_due {
+                    tracing::warn!(call = name, "holding until the shard is resumed or moves");
+                }
                 pause(NEVER)
             }
             (Decision::Release, _) => {
-                tracing::warn!(call = name, "giving the lease up, as the error policy says");
+                if is_due {
+                    tracing::warn!(call = name, "giving the lease up, as the error policy says");
+                }
                 // Not at once: a worker that is alone gets the lease back right away.
                 let pause = Pause {
                     length: worker.timing.renewal,
@@ -311,6 +327,7 @@ impl ShardConsumer {
             self.own.forget_delivered();
         }
         self.waiting = None;
+        self.handled = None;
         self.fetched = None;
         self.unreadable = None;
         self.end = None;
@@ -416,7 +433,7 @@ impl ShardConsumer {
     }
 
     /// Remembers a record that is set aside, for as long as it may come again: until the stored checkpoint has passed it.
-    fn remember_aside(&mut self, position: &RecordPosition) {
+    pub(crate) fn remember_aside(&mut self, position: &RecordPosition) {
         if let Position::Record(stored) = self.own.row().checkpoint {
             self.aside.retain(|aside| *aside > stored);
         }
@@ -439,6 +456,7 @@ impl ShardConsumer {
     async fn send(&mut self, letter: &DeadLetter) -> Option<ConsumerEvent> {
         let own = Arc::clone(&self.own);
         loop {
+            own.consumer_waits(WaitReason::DeadLetter);
             let event = tokio::select! {
                 biased;
                 interrupt = own.interrupted() => self.interrupted(interrupt),
@@ -509,7 +527,6 @@ impl ShardConsumer {
 /// Sends the letter until the sink has acknowledged it, however long that takes.
 pub(crate) async fn send_letter(own: &Ownership, letter: &DeadLetter) {
     let clock = &own.worker.clock;
-    own.consumer_waits(WaitReason::DeadLetter);
     let Some(sink) = &own.worker.dead_letters else {
         tracing::error!(
             "the error policy sends dead letters and there is no sink: give the worker one by .dead_letters(…). Holding the record"

@@ -60,6 +60,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
         batches: 0,
         refetch_at: None,
         handled: None,
+        parked_failures: 0,
     };
     let end = consumer.live().await;
     own.end_consumer();
@@ -111,6 +112,8 @@ pub(crate) struct ShardConsumer {
     refetch_at: Option<Moment>,
     /// The records that a handler is called for.
     pub(crate) handled: Option<Box<HandledRecords>>,
+    /// How many calls of the handler have failed since no record was parked.
+    pub(crate) parked_failures: u32,
 }
 
 impl ShardConsumer {
@@ -260,6 +263,8 @@ impl ShardConsumer {
                 return Err(ConsumerEvent::Exhausted);
             }
             let own = Arc::clone(&self.own);
+            // A handler has no ticks, which would end with any of its calls.
+            let ticks = self.delivery.record_calls().is_none();
             if let Some(due) = self.refetch_at {
                 let pause = due.saturating_since(self.now());
                 if let Some(event) = self.pause_for(pause).await {
@@ -291,7 +296,7 @@ impl ShardConsumer {
                 biased;
                 interrupt = own.interrupted() => return Err(self.interrupted(interrupt)),
                 next = fetched.next(&own) => next,
-                () = own.worker.clock.sleep_until(self.tick_due) => {
+                () = own.worker.clock.sleep_until(self.tick_due), if ticks => {
                     match self.tick().await {
                         Some(event) => return Err(event),
                         None => continue,

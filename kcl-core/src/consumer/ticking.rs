@@ -45,9 +45,8 @@ impl ShardConsumer {
         match called {
             Ok(()) => {
                 self.call_returned(FailedCall::Tick);
-                // Of a batch that failed, or of records that are parked, the next call is still to come.
-                let is_pending = self.waiting.is_some() || self.unreadable.is_some();
-                if self.failures > 0 && !is_pending && self.delivery.record_calls().is_none() {
+                // A batch that failed is still to come.
+                if self.failures > 0 && self.waiting.is_none() && self.unreadable.is_none() {
                     self.failures = 0;
                     self.show_failures();
                 }

@@ -33,8 +33,8 @@ struct ReturnedBatch {
     through: RecordPosition,
     /// Their oldest record.
     oldest: Behind,
-    /// When the processor returned from the first of them.
-    since: Moment,
+    /// When the processor returned from the first of them; `None` while calls of a handler work on them.
+    since: Option<Moment>,
 }
 
 /// The part of a shard that is fetched, and how much of that is finished.
@@ -105,6 +105,20 @@ impl LagTracker {
     /// The processor returned from the batch that the consumer took, and its code says when the records are finished: by now those up to
     /// `finished` are.
     pub(crate) fn returned(&mut self, last: &RecordPosition, finished: Option<&RecordPosition>, now: Moment) {
+        self.keep_unfinished(last, finished, Some(now));
+    }
+
+    /// The batch that the consumer took is worked on by calls of a handler, beside others: by now the records up to `finished` are finished.
+    pub(crate) fn handed_to_calls(&mut self, last: &RecordPosition, finished: Option<&RecordPosition>) {
+        self.keep_unfinished(last, finished, None);
+    }
+
+    fn keep_unfinished(
+        &mut self,
+        last: &RecordPosition,
+        finished: Option<&RecordPosition>,
+        since: Option<Moment>,
+    ) {
         let Some(oldest) = self.in_hand.take() else { return };
         if finished.is_some_and(|finished| finished >= last) {
             return;
@@ -115,7 +129,7 @@ impl LagTracker {
         self.returned.push_back(ReturnedBatch {
             through: last.detached(),
             oldest,
-            since: now,
+            since,
         });
     }
 
@@ -132,7 +146,7 @@ impl LagTracker {
 
     /// Since when the processor has returned from records that are not finished, if there are any.
     pub(crate) fn unfinished_since(&self) -> Option<Moment> {
-        self.returned.front().map(|batch| batch.since)
+        self.returned.front().and_then(|batch| batch.since)
     }
 
     /// Lets every two neighbours share one entry.

@@ -233,31 +233,24 @@ impl Ownership {
 
     /// A batch is taken whose records are handled one by one, and finished as their calls end.
     pub(crate) fn handed_to_calls(&self, batch: &RecordBatch) {
-        let now = self.worker.clock.now();
         if let Some(last) = batch.last() {
             self.with(|state| {
                 let finished = state.tracker.finished();
-                state.backlog.returned(last.position(), finished, now);
+                state.backlog.handed_to_calls(last.position(), finished);
             });
         }
     }
 
-    /// These records are finished, by calls that brought so many bytes; `last` is the last of those that a call was made for. Since `oldest` the
-    /// oldest call runs, if any does.
+    /// These records are finished, by calls that brought so many bytes; `last` is the last of them. It is no step: the consumer may wait for
+    /// records beside its calls.
     pub(crate) fn calls_ended(
         &self,
         finished: &[(BatchId, usize)],
         bytes: u64,
         last: Option<RecordPosition>,
-        oldest: Option<Moment>,
     ) {
-        let now = self.worker.clock.now();
         let begins_to_store = self.with(|state| {
             let was_ahead = state.is_ahead_of_row();
-            state.progress.goes_on(now);
-            if let Some(oldest) = oldest {
-                state.progress.waits(WaitReason::Callback, oldest);
-            }
             for (batch, index) in finished {
                 state.tracker.finish(*batch, *index);
             }

@@ -58,6 +58,8 @@ pub(crate) struct Progress {
     steps: u64,
     last_step: Moment,
     consumer: Option<(WaitReason, Moment)>,
+    /// Since when the oldest call of a handler runs, which is no reason while the consumer takes records beside it.
+    oldest_call: Option<Moment>,
     /// The reason for which the fetcher waits, which counts while the consumer waits for nothing but records.
     fetcher: Option<(WaitReason, Moment)>,
 }
@@ -68,6 +70,7 @@ impl Progress {
             steps: 0,
             last_step: now,
             consumer: None,
+            oldest_call: None,
             fetcher: None,
         }
     }
@@ -128,16 +131,26 @@ impl Progress {
         matches!(self.fetcher, Some((WaitReason::ByteBudget, _)))
     }
 
-    /// The reason for which the consumer waits, and since when.
+    /// The consumer of a handler waits for this, or for records; the oldest of its calls runs since then.
+    pub(crate) fn calls_wait(&mut self, reason: Option<WaitReason>, oldest: Option<Moment>, now: Moment) {
+        self.oldest_call = oldest;
+        self.consumer = reason.map(|reason| match (reason, oldest) {
+            (WaitReason::Callback, Some(oldest)) => (reason, oldest),
+            _ => (reason, since(self.consumer, reason, now)),
+        });
+    }
+
+    /// The reason to show, and since when it holds: that the consumer waits, or that a call runs.
     pub(crate) fn waiting(&self) -> Option<(WaitReason, Moment)> {
-        self.consumer.or(self.fetcher)
+        let call = self.oldest_call.map(|oldest| (WaitReason::Callback, oldest));
+        self.consumer.or(call).or(self.fetcher)
     }
 
     pub(crate) fn activity(&self) -> Activity {
         Activity {
             steps: self.steps,
             last_step: self.last_step,
-            waiting: self.waiting(),
+            waiting: self.consumer.or(self.fetcher),
         }
     }
 }

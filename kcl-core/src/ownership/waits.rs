@@ -6,6 +6,7 @@ use crate::limits::flow_control::Blocked;
 use crate::ownership::Ownership;
 use crate::ownership::control::{Commands, DrainReason, Interrupt};
 use crate::ownership::progress::{Activity, Progress};
+use crate::runtime::clock::Moment;
 use crate::status::WaitReason;
 
 impl Ownership {
@@ -112,6 +113,23 @@ impl Ownership {
     pub(crate) fn consumer_waits(&self, reason: WaitReason) {
         let now = self.worker.clock.now();
         self.change_progress(|progress| progress.waits(reason, now));
+    }
+
+    /// The consumer of a handler waits for this, or for records if it is `None`; `begins_to_read` says that it did not before. The oldest of the
+    /// calls that run began at `oldest`.
+    pub(crate) fn calls_wait(
+        &self,
+        reason: Option<WaitReason>,
+        oldest: Option<Moment>,
+        begins_to_read: bool,
+    ) {
+        let now = self.worker.clock.now();
+        self.change_progress(|progress| {
+            if begins_to_read {
+                progress.wants_records(now);
+            }
+            progress.calls_wait(reason, oldest, now);
+        });
     }
 
     /// The consumer waits for nothing any more, which is a step.

@@ -24,7 +24,8 @@ use crate::types::Record;
 ///
 /// An error is a value: the worker's [`ErrorPolicy`](crate::processor::ErrorPolicy) decides, as for a processor. The record is parked
 /// meanwhile, and with [`Concurrency::PerKey`] those behind it with its key; the others go on until the worker holds as many bytes as it may. A
-/// panic is a failure of its record alone: the handler stays, so that it must not leave what it shares half done where it may panic.
+/// panic is a failure of its record alone: the handler stays, so that it must not leave what it shares half done where it may panic. With
+/// [`Concurrency::Ordered`] the shard is held meanwhile, and a panic replaces the handler, both as for a processor.
 ///
 /// ```
 /// # use kcl_core as kinesis_client;

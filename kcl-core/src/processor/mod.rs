@@ -208,7 +208,7 @@ pub trait RecordProcessor: Send + 'static {
     /// The calls for single records, of a processor that works on many at once: the worker calls these in the place of
     /// [`process_records`](Self::process_records). Asked when `initialize` has returned, and whenever the shard goes on after a failure.
     ///
-    /// By default there are none. [`RecordHandlers`] makes processors that have them; a processor that wraps another passes the question on, or
+    /// [`tick`](Self::tick) is not called then. By default there are none. [`RecordHandlers`] makes processors that have them; a processor that wraps another passes the question on, or
     /// [wraps](RecordCalls::wrapped) the calls.
     fn record_calls(&self) -> Option<RecordCalls> {
         None

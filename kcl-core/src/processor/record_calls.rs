@@ -112,13 +112,16 @@ struct WrappedCode<W> {
 
 impl<W> RecordCode for WrappedCode<W>
 where
-    W: Fn(&Record, &ShardContext, HandlerCall) -> HandlerCall + Send + Sync,
+    W: Fn(&Record, &ShardContext, HandlerCall) -> HandlerCall + Send + Sync + 'static,
 {
     fn call(self: Arc<Self>, batch: RecordBatch, index: usize, shard: ShardContext) -> HandlerCall {
-        let inner = Arc::clone(&self.inner).call(batch.clone(), index, shard.clone());
-        match batch.get(index) {
-            Some(record) => (self.wrap)(record, &shard, inner),
-            None => inner,
-        }
+        // Where the call is polled a panic is its record's, and not the consumer's.
+        Box::pin(async move {
+            let inner = Arc::clone(&self.inner).call(batch.clone(), index, shard.clone());
+            match batch.get(index) {
+                Some(record) => (self.wrap)(record, &shard, inner).await,
+                None => inner.await,
+            }
+        })
     }
 }

@@ -34,6 +34,8 @@ struct HoldRecord {
     at_first: Duration,
     /// The last part of that time that was warned of, as its divisor.
     warned: Option<u32>,
+    /// The age of the oldest record when it was looked at last.
+    age: Duration,
 }
 
 /// The consequence of a look at a shard.
@@ -59,16 +61,17 @@ impl RetentionWatch {
             return Expiry::Far;
         };
         let left = held.left();
-        if !self.0.contains_key(lease) {
-            let begun = HoldRecord {
-                at_first: left,
-                warned: None,
-            };
-            self.0.insert(lease.clone(), begun);
-        }
-        let Some(hold) = self.0.get_mut(lease) else {
-            return Expiry::Far;
+        let begun = || HoldRecord {
+            at_first: left,
+            warned: None,
+            age: held.age,
         };
+        let hold = self.0.entry(lease.clone()).or_insert_with(begun);
+        if held.age < hold.age {
+            // The record that was held is finished, and another one is.
+            *hold = begun();
+        }
+        hold.age = held.age;
         let reached = PARTS.into_iter().find(|part| left <= hold.at_first / *part);
         match (reached, hold.warned) {
             (Some(part), warned) if warned.is_none_or(|warned| warned < part) => {
@@ -126,6 +129,20 @@ mod tests {
         let mut watch = RetentionWatch::default();
         assert_eq!(watch.look(&lease(), held(30 * HOUR)), Expiry::Warn);
         assert_eq!(watch.look(&lease(), held(31 * HOUR)), Expiry::Near);
+    }
+
+    #[test]
+    fn next_held_record_is_warned_of_by_itself() {
+        let mut watch = RetentionWatch::default();
+        for (age, verdict) in [
+            (2, Expiry::Far),
+            (13, Expiry::Warn),
+            (5, Expiry::Far),
+            (14, Expiry::Far),
+            (15, Expiry::Warn),
+        ] {
+            assert_eq!(watch.look(&lease(), held(HOUR * age)), verdict, "{age} hours");
+        }
     }
 
     #[test]

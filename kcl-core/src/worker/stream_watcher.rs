@@ -300,10 +300,15 @@ impl StreamWatcher<'_> {
             return self.fatal.raise(Error::new(ErrorKind::Mismatch, message));
         };
         self.close(stream, "it was deleted and created again");
-        let opened = tracked
-            .get(stream.source.address())
-            .map(|stream| open_tracked(stream, identity));
-        if let Some(Ok(opened)) = opened {
+        let settings = &self.worker.settings.reading;
+        let concurrency = self.worker.factory.concurrency();
+        let opened = tracked.get(stream.source.address()).map(|tracked| {
+            check_placement(tracked.source().as_ref(), settings.aggregation, concurrency)?;
+            open_tracked(tracked, identity).map_err(|error| error.to_string())
+        });
+        if let Some(Err(problem)) = opened {
+            self.say(stream.source.address(), problem, "a stream cannot be read yet");
+        } else if let Some(Ok(opened)) = opened {
             self.worker.streams.open(opened);
             self.worker.plan_now.notify_one();
         }

@@ -1,6 +1,6 @@
 //! The records of a shard whose calls have failed: how often, and until when each is parked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::consumer::by_record::lanes::LaneEntry;
 use crate::consumer::isolation::{Attempts, FailureTally};
@@ -30,9 +30,14 @@ enum Rest {
     SetAside,
 }
 
-/// The failing records of a shard, by their numbers.
+/// The failing records of a shard.
 #[derive(Default)]
-pub(crate) struct FailingRecords(BTreeMap<u64, FailingRecord>);
+pub(crate) struct FailingRecords {
+    /// By their numbers.
+    records: BTreeMap<u64, FailingRecord>,
+    /// When the pause of each is over that has one, and its number.
+    due: BTreeSet<(Moment, u64)>,
+}
 
 impl FailingRecords {
     /// Counts a failure of the record.
@@ -44,7 +49,7 @@ impl FailingRecords {
         kind: FailureKind,
         now: Moment,
     ) -> Attempts {
-        let record = self.0.entry(number).or_insert_with(|| FailingRecord {
+        let record = self.records.entry(number).or_insert_with(|| FailingRecord {
             entry,
             position: position.detached(),
             tally: FailureTally::default(),
@@ -65,7 +70,7 @@ impl FailingRecords {
 
     /// The record is being set aside.
     pub(crate) fn set_aside(&mut self, number: u64, set_aside: SetAside) {
-        if let Some(record) = self.0.get_mut(&number) {
+        if let Some(record) = self.records.get_mut(&number) {
             record.set_aside = Some(set_aside);
         }
         self.rest(number, Rest::SetAside);
@@ -73,80 +78,133 @@ impl FailingRecords {
 
     /// The record is called, if it is one of these.
     pub(crate) fn calls(&mut self, number: u64) {
-        if !self.0.is_empty() {
+        if !self.records.is_empty() {
             self.rest(number, Rest::Called);
         }
     }
 
     fn rest(&mut self, number: u64, rest: Rest) {
-        if let Some(record) = self.0.get_mut(&number) {
-            record.rest = rest;
+        let Some(record) = self.records.get_mut(&number) else {
+            return;
+        };
+        if let Rest::Until { due, .. } = std::mem::replace(&mut record.rest, rest) {
+            self.due.remove(&(due, number));
+        }
+        if let Rest::Until { due, .. } = rest {
+            self.due.insert((due, number));
         }
     }
 
     /// The record is finished. Returns `true` if it was one of these.
     pub(crate) fn finished(&mut self, number: u64) -> bool {
-        !self.0.is_empty() && self.remove(number).is_some()
+        !self.records.is_empty() && self.remove(number).is_some()
     }
 
     pub(crate) fn remove(&mut self, number: u64) -> Option<FailingRecord> {
-        self.0.remove(&number)
+        self.calls(number);
+        self.records.remove(&number)
     }
 
     /// When the first pause is over.
     pub(crate) fn next_due(&self) -> Option<Moment> {
-        self.due().map(|(due, ..)| due).min()
+        self.due.first().map(|(due, _)| *due)
     }
 
-    fn due(&self) -> impl Iterator<Item = (Moment, u64, bool)> {
-        self.0.iter().filter_map(|(number, record)| match record.rest {
-            Rest::Until { due, then_release } => Some((due, *number, then_release)),
-            Rest::Called | Rest::SetAside => None,
-        })
-    }
-
-    /// Takes the oldest record whose pause is over, and whether the lease is to be given up now.
+    /// Takes a record whose pause is over, and whether the lease is to be given up now.
     pub(crate) fn take_due(&mut self, now: Moment) -> Option<(LaneEntry, bool)> {
-        let (_, number, then_release) = self.due().find(|(due, ..)| *due <= now)?;
-        let record = self.0.get_mut(&number)?;
-        record.rest = Rest::Called;
-        Some((record.entry, then_release))
+        let (_, number) = *self.due.first().filter(|(due, _)| *due <= now)?;
+        let record = self.records.get(&number)?;
+        let then_release = matches!(
+            record.rest,
+            Rest::Until {
+                then_release: true,
+                ..
+            }
+        );
+        let entry = record.entry;
+        self.rest(number, Rest::Called);
+        Some((entry, then_release))
     }
 
     /// Ends all pauses.
     pub(crate) fn try_now(&mut self, now: Moment) {
-        for record in self.0.values_mut() {
-            if let Rest::Until { due, .. } = &mut record.rest {
+        for (_, number) in std::mem::take(&mut self.due) {
+            if let Some(FailingRecord {
+                rest: Rest::Until { due, .. },
+                ..
+            }) = self.records.get_mut(&number)
+            {
                 *due = now;
+                self.due.insert((now, number));
             }
         }
     }
 
-    /// Whether the record waits, for whatever.
-    pub(crate) fn is_parked(&self, number: u64) -> bool {
-        self.0
-            .get(&number)
-            .is_some_and(|record| record.rest != Rest::Called)
-    }
-
     pub(crate) fn oldest(&self) -> Option<&RecordPosition> {
-        self.0.values().next().map(|record| &record.position)
+        self.records.values().next().map(|record| &record.position)
     }
 
-    /// How often the one has failed that failed most.
-    pub(crate) fn most_failures(&self) -> u32 {
-        self.0
+    /// How often the oldest of them has failed.
+    pub(crate) fn failures_of_oldest(&self) -> u32 {
+        self.records
             .values()
-            .map(|record| record.tally.total())
-            .max()
-            .unwrap_or(0)
+            .next()
+            .map_or(0, |record| record.tally.total())
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.records.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.records.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::types::SequenceNumber;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(seconds))
+    }
+
+    fn park(failing: &mut FailingRecords, number: u64, now: u64, pause: u64, then_release: bool) {
+        let position = RecordPosition::plain(SequenceNumber::from(u128::from(number)));
+        let entry = usize::try_from(number).unwrap();
+        failing.failed(number, entry, &position, FailureKind::Panic, at(now));
+        let length = Duration::from_secs(pause);
+        failing.park(number, Pause { length, then_release }, at(now));
+    }
+
+    #[test]
+    fn records_come_back_when_their_pauses_are_over() {
+        let mut failing = FailingRecords::default();
+        park(&mut failing, 7, 0, 9, false);
+        park(&mut failing, 8, 0, 3, true);
+        assert_eq!(failing.next_due(), Some(at(3)));
+        assert_eq!(failing.take_due(at(2)), None);
+        assert_eq!(failing.take_due(at(3)), Some((8, true)));
+        assert_eq!((failing.next_due(), failing.len()), (Some(at(9)), 2));
+        park(&mut failing, 8, 4, 100, false);
+        assert_eq!(failing.failures_of_oldest(), 1);
+        failing.try_now(at(5));
+        assert_eq!(failing.take_due(at(5)), Some((7, false)));
+        assert_eq!(failing.take_due(at(5)), Some((8, false)));
+        assert_eq!(failing.next_due(), None);
+    }
+
+    #[test]
+    fn finished_record_is_due_no_more() {
+        let mut failing = FailingRecords::default();
+        park(&mut failing, 7, 0, 9, false);
+        assert!(failing.finished(7) && !failing.finished(7));
+        assert!(failing.is_empty() && failing.next_due().is_none());
+        assert_eq!(failing.take_due(at(9) + SECOND), None);
     }
 }

@@ -1,9 +1,11 @@
 //! The records that a handler is called for, and the calls that run.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -12,6 +14,8 @@ use slab::Slab;
 use crate::consumer::by_record::failing::FailingRecords;
 use crate::consumer::by_record::lanes::{LaneEntry, Lanes, RecordPlace};
 use crate::consumer::delivery::CallFailure;
+use crate::consumer::failures::send_letter;
+use crate::dead_letter::DeadLetter;
 use crate::ownership::Ownership;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::processor::{Concurrency, HandlerCall, RecordBatch};
@@ -21,6 +25,11 @@ use crate::types::Record;
 
 /// The most calls whose ends are noted in one step.
 const MOST_ENDS: usize = 256;
+/// How long calls may have the thread in one step, looked at after each few of them that end.
+const LONGEST_POLL: Duration = Duration::from_millis(5);
+const ENDS_BETWEEN_LOOKS: usize = 8;
+/// How many dead letters of one shard are on their way at once.
+const MOST_LETTERS: usize = 16;
 
 /// The records that a handler is called for, from their delivery until they are finished.
 pub(crate) struct HandledRecords {
@@ -28,11 +37,15 @@ pub(crate) struct HandledRecords {
     pub(crate) lanes: Lanes,
     pub(crate) batches: Slab<OpenBatch>,
     pub(crate) calls: FuturesUnordered<RunningCall>,
-    /// The calls in the order in which they began, those that have ended among them: the oldest that runs is behind them.
-    pub(crate) begun: VecDeque<(LaneEntry, u64, Moment)>,
+    /// When each call that runs began.
+    pub(crate) begun: BTreeSet<(Moment, LaneEntry)>,
     pub(crate) failing: FailingRecords,
     /// Waits for the sink to acknowledge the letter of a record; returns the number of the record.
     pub(crate) letters: FuturesUnordered<BoxFuture<'static, u64>>,
+    /// The letters that wait for their turn, with the numbers of their records.
+    pub(crate) letters_waiting: VecDeque<(u64, DeadLetter)>,
+    /// Whether another batch was asked for when the consumer looked last.
+    pub(crate) took_more: bool,
     /// The calls that have ended and are not noted yet.
     pub(crate) ended: Vec<EndedCall>,
     /// The calls that are about to begin, and the records that are finished.
@@ -98,9 +111,11 @@ impl HandledRecords {
             lanes: Lanes::new(concurrency),
             batches: Slab::new(),
             calls: FuturesUnordered::new(),
-            begun: VecDeque::new(),
+            begun: BTreeSet::new(),
             failing: FailingRecords::default(),
             letters: FuturesUnordered::new(),
+            letters_waiting: VecDeque::new(),
+            took_more: false,
             ended: Vec::new(),
             starting: Vec::new(),
             finished: Vec::new(),
@@ -135,7 +150,7 @@ impl HandledRecords {
 
     /// Whether a call could run and there is no record for it.
     pub(crate) fn wants_more(&self) -> bool {
-        self.calls.len() < self.most && !self.lanes.is_ready()
+        self.free() > 0 && !self.lanes.is_ready()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -154,7 +169,7 @@ impl HandledRecords {
 
     /// Takes the records for the calls that may begin.
     pub(crate) fn take_startable(&mut self) {
-        let free = self.most.saturating_sub(self.calls.len());
+        let free = self.free();
         while self.starting.len() < free
             && let Some(entry) = self.lanes.take()
         {
@@ -180,20 +195,42 @@ impl HandledRecords {
     }
 
     /// Since when the oldest call runs.
-    pub(crate) fn oldest_call(&mut self) -> Option<Moment> {
-        if self.calls.is_empty() {
-            self.begun.clear();
+    pub(crate) fn oldest_call(&self) -> Option<Moment> {
+        self.begun.first().map(|(begun, _)| *begun)
+    }
+
+    /// A call begins.
+    pub(crate) fn call(&mut self, entry: LaneEntry, begun: Moment, call: HandlerCall) {
+        self.begun.insert((begun, entry));
+        self.calls.push(RunningCall { entry, begun, call });
+    }
+
+    /// Sends the letter of the record with this number, or none if it has none. At most so many are on their way at once.
+    pub(crate) fn send(&mut self, own: &Arc<Ownership>, number: u64, letter: Option<DeadLetter>) {
+        match letter {
+            None => self.letters.push(Box::pin(std::future::ready(number))),
+            Some(letter) => self.letters_waiting.push_back((number, letter)),
         }
-        while let Some((entry, number, begun)) = self.begun.front() {
-            let place = self.lanes.place(*entry);
-            let is_running =
-                place.is_some_and(|place| place.number == *number) && !self.failing.is_parked(*number);
-            if is_running {
-                return Some(*begun);
-            }
-            self.begun.pop_front();
+        self.send_more(own);
+    }
+
+    /// Sends letters that wait for their turn.
+    pub(crate) fn send_more(&mut self, own: &Arc<Ownership>) {
+        while self.letters.len() < MOST_LETTERS
+            && let Some((number, letter)) = self.letters_waiting.pop_front()
+        {
+            let own = Arc::clone(own);
+            self.letters.push(Box::pin(async move {
+                send_letter(&own, &letter).await;
+                number
+            }));
         }
-        None
+    }
+
+    /// How many calls may begin. A record whose letter is not acknowledged takes the place of a call, since its copy is in memory.
+    fn free(&self) -> usize {
+        let busy = self.calls.len() + self.letters.len() + self.letters_waiting.len();
+        self.most.saturating_sub(busy)
     }
 
     /// Returns once calls have ended, which are in `ended` then, or a letter is acknowledged.
@@ -216,11 +253,15 @@ impl HandledRecords {
             return Poll::Pending;
         }
         let clock = &own.worker.clock;
-        own.on_thread.begins("handle", clock.now());
-        while self.ended.len() < MOST_ENDS
-            && let Poll::Ready(Some(ended)) = self.calls.poll_next_unpin(cx)
-        {
+        let begun = clock.now();
+        own.on_thread.begins("handle", begun);
+        while let Poll::Ready(Some(ended)) = self.calls.poll_next_unpin(cx) {
+            self.begun.remove(&(ended.begun, ended.entry));
             self.ended.push(ended);
+            let looks = self.ended.len().is_multiple_of(ENDS_BETWEEN_LOOKS);
+            if self.ended.len() >= MOST_ENDS || (looks && clock.now() >= begun + LONGEST_POLL) {
+                break;
+            }
         }
         own.on_thread.ends(clock.now());
         match self.ended.is_empty() {
