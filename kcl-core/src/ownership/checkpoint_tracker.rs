@@ -197,8 +197,9 @@ impl CheckpointTracker {
             .map_or(self.next_number, TrackedSegment::first_unfinished)
     }
 
-    /// The records behind the longest finished prefix in order, each with `true` if it is finished. Of finished ones that are not kept any longer
-    /// only the last comes, and no record comes behind an unfinished one that is not kept.
+    /// The records from the end of the longest finished prefix on, in order, each with `true` if it is finished. Of finished ones at the
+    /// beginning of a batch, and of those that are not kept any longer, only the last comes. No record comes behind an unfinished one that is
+    /// not kept.
     pub fn behind_prefix(&self) -> impl Iterator<Item = (&RecordPosition, bool)> {
         let records = |segment| {
             let (from, to) = TrackedSegment::behind_prefix(segment);
@@ -325,10 +326,10 @@ impl TrackedSegment {
         }
     }
 
-    /// The first index behind its finished prefix, and the one behind its last.
+    /// The index of the last record of its finished prefix, or of its first record, and the one behind its last.
     fn behind_prefix(&self) -> (usize, usize) {
         match self {
-            Self::Batch(batch) => (batch.prefix, batch.records.len()),
+            Self::Batch(batch) => (batch.prefix.saturating_sub(1), batch.records.len()),
             Self::Released(released) if released.is_finished() => (0, 1),
             // Its unfinished records are not known one by one.
             Self::Released(released) if released.through.is_none() => (1, 2),

@@ -227,7 +227,7 @@ fn records_behind_prefix_are_known_one_by_one() {
     tracker.finish(first, 0);
     tracker.finish(first, 2);
     tracker.finish_batch(second);
-    let known = [(2, false), (3, true), (4, false), (7, true)];
+    let known = [(1, true), (2, false), (3, true), (4, false), (7, true)];
     assert_eq!(
         behind_prefix(&tracker),
         [&known[..], &[(8, false), (9, false)]].concat()
