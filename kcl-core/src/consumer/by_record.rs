@@ -30,15 +30,14 @@ impl ShardConsumer {
         let before = self.handled.take();
         let mut records = before.unwrap_or_else(|| Box::new(HandledRecords::new(code.concurrency())));
         let event = self.handle_records(&mut records, code).await;
-        match event {
-            ConsumerEvent::Aborted if !records.calls.is_empty() => self.dropped("handle"),
-            // What was delivered is forgotten.
-            ConsumerEvent::Aborted | ConsumerEvent::Panicked => event,
-            _ => {
-                self.handled = Some(records);
-                event
-            }
+        if event == ConsumerEvent::Aborted && !records.calls.is_empty() {
+            return self.dropped("handle");
         }
+        // After a panic what was delivered is forgotten.
+        if !matches!(event, ConsumerEvent::Aborted | ConsumerEvent::Panicked) {
+            self.handled = Some(records);
+        }
+        event
     }
 
     async fn handle_records(&mut self, records: &mut HandledRecords, code: &RecordCalls) -> ConsumerEvent {

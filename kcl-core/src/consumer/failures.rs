@@ -6,19 +6,16 @@ use std::time::Duration;
 
 use crate::consumer::delivery::{CallFailure, FailureText};
 use crate::consumer::isolation::{Attempts, FailureTally};
+use crate::consumer::letters::send_letter;
 use crate::consumer::reaction::{Pause, Reaction, SetAside};
 use crate::consumer::shard_consumer::ShardConsumer;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Causes, Error, ErrorKind};
 use crate::lifecycle::ConsumerEvent;
-use crate::ownership::Ownership;
 use crate::ownership::checkpoint_tracker::BatchId;
 use crate::processor::{Decision, FailedCall, Failure, FailureKind, RecordBatch, decide};
-use crate::runtime::backoff::Backoff;
-use crate::runtime::clock::ClockExt as _;
 use crate::runtime::failpoint::failpoint;
 use crate::runtime::log_once;
-use crate::runtime::task_scope::caught;
 use crate::settings::CheckpointMode;
 use crate::status::WaitReason;
 use crate::types::{Position, Record, RecordPosition};
@@ -29,10 +26,6 @@ const UNFIT: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_millis(1);
 /// No time at which a shard is tried again.
 const NEVER: Duration = Duration::from_secs(1 << 30);
-/// How long a sink may take for one letter.
-pub(crate) const SEND_DEADLINE: Duration = Duration::from_secs(30);
-const SEND_AGAIN: Duration = Duration::from_millis(200);
-const LONGEST_SEND_AGAIN: Duration = Duration::from_secs(30);
 
 /// The records of a call that failed, as a policy sees them.
 #[derive(Default)]
@@ -521,33 +514,5 @@ impl ShardConsumer {
         let count = rest.iter().take_while(|record| !self.is_finished_already(record));
         let count = count.count();
         Some((rest, count))
-    }
-}
-
-/// Sends the letter until the sink has acknowledged it, however long that takes.
-pub(crate) async fn send_letter(own: &Ownership, letter: &DeadLetter) {
-    let clock = &own.worker.clock;
-    let Some(sink) = &own.worker.dead_letters else {
-        tracing::error!(
-            "the error policy sends dead letters and there is no sink: give the worker one by .dead_letters(…). Holding the record"
-        );
-        return std::future::pending().await;
-    };
-    let mut failures = Backoff::new(SEND_AGAIN, LONGEST_SEND_AGAIN);
-    let mut problem = log_once::LogOnce::default();
-    loop {
-        let sending = clock.timeout(SEND_DEADLINE, caught(async { sink.send(letter).await }));
-        let why = match sending.await {
-            Ok(Ok(Ok(()))) => {
-                problem.log_end("dead letter not accepted");
-                return;
-            }
-            Ok(Ok(Err(error))) => Causes(&error).to_string(),
-            Ok(Err(panic)) => format!("the sink panicked: {panic}"),
-            Err(elapsed) => elapsed.to_string(),
-        };
-        own.worker.metrics.dead_letter_failed();
-        problem.warn("dead letter not accepted; holding the shard", why);
-        clock.sleep(failures.failed()).await;
     }
 }

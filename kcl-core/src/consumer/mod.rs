@@ -12,6 +12,7 @@ pub(crate) mod failures;
 mod fetched_records;
 mod gathering;
 pub(crate) mod isolation;
+pub(crate) mod letters;
 pub(crate) mod pending;
 mod reaction;
 pub(crate) mod redrive;

@@ -14,7 +14,7 @@ use slab::Slab;
 use crate::consumer::by_record::failing::FailingRecords;
 use crate::consumer::by_record::lanes::{LaneEntry, Lanes, RecordPlace};
 use crate::consumer::delivery::CallFailure;
-use crate::consumer::failures::send_letter;
+use crate::consumer::letters::send_letter;
 use crate::dead_letter::DeadLetter;
 use crate::ownership::Ownership;
 use crate::ownership::checkpoint_tracker::BatchId;

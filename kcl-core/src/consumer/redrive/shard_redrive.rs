@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::consumer::delivery::{CallFailure, Delivery as _, ThreadObserver, ToProcessor};
-use crate::consumer::failures::SEND_DEADLINE;
 use crate::consumer::isolation::{Attempts, FailureTally, Isolation};
+use crate::consumer::letters::SEND_DEADLINE;
 use crate::dead_letter::{DeadLetter, DeadLetterSink};
 use crate::error::Causes;
 use crate::processor::fetched_batch::FetchedBatch;
