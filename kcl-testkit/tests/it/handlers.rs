@@ -5,14 +5,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kcl_core::FlowScope;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::processor::{
-    Concurrency, LastResort, Policy, ProcessorError, RecordHandler, RecordHandlers, ShardContext, handed_on,
+    Concurrency, LastResort, Policy, ProcessorError, RecordHandler, RecordHandlers, RecordProcessorFactory,
+    Retries, ShardContext, handed_on,
 };
 use kcl_core::settings::Settings;
 use kcl_core::status::WorkerStatus;
 use kcl_core::types::Record;
+use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
+use kcl_testkit::faulty_stream::{StreamCall, StreamFault, StreamFaultRule};
+use kcl_testkit::fleet::{Member, Simulation, View};
 use kcl_testkit::{BenchCall, ProcessorBench};
+use tokio::sync::Semaphore;
+
+use crate::workers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -248,4 +256,125 @@ fn acknowledgement_after_handover_is_refused() {
     assert!(again.shard().fencing_token() > kcl_core::processor::FencingToken::new(1));
     again.ack().unwrap();
     bench.until_finished();
+}
+
+/// Waits for the gate at each record whose key begins with "slow", and fails for the key "bad".
+struct Gated(Arc<Semaphore>);
+
+impl RecordHandler for Gated {
+    async fn handle(&self, record: &Record, _: &ShardContext) -> Result<(), ProcessorError> {
+        match record.partition_key() {
+            Some(key) if key.starts_with("slow") => self.0.acquire().await.map(|permit| permit.forget())?,
+            Some("bad") => return Err("no such truck".into()),
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+}
+
+fn gated(gate: &Arc<Semaphore>) -> impl RecordProcessorFactory + use<> {
+    let gate = Arc::clone(gate);
+    RecordHandlers::new(Concurrency::PerKey(64), move |_: &ShardContext| {
+        Gated(Arc::clone(&gate))
+    })
+}
+
+#[test]
+fn hanging_source_is_opened_again_beside_call() {
+    Simulation::new(5).shards(1).run(async |fleet| {
+        let gate = Arc::new(Semaphore::new(0));
+        fleet.start(Member::named("a").processor(gated(&gate)));
+        fleet.put_record("slow", "1");
+        fleet.sleep(5 * SECOND).await;
+        let source = fleet.source_faults("a");
+        let opened = source.calls(StreamCall::Open);
+        source.add(StreamFaultRule::next(1, StreamCall::Next, StreamFault::Hang));
+        fleet.sleep(SECOND).await;
+        for n in 0..20 {
+            fleet.put_record(&format!("truck-{n}"), "2");
+        }
+        let patience = fleet.settings().reading.stall_timeout + 10 * SECOND;
+        let others = "the others are handled";
+        fleet
+            .wait_until(others, patience, |view| view.tally().finished == 20)
+            .await;
+        assert_eq!(source.calls(StreamCall::Open), opened + 1);
+        gate.add_permits(1);
+        fleet.settle().await;
+        assert_eq!(fleet.view().tally().redelivered, 0);
+    });
+}
+
+#[test]
+fn handoff_is_declined_while_call_runs() {
+    Simulation::new(1)
+        .shards(4)
+        .trace_lines(50_000)
+        .run(async |fleet| {
+            let mut settings = fleet.settings();
+            settings.leases.handoff_timeout = 2 * SECOND;
+            let gate = Arc::new(Semaphore::new(0));
+            fleet.start(
+                Member::named("a")
+                    .settings(settings.clone())
+                    .processor(gated(&gate)),
+            );
+            for n in 0..40 {
+                fleet.put_record(&format!("slow-{n}"), "1");
+            }
+            // Longer than the interval of ticks.
+            fleet.sleep(10 * SECOND).await;
+            let before = fleet.view().tokens("a");
+            assert_eq!(before.len(), 4);
+            fleet.start(Member::named("b").settings(settings).processor(gated(&gate)));
+            fleet.sleep(12 * SECOND).await;
+            assert_eq!(
+                fleet.view().tokens("a"),
+                before,
+                "nothing moved while the calls ran"
+            );
+            let declined = |line: &String| line.contains("cancel_handoff");
+            assert!(fleet.trace().iter().any(declined), "no handoff was declined");
+            // Other keys go on meanwhile.
+            fleet.put(50);
+            let goes_on = |view: &View<'_>| view.tally().finished == 50;
+            fleet.wait_until("others go on", 10 * SECOND, goes_on).await;
+            gate.add_permits(40);
+            fleet.settle().await;
+            assert_eq!(fleet.view().tally().redelivered, 0);
+        });
+}
+
+#[tokio::test(start_paused = true)]
+async fn resuming_before_failure_ends_no_hold() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(1)
+        .clock(Arc::new(clock))
+        .build();
+    let gate = Arc::new(Semaphore::new(0));
+    let worker = workers::builder("handlers")
+        .stream(stream.clone())
+        .lease_store(MemoryLeaseStore::new())
+        .processor(gated(&gate))
+        .error_policy(Policy::new(LastResort::Hold).unspecified(Retries::none(), LastResort::Hold))
+        .build()
+        .unwrap()
+        .start();
+    stream.put("good", "1").unwrap();
+    clock.sleep(5 * SECOND).await;
+    let scope = || FlowScope::Stream("trucks".to_owned());
+    worker.flow().pause(scope());
+    worker.flow().resume(scope());
+    clock.sleep(5 * SECOND).await;
+    stream.put("bad", "2").unwrap();
+    let failures = async || {
+        clock.sleep(3600 * SECOND).await;
+        worker.status().leases.values().next().unwrap().failures
+    };
+    assert_eq!(failures().await, 1, "it is held");
+    worker.flow().resume(scope());
+    assert_eq!(failures().await, 2, "and tried again, once");
+    worker.abort();
+    worker.join().await.unwrap();
 }
