@@ -316,6 +316,20 @@ impl Checker {
                 )
             })?;
         }
+        if let Some(ahead) = &written.after.finished_ahead
+            && *ahead.base() == written.after.checkpoint
+        {
+            let shard = self.shards.entry(written.key.clone()).or_default();
+            let unfinished = shard.store_ahead(ahead);
+            Invariant::CheckpointNotAhead.check(unfinished.is_none(), || {
+                format!(
+                    "{} stored that {} of {} is finished ahead, and it is not",
+                    written.process,
+                    text(unfinished),
+                    written.key
+                )
+            })?;
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kcl_core::clock::Moment;
 use kcl_core::invariant::{Invariant, Violation};
+use kcl_core::lease_store::FinishedAhead;
 use kcl_core::processor::FencingToken;
 use kcl_core::types::{LeaseKey, Position, RecordPosition};
 
@@ -25,6 +26,8 @@ pub(crate) struct Shard {
     /// The processes that learned of a gap, until their next batch.
     told: BTreeSet<Process>,
     delivered: BTreeSet<RecordPosition>,
+    /// The finished records that a row has ever called finished ahead of its checkpoint: an ownership may leave them out.
+    stored_ahead: BTreeSet<RecordPosition>,
     ownerships: BTreeMap<FencingToken, Ownership>,
     /// The records that a handler was called for, by their lanes: those that are unfinished, and perhaps others.
     lanes: BTreeMap<Option<String>, BTreeSet<RecordPosition>>,
@@ -152,7 +155,7 @@ impl Shard {
                 "{process} starts a batch of {shard} under the token {token}, which is not its own"
             ));
         };
-        own.check_order(shard, records, &self.kept)?;
+        own.check_order(shard, records, &self.kept, &self.stored_ahead)?;
         let is_told = self.told.remove(process);
         own.check_gap(shard, records, &self.lost, is_told)?;
         if let Some(first) = records.first() {
@@ -334,6 +337,20 @@ impl Shard {
         done(&mut self.unfinished, finished.unwrap_or_default())
     }
 
+    /// The row calls these records finished ahead of its checkpoint. Returns the first that is not.
+    pub(crate) fn store_ahead(&mut self, ahead: &FinishedAhead) -> Option<&RecordPosition> {
+        let behind = match ahead.base().record() {
+            Some(base) => Bound::Excluded(base.clone()),
+            None => Bound::Unbounded,
+        };
+        let covered = self.kept.range((behind, Bound::Included(ahead.end().clone())));
+        let covered = covered.filter(|record| ahead.covers(record));
+        let (unfinished, finished): (Vec<_>, Vec<_>) =
+            covered.partition(|record| self.unfinished.contains(*record));
+        self.stored_ahead.extend(finished.into_iter().cloned());
+        unfinished.into_iter().next()
+    }
+
     /// Returns `true` if the record was put into the shard.
     pub(crate) fn has(&self, position: &RecordPosition) -> bool {
         self.kept.contains(position) || self.lost.contains(position)
@@ -461,8 +478,11 @@ impl Ownership {
         shard: &LeaseKey,
         records: &[RecordPosition],
         kept: &BTreeSet<RecordPosition>,
+        stored_ahead: &BTreeSet<RecordPosition>,
     ) -> Result<(), Violation> {
         let process = &self.process;
+        let has_turn =
+            |record: &&RecordPosition| !self.aside.contains(*record) && !stored_ahead.contains(*record);
         Invariant::InOrder.check(records.windows(2).all(|pair| pair[0] < pair[1]), || {
             format!("the records of a batch of {shard} are out of order at {process}")
         })?;
@@ -487,7 +507,7 @@ impl Ownership {
             true => None,
             false => kept
                 .range((self.next.clone(), Bound::Excluded(first.clone())))
-                .find(|record| !self.aside.contains(*record)),
+                .find(has_turn),
         };
         Invariant::InOrder.check(left_out.is_none(), || {
             format!("{process} leaves out {left_out:?} of {shard} and starts a batch at {first}")
@@ -495,7 +515,7 @@ impl Ownership {
         let between = kept.range(first.clone()..=last.clone());
         let missing = between
             .into_iter()
-            .find(|record| records.binary_search(record).is_err() && !self.aside.contains(*record));
+            .find(|record| records.binary_search(record).is_err() && has_turn(record));
         Invariant::InOrder.check(missing.is_none(), || {
             format!("a batch of {shard} leaves out {missing:?} at {process}")
         })
