@@ -161,6 +161,10 @@ impl Scenario {
         scenario.failing = Some(FailingRecords::draw(seed, &mut rng));
         // Records that fail are enough to wait for.
         scenario.settings.reading.retention_gap = RetentionGap::Continue;
+        // After each panic a batch is gathered from its first record on.
+        if let Some(batching) = &mut scenario.settings.processing.batching {
+            batching.max_wait = batching.max_wait.min(Duration::from_millis(500));
+        }
         if scenario.packed.is_some() && rng.one_in(2) {
             scenario.settings.reading.aggregation = Aggregation::Fail;
         }
