@@ -101,7 +101,7 @@ impl<T: fmt::Debug> fmt::Debug for Delivered<T> {
 /// ```
 /// # use kcl_core as kinesis_client;
 /// use kinesis_client::processor::{Concurrency, ShardContext, handed_on};
-/// # use kinesis_client::worker::builder::Worker;
+/// use kinesis_client::Worker;
 ///
 /// # fn build() {
 /// let (handler, mut records) = handed_on(1000);
