@@ -29,8 +29,8 @@ enum PendingWrite {
 }
 
 /// Decides what to write for the answer of `initialize` on this row.
-fn write_for(wish: &StartFrom, row: &Lease, is_unpacked: bool) -> PendingWrite {
-    match (wish, &row.pending) {
+fn write_for(start_from: &StartFrom, row: &Lease, is_unpacked: bool) -> PendingWrite {
+    match (start_from, &row.pending) {
         (StartFrom::DiscardPending, Some(_)) => PendingWrite::Change(LeaseChange::Prepare { pending: None }),
         (StartFrom::CommitPending, Some(PendingCheckpoint { position, .. })) => match position {
             Position::Record(_) if *position > row.checkpoint => {
@@ -53,11 +53,11 @@ fn write_for(wish: &StartFrom, row: &Lease, is_unpacked: bool) -> PendingWrite {
 
 impl ShardConsumer {
     /// Stores what the processor has decided about the pending checkpoint. Returns where to start then, or what happened instead.
-    pub(crate) async fn answer_pending(&mut self, wish: StartFrom) -> Result<StartFrom, ConsumerEvent> {
+    pub(crate) async fn answer_pending(&mut self, start_from: StartFrom) -> Result<StartFrom, ConsumerEvent> {
         let (mut pauses, mut said) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), LogOnce::default());
         loop {
             let row = self.own.row();
-            let change = match write_for(&wish, &row, self.own.is_unpacked()) {
+            let change = match write_for(&start_from, &row, self.own.is_unpacked()) {
                 PendingWrite::Change(change) => change,
                 PendingWrite::Nothing => break,
                 PendingWrite::NoRecord => {
@@ -86,8 +86,12 @@ impl ShardConsumer {
             }
         }
         self.own.context.set_pending_checkpoint(None);
-        let is_answer = matches!(wish, StartFrom::CommitPending | StartFrom::DiscardPending);
-        Ok(if is_answer { StartFrom::Checkpoint } else { wish })
+        let is_answer = matches!(start_from, StartFrom::CommitPending | StartFrom::DiscardPending);
+        Ok(if is_answer {
+            StartFrom::Checkpoint
+        } else {
+            start_from
+        })
     }
 }
 
@@ -131,7 +135,7 @@ mod tests {
 
     #[test]
     fn only_discard_removes_pending_checkpoint() {
-        let discards = |wish| write_for(&wish, &row(Some("9")), true);
+        let discards = |start_from| write_for(&start_from, &row(Some("9")), true);
         let discard = PendingWrite::Change(LeaseChange::Prepare { pending: None });
         assert_eq!(discards(StartFrom::DiscardPending), discard);
         assert_eq!(discards(StartFrom::Checkpoint), PendingWrite::Nothing);

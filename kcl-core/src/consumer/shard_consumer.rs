@@ -39,7 +39,7 @@ pub(crate) async fn consume(own: Arc<Ownership>, delivery: Box<dyn Delivery>) ->
     let consumer = ShardConsumer {
         own: Arc::clone(&own),
         delivery,
-        wish: StartFrom::Checkpoint,
+        start_from: StartFrom::Checkpoint,
         fetched: None,
         waiting: None,
         closed_by_pause: false,
@@ -71,7 +71,7 @@ pub(crate) struct ShardConsumer {
     pub(crate) own: Arc<Ownership>,
     pub(crate) delivery: Box<dyn Delivery>,
     /// Where the processor wants to start.
-    wish: StartFrom,
+    start_from: StartFrom,
     /// The batches that the fetcher hands on, while there is one.
     pub(crate) fetched: Option<FetchedRecords>,
     /// A batch that was received and is not finished.
@@ -201,15 +201,15 @@ impl ShardConsumer {
         };
         match called {
             Err(interrupt) => self.interrupted(interrupt),
-            Ok(Ok(wish)) => {
-                let wish = match self.answer_pending(wish).await {
-                    Ok(wish) => wish,
+            Ok(Ok(start_from)) => {
+                let start_from = match self.answer_pending(start_from).await {
+                    Ok(start_from) => start_from,
                     Err(event) => return event,
                 };
-                if wish != self.wish {
+                if start_from != self.start_from {
                     self.own.forget_begun();
                 }
-                self.wish = wish;
+                self.start_from = start_from;
                 self.call_returned(FailedCall::Initialize);
                 self.own.consumer_goes_on();
                 self.delay_tick();
@@ -276,7 +276,7 @@ impl ShardConsumer {
                 let settled = tokio::select! {
                     biased;
                     interrupt = own.interrupted() => Some(self.interrupted(interrupt)),
-                    settled = pin_latest(&own, &self.wish) => settled,
+                    settled = pin_latest(&own, &self.start_from) => settled,
                 };
                 if let Some(event) = settled {
                     return Err(event);
@@ -339,8 +339,8 @@ impl ShardConsumer {
         let configured = self.own.worker.settings.reading.initial_position;
         let configured = self.own.stream.initial_position.unwrap_or(configured);
         let row = self.own.row();
-        let mut start = start_of(&row, &self.wish, configured);
-        let is_at_checkpoint = self.wish == StartFrom::Checkpoint;
+        let mut start = start_of(&row, &self.start_from, configured);
+        let is_at_checkpoint = self.start_from == StartFrom::Checkpoint;
         self.ahead = self.own.begin_reading(is_at_checkpoint.then_some(&row));
         // The first record that came stays the first: of LATEST there would be another, and one that retention took is missed.
         if let (None, Some(begun)) = (&start.done, self.own.begun()) {

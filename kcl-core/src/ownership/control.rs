@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stronger_wish_wins_and_withdrawn_handoff_vanishes() {
+    fn stronger_command_wins_and_withdrawn_handoff_vanishes() {
         let mut control = Commands::default();
         control.reopen();
         assert_eq!(control.interrupt(), Some(Interrupt::Reopen));

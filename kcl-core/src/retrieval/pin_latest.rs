@@ -22,10 +22,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Stores the time that LATEST means in a row which Java wrote, before the shard is opened there for the first time: neither a second
 /// opening nor the next owner then skips what came meanwhile. Returns once it is there, or the lease is not this owner's any more.
-pub(crate) async fn pin_latest(own: &Ownership, wish: &StartFrom) -> Option<ConsumerEvent> {
+pub(crate) async fn pin_latest(own: &Ownership, start_from: &StartFrom) -> Option<ConsumerEvent> {
     let clock = &own.worker.clock;
     let (mut pauses, mut said) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), LogOnce::default());
-    while own.last_delivered().is_none() && needs_time(&own.row(), wish) {
+    while own.last_delivered().is_none() && needs_time(&own.row(), start_from) {
         let problem = match try_to_settle(own).await {
             Ok(WriteResult::Applied(row)) if row.latest_at.is_some() => {
                 own.show(|facts| facts.trouble = None);

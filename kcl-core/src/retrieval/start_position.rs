@@ -37,9 +37,9 @@ impl ReadStart {
 /// Until the first checkpoint a lease with a pinned start is opened at the pinned time, whoever opens it and however late:
 /// opening it at the newest record again would skip what came in between. A row at LATEST that Java wrote has no pin; it gets a time of
 /// its own before it is opened for the first time ([`needs_time`]). `configured` serves other rows without a pin.
-pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosition) -> ReadStart {
+pub(crate) fn start_of(lease: &Lease, start_from: &StartFrom, configured: InitialPosition) -> ReadStart {
     let from = |position| ReadStart { position, done: None };
-    match wish {
+    match start_from {
         StartFrom::Checkpoint | StartFrom::CommitPending | StartFrom::DiscardPending => {}
         // A position inside an aggregate was unpacked; at its first one the processor knows its own setting.
         StartFrom::After(record) => return ReadStart::after(record.clone(), record.sub_sequence == 0),
@@ -64,9 +64,9 @@ pub(crate) fn start_of(lease: &Lease, wish: &StartFrom, configured: InitialPosit
 }
 
 /// Whether LATEST in this row, as Java wrote it, is yet to be given a time: until then each opening would begin at another record.
-pub(crate) fn needs_time(lease: &Lease, wish: &StartFrom) -> bool {
+pub(crate) fn needs_time(lease: &Lease, start_from: &StartFrom) -> bool {
     let is_told = lease.pinned_start.is_some() || lease.latest_at.is_some();
-    lease.checkpoint == Position::Latest && !is_told && *wish == StartFrom::Checkpoint
+    lease.checkpoint == Position::Latest && !is_told && *start_from == StartFrom::Checkpoint
 }
 
 #[cfg(test)]
@@ -155,7 +155,7 @@ mod tests {
         };
         assert_eq!(start.done, Some(done));
         let stored = lease(Position::Record(own), None);
-        let opened = |wish| start_of(&stored, &wish, InitialPosition::Latest).position;
+        let opened = |start_from| start_of(&stored, &start_from, InitialPosition::Latest).position;
         let time = Timestamp::from_millis(11);
         assert_eq!(opened(StartFrom::TrimHorizon), StartPosition::TrimHorizon);
         assert_eq!(

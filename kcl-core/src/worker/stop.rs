@@ -21,7 +21,7 @@ pub(crate) enum Stop {
 /// Stops a worker. A request to stop at once outranks one to drain.
 #[derive(Debug)]
 pub(crate) struct StopSignal {
-    wish: Watched<Stop>,
+    asked: Watched<Stop>,
     /// The signals of the process, until the worker listens to them: where it coordinates, since code may block the runtime of its handle.
     #[cfg(feature = "signal")]
     signals: Watched<Option<crate::worker::signal::Signals>>,
@@ -30,7 +30,7 @@ pub(crate) struct StopSignal {
 impl StopSignal {
     pub(crate) fn new() -> Self {
         Self {
-            wish: Watched::new(Stop::Never),
+            asked: Watched::new(Stop::Never),
             #[cfg(feature = "signal")]
             signals: Watched::new(None),
         }
@@ -46,10 +46,10 @@ impl StopSignal {
     #[cfg(feature = "signal")]
     pub(crate) async fn heed_signals(&self) -> Infallible {
         let mut signals = self.signals.wait_until(Option::take).await;
-        for wish in [Stop::Drain, Stop::Now] {
+        for asked in [Stop::Drain, Stop::Now] {
             let name = signals.next().await;
-            tracing::info!(signal = name, at_once = wish == Stop::Now, "stopping");
-            self.ask(wish);
+            tracing::info!(signal = name, at_once = asked == Stop::Now, "stopping");
+            self.ask(asked);
         }
         std::future::pending().await
     }
@@ -60,11 +60,13 @@ impl StopSignal {
     }
 
     pub(crate) fn ask(&self, stop: Stop) {
-        self.wish.modify(|wish| *wish = (*wish).max(stop));
+        self.asked.modify(|asked| *asked = (*asked).max(stop));
     }
 
     /// Returns once the worker is to stop this urgently, or more so.
     pub(crate) async fn asked(&self, at_least: Stop) {
-        self.wish.wait_for(|wish| (*wish >= at_least).then_some(())).await;
+        self.asked
+            .wait_for(|asked| (*asked >= at_least).then_some(()))
+            .await;
     }
 }

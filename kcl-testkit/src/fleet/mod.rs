@@ -24,6 +24,7 @@
 mod failures;
 mod history;
 mod member;
+mod observed_processor;
 mod oracle;
 mod simulation;
 mod trace;
@@ -58,7 +59,8 @@ use crate::faults::{FaultRates, FaultyLeaseStore, StoreEvent, StoreFaults};
 use crate::faulty_stream::{FaultyStream, StreamFaults};
 use failures::{ObservedDeadLetters, ObservedPolicy};
 use member::Running;
-use oracle::{GapRule, Oracle, OracleFactory, Witness};
+use observed_processor::OracleFactory;
+use oracle::{GapRule, Oracle, Witness};
 
 /// How often a condition is looked at when nothing happens.
 const TICK: Duration = Duration::from_millis(10);

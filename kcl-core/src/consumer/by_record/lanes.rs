@@ -24,7 +24,7 @@ pub(crate) struct Lanes {
     entries: Slab<LaneRecord>,
     /// The last record of each lane that has any.
     lanes: BTreeMap<u64, LaneEntry>,
-    /// The records at the head of their lanes that nobody works on, by their numbers.
+    /// The records at the head of their lanes that no call has, by their numbers.
     ready: BinaryHeap<Reverse<(u64, LaneEntry)>>,
 }
 
