@@ -1,7 +1,7 @@
 //! Handlers: what is called at once, in which order, and what becomes of a record that fails while others go on.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -258,14 +258,22 @@ fn acknowledgement_after_handover_is_refused() {
     bench.until_finished();
 }
 
-/// Waits for the gate at each record whose key begins with "slow", and fails for the key "bad".
-struct Gated(Arc<Semaphore>);
+/// Waits for the gate at each record whose key begins with "slow", fails for the key "bad", and once for the key "once".
+struct Gated {
+    gate: Arc<Semaphore>,
+    has_failed: AtomicBool,
+}
 
 impl RecordHandler for Gated {
     async fn handle(&self, record: &Record, _: &ShardContext) -> Result<(), ProcessorError> {
         match record.partition_key() {
-            Some(key) if key.starts_with("slow") => self.0.acquire().await.map(|permit| permit.forget())?,
+            Some(key) if key.starts_with("slow") => {
+                self.gate.acquire().await.map(|permit| permit.forget())?
+            }
             Some("bad") => return Err("no such truck".into()),
+            Some("once") if !self.has_failed.swap(true, Ordering::Relaxed) => {
+                return Err(ProcessorError::transient("not yet"));
+            }
             Some(_) | None => {}
         }
         Ok(())
@@ -274,8 +282,9 @@ impl RecordHandler for Gated {
 
 fn gated(gate: &Arc<Semaphore>) -> impl RecordProcessorFactory + use<> {
     let gate = Arc::clone(gate);
-    RecordHandlers::new(Concurrency::PerKey(64), move |_: &ShardContext| {
-        Gated(Arc::clone(&gate))
+    RecordHandlers::new(Concurrency::PerKey(64), move |_: &ShardContext| Gated {
+        gate: Arc::clone(&gate),
+        has_failed: AtomicBool::new(false),
     })
 }
 
@@ -357,21 +366,25 @@ async fn resuming_before_failure_ends_no_hold() {
         .stream(stream.clone())
         .lease_store(MemoryLeaseStore::new())
         .processor(gated(&gate))
-        .error_policy(Policy::new(LastResort::Hold).unspecified(Retries::none(), LastResort::Hold))
+        .error_policy(
+            Policy::new(LastResort::Hold)
+                .transient(Retries::forever(), LastResort::Hold)
+                .unspecified(Retries::none(), LastResort::Hold),
+        )
         .build()
         .unwrap()
         .start();
-    stream.put("good", "1").unwrap();
-    clock.sleep(5 * SECOND).await;
     let scope = || FlowScope::Stream("trucks".to_owned());
-    worker.flow().pause(scope());
-    worker.flow().resume(scope());
-    clock.sleep(5 * SECOND).await;
-    stream.put("bad", "2").unwrap();
     let failures = async || {
         clock.sleep(3600 * SECOND).await;
         worker.status().leases.values().next().unwrap().failures
     };
+    stream.put("once", "1").unwrap();
+    assert_eq!(failures().await, 0, "it is tried again");
+    worker.flow().pause(scope());
+    worker.flow().resume(scope());
+    assert_eq!(failures().await, 0);
+    stream.put("bad", "2").unwrap();
     assert_eq!(failures().await, 1, "it is held");
     worker.flow().resume(scope());
     assert_eq!(failures().await, 2, "and tried again, once");
