@@ -65,6 +65,19 @@ impl OwnershipState {
         finished
     }
 
+    /// These records are finished, each named by its batch and its index in it. Returns `true` if the finished prefix has moved.
+    fn finish_records(&mut self, records: &[(BatchId, usize)]) -> bool {
+        let before = self.tracker.finished_number();
+        for (batch, index) in records {
+            self.tracker.finish(*batch, *index);
+        }
+        let is_more = self.tracker.finished_number() > before;
+        if is_more && let Some(finished) = self.tracker.finished() {
+            self.backlog.finished_through(finished);
+        }
+        is_more
+    }
+
     /// Whether something is finished that the row does not store and should.
     fn is_ahead_of_row(&self) -> bool {
         let finished = self.tracker.finished();
@@ -251,12 +264,7 @@ impl Ownership {
     ) {
         let begins_to_store = self.with(|state| {
             let was_ahead = state.is_ahead_of_row();
-            for (batch, index) in finished {
-                state.tracker.finish(*batch, *index);
-            }
-            if let Some(finished) = state.tracker.finished() {
-                state.backlog.finished_through(finished);
-            }
+            state.finish_records(finished);
             state.throughput_ema.add(bytes);
             let facts = &mut state.facts;
             // Without one they were set aside.
@@ -281,14 +289,7 @@ impl Ownership {
     pub(crate) fn finish_records(&self, records: &[(BatchId, usize)]) {
         let (begins_to_store, is_more) = self.with(|state| {
             let was_ahead = state.is_ahead_of_row();
-            let before = state.tracker.finished_number();
-            for (batch, index) in records {
-                state.tracker.finish(*batch, *index);
-            }
-            let is_more = state.tracker.finished_number() > before;
-            if is_more && let Some(finished) = state.tracker.finished() {
-                state.backlog.finished_through(finished);
-            }
+            let is_more = state.finish_records(records);
             (is_more && !was_ahead && state.is_ahead_of_row(), is_more)
         });
         self.worker.status.changed();
