@@ -162,6 +162,7 @@ fn cold(leases: usize, workers: usize, strategy: Strategy) -> Snapshot {
             arriving: false,
             throughput: row.throughput,
             left_alone: false,
+            pinned: None,
             barred: BTreeSet::new(),
         }
     };
@@ -217,6 +218,9 @@ fn observer(leases: usize, workers: usize) -> (TableView, Scan) {
                 max_leases: None,
                 max_throughput: None,
                 updated: Timestamp::from_millis(0),
+                started: None,
+                version: None,
+                orders: None,
             })
             .collect(),
         ..Scan::default()

@@ -93,7 +93,8 @@ mod worker;
 
 pub use crate::consumer::redrive::{Redrive, RedriveReport};
 pub use crate::error::{Causes, Error, ErrorKind};
-pub use crate::limits::flow_control::{FlowHandle, FlowScope, Rate};
+pub use crate::limits::flow_control::{FlowHandle, FlowScope};
+pub use crate::types::Rate;
 pub use crate::worker::builder::{Coordination, Worker, WorkerBuilder};
 pub use crate::worker::handle::{ShutdownHandle, WorkerHandle};
 pub use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep};
@@ -113,7 +114,12 @@ pub mod clock {
 pub mod lease_store {
     pub use crate::lease::change::{Expect, LeaseChange, apply, counts_as_switch};
     pub use crate::lease::finished_ahead::{FinishedAhead, InvalidFinishedAhead};
-    pub use crate::lease::row::{Lease, PendingCheckpoint, RowFacts, Version, WriteStamp};
+    pub use crate::lease::orders::{
+        GivenOrder, InvalidAuthor, LeaseOrder, LeaseOrders, OrderAnswer, OrderAuthor, ResetPosition,
+        WorkerOrder, WorkerOrders,
+    };
+    pub use crate::lease::report::{InvalidReport, ShardReport};
+    pub use crate::lease::row::{Lease, OwnerNotes, PendingCheckpoint, RowFacts, Version, WriteStamp};
     pub use crate::lease::store::{
         Capabilities, Certainty, LeaseStore, Outcome, Preparation, Scan, StoreError, StoreErrorKind,
         Undecodable, check_counter,

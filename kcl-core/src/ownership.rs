@@ -1,8 +1,8 @@
 //! One held lease: everything about it is behind one lock.
 //!
-//! `lease_state`, `validity`, `progress`, `checkpoint_tracker`, `inherited_ahead`, `backlog`, `throughput` and `control` decide; `row_writes` writes the row,
+//! `lease_state`, `validity`, `progress`, `checkpoint_tracker`, `inherited_ahead`, `backlog`, `throughput`, `report_meter`, `obeyed_orders` and `control` decide; `row_writes` writes the row,
 //! `renewer` renews it and stores checkpoints, `checkpoints` takes those of user code, `waits` names what the consumer waits for,
-//! `lease_status` answers what the status shows, `release` gives the lease up, and `held_leases` knows all leases of the worker.
+//! `lease_status` answers what the status shows, `orders` obeys operators, `release` gives the lease up, and `held_leases` knows all leases of the worker.
 
 pub(crate) mod assignment_hints;
 pub(crate) mod backlog;
@@ -15,9 +15,12 @@ pub(crate) mod held_leases;
 pub(crate) mod inherited_ahead;
 pub(crate) mod lease_state;
 pub(crate) mod lease_status;
+pub(crate) mod obeyed_orders;
+pub(crate) mod orders;
 pub(crate) mod progress;
 pub(crate) mod release;
 pub(crate) mod renewer;
+pub(crate) mod report_meter;
 pub(crate) mod row_writes;
 pub(crate) mod throughput;
 pub(crate) mod validity;
@@ -35,7 +38,7 @@ use crate::lease::client::StoreClient;
 use crate::lease::row::Lease;
 use crate::lease::scanner::TableScanner;
 use crate::limits::byte_budget::ByteBudget;
-use crate::limits::flow_control::{FlowControl, FlowScope};
+use crate::limits::flow_control::{FlowControl, FlowKey, FlowScope};
 use crate::metrics::Metrics;
 use crate::ownership::assignment_hints::AssignmentHints;
 use crate::ownership::backlog::LagTracker;
@@ -46,7 +49,9 @@ use crate::ownership::fatal::FatalError;
 use crate::ownership::held_leases::HeldLeases;
 use crate::ownership::inherited_ahead::InheritedAhead;
 use crate::ownership::lease_state::LeaseState;
+use crate::ownership::obeyed_orders::ObeyedOrders;
 use crate::ownership::progress::Progress;
+use crate::ownership::report_meter::ReportMeter;
 use crate::ownership::throughput::ThroughputEma;
 use crate::ownership::validity::{LeaseValidity, Validity, judge_validity};
 use crate::processor::{ErrorPolicy, FencingToken, RecordProcessorFactory, ShardContext};
@@ -119,7 +124,7 @@ pub(crate) struct Ownership {
     /// that their lines name neither; user code that checkpoints may run outside.
     pub(crate) span: Span,
     /// Where pauses and rates for the shard may be set.
-    pub(crate) scopes: Vec<FlowScope>,
+    pub(crate) scopes: Vec<FlowKey>,
     /// Set when there may be something to store. Only the renewer waits for it, and one that stores just now finds it set when it is done.
     pub(crate) dirty: Notify,
     /// Set when more is finished. Only the consumer waits for it.
@@ -161,7 +166,9 @@ struct OwnershipState {
     /// Since when no record has come.
     idle_since: Moment,
     throughput_ema: ThroughputEma,
+    meter: ReportMeter,
     facts: LeaseFacts,
+    obeyed: ObeyedOrders,
 }
 
 impl Ownership {
@@ -195,9 +202,12 @@ impl Ownership {
         if stream.source.address() != stream.source.name() {
             scopes.push(FlowScope::Stream(stream.source.address().to_owned()));
         }
+        let mut scopes: Vec<FlowKey> = scopes.into_iter().map(FlowKey::Handle).collect();
+        scopes.push(FlowKey::Orders(row.key.clone()));
         // Of the highest level, so that its fields are there whatever level is logged.
         let span = tracing::error_span!("shard", lease = %row.key, token = %token);
-        Arc::new(Self {
+        let meter = ReportMeter::new(worker.timing.renewal, now);
+        let own = Arc::new(Self {
             held: Arc::downgrade(held),
             stream,
             key: row.key.clone(),
@@ -227,10 +237,14 @@ impl Ownership {
                 accepted_gap: None,
                 idle_since: now,
                 throughput_ema,
+                meter,
                 facts: LeaseFacts::default(),
+                obeyed: ObeyedOrders::default(),
             }),
             worker,
-        })
+        });
+        own.obey_orders();
+        own
     }
 
     /// The row as the last applied write returned it.

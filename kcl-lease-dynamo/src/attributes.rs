@@ -35,6 +35,10 @@ pub(crate) const HANDOFF_INCARNATION: &str = "rsHandoffIncarnation";
 pub(crate) const FINISHED_AHEAD: &str = "rsFinishedAhead";
 pub(crate) const PINNED_START: &str = "rsPinnedStart";
 pub(crate) const LATEST_AT: &str = "rsLatestAt";
+pub(crate) const RESET_AT: &str = "rsResetAt";
+pub(crate) const REPORT: &str = "rsReport";
+pub(crate) const ORDERS_ANSWERED: &str = "rsOrdersAnswered";
+pub(crate) const ORDERS_REFUSED: &str = "rsOrdersRefused";
 pub(crate) const OWNER_FAILOVER_MILLIS: &str = "rsFailoverMillis";
 pub(crate) const STREAM_ARN: &str = "rsStreamArn";
 pub(crate) const STREAM_NAME: &str = "rsStreamName";
@@ -54,6 +58,13 @@ pub(crate) const FAILOVER_MILLIS: &str = "rsFailoverMillis";
 pub(crate) const MAX_LEASES: &str = "rsMaxLeases";
 pub(crate) const MAX_THROUGHPUT: &str = "rsMaxThroughputKBps";
 pub(crate) const UPDATED_MILLIS: &str = "rsUpdatedMillis";
+
+pub(crate) const STARTED_MILLIS: &str = "rsStartedMillis";
+pub(crate) const VERSION: &str = "rsVersion";
+
+// Leases and worker rows, private: the orders of operators.
+pub(crate) const ORDERS: &str = "rsOrders";
+pub(crate) const ORDERS_REVISION: &str = "rsOrdersRevision";
 
 // The leader lock.
 pub(crate) const LOCK_OWNER: &str = "ownerName";

@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::{
-    Expect, FinishedAhead, LeaseChange, LockChange, LockExpect, PendingCheckpoint, RowFacts, Version,
-    WorkerChange, WorkerRow, counts_as_switch,
+    Expect, FinishedAhead, LeaseChange, LeaseOrders, LockChange, LockExpect, OwnerNotes, PendingCheckpoint,
+    ResetPosition, RowFacts, Version, WorkerChange, WorkerRow, counts_as_switch,
 };
 use kcl_core::types::{ApplicationName, HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
 use crate::attributes;
 use crate::codec::{
-    Item, creation_item, encode_lock, finished_ahead_value, n, s, state_value, string_set, throughput_text,
-    worker_attributes,
+    Item, creation_item, encode_lock, finished_ahead_value, lease_orders_value, n, report_value, s,
+    state_value, string_set, throughput_text, worker_attributes, worker_orders_value,
 };
 
 /// One conditional write of one row.
@@ -93,6 +93,20 @@ pub(crate) fn lease_write(
             draft.set(attributes::HANDOFF_INCARNATION, s(incarnation));
             Ok(draft.update(key))
         }
+        (LeaseChange::Order { orders }, Expect::Orders(seen)) => {
+            draft.require_present(attributes::COUNTER);
+            draft.require_present(attributes::CHECKPOINT);
+            draft.require_orders(*seen);
+            lease_orders(&mut draft, orders);
+            Ok(draft.update(key))
+        }
+        (LeaseChange::Reset { orders, .. }, Expect::VersionAndOrders(version, seen)) => {
+            draft.require_version(version);
+            draft.require_orders(*seen);
+            versioned_update(&mut draft, version, change, incarnation);
+            lease_orders(&mut draft, orders);
+            Ok(draft.update(key))
+        }
         (change, Expect::Version(version)) => {
             draft.require_version(version);
             versioned_update(&mut draft, version, change, incarnation);
@@ -115,7 +129,10 @@ fn versioned_update(
     draft.set(attributes::STAMP_COUNTER, n(counter));
     let mut in_handoff = seen.checkpoint_owner.is_some();
     match change {
-        LeaseChange::Renew { throughput, facts } => renew(draft, *throughput, facts),
+        LeaseChange::Renew { notes: said, facts } => {
+            notes(draft, said);
+            renew(draft, facts);
+        }
         LeaseChange::Assign { to } => {
             draft.set(attributes::OWNER, s(to));
             if counts_as_switch(seen, to) {
@@ -142,7 +159,7 @@ fn versioned_update(
         LeaseChange::Checkpoint {
             position,
             finished_ahead,
-            throughput,
+            notes: said,
         } => {
             checkpoint(
                 draft,
@@ -150,7 +167,7 @@ fn versioned_update(
                 position.sub_sequence(),
                 finished_ahead.as_ref(),
             );
-            set_throughput(draft, *throughput);
+            notes(draft, said);
         }
         LeaseChange::Prepare { pending } => prepare(draft, pending.as_ref()),
         LeaseChange::End { children } => {
@@ -160,9 +177,18 @@ fn versioned_update(
             draft.remove(attributes::OWNER_FAILOVER_MILLIS);
             in_handoff = false;
         }
+        LeaseChange::Reset { to, .. } => {
+            reset(draft, to);
+            if in_handoff {
+                draft.set_or_remove(attributes::OWNER, seen.checkpoint_owner.as_ref().map(s));
+            }
+            draft.remove(attributes::OWNER_FAILOVER_MILLIS);
+            in_handoff = false;
+        }
         LeaseChange::Create(_)
         | LeaseChange::BeginHandoff { .. }
         | LeaseChange::Describe { .. }
+        | LeaseChange::Order { .. }
         | LeaseChange::Delete => {}
     }
     if !in_handoff {
@@ -174,8 +200,7 @@ fn versioned_update(
     }
 }
 
-fn renew(draft: &mut WriteBuilder, throughput: Option<f64>, facts: &RowFacts) {
-    set_throughput(draft, throughput);
+fn renew(draft: &mut WriteBuilder, facts: &RowFacts) {
     if let Some(failover) = facts.failover {
         draft.set(attributes::OWNER_FAILOVER_MILLIS, n(failover.as_millis()));
     }
@@ -189,10 +214,32 @@ fn renew(draft: &mut WriteBuilder, throughput: Option<f64>, facts: &RowFacts) {
     }
 }
 
-fn set_throughput(draft: &mut WriteBuilder, throughput: Option<f64>) {
-    if let Some(kib_per_second) = throughput {
+fn notes(draft: &mut WriteBuilder, notes: &OwnerNotes) {
+    if let Some(kib_per_second) = notes.throughput {
         draft.set(attributes::THROUGHPUT, n(throughput_text(kib_per_second)));
     }
+    if let Some(report) = &notes.report {
+        draft.set(attributes::REPORT, report_value(report));
+    }
+    if let Some(answer) = &notes.answer {
+        draft.set(attributes::ORDERS_ANSWERED, n(answer.revision));
+        draft.set_or_remove(attributes::ORDERS_REFUSED, answer.refused.as_ref().map(s));
+    }
+}
+
+fn lease_orders(draft: &mut WriteBuilder, orders: &LeaseOrders) {
+    draft.set(attributes::ORDERS, lease_orders_value(orders));
+    draft.set(attributes::ORDERS_REVISION, n(orders.revision));
+}
+
+fn reset(draft: &mut WriteBuilder, to: &ResetPosition) {
+    let (position, time) = match to {
+        ResetPosition::TrimHorizon => (&Position::TrimHorizon, None),
+        ResetPosition::AtTimestamp(time) => (&Position::AtTimestamp, Some(*time)),
+        ResetPosition::After(record) => (&Position::Record(record.clone()), None),
+    };
+    checkpoint(draft, position.checkpoint_text(), position.sub_sequence(), None);
+    draft.set_or_remove(attributes::RESET_AT, time.map(|time| n(time.as_millis())));
 }
 
 fn checkpoint(draft: &mut WriteBuilder, text: &str, sub_sequence: u64, ahead: Option<&FinishedAhead>) {
@@ -272,6 +319,17 @@ pub(crate) fn worker_write(change: &WorkerChange, rows: WorkerRowPlacement) -> W
                 None => draft.require(attributes::UPDATED_SECS, n(row.updated.as_secs())),
             }
             draft.delete(row.id.as_str())
+        }
+        WorkerChange::Order { id, seen, orders } => {
+            if rows == WorkerRowPlacement::Shared {
+                draft.require(attributes::ENTITY_TYPE, s(attributes::WORKER_ENTITY));
+            }
+            // Java's workers obey no orders.
+            draft.require_present(attributes::WORKER_INCARNATION);
+            draft.require_orders(*seen);
+            draft.set(attributes::ORDERS, worker_orders_value(orders));
+            draft.set(attributes::ORDERS_REVISION, n(orders.revision));
+            draft.update(id.as_str())
         }
     }
 }
@@ -409,6 +467,11 @@ impl WriteBuilder {
             attributes::CHECKPOINT_OWNER,
             version.checkpoint_owner.as_ref().map(s),
         );
+    }
+
+    fn require_orders(&mut self, revision: u64) {
+        let revision = (revision > 0).then(|| n(revision));
+        self.require_some(attributes::ORDERS_REVISION, revision);
     }
 
     fn require_incarnation(&mut self, incarnation: Option<Incarnation>, rows: WorkerRowPlacement) {

@@ -78,6 +78,11 @@ impl Storage {
             WorkerChange::Touch(row) => shows(&row.id, row.incarnation),
             WorkerChange::Reannounce(row) => !self.workers.contains_key(&row.id),
             WorkerChange::Leave { id, incarnation } => shows(id, Some(*incarnation)),
+            WorkerChange::Order { id, seen, orders } => {
+                let row = self.workers.get(id).filter(|row| row.incarnation.is_some());
+                let revision = row.map(|row| row.orders.as_ref().map_or(0, |orders| orders.revision));
+                revision == Some(*seen) && seen.checked_add(1) == Some(orders.revision)
+            }
             WorkerChange::DeleteExpired(row) => self.workers.get(&row.id) == Some(row),
         };
         if !holds {
@@ -85,7 +90,15 @@ impl Storage {
         }
         match change {
             WorkerChange::Announce(row) | WorkerChange::Touch(row) | WorkerChange::Reannounce(row) => {
-                self.workers.insert(row.id.clone(), row.clone());
+                let mut row = row.clone();
+                // A worker's own writes touch no orders.
+                row.orders = self.workers.get(&row.id).and_then(|before| before.orders.clone());
+                self.workers.insert(row.id.clone(), row);
+            }
+            WorkerChange::Order { id, orders, .. } => {
+                if let Some(row) = self.workers.get_mut(id) {
+                    row.orders = Some(orders.clone());
+                }
             }
             WorkerChange::Leave { id, .. } | WorkerChange::DeleteExpired(WorkerRow { id, .. }) => {
                 self.workers.remove(id);
@@ -128,8 +141,10 @@ impl Storage {
 fn is_blind_to(change: &LeaseChange) -> bool {
     let assigns = matches!(change, LeaseChange::Assign { .. });
     let checkpoints = matches!(change, LeaseChange::Checkpoint { .. });
+    let orders = matches!(change, LeaseChange::Order { .. });
     assigns && failpoint::active(Failpoint::AssignmentWithoutCondition)
         || checkpoints && failpoint::active(Failpoint::CheckpointWithoutCondition)
+        || orders && failpoint::active(Failpoint::OrderWithoutCondition)
 }
 
 /// Refuses what no caller can mean, before the row is looked at.

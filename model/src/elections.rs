@@ -13,7 +13,7 @@ mod turns;
 
 use std::sync::Arc;
 
-use kcl_core::lease_store::{Expect, LeaseChange, Outcome, RowFacts};
+use kcl_core::lease_store::{Expect, LeaseChange, Outcome, OwnerNotes, RowFacts};
 use stateright::{Model, Property};
 
 use crate::fleet::Row;
@@ -101,7 +101,7 @@ impl Elections {
             for row in &mut state.rows {
                 if row.owner.as_ref() == Some(&self.fixtures.workers[n]) {
                     let renew = LeaseChange::Renew {
-                        throughput: None,
+                        notes: OwnerNotes::NONE,
                         facts: RowFacts::NONE,
                     };
                     let expect = Expect::Version(row.version());

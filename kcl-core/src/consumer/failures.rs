@@ -229,9 +229,10 @@ impl ShardConsumer {
             bisected: records.bisected,
             error: failure.error.as_ref(),
         };
-        let decision = match failpoint!(SkipWithoutPolicy) && seen.is_isolated() {
-            true => Decision::Skip,
-            false => decide(worker.policy.as_ref(), &seen),
+        let decision = match self.ordered_decision(call, records) {
+            Some(decision) => decision,
+            None if failpoint!(SkipWithoutPolicy) && seen.is_isolated() => Decision::Skip,
+            None => decide(worker.policy.as_ref(), &seen),
         };
         let pause = |length| Reaction {
             pause: Pause {
@@ -298,6 +299,28 @@ impl ShardConsumer {
                     "decision of the error policy does not fit; trying again in 30 s"
                 );
                 pause(UNFIT)
+            }
+        }
+    }
+
+    /// The decision of an operator about these records, for which the policy is not asked. The record that is to be left out is isolated first.
+    fn ordered_decision(&self, call: FailedCall, records: &FailedRecords<'_>) -> Option<Decision> {
+        let skip = self.own.ordered_skip()?;
+        // The position of an aggregate that cannot be unpacked may be that of the part that cannot.
+        let is_unpacked = call != FailedCall::Unpack;
+        let is_named = |isolated: &RecordPosition| {
+            *isolated == skip || !is_unpacked && isolated.sequence == skip.sequence
+        };
+        match records.isolated.map(Record::position) {
+            Some(isolated) if is_named(isolated) => Some(match self.own.worker.dead_letters {
+                Some(_) => Decision::DeadLetter,
+                None => Decision::Skip,
+            }),
+            Some(_) => None,
+            None => {
+                let first = records.first.map(Record::position)?;
+                let is_among = *first <= skip && records.last.is_some_and(|last| skip <= *last);
+                is_among.then_some(Decision::Bisect)
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::consumer::shard_consumer::ShardConsumer;
 use crate::error::Causes;
 use crate::lease::change::LeaseChange;
-use crate::lease::row::{Lease, PendingCheckpoint};
+use crate::lease::row::{Lease, OwnerNotes, PendingCheckpoint};
 use crate::lifecycle::ConsumerEvent;
 use crate::ownership::row_writes::WriteResult;
 use crate::processor::StartFrom;
@@ -39,7 +39,7 @@ fn write_for(start_from: &StartFrom, row: &Lease, is_unpacked: bool) -> PendingW
                     finished_ahead: row
                         .valid_finished_ahead(is_unpacked)
                         .and_then(|ahead| ahead.rebased(position)),
-                    throughput: None,
+                    notes: OwnerNotes::NONE,
                 })
             }
             Position::Record(_) => PendingWrite::Nothing,

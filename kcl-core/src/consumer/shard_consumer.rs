@@ -158,7 +158,30 @@ impl ShardConsumer {
     }
 
     /// A child begins when each of its parents is finished: ended, or gone from the table because it was finished long ago.
+    ///
+    /// A shard that is paused by an order waits here, and looks again then: its parents may have been reset meanwhile.
     async fn await_parents(&mut self) -> ConsumerEvent {
+        loop {
+            if let Some(event) = self.parents_unfinished().await {
+                return event;
+            }
+            if !self.own.is_paused_by_order() {
+                break;
+            }
+            self.own.consumer_waits(WaitReason::Paused);
+            let own = Arc::clone(&self.own);
+            tokio::select! {
+                biased;
+                interrupt = own.interrupted() => return self.interrupted(interrupt),
+                () = own.resumed_by_order() => {}
+            }
+        }
+        self.own.consumer_goes_on();
+        ConsumerEvent::ParentsFinished
+    }
+
+    /// Waits until each parent is finished, unless something else is to be done.
+    async fn parents_unfinished(&mut self) -> Option<ConsumerEvent> {
         let row = self.own.row();
         let needed = match () {
             () if failpoint!(NoParentWait) => 0,
@@ -180,12 +203,11 @@ impl ShardConsumer {
                     .pause_for(self.own.worker.settings.leases.parent_poll_interval)
                     .await
                 {
-                    return event;
+                    return Some(event);
                 }
             }
         }
-        self.own.consumer_goes_on();
-        ConsumerEvent::ParentsFinished
+        None
     }
 
     async fn initialize(&mut self) -> ConsumerEvent {

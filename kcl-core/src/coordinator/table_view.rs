@@ -141,6 +141,7 @@ impl TableView {
             named_since: self.named.get(&lease.key).map(|(_, since)| *since),
             arriving: self.written.contains_key(&lease.key) || !self.is_taken_up(lease),
             left_alone: self.vetoes.contains_key(&lease.key),
+            pinned: lease.orders.as_ref().and_then(|orders| orders.pinned.clone()),
             barred: self.cooldowns.barred(&lease.key, self.now),
         });
         Snapshot {

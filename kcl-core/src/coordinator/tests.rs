@@ -8,7 +8,7 @@ use super::*;
 use crate::coordinator::role::CoordinatorStatus;
 use crate::lease::change::{Expect, LeaseChange, apply};
 use crate::lease::client::StoreClient;
-use crate::lease::row::RowFacts;
+use crate::lease::row::{OwnerNotes, RowFacts};
 use crate::lease::scanner::TableScanner;
 use crate::lease::store::{Capabilities, LeaseStore, Preparation, Scan};
 use crate::lease::worker_row::{WorkerChange, WorkerOutcome, WorkerRow};
@@ -274,6 +274,9 @@ impl Worker {
             max_leases: None,
             max_throughput: None,
             updated: Timestamp::from_millis(0),
+            started: None,
+            version: None,
+            orders: None,
         });
     }
 
@@ -303,7 +306,7 @@ impl Table {
                 LeaseChange::CompleteHandoff
             } else {
                 LeaseChange::Renew {
-                    throughput: None,
+                    notes: OwnerNotes::NONE,
                     facts: RowFacts::NONE,
                 }
             };

@@ -136,6 +136,20 @@ impl WorkerLiveness {
             })
             .collect();
         candidates.push(me.clone());
+        for candidate in &mut candidates {
+            if let Some(orders) = self
+                .rows
+                .get(&candidate.id)
+                .and_then(|seen| seen.row.orders.as_ref())
+            {
+                candidate.leaving |= orders.drained;
+                // A worker above its limit gets nothing more and keeps what it has.
+                candidate.max_leases = candidate
+                    .max_leases
+                    .filter(|_| !orders.excluded)
+                    .or(orders.excluded.then_some(0));
+            }
+        }
         candidates.sort_by(|a, b| a.id.cmp(&b.id));
         candidates
     }

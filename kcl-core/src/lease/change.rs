@@ -7,7 +7,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use crate::lease::finished_ahead::FinishedAhead;
-use crate::lease::row::{Lease, PendingCheckpoint, RowFacts, Version, WriteStamp};
+use crate::lease::orders::{LeaseOrders, ResetPosition};
+use crate::lease::row::{Lease, OwnerNotes, PendingCheckpoint, RowFacts, Version, WriteStamp};
 use crate::runtime::failpoint::failpoint;
 use crate::types::{HashKeyRange, Incarnation, Position, ShardId, WorkerId};
 
@@ -28,6 +29,10 @@ pub enum Expect {
     },
     /// There is a row. Only for [`LeaseChange::Describe`].
     Present,
+    /// The orders in the row have this [revision](Lease::orders_revision), whatever else moves. Only for [`LeaseChange::Order`].
+    Orders(u64),
+    /// The row has this version, and its orders this revision. Only for [`LeaseChange::Reset`].
+    VersionAndOrders(Version, u64),
 }
 
 /// One change of one row.
@@ -37,8 +42,8 @@ pub enum LeaseChange {
     Create(Box<Lease>),
     /// The owner's heartbeat, which also fills in what a row written by Java lacks. Expects a version.
     Renew {
-        /// The new moving average of the throughput in KiB/s; `None` leaves the row's.
-        throughput: Option<f64>,
+        /// The owner's words beside the heartbeat.
+        notes: OwnerNotes,
         /// The facts that the row lacks, or has wrong.
         facts: RowFacts,
     },
@@ -65,8 +70,8 @@ pub enum LeaseChange {
         position: Position,
         /// The records behind it that are finished already, in the place of the row's; `None` removes those.
         finished_ahead: Option<FinishedAhead>,
-        /// The new moving average of the throughput in KiB/s; `None` leaves the row's.
-        throughput: Option<f64>,
+        /// The owner's words beside the progress.
+        notes: OwnerNotes,
     },
     /// The owner prepares a checkpoint: the row keeps it beside the one that it has, until the next checkpoint. Doubles as a renewal. Expects
     /// a version.
@@ -85,6 +90,20 @@ pub enum LeaseChange {
         children: Option<BTreeSet<ShardId>>,
         /// The hash keys to store; `None` leaves the row's.
         hash_range: Option<HashKeyRange>,
+    },
+    /// An operator gives orders. Touches neither owner nor counter nor checkpoint. Expects [`Expect::Orders`].
+    Order {
+        /// The orders to store, of the next revision.
+        orders: Box<LeaseOrders>,
+    },
+    /// An operator makes reading begin elsewhere: moves the checkpoint and the counter, so that the owner is fenced at once, and ends a
+    /// handoff. The owner stays named, and the ownership that it begins next starts there. A prepared checkpoint, and records that are finished ahead, are void.
+    /// Expects [`Expect::VersionAndOrders`].
+    Reset {
+        /// Where reading begins.
+        to: ResetPosition,
+        /// The orders to store, of the next revision.
+        orders: Box<LeaseOrders>,
     },
     /// Deletes the row. Expects a version.
     Delete,
@@ -106,6 +125,8 @@ impl LeaseChange {
             Self::Prepare { pending: None } => "discard_prepared",
             Self::End { .. } => "end",
             Self::Describe { .. } => "describe",
+            Self::Order { .. } => "order",
+            Self::Reset { .. } => "reset",
             Self::Delete => "delete",
         }
     }
@@ -136,6 +157,8 @@ impl LeaseChange {
             | Self::Release
             | Self::End { .. }
             | Self::Describe { .. }
+            | Self::Order { .. }
+            | Self::Reset { .. }
             | Self::Delete => false,
         }
     }
@@ -150,8 +173,13 @@ impl LeaseChange {
             | Self::Release
             | Self::Checkpoint { .. }
             | Self::Prepare { .. }
+            | Self::Reset { .. }
             | Self::End { .. } => true,
-            Self::Create(_) | Self::BeginHandoff { .. } | Self::Describe { .. } | Self::Delete => false,
+            Self::Create(_)
+            | Self::BeginHandoff { .. }
+            | Self::Describe { .. }
+            | Self::Order { .. }
+            | Self::Delete => false,
         }
     }
 
@@ -161,6 +189,8 @@ impl LeaseChange {
     pub fn fits(&self, expect: &Expect) -> bool {
         match (self, expect) {
             (Self::Create(_), Expect::Absent) | (Self::Describe { .. }, Expect::Present) => true,
+            (Self::Order { orders }, Expect::Orders(seen)) => is_next(orders, *seen),
+            (Self::Reset { orders, .. }, Expect::VersionAndOrders(_, seen)) => is_next(orders, *seen),
             (
                 Self::BeginHandoff { to },
                 Expect::Owners {
@@ -181,9 +211,22 @@ impl LeaseChange {
                 | Self::Delete,
                 Expect::Version(_),
             ) => true,
-            (_, Expect::Absent | Expect::Version(_) | Expect::Owners { .. } | Expect::Present) => false,
+            (
+                _,
+                Expect::Absent
+                | Expect::Version(_)
+                | Expect::Owners { .. }
+                | Expect::Present
+                | Expect::Orders(_)
+                | Expect::VersionAndOrders(..),
+            ) => false,
         }
     }
+}
+
+/// Whether these orders follow those of this revision.
+fn is_next(orders: &LeaseOrders, seen: u64) -> bool {
+    seen.checked_add(1) == Some(orders.revision)
 }
 
 impl Expect {
@@ -201,6 +244,10 @@ impl Expect {
                 Some(row),
             ) => *owner == row.owner && *checkpoint_owner == row.checkpoint_owner,
             (Self::Present, Some(_)) => true,
+            (Self::Orders(seen), Some(row)) => *seen == row.orders_revision(),
+            (Self::VersionAndOrders(version, seen), Some(row)) => {
+                *version == row.version() && *seen == row.orders_revision()
+            }
         }
     }
 }
@@ -226,8 +273,8 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
     let mut new = row.clone();
     match change {
         LeaseChange::Create(lease) => new = (**lease).clone(),
-        LeaseChange::Renew { throughput, facts } => {
-            new.throughput = throughput.or(new.throughput);
+        LeaseChange::Renew { notes, facts } => {
+            note(&mut new, notes);
             new.identity = facts.identity.clone().or(new.identity);
             new.failover = facts.failover.or(new.failover);
             new.latest_at = facts.latest_at.or(new.latest_at);
@@ -257,11 +304,11 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
         LeaseChange::Checkpoint {
             position,
             finished_ahead,
-            throughput,
+            notes,
         } => {
             new.checkpoint = position.clone();
             new.finished_ahead.clone_from(finished_ahead);
-            new.throughput = throughput.or(new.throughput);
+            note(&mut new, notes);
             new.owner_switches = 0;
             new.pending = None;
         }
@@ -282,9 +329,20 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
             }
             new.hash_range = hash_range.or(new.hash_range);
         }
+        LeaseChange::Order { orders } => new.orders = Some(orders.clone()),
+        LeaseChange::Reset { to, orders } => {
+            (new.checkpoint, new.reset_at) = to.checkpoint();
+            new.finished_ahead = None;
+            new.owner_switches = 0;
+            new.pending = None;
+            new.owner = new.checkpoint_owner.take().or(new.owner);
+            new.failover = None;
+            new.orders = Some(orders.clone());
+        }
         LeaseChange::Delete => {}
     }
-    let is_uncounted = matches!(change, LeaseChange::Renew { .. }) && failpoint!(RenewalWithoutCount);
+    let is_uncounted = matches!(change, LeaseChange::Renew { .. }) && failpoint!(RenewalWithoutCount)
+        || matches!(change, LeaseChange::Reset { .. }) && failpoint!(ResetWithoutFence);
     if change.moves_counter() && !is_uncounted {
         // A store refuses to count beyond `Lease::LARGEST_COUNTER`.
         new.counter = new.counter.saturating_add(1);
@@ -297,6 +355,17 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
         new.handoff_stamp = None;
     }
     new
+}
+
+/// Stores what the owner says beside its heartbeat or its progress.
+fn note(row: &mut Lease, notes: &OwnerNotes) {
+    row.throughput = notes.throughput.or(row.throughput);
+    if let Some(report) = &notes.report {
+        row.report = Some(report.clone());
+    }
+    if let Some(answer) = &notes.answer {
+        row.answer = Some(answer.clone());
+    }
 }
 
 /// Whether naming `to` counts as a change of owner, by the rule of the Java KCL.

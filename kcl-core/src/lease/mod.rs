@@ -9,6 +9,8 @@ pub(crate) mod client;
 pub(crate) mod expiry_watch;
 pub(crate) mod finished_ahead;
 pub(crate) mod key_scheme;
+pub(crate) mod orders;
+pub(crate) mod report;
 pub(crate) mod resolve;
 pub(crate) mod row;
 pub(crate) mod scan_deadline;

@@ -107,6 +107,7 @@ fn shows(row: &Lease, before: Option<&Lease>, change: &LeaseChange, incarnation:
             children.as_ref().is_none_or(|children| *children == row.children)
                 && hash_range.is_none_or(|range| row.hash_range == Some(range))
         }
+        LeaseChange::Order { orders } => row.orders.as_ref() == Some(orders),
         LeaseChange::BeginHandoff { .. } => before.is_some_and(|before| {
             let after = apply(before, change, incarnation);
             row.handoff_stamp == Some(incarnation)
@@ -120,6 +121,7 @@ fn shows(row: &Lease, before: Option<&Lease>, change: &LeaseChange, incarnation:
         | LeaseChange::Release
         | LeaseChange::Checkpoint { .. }
         | LeaseChange::Prepare { .. }
+        | LeaseChange::Reset { .. }
         | LeaseChange::End { .. } => before.is_some_and(|before| {
             let after = apply(before, change, incarnation);
             let owners_match = (&row.owner, &row.checkpoint_owner) == (&after.owner, &after.checkpoint_owner)

@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::lease::finished_ahead::FinishedAhead;
+use crate::lease::orders::{LeaseOrders, OrderAnswer};
+use crate::lease::report::ShardReport;
 use crate::types::{
     HashKeyRange, Incarnation, LeaseKey, Position, RecordPosition, ShardId, StreamIdentity, StreamKey,
     Timestamp, WorkerId,
@@ -58,6 +60,34 @@ pub struct Lease {
     pub failover: Option<Duration>,
     /// Private: the stream the lease was created for, beyond its name.
     pub identity: Option<StreamIdentity>,
+    /// Private: the time of the service that AT_TIMESTAMP means in this row since an operator's reset; it is void once the row has another checkpoint.
+    pub reset_at: Option<Timestamp>,
+    /// Private: how the last owner said that the shard is doing.
+    pub report: Option<Box<ShardReport>>,
+    /// Private: the orders of operators.
+    pub orders: Option<Box<LeaseOrders>>,
+    /// Private: the owner's answer to the orders.
+    pub answer: Option<OrderAnswer>,
+}
+
+/// The owner's words with a renewal or a checkpoint, beside the heartbeat; `None` leaves the row's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OwnerNotes {
+    /// The new moving average of the throughput in KiB/s.
+    pub throughput: Option<f64>,
+    /// How the shard is doing.
+    pub report: Option<Box<ShardReport>>,
+    /// The answer to the newest orders.
+    pub answer: Option<OrderAnswer>,
+}
+
+impl OwnerNotes {
+    /// Nothing: what the row says stays.
+    pub const NONE: Self = Self {
+        throughput: None,
+        report: None,
+        answer: None,
+    };
 }
 
 /// The facts that a renewal stores beside the heartbeat, because the row lacks it; `None` leaves the row's.
@@ -172,6 +202,10 @@ impl Lease {
             latest_at: None,
             failover: None,
             identity: None,
+            reset_at: None,
+            report: None,
+            orders: None,
+            answer: None,
         }
     }
 
@@ -226,6 +260,17 @@ impl Lease {
     /// Whether the counter was written last by somebody who knows no stamps.
     pub fn is_written_by_foreigner(&self) -> bool {
         self.stamp.is_none_or(|stamp| stamp.counter != self.counter)
+    }
+
+    /// The revision of the orders; 0 if none was ever given.
+    pub fn orders_revision(&self) -> u64 {
+        self.orders.as_ref().map_or(0, |orders| orders.revision)
+    }
+
+    /// Whether no owner has answered the newest orders.
+    pub fn is_unanswered(&self) -> bool {
+        let answered = self.answer.as_ref().map_or(0, |answer| answer.revision);
+        answered < self.orders_revision()
     }
 
     /// The record at which processing stands, if any was checkpointed.

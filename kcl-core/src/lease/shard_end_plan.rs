@@ -154,6 +154,11 @@ fn new_child(parent: &Lease, child: &ChildShard, owner: Option<WorkerId>) -> Res
     lease.identity.clone_from(&parent.identity);
     // Reading begins at TRIM_HORIZON; the pin is handed down so that the application's start outlives the first leases.
     lease.pinned_start = parent.pinned_start;
+    lease.orders = parent
+        .orders
+        .as_ref()
+        .and_then(|orders| orders.of_child())
+        .map(Box::new);
     Ok(lease)
 }
 

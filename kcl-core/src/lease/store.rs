@@ -248,7 +248,11 @@ pub enum StoreErrorKind {
 pub fn check_counter(key: &LeaseKey, expect: &Expect, change: &LeaseChange) -> Result<(), StoreError> {
     let seen = match (change, expect) {
         (LeaseChange::Create(lease), _) => lease.counter.saturating_sub(1),
-        (change, Expect::Version(version)) if change.moves_counter() => version.counter,
+        (change, Expect::Version(version) | Expect::VersionAndOrders(version, _))
+            if change.moves_counter() =>
+        {
+            version.counter
+        }
         (_, _) => return Ok(()),
     };
     if seen < Lease::LARGEST_COUNTER {

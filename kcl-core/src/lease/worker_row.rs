@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::lease::orders::WorkerOrders;
 use crate::types::{Incarnation, Timestamp, WorkerId};
 
 /// The facts that a worker publishes about itself; in a shared table, a Java KCL worker-metrics item.
@@ -19,6 +20,12 @@ pub struct WorkerRow {
     pub max_throughput: Option<u32>,
     /// When the row was written, by the worker's own wall clock. For people and Java; we never compare it.
     pub updated: Timestamp,
+    /// When the process announced itself, by its own wall clock; `None` in a row that Java wrote. For people.
+    pub started: Option<Timestamp>,
+    /// The version of this library that the process runs, or what its application says of itself; `None` in a row that Java wrote.
+    pub version: Option<String>,
+    /// The orders of operators for the worker. A worker's own writes leave the row's, whatever they bring here.
+    pub orders: Option<Box<WorkerOrders>>,
 }
 
 /// A change of a worker's row.
@@ -36,6 +43,15 @@ pub enum WorkerChange {
         id: WorkerId,
         /// The run of the process that leaves.
         incarnation: Incarnation,
+    },
+    /// An operator gives orders, if those in the row have this revision; 0 where there are none. Not to a worker of Java, which obeys none.
+    Order {
+        /// The worker.
+        id: WorkerId,
+        /// The revision that the operator has seen.
+        seen: u64,
+        /// The orders to store, of the next revision.
+        orders: Box<WorkerOrders>,
     },
     /// A planner deletes the row of a worker that has long been dead, if the row is as it was last seen.
     DeleteExpired(WorkerRow),

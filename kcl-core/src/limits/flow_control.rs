@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::futures::Notified;
 
 use crate::runtime::clock::Moment;
 use crate::runtime::watched::Watched;
-use crate::types::LeaseKey;
+use crate::types::{LeaseKey, Rate};
 
 /// The shards that a pause or a rate is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,36 +26,13 @@ pub enum FlowScope {
     Shard(LeaseKey),
 }
 
-/// The most that is read per second, on average. The shards of the scope share it.
-///
-/// ```
-/// # use kcl_core as kinesis_client;
-/// use std::num::NonZeroU32;
-/// use kinesis_client::Rate;
-///
-/// let gentle = Rate { records: NonZeroU32::new(100), ..Rate::default() };
-/// assert_eq!(gentle.kib, None);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rate {
-    /// The most records per second, as Kinesis counts them: an aggregated record is one. No limit by default.
-    pub records: Option<NonZeroU32>,
-    /// The most KiB per second of payloads and partition keys. No limit by default.
-    pub kib: Option<NonZeroU32>,
-}
-
-impl Rate {
-    /// How long this much takes at this rate.
-    fn time_for(&self, records: usize, bytes: usize) -> Duration {
-        let at = |amount: usize, per_second: Option<NonZeroU32>, unit: u64| match per_second {
-            None => Duration::ZERO,
-            Some(rate) => {
-                let nanos = (amount as u128 * 1_000_000_000) / (u128::from(rate.get()) * u128::from(unit));
-                Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-            }
-        };
-        at(records, self.records, 1).max(at(bytes, self.kib, 1024))
-    }
+/// The setter of a pause or a rate, and for which shards. An operator's orders and the calls of the application do not undo each other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FlowKey {
+    /// The application, through its [`FlowHandle`].
+    Handle(FlowScope),
+    /// The orders in the row of this lease.
+    Orders(LeaseKey),
 }
 
 /// The obstacle that keeps a shard from being read.
@@ -71,7 +47,7 @@ pub(crate) enum Blocked {
 /// The pauses and rates of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct FlowControl {
-    scopes: Watched<BTreeMap<FlowScope, FlowLimit>>,
+    scopes: Watched<BTreeMap<FlowKey, FlowLimit>>,
     /// Whether there is any. Most workers have none, and readers look here first.
     in_use: AtomicBool,
     /// The word that a shard is tried again, and that one goes on behind a gap.
@@ -81,24 +57,23 @@ pub(crate) struct FlowControl {
 
 /// A word of the operator to the shards of a scope, for those that wait for it.
 #[derive(Debug, Default)]
-struct ScopeSignal(Watched<BTreeMap<FlowScope, u64>>);
+struct ScopeSignal(Watched<BTreeMap<FlowKey, u64>>);
 
 impl ScopeSignal {
-    fn give(&self, scope: FlowScope) {
+    fn give(&self, scope: FlowKey) {
         self.0.modify(|times| *times.entry(scope).or_default() += 1);
     }
 
     /// Returns a future that is ready once the word was given to one of these scopes after this call.
-    fn given<'a>(&'a self, of: &'a [FlowScope]) -> impl Future<Output = ()> + 'a {
-        let count = |times: &BTreeMap<FlowScope, u64>| -> u64 {
-            of.iter().filter_map(|scope| times.get(scope)).sum()
-        };
+    fn given<'a>(&'a self, of: &'a [FlowKey]) -> impl Future<Output = ()> + 'a {
+        let count =
+            |times: &BTreeMap<FlowKey, u64>| -> u64 { of.iter().filter_map(|scope| times.get(scope)).sum() };
         let before = self.0.read(count);
         self.0
             .wait_for(move |times| (count(times) > before).then_some(()))
     }
 
-    fn forget(&self, scope: &FlowScope) {
+    fn forget(&self, scope: &FlowKey) {
         self.0.modify_quietly(|times| times.remove(scope));
     }
 }
@@ -112,22 +87,22 @@ struct FlowLimit {
 }
 
 impl FlowControl {
-    pub(crate) fn pause(&self, scope: FlowScope) {
+    pub(crate) fn pause(&self, scope: FlowKey) {
         self.change(scope, |brake| brake.paused = true);
     }
 
-    pub(crate) fn resume(&self, scope: FlowScope) {
+    pub(crate) fn resume(&self, scope: FlowKey) {
         self.change(scope.clone(), |brake| brake.paused = false);
         self.resumed.give(scope);
     }
 
     /// Returns a future that is ready once one of these scopes was resumed after this call.
-    pub(crate) fn resumed<'a>(&'a self, of: &'a [FlowScope]) -> impl Future<Output = ()> + 'a {
+    pub(crate) fn resumed<'a>(&'a self, of: &'a [FlowKey]) -> impl Future<Output = ()> + 'a {
         self.resumed.given(of)
     }
 
     /// Ends the pause and the rate of this very scope.
-    pub(crate) fn forget(&self, scope: &FlowScope) {
+    pub(crate) fn forget(&self, scope: &FlowKey) {
         self.scopes.modify(|scopes| {
             scopes.remove(scope);
             self.note_use(scopes);
@@ -137,16 +112,16 @@ impl FlowControl {
     }
 
     /// The shards in this scope that are held at a gap go on.
-    pub(crate) fn accept_gap(&self, scope: FlowScope) {
+    pub(crate) fn accept_gap(&self, scope: FlowKey) {
         self.gaps_accepted.give(scope);
     }
 
     /// Returns a future that is ready once a gap was accepted in one of these scopes after this call.
-    pub(crate) fn gap_accepted<'a>(&'a self, of: &'a [FlowScope]) -> impl Future<Output = ()> + 'a {
+    pub(crate) fn gap_accepted<'a>(&'a self, of: &'a [FlowKey]) -> impl Future<Output = ()> + 'a {
         self.gaps_accepted.given(of)
     }
 
-    pub(crate) fn limit(&self, scope: FlowScope, rate: Option<Rate>) {
+    pub(crate) fn limit(&self, scope: FlowKey, rate: Option<Rate>) {
         self.change(scope, |brake| {
             brake.rate = rate;
             brake.enough_until = None;
@@ -154,7 +129,7 @@ impl FlowControl {
     }
 
     /// Returns the obstacle that keeps a shard in these scopes from being read, if there is one.
-    pub(crate) fn hold(&self, of: &[FlowScope], now: Moment) -> Option<Blocked> {
+    pub(crate) fn hold(&self, of: &[FlowKey], now: Moment) -> Option<Blocked> {
         self.read(|scopes| {
             let brakes = of.iter().filter_map(|scope| scopes.get(scope));
             if brakes.clone().any(|brake| brake.paused) {
@@ -166,7 +141,7 @@ impl FlowControl {
     }
 
     /// The most records that one fetch may bring in these scopes: no more than a second's worth.
-    pub(crate) fn most(&self, of: &[FlowScope]) -> Option<u32> {
+    pub(crate) fn most(&self, of: &[FlowKey]) -> Option<u32> {
         self.read(|scopes| {
             let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.records);
             rates.map(NonZeroU32::get).min()
@@ -174,7 +149,7 @@ impl FlowControl {
     }
 
     /// The most bytes that one fetch is to bring in these scopes: no more than a second's worth.
-    pub(crate) fn most_bytes(&self, of: &[FlowScope]) -> Option<u64> {
+    pub(crate) fn most_bytes(&self, of: &[FlowKey]) -> Option<u64> {
         self.read(|scopes| {
             let rates = of.iter().filter_map(|scope| scopes.get(scope)?.rate?.kib);
             rates.map(|kib| u64::from(kib.get()) * 1024).min()
@@ -182,7 +157,7 @@ impl FlowControl {
     }
 
     /// So much was read at `now`.
-    pub(crate) fn took(&self, of: &[FlowScope], records: usize, bytes: usize, now: Moment) {
+    pub(crate) fn took(&self, of: &[FlowKey], records: usize, bytes: usize, now: Moment) {
         if !self.in_use.load(Ordering::SeqCst) {
             return;
         }
@@ -204,7 +179,7 @@ impl FlowControl {
         self.scopes.changed()
     }
 
-    fn change(&self, scope: FlowScope, change: impl FnOnce(&mut FlowLimit)) {
+    fn change(&self, scope: FlowKey, change: impl FnOnce(&mut FlowLimit)) {
         self.scopes.modify(|scopes| {
             let brake = scopes.entry(scope.clone()).or_default();
             change(brake);
@@ -217,7 +192,7 @@ impl FlowControl {
     }
 
     /// Looks at the pauses and rates, if there are any.
-    fn read<T>(&self, look: impl FnOnce(&BTreeMap<FlowScope, FlowLimit>) -> Option<T>) -> Option<T> {
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<FlowKey, FlowLimit>) -> Option<T>) -> Option<T> {
         match self.in_use.load(Ordering::SeqCst) {
             true => self.scopes.read(look),
             false => None,
@@ -225,7 +200,7 @@ impl FlowControl {
     }
 
     /// Called with each change, before the waiters are woken.
-    fn note_use(&self, scopes: &BTreeMap<FlowScope, FlowLimit>) {
+    fn note_use(&self, scopes: &BTreeMap<FlowKey, FlowLimit>) {
         self.in_use.store(!scopes.is_empty(), Ordering::SeqCst);
     }
 }
@@ -259,26 +234,26 @@ impl FlowHandle {
     /// for however long. Where batches are [gathered](crate::settings::Batching), what was gathered is offered first. Status shows the wait
     /// as [`Paused`](crate::status::WaitReason::Paused).
     pub fn pause(&self, scope: FlowScope) {
-        self.brakes.pause(scope);
+        self.brakes.pause(FlowKey::Handle(scope));
     }
 
     /// Ends the pause of this very scope. A shard goes on when it is paused in no scope. One of the scope that is held after a failure is tried
     /// again at once, paused or not: also where the error policy said to [hold](crate::processor::Decision::Hold) it.
     pub fn resume(&self, scope: FlowScope) {
-        self.brakes.resume(scope);
+        self.brakes.resume(FlowKey::Handle(scope));
     }
 
     /// Lets the shards of this scope that are held at a gap go on behind it: records that retention took are lost to the application. A gap
     /// that a shard meets later holds it again. It has an effect with [`RetentionGap::Hold`](crate::settings::RetentionGap::Hold) only, and on this
     /// worker only.
     pub fn accept_gap(&self, scope: FlowScope) {
-        self.brakes.accept_gap(scope);
+        self.brakes.accept_gap(FlowKey::Handle(scope));
     }
 
     /// Reads no faster than this in this scope; `None` ends the limit. Where several scopes limit a shard, all of them do.
     /// A batch holds at most what may be read in a second, by the size of the records so far, and one record in any case. Status shows the wait as [`RateLimit`](crate::status::WaitReason::RateLimit).
     pub fn limit(&self, scope: FlowScope, rate: Option<Rate>) {
-        self.brakes.limit(scope, rate);
+        self.brakes.limit(FlowKey::Handle(scope), rate);
     }
 }
 
@@ -287,6 +262,8 @@ mod tests {
     use futures_util::future::poll_immediate;
     use proptest::prelude::*;
 
+    use std::time::Duration;
+
     use super::*;
     use crate::types::ShardId;
 
@@ -294,13 +271,13 @@ mod tests {
         Moment::from_origin(Duration::from_millis(millis))
     }
 
-    fn scopes(number: u32) -> [FlowScope; 3] {
+    fn scopes(number: u32) -> [FlowKey; 3] {
         let shard = ShardId::new(format!("shardId-{number:012}")).unwrap();
         let stream = FlowScope::Stream("trucks".to_owned());
         [
-            FlowScope::Worker,
-            stream,
-            FlowScope::Shard(LeaseKey::single_stream(&shard)),
+            FlowKey::Handle(FlowScope::Worker),
+            FlowKey::Handle(stream),
+            FlowKey::Handle(FlowScope::Shard(LeaseKey::single_stream(&shard))),
         ]
     }
 
@@ -341,14 +318,14 @@ mod tests {
             records: NonZeroU32::new(10),
             ..Rate::default()
         };
-        brakes.limit(FlowScope::Worker, Some(rate));
+        brakes.limit(FlowKey::Handle(FlowScope::Worker), Some(rate));
         assert_eq!(brakes.most(&scopes(0)), Some(10));
         brakes.took(&scopes(0), 5, 0, at(1000));
         assert_eq!(brakes.hold(&scopes(1), at(1000)), Some(Blocked::Until(at(1500))));
         brakes.took(&scopes(1), 10, 0, at(1000));
         assert_eq!(brakes.hold(&scopes(0), at(2499)), Some(Blocked::Until(at(2500))));
         assert_eq!(brakes.hold(&scopes(0), at(2500)), None);
-        brakes.limit(FlowScope::Worker, None);
+        brakes.limit(FlowKey::Handle(FlowScope::Worker), None);
         assert_eq!(brakes.hold(&scopes(0), at(0)), None);
     }
 
@@ -361,8 +338,8 @@ mod tests {
         ) {
             let brakes = FlowControl::default();
             let rate = Rate { records: records.and_then(NonZeroU32::new), kib: kib.and_then(NonZeroU32::new) };
-            brakes.limit(FlowScope::Worker, Some(rate));
-            let of = [FlowScope::Worker];
+            brakes.limit(FlowKey::Handle(FlowScope::Worker), Some(rate));
+            let of = [FlowKey::Handle(FlowScope::Worker)];
             let (mut now, mut read, mut size) = (at(0), 0, 0);
             for (records, bytes) in batches {
                 if let Some(Blocked::Until(until)) = brakes.hold(&of, now) {

@@ -142,6 +142,7 @@ impl Ownership {
     pub(crate) fn deliver(&self, records: Arc<FetchedBatch>) -> BatchId {
         let (id, finished) = self.with(|state| {
             state.backlog.taken(records.fetches);
+            state.meter.read(records.len());
             let last = state.tracker.last_delivered();
             let goes_back = records
                 .first()

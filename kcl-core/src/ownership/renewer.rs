@@ -28,11 +28,16 @@ struct RenewalSchedule {
 
 /// When the renewer has something to do next, whatever else happens.
 ///
-/// A lease is renewed once per `renewal`, and what is finished is stored once per `checkpoint`. A checkpoint is a renewal.
+/// A lease is renewed once per `renewal`, and what is finished is stored once per `checkpoint`. A checkpoint is a renewal. An operator is answered
+/// at once.
 fn next_duty(duties: &RenewalSchedule, renewal: Duration, checkpoint: Duration) -> Moment {
     let renewal = duties.times.renewed + renewal;
     let checkpoint = duties.times.unstored.then(|| duties.times.stored + checkpoint);
     let write = checkpoint.map_or(renewal, |checkpoint| checkpoint.min(renewal));
+    let write = match duties.times.owes_answer {
+        true => duties.times.renewed,
+        false => write,
+    };
     let write = duties
         .not_before
         .map_or(write, |not_before| write.max(not_before));
@@ -225,6 +230,7 @@ mod tests {
             stored: at(stored),
             unstored,
             in_handoff: Some(false),
+            owes_answer: false,
         }
     }
 
@@ -255,6 +261,24 @@ mod tests {
             ..duties
         };
         assert_eq!(next_duty(&nothing, RENEWAL, CHECKPOINT), at(1000) + RENEWAL);
+    }
+
+    #[test]
+    fn operator_is_answered_at_once() {
+        let duties = RenewalSchedule {
+            times: WriteTimes {
+                owes_answer: true,
+                ..times(1000, 1000, false)
+            },
+            not_before: None,
+            decline: None,
+        };
+        assert_eq!(next_duty(&duties, RENEWAL, CHECKPOINT), at(1000));
+        let after_failure = RenewalSchedule {
+            not_before: Some(at(2000)),
+            ..duties
+        };
+        assert_eq!(next_duty(&after_failure, RENEWAL, CHECKPOINT), at(2000));
     }
 
     #[test]

@@ -9,9 +9,10 @@ use crate::invariant::Invariant;
 use crate::lease::change::{Expect, LeaseChange};
 use crate::lease::finished_ahead::FinishedAhead;
 use crate::lease::resolve::{Refusal, judge_refusal};
-use crate::lease::row::{Lease, RowFacts};
+use crate::lease::row::{Lease, OwnerNotes, RowFacts};
 use crate::lease::store::{Certainty, Outcome, StoreError, StoreErrorKind};
 use crate::ownership::lease_state::NextWrite;
+use crate::ownership::report_meter::report;
 use crate::ownership::{Ownership, OwnershipState};
 use crate::runtime::clock::Moment;
 use crate::runtime::failpoint::failpoint;
@@ -42,6 +43,8 @@ pub(crate) struct WriteTimes {
     pub(crate) unstored: bool,
     /// Whether a handoff of the lease is under way; `None` once the row names another owner.
     pub(crate) in_handoff: Option<bool>,
+    /// Whether an operator waits for an answer.
+    pub(crate) owes_answer: bool,
 }
 
 impl OwnershipState {
@@ -111,6 +114,7 @@ impl Ownership {
                 stored: state.stored_at,
                 unstored: state.unstored().is_some(),
                 in_handoff: is_ours.then(|| row.is_in_handoff()),
+                owes_answer: state.obeyed.answer_to(row).is_some(),
             }
         })
     }
@@ -132,15 +136,29 @@ impl Ownership {
         &self,
         decide: impl FnOnce(&OwnershipState, bool) -> Option<(Position, Option<FinishedAhead>)>,
     ) -> Option<LeaseChange> {
-        let now = self.worker.clock.now();
         let is_unpacked = self.is_unpacked();
+        let (position, finished_ahead) = self.read(|state| decide(state, is_unpacked))?;
+        Some(LeaseChange::Checkpoint {
+            position,
+            finished_ahead,
+            notes: self.notes(),
+        })
+    }
+
+    /// The owner's words beside its next renewal or checkpoint.
+    fn notes(&self) -> OwnerNotes {
+        let now = self.worker.clock.now();
+        let status = self.status(now);
+        let at = self.worker.clock.wall();
         self.with(|state| {
-            let (position, finished_ahead) = decide(state, is_unpacked)?;
-            Some(LeaseChange::Checkpoint {
-                position,
-                finished_ahead,
+            let behind = status.behind.at(now);
+            let pace = state.meter.pace(now, status.records, behind);
+            let last_progress = now.saturating_since(state.progress.activity().last_step);
+            OwnerNotes {
                 throughput: state.throughput_ema.read(now),
-            })
+                report: Some(Box::new(report(&status, at, now, last_progress, pace))),
+                answer: state.obeyed.answer_to(state.known.row()),
+            }
         })
     }
 
@@ -151,10 +169,10 @@ impl Ownership {
 
     /// The renewal to store, with the facts that the row lacks.
     pub(crate) fn renewal(&self) -> LeaseChange {
-        let now = self.worker.clock.now();
         let failover = self.worker.timing.failover;
-        self.with(|state| LeaseChange::Renew {
-            throughput: state.throughput_ema.read(now),
+        let notes = self.notes();
+        self.read(|state| LeaseChange::Renew {
+            notes,
             facts: RowFacts::missing(state.known.row(), &self.stream.identity, failover),
         })
     }
@@ -208,6 +226,7 @@ impl Ownership {
                     match (refusal, current) {
                         (Refusal::Adopt, Some(row)) => {
                             self.with(|state| self.observe(state, *row));
+                            self.obey_orders();
                         }
                         // Another task's write of the same ownership was answered while this one waited for its turn.
                         _ if self.read(|state| state.known.row().version() != before.version()) => {}
@@ -303,6 +322,7 @@ impl Ownership {
         }
         if is_new {
             self.worker.status.changed();
+            self.obey_orders();
         }
     }
 

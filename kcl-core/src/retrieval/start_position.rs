@@ -47,6 +47,8 @@ pub(crate) fn start_of(lease: &Lease, start_from: &StartFrom, configured: Initia
         StartFrom::AtTimestamp(time) => return from(StartPosition::AtTimestamp(*time)),
     }
     let pinned = lease.pinned_start.map(StartPosition::AtTimestamp);
+    let reset = lease.reset_at.filter(|_| !failpoint!(ResetTimeIgnored));
+    let reset = reset.map(StartPosition::AtTimestamp);
     let position = match &lease.checkpoint {
         Position::Record(record) => return ReadStart::after(record.clone(), false),
         Position::TrimHorizon | Position::ShardEnd => StartPosition::TrimHorizon,
@@ -54,7 +56,7 @@ pub(crate) fn start_of(lease: &Lease, start_from: &StartFrom, configured: Initia
             let told = lease.latest_at.map(StartPosition::AtTimestamp);
             pinned.or(told).unwrap_or(StartPosition::Latest)
         }
-        Position::AtTimestamp => pinned.unwrap_or(match configured {
+        Position::AtTimestamp => reset.or(pinned).unwrap_or(match configured {
             InitialPosition::AtTimestamp(time) => StartPosition::AtTimestamp(time),
             // Without the time nothing shows which records are wanted, so none is left out.
             InitialPosition::TrimHorizon | InitialPosition::Latest => StartPosition::TrimHorizon,

@@ -98,11 +98,19 @@ pub enum Failpoint {
     GatheredBatchDropped,
     /// A record of a window that is open counts as finished.
     OpenWindowCheckpointed,
+    /// A shard that is paused by an order is read, and the order answered.
+    PauseNotObeyed,
+    /// An order is stored although another was stored since its operator looked.
+    OrderWithoutCondition,
+    /// A reset leaves the counter, so that the owner is not fenced.
+    ResetWithoutFence,
+    /// The time that a reset names is not where reading begins.
+    ResetTimeIgnored,
 }
 
 impl Failpoint {
     /// Every bug there is.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 50] = [
         Self::AssignmentWithoutCondition,
         Self::CheckpointWithoutCondition,
         Self::LockWithoutCondition,
@@ -149,6 +157,10 @@ impl Failpoint {
         Self::GatheredBatchDropped,
         Self::AheadOfAnotherCheckpoint,
         Self::OpenWindowCheckpointed,
+        Self::PauseNotObeyed,
+        Self::OrderWithoutCondition,
+        Self::ResetWithoutFence,
+        Self::ResetTimeIgnored,
     ];
 }
 

@@ -7,6 +7,7 @@ mod hash_range;
 mod ids;
 mod initial_position;
 mod position;
+mod rate;
 mod record;
 mod sequence_number;
 mod timestamp;
@@ -18,6 +19,7 @@ pub use ids::{
 };
 pub use initial_position::InitialPosition;
 pub use position::{InvalidPosition, Position, RecordPosition};
+pub use rate::Rate;
 pub use record::Record;
 pub use sequence_number::{InvalidSequenceNumber, SequenceNumber};
 pub use timestamp::Timestamp;

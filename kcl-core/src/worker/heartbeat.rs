@@ -9,11 +9,13 @@ use crate::lease::worker_row::{WorkerChange, WorkerOutcome, WorkerRow};
 use crate::ownership::WorkerContext;
 use crate::runtime::clock::ClockExt as _;
 use crate::runtime::log_once::LogOnce;
+use crate::types::Timestamp;
 
 /// The worker's own row.
 pub(crate) struct Heartbeat {
     worker: Arc<WorkerContext>,
     touches: AtomicU64,
+    started: Timestamp,
 }
 
 /// Whether this process may still act under its worker id.
@@ -27,9 +29,11 @@ pub(crate) enum HeartbeatStanding {
 
 impl Heartbeat {
     pub(crate) fn new(worker: Arc<WorkerContext>) -> Self {
+        let started = worker.clock.wall();
         Self {
             worker,
             touches: AtomicU64::new(0),
+            started,
         }
     }
 
@@ -103,6 +107,9 @@ impl Heartbeat {
             max_leases: self.worker.settings.assignment.max_leases,
             max_throughput: self.worker.settings.assignment.max_throughput_kib(),
             updated: self.worker.clock.wall(),
+            started: Some(self.started),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            orders: None,
         }
     }
 

@@ -12,12 +12,12 @@ use crate::consumer::shard_consumer::consume;
 use crate::error::Causes;
 use crate::invariant::Invariant;
 use crate::lease::change::{Expect, LeaseChange};
-use crate::lease::row::{Lease, RowFacts};
+use crate::lease::row::{Lease, OwnerNotes, RowFacts};
 use crate::lease::scan_deadline::ScanDeadline;
 use crate::lease::store::{Outcome, Scan, StoreError};
 use crate::lease::worker_row::WorkerRow;
 use crate::lifecycle::ConsumerEnd;
-use crate::limits::flow_control::FlowScope;
+use crate::limits::flow_control::{FlowKey, FlowScope};
 use crate::ownership::control::DrainReason;
 use crate::ownership::held_leases::HeldLeases;
 use crate::ownership::renewer::keep;
@@ -269,7 +269,7 @@ impl LeaseTaker {
         };
         let failover = self.worker.timing.failover;
         let change = LeaseChange::Renew {
-            throughput: None,
+            notes: OwnerNotes::NONE,
             facts: RowFacts::missing(&row, &stream.identity, failover),
         };
         let sent = self.worker.clock.now();
@@ -362,9 +362,13 @@ impl LeaseTaker {
         self.worker.metrics.lease_left();
         tracing::info!(parent: &own.span, %end, "consumer ended");
         // They are for as long as the lease is held, and what comes next is another ownership.
-        self.worker
-            .flow_control
-            .forget(&FlowScope::Shard(own.key.clone()));
+        let key = &own.key;
+        for flow in [
+            FlowKey::Handle(FlowScope::Shard(key.clone())),
+            FlowKey::Orders(key.clone()),
+        ] {
+            self.worker.flow_control.forget(&flow);
+        }
         // At last, when everything that shows the lease is as it is to stay: whoever waits for this goes on, and the lease may be taken up again.
         let matters = || self.leaving.is_cancelled();
         self.held.end(&own.key, end, matters);

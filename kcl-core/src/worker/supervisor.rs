@@ -183,7 +183,7 @@ impl RunningWorker {
         let (worker, leaving) = (Arc::clone(&self.worker), self.leaving.clone());
         let election_left = self.election_left.clone().drop_guard();
         self.spawn_vital("coordinator", async move {
-            serve_fleet(worker, leaving).await;
+            Box::pin(serve_fleet(worker, leaving)).await;
             drop(election_left);
         });
     }

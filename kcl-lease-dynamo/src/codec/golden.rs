@@ -269,6 +269,9 @@ fn our_worker_rows_have_attributes_of_java() {
         max_leases: None,
         max_throughput: None,
         updated: Timestamp::from_millis(1_795_229_643_999),
+        started: None,
+        version: None,
+        orders: None,
     });
     // The three-table layout knows neither the kind of a row nor what its writer supports.
     let added = [

@@ -5,9 +5,10 @@ use std::time::Duration;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
-use kcl_core::lease_store::{FinishedAhead, Lease, PendingCheckpoint, WriteStamp};
+use kcl_core::lease_store::{FinishedAhead, Lease, PendingCheckpoint, ShardReport, WriteStamp};
 use kcl_core::types::{HashKeyRange, LeaseKey, Position, ShardId, StreamIdentity, Timestamp};
 
+use super::orders::{self, lease_orders_value};
 use super::{
     DecodeError, Decoded, Item, incarnation, n, number, optional_number, optional_parsed, optional_text,
     parse, put, put_some, s, text,
@@ -51,6 +52,10 @@ pub(crate) fn decode_lease(item: &Item) -> Decoded<Lease> {
         latest_at: optional_number(item, attributes::LATEST_AT)?.map(Timestamp::from_millis),
         failover: optional_number(item, attributes::OWNER_FAILOVER_MILLIS)?.map(Duration::from_millis),
         identity: identity(item)?,
+        reset_at: optional_number(item, attributes::RESET_AT)?.map(Timestamp::from_millis),
+        report: report(item),
+        orders: orders::lease_orders(item)?,
+        answer: orders::answer(item)?,
     })
 }
 
@@ -104,6 +109,17 @@ fn pending(item: &Item) -> Decoded<Option<PendingCheckpoint>> {
         position,
         state: state.map(|blob| Bytes::copy_from_slice(blob.as_ref())),
     }))
+}
+
+/// The report of the owner. It is for people: one that cannot be read is left aside.
+fn report(item: &Item) -> Option<Box<ShardReport>> {
+    let text = item.get(attributes::REPORT)?.as_s().ok()?;
+    text.parse().ok().map(Box::new)
+}
+
+/// The report of the owner, as an attribute.
+pub(crate) fn report_value(report: &ShardReport) -> AttributeValue {
+    s(report)
 }
 
 /// The records that are finished ahead of the checkpoint. A value that cannot be read costs no more than their delivery, so it is ignored.
@@ -240,6 +256,17 @@ pub(crate) fn lease_attributes(lease: &Lease) -> Item {
         put(row, attributes::STREAM_ARN, s(&identity.arn));
         put(row, attributes::STREAM_NAME, s(&identity.name));
         put(row, attributes::STREAM_CREATED, n(identity.created.as_millis()));
+    }
+    let reset_at = lease.reset_at.map(|time| n(time.as_millis()));
+    put_some(row, attributes::RESET_AT, reset_at);
+    put_some(row, attributes::REPORT, lease.report.as_deref().map(report_value));
+    if let Some(orders) = &lease.orders {
+        put(row, attributes::ORDERS_REVISION, n(orders.revision));
+        put(row, attributes::ORDERS, lease_orders_value(orders));
+    }
+    if let Some(answer) = &lease.answer {
+        put(row, attributes::ORDERS_ANSWERED, n(answer.revision));
+        put_some(row, attributes::ORDERS_REFUSED, answer.refused.as_ref().map(s));
     }
     item
 }

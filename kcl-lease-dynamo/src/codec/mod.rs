@@ -3,6 +3,7 @@
 mod lease;
 mod lock;
 mod migration;
+mod orders;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -14,12 +15,13 @@ use kcl_core::types::Incarnation;
 use crate::attributes;
 
 pub(crate) use lease::{
-    creation_item, decode_lease, finished_ahead_value, state_value, string_set, throughput_text,
+    creation_item, decode_lease, finished_ahead_value, report_value, state_value, string_set, throughput_text,
 };
 pub(crate) use lock::{decode_lock, encode_lock};
 pub(crate) use migration::{
     application, client_version, client_version_item, observed_java_rows, table_migration,
 };
+pub(crate) use orders::{lease_orders_value, worker_orders_value};
 pub(crate) use worker::{decode_worker, worker_attributes};
 
 #[cfg(test)]

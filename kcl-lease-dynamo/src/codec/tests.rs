@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use bytes::Bytes;
-use kcl_core::lease_store::{FinishedAhead, LeaderLock, Lease, PendingCheckpoint, WorkerRow, WriteStamp};
+use kcl_core::lease_store::{
+    FinishedAhead, LeaderLock, Lease, LeaseOrder, LeaseOrders, OrderAnswer, OrderAuthor, PendingCheckpoint,
+    ResetPosition, WorkerRow, WriteStamp,
+};
 use kcl_core::types::{HashKeyRange, Position, RecordPosition, ShardId, StreamIdentity, Timestamp, WorkerId};
 use proptest::prelude::*;
 
@@ -62,7 +65,27 @@ fn full_lease() -> Lease {
             arn: "arn:aws:kinesis:eu-west-1:123:stream/trucks".into(),
             created: Timestamp::from_millis(1_700_000_000_000),
         }),
+        reset_at: Some(Timestamp::from_millis(1_700_000_000_789)),
+        report: Some(Box::new("t1700000000 b1 f2 p3 wcallback".parse().unwrap())),
+        orders: Some(Box::new(orders())),
+        answer: Some(OrderAnswer {
+            revision: 1,
+            refused: Some("no".into()),
+        }),
     }
+}
+
+fn orders() -> LeaseOrders {
+    let author = OrderAuthor::new("ana").unwrap().because("why").unwrap();
+    let orders = LeaseOrders::default().with(LeaseOrder::Pause, &author, Timestamp::from_millis(5));
+    let to = ResetPosition::TrimHorizon;
+    orders.with_reset(
+        &to,
+        &Position::parse("12", 5).unwrap(),
+        true,
+        &author,
+        Timestamp::from_millis(6),
+    )
 }
 
 #[test]
@@ -95,6 +118,12 @@ fn every_field_of_a_lease_has_its_attribute() {
         ("rsHandoffIncarnation", s(id(2))),
         ("rsIncarnation", s(id(1))),
         ("rsLatestAt", n(1_700_000_000_456_u64)),
+        ("rsOrders", lease_orders_value(&orders())),
+        ("rsOrdersAnswered", n(1)),
+        ("rsOrdersRefused", s("no")),
+        ("rsOrdersRevision", n(2)),
+        ("rsReport", s("t1700000000 b1 f2 p3 wcallback")),
+        ("rsResetAt", n(1_700_000_000_789_i64)),
         ("rsPinnedStart", n(1_700_000_000_123_u64)),
         ("rsStreamArn", s("arn:aws:kinesis:eu-west-1:123:stream/trucks")),
         ("rsStreamCreated", n(1_700_000_000_000_u64)),
@@ -270,6 +299,9 @@ fn worker_row_looks_like_java_without_metrics() {
         max_leases: Some(4),
         max_throughput: Some(2048),
         updated: Timestamp::from_millis(1_700_000_000_123),
+        started: None,
+        version: None,
+        orders: None,
     };
     let mut item = worker_attributes(&worker);
     let empty = || AttributeValue::M(Default::default());
@@ -358,6 +390,7 @@ proptest! {
         stamp in prop::option::of((any::<[u8; 16]>(), any::<u64>())),
     ) {
         let lease = Lease {
+            orders: pinned.map(|at| Box::new(LeaseOrders { revision: at.unsigned_abs(), ..orders() })),
             owner: owner.map(|owner| owner.parse().unwrap()),
             counter,
             owner_switches: switches,

@@ -4,7 +4,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::WorkerRow;
 use kcl_core::types::Timestamp;
 
-use super::{Decoded, Item, incarnation, n, number, optional_number, parse, put, put_some, s, text};
+use super::{
+    Decoded, Item, incarnation, n, number, optional_number, optional_text, orders, parse, put, put_some, s,
+    text,
+};
 use crate::attributes;
 
 /// Reads a worker row, ours or a Java worker's.
@@ -21,10 +24,13 @@ pub(crate) fn decode_worker(item: &Item) -> Decoded<WorkerRow> {
         max_throughput: optional_number(item, attributes::MAX_THROUGHPUT)?,
         // Java knows nothing of the exact time and leaves it standing.
         updated: exact.filter(|exact| exact.as_secs() == secs).unwrap_or(from_secs),
+        started: optional_number(item, attributes::STARTED_MILLIS)?.map(Timestamp::from_millis),
+        version: optional_text(item, attributes::VERSION)?.map(str::to_owned),
+        orders: orders::worker_orders(item)?,
     })
 }
 
-/// The attributes that a worker writes into its row: everything but the key.
+/// The attributes that a worker writes into its row: everything but the key and the orders of operators.
 ///
 /// `sts` and `opr` are empty maps, which is how a Java worker without a metric source writes them: the Java leader then
 /// spreads leases by throughput. `sup` = 1, as of `slu`, says that we skip rows that are not leases, and we do: it counts where a
@@ -51,6 +57,9 @@ pub(crate) fn worker_attributes(row: &WorkerRow) -> Item {
     put_some(&mut item, attributes::WORKER_INCARNATION, row.incarnation.map(s));
     let failover = row.failover.map(|failover| n(failover.as_millis()));
     put_some(&mut item, attributes::FAILOVER_MILLIS, failover);
+    let started = row.started.map(|started| n(started.as_millis()));
+    put_some(&mut item, attributes::STARTED_MILLIS, started);
+    put_some(&mut item, attributes::VERSION, row.version.as_ref().map(s));
     put_some(&mut item, attributes::MAX_LEASES, row.max_leases.map(n));
     put_some(&mut item, attributes::MAX_THROUGHPUT, row.max_throughput.map(n));
     item

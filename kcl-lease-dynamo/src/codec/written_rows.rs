@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kcl_core::lease_store::{LeaderLock, Lease, LeaseChange, PendingCheckpoint, RowFacts, WorkerRow, apply};
+use kcl_core::lease_store::{
+    LeaderLock, Lease, LeaseChange, OwnerNotes, PendingCheckpoint, RowFacts, WorkerRow, apply,
+};
 use kcl_core::types::{HashKeyRange, LeaseKey, Position, StreamIdentity, Timestamp};
 use serde_json::{Value, json};
 
@@ -135,10 +137,13 @@ fn lease_in_handoff_names_next_and_checkpoint_owner() {
         LeaseChange::Checkpoint {
             position: Position::parse("49680416556756428880067349872691", 3).unwrap(),
             finished_ahead: None,
-            throughput: None,
+            notes: OwnerNotes::NONE,
         },
         LeaseChange::Renew {
-            throughput: Some(1.25),
+            notes: OwnerNotes {
+                throughput: Some(1.25),
+                ..OwnerNotes::NONE
+            },
             facts: RowFacts {
                 failover: Some(Duration::from_secs(30)),
                 latest_at: Some(Timestamp::from_millis(1_700_000_002_000)),
@@ -243,6 +248,9 @@ fn worker_row_is_javas_with_our_own_facts() {
         max_leases: None,
         max_throughput: None,
         updated: Timestamp::from_millis(1_700_000_000_123),
+        started: None,
+        version: None,
+        orders: None,
     };
     let expected = json!({
         "entityType": { "S": "WORKER_METRIC_STATS" },

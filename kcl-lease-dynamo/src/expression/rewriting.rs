@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kcl_core::invariant::{Invariant, check_attributes};
-use kcl_core::lease_store::apply;
+use kcl_core::lease_store::{LeaseOrder, OrderAuthor, apply};
 use kcl_core::types::{Position, RecordPosition, SequenceNumber, StreamIdentity, Timestamp};
 
 use super::*;
@@ -11,7 +11,13 @@ use crate::codec::decode_lease;
 use crate::codec::golden::lease_rows;
 
 /// The attributes that a change of a lease may write. All others in a row belong to others, or stays as it was created.
-const OURS: [&str; 21] = [
+const OURS: [&str; 27] = [
+    attributes::ORDERS,
+    attributes::ORDERS_REVISION,
+    attributes::ORDERS_ANSWERED,
+    attributes::ORDERS_REFUSED,
+    attributes::REPORT,
+    attributes::RESET_AT,
     attributes::FINISHED_AHEAD,
     attributes::OWNER_FAILOVER_MILLIS,
     attributes::LATEST_AT,
@@ -80,7 +86,10 @@ fn changes(version: &Version) -> Vec<(Expect, LeaseChange)> {
     };
     let children: BTreeSet<ShardId> = ["shardId-8".parse().unwrap()].into();
     let renew = LeaseChange::Renew {
-        throughput: Some(1.5),
+        notes: OwnerNotes {
+            throughput: Some(1.5),
+            ..OwnerNotes::NONE
+        },
         facts: RowFacts {
             identity: Some(identity),
             failover: Some(Duration::from_secs(10)),
@@ -91,7 +100,7 @@ fn changes(version: &Version) -> Vec<(Expect, LeaseChange)> {
     let checkpoint = LeaseChange::Checkpoint {
         position: Position::parse("49680416556756428880067349872691", 3).unwrap(),
         finished_ahead: FinishedAhead::of(&Position::TrimHorizon, true, [(&done, true)]),
-        throughput: None,
+        notes: OwnerNotes::NONE,
     };
     let prepare = LeaseChange::Prepare {
         pending: Some(PendingCheckpoint {
@@ -121,7 +130,21 @@ fn changes(version: &Version) -> Vec<(Expect, LeaseChange)> {
         LeaseChange::End { children },
     ];
     let at_version = at_version.map(|change| (Expect::Version(version.clone()), change));
+    let orders = LeaseOrders::default().with(
+        LeaseOrder::Pause,
+        &OrderAuthor::new("ana").unwrap(),
+        Timestamp::from_millis(1),
+    );
+    let reset = LeaseChange::Reset {
+        to: ResetPosition::AtTimestamp(Timestamp::from_millis(2)),
+        orders: Box::new(orders.clone()),
+    };
+    let order = LeaseChange::Order {
+        orders: Box::new(orders),
+    };
     let others = [
+        (Expect::Orders(0), order),
+        (Expect::VersionAndOrders(version.clone(), 0), reset),
         (Expect::Present, describe),
         (owners, LeaseChange::BeginHandoff { to }),
     ];
@@ -149,7 +172,7 @@ fn every_change_of_java_row_keeps_foreign_attributes() {
             verbs.insert(verb);
         }
     }
-    assert_eq!(verbs.len(), 11, "{verbs:?}");
+    assert_eq!(verbs.len(), 13, "{verbs:?}");
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn create_under_another_key_is_a_mistake() {
 #[test]
 fn renew_touches_the_counter_and_what_it_brings() {
     let bare = LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts::NONE,
     };
     assert_eq!(
@@ -104,7 +104,10 @@ fn renew_touches_the_counter_and_what_it_brings() {
     );
     assert_eq!(change(&handoff(), &bare), format!("{STAMP} {IF_HANDOFF}"));
     let full = LeaseChange::Renew {
-        throughput: Some(1.5),
+        notes: OwnerNotes {
+            throughput: Some(1.5),
+            ..OwnerNotes::NONE
+        },
         facts: RowFacts {
             identity: Some(StreamIdentity {
                 name: "trucks".into(),
@@ -190,7 +193,10 @@ fn checkpoint_stores_position_and_drops_prepared_one() {
     let checkpoint = |throughput| LeaseChange::Checkpoint {
         position: Position::parse("42", 3).unwrap(),
         finished_ahead: None,
-        throughput,
+        notes: OwnerNotes {
+            throughput,
+            ..OwnerNotes::NONE
+        },
     };
     let sets = "checkpoint = '42', checkpointSubSequenceNumber = 3, ownerSwitchesSinceCheckpoint = 0";
     let removes = "REMOVE rsFinishedAhead, pendingCheckpoint, pendingCheckpointSubSequenceNumber, pendingCheckpointState";
@@ -211,7 +217,7 @@ fn checkpoint_stores_what_is_finished_ahead() {
     let checkpoint = LeaseChange::Checkpoint {
         finished_ahead: FinishedAhead::of(&position, true, [(&done, true)]),
         position,
-        throughput: None,
+        notes: OwnerNotes::NONE,
     };
     let written = change(&handoff(), &checkpoint);
     assert!(written.contains(", rsFinishedAhead = b"), "{written}");
@@ -305,7 +311,10 @@ fn change_under_unsuitable_expectation_is_a_mistake() {
 fn every_placeholder_is_used_and_explained() {
     let changes = [
         LeaseChange::Renew {
-            throughput: Some(1.0),
+            notes: OwnerNotes {
+                throughput: Some(1.0),
+                ..OwnerNotes::NONE
+            },
             facts: RowFacts::NONE,
         },
         LeaseChange::Assign { to: worker("c") },
@@ -341,6 +350,9 @@ fn row(incarnation: Option<Incarnation>) -> WorkerRow {
         max_leases: None,
         max_throughput: None,
         updated: Timestamp::from_millis(5_500),
+        started: None,
+        version: None,
+        orders: None,
     }
 }
 

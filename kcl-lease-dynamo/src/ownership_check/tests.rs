@@ -29,6 +29,9 @@ fn worker(incarnation: Option<Incarnation>) -> WorkerRow {
         max_leases: None,
         max_throughput: None,
         updated: Timestamp::from_millis(5000),
+        started: None,
+        version: None,
+        orders: None,
     }
 }
 

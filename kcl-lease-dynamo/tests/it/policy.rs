@@ -82,6 +82,9 @@ async fn life(store: &dyn LeaseStore) {
         max_leases: None,
         max_throughput: None,
         updated: Timestamp::from_millis(0),
+        started: None,
+        version: None,
+        orders: None,
     };
     let lease = Lease::unowned("shardId-1".parse().unwrap(), Position::TrimHorizon);
     let lock = LeaderLock {

@@ -189,6 +189,9 @@ impl RowHistory {
     }
 
     fn check_checkpoint(&self, written: &Written) -> Result<(), Violation> {
+        if let LeaseChange::Reset { .. } = written.change {
+            return Ok(());
+        }
         let (old, new) = (self.checkpoint.as_ref(), &written.after.checkpoint);
         Invariant::CheckpointRises.check(old.is_none_or(|old| old <= new), || {
             format!(
@@ -236,7 +239,11 @@ impl RowHistory {
             });
         }
         let given_away = written.after.actual_owner() != Some(&written.worker) && owners;
-        if given_away || matches!(written.change, LeaseChange::Assign { .. } | LeaseChange::Delete) {
+        let is_fenced = matches!(
+            written.change,
+            LeaseChange::Assign { .. } | LeaseChange::Reset { .. } | LeaseChange::Delete
+        );
+        if given_away || is_fenced {
             self.holder = None;
             self.former.clear();
         }
@@ -258,6 +265,8 @@ fn is_owners(change: &LeaseChange) -> bool {
         | LeaseChange::Assign { .. }
         | LeaseChange::BeginHandoff { .. }
         | LeaseChange::Describe { .. }
+        | LeaseChange::Order { .. }
+        | LeaseChange::Reset { .. }
         | LeaseChange::Delete => false,
     }
 }

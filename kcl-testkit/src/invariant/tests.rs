@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kcl_core::clock::Moment;
-use kcl_core::lease_store::{Expect, Lease, LeaseChange, RowFacts, apply};
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, OwnerNotes, RowFacts, apply};
 use kcl_core::processor::FencingToken;
 use kcl_core::types::{Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
 use proptest::prelude::*;
@@ -108,7 +108,7 @@ impl Scenario {
 
     pub(crate) fn renew(&mut self, process: &str, now: u64, n: u8) -> Result<(), Violation> {
         let renew = LeaseChange::Renew {
-            throughput: None,
+            notes: OwnerNotes::NONE,
             facts: RowFacts::NONE,
         };
         self.write(process, now, n, renew)
@@ -129,7 +129,7 @@ impl Scenario {
             LeaseChange::Checkpoint {
                 position,
                 finished_ahead: None,
-                throughput: None,
+                notes: OwnerNotes::NONE,
             },
         )
     }
@@ -333,7 +333,7 @@ fn a_write_on_an_older_version_is_found() {
 fn store_with_other_effect_than_asked_is_found() {
     let (mut scenario, _) = Scenario::with_five_done("a");
     let renew = LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts::NONE,
     };
     let mut written = scenario.written("a", 2, 0, renew);
@@ -379,7 +379,7 @@ fn ownership_that_begins_without_renewal_is_found() {
         LeaseChange::Checkpoint {
             position,
             finished_ahead: None,
-            throughput: None,
+            notes: OwnerNotes::NONE,
         },
     );
     breaks(began, Invariant::SingleWriter);

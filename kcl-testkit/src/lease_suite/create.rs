@@ -1,7 +1,9 @@
 //! Creating leases, and storing what they hold.
 
 use bytes::Bytes;
-use kcl_core::lease_store::{Expect, Lease, LeaseChange, PendingCheckpoint, StoreErrorKind, WriteStamp};
+use kcl_core::lease_store::{
+    Expect, Lease, LeaseChange, OwnerNotes, PendingCheckpoint, StoreErrorKind, WriteStamp,
+};
 use kcl_core::types::{
     HashKeyRange, LeaseKey, Position, RecordPosition, SequenceNumber, StreamIdentity, StreamKey, Timestamp,
 };
@@ -199,7 +201,7 @@ pub async fn a_change_that_does_not_fit_its_expectation_is_an_error_and_touches_
             LeaseChange::Checkpoint {
                 position: at(9),
                 finished_ahead: None,
-                throughput: None,
+                notes: OwnerNotes::NONE,
             },
         ),
         (Expect::Present, LeaseChange::Delete),

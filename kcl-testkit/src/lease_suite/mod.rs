@@ -17,6 +17,7 @@ pub mod faults;
 mod fixture;
 pub mod lock;
 pub mod model;
+pub mod orders;
 pub mod owner;
 pub mod progress;
 pub mod renew;
@@ -134,6 +135,20 @@ macro_rules! lease_store_suite {
                 deletion_of_an_absent_lease_is_refused,
                 a_lease_created_again_after_its_deletion_starts_fresh,
             }
+            orders {
+                order_leaves_owner_counter_and_checkpoint,
+                order_under_stale_revision_is_refused,
+                order_for_absent_lease_is_refused,
+                every_order_survives_being_stored,
+                orders_of_new_lease_survive_being_stored,
+                owner_answers_and_reports_while_renewing,
+                reset_moves_checkpoint_and_fences_owner,
+                reset_ends_handoff,
+                reset_opens_ended_lease,
+                reset_under_stale_version_or_revision_is_refused,
+                of_two_orders_exactly_one_is_stored,
+                orders_of_worker_survive_its_touches,
+            }
             scan {
                 an_empty_storage_scans_as_nothing,
                 a_scan_shows_a_lease_as_it_is,
@@ -209,6 +224,7 @@ mod tests {
             include_str!("faults.rs"),
             include_str!("lock.rs"),
             include_str!("model.rs"),
+            include_str!("orders.rs"),
             include_str!("owner.rs"),
             include_str!("progress.rs"),
             include_str!("renew.rs"),

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kcl_core::clock::Rng;
-use kcl_core::lease_store::{Lease, LeaseChange, Outcome, RowFacts, apply};
+use kcl_core::lease_store::{
+    Lease, LeaseChange, LeaseOrder, LeaseOrders, OrderAuthor, Outcome, OwnerNotes, ResetPosition, RowFacts,
+    apply,
+};
 use kcl_core::types::{HashKeyRange, LeaseKey, Timestamp};
 
 use super::LeaseStoreFixture;
@@ -108,7 +111,10 @@ fn draw(rng: &mut Rng, basis: &Lease) -> LeaseChange {
         2 | 3 => renew(),
         4 | 5 => LeaseChange::Renew {
             // Quarters survive every decimal notation.
-            throughput: Some(f64::from(number(rng, 4000)) / 4.0),
+            notes: OwnerNotes {
+                throughput: Some(f64::from(number(rng, 4000)) / 4.0),
+                ..OwnerNotes::NONE
+            },
             facts: RowFacts {
                 identity: None,
                 failover: rng
@@ -135,18 +141,40 @@ fn draw(rng: &mut Rng, basis: &Lease) -> LeaseChange {
             2 => LeaseChange::Checkpoint {
                 position: at(rng.bits().into()),
                 finished_ahead: finished_ahead(9, 9 + u128::from(rng.below(40))),
-                throughput: Some(f64::from(number(rng, 4000)) / 4.0),
+                notes: OwnerNotes {
+                    throughput: Some(f64::from(number(rng, 4000)) / 4.0),
+                    ..OwnerNotes::NONE
+                },
             },
             _ => checkpoint(rng.bits().into()),
         },
         _ => match rng.below(4) {
             0 | 1 => LeaseChange::Delete,
             2 => checkpoint(rng.bits().into()),
-            _ => match rng.below(3) {
+            _ => match rng.below(5) {
                 0 => DISCARD,
+                3 => LeaseChange::Order {
+                    orders: Box::new(orders(rng, basis)),
+                },
+                4 => LeaseChange::Reset {
+                    to: ResetPosition::AtTimestamp(Timestamp::from_millis(rng.below(9000).cast_signed())),
+                    orders: Box::new(orders(rng, basis)),
+                },
                 1 => prepare(rng.bits().into(), None),
                 _ => prepare(rng.bits().into(), Some(b"state")),
             },
         },
     }
+}
+
+/// The next orders of the row.
+fn orders(rng: &mut Rng, basis: &Lease) -> LeaseOrders {
+    let author = OrderAuthor::new("ana").unwrap();
+    let order = match rng.below(3) {
+        0 => LeaseOrder::Pause,
+        1 => LeaseOrder::Resume,
+        _ => LeaseOrder::Pin(super::support::worker(number(rng, 3))),
+    };
+    let before = basis.orders.as_deref().cloned().unwrap_or_default();
+    before.with(order, &author, Timestamp::from_millis(7))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kcl_core::lease_store::{Certainty, Expect, Lease, LeaseChange, RowFacts, StoreErrorKind};
+use kcl_core::lease_store::{Certainty, Expect, Lease, LeaseChange, OwnerNotes, RowFacts, StoreErrorKind};
 use kcl_core::types::{StreamIdentity, Timestamp};
 
 use super::LeaseStoreFixture;
@@ -55,7 +55,10 @@ pub async fn a_renewal_stores_the_facts_it_brings_and_leaves_the_others(fixture:
         created: Timestamp::from_millis(1_690_000_000_456),
     };
     let facts = LeaseChange::Renew {
-        throughput: Some(2.25),
+        notes: OwnerNotes {
+            throughput: Some(2.25),
+            ..OwnerNotes::NONE
+        },
         facts: RowFacts {
             identity: Some(identity.clone()),
             latest_at: Some(Timestamp::from_millis(1_690_000_000_789)),
@@ -73,7 +76,10 @@ pub async fn a_renewal_stores_the_facts_it_brings_and_leaves_the_others(fixture:
     let measured = LeaseChange::Checkpoint {
         position: at(6),
         finished_ahead: None,
-        throughput: Some(7.5),
+        notes: OwnerNotes {
+            throughput: Some(7.5),
+            ..OwnerNotes::NONE
+        },
     };
     let row = change(&store, &row, measured).await;
     assert_eq!((row.throughput, row.identity), (Some(7.5), Some(identity)));
@@ -84,7 +90,7 @@ pub async fn the_failover_time_of_an_owner_goes_with_it(fixture: &dyn LeaseStore
     let store = fixture.handle().await;
     let failover = Duration::from_secs(30);
     let told = LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts {
             failover: Some(failover),
             ..RowFacts::NONE
@@ -102,7 +108,7 @@ pub async fn the_failover_time_of_an_owner_goes_with_it(fixture: &dyn LeaseStore
     let row = change(&store, &row, LeaseChange::CompleteHandoff).await;
     assert_eq!(row.failover, None, "it handed the lease over");
     let told = LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts {
             failover: Some(failover * 2),
             ..RowFacts::NONE

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::lease_store::{
-    Expect, FinishedAhead, Lease, LeaseChange, LeaseStore, Outcome, PendingCheckpoint, RowFacts, Scan,
-    Version, apply,
+    Expect, FinishedAhead, Lease, LeaseChange, LeaseStore, Outcome, OwnerNotes, PendingCheckpoint, RowFacts,
+    Scan, Version, apply,
 };
 use kcl_core::types::{Incarnation, LeaseKey, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
 
@@ -48,7 +48,7 @@ pub(super) fn owned(n: u32, owner: u32) -> Lease {
 
 pub(super) fn renew() -> LeaseChange {
     LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts::NONE,
     }
 }
@@ -65,7 +65,7 @@ pub(super) fn checkpoint(sequence: u128) -> LeaseChange {
     LeaseChange::Checkpoint {
         position: at(sequence),
         finished_ahead: None,
-        throughput: None,
+        notes: OwnerNotes::NONE,
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) fn checkpoint_ahead(sequence: u128, end: u128) -> LeaseChange {
     LeaseChange::Checkpoint {
         position: at(sequence),
         finished_ahead: finished_ahead(sequence, end),
-        throughput: None,
+        notes: OwnerNotes::NONE,
     }
 }
 
@@ -115,6 +115,8 @@ pub(super) fn expecting(row: &Lease, change: &LeaseChange) -> Expect {
             checkpoint_owner: row.checkpoint_owner.clone(),
         },
         LeaseChange::Describe { .. } => Expect::Present,
+        LeaseChange::Order { .. } => Expect::Orders(row.orders_revision()),
+        LeaseChange::Reset { .. } => Expect::VersionAndOrders(row.version(), row.orders_revision()),
         LeaseChange::Renew { .. }
         | LeaseChange::Assign { .. }
         | LeaseChange::CompleteHandoff

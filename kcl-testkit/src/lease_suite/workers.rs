@@ -19,6 +19,9 @@ pub(super) fn worker_row(n: u32, run: u8) -> WorkerRow {
         max_throughput: Some(4096),
         // Whole seconds: rows shared with Java hold no finer time.
         updated: Timestamp::from_millis(1_700_000_000_000),
+        started: None,
+        version: None,
+        orders: None,
     }
 }
 

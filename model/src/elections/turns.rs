@@ -220,6 +220,9 @@ impl Elections {
                 max_leases: None,
                 max_throughput: None,
                 updated: Timestamp::from_millis(0),
+                started: None,
+                version: None,
+                orders: None,
             })
             .collect()
     }

@@ -40,6 +40,9 @@ impl Fleet {
                 max_leases: None,
                 max_throughput: None,
                 updated: Timestamp::from_millis(0),
+                started: None,
+                version: None,
+                orders: None,
             })
             .collect()
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kcl_core::internals::{ConsumerEvent, Refusal, Resolution, judge_refusal, resolve, transition};
-use kcl_core::lease_store::{Expect, LeaseChange, Outcome, RowFacts};
+use kcl_core::lease_store::{Expect, LeaseChange, Outcome, OwnerNotes, RowFacts};
 use kcl_core::status::ConsumerState;
 use kcl_testkit::invariant::{Observation, Written};
 
@@ -18,14 +18,14 @@ impl Fleet {
     fn spell(&self, state: &State, worker: usize, write: &Write) -> (Expect, LeaseChange) {
         let change = match write.change {
             Change::TakeUp | Change::Renew => LeaseChange::Renew {
-                throughput: None,
+                notes: OwnerNotes::NONE,
                 facts: RowFacts::NONE,
             },
             Change::GiveBack | Change::Release => LeaseChange::Release,
             Change::Checkpoint(done) => LeaseChange::Checkpoint {
                 position: self.fixtures.checkpoint(done),
                 finished_ahead: None,
-                throughput: None,
+                notes: OwnerNotes::NONE,
             },
             Change::Create => {
                 let mut lease = self.fixtures.lease(write.shard);

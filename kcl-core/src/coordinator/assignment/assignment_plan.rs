@@ -38,8 +38,10 @@ pub enum Reason {
     Expired,
     /// Its owner has more than its share.
     Balance,
-    /// Its owner is shutting down.
+    /// Its owner is shutting down, or an operator drains it.
     Leaving,
+    /// An operator ordered it.
+    Ordered,
 }
 
 impl Reason {
@@ -50,6 +52,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::Balance => "balance",
             Self::Leaving => "leaving",
+            Self::Ordered => "ordered",
         }
     }
 }

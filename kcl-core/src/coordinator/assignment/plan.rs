@@ -39,6 +39,7 @@ use crate::types::{LeaseKey, WorkerId};
 ///         throughput: None,
 ///         left_alone: false,
 ///         barred: Default::default(),
+///         pinned: None,
 ///     }],
 ///     workers: vec![Candidate { id: worker.clone(), max_leases: None, max_throughput: None, leaving: false, proven: true }],
 ///     max_moves: 1,
@@ -55,6 +56,7 @@ pub fn plan_assignment(snapshot: &Snapshot) -> AssignmentPlan {
     loop {
         planner.place();
         planner.vacate();
+        planner.obey_pins();
         if !planner.balance(snapshot.max_moves) {
             return planner.into_plan();
         }

@@ -36,6 +36,10 @@ pub(crate) struct Planner<'a> {
     pub(crate) under_way: usize,
     /// The load that each worker is handing over.
     pub(crate) outgoing: Vec<u64>,
+    /// Held leases that an operator wants to be with another worker, and that worker.
+    misplaced: Vec<(usize, usize)>,
+    /// For each lease the worker that an operator wants it to be with, if that gets leases.
+    pins: Vec<Option<usize>>,
     moves: Vec<Move>,
 }
 
@@ -66,6 +70,8 @@ impl<'a> Planner<'a> {
             readers: BTreeSet::new(),
             waiters: BTreeSet::new(),
             under_way: 0,
+            misplaced: Vec::new(),
+            pins: Vec::new(),
             moves: Vec::new(),
         };
         planner.take_stock();
@@ -76,6 +82,11 @@ impl<'a> Planner<'a> {
     fn take_stock(&mut self) {
         let index: BTreeMap<&WorkerId, usize> =
             self.workers.iter().enumerate().map(|(i, w)| (&w.id, i)).collect();
+        let pin = |lease: &LeaseView| {
+            let worker = *index.get(lease.pinned.as_ref()?)?;
+            (self.receives[worker] && self.workers[worker].max_leases != Some(0)).then_some(worker)
+        };
+        self.pins = self.leases.iter().map(|lease| pin(lease)).collect();
         for (i, lease) in self.leases.iter().enumerate() {
             let is_left_to_owner = self.is_left_to_owner(lease, &index);
             if lease.hold != Hold::Held && !is_left_to_owner {
@@ -102,7 +113,11 @@ impl<'a> Planner<'a> {
             if is_left_to_owner {
                 continue;
             }
-            if !self.receives[holder] {
+            if let Some(pinned) = self.pins[i] {
+                if pinned != holder && !lease.left_alone {
+                    self.misplaced.push((i, pinned));
+                }
+            } else if !self.receives[holder] {
                 self.departing.push(i);
             } else if lease.readable && !lease.left_alone {
                 let item = self.item(i);
@@ -188,6 +203,21 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Begins the handoff of what operators want to be with other workers.
+    pub(crate) fn obey_pins(&mut self) {
+        for (lease, to) in std::mem::take(&mut self.misplaced) {
+            if !self.may_take(lease, to) {
+                continue;
+            }
+            let owner = self.leases[lease].version.owner.as_ref();
+            if let Some(from) = self.workers.iter().position(|worker| Some(&worker.id) == owner) {
+                self.remove(from, self.weights[lease]);
+                self.outgoing[from] += self.weights[lease].load;
+            }
+            self.hand_off(lease, to, Reason::Ordered);
+        }
+    }
+
     pub(crate) fn hand_off(&mut self, lease: usize, to: usize, reason: Reason) {
         self.add(to, self.weights[lease]);
         self.under_way += 1;
@@ -209,6 +239,9 @@ impl<'a> Planner<'a> {
     /// The worker that should get this lease next.
     fn receiver(&self, lease: usize) -> Option<usize> {
         let may_take = |worker: &usize| self.may_take(lease, *worker);
+        if let Some(pinned) = self.pins[lease].filter(may_take) {
+            return Some(pinned);
+        }
         if self.leases[lease].readable {
             self.readers.iter().map(|&(_, worker)| worker).find(may_take)
         } else {

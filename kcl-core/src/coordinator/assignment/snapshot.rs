@@ -48,6 +48,9 @@ pub struct LeaseView {
     pub left_alone: bool,
     /// Workers that failed on this lease lately and shall not get it back.
     pub barred: BTreeSet<WorkerId>,
+    /// The worker that an operator wants the lease to be with: it gets the lease whatever its load, and balancing leaves it there. It counts
+    /// as not given while that worker is no candidate or [gets nothing](Candidate::max_leases).
+    pub pinned: Option<WorkerId>,
 }
 
 impl LeaseView {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::lease::change::{LeaseChange, apply};
-use crate::lease::row::{Lease, RowFacts};
+use crate::lease::row::{Lease, OwnerNotes, RowFacts};
 use crate::types::{Incarnation, Position, Timestamp};
 
 fn id(name: &str) -> WorkerId {
@@ -16,6 +16,9 @@ fn row(name: &str, seconds: i64) -> WorkerRow {
         max_leases: None,
         max_throughput: None,
         updated: Timestamp::from_millis(seconds * 1000),
+        started: None,
+        version: None,
+        orders: None,
     }
 }
 
@@ -132,7 +135,7 @@ fn writes_of_this_fleet_are_no_news() {
     let mut row = lease("java", 7);
     look(&mut watch, 0, &[row.clone()], &[]);
     let renew = LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts::NONE,
     };
     for (second, change) in [

@@ -2,7 +2,7 @@ use super::*;
 use crate::coordinator::assignment::assignment_plan::Reason;
 use crate::coordinator::assignment::plan::plan_assignment;
 use crate::lease::change::{LeaseChange, apply};
-use crate::lease::row::RowFacts;
+use crate::lease::row::{OwnerNotes, RowFacts};
 use crate::types::{Incarnation, Position, Timestamp};
 
 const F: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ fn renew(lease: &mut Lease) {
     change(
         lease,
         LeaseChange::Renew {
-            throughput: None,
+            notes: OwnerNotes::NONE,
             facts: RowFacts::NONE,
         },
     );
@@ -47,6 +47,9 @@ fn worker(name: &str, touches: u64) -> WorkerRow {
         max_leases: None,
         max_throughput: None,
         updated: Timestamp::from_millis(0),
+        started: None,
+        version: None,
+        orders: None,
     }
 }
 
@@ -110,7 +113,7 @@ fn lease_says_how_long_owner_may_be_silent() {
     let mut view = table_view();
     let mut held = lease(0, Some("leaving"));
     let told = LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts {
             failover: Some(F * 3),
             ..RowFacts::NONE
@@ -132,7 +135,7 @@ fn restart_with_shorter_failover_time_shortens_no_lease() {
     let mut view = table_view();
     let mut held = lease(0, Some("a"));
     let told = LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts {
             failover: Some(F * 3),
             ..RowFacts::NONE
@@ -157,8 +160,8 @@ fn endless_failover_time_keeps_no_lease_for_ever() {
             failover: in_lease,
             ..RowFacts::NONE
         };
-        let throughput = None;
-        change(&mut held, LeaseChange::Renew { throughput, facts });
+        let notes = OwnerNotes::NONE;
+        change(&mut held, LeaseChange::Renew { notes, facts });
         let row = WorkerRow {
             failover: in_worker_row,
             ..worker("a", 1)
@@ -393,7 +396,7 @@ fn lease_not_yet_taken_up_is_arriving() {
     row = apply(
         &row,
         &LeaseChange::Renew {
-            throughput: None,
+            notes: OwnerNotes::NONE,
             facts: RowFacts::NONE,
         },
         Incarnation::from_random_bytes([2; 16]),

@@ -17,6 +17,9 @@ fn row(name: &str, touches: u64, failover: Option<Duration>) -> WorkerRow {
         max_leases: None,
         max_throughput: None,
         updated: Timestamp::from_millis(0),
+        started: None,
+        version: None,
+        orders: None,
     }
 }
 

@@ -7,10 +7,13 @@ use proptest::prelude::*;
 
 use crate::lease::change::{Expect, LeaseChange, apply};
 use crate::lease::finished_ahead::FinishedAhead;
+use crate::lease::orders::{LeaseOrders, ResetPosition};
 use crate::lease::resolve::{Resolution, resolve};
-use crate::lease::row::{Lease, PendingCheckpoint, RowFacts, WriteStamp};
+use crate::lease::row::{Lease, OwnerNotes, PendingCheckpoint, RowFacts, WriteStamp};
 use crate::lease::store::{Certainty, StoreErrorKind, check_counter};
-use crate::types::{HashKeyRange, Incarnation, Position, RecordPosition, SequenceNumber, ShardId, WorkerId};
+use crate::types::{
+    HashKeyRange, Incarnation, Position, RecordPosition, SequenceNumber, ShardId, Timestamp, WorkerId,
+};
 
 fn worker(n: u8) -> WorkerId {
     WorkerId::new(format!("worker-{n}")).unwrap()
@@ -30,7 +33,7 @@ fn at(sequence: u128) -> Position {
 
 fn renew() -> LeaseChange {
     LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts::NONE,
     }
 }
@@ -95,7 +98,7 @@ fn counting_ends_at_the_largest_counter() {
         LeaseChange::Checkpoint {
             position: at(9),
             finished_ahead: None,
-            throughput: None,
+            notes: OwnerNotes::NONE,
         },
         LeaseChange::End {
             children: BTreeSet::new(),
@@ -122,6 +125,8 @@ fn expecting(row: &Lease, change: &LeaseChange) -> Expect {
     match change {
         LeaseChange::Create(_) => Expect::Absent,
         LeaseChange::Describe { .. } => Expect::Present,
+        LeaseChange::Order { .. } => Expect::Orders(row.orders_revision()),
+        LeaseChange::Reset { .. } => Expect::VersionAndOrders(row.version(), row.orders_revision()),
         LeaseChange::BeginHandoff { .. } => Expect::Owners {
             owner: row.owner.clone(),
             checkpoint_owner: row.checkpoint_owner.clone(),
@@ -170,12 +175,37 @@ prop_compose! {
     }
 }
 
+/// The first orders of a row.
+fn any_orders() -> impl Strategy<Value = Box<LeaseOrders>> {
+    any::<bool>().prop_map(|paused| {
+        Box::new(LeaseOrders {
+            revision: 1,
+            paused,
+            ..LeaseOrders::default()
+        })
+    })
+}
+
+fn reset_to() -> impl Strategy<Value = ResetPosition> {
+    prop_oneof![
+        Just(ResetPosition::TrimHorizon),
+        (0_i64..9).prop_map(|millis| ResetPosition::AtTimestamp(Timestamp::from_millis(millis))),
+        (0_u128..9, 0_u64..3).prop_map(|(n, sub_sequence)| ResetPosition::After(RecordPosition {
+            sequence: SequenceNumber::from(n),
+            sub_sequence,
+        })),
+    ]
+}
+
 /// Every change but creating, which needs no row. A checkpoint at the end of a shard is not one: that is [`LeaseChange::End`].
 fn any_change() -> impl Strategy<Value = LeaseChange> {
     let children = || prop::collection::btree_set((2_u8..5).prop_map(shard), 1..3);
     prop_oneof![
         prop::option::of(1_u32..9).prop_map(|throughput| LeaseChange::Renew {
-            throughput: throughput.map(f64::from),
+            notes: OwnerNotes {
+                throughput: throughput.map(f64::from),
+                ..OwnerNotes::NONE
+            },
             facts: RowFacts {
                 failover: throughput.map(|n| Duration::from_secs(n.into())),
                 ..RowFacts::NONE
@@ -190,7 +220,10 @@ fn any_change() -> impl Strategy<Value = LeaseChange> {
             LeaseChange::Checkpoint {
                 position: at(n),
                 finished_ahead: ahead(n).filter(|_| is_ahead),
-                throughput: throughput.map(f64::from),
+                notes: OwnerNotes {
+                    throughput: throughput.map(f64::from),
+                    ..OwnerNotes::NONE
+                },
             }
         }),
         prop::option::of(0_u128..9).prop_map(|n| LeaseChange::Prepare {
@@ -204,6 +237,8 @@ fn any_change() -> impl Strategy<Value = LeaseChange> {
             children: Some(children),
             hash_range: Some(HashKeyRange::WHOLE),
         }),
+        any_orders().prop_map(|orders| LeaseChange::Order { orders }),
+        (reset_to(), any_orders()).prop_map(|(to, orders)| LeaseChange::Reset { to, orders }),
         Just(LeaseChange::Delete),
     ]
 }
@@ -228,11 +263,11 @@ proptest! {
         }
     }
 
-    /// Every change that another writer could collide with breaks the version; describing disturbs nobody.
+    /// Every change that another writer could collide with breaks the version; describing and ordering disturb nobody.
     #[test]
     fn every_change_but_a_description_moves_the_version((row, change) in row_and_change()) {
         let moved = apply(&row, &change, incarnation(1)).version() != row.version();
-        let disturbs = !matches!(change, LeaseChange::Describe { .. } | LeaseChange::Delete);
+        let disturbs = !matches!(change, LeaseChange::Describe { .. } | LeaseChange::Order { .. } | LeaseChange::Delete);
         prop_assert_eq!(moved, disturbs);
     }
 
@@ -246,7 +281,7 @@ proptest! {
         prop_assert_eq!(new.handoff_stamp.is_some(), new.is_in_handoff());
     }
 
-    /// Progress is written by checkpoint and end, and by nothing else.
+    /// Progress is written by checkpoint, end and reset, and by nothing else.
     #[test]
     fn only_checkpoint_and_end_move_the_position((row, change) in row_and_change()) {
         let new = apply(&row, &change, incarnation(1));
@@ -254,6 +289,8 @@ proptest! {
             (position, None, finished_ahead)
         } else if let LeaseChange::End { .. } = change {
             (Position::ShardEnd, None, None)
+        } else if let LeaseChange::Reset { to, .. } = change {
+            (to.checkpoint().0, None, None)
         } else if let LeaseChange::Prepare { pending } = change {
             (row.checkpoint, pending, row.finished_ahead)
         } else {
@@ -380,7 +417,7 @@ fn owner_switches_count_as_in_java_kcl() {
     let checkpoint = LeaseChange::Checkpoint {
         position: at(9),
         finished_ahead: None,
-        throughput: None,
+        notes: OwnerNotes::NONE,
     };
     assert_eq!(apply(&switched, &checkpoint, incarnation(1)).owner_switches, 0);
     assert_eq!(apply(&switched, &renew(), incarnation(1)).owner_switches, 4);
@@ -472,7 +509,7 @@ fn late_renewal_is_no_checkpoint_at_same_place() {
     let checkpoint = LeaseChange::Checkpoint {
         position: at(4),
         finished_ahead: ahead(4),
-        throughput: None,
+        notes: OwnerNotes::NONE,
     };
     let fate = |row: &Lease| {
         resolve(

@@ -4,11 +4,11 @@ use std::time::Duration;
 use super::*;
 use crate::lease::change::apply;
 use crate::lease::finished_ahead::FinishedAhead;
-use crate::lease::row::RowFacts;
+use crate::lease::row::{OwnerNotes, RowFacts};
 use crate::types::{Incarnation, Position, RecordPosition, SequenceNumber, ShardId};
 
 const RENEW: LeaseChange = LeaseChange::Renew {
-    throughput: None,
+    notes: OwnerNotes::NONE,
     facts: RowFacts::NONE,
 };
 
@@ -32,7 +32,7 @@ fn checkpoint(record: &str) -> LeaseChange {
     LeaseChange::Checkpoint {
         position: Position::Record(record),
         finished_ahead: None,
-        throughput: None,
+        notes: OwnerNotes::NONE,
     }
 }
 
@@ -70,7 +70,7 @@ fn same_checkpoint_with_more_finished_is_written() {
     let with = |position: Position| LeaseChange::Checkpoint {
         position,
         finished_ahead: ahead.clone(),
-        throughput: None,
+        notes: OwnerNotes::NONE,
     };
     let mut known = LeaseState::new(row.clone());
     let same = with(row.checkpoint.clone());

@@ -43,6 +43,7 @@ pub(crate) fn view(row: &Lease, hold: Hold) -> LeaseView {
         throughput: None,
         left_alone: false,
         barred: BTreeSet::new(),
+        pinned: None,
     }
 }
 

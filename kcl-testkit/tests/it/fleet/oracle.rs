@@ -1,5 +1,7 @@
 //! Mistakes that the oracle must find, and the traces of a seed.
 
+use kcl_core::lease_store::OwnerNotes;
+
 use super::*;
 
 /// A fleet with a member whose clock is this wrong, and which loses its connection to the lease store.
@@ -43,7 +45,7 @@ fn unlawful_write_is_found_by_oracle() {
         // Behind the oracle's back: the next write that it sees is based on a version that it does not know.
         let lease = fleet.view().leases().remove(0);
         let renew = LeaseChange::Renew {
-            throughput: None,
+            notes: OwnerNotes::NONE,
             facts: RowFacts::NONE,
         };
         let incarnation = lease.stamp.unwrap().incarnation;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::{
-    Expect, Lease, LeaseChange, LeaseStore as _, Outcome, PendingCheckpoint, Preparation, RowFacts,
-    StoreErrorKind, apply,
+    Expect, Lease, LeaseChange, LeaseStore as _, Outcome, OwnerNotes, PendingCheckpoint, Preparation,
+    RowFacts, StoreErrorKind, apply,
 };
 use kcl_core::types::{HashKeyRange, Incarnation, Position, StreamIdentity, Timestamp, WorkerId};
 use kcl_lease_dynamo::DynamoLeaseStore;
@@ -47,6 +47,8 @@ pub(crate) fn expectation(row: &Lease, change: &LeaseChange) -> Expect {
             checkpoint_owner: None,
         },
         LeaseChange::Describe { .. } => Expect::Present,
+        LeaseChange::Order { .. } => Expect::Orders(row.orders_revision()),
+        LeaseChange::Reset { .. } => Expect::VersionAndOrders(row.version(), row.orders_revision()),
         LeaseChange::Create(_)
         | LeaseChange::Renew { .. }
         | LeaseChange::Assign { .. }
@@ -68,7 +70,7 @@ fn life() -> Vec<LeaseChange> {
         created: Timestamp::from_millis(1_700_000_000_000),
     };
     let bare = || LeaseChange::Renew {
-        throughput: None,
+        notes: OwnerNotes::NONE,
         facts: RowFacts::NONE,
     };
     let hand_to = |name| LeaseChange::BeginHandoff { to: worker(name) };
@@ -76,7 +78,10 @@ fn life() -> Vec<LeaseChange> {
     vec![
         give_to("a"),
         LeaseChange::Renew {
-            throughput: Some(1.25),
+            notes: OwnerNotes {
+                throughput: Some(1.25),
+                ..OwnerNotes::NONE
+            },
             facts: RowFacts {
                 identity: Some(identity),
                 failover: Some(Duration::from_secs(10)),
@@ -103,7 +108,10 @@ fn life() -> Vec<LeaseChange> {
         LeaseChange::Checkpoint {
             position: Position::parse("4968041655677872962526588", 3).unwrap(),
             finished_ahead: None,
-            throughput: Some(0.5),
+            notes: OwnerNotes {
+                throughput: Some(0.5),
+                ..OwnerNotes::NONE
+            },
         },
         LeaseChange::CompleteHandoff,
         give_to("a"),

@@ -29,6 +29,9 @@ fn row(name: &str) -> WorkerRow {
         max_leases: None,
         max_throughput: None,
         updated: Timestamp::from_millis(1_800_000_000_000),
+        started: None,
+        version: None,
+        orders: None,
     }
 }
 

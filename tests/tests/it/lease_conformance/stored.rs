@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kcl_core::lease_store::{
     Expect, LeaderLock, Lease, LeaseChange, LeaseStore as _, LockChange, LockExpect, LockOutcome, Outcome,
-    PendingCheckpoint, RowFacts, WorkerChange, WorkerOutcome, WorkerRow,
+    OwnerNotes, PendingCheckpoint, RowFacts, WorkerChange, WorkerOutcome, WorkerRow,
 };
 use kcl_core::types::{HashKeyRange, Incarnation, LeaseKey, Position, StreamIdentity, Timestamp, WorkerId};
 use kcl_lease_dynamo::DynamoLeaseStore;
@@ -111,7 +111,10 @@ async fn a_life(backend: &Backend, lease: Lease, keys: Value) {
     scenario.change(1, LeaseChange::Assign { to }, shows, &[]).await;
 
     let renew = LeaseChange::Renew {
-        throughput: Some(1.216_964_2),
+        notes: OwnerNotes {
+            throughput: Some(1.216_964_2),
+            ..OwnerNotes::NONE
+        },
         facts: RowFacts {
             identity: Some(StreamIdentity {
                 name: "trucks".into(),
@@ -160,7 +163,7 @@ async fn a_life(backend: &Backend, lease: Lease, keys: Value) {
     let checkpoint = LeaseChange::Checkpoint {
         position,
         finished_ahead: None,
-        throughput: None,
+        notes: OwnerNotes::NONE,
     };
     scenario
         .change(1, checkpoint, and(stamped(ONE, 4), shows), &pending)
@@ -301,6 +304,9 @@ async fn worker_row_is_stored_as_java_without_metrics() {
             max_leases,
             max_throughput: None,
             updated: Timestamp::from_millis(1_700_000_000_123),
+            started: None,
+            version: None,
+            orders: None,
         };
         let mut expected = json!({
             "leaseKey": { "S": "worker-1" },

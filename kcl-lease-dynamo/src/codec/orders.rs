@@ -1,0 +1,204 @@
+//! The orders of operators, as one attribute of a lease or worker row, and their revision as another, on which a write is conditioned.
+
+use std::num::NonZeroU32;
+use std::sync::Once;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use kcl_core::lease_store::{GivenOrder, LeaseOrders, OrderAnswer, WorkerOrders};
+use kcl_core::types::{Position, Rate, RecordPosition, Timestamp};
+
+use super::{
+    DecodeError, Decoded, Item, n, number, optional_number, optional_parsed, optional_text, put, put_some, s,
+    text,
+};
+use crate::attributes;
+
+/// The names inside of the attribute.
+const PAUSED: &str = "paused";
+const LIMIT_RECORDS: &str = "limitRecords";
+const LIMIT_KIB: &str = "limitKiB";
+const PINNED: &str = "pinned";
+const SKIP: &str = "skip";
+const SKIP_SUB_SEQUENCE: &str = "skipSubSequence";
+const EXCLUDED: &str = "excluded";
+const DRAINED: &str = "drained";
+const HISTORY: &str = "history";
+const REVISION: &str = "revision";
+const AT_MILLIS: &str = "atMillis";
+const AUTHOR: &str = "author";
+const REASON: &str = "reason";
+const ORDER: &str = "order";
+const BEFORE: &str = "before";
+const BEFORE_SUB_SEQUENCE: &str = "beforeSubSequence";
+
+/// The orders of a lease.
+pub(crate) fn lease_orders_value(orders: &LeaseOrders) -> AttributeValue {
+    let mut item = Item::new();
+    put_flag(&mut item, PAUSED, orders.paused);
+    let limit = orders.limit.unwrap_or_default();
+    put_some(&mut item, LIMIT_RECORDS, limit.records.map(n));
+    put_some(&mut item, LIMIT_KIB, limit.kib.map(n));
+    put_some(&mut item, PINNED, orders.pinned.as_ref().map(s));
+    if let Some(skip) = &orders.skip {
+        put(&mut item, SKIP, s(&skip.sequence));
+        put(&mut item, SKIP_SUB_SEQUENCE, n(skip.sub_sequence));
+    }
+    put_history(&mut item, &orders.history);
+    map(item)
+}
+
+/// The orders of a worker.
+pub(crate) fn worker_orders_value(orders: &WorkerOrders) -> AttributeValue {
+    let mut item = Item::new();
+    put_flag(&mut item, EXCLUDED, orders.excluded);
+    put_flag(&mut item, DRAINED, orders.drained);
+    put_history(&mut item, &orders.history);
+    map(item)
+}
+
+fn put_flag(item: &mut Item, name: &str, flag: bool) {
+    put_some(item, name, flag.then_some(AttributeValue::Bool(true)));
+}
+
+fn put_history(item: &mut Item, history: &[GivenOrder]) {
+    put(
+        item,
+        HISTORY,
+        AttributeValue::L(history.iter().map(given_value).collect()),
+    );
+}
+
+fn given_value(given: &GivenOrder) -> AttributeValue {
+    let mut item = Item::new();
+    put(&mut item, REVISION, n(given.revision));
+    put(&mut item, AT_MILLIS, n(given.at.as_millis()));
+    put(&mut item, AUTHOR, s(&given.author));
+    put_some(&mut item, REASON, given.reason.as_ref().map(s));
+    put(&mut item, ORDER, s(&given.order));
+    if let Some(before) = &given.before {
+        put(&mut item, BEFORE, s(before.checkpoint_text()));
+        put(&mut item, BEFORE_SUB_SEQUENCE, n(before.sub_sequence()));
+    }
+    map(item)
+}
+
+fn map(item: Item) -> AttributeValue {
+    AttributeValue::M(item.into_iter().collect())
+}
+
+/// The orders of a lease row. Orders that cannot be read were written by hand: they are left aside, so that the lease is not lost for them, and
+/// the next order replaces them.
+pub(super) fn lease_orders(item: &Item) -> Decoded<Option<Box<LeaseOrders>>> {
+    let Some(revision) = optional_number(item, attributes::ORDERS_REVISION)? else {
+        return Ok(None);
+    };
+    let orders = readable(item, lease_orders_of);
+    Ok(Some(Box::new(LeaseOrders {
+        revision,
+        ..orders.unwrap_or_default()
+    })))
+}
+
+/// The orders of a worker row, as [`lease_orders`].
+pub(super) fn worker_orders(item: &Item) -> Decoded<Option<Box<WorkerOrders>>> {
+    let Some(revision) = optional_number(item, attributes::ORDERS_REVISION)? else {
+        return Ok(None);
+    };
+    let orders = readable(item, worker_orders_of);
+    Ok(Some(Box::new(WorkerOrders {
+        revision,
+        ..orders.unwrap_or_default()
+    })))
+}
+
+/// The answer to the orders of a lease row.
+pub(super) fn answer(item: &Item) -> Decoded<Option<OrderAnswer>> {
+    let Some(revision) = optional_number(item, attributes::ORDERS_ANSWERED)? else {
+        return Ok(None);
+    };
+    let refused = optional_text(item, attributes::ORDERS_REFUSED)?.map(str::to_owned);
+    Ok(Some(OrderAnswer { revision, refused }))
+}
+
+fn readable<T>(item: &Item, decode: impl FnOnce(&Item) -> Decoded<T>) -> Option<T> {
+    static SAID: Once = Once::new();
+    let decoded = inner(item.get(attributes::ORDERS)?, attributes::ORDERS).and_then(|item| decode(&item));
+    decoded
+        .map_err(|problem| {
+            SAID.call_once(|| {
+                tracing::warn!(%problem, "ignoring orders that cannot be read; this is logged once");
+            });
+        })
+        .ok()
+}
+
+fn inner(value: &AttributeValue, name: &'static str) -> Decoded<Item> {
+    let map = value.as_m().map_err(|_| DecodeError::Type(name, "M"))?;
+    Ok(map
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect())
+}
+
+fn lease_orders_of(item: &Item) -> Decoded<LeaseOrders> {
+    let limit = Rate {
+        records: optional_number::<NonZeroU32>(item, LIMIT_RECORDS)?,
+        kib: optional_number::<NonZeroU32>(item, LIMIT_KIB)?,
+    };
+    let skip = position(item, SKIP, SKIP_SUB_SEQUENCE)?;
+    let skip: Option<RecordPosition> = skip.as_ref().and_then(Position::record).cloned();
+    Ok(LeaseOrders {
+        revision: 0,
+        paused: flag(item, PAUSED)?,
+        limit: (limit != Rate::default()).then_some(limit),
+        pinned: optional_parsed(item, PINNED)?,
+        skip,
+        history: history(item)?,
+    })
+}
+
+fn worker_orders_of(item: &Item) -> Decoded<WorkerOrders> {
+    Ok(WorkerOrders {
+        revision: 0,
+        excluded: flag(item, EXCLUDED)?,
+        drained: flag(item, DRAINED)?,
+        history: history(item)?,
+    })
+}
+
+fn flag(item: &Item, name: &'static str) -> Decoded<bool> {
+    let value = item.get(name).map(AttributeValue::as_bool).transpose();
+    value
+        .map(|flag| flag.copied().unwrap_or(false))
+        .map_err(|_| DecodeError::Type(name, "BOOL"))
+}
+
+fn history(item: &Item) -> Decoded<Vec<GivenOrder>> {
+    let Some(value) = item.get(HISTORY) else {
+        return Ok(Vec::new());
+    };
+    let entries = value.as_l().map_err(|_| DecodeError::Type(HISTORY, "L"))?;
+    // A row written by hand may have more.
+    let surplus = entries.len().saturating_sub(LeaseOrders::MOST_KEPT);
+    entries[surplus..].iter().map(given).collect()
+}
+
+fn given(value: &AttributeValue) -> Decoded<GivenOrder> {
+    let item = inner(value, HISTORY)?;
+    Ok(GivenOrder {
+        revision: number(&item, REVISION)?,
+        at: Timestamp::from_millis(number(&item, AT_MILLIS)?),
+        author: text(&item, AUTHOR)?.to_owned(),
+        reason: optional_text(&item, REASON)?.map(str::to_owned),
+        order: text(&item, ORDER)?.to_owned(),
+        before: position(&item, BEFORE, BEFORE_SUB_SEQUENCE)?,
+    })
+}
+
+fn position(item: &Item, name: &'static str, sub_sequence: &'static str) -> Decoded<Option<Position>> {
+    let sub_sequence = optional_number(item, sub_sequence)?.unwrap_or(0);
+    let bad = |error: kcl_core::types::InvalidPosition| DecodeError::Value(name, error.to_string());
+    optional_text(item, name)?
+        .map(|text| Position::parse(text, sub_sequence).map_err(bad))
+        .transpose()
+}
