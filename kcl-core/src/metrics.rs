@@ -3,6 +3,9 @@
 //! The handles are registered and described once per worker with the recorder given to the builder, the global one of the
 //! [`metrics`](https://docs.rs/metrics) crate by default. A Prometheus exporter therefore prints the help texts.
 //!
+//! A series whose labels say what happened is registered when it first happens, so that a worker has few of them; one that alarms look at
+//! exists from the beginning.
+//!
 //! Every metric has the label `worker`: by default the worker's id if your code gave it one, and else the name of the application, because
 //! an id that is new at each start would make new series at each start. See
 //! [`MetricsSettings::worker_label`](crate::settings::MetricsSettings::worker_label).
@@ -17,7 +20,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Recorder};
 
 pub use catalogue::*;
-use registry::Registry;
+use registry::{OnDemand, Registry};
 
 /// The verbs that a lease change can be counted under.
 const VERBS: [&str; 13] = [
@@ -74,6 +77,9 @@ const INVARIANTS: [&str; 16] = [
     "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13", "I14", "I15", "I16",
 ];
 
+/// The invariants that a worker checks of itself.
+const CHECKED_BY_WORKERS: [&str; 5] = ["I3", "I5", "I6", "I8", "I10"];
+
 /// The kinds of tasks whose panics are counted. A task is named by its kind, and by its lease where it has one.
 const TASKS: [&str; 14] = [
     "worker",
@@ -100,7 +106,7 @@ pub(crate) struct Metrics {
 
 struct Handles {
     registry: Registry,
-    lease_changes: Vec<[Counter; 3]>,
+    lease_changes: Vec<[OnDemand<Counter>; 3]>,
     leases_held: Gauge,
     leases_lost: Counter,
     leases_suspended: Counter,
@@ -119,8 +125,8 @@ struct Handles {
     freshness: Gauge,
     unfinished: Gauge,
     /// How many shards wait, and the longest wait.
-    waits: [(Gauge, Gauge); WAITS.len()],
-    concerns: [Gauge; CONCERNS.len()],
+    waits: [(OnDemand<Gauge>, OnDemand<Gauge>); WAITS.len()],
+    concerns: [OnDemand<Gauge>; CONCERNS.len()],
     panics: [Counter; TASKS.len()],
     outside: [Counter; 2],
     invalid_hash_keys: Counter,
@@ -136,15 +142,15 @@ struct Handles {
     deleted: Counter,
     gone: Counter,
     holes: Gauge,
-    violations: [Counter; INVARIANTS.len()],
+    violations: [OnDemand<Counter>; INVARIANTS.len()],
     store: [StoreHandles; StoreOperation::ALL.len()],
     store_pages: Counter,
 }
 
 /// The metrics of one operation of the store.
 struct StoreHandles {
-    calls: [Counter; StoreOutcome::ALL.len()],
-    seconds: Histogram,
+    calls: [OnDemand<Counter>; StoreOutcome::ALL.len()],
+    seconds: OnDemand<Histogram>,
 }
 
 /// A call of the lease store, for counting.
@@ -214,7 +220,7 @@ impl Metrics {
         registry.describe_all();
         let changes = |verb| {
             ["applied", "refused", "failed"]
-                .map(|outcome| registry.counter(LEASE_CHANGES, &[("verb", verb), ("outcome", outcome)]))
+                .map(|outcome| OnDemand::new(LEASE_CHANGES, &[("verb", verb), ("outcome", outcome)]))
         };
         let handles = Handles {
             lease_changes: VERBS.into_iter().map(changes).collect(),
@@ -239,11 +245,11 @@ impl Metrics {
             waits: WAITS.map(|reason| {
                 let labels = [("reason", reason)];
                 (
-                    registry.gauge(SHARDS_WAITING, &labels),
-                    registry.gauge(WAIT_SECONDS, &labels),
+                    OnDemand::new(SHARDS_WAITING, &labels),
+                    OnDemand::new(WAIT_SECONDS, &labels),
                 )
             }),
-            concerns: CONCERNS.map(|concern| registry.gauge(SHARDS_OF_CONCERN, &[("concern", concern)])),
+            concerns: CONCERNS.map(|concern| OnDemand::new(SHARDS_OF_CONCERN, &[("concern", concern)])),
             panics: TASKS.map(|task| registry.counter(TASK_PANICS, &[("task", task)])),
             outside: ["delivered", "withheld"]
                 .map(|outcome| registry.counter(OUTSIDE_SHARD, &[("outcome", outcome)])),
@@ -261,16 +267,22 @@ impl Metrics {
             deleted: registry.counter(LEASES_DELETED, &[]),
             gone: registry.counter(SHARDS_GONE, &[]),
             holes: registry.gauge(HASH_KEY_HOLES, &[]),
-            violations: INVARIANTS.map(|id| registry.counter(INVARIANT_VIOLATIONS, &[("invariant", id)])),
+            violations: INVARIANTS.map(|id| OnDemand::new(INVARIANT_VIOLATIONS, &[("invariant", id)])),
             store: StoreOperation::ALL.map(|operation| StoreHandles {
                 calls: StoreOutcome::ALL.map(|outcome| {
-                    registry.counter(STORE_CALLS, &[("operation", operation), ("outcome", outcome)])
+                    OnDemand::new(STORE_CALLS, &[("operation", operation), ("outcome", outcome)])
                 }),
-                seconds: registry.histogram(STORE_SECONDS, &[("operation", operation)]),
+                seconds: OnDemand::new(STORE_SECONDS, &[("operation", operation)]),
             }),
             store_pages: registry.counter(STORE_PAGES, &[]),
             registry,
         };
+        // An alarm sees a rise from 0, and no series that begins with 1.
+        for (id, violations) in INVARIANTS.iter().zip(&handles.violations) {
+            if CHECKED_BY_WORKERS.contains(id) {
+                violations.counter(&handles.registry);
+            }
+        }
         Self {
             handles: Arc::new(handles),
         }
@@ -286,8 +298,8 @@ impl Metrics {
             .iter()
             .position(|known| *known == verb)
             .and_then(|row| self.handles.lease_changes.get(row));
-        if let Some(counter) = row.and_then(|row| row.get(column)) {
-            counter.increment(1);
+        if let Some(changes) = row.and_then(|row| row.get(column)) {
+            changes.counter(&self.handles.registry).increment(1);
         }
     }
 
@@ -378,15 +390,22 @@ impl Metrics {
     /// For the reason at this place of their list, how many shards wait for it, and the longest wait.
     pub(crate) fn waiting(&self, reason: usize, shards: u32, longest: Duration) {
         if let Some((count, age)) = self.handles.waits.get(reason) {
-            count.set(f64::from(shards));
-            age.set(longest.as_secs_f64());
+            self.set(count, f64::from(shards));
+            self.set(age, longest.as_secs_f64());
         }
     }
 
     /// For the concern at this place of their list, how many shards have it.
     pub(crate) fn of_concern(&self, concern: usize, shards: u32) {
         if let Some(count) = self.handles.concerns.get(concern) {
-            count.set(f64::from(shards));
+            self.set(count, f64::from(shards));
+        }
+    }
+
+    /// Sets a gauge that is there, or that is no longer 0.
+    fn set(&self, gauge: &OnDemand<Gauge>, value: f64) {
+        if value > 0.0 || gauge.is_registered() {
+            gauge.gauge(&self.handles.registry).set(value);
         }
     }
 
@@ -466,8 +485,8 @@ impl Metrics {
 
     /// The invariant at this place of their list was seen to be broken.
     pub(crate) fn invariant_broken(&self, invariant: usize) {
-        if let Some(counter) = self.handles.violations.get(invariant) {
-            counter.increment(1);
+        if let Some(violations) = self.handles.violations.get(invariant) {
+            violations.counter(&self.handles.registry).increment(1);
         }
     }
 
@@ -475,10 +494,11 @@ impl Metrics {
         let Some(handles) = self.handles.store.get(operation as usize) else {
             return;
         };
-        if let Some(counter) = handles.calls.get(outcome as usize) {
-            counter.increment(1);
+        let registry = &self.handles.registry;
+        if let Some(calls) = handles.calls.get(outcome as usize) {
+            calls.counter(registry).increment(1);
         }
-        handles.seconds.record(took.as_secs_f64());
+        handles.seconds.histogram(registry).record(took.as_secs_f64());
     }
 
     pub(crate) fn store_pages(&self, pages: u32) {
@@ -493,109 +513,12 @@ impl fmt::Debug for Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::sync::Mutex;
+mod tests;
 
-    use metrics::{Key, KeyName, Metadata, SharedString, Unit};
-
+#[cfg(test)]
+mod labels {
     use super::*;
     use crate::lease::change::LeaseChange;
-
-    type Description = (MetricKind, Option<Unit>, String);
-
-    /// The calls that a recorder received: for each name how often what, and which labels its series have.
-    #[derive(Default)]
-    struct Told {
-        described: Mutex<BTreeMap<String, Vec<Description>>>,
-        registered: Mutex<BTreeMap<String, BTreeSet<Vec<String>>>>,
-    }
-
-    impl Told {
-        fn describe(&self, kind: MetricKind, name: &KeyName, unit: Option<Unit>, help: &str) {
-            let mut described = self.described.lock().unwrap();
-            let told = described.entry(name.as_str().to_owned()).or_default();
-            told.push((kind, unit, help.to_owned()));
-        }
-
-        fn register(&self, key: &Key) {
-            let labels = key.labels().map(|label| label.key().to_owned());
-            let mut registered = self.registered.lock().unwrap();
-            let of_name = registered.entry(key.name().to_owned()).or_default();
-            of_name.insert(labels.collect());
-        }
-    }
-
-    impl Recorder for Told {
-        fn describe_counter(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
-            self.describe(MetricKind::Counter, &name, unit, &help);
-        }
-
-        fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
-            self.describe(MetricKind::Gauge, &name, unit, &help);
-        }
-
-        fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
-            self.describe(MetricKind::Histogram, &name, unit, &help);
-        }
-
-        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-            self.register(key);
-            Counter::noop()
-        }
-
-        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-            self.register(key);
-            Gauge::noop()
-        }
-
-        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-            self.register(key);
-            Histogram::noop()
-        }
-    }
-
-    #[test]
-    fn every_metric_is_described_once_with_its_help() {
-        let told = Arc::new(Told::default());
-        let metrics = Metrics::register(Some(Arc::clone(&told) as Arc<_>), "w");
-        metrics.shard_freshness("shardId-000000000000", Duration::from_secs(11));
-        let expected: BTreeMap<_, _> = ALL
-            .iter()
-            .map(|metric| {
-                let told = (metric.kind, Some(metric.unit), metric.help.to_owned());
-                (metric.name.to_owned(), vec![told])
-            })
-            .collect();
-        assert_eq!(expected.len(), ALL.len(), "a name stands twice");
-        assert_eq!(*told.described.lock().unwrap(), expected);
-        let labels = |metric: &Metric| {
-            let labels = metric.labels.iter().copied().chain(["worker"]);
-            BTreeSet::from([labels.map(str::to_owned).collect::<Vec<_>>()])
-        };
-        let expected: BTreeMap<_, _> = ALL
-            .iter()
-            .map(|metric| (metric.name.to_owned(), labels(metric)))
-            .collect();
-        assert_eq!(*told.registered.lock().unwrap(), expected);
-    }
-
-    #[test]
-    fn help_texts_are_one_line_each() {
-        for metric in ALL {
-            let is_sentence = metric.help.ends_with('.') && !metric.help.contains(['\n', '`', '[']);
-            assert!(is_sentence, "{metric:?}");
-            let suffix = match (metric.kind, metric.unit) {
-                (MetricKind::Counter, _) => "_total",
-                (_, Unit::Seconds) => "_seconds",
-                (_, _) => "",
-            };
-            assert!(
-                metric.name.starts_with("kcl_") && metric.name.ends_with(suffix),
-                "{metric:?}"
-            );
-        }
-    }
 
     #[test]
     fn every_wait_concern_and_invariant_has_its_label() {

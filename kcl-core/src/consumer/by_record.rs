@@ -9,6 +9,7 @@ mod lanes;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::consumer::by_record::failing::{FailingRecord, FailingRecords};
 use crate::consumer::by_record::handled::{EndedCall, HandledRecords, HandlingStep};
@@ -165,6 +166,8 @@ impl ShardConsumer {
         let now = self.now();
         let mut ended = std::mem::take(&mut records.ended);
         let (mut bytes, mut last): (u64, Option<RecordPosition>) = (0, None);
+        // A histogram takes the longest of them: one value for each record would cost more than the record.
+        let (mut handled, mut longest) = (0_u64, Duration::ZERO);
         let mut shows_failing = false;
         for EndedCall {
             entry,
@@ -177,14 +180,13 @@ impl ShardConsumer {
             };
             match outcome {
                 Ok(()) => {
-                    let size = record.data().len() as u64;
-                    bytes += size;
+                    bytes += record.data().len() as u64;
+                    handled += 1;
+                    longest = longest.max(now.saturating_since(begun));
                     let is_newer = last.as_ref().is_none_or(|last| last < record.position());
                     if is_newer {
                         last = Some(record.position().clone());
                     }
-                    let metrics = &self.own.worker.metrics;
-                    metrics.batch_processed(1, size, now.saturating_since(begun));
                     shows_failing |= records.failing.finished(place.number);
                     records.finish(entry);
                 }
@@ -196,6 +198,10 @@ impl ShardConsumer {
             }
         }
         records.ended = ended;
+        if handled > 0 {
+            let metrics = &self.own.worker.metrics;
+            metrics.batch_processed(handled, bytes, longest);
+        }
         self.own.calls_ended(&records.finished, bytes, last);
         records.finished.clear();
         if shows_failing {

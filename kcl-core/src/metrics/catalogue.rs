@@ -81,11 +81,11 @@ catalogue! {
     RECORDS_PROCESSED = "kcl_records_processed_total", Counter of Count:
     "Records for which the processor returned success."
 
-    BYTES_PROCESSED = "kcl_bytes_processed_total", Counter of Bytes:
+    BYTES_PROCESSED = "kcl_processed_bytes_total", Counter of Bytes:
     "Payload for which the processor returned success."
 
     PROCESS_SECONDS = "kcl_process_seconds", Histogram of Seconds:
-    "Time that a call of process_records took."
+    "Time that a call of the processor took; of the calls of a handler that end together, the longest."
 
     BATCH_FAILURES = "kcl_batch_failures_total", Counter of Count by kind:
     "Batches that the processor failed on; the kind is error or panic."
@@ -148,7 +148,7 @@ catalogue! {
     END_CLAIMS = "kcl_end_claims_total", Counter of Count:
     "Answers that claimed the end of a shard without children, or with children that do not fit. Each was checked."
 
-    BYTES_HELD = "kcl_bytes_held", Gauge of Bytes:
+    BYTES_HELD = "kcl_held_bytes", Gauge of Bytes:
     "The part of the worker's budget of bytes that fetched records take."
 
     STARVED = "kcl_shards_starved_total", Counter of Count:

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
 
@@ -83,5 +83,47 @@ impl fmt::Debug for Registry {
         f.debug_struct("Registry")
             .field("worker", &self.worker)
             .finish_non_exhaustive()
+    }
+}
+
+/// A handle of a series that is registered when it is first used: what never happens has no series.
+pub(crate) struct OnDemand<H> {
+    name: &'static str,
+    labels: Vec<(&'static str, &'static str)>,
+    handle: OnceLock<H>,
+}
+
+impl<H> OnDemand<H> {
+    pub(crate) fn new(name: &'static str, labels: &[(&'static str, &'static str)]) -> Self {
+        Self {
+            name,
+            labels: labels.to_vec(),
+            handle: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn is_registered(&self) -> bool {
+        self.handle.get().is_some()
+    }
+}
+
+impl OnDemand<Counter> {
+    pub(crate) fn counter(&self, registry: &Registry) -> &Counter {
+        self.handle
+            .get_or_init(|| registry.counter(self.name, &self.labels))
+    }
+}
+
+impl OnDemand<Gauge> {
+    pub(crate) fn gauge(&self, registry: &Registry) -> &Gauge {
+        self.handle
+            .get_or_init(|| registry.gauge(self.name, &self.labels))
+    }
+}
+
+impl OnDemand<Histogram> {
+    pub(crate) fn histogram(&self, registry: &Registry) -> &Histogram {
+        self.handle
+            .get_or_init(|| registry.histogram(self.name, &self.labels))
     }
 }

@@ -20,7 +20,7 @@ impl Meters {
     /// The value with this label.
     pub(crate) fn of(&self, name: &str, label: &str) -> f64 {
         let key = (name.to_owned(), label.to_owned());
-        *self.lock().get(&key).expect("it was registered")
+        self.lock().get(&key).copied().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), f64>> {
