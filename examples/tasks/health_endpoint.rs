@@ -1,10 +1,19 @@
-//! Shows what a worker is doing as JSON, for a health endpoint or a dashboard, while the worker runs elsewhere.
+//! Serves metrics for Prometheus, probes for Kubernetes, and the status of each shard as JSON.
 //!
-//! `cargo run -p kcl-examples --example health_endpoint`
+//! `cargo run -p kcl-examples --example health_endpoint` shows what each path answers, and ends. With `-- stay` it serves until it is stopped.
 
+use std::error::Error;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use kinesis_client::bytes::Bytes;
+use kinesis_client::http::{
+    DEFAULT_PORT, HttpServer, LIVENESS_PATH, METRICS_PATH, READINESS_PATH, STATUS_PATH, prometheus_builder,
+};
 use kinesis_client::{
-    MemoryLeaseStore, MemoryStream, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StatusReader,
-    Worker, async_trait,
+    MemoryLeaseStore, MemoryStream, ProcessorError, RecordBatch, RecordProcessor, ShardContext, Worker,
+    async_trait,
 };
 
 struct Writer;
@@ -16,17 +25,11 @@ impl RecordProcessor for Writer {
     }
 }
 
-/// Makes the answer of an HTTP server: 200 or 503, and a body.
-///
-/// For dashboards and alarms. It is no liveness probe: what a worker waits for is as slow after a restart.
-fn health(reader: &StatusReader) -> Result<(u16, String), serde_json::Error> {
-    let status = reader.status();
-    let code = if status.is_healthy() { 200 } else { 503 };
-    Ok((code, serde_json::to_string_pretty(&status)?))
-}
-
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
+    // The global recorder, into which a worker records unless its builder is given another.
+    let metrics = prometheus_builder().install_recorder()?;
+
     let stream = MemoryStream::builder("truck-positions").shards(1).build();
     stream.put("truck-7", "position")?;
     let worker = Worker::builder("writer")
@@ -35,13 +38,35 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .processor(|_: &ShardContext| Writer)
         .build()?
         .start();
-    let reader = worker.status_reader();
-    reader
+
+    // On a thread of its own, so that it answers while the code of a processor blocks. In a container it is `[0, 0, 0, 0]`.
+    let stays = std::env::args().any(|argument| argument == "stay");
+    let port = if stays { DEFAULT_PORT } else { 0 };
+    let server = HttpServer::new(worker.status_reader())
+        .prometheus(metrics)
+        .address(([127, 0, 0, 1], port))
+        .start()?;
+    if stays {
+        println!("http://{}", server.address());
+        worker.run_until_signal().await?;
+        server.stop().await;
+        return Ok(());
+    }
+
+    worker
         .wait_for(|status| status.leases.values().any(|lease| lease.records == 1))
         .await;
-    let (code, body) = health(&reader)?;
-    println!("{code}\n{body}");
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    for path in [LIVENESS_PATH, READINESS_PATH, STATUS_PATH, METRICS_PATH] {
+        let answer = client
+            .get(format!("http://{}{path}", server.address()).parse()?)
+            .await?;
+        let code = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        println!("{path}: {code}\n{}", String::from_utf8_lossy(&body));
+    }
     worker.shutdown();
     worker.join().await?;
+    server.stop().await;
     Ok(())
 }

@@ -102,7 +102,7 @@
 //! | read several streams | [`StreamSet`], [`WorkerBuilder::streams`] |
 //! | change a default | [`settings`] |
 //! | pause or slow down | [`FlowHandle`] |
-//! | know how it is doing | [`status`], [`metrics`] |
+//! | know how it is doing | [`status`], [`metrics`], the feature `http` |
 //! | write a source or a lease store of your own | [`source`], [`lease_store`] |
 //!
 //! # Features
@@ -111,6 +111,7 @@
 //! |---|---|---|
 //! | `aws` | yes | `KinesisStream`, `DynamoLeaseStore`, and the SDK crates that they are built for |
 //! | `signal` | yes | `Worker::run_until_signal` |
+//! | `http` | no | `http`: a server of metrics for Prometheus, of probes, and of the status as JSON |
 //! | `memory` | no | `MemoryLeaseStore`, `MemoryStream` |
 
 #![deny(missing_docs)]
@@ -178,6 +179,13 @@ pub use kcl_lease_dynamo::aws_sdk_dynamodb;
 pub use kcl_lease_dynamo::{
     Billing, DynamoLeaseStore, InvalidTableOptions, PreparedForJava, TableLayout, TableOptions,
 };
+
+/// A server of a worker's metrics for Prometheus, of probes for liveness and readiness, and of its status as JSON.
+#[cfg(feature = "http")]
+pub mod http {
+    #[doc(inline)]
+    pub use kcl_http::*;
+}
 
 #[cfg(feature = "memory")]
 #[doc(inline)]

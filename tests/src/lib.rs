@@ -8,7 +8,9 @@
 )]
 
 pub mod chaos;
+pub mod deploy;
 pub mod exactly_once;
+pub mod exposition;
 pub mod figures;
 pub mod fleet;
 pub mod foreign;

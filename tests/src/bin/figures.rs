@@ -9,7 +9,7 @@ use kcl_tests::figures::reading::clients::{Reading, read};
 use kcl_tests::figures::reading::prefill::{Prefill, serve};
 use kcl_tests::figures::reading::{self, Plan};
 use kcl_tests::figures::verdict::Verdicts;
-use kcl_tests::figures::{bounds, coordination, cost};
+use kcl_tests::figures::{bounds, coordination, cost, series};
 use kcl_tests::testbed::Testbed;
 
 /// Measures the figures of docs/benchmarks.md.
@@ -34,6 +34,8 @@ enum Figures {
     Idle,
     /// Memory with stalled code, and with many idle shards.
     Memory,
+    /// Series of metrics, beside those of the Java KCL.
+    Series,
     /// Serves records. For the other commands, in a process of its own.
     #[command(hide = true)]
     Serve(Prefill),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         }),
         Figures::Idle => run(bounds::idle(&mut verdicts)),
         Figures::Memory => run(bounds::memory(&mut verdicts)),
+        Figures::Series => println!("{}", run(series::measure())),
         Figures::Serve(prefill) => run(serve(prefill)),
         Figures::Read(reading) => run(read(reading)),
         Figures::Stand(worker) => run(stand(worker)),

@@ -9,5 +9,6 @@ pub mod measure;
 pub mod memory;
 pub mod process;
 pub mod reading;
+pub mod series;
 pub mod table;
 pub mod verdict;

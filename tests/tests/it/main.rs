@@ -16,5 +16,6 @@ mod kinesis_polling;
 mod kinesis_wire;
 mod lease_conformance;
 mod many_streams;
+mod published;
 mod testbed;
 mod wire_server;

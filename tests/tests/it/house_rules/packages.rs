@@ -19,6 +19,7 @@ const WITHOUT_AWS: &[&str] = &[
     "kcl-core",
     "kcl-aggregation",
     "kcl-dead-letters",
+    "kcl-http",
     "kcl-lease-memory",
     "kcl-testkit",
     "kinesis-local",
@@ -36,6 +37,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kcl-kinesis", &["kcl-aws", "kcl-core", "kcl-dead-letters"]),
     ("kcl-lease-dynamo", &["kcl-aws", "kcl-core"]),
     ("kcl-dead-letters", &["kcl-core"]),
+    // The store and the stream in memory for its tests.
+    ("kcl-http", &["kcl-core", "kcl-lease-memory"]),
     ("kcl-lease-memory", &["kcl-core"]),
     (
         "kcl-testkit",
@@ -48,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "kcl-core",
             "kcl-dead-letters",
+            "kcl-http",
             "kcl-kinesis",
             "kcl-lease-dynamo",
             "kcl-lease-memory",

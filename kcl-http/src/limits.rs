@@ -1,0 +1,32 @@
+//! The bounds of the server.
+
+use std::time::Duration;
+
+/// The largest request line with its headers, in bytes.
+pub(crate) const LARGEST_HEAD: usize = 16 * 1024;
+/// The most headers of a request.
+pub(crate) const MOST_HEADERS: usize = 64;
+
+/// The bounds that tests make smaller.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerLimits {
+    /// The connections that are served at a time.
+    pub(crate) connections: usize,
+    /// The time for a request line and its headers.
+    pub(crate) head: Duration,
+    /// The time for a whole connection: its head, the answer, and the client's reading.
+    pub(crate) connection: Duration,
+    /// The pause between two collections of the samples of histograms.
+    pub(crate) upkeep: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections: 64,
+            head: Duration::from_secs(2),
+            connection: Duration::from_secs(10),
+            upkeep: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Metrics as a worker publishes them, and the files that read them: dashboards, alarms and manifests.
+
+mod exposed;
+mod files;
