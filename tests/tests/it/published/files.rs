@@ -147,6 +147,7 @@ fn number(yaml: &YamlOwned, path: &[&str]) -> u64 {
 #[test]
 fn manifests_agree_with_the_code() {
     const NAME: &str = "truck-tracker";
+    const SCALER: &str = "truck-tracker-scaler";
     let list = yaml("deploy/kubernetes/kustomization.yaml");
     let listed: BTreeSet<_> = at(&list[0], &["resources"])
         .as_sequence()
@@ -162,25 +163,22 @@ fn manifests_agree_with_the_code() {
     assert!(there.remove("kustomization.yaml"));
     assert_eq!(there.iter().map(String::as_str).collect::<BTreeSet<_>>(), listed);
     for file in &listed {
+        let name = match *file {
+            "scaler.yaml" => SCALER,
+            _ => NAME,
+        };
         for manifest in yaml(&format!("deploy/kubernetes/{file}")) {
-            assert_eq!(text(&manifest, &["metadata", "name"]), NAME, "{file}");
-            assert_eq!(
-                text(&manifest, &["metadata", "labels", "app.kubernetes.io/name"]),
-                NAME,
-                "{file}"
-            );
-            let selectors: &[&[&str]] = &[&["selector"], &["podSelector"]];
-            for selector in selectors {
-                let selector = manifest
-                    .as_mapping_get("spec")
-                    .and_then(|spec| spec.as_mapping_get(selector[0]));
-                if let Some(selector) = selector {
-                    assert_eq!(
-                        text(selector, &["matchLabels", "app.kubernetes.io/name"]),
-                        NAME,
-                        "{file}"
-                    );
-                }
+            assert_eq!(text(&manifest, &["metadata", "name"]), name, "{file}");
+            let label = text(&manifest, &["metadata", "labels", "app.kubernetes.io/name"]);
+            assert_eq!(label, name, "{file}");
+            for selector in ["selector", "podSelector"] {
+                let spec = manifest.as_mapping_get("spec");
+                let Some(selector) = spec.and_then(|spec| spec.as_mapping_get(selector)) else {
+                    continue;
+                };
+                // A Service names the labels alone.
+                let labels = selector.as_mapping_get("matchLabels").unwrap_or(selector);
+                assert_eq!(text(labels, &["app.kubernetes.io/name"]), name, "{file}");
             }
         }
     }
@@ -222,4 +220,13 @@ fn manifests_agree_with_the_code() {
     );
     let scaled = &yaml("deploy/kubernetes/scaledobject.yaml")[0];
     assert_eq!(text(scaled, &["spec", "scaleTargetRef", "name"]), NAME);
+    let scaler = yaml("deploy/kubernetes/scaler.yaml");
+    let asked = at(scaled, &["spec", "triggers", "0", "metadata"]);
+    assert_eq!(text(asked, &["application"]), NAME);
+    let port = number(&scaler[1], &["spec", "ports", "0", "port"]);
+    let address = format!("{SCALER}.default.svc.cluster.local:{port}");
+    assert_eq!(text(asked, &["scalerAddress"]), address);
+    let container = at(&scaler[0], &["spec", "template", "spec", "containers", "0"]);
+    assert_eq!(number(container, &["ports", "0", "containerPort"]), port);
+    assert_eq!(text(container, &["args", "3"]), format!("0.0.0.0:{port}"));
 }

@@ -1,0 +1,178 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kcl_core::clock::TokioClock;
+use metrics::{CounterFn as _, HistogramFn as _};
+
+use super::*;
+use crate::chunks::MOST_DATA;
+use crate::names::DatumValue;
+use crate::taken::SeriesKey;
+
+/// A service that takes what it is not scripted to refuse.
+#[derive(Debug, Default)]
+struct Service {
+    script: Mutex<Vec<Result<(), PutFailure>>>,
+    calls: AtomicUsize,
+    taken: Mutex<Vec<Datum>>,
+}
+
+#[async_trait]
+impl PutMetrics for Service {
+    async fn put(&self, data: &[Datum], _: Timestamp) -> Result<(), PutFailure> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.script.lock().unwrap().pop().unwrap_or(Ok(()))?;
+        self.taken.lock().unwrap().extend(data.iter().cloned());
+        Ok(())
+    }
+}
+
+impl Service {
+    /// The sums of all that was taken, by name.
+    fn sums(&self) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        for datum in self.taken.lock().unwrap().iter() {
+            let sum = match datum.value {
+                DatumValue::One(value) => value,
+                DatumValue::Many(values) => values.sum,
+            };
+            *sums.entry(datum.name.clone()).or_default() += sum;
+        }
+        sums
+    }
+}
+
+fn again() -> Result<(), PutFailure> {
+    Err(PutFailure::TryAgain("Throttling".to_owned()))
+}
+
+struct Bench {
+    service: Arc<Service>,
+    aggregates: Arc<Aggregates>,
+    stop: CancellationToken,
+    sending: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+fn bench(script: Vec<Result<(), PutFailure>>) -> Bench {
+    let service = Arc::new(Service {
+        script: Mutex::new(script),
+        ..Service::default()
+    });
+    let aggregates = Arc::new(Aggregates::default());
+    let stop = CancellationToken::new();
+    let sender = Sender {
+        aggregates: Arc::clone(&aggregates),
+        shards: Arc::default(),
+        clock: Arc::new(TokioClock::new()),
+        sink: Arc::clone(&service) as Arc<_>,
+        interval: Duration::from_secs(60),
+        sampler: ShardSampler::default(),
+    };
+    Bench {
+        service,
+        aggregates,
+        stop: stop.clone(),
+        sending: Box::pin(sender.run(stop)),
+    }
+}
+
+fn key(name: &str) -> SeriesKey {
+    SeriesKey {
+        name: name.to_owned(),
+        labels: Vec::new(),
+    }
+}
+
+impl Bench {
+    /// Lets so many seconds pass.
+    async fn pass(&mut self, seconds: u64) {
+        let clock = TokioClock::new();
+        tokio::select! {
+            biased;
+            () = &mut self.sending => panic!("it ended"),
+            () = clock.sleep_until(clock.now() + Duration::from_secs(seconds)) => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttles_lose_no_counter() {
+    let mut bench = bench(vec![again(), again(), again()]);
+    let orders = bench.aggregates.counter(key("orders_total")).unwrap();
+    let calls = bench.aggregates.histogram(key("call_seconds")).unwrap();
+    for _ in 0..70 {
+        orders.increment(10);
+        calls.record(0.5);
+        bench.pass(1).await;
+    }
+    // The first try after a minute, others 1, 2 and 4 seconds later.
+    assert_eq!(bench.service.calls.load(Ordering::Relaxed), 4);
+    bench.stop.cancel();
+    bench.sending.await;
+    assert_eq!(
+        bench.service.sums(),
+        BTreeMap::from([
+            ("orders_total".to_owned(), 700.0),
+            ("call_seconds".to_owned(), 35.0)
+        ])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_tries_to_send_and_ends_in_time() {
+    let bench = bench(vec![again(), again(), again(), again()]);
+    bench
+        .aggregates
+        .counter(key("orders_total"))
+        .unwrap()
+        .increment(1);
+    bench.stop.cancel();
+    let clock = TokioClock::new();
+    let begun = clock.now();
+    bench.sending.await;
+    assert_eq!(bench.service.calls.load(Ordering::Relaxed), 3);
+    assert_eq!(clock.now().saturating_since(begun), Duration::from_secs(3));
+    assert!(bench.service.sums().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalid_data_are_dropped_without_stopping_others() {
+    let mut bench = bench(vec![Err(PutFailure::Invalid("InvalidParameterValue".to_owned()))]);
+    for number in 0..=MOST_DATA {
+        bench
+            .aggregates
+            .counter(key(&format!("c{number:04}")))
+            .unwrap()
+            .increment(1);
+    }
+    bench.pass(61).await;
+    assert_eq!(bench.service.calls.load(Ordering::Relaxed), 2);
+    assert_eq!(bench.service.sums().len(), 1, "the second call was made");
+    bench.stop.cancel();
+    bench.sending.await;
+    assert_eq!(bench.service.sums().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_few() {
+    let mut bench = bench(Vec::new());
+    // An hour of a busy worker.
+    for minute in 0..60 {
+        for number in 0..75 {
+            bench
+                .aggregates
+                .counter(key(&format!("c{number}")))
+                .unwrap()
+                .increment(minute + 1);
+        }
+        bench.pass(60).await;
+    }
+    bench.pass(1).await;
+    let (calls, data) = (
+        bench.service.calls.load(Ordering::Relaxed),
+        bench.service.taken.lock().unwrap().len(),
+    );
+    println!("{calls} calls for {data} data");
+    assert_eq!((calls, data), (60, 60 * 75));
+    assert!(calls * 10 <= data, "one for each datum would be {data}");
+}
