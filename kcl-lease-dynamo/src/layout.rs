@@ -40,15 +40,8 @@ pub(crate) struct ExistingTables<'a> {
 /// The layout of the application. A decision of a worker of ours stays: a coordinator table that an accidental start of an older
 /// Java worker leaves behind must not divide a fleet.
 pub(crate) fn decide(wanted: TableLayout, found: ExistingTables<'_>) -> Result<Layout, StoreError> {
-    let is_marked = |row: Option<&Item>| row.and_then(codec::application).is_some();
-    match found.table_migration {
-        _ if is_marked(found.in_lease_table) => return Ok(Layout::One),
-        Some(attributes::TABLE_MIGRATION_COMPLETE) => return Ok(Layout::One),
-        Some(attributes::TABLE_MIGRATION_PENDING) => return Err(moving()),
-        _ => {}
-    }
-    if is_marked(found.in_coordinator_table) {
-        return Ok(Layout::Three);
+    if let Some(marked) = marked(found)? {
+        return Ok(marked);
     }
     // Another layout beside these would divide the fleet.
     if found.workers_of_ours {
@@ -65,6 +58,17 @@ pub(crate) fn decide(wanted: TableLayout, found: ExistingTables<'_>) -> Result<L
         TableLayout::AsFound if is_of_2x => Layout::Three,
         TableLayout::AsFound => Layout::One,
     })
+}
+
+/// The layout that a mark in one of the tables names, whatever rows there are; `None` without such a mark.
+pub(crate) fn marked(found: ExistingTables<'_>) -> Result<Option<Layout>, StoreError> {
+    let is_marked = |row: Option<&Item>| row.and_then(codec::application).is_some();
+    match found.table_migration {
+        _ if is_marked(found.in_lease_table) => Ok(Some(Layout::One)),
+        Some(attributes::TABLE_MIGRATION_COMPLETE) => Ok(Some(Layout::One)),
+        Some(attributes::TABLE_MIGRATION_PENDING) => Err(moving()),
+        _ => Ok(is_marked(found.in_coordinator_table).then_some(Layout::Three)),
+    }
 }
 
 /// Refuses three tables where the application's name makes no names of tables: none other is made up.

@@ -38,6 +38,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod admin;
+mod attach;
 mod attributes;
 mod client;
 mod codec;
@@ -57,6 +58,7 @@ mod store;
 mod table;
 mod table_maintenance;
 
+pub use attach::AttachedTable;
 pub use aws_sdk_dynamodb;
 pub use java_rollback::PreparedForJava;
 pub use options::{Billing, InvalidTableOptions, TableLayout, TableOptions};

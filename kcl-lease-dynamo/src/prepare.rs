@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kcl_core::clock::{ClockExt as _, Moment};
 use kcl_core::lease_store::{Preparation, Scan, StoreError, StoreErrorKind, WorkerRow};
+use kcl_core::types::ApplicationName;
 
 use crate::client::{TableClient, WriteOutcome};
 use crate::codec::Item;
@@ -47,7 +48,7 @@ pub(crate) async fn prepare(
     if let Some(table) = &found {
         table.check_key(&client.table)?;
     }
-    let java = JavaTables::read(client, preparation).await?;
+    let java = JavaTables::read(client, &preparation.application).await?;
     if found.is_none() {
         java.refuse_unclaimed(preparation)?;
     }
@@ -55,18 +56,8 @@ pub(crate) async fn prepare(
     table.check_key(&client.table)?;
 
     let (rows, migration) = read_all(client, prepare_options.segments).await?;
-    let layout = layout::decide(
-        options.layout,
-        ExistingTables {
-            coordinator: java.is_there,
-            table_migration: java.table_migration.as_deref(),
-            in_lease_table: migration.as_ref(),
-            in_coordinator_table: java.migration.as_ref(),
-            leases: !rows.scan.leases.is_empty() || !rows.scan.undecodable.is_empty(),
-            others: !rows.scan.workers.is_empty() || rows.lock.is_some(),
-            workers_of_ours: rows.scan.workers.iter().any(|row| row.incarnation.is_some()),
-        },
-    )?;
+    let found = with_rows(java.existing(migration.as_ref()), &rows);
+    let layout = layout::decide(options.layout, found)?;
     layout::check_names(layout, &preparation.application)?;
     let tables = Tables::of(layout, client, &preparation.application);
     let migration = match layout {
@@ -108,20 +99,23 @@ pub(crate) async fn prepare(
 
 /// The evidence of the two further tables of the Java KCL 3.0 to 3.4, if they are there.
 #[derive(Debug)]
-struct JavaTables {
+pub(crate) struct JavaTables {
     coordinator: TableClient,
     workers: TableClient,
     /// Whether the coordinator table is there.
-    is_there: bool,
-    migration: Option<Item>,
-    table_migration: Option<String>,
+    pub(crate) is_there: bool,
+    pub(crate) migration: Option<Item>,
+    pub(crate) table_migration: Option<String>,
 }
 
 impl JavaTables {
-    async fn read(client: &TableClient, preparation: &Preparation) -> Result<Self, StoreError> {
+    pub(crate) async fn read(
+        client: &TableClient,
+        application: &ApplicationName,
+    ) -> Result<Self, StoreError> {
         let Tables {
             workers, coordinator, ..
-        } = Tables::three(client, &preparation.application);
+        } = Tables::three(client, application);
         let mut java = Self {
             coordinator,
             workers,
@@ -129,7 +123,7 @@ impl JavaTables {
             migration: None,
             table_migration: None,
         };
-        if !ownership_check::can_name_tables(preparation.application.as_str()) {
+        if !ownership_check::can_name_tables(application.as_str()) {
             return Ok(java);
         }
         match client.describe(&java.coordinator.table).await {
@@ -155,6 +149,17 @@ impl JavaTables {
             .and_then(codec::table_migration)
             .map(str::to_owned);
         Ok(java)
+    }
+
+    /// These findings, beside the client version of the lease table.
+    pub(crate) fn existing<'a>(&'a self, in_lease_table: Option<&'a Item>) -> ExistingTables<'a> {
+        ExistingTables {
+            coordinator: self.is_there,
+            table_migration: self.table_migration.as_deref(),
+            in_lease_table,
+            in_coordinator_table: self.migration.as_ref(),
+            ..ExistingTables::default()
+        }
     }
 
     /// A policy for the lease table alone is good practice; its rows are looked at in any case.
@@ -197,6 +202,17 @@ impl JavaTables {
             scan.workers,
             lock.map(|row| (self.coordinator.table.clone(), row)),
         ))
+    }
+}
+
+/// The findings with the rows of the lease table.
+pub(crate) fn with_rows<'a>(found: ExistingTables<'a>, rows: &TableRows) -> ExistingTables<'a> {
+    let scan = &rows.scan;
+    ExistingTables {
+        leases: !scan.leases.is_empty() || !scan.undecodable.is_empty(),
+        others: !scan.workers.is_empty() || rows.lock.is_some(),
+        workers_of_ours: scan.workers.iter().any(|row| row.incarnation.is_some()),
+        ..found
     }
 }
 

@@ -153,6 +153,10 @@ impl DynamoLeaseStore {
         prepared.unwrap_or_else(|| Arc::new(Tables::one(&self.client)))
     }
 
+    pub(crate) fn remember_tables(&self, tables: Tables) {
+        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tables));
+    }
+
     /// The name of the table.
     pub fn table(&self) -> &str {
         &self.client.table
@@ -201,7 +205,7 @@ impl LeaseStore for DynamoLeaseStore {
             watch: self.watch,
         };
         let (table, tables) = prepare::prepare(&self.client, &options, preparation).await?;
-        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tables));
+        self.remember_tables(tables);
         self.remember_index(table.index.may_be_queried());
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod attaching;
 mod credentials;
 mod faults;
 mod log;
