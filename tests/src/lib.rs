@@ -8,6 +8,7 @@
 )]
 
 pub mod chaos;
+pub mod command;
 pub mod deploy;
 pub mod exactly_once;
 pub mod exposition;

@@ -9,7 +9,7 @@ use kcl_tests::figures::reading::clients::{Reading, read};
 use kcl_tests::figures::reading::prefill::{Prefill, serve};
 use kcl_tests::figures::reading::{self, Plan};
 use kcl_tests::figures::verdict::Verdicts;
-use kcl_tests::figures::{bounds, coordination, cost, series};
+use kcl_tests::figures::{bounds, coordination, cost, series, status};
 use kcl_tests::testbed::Testbed;
 
 /// Measures the figures of docs/benchmarks.md.
@@ -36,6 +36,8 @@ enum Figures {
     Memory,
     /// Series of metrics, beside those of the Java KCL.
     Series,
+    /// Time and memory of `kcl status`: on a server of DynamoDB.
+    Status,
     /// Serves records. For the other commands, in a process of its own.
     #[command(hide = true)]
     Serve(Prefill),
@@ -70,6 +72,12 @@ fn main() -> ExitCode {
         Figures::Idle => run(bounds::idle(&mut verdicts)),
         Figures::Memory => run(bounds::memory(&mut verdicts)),
         Figures::Series => println!("{}", run(series::measure())),
+        Figures::Status => {
+            let measured = run(measure_status(&mut verdicts));
+            if measured != ExitCode::SUCCESS {
+                return measured;
+            }
+        }
         Figures::Serve(prefill) => run(serve(prefill)),
         Figures::Read(reading) => run(read(reading)),
         Figures::Stand(worker) => run(stand(worker)),
@@ -97,6 +105,20 @@ async fn measure_coordination() -> ExitCode {
         Ok(testbed) => {
             println!("{}", coordination::measure(&testbed).await);
             println!("On {} with {}.", testbed.kind(), testbed.dynamo_name());
+            ExitCode::SUCCESS
+        }
+        Err(left_out) => {
+            eprintln!("figures: {left_out}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure_status(verdicts: &mut Verdicts) -> ExitCode {
+    match Testbed::get().await {
+        Ok(testbed) => {
+            status::measure(&testbed, verdicts).await;
+            println!("\nOn {}.", testbed.dynamo_name());
             ExitCode::SUCCESS
         }
         Err(left_out) => {

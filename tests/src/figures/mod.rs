@@ -10,5 +10,6 @@ pub mod memory;
 pub mod process;
 pub mod reading;
 pub mod series;
+pub mod status;
 pub mod table;
 pub mod verdict;

@@ -17,16 +17,23 @@ use crate::wait::eventually;
 ///
 /// When it does not compile.
 pub fn build_example(name: &str, release: bool) -> PathBuf {
+    build(
+        &["--package", "kcl-examples-aws", "--example", name],
+        name,
+        release,
+    )
+}
+
+/// A program of this workspace, built now: the target that the arguments of `cargo build` choose.
+///
+/// # Panics
+///
+/// When it does not compile.
+pub fn build(target: &[&str], name: &str, release: bool) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args([
-            "build",
-            "--locked",
-            "--package",
-            "kcl-examples-aws",
-            "--example",
-            name,
-        ])
+        .args(["build", "--locked"])
+        .args(target)
         .args(release.then_some("--release"))
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))

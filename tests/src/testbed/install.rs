@@ -54,6 +54,15 @@ const JAVA_KCL: &str =
 /// The aggregation library for Python of Amazon's own laboratory, and everything that it depends on.
 const KINESIS_AGG: &[&str] = &["aws-kinesis-agg==1.2.3", "protobuf==7.36.2", "six==1.17.0"];
 
+/// gRPC for Python with its generator, and everything that they depend on.
+const GRPC: &[&str] = &[
+    "grpcio==1.76.0",
+    "grpcio-tools==1.76.0",
+    "protobuf==6.33.0",
+    "setuptools==80.9.0",
+    "typing_extensions==4.15.0",
+];
+
 /// Clients that are not ours, in environments of their own: each wants another version of what they rest on.
 const FOREIGN_PYTHON: &[(&str, &[&str])] = &[
     ("boto3", &["boto3==1.44.8", "kcl-rs==0.1.4"]),
@@ -150,6 +159,15 @@ pub(super) fn ferrokinesis(root: &Path) -> Result<PathBuf, String> {
 /// The missing or failed part, for people.
 pub(super) fn kinesis_agg(root: &Path) -> Result<PathBuf, String> {
     python(root, "aws-kinesis-agg-1.2.3", KINESIS_AGG)
+}
+
+/// The Python interpreter of an environment that has `grpc` and `grpc_tools`. Needs `python3` with its venv module to install it.
+///
+/// # Errors
+///
+/// The missing or failed part, for people.
+pub(super) fn grpc_python(root: &Path) -> Result<PathBuf, String> {
+    python(root, "grpcio-1.76.0", GRPC)
 }
 
 /// The Python interpreter of an environment that has these packages and no others.

@@ -187,12 +187,35 @@ pub fn java_kcl() -> Result<PathBuf, String> {
 ///
 /// Instead of that error, when `KCL_TEST_REQUIRE_EMULATORS` is 1.
 pub fn kinesis_agg() -> Result<PathBuf, LeftOut> {
+    python_for(
+        "the package aws-kinesis-agg for Python to compare with",
+        install::kinesis_agg,
+    )
+}
+
+/// The Python interpreter of an environment with gRPC and its generator, installed into the target folder on first use.
+///
+/// # Errors
+///
+/// [`LeftOut`] when it cannot be installed here.
+///
+/// # Panics
+///
+/// Instead of that error, when `KCL_TEST_REQUIRE_EMULATORS` is 1.
+pub fn grpc_python() -> Result<PathBuf, LeftOut> {
+    python_for("gRPC for Python to ask with", install::grpc_python)
+}
+
+fn python_for(
+    lack: &str,
+    install: impl FnOnce(&std::path::Path) -> Result<PathBuf, String>,
+) -> Result<PathBuf, LeftOut> {
     let root = shared::root();
     let lock = shared::Lock::acquire(&root).map_err(|error| error.to_string());
-    let python = lock.and_then(|_lock| install::kinesis_agg(&root));
+    let python = lock.and_then(|_lock| install(&root));
     python.map_err(|reason| {
         let left_out = LeftOut {
-            lack: "the package aws-kinesis-agg for Python to compare with. To have it:".to_owned(),
+            lack: format!("{lack}. To have it:"),
             reasons: vec![reason],
         };
         assert!(!required(), "{REQUIRE}=1, but {left_out}");

@@ -12,6 +12,7 @@
 mod aggregation_interop;
 mod bad_input;
 mod house_rules;
+mod kcl_command;
 mod kinesis_polling;
 mod kinesis_wire;
 mod lease_conformance;

@@ -21,6 +21,7 @@ const WITHOUT_AWS: &[&str] = &[
     "kcl-dead-letters",
     "kcl-http",
     "kcl-lease-memory",
+    "kcl-operations",
     "kcl-testkit",
     "kinesis-local",
     "kcl-model",
@@ -40,6 +41,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kcl-dead-letters", &["kcl-core"]),
     // The store and the stream in memory for its tests.
     ("kcl-http", &["kcl-core", "kcl-lease-memory"]),
+    ("kcl-operations", &["kcl-core"]),
+    (
+        "kcl-cli",
+        &[
+            "kcl-aws",
+            "kcl-core",
+            "kcl-kinesis",
+            "kcl-lease-dynamo",
+            "kcl-operations",
+        ],
+    ),
     ("kcl-lease-memory", &["kcl-core"]),
     (
         "kcl-testkit",

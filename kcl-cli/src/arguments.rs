@@ -1,0 +1,324 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kcl_core::types::ApplicationName;
+use regex::Regex;
+
+use crate::failure::EXIT_CODES;
+
+/// Looks at a running fleet of Kinesis consumers, and says what it does and why.
+///
+/// Region, credentials and endpoints are found as by every AWS tool: options, AWS_* variables, profiles, roles. Nothing is written to a lease table.
+#[derive(Debug, Parser)]
+#[command(name = "kcl", version, after_help = EXIT_CODES, max_term_width = 120)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: CommonOptions,
+}
+
+/// The options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct CommonOptions {
+    /// How the answer is printed; csv and json have the fields that docs/kcl.md lists.
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    pub(crate) output: Format,
+    /// Look again every so many seconds, until interrupted.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, global = true)]
+    pub(crate) watch: Option<Duration>,
+    /// The region.
+    #[arg(long, global = true)]
+    pub(crate) region: Option<String>,
+    /// The profile of the AWS configuration files.
+    #[arg(long, global = true)]
+    pub(crate) profile: Option<String>,
+    /// The endpoint of both services, as for an emulator; AWS_ENDPOINT_URL_DYNAMODB and AWS_ENDPOINT_URL_KINESIS name one each.
+    #[arg(long, value_name = "URL", global = true)]
+    pub(crate) endpoint_url: Option<String>,
+    /// The lease table, where it is not named as the application.
+    #[arg(long, global = true)]
+    pub(crate) table: Option<String>,
+    /// How long each call to AWS may take.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10", global = true)]
+    pub(crate) timeout: Duration,
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For people with a wide terminal.
+    Wide,
+    /// For programs.
+    Json,
+    /// For spreadsheets.
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Lists the applications of the account and region: state, workers, shards, lag, streams.
+    List(ListOptions),
+    /// Shows the shards of an application: state, owner, checkpoint, lag, rate, time to catch up.
+    Status(StatusOptions),
+    /// Shows the workers of an application: leases, throughput, failover time, leader and standby.
+    Workers(LookOptions),
+    /// Says in sentences how a shard came to its state: owner, what it waits for, parents, the record it is held at.
+    Why(WhyOptions),
+    /// Shows shards and workers live.
+    Top(LookOptions),
+    /// Says how far the application is behind, and how many workers it should have; with --scaler for KEDA.
+    Lag(LagOptions),
+    /// Estimates shards and cost of a stream, and what coordination costs.
+    Estimate(EstimateOptions),
+    /// Examines credentials, rights, table, streams, limits, clock and versions; each finding says what to do.
+    Doctor(DoctorOptions),
+    /// Shows records as they come: key, arrival, size.
+    Tail(TailOptions),
+    /// Puts test records into a stream.
+    Put(PutOptions),
+    /// Prints every checkpoint of an application.
+    Export(LookOptions),
+}
+
+/// How an application is looked at.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LookOptions {
+    /// The application.
+    pub(crate) application: ApplicationName,
+    /// The stream, where the rows do not name it, as rows of the Java KCL.
+    #[arg(long, value_name = "NAME|ARN")]
+    pub(crate) stream: Option<String>,
+    /// Ask the stream how far each checkpoint is behind. It takes two reads a shard from its limit of five per second.
+    #[arg(long)]
+    pub(crate) measure_lag: bool,
+    /// From which lag on a shard is LAGGING, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    pub(crate) lagging_after: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ListOptions {
+    /// Only tables whose names match this regular expression.
+    pub(crate) tables: Option<Regex>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StatusOptions {
+    #[command(flatten)]
+    pub(crate) look: LookOptions,
+    /// Only leases whose keys match this regular expression.
+    pub(crate) shards: Option<Regex>,
+    /// Only shards that do not go on: UNOWNED, STALLED, HELD. The exit code is 1 if there are any.
+    #[arg(long)]
+    pub(crate) stuck: bool,
+    /// Ended shards too.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WhyOptions {
+    #[command(flatten)]
+    pub(crate) look: LookOptions,
+    /// The shard or lease key, or a regular expression that matches lease keys.
+    pub(crate) shard: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LagOptions {
+    #[command(flatten)]
+    pub(crate) look: LookOptions,
+    /// How long the fleet may take to catch up.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "300")]
+    pub(crate) catch_up_within: Duration,
+    /// How many shards one worker handles when nothing lags; without it a fleet never shrinks.
+    #[arg(long, value_name = "SHARDS")]
+    pub(crate) shards_per_worker: Option<u32>,
+    /// The fewest workers.
+    #[arg(long, value_name = "WORKERS", default_value_t = 1)]
+    pub(crate) min_workers: u32,
+    /// The most workers; never more than there are shards.
+    #[arg(long, value_name = "WORKERS")]
+    pub(crate) max_workers: Option<u32>,
+    /// Exit with 1 if a shard is further behind than so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) max_lag: Option<Duration>,
+    /// Serve KEDA's external scaler (gRPC) at this address until interrupted.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "watch")]
+    pub(crate) scaler: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EstimateOptions {
+    /// Records per second, at the peak.
+    #[arg(long, value_name = "NUMBER", value_parser = positive)]
+    pub(crate) records_per_second: f64,
+    /// Bytes of a record with its partition key, on average.
+    #[arg(long, value_name = "BYTES", value_parser = positive)]
+    pub(crate) record_size: f64,
+    /// Applications that poll.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) consumers: u32,
+    /// Applications that read by enhanced fan-out.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) fan_out_consumers: u32,
+    /// How long records are kept, in hours.
+    #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(24..=8760))]
+    pub(crate) retention: u32,
+    /// Workers of one application.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) workers: u32,
+    /// The failover time of that application.
+    #[arg(long, value_name = "SECONDS", value_parser = positive, default_value = "10")]
+    pub(crate) failover_time: f64,
+    /// Another price than the list price of us-east-1, as `shard_hour=0.018`; docs/kcl.md lists the names. May be repeated.
+    #[arg(long = "price", value_name = "NAME=DOLLARS", value_parser = price)]
+    pub(crate) prices: Vec<(String, f64)>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DoctorOptions {
+    /// The application.
+    pub(crate) application: ApplicationName,
+    /// A stream to examine beside those that the rows name. May be repeated.
+    #[arg(long = "stream", value_name = "NAME|ARN")]
+    pub(crate) streams: Vec<String>,
+    /// The application needs records of one key in order, or state by key.
+    #[arg(long)]
+    pub(crate) needs_keys: bool,
+    /// The ARN of a fan-out consumer whose subscription is tried as a dry run.
+    #[arg(long, value_name = "ARN")]
+    pub(crate) consumer: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TailOptions {
+    /// The stream, by name or ARN.
+    pub(crate) stream: String,
+    /// Only shards whose ids match this regular expression.
+    pub(crate) shards: Option<Regex>,
+    /// Where to begin: latest, earliest, a time as 2027-01-31T12:00:00Z, or a while ago as 10m.
+    #[arg(long, default_value = "latest", value_parser = tail_start)]
+    pub(crate) from: TailStart,
+    /// End after so many records.
+    #[arg(long, value_name = "RECORDS")]
+    pub(crate) max: Option<u64>,
+    /// Print payloads: as text where they are, in base64 elsewhere. Without it no payload is shown.
+    #[arg(long)]
+    pub(crate) payload: bool,
+}
+
+/// Where a tail begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TailStart {
+    Latest,
+    Earliest,
+    At(kcl_core::types::Timestamp),
+    Ago(Duration),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PutOptions {
+    /// The stream, by name or ARN.
+    pub(crate) stream: String,
+    /// The payload; without it each line of the standard input is a record.
+    #[arg(long)]
+    pub(crate) data: Option<String>,
+    /// A file whose content is the payload.
+    #[arg(long, conflicts_with = "data")]
+    pub(crate) file: Option<PathBuf>,
+    /// The partition key; `{}` in it is the number of the record. By default the records spread over the shards.
+    #[arg(long, default_value = "kcl-put-{}")]
+    pub(crate) key: String,
+    /// How often --data or --file is put.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) count: u64,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let secs: f64 = text
+        .parse()
+        .map_err(|_| "it is not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(secs) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("it must be above zero".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is not a number".to_owned())?;
+    match number.is_finite() && number > 0.0 {
+        true => Ok(number),
+        false => Err("it must be above zero".to_owned()),
+    }
+}
+
+fn price(text: &str) -> Result<(String, f64), String> {
+    let (name, dollars) = text.split_once('=').ok_or("it is not NAME=DOLLARS")?;
+    let dollars: f64 = dollars
+        .parse()
+        .map_err(|_| "the price is not a number".to_owned())?;
+    match dollars.is_finite() && dollars >= 0.0 {
+        true => Ok((name.to_owned(), dollars)),
+        false => Err("a price is zero or more".to_owned()),
+    }
+}
+
+fn tail_start(text: &str) -> Result<TailStart, String> {
+    match text {
+        "latest" => return Ok(TailStart::Latest),
+        "earliest" => return Ok(TailStart::Earliest),
+        _ => {}
+    }
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(TailStart::Ago(ago));
+    }
+    let time = humantime::parse_rfc3339_weak(text);
+    let since = time
+        .ok()
+        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let millis = since.and_then(|since| i64::try_from(since.as_millis()).ok());
+    millis
+        .map(|millis| TailStart::At(kcl_core::types::Timestamp::from_millis(millis)))
+        .ok_or_else(|| {
+            "it is none of latest, earliest, a time as 2027-01-31T12:00:00Z and a while as 10m".to_owned()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn start_of_a_tail_is_read() {
+        assert_eq!(tail_start("latest"), Ok(TailStart::Latest));
+        assert_eq!(tail_start("90s"), Ok(TailStart::Ago(Duration::from_secs(90))));
+        let at = kcl_core::types::Timestamp::from_millis(1_800_000_000_000);
+        assert_eq!(tail_start("2027-01-15T08:00:00Z"), Ok(TailStart::At(at)));
+        assert!(tail_start("yesterday").is_err());
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        assert!(seconds("0").is_err() && seconds("-1").is_err() && seconds("nan").is_err());
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert!(positive("inf").is_err() && positive("0").is_err());
+        assert_eq!(price("shard_hour=0.018"), Ok(("shard_hour".to_owned(), 0.018)));
+        assert!(price("shard_hour").is_err() && price("a=-1").is_err());
+    }
+}

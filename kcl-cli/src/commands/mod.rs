@@ -1,0 +1,11 @@
+//! The commands.
+
+pub(crate) mod doctor;
+pub(crate) mod estimate;
+pub(crate) mod fleet;
+pub(crate) mod lag;
+pub(crate) mod list;
+pub(crate) mod records;
+pub(crate) mod scaler;
+pub(crate) mod top;
+pub(crate) mod watch;

@@ -1,0 +1,44 @@
+//! Doing something once, or again and again.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use kcl_core::clock::Clock as _;
+
+use crate::connection::Connection;
+use crate::failure::{Exit, Failure};
+use crate::output::print;
+
+/// Moves the cursor of a terminal to the upper left, and clears what is below.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
+
+/// Prints what `render` returns: once, or every so long until interrupted. Returns the exit code of the last time.
+///
+/// A look that fails ends a single run, and is said and tried again while watching.
+pub(crate) async fn repeat(
+    connection: &Connection,
+    every: Option<Duration>,
+    mut render: impl AsyncFnMut() -> Result<(String, Exit), Failure>,
+) -> Result<Exit, Failure> {
+    let clears = every.is_some() && std::io::stdout().is_terminal();
+    loop {
+        let next = every.map(|every| connection.clock.now() + every);
+        let exit = match render().await {
+            Ok((text, exit)) => {
+                print(&if clears { format!("{CLEAR}{text}") } else { text })?;
+                exit
+            }
+            Err(failure) if next.is_none() => return Err(failure),
+            Err(failure) => {
+                eprintln!("kcl: {failure}");
+                failure.exit
+            }
+        };
+        let Some(next) = next else { return Ok(exit) };
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => return Ok(exit),
+            () = connection.clock.sleep_until(next) => {}
+        }
+    }
+}

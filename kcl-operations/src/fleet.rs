@@ -1,0 +1,617 @@
+//! The view of a fleet: one scan of its lease table, as rows for people and for scripts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use kcl_core::lease_store::{
+    GivenOrder, LeaderLock, Lease, LeaseOrder, LeaseOrders, Scan, ShardReport, WorkerRow,
+};
+use kcl_core::types::{LeaseKey, Timestamp, WorkerId};
+use serde::Serialize;
+
+use crate::lineage::LeaseLineage;
+use crate::state::{ShardState, Thresholds};
+
+/// The facts that a view is made of.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct FleetFacts<'a> {
+    /// The scan of the lease table.
+    pub scan: &'a Scan,
+    /// How far behind checkpoints were measured to be at the stream, by lease. It counts instead of what the row reports.
+    pub measured: BTreeMap<LeaseKey, Duration>,
+    /// The limits between the states.
+    pub thresholds: Thresholds,
+}
+
+impl<'a> FleetFacts<'a> {
+    /// A scan alone, with the usual limits.
+    pub fn new(scan: &'a Scan) -> Self {
+        Self {
+            scan,
+            measured: BTreeMap::new(),
+            thresholds: Thresholds::default(),
+        }
+    }
+}
+
+/// Where a lag comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LagSource {
+    /// The owner wrote it into the row.
+    Row,
+    /// It was asked from the stream, at the checkpoint.
+    Stream,
+}
+
+/// A fleet at one moment.
+///
+/// As JSON it has the fields of the structs, with units in their names; `docs/kcl.md` documents each.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct FleetView {
+    /// The application.
+    pub application: String,
+    /// When the view was made, in milliseconds since 1970 by the clock of the viewer.
+    pub time_ms: i64,
+    /// The whole in a few numbers.
+    pub summary: Summary,
+    /// The shards, in the order of their lease keys.
+    pub shards: Vec<ShardView>,
+    /// The workers, in the order of their ids.
+    pub workers: Vec<WorkerView>,
+    /// Rows that look like the fleet's and cannot be read, as `key: problem`.
+    pub unreadable_rows: Vec<String>,
+    #[serde(skip)]
+    pub(crate) thresholds: Thresholds,
+}
+
+/// One lease.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ShardView {
+    /// The key of the lease.
+    pub lease: String,
+    /// The stream, where the row names it.
+    pub stream: Option<String>,
+    /// The shard.
+    pub shard: String,
+    /// The state in one word.
+    pub state: ShardState,
+    /// The worker that processes the shard.
+    pub owner: Option<String>,
+    /// The worker that has the lease next, during a handoff.
+    pub next_owner: Option<String>,
+    /// The checkpoint: a sequence number or a sentinel.
+    pub checkpoint: String,
+    /// The sub-sequence number of the checkpoint.
+    pub sub_sequence: u64,
+    /// Whether a checkpoint is prepared and not committed.
+    pub has_pending_checkpoint: bool,
+    /// How far reading is behind the newest record, in milliseconds.
+    pub lag_ms: Option<u64>,
+    /// Where the lag comes from.
+    pub lag_source: Option<LagSource>,
+    /// The age of the oldest record that is not finished, in milliseconds.
+    pub freshness_ms: Option<u64>,
+    /// The moving average of what was finished, in KiB per second.
+    pub rate_kib_per_s: Option<f64>,
+    /// Records read per second.
+    pub read_records_per_s: Option<f64>,
+    /// Records finished per second.
+    pub finished_records_per_s: Option<f64>,
+    /// How long until the shard has caught up at its pace, in seconds; `null` where that is not known, or never.
+    pub catch_up_s: Option<u64>,
+    /// How often the failing call was made; 0 where nothing fails.
+    pub attempts: u32,
+    /// The age of the last progress, in milliseconds.
+    pub last_progress_ms: Option<u64>,
+    /// The reason for which the owner waits, by the names of the metrics.
+    pub waiting: Option<String>,
+    /// The thing that is wrong with the shard, by the names of the metrics.
+    pub concern: Option<String>,
+    /// The position of the first record that fails.
+    pub failing_record: Option<String>,
+    /// How long ago the owner wrote its report into the row, by the clock of the viewer, in milliseconds. The report is of that time.
+    pub report_age_ms: Option<u64>,
+    /// The orders of operators that hold, such as `paused` or `limit to 500 records/s`.
+    pub orders: Vec<String>,
+    /// The revision of the orders; 0 where none was ever given.
+    pub orders_revision: u64,
+    /// The revision that the owner answered.
+    pub answered_revision: Option<u64>,
+    /// Why the owner refused the newest order, if it did.
+    pub refused: Option<String>,
+    /// The last orders, the newest last.
+    pub order_history: Vec<OrderView>,
+    /// The shards that it came from.
+    pub parents: Vec<String>,
+    /// The parents that are in the table and not finished.
+    pub unfinished_parents: Vec<String>,
+    /// The shards that it became.
+    pub children: Vec<String>,
+    /// How many splits and merges are between it and its oldest ancestor in the table.
+    pub generation: u32,
+    /// The first hash key, as decimal digits.
+    pub hash_start: Option<String>,
+    /// The last hash key, as decimal digits.
+    pub hash_end: Option<String>,
+    /// The lease counter.
+    pub counter: u64,
+    /// How often the owner changed since the last checkpoint.
+    pub owner_switches: u64,
+    /// Whether the row was written last by a worker that is none of this library: a Java worker.
+    pub is_java: bool,
+    /// Why the owner counts as silent, in words.
+    pub silent_owner: Option<String>,
+}
+
+/// One order of an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OrderView {
+    /// Its revision.
+    pub revision: u64,
+    /// When it was given, in milliseconds since 1970, by the clock of the operator's host.
+    pub at_ms: i64,
+    /// Its author.
+    pub author: String,
+    /// Why it was given, in the author's words.
+    pub reason: Option<String>,
+    /// The order.
+    pub order: String,
+    /// The checkpoint before it, where it moved the checkpoint.
+    pub checkpoint_before: Option<String>,
+}
+
+impl OrderView {
+    fn of(given: &GivenOrder) -> Self {
+        let before = given.before.as_ref();
+        Self {
+            revision: given.revision,
+            at_ms: given.at.as_millis(),
+            author: given.author.clone(),
+            reason: given.reason.clone(),
+            order: given.order.clone(),
+            checkpoint_before: before.map(|before| before.checkpoint_text().to_owned()),
+        }
+    }
+}
+
+/// One worker.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct WorkerView {
+    /// The worker's id.
+    pub worker: String,
+    /// Whether its row was written lately, by the clock of the viewer: see [`Thresholds::silence`]. A worker without a row counts as silent.
+    pub is_live: bool,
+    /// How many leases it owns that are not ended.
+    pub leases: u32,
+    /// How many of these are LAGGING, STALLED or HELD.
+    pub leases_of_concern: u32,
+    /// How many leases come to it by handoffs under way.
+    pub incoming: u32,
+    /// The payload that its shards finish together, in KiB per second.
+    pub rate_kib_per_s: f64,
+    /// The most leases that it wants.
+    pub max_leases: Option<u32>,
+    /// The failover time that it lives by, in milliseconds.
+    pub failover_ms: Option<u64>,
+    /// The age of its row by the clock of the viewer, in milliseconds; `null` where it has no row.
+    pub row_age_ms: Option<u64>,
+    /// The version of the library that it runs, where it says so.
+    pub version: Option<String>,
+    /// How long it has been running, in milliseconds, where it says so.
+    pub uptime_ms: Option<u64>,
+    /// Whether it is the leader.
+    pub is_leader: bool,
+    /// Whether it stands in for the leader.
+    pub is_standby: bool,
+    /// Whether it is a worker of the Java KCL.
+    pub is_java: bool,
+    /// The orders of operators that hold: `excluded`, or `drained`.
+    pub orders: Vec<String>,
+}
+
+/// A fleet in a few numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The gravest state of its shards, in the order UNOWNED, STALLED, HELD, LAGGING, PAUSED, UNKNOWN, OK.
+    pub state: String,
+    /// Live workers.
+    pub live_workers: u32,
+    /// Workers of the Java KCL among all.
+    pub java_workers: u32,
+    /// All leases.
+    pub leases: u32,
+    /// The leases that are not ended.
+    pub open_leases: u32,
+    /// The number of leases in each state that occurs.
+    pub states: BTreeMap<String, u32>,
+    /// The largest lag, in milliseconds, and none where no lag is known.
+    pub max_lag_ms: Option<u64>,
+    /// For how many leases that are not ended the lag is known.
+    pub known_lags: u32,
+    /// The longest time to catch up, in seconds.
+    pub max_catch_up_s: Option<u64>,
+    /// The payload that all shards finish together, in KiB per second.
+    pub rate_kib_per_s: f64,
+    /// The leader.
+    pub leader: Option<String>,
+    /// The streams that the rows name.
+    pub streams: Vec<String>,
+}
+
+impl FleetView {
+    /// The view of these facts at this time, which is the viewer's own.
+    ///
+    /// The ages of rows compare the clocks of the workers with the viewer's: for people, and never a condition of a write.
+    pub fn of(application: &str, facts: &FleetFacts<'_>, now: Timestamp) -> Self {
+        let scan = facts.scan;
+        let rows: BTreeMap<&WorkerId, &WorkerRow> = scan.workers.iter().map(|row| (&row.id, row)).collect();
+        let lineage = LeaseLineage::new(&scan.leases);
+        let generations = lineage.generations();
+        let mut shards: Vec<ShardView> = scan
+            .leases
+            .iter()
+            .map(|lease| {
+                let owner = lease.actual_owner();
+                let silent_owner = owner
+                    .filter(|_| !lease.is_ended())
+                    .and_then(|owner| silence(owner, rows.get(owner).copied(), facts, now));
+                let mut view = shard_view(lease, &lineage, now);
+                view.silent_owner = silent_owner;
+                view.generation = generations.get(&lease.key).copied().unwrap_or(0);
+                if let Some(measured) = facts.measured.get(&lease.key) {
+                    view.lag_ms = Some(millis(*measured));
+                    view.lag_source = Some(LagSource::Stream);
+                    view.catch_up_s = Some(0).filter(|_| measured.is_zero());
+                }
+                view.state = state_of(lease, &view, facts);
+                view
+            })
+            .collect();
+        shards.sort_by(|one, other| one.lease.cmp(&other.lease));
+        let workers = workers(scan, &rows, &shards, facts, now);
+        let summary = summary(&shards, &workers, scan);
+        let unreadable = scan.undecodable.iter();
+        Self {
+            application: application.to_owned(),
+            time_ms: now.as_millis(),
+            summary,
+            shards,
+            workers,
+            unreadable_rows: unreadable
+                .map(|row| format!("{}: {}", row.key, row.problem))
+                .collect(),
+            thresholds: facts.thresholds.clone(),
+        }
+    }
+
+    /// Learns from an earlier view of the same fleet how long each shard takes to catch up, where nothing better says so: its lag, divided by the
+    /// pace at which the lag became less.
+    pub fn compare(&mut self, earlier: &Self) {
+        let elapsed = self.time_ms.saturating_sub(earlier.time_ms);
+        let before: BTreeMap<&str, &ShardView> = earlier
+            .shards
+            .iter()
+            .map(|shard| (shard.lease.as_str(), shard))
+            .collect();
+        for shard in self.shards.iter_mut().filter(|shard| shard.catch_up_s.is_none()) {
+            let lag_before = before.get(shard.lease.as_str()).and_then(|shard| shard.lag_ms);
+            shard.catch_up_s = match (lag_before, shard.lag_ms) {
+                (Some(before), Some(now)) => catch_up_secs(before, now, elapsed),
+                _ => None,
+            };
+        }
+        self.summary.max_catch_up_s = self.shards.iter().filter_map(|shard| shard.catch_up_s).max();
+    }
+
+    /// The shards of this name or lease key: several where the application reads many streams.
+    pub fn shards_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a ShardView> {
+        let is_named = move |shard: &&ShardView| shard.lease == name || shard.shard == name;
+        self.shards.iter().filter(is_named)
+    }
+
+    /// The limits that the states of this view follow from.
+    pub fn thresholds(&self) -> &Thresholds {
+        &self.thresholds
+    }
+}
+
+/// How long it takes until a lag that went from `before` to `now` in this time is gone; `None` where it does not become less.
+fn catch_up_secs(before: u64, now: u64, elapsed: i64) -> Option<u64> {
+    if now == 0 {
+        return Some(0);
+    }
+    let elapsed = u64::try_from(elapsed).ok().filter(|elapsed| *elapsed > 0)?;
+    let gained = before.checked_sub(now).filter(|gained| *gained > 0)?;
+    let millis = u128::from(now) * u128::from(elapsed) / u128::from(gained);
+    u64::try_from(millis / 1000).ok()
+}
+
+/// The report of the owner, unless there is no owner any more, the shard is ended, or Java wrote since.
+fn valid_report(lease: &Lease) -> Option<&ShardReport> {
+    let is_current = lease.actual_owner().is_some() && !lease.is_ended() && !lease.is_written_by_foreigner();
+    lease.report.as_deref().filter(|_| is_current)
+}
+
+fn shard_view(lease: &Lease, lineage: &LeaseLineage<'_>, now: Timestamp) -> ShardView {
+    let is_in_handoff = lease.is_in_handoff();
+    let unfinished = lineage.unfinished_parents(lease);
+    let identity = lease.identity.as_ref().map(|identity| identity.name.clone());
+    let has_owner = lease.actual_owner().is_some();
+    let report = valid_report(lease);
+    let report_age = report.map(|report| age(report.at, now));
+    let per_second = |per_minute: u64| per_minute as f64 / 60.0;
+    let orders = lease.orders.as_deref();
+    let answer = lease.answer.as_ref();
+    ShardView {
+        lease: lease.key.to_string(),
+        stream: identity.or_else(|| lease.stream.as_ref().map(ToString::to_string)),
+        shard: lease.shard.to_string(),
+        state: ShardState::Unknown,
+        owner: lease.actual_owner().map(ToString::to_string),
+        next_owner: lease
+            .owner
+            .as_ref()
+            .filter(|_| is_in_handoff)
+            .map(ToString::to_string),
+        checkpoint: lease.checkpoint.checkpoint_text().to_owned(),
+        sub_sequence: lease.checkpoint.sub_sequence(),
+        has_pending_checkpoint: lease.pending.is_some(),
+        lag_ms: report.map(|report| millis(report.behind)),
+        lag_source: report.map(|_| LagSource::Row),
+        freshness_ms: report.map(|report| millis(report.freshness)),
+        rate_kib_per_s: lease.throughput.filter(|rate| rate.is_finite()),
+        read_records_per_s: report.map(|report| per_second(report.read_per_minute)),
+        finished_records_per_s: report.map(|report| per_second(report.processed_per_minute)),
+        catch_up_s: report
+            .and_then(ShardReport::catch_up)
+            .map(|catch_up| millis(catch_up).div_ceil(1000)),
+        attempts: report.map_or(0, |report| report.attempts),
+        last_progress_ms: report
+            .zip(report_age)
+            .map(|(report, age)| millis(report.last_progress.saturating_add(age))),
+        waiting: report.and_then(|report| report.waiting_for.clone()),
+        concern: report.and_then(|report| report.concern.clone()),
+        failing_record: report
+            .and_then(|report| report.failing.as_ref())
+            .map(ToString::to_string),
+        report_age_ms: report_age.map(millis),
+        orders: orders.map(orders_in_force).unwrap_or_default(),
+        orders_revision: lease.orders_revision(),
+        answered_revision: answer.map(|answer| answer.revision),
+        refused: answer
+            .filter(|answer| answer.revision == lease.orders_revision())
+            .and_then(|answer| answer.refused.clone()),
+        order_history: orders
+            .map(|orders| orders.history.iter().map(OrderView::of).collect())
+            .unwrap_or_default(),
+        parents: lease.parents.iter().map(ToString::to_string).collect(),
+        unfinished_parents: unfinished.iter().map(|parent| parent.shard.to_string()).collect(),
+        children: lineage.children(lease).into_iter().collect(),
+        generation: 0,
+        hash_start: lease.hash_range.map(|range| range.start().to_string()),
+        hash_end: lease.hash_range.map(|range| range.end().to_string()),
+        counter: lease.counter,
+        owner_switches: lease.owner_switches,
+        is_java: has_owner && lease.counter > 0 && lease.is_written_by_foreigner(),
+        silent_owner: None,
+    }
+}
+
+/// The orders that hold, in words.
+fn orders_in_force(orders: &LeaseOrders) -> Vec<String> {
+    let mut words = Vec::new();
+    words.extend(orders.paused.then(|| "paused".to_owned()));
+    words.extend(
+        orders
+            .limit
+            .map(|limit| LeaseOrder::Limit(Some(limit)).to_string()),
+    );
+    words.extend(orders.pinned.as_ref().map(|worker| format!("pinned to {worker}")));
+    words.extend(orders.skip.as_ref().map(|record| format!("skip {record}")));
+    words
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why the owner counts as silent, if it does.
+fn silence(
+    owner: &WorkerId,
+    row: Option<&WorkerRow>,
+    facts: &FleetFacts<'_>,
+    now: Timestamp,
+) -> Option<String> {
+    let Some(row) = row else {
+        return Some(format!("worker {owner} has no row"));
+    };
+    let age = age(row.updated, now);
+    let limit = facts.thresholds.silence(row.failover);
+    (age > limit).then(|| {
+        let age = crate::text::duration_text(age);
+        format!("the row of worker {owner} is {age} old")
+    })
+}
+
+fn age(then: Timestamp, now: Timestamp) -> Duration {
+    let millis = now.as_millis().saturating_sub(then.as_millis());
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// The state: the first rule that holds.
+fn state_of(lease: &Lease, view: &ShardView, facts: &FleetFacts<'_>) -> ShardState {
+    let thresholds = &facts.thresholds;
+    let waiting = view.waiting.as_deref();
+    let is_waiting = waiting == Some("parents") || !view.unfinished_parents.is_empty();
+    if lease.is_ended() {
+        return ShardState::Ended;
+    }
+    if view.owner.is_none() {
+        return match is_waiting {
+            true => ShardState::WaitingForParent,
+            false => ShardState::Unowned,
+        };
+    }
+    // Only the tables of 2.x have no rows of workers, so their absence says nothing of a Java worker.
+    let has_rows = !facts.scan.workers.is_empty();
+    if view.silent_owner.is_some() && (has_rows || !view.is_java) {
+        return ShardState::Stalled;
+    }
+    let is_paused = lease.orders.as_ref().is_some_and(|orders| orders.paused);
+    match waiting {
+        Some("hold" | "dead_letter" | "gap") => return ShardState::Held,
+        Some("paused") => return ShardState::Paused,
+        _ if is_paused => return ShardState::Paused,
+        _ => {}
+    }
+    if is_waiting {
+        return ShardState::WaitingForParent;
+    }
+    let progress = valid_report(lease).map(|report| report.last_progress);
+    if waiting.is_none() && progress.is_some_and(|age| age > thresholds.stalled) {
+        return ShardState::Stalled;
+    }
+    match view.lag_ms.map(Duration::from_millis) {
+        Some(behind) if behind > thresholds.lagging => ShardState::Lagging,
+        Some(_) => ShardState::Ok,
+        None => ShardState::Unknown,
+    }
+}
+
+fn workers(
+    scan: &Scan,
+    rows: &BTreeMap<&WorkerId, &WorkerRow>,
+    shards: &[ShardView],
+    facts: &FleetFacts<'_>,
+    now: Timestamp,
+) -> Vec<WorkerView> {
+    let lock = scan.lock.as_ref().filter(|lock| !lock.released);
+    let leader = lock.map(|lock| lock.owner.to_string());
+    let standby = lock.and_then(|lock: &LeaderLock| lock.standby.as_ref());
+    let standby = standby.map(ToString::to_string);
+    let mut names: BTreeSet<String> = rows.keys().map(ToString::to_string).collect();
+    names.extend(
+        shards
+            .iter()
+            .filter(|shard| is_open(shard))
+            .filter_map(|shard| shard.owner.clone()),
+    );
+    names.extend(leader.clone());
+    let by_name: BTreeMap<String, &WorkerRow> = rows.iter().map(|(id, row)| (id.to_string(), *row)).collect();
+    let mut views: BTreeMap<String, WorkerView> = BTreeMap::new();
+    for name in names {
+        let row = by_name.get(&name);
+        let age = row.map(|row| age(row.updated, now));
+        let is_live = row
+            .zip(age)
+            .is_some_and(|(row, age)| age <= facts.thresholds.silence(row.failover));
+        let view = WorkerView {
+            is_live,
+            leases: 0,
+            leases_of_concern: 0,
+            incoming: 0,
+            rate_kib_per_s: 0.0,
+            max_leases: row.and_then(|row| row.max_leases),
+            failover_ms: row.and_then(|row| row.failover).map(millis),
+            row_age_ms: age.map(millis),
+            version: row.and_then(|row| row.version.clone()),
+            uptime_ms: row
+                .and_then(|row| row.started)
+                .map(|started| millis(self::age(started, now))),
+            orders: row.map(|row| worker_orders(row)).unwrap_or_default(),
+            is_leader: leader.as_ref() == Some(&name),
+            is_standby: standby.as_ref() == Some(&name),
+            is_java: row.is_some_and(|row| row.incarnation.is_none()),
+            worker: name.clone(),
+        };
+        views.insert(name, view);
+    }
+    for shard in shards.iter().filter(|shard| is_open(shard)) {
+        if let Some(view) = shard.owner.as_ref().and_then(|owner| views.get_mut(owner)) {
+            view.leases += 1;
+            let is_bad = shard.state.is_stuck() || shard.state == ShardState::Lagging;
+            view.leases_of_concern += u32::from(is_bad);
+            view.rate_kib_per_s += shard.rate_kib_per_s.unwrap_or(0.0);
+            // A worker without a row is Java's where only Java wrote its leases.
+            view.is_java |= view.row_age_ms.is_none() && shard.is_java;
+        }
+        if let Some(view) = shard.next_owner.as_ref().and_then(|next| views.get_mut(next)) {
+            view.incoming += 1;
+        }
+    }
+    views.into_values().collect()
+}
+
+/// The orders for a worker that hold, in words.
+fn worker_orders(row: &WorkerRow) -> Vec<String> {
+    let Some(orders) = &row.orders else {
+        return Vec::new();
+    };
+    let words = [
+        ("drained", orders.drained),
+        ("excluded", orders.excluded && !orders.drained),
+    ];
+    words
+        .iter()
+        .filter(|(_, holds)| *holds)
+        .map(|(word, _)| (*word).to_owned())
+        .collect()
+}
+
+pub(crate) fn is_open(shard: &ShardView) -> bool {
+    shard.state != ShardState::Ended
+}
+
+/// The order of gravity.
+const GRAVEST_FIRST: [ShardState; 8] = [
+    ShardState::Unowned,
+    ShardState::Stalled,
+    ShardState::Held,
+    ShardState::Lagging,
+    ShardState::Paused,
+    ShardState::Unknown,
+    ShardState::Ok,
+    ShardState::WaitingForParent,
+];
+
+fn summary(shards: &[ShardView], workers: &[WorkerView], scan: &Scan) -> Summary {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let mut states: BTreeMap<String, u32> = BTreeMap::new();
+    for shard in shards {
+        *states.entry(shard.state.word().to_owned()).or_default() += 1;
+    }
+    let gravest = GRAVEST_FIRST
+        .iter()
+        .find(|state| shards.iter().any(|shard| shard.state == **state));
+    let streams: BTreeSet<String> = shards.iter().filter_map(|shard| shard.stream.clone()).collect();
+    let open = || shards.iter().filter(|shard| is_open(shard));
+    Summary {
+        state: gravest.copied().unwrap_or(ShardState::Ended).word().to_owned(),
+        live_workers: count(workers.iter().filter(|worker| worker.is_live).count()),
+        java_workers: count(workers.iter().filter(|worker| worker.is_java).count()),
+        leases: count(shards.len()),
+        open_leases: count(open().count()),
+        states,
+        max_lag_ms: open().filter_map(|shard| shard.lag_ms).max(),
+        known_lags: count(open().filter(|shard| shard.lag_ms.is_some()).count()),
+        max_catch_up_s: open().filter_map(|shard| shard.catch_up_s).max(),
+        rate_kib_per_s: open().filter_map(|shard| shard.rate_kib_per_s).sum(),
+        leader: scan
+            .lock
+            .as_ref()
+            .filter(|lock| !lock.released)
+            .map(|lock| lock.owner.to_string()),
+        streams: streams.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
