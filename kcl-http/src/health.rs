@@ -49,14 +49,17 @@ pub(crate) fn liveness(status: &WorkerStatus, bound: Duration) -> Verdict {
 
 /// Judges whether the worker consumes.
 pub(crate) fn readiness(status: &WorkerStatus) -> Verdict {
-    let leases = status.leases.len();
+    let leases = match status.leases.len() {
+        1 => "1 lease".to_owned(),
+        leases => format!("{leases} leases"),
+    };
     match status.phase {
-        Phase::Running => Verdict::good(format!("ready: the worker is running and holds {leases} leases")),
+        Phase::Running => Verdict::good(format!("ready: the worker is running and holds {leases}")),
         Phase::Starting => {
             Verdict::bad("not ready: the worker is starting, and looks for its stream and its lease table")
         }
         Phase::Draining => Verdict::bad(format!(
-            "not ready: the worker is draining and still holds {leases} leases"
+            "not ready: the worker is draining and still holds {leases}"
         )),
         Phase::Stopped => Verdict::bad("not ready: the worker has stopped"),
     }
