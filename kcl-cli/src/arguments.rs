@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kcl_core::types::ApplicationName;
+use kcl_core::types::{ApplicationName, WorkerId};
 use regex::Regex;
 
 use crate::failure::EXIT_CODES;
 
-/// Looks at a running fleet of Kinesis consumers, and says what it does and why.
+/// Looks at a running fleet of Kinesis consumers, says what it does and why, and gives it orders.
 ///
-/// Region, credentials and endpoints are found as by every AWS tool: options, AWS_* variables, profiles, roles. Nothing is written to a lease table.
+/// Region, credentials and endpoints are found as by every AWS tool: options, AWS_* variables, profiles, roles. Looking writes nothing; an order is one
+/// conditional write to the row that it is about.
 #[derive(Debug, Parser)]
 #[command(name = "kcl", version, after_help = EXIT_CODES, max_term_width = 120)]
 pub(crate) struct Arguments {
@@ -87,6 +88,24 @@ pub(crate) enum Command {
     Put(PutOptions),
     /// Prints every checkpoint of an application.
     Export(LookOptions),
+    /// Orders that shards start no further batch. Their leases are kept.
+    Pause(ShardOrderOptions),
+    /// Ends a pause; a shard that is held after a failure is tried again at once.
+    Resume(ShardOrderOptions),
+    /// Orders that shards are read no faster than this.
+    Limit(LimitOptions),
+    /// Orders that shards belong to a worker for as long as it lives.
+    Move(MoveOptions),
+    /// Ends what `move` ordered: the leader may move the shards as it sees fit.
+    Release(ShardOrderOptions),
+    /// Orders that the record at which a shard is held is left out, as the last resort of an error policy would.
+    Skip(SkipOptions),
+    /// Orders that a worker gets no further lease; it keeps what it has.
+    Exclude(WorkerOrderOptions),
+    /// Orders that a worker gets no further lease, and that its leases are handed to others.
+    Drain(WorkerOrderOptions),
+    /// Ends what `exclude` or `drain` ordered.
+    Include(WorkerOrderOptions),
 }
 
 /// How an application is looked at.
@@ -242,6 +261,79 @@ pub(crate) struct PutOptions {
     /// How often --data or --file is put.
     #[arg(long, default_value_t = 1)]
     pub(crate) count: u64,
+}
+
+/// How an order is given.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OrderOptions {
+    /// The application.
+    pub(crate) application: ApplicationName,
+    /// The author that the row keeps; by default the user of this host.
+    #[arg(long)]
+    pub(crate) author: Option<String>,
+    /// Why, for the next operator who looks.
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// How long answers are awaited.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    pub(crate) wait: Duration,
+    /// Say what would be ordered, and write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShardOrderOptions {
+    #[command(flatten)]
+    pub(crate) order: OrderOptions,
+    /// The shards: a regular expression that matches lease keys.
+    pub(crate) shards: Option<Regex>,
+    /// All shards that are not ended.
+    #[arg(long, conflicts_with = "shards")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LimitOptions {
+    #[command(flatten)]
+    pub(crate) shards: ShardOrderOptions,
+    /// The most records per second of each shard.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) records: Option<u32>,
+    /// The most KiB per second of each shard.
+    #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) kib: Option<u32>,
+    /// End the limit.
+    #[arg(long, conflicts_with_all = ["records", "kib"])]
+    pub(crate) off: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MoveOptions {
+    #[command(flatten)]
+    pub(crate) shards: ShardOrderOptions,
+    /// The worker.
+    #[arg(long, value_name = "WORKER")]
+    pub(crate) to: WorkerId,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SkipOptions {
+    #[command(flatten)]
+    pub(crate) order: OrderOptions,
+    /// The shard, or its lease key.
+    pub(crate) shard: String,
+    /// The record, as `kcl why` shows it; by default the one that its owner reports.
+    #[arg(long, value_name = "SEQUENCE[/INDEX]")]
+    pub(crate) record: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WorkerOrderOptions {
+    #[command(flatten)]
+    pub(crate) order: OrderOptions,
+    /// The worker.
+    pub(crate) worker: WorkerId,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -19,9 +19,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use arguments::{Arguments, Command};
-use commands::{doctor, estimate, fleet, lag, list, records, scaler, top};
+use commands::{doctor, estimate, fleet, lag, list, orders, records, scaler, top};
 use connection::Connection;
 use failure::{Exit, Failure};
+use kcl_core::lease_store::WorkerOrder;
 use output::{Printer, wants_colours};
 
 fn main() -> ExitCode {
@@ -64,5 +65,20 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Tail(options) => records::tail(&connection, &options, printer).await,
         Command::Put(options) => records::put(&connection, &options, printer).await,
         Command::Export(options) => fleet::export(&connection, &common, &options, printer).await,
+        Command::Pause(options) => orders::pause(&connection, &common, &options, printer).await,
+        Command::Resume(options) => orders::resume(&connection, &common, &options, printer).await,
+        Command::Limit(options) => orders::limit(&connection, &common, &options, printer).await,
+        Command::Move(options) => orders::move_to(&connection, &common, &options, printer).await,
+        Command::Release(options) => orders::release(&connection, &common, &options, printer).await,
+        Command::Skip(options) => orders::skip(&connection, &common, &options, printer).await,
+        Command::Exclude(options) => {
+            orders::worker_order(&connection, &common, &options, WorkerOrder::Exclude, printer).await
+        }
+        Command::Drain(options) => {
+            orders::worker_order(&connection, &common, &options, WorkerOrder::Drain, printer).await
+        }
+        Command::Include(options) => {
+            orders::worker_order(&connection, &common, &options, WorkerOrder::Include, printer).await
+        }
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod estimate;
 pub(crate) mod fleet;
 pub(crate) mod lag;
 pub(crate) mod list;
+pub(crate) mod orders;
 pub(crate) mod records;
 pub(crate) mod scaler;
 pub(crate) mod top;

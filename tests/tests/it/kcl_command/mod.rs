@@ -4,6 +4,7 @@ mod doctor;
 mod fleet;
 mod java;
 mod keda;
+mod orders;
 mod scripted;
 
 use kcl_tests::command::Kcl;
