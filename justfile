@@ -44,7 +44,7 @@ nextest:
 
 # Crates that know no AWS, in seconds to minutes
 core:
-    cargo test --locked -p kcl-core -p kcl-aggregation -p kcl-dead-letters -p kcl-lease-memory -p kcl-testkit
+    cargo test --locked -p kcl-core -p kcl-aggregation -p kcl-dead-letters -p kcl-lease-memory -p kcl-operations -p kcl-testkit
 
 # A thousand fleets on virtual time
 simulation:

@@ -33,7 +33,9 @@ fn main() -> ExitCode {
         Err(error) => Err(error.into()),
     };
     let exit = ended.unwrap_or_else(|failure| {
-        eprintln!("kcl: {failure}");
+        if !failure.message.is_empty() {
+            eprintln!("kcl: {failure}");
+        }
         failure.exit
     });
     ExitCode::from(exit as u8)

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::arguments::Format;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// A style of text on a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,13 +214,14 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// Prints to the standard output. A reader that went away is no failure.
+/// Prints to the standard output. A reader that went away ends the command, and is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    printed.map_err(|error| match error.kind() == io::ErrorKind::BrokenPipe {
+        true => Failure::new(Exit::Fine, ""),
+        false => error.into(),
+    })
 }
 
 /// How the answers of one run are printed.

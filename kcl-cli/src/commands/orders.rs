@@ -28,7 +28,7 @@ const ATTEMPTS: u32 = 8;
 /// How often the rows are looked at while answers are awaited.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// An order, and what became of it by the time the command ended.
+/// An order, and its fate by the time at which the command ended.
 #[derive(Debug, Serialize)]
 pub(crate) struct OrderResult {
     subject: String,

@@ -12,6 +12,7 @@ use kcl_core::types::{Record, ShardId};
 use kcl_kinesis::aws_sdk_kinesis::primitives::Blob;
 use serde::Serialize;
 
+use super::watch::interrupted;
 use crate::arguments::{Format, PutOptions, TailOptions, TailStart};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
@@ -120,11 +121,12 @@ pub(crate) async fn tail(
         let reader = stream.open(&shard.id, start.clone()).await?;
         reads.push(read(connection, shard.id, reader, 0));
     }
+    let mut stop = Box::pin(interrupted());
     let mut left = options.max.unwrap_or(u64::MAX);
     while left > 0 {
         let (shard, reader, answer) = tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Fine),
+            () = &mut stop => return Ok(Exit::Fine),
             read = reads.next() => match read {
                 Some(read) => read,
                 None => return Ok(Exit::Fine),

@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::transport::server::TcpIncoming;
 
 use super::lag::scaler_settings;
+use super::watch::interrupted;
 use crate::arguments::{CommonOptions, LagOptions};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
@@ -88,9 +89,7 @@ pub(crate) async fn serve(
         .concurrency_limit_per_connection(CALLS_AT_ONCE)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .add_service(ExternalScaler::new(Arc::new(decider)))
-        .serve_with_incoming_shutdown(incoming, async {
-            let _ = tokio::signal::ctrl_c().await;
-        })
+        .serve_with_incoming_shutdown(incoming, interrupted())
         .await;
     served.map_err(|error| Failure::new(Exit::NoAnswer, error.to_string()))?;
     Ok(Exit::Fine)

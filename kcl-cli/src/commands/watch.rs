@@ -12,6 +12,23 @@ use crate::output::print;
 /// Moves the cursor of a terminal to the upper left, and clears what is below.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
 
+/// Waits for an interrupt from the terminal, or for the signal with which a platform ends a process.
+pub(crate) async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                biased;
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminated.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
 /// Prints what `render` returns: once, or every so long until interrupted. Returns the exit code of the last time.
 ///
 /// A look that fails ends a single run, and is said and tried again while watching.
@@ -21,9 +38,16 @@ pub(crate) async fn repeat(
     mut render: impl AsyncFnMut() -> Result<(String, Exit), Failure>,
 ) -> Result<Exit, Failure> {
     let clears = every.is_some() && std::io::stdout().is_terminal();
+    let mut stop = Box::pin(interrupted());
+    let mut last = Exit::Fine;
     loop {
         let next = every.map(|every| connection.clock.now() + every);
-        let exit = match render().await {
+        let rendered = tokio::select! {
+            biased;
+            () = &mut stop, if next.is_some() => return Ok(last),
+            rendered = render() => rendered,
+        };
+        last = match rendered {
             Ok((text, exit)) => {
                 print(&if clears { format!("{CLEAR}{text}") } else { text })?;
                 exit
@@ -34,10 +58,10 @@ pub(crate) async fn repeat(
                 failure.exit
             }
         };
-        let Some(next) = next else { return Ok(exit) };
+        let Some(next) = next else { return Ok(last) };
         tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => return Ok(exit),
+            () = &mut stop => return Ok(last),
             () = connection.clock.sleep_until(next) => {}
         }
     }

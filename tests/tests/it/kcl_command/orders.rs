@@ -56,7 +56,7 @@ fn answer(document: &Value) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn running_workers_obey_and_answer_orders() {
     let testbed = testbed_or_skip!();
-    let kcl = kcl(&testbed, "kcl-orders");
+    let kcl = kcl(&testbed, "kcl-orders").with("USER", "ana");
     let (app, stream) = (testbed.unique("kcl-orders-app"), testbed.unique("kcl-orders"));
     testbed.create_stream(&stream, 2).await;
     let seen = Arc::new(AtomicU64::new(0));
