@@ -66,7 +66,7 @@ pub struct Wanted {
 
 /// Decides how many workers the fleet should have.
 ///
-/// A shard that is held, paused or waits for its parent asks for no worker: another one would wait as well. A lag counts where its shard takes longer
+/// A shard that is held, paused, limited by an order or waits for its parent asks for no worker: another one would wait as well. A lag counts where its shard takes longer
 /// than [`catch_up_within`](ScalerSettings::catch_up_within) to catch up, or, while its pace is not known, is further behind than that. The
 /// fleet then grows in proportion, by at least one worker and at most to its double.
 pub fn workers_wanted(fleet: &FleetView, settings: &ScalerSettings) -> Wanted {
@@ -120,7 +120,7 @@ pub fn workers_wanted(fleet: &FleetView, settings: &ScalerSettings) -> Wanted {
     let reason = match others {
         0 => reason,
         others => format!(
-            "{reason}; {} held, paused or waiting",
+            "{reason}; {} held, paused, limited or waiting",
             count_text(others, "shard")
         ),
     };
@@ -136,6 +136,10 @@ pub fn workers_wanted(fleet: &FleetView, settings: &ScalerSettings) -> Wanted {
 
 /// Returns `true` if another worker could make the shard go on, or go on faster.
 fn can_be_helped(shard: &ShardView) -> bool {
+    let is_limited = shard.orders.iter().any(|order| order.starts_with("limit"));
+    if is_limited {
+        return false;
+    }
     match shard.state {
         ShardState::Ok
         | ShardState::Lagging
@@ -246,6 +250,17 @@ mod tests {
     fn held_shard_asks_for_no_worker() {
         let decided = workers_wanted(&fleet(2, &[None, Some(0), Some(0)]), &ScalerSettings::default());
         assert_eq!((decided.workers, decided.catch_up), (2, CatchUp::Done));
+    }
+
+    #[test]
+    fn limited_shard_asks_for_no_worker() {
+        let mut fleet = fleet(2, &[Some(100_000), Some(0), Some(0)]);
+        let limited = &mut fleet.shards[0];
+        limited.orders = vec!["limit to 20 records/s".to_owned()];
+        let decided = workers_wanted(&fleet, &ScalerSettings::default());
+        assert_eq!(decided.workers, 2, "{}", decided.reason);
+        fleet.shards[0].orders.clear();
+        assert_eq!(workers_wanted(&fleet, &ScalerSettings::default()).workers, 3);
     }
 
     #[test]

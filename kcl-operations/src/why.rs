@@ -235,6 +235,9 @@ fn advice(shard: &ShardView) -> Option<String> {
         ShardState::Held => {
             "Deploy a processor that takes the record, or let the error policy set it aside; the log of its owner has the error."
         }
+        ShardState::Lagging if shard.orders.iter().any(|order| order.starts_with("limit")) => {
+            "An order limits how fast it is read: `kcl limit --off` ends that."
+        }
         ShardState::Lagging => {
             "Compare the lag with the age of the oldest unfinished record: where both grow, add workers or shards; where only the second \
              does, the processor is the limit."
