@@ -28,21 +28,38 @@ impl ShardSampler {
             if let Some(behind) = aggregates.gauge(key(SHARD_BEHIND)) {
                 behind.set(state.behind.at(status.at).as_secs_f64());
             }
-            let (token, records) = (state.token.as_u64(), state.records);
-            let before = self.counted.insert(lease.clone(), (token, records));
-            // Another ownership counts from 0 again.
-            let before = before
-                .filter(|(of, _)| *of == token)
-                .map_or(0, |(_, records)| records);
+            let rise = self.rise(lease, state.token.as_u64(), state.records);
             if let Some(counter) = aggregates.counter(key(SHARD_RECORDS)) {
-                counter.increment(records.saturating_sub(before));
+                counter.increment(rise);
             }
         }
         self.counted.retain(|lease, _| status.leases.contains_key(lease));
     }
 
+    /// Returns how many records the ownership with this token has processed since it was last asked. Another one counts from 0 again.
+    fn rise(&mut self, lease: &LeaseKey, token: u64, records: u64) -> u64 {
+        let before = self.counted.insert(lease.clone(), (token, records));
+        let before = before.filter(|(of, _)| *of == token);
+        records.saturating_sub(before.map_or(0, |(_, records)| records))
+    }
+
     /// Returns the leases that have series.
     pub(crate) fn leases(&self) -> BTreeSet<String> {
         self.counted.keys().map(ToString::to_string).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ownership_counts_from_its_beginning() {
+        let lease = LeaseKey::new("shardId-000000000000").unwrap();
+        let mut sampler = ShardSampler::default();
+        let asked = [(7, 10), (7, 10), (7, 25), (8, 4), (8, 5)];
+        let rises = asked.map(|(token, records)| sampler.rise(&lease, token, records));
+        assert_eq!(rises, [10, 0, 15, 4, 1]);
+        assert_eq!(sampler.leases(), BTreeSet::from([lease.to_string()]));
     }
 }

@@ -2,6 +2,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use async_trait::async_trait;
+use kcl_core::clock::{Clock as _, TokioClock};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::status::Phase;
 use kcl_core::{Worker, WorkerHandle};
@@ -107,6 +108,27 @@ async fn stopped_worker_is_neither_alive_nor_ready() {
     assert_eq!(code(&get(server.address(), LIVENESS_PATH)), "503");
     let ready = get(server.address(), READINESS_PATH);
     assert!(code(&ready) == "503" && ready.contains("has stopped"), "{ready}");
+}
+
+#[tokio::test]
+async fn long_standstill_ends_liveness_until_it_is_over() {
+    let (worker, _) = worker().await;
+    let server = HttpServer::new(worker.status_reader()).address(([127, 0, 0, 1], 0));
+    let server = server.standstill(Duration::from_millis(100)).start().unwrap();
+    let clock = TokioClock::new();
+    let deadline = clock.now() + Duration::from_secs(30);
+    // Without a wait, so that the processors' runtime runs nothing meanwhile.
+    loop {
+        let answer = get(server.address(), LIVENESS_PATH);
+        if code(&answer) == "503" {
+            assert!(answer.contains("has run nothing"), "{answer}");
+            assert_eq!(code(&get(server.address(), READINESS_PATH)), "200");
+            break;
+        }
+        assert!(clock.now() < deadline, "{answer}");
+    }
+    worker.wait_for(|status| status.standstill.is_none()).await;
+    assert_eq!(code(&get(server.address(), LIVENESS_PATH)), "200");
 }
 
 #[tokio::test]
