@@ -44,11 +44,13 @@ pub enum Invariant {
     Compatible,
     /// I16.
     KeyOrder,
+    /// I17.
+    OrdersObeyed,
 }
 
 impl Invariant {
     /// Every invariant, in the order of the ids.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoRecordLost,
         Self::CheckpointNotAhead,
         Self::CheckpointRises,
@@ -65,6 +67,7 @@ impl Invariant {
         Self::LeaderHarmless,
         Self::Compatible,
         Self::KeyOrder,
+        Self::OrdersObeyed,
     ];
 
     /// Its place in [`ALL`](Self::ALL).
@@ -72,7 +75,7 @@ impl Invariant {
         self as usize
     }
 
-    /// The short id, `I1` to `I16`.
+    /// The short id, `I1` to `I17`.
     pub fn id(self) -> &'static str {
         match self {
             Self::NoRecordLost => "I1",
@@ -91,6 +94,7 @@ impl Invariant {
             Self::LeaderHarmless => "I14",
             Self::Compatible => "I15",
             Self::KeyOrder => "I16",
+            Self::OrdersObeyed => "I17",
         }
     }
 
@@ -101,7 +105,9 @@ impl Invariant {
                 "every record put is processed, set aside as the policy says, or was taken away by retention"
             }
             Self::CheckpointNotAhead => "a stored checkpoint never passes unfinished work",
-            Self::CheckpointRises => "the checkpoint of a shard never falls, whoever writes it",
+            Self::CheckpointRises => {
+                "the checkpoint of a shard never falls but by an operator's reset, whoever writes it"
+            }
             Self::SingleWriter => {
                 "every accepted change is based on the last accepted one, and none comes from a former owner"
             }
@@ -134,6 +140,9 @@ impl Invariant {
             }
             Self::KeyOrder => {
                 "where records are handled in the order of their keys, none begins while one before it with its key is unfinished"
+            }
+            Self::OrdersObeyed => {
+                "an order is obeyed from its answer on, or refused with a reason, and after a reset a shard is read from exactly where it says"
             }
         }
     }

@@ -73,8 +73,9 @@ const CONCERNS: [&str; 12] = [
 ];
 
 /// The ids of the invariants, in the order of [`Invariant::ALL`](crate::invariant::Invariant::ALL).
-const INVARIANTS: [&str; 16] = [
+const INVARIANTS: [&str; 17] = [
     "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I11", "I12", "I13", "I14", "I15", "I16",
+    "I17",
 ];
 
 /// The invariants that a worker checks of itself.

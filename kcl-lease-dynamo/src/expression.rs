@@ -179,7 +179,9 @@ fn versioned_update(
         }
         LeaseChange::Reset { to, .. } => {
             reset(draft, to);
-            if in_handoff {
+            if *to == ResetPosition::ShardEnd {
+                draft.remove(attributes::OWNER);
+            } else if in_handoff {
                 draft.set_or_remove(attributes::OWNER, seen.checkpoint_owner.as_ref().map(s));
             }
             draft.remove(attributes::OWNER_FAILOVER_MILLIS);
@@ -233,11 +235,7 @@ fn lease_orders(draft: &mut WriteBuilder, orders: &LeaseOrders) {
 }
 
 fn reset(draft: &mut WriteBuilder, to: &ResetPosition) {
-    let (position, time) = match to {
-        ResetPosition::TrimHorizon => (&Position::TrimHorizon, None),
-        ResetPosition::AtTimestamp(time) => (&Position::AtTimestamp, Some(*time)),
-        ResetPosition::After(record) => (&Position::Record(record.clone()), None),
-    };
+    let (position, time) = to.checkpoint();
     checkpoint(draft, position.checkpoint_text(), position.sub_sequence(), None);
     draft.set_or_remove(attributes::RESET_AT, time.map(|time| n(time.as_millis())));
 }

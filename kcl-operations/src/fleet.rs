@@ -175,7 +175,7 @@ impl OrderView {
             author: given.author.clone(),
             reason: given.reason.clone(),
             order: given.order.clone(),
-            checkpoint_before: before.map(|before| before.checkpoint_text().to_owned()),
+            checkpoint_before: before.map(ToString::to_string),
         }
     }
 }

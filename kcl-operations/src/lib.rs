@@ -1,4 +1,4 @@
-//! Reads what a lease table says of a running fleet, as pure decisions: no task, no clock and no AWS.
+//! Looks at a running fleet through its lease table, and gives it orders. It knows no AWS, and a view of a fleet is a pure decision.
 //!
 //! [`FleetView::of`] makes a view of one [`Scan`](kcl_core::lease_store::Scan): a [`ShardView`] for each lease, a [`WorkerView`] for each worker,
 //! and a [`Summary`]. [`why`](FleetView::why) says in sentences how a shard came to its state. [`workers_wanted`] is the decision of an autoscaler,
@@ -28,12 +28,16 @@ pub mod doctor;
 pub mod estimate;
 mod fleet;
 mod lineage;
+mod operator;
+mod reset;
 mod scaler;
 mod state;
 mod text;
 mod why;
 
 pub use fleet::{FleetFacts, FleetView, LagSource, OrderView, ShardView, Summary, WorkerView};
+pub use operator::{Given, Operator, OrderError};
+pub use reset::{ResetPlan, ResetStep};
 pub use scaler::{CatchUp, ScalerSettings, Wanted, workers_wanted};
 pub use state::{ShardState, Thresholds};
 pub use text::{bytes_text, count_text, duration_text};

@@ -1,8 +1,8 @@
 use kcl_core::internals::Failpoint;
 use kcl_core::invariant::Invariant::{
     BalanceSettles, CheckpointNotAhead, CheckpointRises, CleanupSafe, EveryLeaseOwned, InOrder, KeyOrder,
-    LeaderHarmless, LineageComplete, NoOverlap, NoRecordLost, NoStartAfterDeadline, ParentsFirst,
-    SingleWriter, TokenRises,
+    LeaderHarmless, LineageComplete, NoOverlap, NoRecordLost, NoStartAfterDeadline, OrdersObeyed,
+    ParentsFirst, SingleWriter, TokenRises,
 };
 
 use kcl_testkit::simulation::Scenario;
@@ -23,6 +23,10 @@ pub fn table() -> Vec<Entry> {
     };
     let with_handlers = |entry| Entry {
         scenario: Scenario::with_handlers,
+        ..entry
+    };
+    let with_operators = |entry| Entry {
+        scenario: Scenario::with_operators,
         ..entry
     };
     vec![
@@ -252,6 +256,32 @@ pub fn table() -> Vec<Entry> {
             &[CheckpointNotAhead, InOrder],
             "the records that were gathered when a worker gave a lease up are lost",
         ),
+        with_operators(entry(
+            Failpoint::PauseNotObeyed,
+            &[OrdersObeyed, ParentsFirst],
+            "a shard is read although its owner has answered that it is paused",
+        )),
+        with_operators(entry(
+            Failpoint::OrderWithoutCondition,
+            &[SingleWriter],
+            "of two operators at once one overwrites the other's order",
+        )),
+        with_operators(entry(
+            Failpoint::ResetWithoutFence,
+            &[
+                SingleWriter,
+                OrdersObeyed,
+                CheckpointNotAhead,
+                NoRecordLost,
+                TokenRises,
+            ],
+            "the owner goes on from where it was, and stores its progress over the reset",
+        )),
+        with_operators(entry(
+            Failpoint::ResetTimeIgnored,
+            &[OrdersObeyed],
+            "a shard is read from another time than its reset said",
+        )),
     ]
 }
 

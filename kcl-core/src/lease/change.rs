@@ -336,6 +336,7 @@ pub fn apply(row: &Lease, change: &LeaseChange, incarnation: Incarnation) -> Lea
             new.owner_switches = 0;
             new.pending = None;
             new.owner = new.checkpoint_owner.take().or(new.owner);
+            new.owner = new.owner.filter(|_| *to != ResetPosition::ShardEnd);
             new.failover = None;
             new.orders = Some(orders.clone());
         }

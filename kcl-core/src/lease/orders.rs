@@ -13,6 +13,8 @@ pub struct LeaseOrders {
     pub revision: u64,
     /// No batch starts, whoever owns the lease.
     pub paused: bool,
+    /// The revision of the reset that holds the shard until its ancestors are reset, too: as if it was paused, and no resume ends it.
+    pub hold: Option<u64>,
     /// The most that is read of the shard, whoever owns the lease.
     pub limit: Option<Rate>,
     /// The worker that is to own the lease for as long as it lives and gets leases at all.
@@ -36,8 +38,8 @@ pub struct GivenOrder {
     pub reason: Option<String>,
     /// The order as a short text, such as `pause` or `reset to TRIM_HORIZON`.
     pub order: String,
-    /// The checkpoint before it, if it moved the checkpoint.
-    pub before: Option<Position>,
+    /// The place from which the shard was read before it, if it moved the checkpoint: an undo goes there.
+    pub before: Option<ResetPosition>,
 }
 
 /// The answer of a lease's owner to the newest order that it has seen.
@@ -63,6 +65,8 @@ pub enum LeaseOrder {
     Pin(WorkerId),
     /// The leader may move the lease again as it sees fit.
     Unpin,
+    /// Ends the hold of the reset with this revision, if it is the newest: its ancestors are reset, or that was abandoned.
+    EndHold(u64),
     /// Leaves out this record, at which the shard is held, as the last resort of an error policy would: to the dead-letter sink, if there
     /// is one.
     Skip(RecordPosition),
@@ -118,7 +122,13 @@ impl OrderAuthor {
         &self.name
     }
 
-    fn gives(&self, revision: u64, at: Timestamp, order: String, before: Option<Position>) -> GivenOrder {
+    fn gives(
+        &self,
+        revision: u64,
+        at: Timestamp,
+        order: String,
+        before: Option<ResetPosition>,
+    ) -> GivenOrder {
         GivenOrder {
             revision,
             at,
@@ -165,6 +175,7 @@ impl LeaseOrders {
             LeaseOrder::Limit(limit) => orders.limit = limit.filter(|rate| *rate != Rate::default()),
             LeaseOrder::Pin(worker) => orders.pinned = Some(worker),
             LeaseOrder::Unpin => orders.pinned = None,
+            LeaseOrder::EndHold(of) => orders.hold = orders.hold.filter(|hold| *hold != of),
             LeaseOrder::Skip(record) => orders.skip = Some(record),
         }
         orders.note(text, author, at, None);
@@ -172,21 +183,26 @@ impl LeaseOrders {
     }
 
     /// The orders after one that reads the shard from another place; see [`LeaseChange::Reset`](crate::lease_store::LeaseChange::Reset).
-    /// With `paused`, the shard is paused from then on.
+    /// With `holds`, nothing starts until [`LeaseOrder::EndHold`].
     #[must_use]
     pub fn with_reset(
         &self,
         to: &ResetPosition,
-        before: &Position,
-        paused: bool,
+        before: ResetPosition,
+        holds: bool,
         author: &OrderAuthor,
         at: Timestamp,
     ) -> Self {
         let mut orders = self.clone();
-        orders.paused = paused;
         orders.skip = None;
-        orders.note(format!("reset to {to}"), author, at, Some(before.clone()));
+        orders.note(format!("reset to {to}"), author, at, Some(before));
+        orders.hold = holds.then_some(orders.revision);
         orders
+    }
+
+    /// Whether no batch may start.
+    pub fn is_paused(&self) -> bool {
+        self.paused || self.hold.is_some()
     }
 
     /// The orders with which the lease of a child begins: it is read as its parent was.
@@ -211,7 +227,7 @@ impl LeaseOrders {
         })
     }
 
-    fn note(&mut self, order: String, author: &OrderAuthor, at: Timestamp, before: Option<Position>) {
+    fn note(&mut self, order: String, author: &OrderAuthor, at: Timestamp, before: Option<ResetPosition>) {
         self.revision = self.revision.saturating_add(1);
         self.history.push(author.gives(self.revision, at, order, before));
         let surplus = self.history.len().saturating_sub(Self::MOST_KEPT);
@@ -237,6 +253,7 @@ impl std::fmt::Display for LeaseOrder {
             }
             Self::Pin(worker) => write!(f, "move to {worker}"),
             Self::Unpin => f.write_str("release"),
+            Self::EndHold(_) => f.write_str("go on after the reset of its ancestors"),
             Self::Skip(record) => write!(f, "skip {record}"),
         }
     }
@@ -251,12 +268,15 @@ pub enum ResetPosition {
     AtTimestamp(Timestamp),
     /// Behind this record, which counts as processed; a record inside an aggregate is named by its index in it.
     After(RecordPosition),
+    /// Nowhere: the shard counts as processed to its end. The lease has no owner then.
+    ShardEnd,
 }
 
 impl ResetPosition {
-    /// The checkpoint of the row, and the time that it means where it is AT_TIMESTAMP.
-    pub(crate) fn checkpoint(&self) -> (Position, Option<Timestamp>) {
+    /// The checkpoint of a row that is read from here, and the time that it means where it is AT_TIMESTAMP.
+    pub fn checkpoint(&self) -> (Position, Option<Timestamp>) {
         match self {
+            Self::ShardEnd => (Position::ShardEnd, None),
             Self::TrimHorizon => (Position::TrimHorizon, None),
             Self::AtTimestamp(time) => (Position::AtTimestamp, Some(*time)),
             Self::After(record) => (Position::Record(record.clone()), None),
@@ -268,6 +288,7 @@ impl std::fmt::Display for ResetPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TrimHorizon => f.write_str("TRIM_HORIZON"),
+            Self::ShardEnd => f.write_str("SHARD_END"),
             Self::AtTimestamp(time) => write!(f, "AT_TIMESTAMP {}", time.as_millis()),
             Self::After(record) => write!(f, "{record}"),
         }

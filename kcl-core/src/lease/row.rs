@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::lease::finished_ahead::FinishedAhead;
-use crate::lease::orders::{LeaseOrders, OrderAnswer};
+use crate::lease::orders::{LeaseOrders, OrderAnswer, ResetPosition};
 use crate::lease::report::ShardReport;
 use crate::types::{
     HashKeyRange, Incarnation, LeaseKey, Position, RecordPosition, ShardId, StreamIdentity, StreamKey,
@@ -260,6 +260,19 @@ impl Lease {
     /// Whether the counter was written last by somebody who knows no stamps.
     pub fn is_written_by_foreigner(&self) -> bool {
         self.stamp.is_none_or(|stamp| stamp.counter != self.counter)
+    }
+
+    /// The place from which the shard is read: behind its checkpoint or, where nothing is checkpointed, at its start.
+    pub fn reading_from(&self) -> ResetPosition {
+        let at =
+            |time: Option<Timestamp>| time.map_or(ResetPosition::TrimHorizon, ResetPosition::AtTimestamp);
+        match &self.checkpoint {
+            Position::Record(record) => ResetPosition::After(record.clone()),
+            Position::ShardEnd => ResetPosition::ShardEnd,
+            Position::TrimHorizon => ResetPosition::TrimHorizon,
+            Position::AtTimestamp => at(self.reset_at.or(self.pinned_start)),
+            Position::Latest => at(self.pinned_start.or(self.latest_at)),
+        }
     }
 
     /// The revision of the orders; 0 if none was ever given.

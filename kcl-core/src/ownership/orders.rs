@@ -22,7 +22,7 @@ impl Ownership {
         let key = FlowKey::Orders(self.key.clone());
         let flow = &self.worker.flow_control;
         flow.limit(key.clone(), orders.limit);
-        match orders.paused && !failpoint!(PauseNotObeyed) {
+        match orders.is_paused() && !failpoint!(PauseNotObeyed) {
             true => flow.pause(key),
             // A shard that is held is tried again.
             false => flow.resume(key),
@@ -63,7 +63,7 @@ impl Ownership {
                 .row()
                 .orders
                 .as_ref()
-                .is_some_and(|orders| orders.paused)
+                .is_some_and(|orders| orders.is_paused())
         }) && !failpoint!(PauseNotObeyed)
     }
 }

@@ -155,12 +155,12 @@ impl Failpoint {
         Self::KeyOrderIgnored,
         Self::AheadCountsUnfinished,
         Self::GatheredBatchDropped,
-        Self::AheadOfAnotherCheckpoint,
-        Self::OpenWindowCheckpointed,
         Self::PauseNotObeyed,
         Self::OrderWithoutCondition,
         Self::ResetWithoutFence,
         Self::ResetTimeIgnored,
+        Self::AheadOfAnotherCheckpoint,
+        Self::OpenWindowCheckpointed,
     ];
 }
 

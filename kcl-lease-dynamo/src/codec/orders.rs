@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Once;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use kcl_core::lease_store::{GivenOrder, LeaseOrders, OrderAnswer, WorkerOrders};
+use kcl_core::lease_store::{GivenOrder, LeaseOrders, OrderAnswer, ResetPosition, WorkerOrders};
 use kcl_core::types::{Position, Rate, RecordPosition, Timestamp};
 
 use super::{
@@ -15,6 +15,7 @@ use crate::attributes;
 
 /// The names inside of the attribute.
 const PAUSED: &str = "paused";
+const HOLD: &str = "hold";
 const LIMIT_RECORDS: &str = "limitRecords";
 const LIMIT_KIB: &str = "limitKiB";
 const PINNED: &str = "pinned";
@@ -30,11 +31,13 @@ const REASON: &str = "reason";
 const ORDER: &str = "order";
 const BEFORE: &str = "before";
 const BEFORE_SUB_SEQUENCE: &str = "beforeSubSequence";
+const BEFORE_MILLIS: &str = "beforeMillis";
 
 /// The orders of a lease.
 pub(crate) fn lease_orders_value(orders: &LeaseOrders) -> AttributeValue {
     let mut item = Item::new();
     put_flag(&mut item, PAUSED, orders.paused);
+    put_some(&mut item, HOLD, orders.hold.map(n));
     let limit = orders.limit.unwrap_or_default();
     put_some(&mut item, LIMIT_RECORDS, limit.records.map(n));
     put_some(&mut item, LIMIT_KIB, limit.kib.map(n));
@@ -76,8 +79,10 @@ fn given_value(given: &GivenOrder) -> AttributeValue {
     put_some(&mut item, REASON, given.reason.as_ref().map(s));
     put(&mut item, ORDER, s(&given.order));
     if let Some(before) = &given.before {
-        put(&mut item, BEFORE, s(before.checkpoint_text()));
-        put(&mut item, BEFORE_SUB_SEQUENCE, n(before.sub_sequence()));
+        let (position, time) = before.checkpoint();
+        put(&mut item, BEFORE, s(position.checkpoint_text()));
+        put(&mut item, BEFORE_SUB_SEQUENCE, n(position.sub_sequence()));
+        put_some(&mut item, BEFORE_MILLIS, time.map(|time| n(time.as_millis())));
     }
     map(item)
 }
@@ -150,6 +155,7 @@ fn lease_orders_of(item: &Item) -> Decoded<LeaseOrders> {
     Ok(LeaseOrders {
         revision: 0,
         paused: flag(item, PAUSED)?,
+        hold: optional_number(item, HOLD)?,
         limit: (limit != Rate::default()).then_some(limit),
         pinned: optional_parsed(item, PINNED)?,
         skip,
@@ -191,8 +197,22 @@ fn given(value: &AttributeValue) -> Decoded<GivenOrder> {
         author: text(&item, AUTHOR)?.to_owned(),
         reason: optional_text(&item, REASON)?.map(str::to_owned),
         order: text(&item, ORDER)?.to_owned(),
-        before: position(&item, BEFORE, BEFORE_SUB_SEQUENCE)?,
+        before: before(&item)?,
     })
+}
+
+/// The place from which a shard was read before a reset.
+fn before(item: &Item) -> Decoded<Option<ResetPosition>> {
+    let time = optional_number(item, BEFORE_MILLIS)?.map(Timestamp::from_millis);
+    Ok(
+        position(item, BEFORE, BEFORE_SUB_SEQUENCE)?.map(|position| match position {
+            Position::Record(record) => ResetPosition::After(record),
+            Position::ShardEnd => ResetPosition::ShardEnd,
+            Position::AtTimestamp | Position::TrimHorizon | Position::Latest => {
+                time.map_or(ResetPosition::TrimHorizon, ResetPosition::AtTimestamp)
+            }
+        }),
+    )
 }
 
 fn position(item: &Item, name: &'static str, sub_sequence: &'static str) -> Decoded<Option<Position>> {

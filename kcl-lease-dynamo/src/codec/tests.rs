@@ -81,7 +81,7 @@ fn orders() -> LeaseOrders {
     let to = ResetPosition::TrimHorizon;
     orders.with_reset(
         &to,
-        &Position::parse("12", 5).unwrap(),
+        ResetPosition::AtTimestamp(Timestamp::from_millis(12)),
         true,
         &author,
         Timestamp::from_millis(6),

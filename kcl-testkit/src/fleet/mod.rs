@@ -25,6 +25,7 @@ mod failures;
 mod history;
 mod member;
 mod observed_processor;
+mod operators;
 mod oracle;
 mod simulation;
 mod trace;
@@ -41,10 +42,10 @@ use crate::invariant::{Lineage, Observation, Process, Violation, check_owned};
 use bytes::Bytes;
 use kcl_core::clock::{Clock, ClockExt as _, Moment, Rng};
 use kcl_core::internals::{SYNC_INTERVAL, TaskPolicy, TaskScope};
-use kcl_core::lease_store::{Expect, LeaseChange, LeaseStore, Outcome, StoreError};
-use kcl_core::settings::{RetentionGap, Settings};
+use kcl_core::lease_store::LeaseStore;
+use kcl_core::settings::Settings;
 use kcl_core::status::{WaitReason, WorkerStatus};
-use kcl_core::types::{Incarnation, LeaseKey, WorkerId};
+use kcl_core::types::WorkerId;
 use kcl_core::{Error, FlowScope, ShutdownReport, Worker};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 
@@ -406,34 +407,9 @@ impl Fleet {
         self.oracle().listen(Some(Arc::new(listener)));
     }
 
-    /// Changes a lease row from outside of the fleet, as an operator or a foreign program would, and returns whether the
-    /// expectation held. The oracle sees it, and expects of a row taken away so that its shard is leased again from the beginning.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`LeaseStore::change`].
-    #[expect(clippy::expect_used, reason = "a simulation fails as tests do")]
-    pub async fn change_lease(
-        &self,
-        key: &LeaseKey,
-        expect: Expect,
-        change: LeaseChange,
-    ) -> Result<bool, StoreError> {
-        let shared = &self.shared;
-        let foreigner = Witness {
-            oracle: shared.oracle.clone(),
-            process: Process::from("outside"),
-            worker: WorkerId::new("outside").expect("a valid worker id"),
-            failover: shared.settings.leases.failover_time,
-            checkpointing: self.shared.settings.checkpoints.mode,
-            gaps: GapRule::new(RetentionGap::Continue),
-            clock: shared.clock,
-        };
-        let connection = FaultyLeaseStore::new(Arc::new(shared.store.clone()), Arc::new(shared.clock))
-            .with_recorder(move |event| foreigner.foreign_event(event));
-        let incarnation = Incarnation::from_random_bytes(shared.rng.child("outside").bytes());
-        let outcome = connection.change(key, &expect, &change, incarnation).await?;
-        Ok(matches!(outcome, Outcome::Applied(_)))
+    /// Does this as a part of the world around the fleet, whoever is killed.
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.shared.services.spawn("background", TaskPolicy::Job, work);
     }
 
     // ---------------------------------------------------------------- watch

@@ -60,7 +60,12 @@ impl Fleet {
 
     fn observe_put(&self, shard: &ShardId, position: RecordPosition) {
         let shard = LeaseKey::single_stream(shard);
-        self.oracle().observe(&Observation::Put { shard, position });
+        let arrival = Some(self.shared.stream.service_time());
+        self.oracle().observe(&Observation::Put {
+            shard,
+            position,
+            arrival,
+        });
     }
 
     /// Whether records put now are ones that the application wants: a fleet that begins at LATEST wants none before it begins.

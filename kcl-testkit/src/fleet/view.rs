@@ -153,6 +153,10 @@ impl View<'_> {
         {
             return false;
         }
+        let waits_for_answer = |lease: &Lease| lease.is_unanswered() && !lease.is_ended();
+        if self.leases().iter().any(waits_for_answer) {
+            return false;
+        }
         let holders: BTreeMap<LeaseKey, WorkerId> = self
             .fleet
             .living()

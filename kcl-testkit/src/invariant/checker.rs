@@ -49,7 +49,7 @@ pub struct Tally {
 /// let mut checker = Checker::default();
 /// let shard = LeaseKey::new("shardId-000000000000")?;
 /// let position = RecordPosition::plain(SequenceNumber::from(1));
-/// checker.observe(&Observation::Put { shard: shard.clone(), position }).unwrap();
+/// checker.observe(&Observation::Put { shard: shard.clone(), position, arrival: None }).unwrap();
 /// // Nobody has processed the record, which is all right for now, but not in the end.
 /// assert_eq!(checker.at_rest().unwrap_err().invariant, Invariant::NoRecordLost);
 /// checker.observe(&Observation::Trimmed { shard, oldest: None }).unwrap();
@@ -83,9 +83,13 @@ impl Checker {
                 self.shard(shard).forgotten = true;
                 Ok(())
             }
-            Observation::Put { shard, position } => {
+            Observation::Put {
+                shard,
+                position,
+                arrival,
+            } => {
                 self.tally.put += 1;
-                self.shard(shard).put(position);
+                self.shard(shard).put(position, *arrival);
                 Ok(())
             }
             Observation::Trimmed { shard, oldest } => {
@@ -125,7 +129,7 @@ impl Checker {
             Observation::BatchStarted { process, shard, .. } => {
                 let excused = self.may_overlap(process, shard);
                 self.table.check_deadline(observation)?;
-                self.check_parents(shard)?;
+                self.check_start(observation, excused)?;
                 let (delivered, redelivered, overlap) = self.shard(shard).batch(observation, excused)?;
                 self.tally.delivered += delivered;
                 self.tally.redelivered += redelivered;
@@ -155,7 +159,7 @@ impl Checker {
             Observation::CallStarted { process, shard, .. } => {
                 let excused = self.may_overlap(process, shard);
                 self.table.check_deadline(observation)?;
-                self.check_parents(shard)?;
+                self.check_start(observation, excused)?;
                 let (is_again, overlap) = self.shard(shard).call(observation, excused)?;
                 self.tally.delivered += 1;
                 self.tally.redelivered += u64::from(is_again);
@@ -303,6 +307,11 @@ impl Checker {
             self.family().check_deletion(written)?;
         }
         self.table.written(written)?;
+        if let LeaseChange::Reset { to, .. } = &written.change {
+            let shard = self.shards.entry(written.key.clone()).or_default();
+            let (again, left_out) = shard.reset(to, FencingToken::new(written.after.counter));
+            self.tally.finished = self.tally.finished + left_out - again;
+        }
         if let LeaseChange::Checkpoint { .. } | LeaseChange::End { .. } = written.change {
             let unfinished = self.shards.get(&written.key).and_then(Shard::unfinished);
             let ahead = unfinished.is_some_and(|first| written.after.checkpoint.covers(first));
@@ -331,6 +340,42 @@ impl Checker {
             })?;
         }
         Ok(())
+    }
+
+    /// Checks that a batch may start: its parents are finished, and no order pauses the shard. An ownership that a reset has fenced does not
+    /// know yet.
+    fn check_start(&self, started: &Observation, excused: bool) -> Result<(), Violation> {
+        let (Observation::BatchStarted {
+            process,
+            shard,
+            token,
+            ..
+        }
+        | Observation::CallStarted {
+            process,
+            shard,
+            token,
+            ..
+        }) = started
+        else {
+            return Ok(());
+        };
+        if self
+            .shards
+            .get(shard)
+            .is_some_and(|known| known.is_fenced(*token))
+        {
+            return Ok(());
+        }
+        let row = self.table.row(shard);
+        let obeys_pause = row.is_some_and(|row| {
+            let is_paused = row.orders.as_ref().is_some_and(|orders| orders.is_paused());
+            is_paused && !row.is_unanswered()
+        });
+        Invariant::OrdersObeyed.check(excused || !obeys_pause, || {
+            format!("{process} starts a batch of {shard}, and has answered that it is paused")
+        })?;
+        self.check_parents(shard)
     }
 
     fn check_parents(&self, child: &LeaseKey) -> Result<(), Violation> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use kcl_core::clock::Moment;
 use kcl_core::invariant::{Invariant, Violation};
-use kcl_core::lease_store::FinishedAhead;
+use kcl_core::lease_store::{FinishedAhead, ResetPosition};
 use kcl_core::processor::FencingToken;
-use kcl_core::types::{LeaseKey, Position, RecordPosition};
+use kcl_core::types::{LeaseKey, Position, RecordPosition, Timestamp};
 
 use super::observation::{Observation, Process};
 
@@ -20,6 +20,8 @@ pub(crate) struct Shard {
     pub(crate) forgotten: bool,
     /// Every record that was put and that retention has left.
     kept: BTreeSet<RecordPosition>,
+    /// When the records arrived, where that is known.
+    arrivals: BTreeMap<RecordPosition, Timestamp>,
     unfinished: BTreeSet<RecordPosition>,
     /// The unfinished records that retention took.
     lost: BTreeSet<RecordPosition>,
@@ -31,6 +33,8 @@ pub(crate) struct Shard {
     ownerships: BTreeMap<FencingToken, Ownership>,
     /// The records that a handler was called for, by their lanes: those that are unfinished, and perhaps others.
     lanes: BTreeMap<Option<String>, BTreeSet<RecordPosition>>,
+    /// The last reset: the tokens up to this one are fenced, and later ownerships read from there.
+    reset: Option<(FencingToken, Bound<RecordPosition>)>,
     /// The largest token under which a batch has started, when the first one did, and where.
     newest: Option<(FencingToken, Moment, Process)>,
 }
@@ -40,6 +44,8 @@ struct Ownership {
     process: Process,
     /// The records from here on have their turn.
     next: Bound<RecordPosition>,
+    /// Whether it began without a checkpoint and has brought nothing yet: it cannot know what was there before.
+    is_fresh: bool,
     /// The batch that the processor works on.
     batch: Vec<RecordPosition>,
     /// Every record that was delivered in it.
@@ -59,9 +65,64 @@ struct Ownership {
 }
 
 impl Shard {
-    pub(crate) fn put(&mut self, position: &RecordPosition) {
+    pub(crate) fn put(&mut self, position: &RecordPosition, arrival: Option<Timestamp>) {
+        if let Some(arrival) = arrival {
+            self.arrivals.insert(position.clone(), arrival);
+        }
         self.kept.insert(position.clone());
         self.unfinished.insert(position.clone());
+    }
+
+    /// An operator makes reading begin elsewhere: the records from there on are to come again, and none before. Returns how many finished
+    /// records are to come again, and how many unfinished ones are not.
+    pub(crate) fn reset(&mut self, to: &ResetPosition, fenced: FencingToken) -> (u64, u64) {
+        let is_wanted = |record: &&RecordPosition| match to {
+            ResetPosition::TrimHorizon => true,
+            ResetPosition::ShardEnd => false,
+            ResetPosition::After(done) => done < *record,
+            ResetPosition::AtTimestamp(time) => {
+                self.arrivals.get(*record).is_none_or(|arrival| time <= arrival)
+            }
+        };
+        let wanted: BTreeSet<_> = self.kept.iter().filter(is_wanted).cloned().collect();
+        let again = wanted.difference(&self.unfinished).count() as u64;
+        let left_out = self.unfinished.difference(&wanted).count() as u64;
+        self.unfinished = wanted;
+        let from = match (to, self.unfinished.first(), self.kept.last()) {
+            (ResetPosition::After(done), ..) => Bound::Excluded(done.clone()),
+            (_, Some(first), _) => Bound::Included(first.clone()),
+            (_, None, Some(last)) => Bound::Excluded(last.clone()),
+            (_, None, None) => Bound::Unbounded,
+        };
+        self.stored_ahead.clear();
+        self.lanes.clear();
+        self.reset = Some((fenced, from));
+        (again, left_out)
+    }
+
+    /// Whether the ownership with this token began before the last reset: it counts no more, and learns of that with its next write.
+    pub(crate) fn is_fenced(&self, token: FencingToken) -> bool {
+        self.reset.as_ref().is_some_and(|(fenced, _)| token <= *fenced)
+    }
+
+    /// Checks that an ownership after a reset reads nothing before its place.
+    fn check_reset(
+        &self,
+        shard: &LeaseKey,
+        token: FencingToken,
+        first: &RecordPosition,
+    ) -> Result<(), Violation> {
+        let is_before = match &self.reset {
+            Some((fenced, Bound::Included(from))) if *fenced < token => first < from,
+            Some((fenced, Bound::Excluded(done))) if *fenced < token => first <= done,
+            _ => false,
+        };
+        Invariant::OrdersObeyed.check(!is_before, || {
+            format!(
+                "{first} of {shard} is delivered, which is before the place of its last reset: {:?}",
+                self.reset
+            )
+        })
     }
 
     /// How many records went away unfinished.
@@ -111,12 +172,17 @@ impl Shard {
             })?;
             return Ok(false);
         }
+        let next_is_unknown = !matches!(checkpoint, Some(Position::Record(_)));
         let next = match checkpoint {
             Some(Position::Record(done)) => Bound::Excluded(done),
-            _ => Bound::Unbounded,
+            _ => self
+                .reset
+                .as_ref()
+                .map_or(Bound::Unbounded, |(_, from)| from.clone()),
         };
         let ownership = Ownership {
             process: Process::clone(process),
+            is_fresh: next_is_unknown,
             next,
             batch: Vec::new(),
             delivered: BTreeSet::new(),
@@ -149,18 +215,25 @@ impl Shard {
             return Ok((0, 0, Duration::ZERO));
         };
         let overlap = self.check_overlap(process, shard, *token, *at, excused)?;
+        if let Some(first) = records.first() {
+            self.check_reset(shard, *token, first)?;
+        }
+        let is_fenced = self.is_fenced(*token);
         let known = self.ownerships.get_mut(token);
         let Some(own) = known.filter(|own| own.process == *process) else {
             return Invariant::TokenRises.broken(format!(
                 "{process} starts a batch of {shard} under the token {token}, which is not its own"
             ));
         };
-        own.check_order(shard, records, &self.kept, &self.stored_ahead)?;
         let is_told = self.told.remove(process);
-        own.check_gap(shard, records, &self.lost, is_told)?;
+        if !is_fenced {
+            own.check_order(shard, records, &self.kept, &self.stored_ahead)?;
+            own.check_gap(shard, records, &self.lost, is_told)?;
+        }
         if let Some(first) = records.first() {
             own.next = Bound::Included(first.clone());
             own.may_go_back = false;
+            own.is_fresh = false;
             own.isolated = None;
             own.batch.clone_from(records);
             own.delivered.extend(records.iter().cloned());
@@ -214,6 +287,8 @@ impl Shard {
             return Ok((false, Duration::ZERO));
         };
         let overlap = self.check_overlap(process, shard, *token, *at, excused)?;
+        self.check_reset(shard, *token, record)?;
+        let is_fenced = self.is_fenced(*token);
         let known = self.ownerships.get_mut(token);
         let Some(own) = known.filter(|own| own.process == *process) else {
             return Invariant::TokenRises.broken(format!(
@@ -222,7 +297,9 @@ impl Shard {
         };
         own.parked.remove(record);
         own.delivered.insert(record.clone());
-        if let Some(lane) = lane {
+        if let Some(lane) = lane
+            && !is_fenced
+        {
             let last = own.called.insert(lane.clone(), record.clone());
             Invariant::KeyOrder.check(last.as_ref().is_none_or(|last| last <= record), || {
                 format!(
@@ -257,7 +334,8 @@ impl Shard {
             _ => Duration::ZERO,
         };
         if *finishes {
-            return (self.unfinished.remove(record), overlap);
+            let is_counted = !self.is_fenced(*token);
+            return (is_counted && self.unfinished.remove(record), overlap);
         }
         if let Some(own) = self.ownerships.get_mut(token) {
             *own.failures.entry(record.clone()).or_default() += 1;
@@ -268,8 +346,12 @@ impl Shard {
 
     /// How many records are finished that were not before, and how long two workers have overlapped.
     pub(crate) fn finish(&mut self, process: &Process, at: Moment) -> (u64, Duration) {
+        let is_fenced = self.is_working_fenced(process);
         let (batch, overlap) = self.end_batch(process, at);
-        (done(&mut self.unfinished, &batch), overlap)
+        match is_fenced {
+            true => (0, overlap),
+            false => (done(&mut self.unfinished, &batch), overlap),
+        }
     }
 
     /// How many records are finished that were not before: of those delivered in the ownership, up to this one.
@@ -279,7 +361,7 @@ impl Shard {
         token: FencingToken,
         through: &RecordPosition,
     ) -> u64 {
-        let known = self.ownerships.get(&token);
+        let known = self.ownerships.get(&token).filter(|_| !self.is_fenced(token));
         let Some(own) = known.filter(|own| own.process == *process) else {
             return 0;
         };
@@ -295,12 +377,21 @@ impl Shard {
         token: FencingToken,
         through: &RecordPosition,
     ) -> u64 {
+        if self.is_fenced(token) {
+            return 0;
+        }
         let known = self.ownerships.get_mut(&token);
         if let Some(own) = known.filter(|own| own.process == *process) {
             own.next = Bound::Excluded(through.clone());
         }
         let finished: Vec<_> = self.unfinished.range(..=through).cloned().collect();
         done(&mut self.unfinished, &finished)
+    }
+
+    /// Whether the batch that the process works on is of an ownership that a reset has fenced.
+    fn is_working_fenced(&mut self, process: &Process) -> bool {
+        let token = working(&mut self.ownerships, process).map(|(token, _)| token);
+        token.is_some_and(|token| self.is_fenced(token))
     }
 
     /// The processor has returned from its batch: which that was, and how long two workers have overlapped.
@@ -321,6 +412,7 @@ impl Shard {
 
     /// How many records are finished that were not before: those before the failed one, if that `finishes` them.
     pub(crate) fn fail(&mut self, process: &Process, from: Option<&RecordPosition>, finishes: bool) -> u64 {
+        let is_fenced = self.is_working_fenced(process);
         let Some((_, own)) = working(&mut self.ownerships, process) else {
             return 0;
         };
@@ -333,7 +425,7 @@ impl Shard {
             *own.failures.entry(next.clone()).or_default() += 1;
             own.isolated = (named.is_some() || batch.len() == 1).then(|| next.clone());
         }
-        let finished = batch.get(..good).filter(|_| finishes);
+        let finished = batch.get(..good).filter(|_| finishes && !is_fenced);
         done(&mut self.unfinished, finished.unwrap_or_default())
     }
 
@@ -374,11 +466,12 @@ impl Shard {
             .iter_mut()
             .rev()
             .find(|(known, own)| own.process == *process && token.is_none_or(|token| token == **known));
-        let Some((_, own)) = of_process else {
+        let Some((of, own)) = of_process else {
             return Invariant::TokenRises.broken(format!(
                 "{process} sets {position} of {shard} aside under the token {token:?}, which is not its own"
             ));
         };
+        let is_fenced = self.reset.as_ref().is_some_and(|(fenced, _)| of <= fenced);
         if let (Some(attempts), false) = (attempts, unreadable) {
             own.check_set_aside(shard, position, *attempts)?;
         }
@@ -401,7 +494,10 @@ impl Shard {
             format!("{process} sets {position} of {shard} aside twice in one ownership")
         })?;
         own.aside.extend(aside.iter().cloned());
-        Ok(done(&mut self.unfinished, &aside))
+        match is_fenced {
+            true => Ok(0),
+            false => Ok(done(&mut self.unfinished, &aside)),
+        }
     }
 }
 
@@ -441,7 +537,7 @@ impl Ownership {
             Bound::Excluded(done) => done < first,
             Bound::Unbounded => false,
         };
-        if is_told || !goes_on {
+        if is_told || self.is_fresh || !goes_on {
             return Ok(());
         }
         let left_out = lost

@@ -218,6 +218,7 @@ impl DeliveryLog {
             checker.observe(&Observation::Put {
                 shard: shard.clone(),
                 position: position.clone(),
+                arrival: None,
             })?;
         }
         let processes: BTreeSet<&Process> = self.entries.iter().map(|entry| &entry.process).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kcl_core::clock::Moment;
 use kcl_core::lease_store::{Expect, Lease, LeaseChange, LockChange, LockExpect};
 use kcl_core::processor::FencingToken;
-use kcl_core::types::{Incarnation, LeaseKey, RecordPosition, WorkerId};
+use kcl_core::types::{Incarnation, LeaseKey, RecordPosition, Timestamp, WorkerId};
 
 /// One run of one worker process, distinct from every other even where two share a worker id.
 pub type Process = Arc<str>;
@@ -34,6 +34,8 @@ pub enum Observation {
         shard: LeaseKey,
         /// Its position.
         position: RecordPosition,
+        /// When it arrived by the service's clock, where that is known: a reset may name the time.
+        arrival: Option<Timestamp>,
     },
     /// Retention took records away.
     Trimmed {

@@ -59,6 +59,7 @@ impl Scenario {
             self.see(Observation::Put {
                 shard: key(n),
                 position: at(record),
+                arrival: None,
             })
             .unwrap();
         }

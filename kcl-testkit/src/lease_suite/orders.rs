@@ -6,7 +6,7 @@ use kcl_core::lease_store::{
     Expect, GivenOrder, Lease, LeaseChange, LeaseOrder, LeaseOrders, OrderAnswer, OrderAuthor, OwnerNotes,
     ResetPosition, RowFacts, ShardReport, WorkerChange, WorkerOrder, WorkerOrders, WorkerOutcome,
 };
-use kcl_core::types::{Position, Rate, RecordPosition, SequenceNumber, Timestamp};
+use kcl_core::types::{Rate, RecordPosition, SequenceNumber, Timestamp};
 
 use super::LeaseStoreFixture;
 use super::support::{
@@ -37,7 +37,7 @@ fn order(row: &Lease, order: LeaseOrder) -> LeaseChange {
 fn reset(row: &Lease, to: ResetPosition) -> LeaseChange {
     let orders = row.orders.as_deref().cloned().unwrap_or_default();
     LeaseChange::Reset {
-        orders: Box::new(orders.with_reset(&to, &row.checkpoint, false, &author(), time(2))),
+        orders: Box::new(orders.with_reset(&to, row.reading_from(), false, &author(), time(2))),
         to,
     }
 }
@@ -122,7 +122,7 @@ pub async fn orders_of_new_lease_survive_being_stored(fixture: &dyn LeaseStoreFi
         author: "ana".to_owned(),
         reason: None,
         order: "reset to 5/2".to_owned(),
-        before: Some(Position::Record(record(5, 2))),
+        before: Some(ResetPosition::AtTimestamp(time(7))),
     };
     let mut report = ShardReport::new(time(0));
     (report.attempts, report.failing) = (3, Some(record(9, 1)));
@@ -214,13 +214,14 @@ pub async fn reset_moves_checkpoint_and_fences_owner(fixture: &dyn LeaseStoreFix
             ResetPosition::TrimHorizon => ("TRIM_HORIZON".to_owned(), None),
             ResetPosition::AtTimestamp(time) => ("AT_TIMESTAMP".to_owned(), Some(time)),
             ResetPosition::After(record) => (record.to_string(), None),
+            ResetPosition::ShardEnd => ("SHARD_END".to_owned(), None),
         };
         assert_eq!(
             (row.checkpoint.to_string(), row.reset_at),
             (checkpoint_text, reset_at)
         );
         let last = row.orders.as_ref().unwrap().history.last().unwrap();
-        assert_eq!(last.before.as_ref(), Some(&before.checkpoint));
+        assert_eq!(last.before, Some(before.reading_from()));
         refused(&store, &before, &renew()).await;
         refused(&store, &before, &checkpoint(80)).await;
         assert_eq!(read(&store, &row.key).await.as_ref(), Some(&row));
@@ -245,6 +246,13 @@ pub async fn reset_opens_ended_lease(fixture: &dyn LeaseStoreFixture) {
     assert_eq!(
         (row.owner.as_ref(), row.is_ended(), row.children.len()),
         (None, false, 2)
+    );
+    let row = change(&store, &row, super::support::assign(2)).await;
+    let row = change(&store, &row, reset(&row, ResetPosition::ShardEnd)).await;
+    assert_eq!(
+        (row.owner.as_ref(), row.is_ended()),
+        (None, true),
+        "an undo ends it again"
     );
 }
 

@@ -19,6 +19,7 @@ use kcl_lease_memory::memory_stream::Trim;
 
 use super::failing_records::ScenarioPolicy;
 use super::given_processor::GivenProcessor;
+use super::operators::Operators;
 use super::processor_behavior::{ErraticProcessors, Passed};
 use super::report::Report;
 use super::script::{FleetEvent, Scenario, Step};
@@ -62,6 +63,7 @@ pub(super) struct Driver {
     runs: BTreeMap<&'static str, u32>,
     /// The faults that pass by themselves, and when.
     passing: Vec<(Moment, Passing)>,
+    operators: Operators,
     report: Report,
 }
 
@@ -93,6 +95,7 @@ impl Driver {
             alive: BTreeSet::new(),
             runs: BTreeMap::new(),
             passing: Vec::new(),
+            operators: Operators::default(),
             report: Report::one_seed(),
         }
     }
@@ -165,6 +168,14 @@ impl Driver {
             Passing::Frozen(name) => self.fleet.thaw(name),
             Passing::Cut(name) => self.mend(name),
             Passing::SinkFailing => self.fleet.dead_letters().end_lasting_fault(),
+        }
+    }
+
+    /// The operators end their work, and take their orders back.
+    pub(super) async fn end_orders(&mut self) {
+        if self.scenario.has_operators() {
+            self.operators.end(&self.fleet).await;
+            self.report.ordered(self.operators.outcomes());
         }
     }
 
@@ -381,6 +392,10 @@ impl Driver {
                     }
                 }
                 self.is_slow.store(false, Ordering::Relaxed);
+            }
+            FleetEvent::Operator(act) => {
+                let mut rng = self.fresh_rng();
+                self.operators.give(&fleet, act, &mut rng);
             }
             FleetEvent::SinkFails(fault, time) => {
                 fleet.dead_letters().inject_always(fault);

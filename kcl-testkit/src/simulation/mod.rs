@@ -19,6 +19,7 @@ mod failed_scenario;
 mod failing_records;
 mod given_processor;
 mod handler_behavior;
+mod operators;
 mod processor_behavior;
 mod processor_simulation;
 mod recovery;
@@ -29,6 +30,7 @@ mod seeds;
 
 pub use failed_scenario::FailedScenario;
 pub use failing_records::FailingRecords;
+pub use operators::OperatorAct;
 pub use processor_simulation::{ProcessorSimulation, SimulationEnd, simulate};
 pub use report::{Report, Spread};
 pub use run::{outcome, outcome_of};

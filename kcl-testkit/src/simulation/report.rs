@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::fleet::Fleet;
 use kcl_core::clock::Moment;
 
+use super::operators::OrderOutcomes;
 use super::script::FleetEvent;
 
 /// The observations of one scenario, or of many.
@@ -32,6 +34,8 @@ pub struct Report {
     pub dead_letters: u64,
     /// Dead letters at which the sink failed.
     pub sink_failures: u64,
+    /// Orders of operators that were obeyed, refused with a reason, and given in vain: nobody was there, or another operator went before.
+    pub orders: [u64; 3],
     /// Changes of a lease's owner.
     pub moves: u64,
     /// Ownerships that began.
@@ -149,6 +153,11 @@ impl Report {
         self.killed.push(Kill { name, process, at });
     }
 
+    pub(super) fn ordered(&mut self, outcomes: &OrderOutcomes) {
+        let counts = [&outcomes.obeyed, &outcomes.refused, &outcomes.failed];
+        self.orders = counts.map(|count| count.load(Ordering::Relaxed));
+    }
+
     pub(super) fn recovered(&mut self, took: Duration) {
         self.recoveries.add(took);
     }
@@ -212,6 +221,9 @@ impl Report {
         self.violent += other.violent;
         self.reshards += other.reshards;
         self.faults += other.faults;
+        for (count, other) in self.orders.iter_mut().zip(other.orders) {
+            *count += other;
+        }
         self.moves += other.moves;
         self.ownerships += other.ownerships;
         self.put += other.put;
@@ -283,6 +295,13 @@ impl fmt::Display for Report {
                 f,
                 "{} records set aside; {} dead letters stored, {} failures of their sink",
                 self.set_aside, self.dead_letters, self.sink_failures
+            )?;
+        }
+        if self.orders != [0; 3] {
+            let [obeyed, refused, failed] = self.orders;
+            writeln!(
+                f,
+                "orders of operators: {obeyed} obeyed, {refused} refused, {failed} in vain"
             )?;
         }
         writeln!(

@@ -61,6 +61,7 @@ pub(super) fn run(
             for step in &scenario.script {
                 driver.perform(*step).await;
             }
+            driver.end_orders().await;
             let (mut report, newcomer) = driver.heal();
             recover(&fleet, scenario, newcomer, &mut report).await;
             report.close(&fleet);

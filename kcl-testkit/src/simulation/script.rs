@@ -13,6 +13,7 @@ use kcl_core::source::SourceErrorKind;
 
 use super::conditions;
 use super::failing_records::FailingRecords;
+use super::operators::OperatorAct;
 use crate::dead_letters::SinkFault;
 
 /// An event in the fleet, or in one member that the driver picks.
@@ -74,6 +75,8 @@ pub enum FleetEvent {
     SourceIsSlow(Duration),
     /// The dead-letter sink of all workers fails like this, for so long.
     SinkFails(SinkFault, Duration),
+    /// An operator gives an order, or two do.
+    Operator(OperatorAct),
     /// The stream's next so many answers to a worker are wrong about the end of a shard.
     WrongEnds(EndFault, u32),
 }
@@ -195,6 +198,33 @@ impl Scenario {
             false => Concurrency::PerKey(calls),
         });
         scenario
+    }
+
+    /// The scenario of this seed with operators who give orders meanwhile; in a third of them a handler is called, as in
+    /// [`with_handlers`](Self::with_handlers).
+    pub fn with_operators(seed: u64) -> Self {
+        let mut rng = Rng::from_seed(seed).child("operators");
+        let mut scenario = match rng.one_in(3) {
+            true => Self::with_handlers(seed),
+            false => Self::of(seed),
+        };
+        // Records that were gathered before a pause are offered after it.
+        scenario.settings.processing.batching = None;
+        for _ in 0..8 + rng.below(16) {
+            let place = pick(&mut rng, scenario.script.len() as u64);
+            let step = Step {
+                after: millis(&mut rng, LONGEST_PAUSE),
+                event: FleetEvent::Operator(OperatorAct::draw(&mut rng)),
+            };
+            scenario.script.insert(place, step);
+        }
+        scenario
+    }
+
+    /// Whether operators give orders.
+    pub(super) fn has_operators(&self) -> bool {
+        let is_order = |step: &Step| matches!(step.event, FleetEvent::Operator(_));
+        self.script.iter().any(is_order)
     }
 
     /// The scenario of this seed for a processor that is given: nothing is taken away by retention, no record fails by itself, and
@@ -451,6 +481,7 @@ impl FleetEvent {
             Self::SourceHangs => "stream hangs",
             Self::SourceLosesReplies => "reply of the stream lost",
             Self::SourceIsSlow(_) => "stream is slow",
+            Self::Operator(act) => act.kind(),
             Self::SinkFails(SinkFault::Refuse, _) => "dead-letter sink fails",
             Self::SinkFails(SinkFault::Hang, _) => "dead-letter sink hangs",
             Self::SinkFails(SinkFault::LoseAnswer, _) => "answers of the dead-letter sink lost",

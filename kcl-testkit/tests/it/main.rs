@@ -34,6 +34,7 @@ mod memory_lease_store;
 mod memory_stream;
 mod newest;
 mod odd_streams;
+mod orders;
 mod outages;
 mod processor_simulation;
 mod redrive;

@@ -118,6 +118,7 @@ impl Fleet {
                 state.observe(&Observation::Put {
                     shard: role.key.clone(),
                     position: position.clone(),
+                    arrival: None,
                 });
             }
         }

@@ -30,6 +30,9 @@ struct Arguments {
     /// Scenarios with a handler that is called for many records at once; in half of them records fail, too.
     #[arg(long, conflicts_with = "failing_records")]
     handlers: bool,
+    /// Scenarios with operators who pause, limit, move, drain and reset meanwhile.
+    #[arg(long, conflicts_with_all = ["failing_records", "handlers"])]
+    operators: bool,
     /// How many threads. One per core when nothing is said.
     #[arg(long)]
     threads: Option<usize>,
@@ -41,10 +44,11 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let first = arguments.seed.unwrap_or(0);
-    let scenario = match (arguments.failing_records, arguments.handlers) {
-        (true, _) => Scenario::with_failing_records,
-        (false, true) => Scenario::with_handlers,
-        (false, false) => Scenario::of,
+    let scenario = match () {
+        () if arguments.failing_records => Scenario::with_failing_records,
+        () if arguments.handlers => Scenario::with_handlers,
+        () if arguments.operators => Scenario::with_operators,
+        () => Scenario::of,
     };
     if arguments.trace {
         return print_events(&scenario(first));

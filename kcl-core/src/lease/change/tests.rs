@@ -189,6 +189,7 @@ fn any_orders() -> impl Strategy<Value = Box<LeaseOrders>> {
 fn reset_to() -> impl Strategy<Value = ResetPosition> {
     prop_oneof![
         Just(ResetPosition::TrimHorizon),
+        Just(ResetPosition::ShardEnd),
         (0_i64..9).prop_map(|millis| ResetPosition::AtTimestamp(Timestamp::from_millis(millis))),
         (0_u128..9, 0_u64..3).prop_map(|(n, sub_sequence)| ResetPosition::After(RecordPosition {
             sequence: SequenceNumber::from(n),

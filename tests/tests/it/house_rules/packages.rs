@@ -55,7 +55,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kcl-lease-memory", &["kcl-core"]),
     (
         "kcl-testkit",
-        &["kcl-core", "kcl-lease-memory", "kcl-aggregation"],
+        &[
+            "kcl-core",
+            "kcl-lease-memory",
+            "kcl-operations",
+            "kcl-aggregation",
+        ],
     ),
     ("kinesis-local", &["kcl-core", "kcl-lease-memory", "kcl-testkit"]),
     ("kcl-model", &["kcl-core", "kcl-lease-memory", "kcl-testkit"]),

@@ -1,0 +1,252 @@
+//! Plans resets, so that children are never read before what their parents are to bring again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kcl_core::lease_store::{Lease, ResetPosition};
+use kcl_core::types::LeaseKey;
+
+/// The steps of a reset of some shards of one application, made from a scan of its leases.
+///
+/// A shard that is read again brings its children again: these are reset to their oldest record, unless the reset names another place for
+/// them. They are reset first, and held; then their ancestors; and at last the hold ends. Whatever happens in between, and whatever other
+/// operators order meanwhile, no child is read before its parents are finished again.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use kcl_core::lease_store::{Lease, ResetPosition};
+/// use kcl_core::types::{Position, ShardId};
+/// use kcl_operations::ResetPlan;
+///
+/// let parent = Lease::unowned(ShardId::new("shardId-000000000000")?, Position::ShardEnd);
+/// let mut child = Lease::unowned(ShardId::new("shardId-000000000001")?, Position::parse("42", 0).expect("a position"));
+/// child.parents = [parent.shard.clone()].into();
+/// let wanted = BTreeMap::from([(parent.key.clone(), ResetPosition::TrimHorizon)]);
+/// let plan = ResetPlan::new(&[parent.clone(), child.clone()], &wanted);
+/// assert_eq!(plan.held[0].lease, child.key);
+/// assert_eq!(plan.heads[0].lease, parent.key);
+/// # Ok::<(), kcl_core::types::InvalidName>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ResetPlan {
+    /// The shards that are held while their ancestors are reset, the youngest first.
+    pub held: Vec<ResetStep>,
+    /// The other shards, the oldest first.
+    pub heads: Vec<ResetStep>,
+    /// The leases that the reset names and that are not there.
+    pub missing: Vec<LeaseKey>,
+}
+
+/// The reset of one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResetStep {
+    /// The lease.
+    pub lease: LeaseKey,
+    /// From where it is read now.
+    pub from: ResetPosition,
+    /// From where it is to be read.
+    pub to: ResetPosition,
+    /// Whether the plan adds it because an ancestor is read again.
+    pub follows: bool,
+    /// Whether a worker owns the lease, and so answers.
+    pub owned: bool,
+}
+
+impl ResetPlan {
+    /// Plans the reset of these leases to these places.
+    #[must_use]
+    pub fn new(leases: &[Lease], wanted: &BTreeMap<LeaseKey, ResetPosition>) -> Self {
+        let rows: BTreeMap<&LeaseKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
+        let mut targets: BTreeMap<&LeaseKey, (ResetPosition, bool)> = BTreeMap::new();
+        let mut missing = Vec::new();
+        for (key, to) in wanted {
+            match rows.get(key) {
+                Some(row) => drop(targets.insert(&row.key, (to.clone(), false))),
+                None => missing.push(key.clone()),
+            }
+        }
+        // Through each generation: a table has few, and each lease is added once.
+        loop {
+            let is_read_again = |key: &LeaseKey| {
+                targets
+                    .get(key)
+                    .is_some_and(|(to, _)| *to != ResetPosition::ShardEnd)
+            };
+            let follows = |row: &&Lease| {
+                !targets.contains_key(&row.key) && parents(row).any(|parent| is_read_again(&parent))
+            };
+            let new: Vec<&Lease> = rows.values().copied().filter(follows).collect();
+            if new.is_empty() {
+                break;
+            }
+            targets.extend(
+                new.into_iter()
+                    .map(|row| (&row.key, (ResetPosition::TrimHorizon, true))),
+            );
+        }
+        let depths = depths(&rows, &targets);
+        let mut steps: Vec<(usize, ResetStep)> = targets
+            .into_iter()
+            .map(|(key, (to, follows))| {
+                let row = rows[key];
+                let step = ResetStep {
+                    lease: key.clone(),
+                    from: row.reading_from(),
+                    to,
+                    follows,
+                    owned: row.owner.is_some(),
+                };
+                (depths[key], step)
+            })
+            .collect();
+        steps.sort_by(|(a, first), (b, second)| (a, &first.lease).cmp(&(b, &second.lease)));
+        let (heads, mut held): (Vec<_>, Vec<_>) = steps.into_iter().partition(|(depth, _)| *depth == 0);
+        held.reverse();
+        let of = |steps: Vec<(usize, ResetStep)>| steps.into_iter().map(|(_, step)| step).collect();
+        Self {
+            held: of(held),
+            heads: of(heads),
+            missing,
+        }
+    }
+
+    /// Plans to undo the last reset of each of these leases; those without one are [`missing`](Self::missing).
+    #[must_use]
+    pub fn undo(leases: &[Lease], of: &BTreeSet<LeaseKey>) -> Self {
+        let named = || leases.iter().filter(|lease| of.contains(&lease.key));
+        let before = |lease: &Lease| {
+            let history = lease.orders.as_ref()?.history.iter().rev();
+            history.filter_map(|given| given.before.clone()).next()
+        };
+        let wanted: BTreeMap<LeaseKey, ResetPosition> = named()
+            .filter_map(|lease| Some((lease.key.clone(), before(lease)?)))
+            .collect();
+        let without = of.iter().filter(|key| !wanted.contains_key(*key)).cloned();
+        let mut plan = Self::new(leases, &wanted);
+        plan.missing.extend(without);
+        plan
+    }
+
+    /// Every step, in the order in which they are made.
+    pub fn steps(&self) -> impl Iterator<Item = &ResetStep> {
+        self.held.iter().chain(&self.heads)
+    }
+}
+
+fn parents(row: &Lease) -> impl Iterator<Item = LeaseKey> + '_ {
+    row.parents.iter().map(|parent| row.key_of_sibling(parent))
+}
+
+/// How many generations of the reset stand above each of its leases: 0 for those without an ancestor in it.
+fn depths<'a>(
+    rows: &BTreeMap<&LeaseKey, &'a Lease>,
+    targets: &BTreeMap<&'a LeaseKey, (ResetPosition, bool)>,
+) -> BTreeMap<&'a LeaseKey, usize> {
+    let mut depths: BTreeMap<&LeaseKey, usize> = targets.keys().map(|key| (*key, 0)).collect();
+    // A ring of parents, which only a broken table has, ends with the number of rounds.
+    for _ in 0..targets.len() {
+        let mut is_changed = false;
+        for key in targets.keys() {
+            let above = parents(rows[*key])
+                .filter_map(|parent| depths.get(&parent).copied())
+                .max();
+            let depth = above.map_or(0, |above| above + 1);
+            is_changed |= depths.insert(*key, depth) != Some(depth);
+        }
+        if !is_changed {
+            break;
+        }
+    }
+    depths
+}
+
+#[cfg(test)]
+mod tests {
+    use kcl_core::types::{Position, ShardId};
+
+    use super::*;
+
+    fn lease(shard: u32, checkpoint: Position, parents: &[u32]) -> Lease {
+        let id = |shard: u32| ShardId::new(format!("shardId-{shard:012}")).unwrap();
+        let mut lease = Lease::unowned(id(shard), checkpoint);
+        lease.parents = parents.iter().copied().map(id).collect();
+        lease
+    }
+
+    fn at(sequence: &str) -> Position {
+        Position::parse(sequence, 0).unwrap()
+    }
+
+    fn keys(steps: &[ResetStep]) -> Vec<&str> {
+        steps.iter().map(|step| &step.lease.as_str()[18..]).collect()
+    }
+
+    /// 0 split into 1 and 2; 1 and 2 merged into 3, which nobody has read.
+    fn family() -> Vec<Lease> {
+        vec![
+            lease(0, Position::ShardEnd, &[]),
+            lease(1, Position::ShardEnd, &[0]),
+            lease(2, at("7"), &[0]),
+            lease(3, Position::TrimHorizon, &[1, 2]),
+        ]
+    }
+
+    fn plan(wanted: &[(u32, ResetPosition)]) -> ResetPlan {
+        let key = |shard: u32| lease(shard, Position::Latest, &[]).key;
+        let wanted = wanted
+            .iter()
+            .map(|(shard, to)| (key(*shard), to.clone()))
+            .collect();
+        ResetPlan::new(&family(), &wanted)
+    }
+
+    #[test]
+    fn descendants_follow_their_parent() {
+        let plan = plan(&[(0, ResetPosition::TrimHorizon)]);
+        assert_eq!(keys(&plan.heads), ["00"]);
+        assert_eq!(keys(&plan.held), ["03", "02", "01"]);
+        assert!(
+            plan.held
+                .iter()
+                .all(|step| step.follows && step.to == ResetPosition::TrimHorizon)
+        );
+    }
+
+    #[test]
+    fn siblings_of_reset_shard_stay() {
+        let plan = plan(&[(2, ResetPosition::TrimHorizon)]);
+        assert_eq!((keys(&plan.heads), keys(&plan.held)), (vec!["02"], vec!["03"]));
+    }
+
+    #[test]
+    fn named_child_begins_where_it_is_said() {
+        let time = ResetPosition::AtTimestamp(kcl_core::types::Timestamp::from_millis(9));
+        let plan = plan(&[(0, time.clone()), (2, time.clone())]);
+        let child = plan
+            .held
+            .iter()
+            .find(|step| step.lease.as_str().ends_with("02"))
+            .unwrap();
+        assert_eq!((&child.to, child.follows), (&time, false));
+    }
+
+    #[test]
+    fn end_of_shard_moves_no_children() {
+        let plan = plan(&[(0, ResetPosition::ShardEnd)]);
+        assert_eq!((keys(&plan.heads), plan.held.len()), (vec!["00"], 0));
+    }
+
+    #[test]
+    fn lease_that_is_not_there_is_missing() {
+        let plan = plan(&[(9, ResetPosition::TrimHorizon)]);
+        assert_eq!((plan.missing.len(), plan.steps().count()), (1, 0));
+    }
+
+    #[test]
+    fn ring_of_parents_ends() {
+        let ring = [lease(0, at("1"), &[1]), lease(1, at("1"), &[0])];
+        let wanted = BTreeMap::from([(ring[0].key.clone(), ResetPosition::TrimHorizon)]);
+        assert_eq!(ResetPlan::new(&ring, &wanted).steps().count(), 2);
+    }
+}
