@@ -100,6 +100,12 @@ pub(crate) enum Command {
     Release(ShardOrderOptions),
     /// Orders that the record at which a shard is held is left out, as the last resort of an error policy would.
     Skip(SkipOptions),
+    /// Makes reading begin elsewhere, while the fleet runs; shows what it would do unless --execute is given.
+    Reset(ResetOptions),
+    /// Restores the places of before the last reset.
+    Undo(UndoOptions),
+    /// Resets every shard to the checkpoint that `export -o json` wrote into a file.
+    Import(ImportOptions),
     /// Orders that a worker gets no further lease; it keeps what it has.
     Exclude(WorkerOrderOptions),
     /// Orders that a worker gets no further lease, and that its leases are handed to others.
@@ -329,6 +335,68 @@ pub(crate) struct SkipOptions {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(crate) struct ResetOptions {
+    #[command(flatten)]
+    pub(crate) order: OrderOptions,
+    /// The shards: a regular expression that matches lease keys.
+    pub(crate) shards: Option<Regex>,
+    /// All shards.
+    #[arg(long, conflicts_with = "shards")]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) to: ResetTarget,
+    /// Do it.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) execute: bool,
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ResetTarget {
+    /// The oldest records that are kept.
+    #[arg(long)]
+    pub(crate) to_earliest: bool,
+    /// Records that arrive from now on, by this host's clock.
+    #[arg(long)]
+    pub(crate) to_latest: bool,
+    /// Records that arrived at this time or later, as 2027-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = datetime)]
+    pub(crate) to_datetime: Option<kcl_core::types::Timestamp>,
+    /// Records that arrived at most so long ago, as 90m.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) by_duration: Option<Duration>,
+    /// The record behind this one, which counts as processed: of one shard.
+    #[arg(long, value_name = "SEQUENCE[/INDEX]")]
+    pub(crate) to_sequence: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UndoOptions {
+    #[command(flatten)]
+    pub(crate) order: OrderOptions,
+    /// The shards: a regular expression that matches lease keys.
+    pub(crate) shards: Option<Regex>,
+    /// All shards that were reset.
+    #[arg(long, conflicts_with = "shards")]
+    pub(crate) all: bool,
+    /// Do it.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) execute: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImportOptions {
+    #[command(flatten)]
+    pub(crate) order: OrderOptions,
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Do it.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) execute: bool,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct WorkerOrderOptions {
     #[command(flatten)]
     pub(crate) order: OrderOptions,
@@ -374,16 +442,19 @@ fn tail_start(text: &str) -> Result<TailStart, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return Ok(TailStart::Ago(ago));
     }
+    datetime(text).map(TailStart::At).map_err(|_| {
+        "it is none of latest, earliest, a time as 2027-01-31T12:00:00Z and a while as 10m".to_owned()
+    })
+}
+
+fn datetime(text: &str) -> Result<kcl_core::types::Timestamp, String> {
     let time = humantime::parse_rfc3339_weak(text);
     let since = time
         .ok()
         .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     let millis = since.and_then(|since| i64::try_from(since.as_millis()).ok());
-    millis
-        .map(|millis| TailStart::At(kcl_core::types::Timestamp::from_millis(millis)))
-        .ok_or_else(|| {
-            "it is none of latest, earliest, a time as 2027-01-31T12:00:00Z and a while as 10m".to_owned()
-        })
+    let time = millis.map(kcl_core::types::Timestamp::from_millis);
+    time.ok_or_else(|| "it is no time as 2027-01-31T12:00:00Z".to_owned())
 }
 
 #[cfg(test)]

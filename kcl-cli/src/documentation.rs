@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::commands::records::RecordView;
-use crate::commands::{doctor, estimate as estimating, fleet, lag, list, orders, records};
+use crate::commands::{doctor, estimate as estimating, fleet, lag, list, orders, records, reset};
 use crate::samples;
 
 /// The names of the fields of an object, or of the first one of a list.
@@ -72,6 +72,7 @@ fn every_printed_field_is_documented() {
     );
     check("put", &records::put_sample());
     check("answer", &orders::sample());
+    check("reset", &reset::sample());
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use arguments::{Arguments, Command};
-use commands::{doctor, estimate, fleet, lag, list, orders, records, scaler, top};
+use commands::{doctor, estimate, fleet, lag, list, orders, records, reset, scaler, top};
 use connection::Connection;
 use failure::{Exit, Failure};
 use kcl_core::lease_store::WorkerOrder;
@@ -73,6 +73,9 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Move(options) => orders::move_to(&connection, &common, &options, printer).await,
         Command::Release(options) => orders::release(&connection, &common, &options, printer).await,
         Command::Skip(options) => orders::skip(&connection, &common, &options, printer).await,
+        Command::Reset(options) => reset::reset(&connection, &common, &options, printer).await,
+        Command::Undo(options) => reset::undo(&connection, &common, &options, printer).await,
+        Command::Import(options) => reset::import(&connection, &common, &options, printer).await,
         Command::Exclude(options) => {
             orders::worker_order(&connection, &common, &options, WorkerOrder::Exclude, printer).await
         }

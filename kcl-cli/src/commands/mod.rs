@@ -7,6 +7,7 @@ pub(crate) mod lag;
 pub(crate) mod list;
 pub(crate) mod orders;
 pub(crate) mod records;
+pub(crate) mod reset;
 pub(crate) mod scaler;
 pub(crate) mod top;
 pub(crate) mod watch;

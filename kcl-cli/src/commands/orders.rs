@@ -1,15 +1,12 @@
 //! `pause`, `resume`, `limit`, `move`, `release`, `skip`, and `exclude`, `drain`, `include`: orders in the rows, and the answers to them.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::sync::Arc;
 
 use kcl_core::clock::{Clock as _, Moment, Rng};
-use kcl_core::lease_store::{
-    Certainty, Expect, Lease, LeaseChange, LeaseOrder, LeaseOrders, LeaseStore as _, OrderAuthor, Outcome,
-    StoreError, WorkerChange, WorkerOrder, WorkerOrders, WorkerOutcome,
-};
-use kcl_core::types::{Incarnation, LeaseKey, Rate, RecordPosition, WorkerId};
-use kcl_lease_dynamo::DynamoLeaseStore;
+use kcl_core::lease_store::{Lease, LeaseOrder, OrderAuthor, Scan, WorkerOrder};
+use kcl_core::types::{Incarnation, Rate, RecordPosition};
+use kcl_operations::{Given, Operator, OrderError, ResetPlan};
 use serde::Serialize;
 
 use crate::arguments::{
@@ -21,12 +18,6 @@ use crate::failure::{Exit, Failure};
 use crate::look::table_of;
 use crate::output::{Printer, Style, column, print};
 use crate::views::{dash, text_or_dash};
-
-/// How often an order is written again after another operator's came in between.
-const ATTEMPTS: u32 = 8;
-
-/// How often the rows are looked at while answers are awaited.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// An order, and its fate by the time at which the command ended.
 #[derive(Debug, Serialize)]
@@ -67,99 +58,86 @@ impl Answer {
     }
 }
 
-/// Gives orders to one application.
-struct Operator<'a> {
+/// Where an operator sits: the operator, and how long answers are awaited.
+pub(crate) struct Desk<'a> {
     connection: &'a Connection,
-    store: DynamoLeaseStore,
-    author: OrderAuthor,
-    run: Incarnation,
+    operator: Operator,
     options: &'a OrderOptions,
 }
 
-impl<'a> Operator<'a> {
-    async fn open(
+impl<'a> Desk<'a> {
+    pub(crate) async fn open(
         connection: &'a Connection,
         common: &CommonOptions,
         options: &'a OrderOptions,
     ) -> Result<Self, Failure> {
         let store = connection.store(table_of(common.table.as_deref(), &options.application));
         store.attach(&options.application).await?;
-        let mut random = Rng::from_entropy();
+        let run = Incarnation::from_random_bytes(Rng::from_entropy().bytes());
+        let clock = connection.clock.clone();
+        let operator = Operator::new(Arc::new(store), clock, run, author(options)?);
         Ok(Self {
             connection,
-            store,
-            author: author(options)?,
-            run: Incarnation::from_random_bytes(random.bytes()),
+            operator,
             options,
         })
     }
 
-    /// Writes one order. Another operator's order in between is seen, and this one is written after it.
-    async fn give(&self, key: &LeaseKey, order: &LeaseOrder) -> Result<Lease, Failure> {
-        for _ in 0..ATTEMPTS {
-            let row = self.store.read(key).await?;
-            let row = row.ok_or_else(|| Failure::new(Exit::NotFound, format!("the lease {key} is gone")))?;
-            let seen = row.orders_revision();
-            let orders = row.orders.as_deref().cloned().unwrap_or_default();
-            let orders = orders.with(order.clone(), &self.author, self.connection.now());
-            let change = LeaseChange::Order {
-                orders: Box::new(orders.clone()),
-            };
-            match self
-                .store
-                .change(key, &Expect::Orders(seen), &change, self.run)
-                .await
-            {
-                Ok(Outcome::Applied(row)) => return Ok(*row),
-                Ok(Outcome::Refused { .. }) => {}
-                Err(error) => {
-                    if let Some(row) = self.is_written_even_so(key, &orders, &error).await? {
-                        return Ok(row);
-                    }
-                    return Err(error.into());
-                }
-            }
-        }
-        Err(Failure::new(
-            Exit::NoAnswer,
-            format!("other operators order {key} at the same time: look with `kcl why`, and try again"),
-        ))
+    pub(crate) async fn scan(&self) -> Result<Scan, Failure> {
+        Ok(self.operator.scan().await?)
     }
 
-    /// The row, if a write whose answer is not known was made.
-    async fn is_written_even_so(
-        &self,
-        key: &LeaseKey,
-        orders: &LeaseOrders,
-        error: &StoreError,
-    ) -> Result<Option<Lease>, Failure> {
-        if error.certainty() == Certainty::Definite {
-            return Ok(None);
+    /// Makes the resets, and waits until the owners begin there.
+    pub(crate) async fn execute(&self, plan: &ResetPlan) -> Result<(), Failure> {
+        let given = self.operator.execute(plan, self.options.wait).await?;
+        let until = self.connection.clock.now() + self.options.wait;
+        for given in given {
+            match self.answer(&given, until).await? {
+                (Answer::Refused, refusal) => {
+                    let message = format!(
+                        "the owner of {} cannot obey: {}",
+                        given.lease,
+                        refusal.unwrap_or_default()
+                    );
+                    return Err(Failure::new(Exit::Found, message));
+                }
+                (Answer::Unanswered, _) => {
+                    let message = format!(
+                        "the reset of {} stands, and its owner has not answered yet",
+                        given.lease
+                    );
+                    return Err(Failure::new(Exit::Found, message));
+                }
+                (Answer::Obeyed | Answer::Unowned | Answer::Planned, _) => {}
+            }
         }
-        let row = self.store.read(key).await?;
-        Ok(row.filter(|row| row.orders.as_deref() == Some(orders)))
+        Ok(())
     }
 
-    /// Waits until the owner has answered this revision, or the time is up.
-    async fn answer(&self, mut row: Lease, revision: u64, until: Moment) -> Result<(Answer, Lease), Failure> {
-        loop {
-            let answered = row.answer.as_ref().filter(|answer| answer.revision >= revision);
-            match answered {
-                Some(answer) if answer.revision == revision && answer.refused.is_some() => {
-                    return Ok((Answer::Refused, row));
-                }
-                Some(_) => return Ok((Answer::Obeyed, row)),
-                None if row.actual_owner().is_none() => return Ok((Answer::Unowned, row)),
-                None if self.connection.clock.now() >= until => return Ok((Answer::Unanswered, row)),
-                None => {}
-            }
-            let next = self.connection.clock.now() + LOOK_EVERY;
-            self.connection.clock.sleep_until(next).await;
-            let Some(now) = self.store.read(&row.key).await? else {
-                return Ok((Answer::Unowned, row));
-            };
-            row = now;
+    /// The answer to an order, as far as one comes until then.
+    async fn answer(&self, given: &Given, until: Moment) -> Result<(Answer, Option<String>), Failure> {
+        let within = until.saturating_since(self.connection.clock.now());
+        match self.operator.answered(given, within).await {
+            Ok(()) => Ok((Answer::Obeyed, None)),
+            Err(OrderError::Refused { reason, .. }) => Ok((Answer::Refused, Some(reason))),
+            Err(OrderError::Unanswered { owner: None, .. }) => Ok((Answer::Unowned, None)),
+            Err(OrderError::Unanswered { .. }) => Ok((Answer::Unanswered, None)),
+            Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl From<OrderError> for Failure {
+    fn from(error: OrderError) -> Self {
+        let exit = match error {
+            OrderError::Store(error) => return error.into(),
+            OrderError::NoLease(_) | OrderError::NoWorker(_) | OrderError::OwnedByJava(..) => Exit::NotFound,
+            OrderError::Contended(_) => Exit::NoAnswer,
+            OrderError::Changed(_) | OrderError::Refused { .. } | OrderError::Unanswered { .. } | _ => {
+                Exit::Found
+            }
+        };
+        Self::new(exit, error.to_string())
     }
 }
 
@@ -247,8 +225,8 @@ pub(crate) async fn skip(
     options: &SkipOptions,
     printer: Printer,
 ) -> Result<Exit, Failure> {
-    let operator = Operator::open(connection, common, &options.order).await?;
-    let scan = operator.store.scan().await?;
+    let desk = Desk::open(connection, common, &options.order).await?;
+    let scan = desk.scan().await?;
     let named = |lease: &&Lease| lease.key.as_str() == options.shard || lease.shard.as_str() == options.shard;
     let Some(lease) = scan.leases.iter().find(named) else {
         return Err(Failure::new(
@@ -265,11 +243,10 @@ pub(crate) async fn skip(
             return Err(Failure::new(Exit::NotFound, message));
         }
     };
-    let keys = vec![lease.key.clone()];
-    give_all(&operator, keys, &LeaseOrder::Skip(record), printer).await
+    give_all(&desk, &[lease], &LeaseOrder::Skip(record), printer).await
 }
 
-fn record_position(text: &str) -> Result<RecordPosition, Failure> {
+pub(crate) fn record_position(text: &str) -> Result<RecordPosition, Failure> {
     let (sequence, sub) = text.split_once('/').unwrap_or((text, "0"));
     let sequence = sequence.parse().ok();
     let sub_sequence = sub.parse().ok();
@@ -292,8 +269,8 @@ async fn shard_orders(
     order: &LeaseOrder,
     printer: Printer,
 ) -> Result<Exit, Failure> {
-    let operator = Operator::open(connection, common, &options.order).await?;
-    let scan = operator.store.scan().await?;
+    let desk = Desk::open(connection, common, &options.order).await?;
+    let scan = desk.scan().await?;
     if options.shards.is_none() && !options.all {
         return Err(Failure::usage(
             "say which shards with a regular expression, or --all",
@@ -306,56 +283,46 @@ async fn shard_orders(
                 .as_ref()
                 .is_none_or(|shards| shards.is_match(lease.key.as_str()))
     };
-    let mut keys: Vec<LeaseKey> = scan
-        .leases
-        .iter()
-        .filter(is_chosen)
-        .map(|lease| lease.key.clone())
-        .collect();
-    keys.sort();
-    if keys.is_empty() {
+    let mut leases: Vec<&Lease> = scan.leases.iter().filter(is_chosen).collect();
+    leases.sort_by(|one, other| one.key.cmp(&other.key));
+    if leases.is_empty() {
         return Err(Failure::new(Exit::NotFound, "no lease that is not ended matches"));
     }
-    give_all(&operator, keys, order, printer).await
+    give_all(&desk, &leases, order, printer).await
 }
 
 async fn give_all(
-    operator: &Operator<'_>,
-    keys: Vec<LeaseKey>,
+    desk: &Desk<'_>,
+    leases: &[&Lease],
     order: &LeaseOrder,
     printer: Printer,
 ) -> Result<Exit, Failure> {
-    let until = operator.connection.clock.now() + operator.options.wait;
-    let mut given = Vec::new();
-    for key in keys {
-        match operator.options.dry_run {
-            true => given.push((key, None)),
-            false => {
-                let row = operator.give(&key, order).await?;
-                given.push((key, Some(row)));
-            }
-        }
+    let until = desk.connection.clock.now() + desk.options.wait;
+    let mut given: Vec<(&Lease, Option<Given>)> = Vec::new();
+    for lease in leases {
+        given.push((
+            lease,
+            match desk.options.dry_run {
+                true => None,
+                false => Some(desk.operator.order(&lease.key, order.clone()).await?),
+            },
+        ));
     }
     let mut results = Vec::new();
-    for (key, row) in given {
-        let (answer, row) = match row {
+    for (lease, given) in given {
+        let is_owned = lease.actual_owner().is_some();
+        let (answer, refusal) = match &given {
             None => (Answer::Planned, None),
-            Some(row) => {
-                let revision = row.orders_revision();
-                let (answer, row) = operator.answer(row, revision, until).await?;
-                (answer, Some(row))
-            }
+            Some(_) if !is_owned => (Answer::Unowned, None),
+            Some(given) => desk.answer(given, until).await?,
         };
         results.push(OrderResult {
-            subject: key.to_string(),
+            subject: lease.key.to_string(),
             order: order.to_string(),
-            revision: row.as_ref().map_or(0, Lease::orders_revision),
-            owner: row
-                .as_ref()
-                .and_then(Lease::actual_owner)
-                .map(ToString::to_string),
+            revision: given.map_or(0, |given| given.revision),
+            owner: lease.actual_owner().map(ToString::to_string),
             answer,
-            refusal: row.and_then(|row| row.answer).and_then(|answer| answer.refused),
+            refusal,
         });
     }
     show(&results, printer)
@@ -390,25 +357,30 @@ pub(crate) async fn worker_order(
     order: WorkerOrder,
     printer: Printer,
 ) -> Result<Exit, Failure> {
-    let operator = Operator::open(connection, common, &options.order).await?;
-    let until = connection.clock.now() + options.order.wait;
-    let revision = match options.order.dry_run {
-        true => {
-            operator.worker_orders(&options.worker).await?;
-            None
-        }
-        false => Some(operator.give_worker(&options.worker, order).await?),
-    };
-    let answer = match (revision, order) {
-        (None, _) => Answer::Planned,
-        (Some(_), WorkerOrder::Drain) => operator.until_empty(&options.worker, until).await?,
-        // The leader plans by it from now on; there is nothing to be answered.
-        (Some(_), WorkerOrder::Exclude | WorkerOrder::Include) => Answer::Obeyed,
+    let desk = Desk::open(connection, common, &options.order).await?;
+    let wait = options.order.wait;
+    let (revision, answer) = if options.order.dry_run {
+        (0, Answer::Planned)
+    } else {
+        let revision = desk.operator.order_worker(&options.worker, order).await?;
+        let is_done = match order {
+            WorkerOrder::Drain => desk.operator.drained(&options.worker, wait).await?,
+            // The leader plans by it from now on; there is nothing to be answered.
+            WorkerOrder::Exclude | WorkerOrder::Include => true,
+        };
+        (
+            revision,
+            if is_done {
+                Answer::Obeyed
+            } else {
+                Answer::Unanswered
+            },
+        )
     };
     let result = OrderResult {
         subject: options.worker.to_string(),
         order: order_word(order).to_owned(),
-        revision: revision.unwrap_or(0),
+        revision,
         owner: None,
         answer,
         refusal: None,
@@ -421,70 +393,6 @@ fn order_word(order: WorkerOrder) -> &'static str {
         WorkerOrder::Exclude => "exclude",
         WorkerOrder::Drain => "drain",
         WorkerOrder::Include => "include",
-    }
-}
-
-impl Operator<'_> {
-    async fn worker_orders(&self, worker: &WorkerId) -> Result<WorkerOrders, Failure> {
-        let scan = self.store.scan().await?;
-        let row = scan.workers.into_iter().find(|row| row.id == *worker);
-        let row = row.ok_or_else(|| {
-            Failure::new(
-                Exit::NotFound,
-                format!("worker {worker} has no row: see `kcl workers`"),
-            )
-        })?;
-        if row.incarnation.is_none() {
-            let message = format!("worker {worker} is one of the Java KCL, which obeys no orders");
-            return Err(Failure::new(Exit::NotFound, message));
-        }
-        Ok(row.orders.map(|orders| *orders).unwrap_or_default())
-    }
-
-    /// Writes an order about a worker. Returns its revision.
-    async fn give_worker(&self, worker: &WorkerId, order: WorkerOrder) -> Result<u64, Failure> {
-        for _ in 0..ATTEMPTS {
-            let known = self.worker_orders(worker).await?;
-            let orders = known.with(order, &self.author, self.connection.now());
-            let revision = orders.revision;
-            let change = WorkerChange::Order {
-                id: worker.clone(),
-                seen: known.revision,
-                orders: Box::new(orders),
-            };
-            match self.store.change_worker(&change).await {
-                Ok(WorkerOutcome::Applied) => return Ok(revision),
-                Ok(WorkerOutcome::Refused) => {}
-                Err(error) if error.certainty() == Certainty::Definite => return Err(error.into()),
-                Err(error) => {
-                    if self.worker_orders(worker).await?.revision != revision {
-                        return Err(error.into());
-                    }
-                    return Ok(revision);
-                }
-            }
-        }
-        let message = format!("other operators order worker {worker} at the same time: try again");
-        Err(Failure::new(Exit::NoAnswer, message))
-    }
-
-    /// Waits until the worker has no lease that is not ended.
-    async fn until_empty(&self, worker: &WorkerId, until: Moment) -> Result<Answer, Failure> {
-        loop {
-            let scan = self.store.scan().await?;
-            let owned = scan
-                .leases
-                .iter()
-                .filter(|lease| !lease.is_ended() && lease.actual_owner() == Some(worker));
-            if owned.count() == 0 {
-                return Ok(Answer::Obeyed);
-            }
-            let next = self.connection.clock.now() + LOOK_EVERY;
-            if next > until {
-                return Ok(Answer::Unanswered);
-            }
-            self.connection.clock.sleep_until(next).await;
-        }
     }
 }
 

@@ -1,0 +1,237 @@
+//! `reset`, `undo` and `import`: reading begins elsewhere, while the fleet runs. Nothing is written without `--execute`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kcl_core::lease_store::{Lease, ResetPosition};
+use kcl_core::types::{LeaseKey, Position, RecordPosition};
+use kcl_operations::{ResetPlan, ResetStep};
+use serde::{Deserialize, Serialize};
+
+use super::orders::{Desk, record_position};
+use crate::arguments::{CommonOptions, ImportOptions, ResetOptions, UndoOptions};
+use crate::connection::Connection;
+use crate::failure::{Exit, Failure};
+use crate::output::{Printer, column, print};
+
+/// One step of a reset.
+#[derive(Debug, Serialize)]
+pub(crate) struct ResetView {
+    lease: String,
+    from: String,
+    to: String,
+    follows_parent: bool,
+    is_executed: bool,
+}
+
+impl ResetView {
+    fn of(step: &ResetStep, is_executed: bool) -> Self {
+        Self {
+            lease: step.lease.to_string(),
+            from: place(&step.from),
+            to: place(&step.to),
+            follows_parent: step.follows,
+            is_executed,
+        }
+    }
+}
+
+/// The place as people read it, with times in UTC.
+fn place(position: &ResetPosition) -> String {
+    match position {
+        ResetPosition::AtTimestamp(time) => format!("AT_TIMESTAMP {time}"),
+        ResetPosition::TrimHorizon | ResetPosition::After(_) | ResetPosition::ShardEnd => {
+            position.to_string()
+        }
+    }
+}
+
+/// The part of an exported document that an import needs.
+#[derive(Debug, Deserialize)]
+struct Exported {
+    checkpoints: Vec<ExportedCheckpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ExportedCheckpoint {
+    lease: String,
+    checkpoint: String,
+    sub_sequence: u64,
+}
+
+/// `kcl reset`.
+pub(crate) async fn reset(
+    connection: &Connection,
+    common: &CommonOptions,
+    options: &ResetOptions,
+    printer: Printer,
+) -> Result<Exit, Failure> {
+    let desk = Desk::open(connection, common, &options.order).await?;
+    let to = position(connection, options)?;
+    let scan = desk.scan().await?;
+    let keys = chosen(&scan.leases, options.shards.as_ref(), options.all)?;
+    if matches!(to, ResetPosition::After(_)) && keys.len() > 1 {
+        return Err(Failure::usage(
+            "a sequence number is one of one shard: choose that alone",
+        ));
+    }
+    let wanted = keys.into_iter().map(|key| (key, to.clone())).collect();
+    perform(
+        &desk,
+        &ResetPlan::new(&scan.leases, &wanted),
+        options.execute,
+        printer,
+    )
+    .await
+}
+
+/// `kcl undo`.
+pub(crate) async fn undo(
+    connection: &Connection,
+    common: &CommonOptions,
+    options: &UndoOptions,
+    printer: Printer,
+) -> Result<Exit, Failure> {
+    let desk = Desk::open(connection, common, &options.order).await?;
+    let scan = desk.scan().await?;
+    let keys: BTreeSet<LeaseKey> = chosen(&scan.leases, options.shards.as_ref(), options.all)?
+        .into_iter()
+        .collect();
+    let mut plan = ResetPlan::undo(&scan.leases, &keys);
+    if options.all {
+        // Shards that were never reset have nothing to undo.
+        plan.missing.clear();
+    }
+    perform(&desk, &plan, options.execute, printer).await
+}
+
+/// `kcl import`.
+pub(crate) async fn import(
+    connection: &Connection,
+    common: &CommonOptions,
+    options: &ImportOptions,
+    printer: Printer,
+) -> Result<Exit, Failure> {
+    let desk = Desk::open(connection, common, &options.order).await?;
+    let file = options.file.display();
+    let text =
+        std::fs::read_to_string(&options.file).map_err(|error| Failure::usage(format!("{file}: {error}")))?;
+    let exported: Exported = serde_json::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{file} is no document of `kcl export -o json`: {error}")))?;
+    let mut wanted = BTreeMap::new();
+    for row in exported.checkpoints {
+        let key: LeaseKey = row
+            .lease
+            .parse()
+            .map_err(|error| Failure::usage(format!("{file}: {error}")))?;
+        let position = Position::parse(&row.checkpoint, row.sub_sequence);
+        let position = position.map_err(|error| Failure::usage(format!("{file}: {key}: {error}")))?;
+        match position {
+            Position::ShardEnd => drop(wanted.insert(key, ResetPosition::ShardEnd)),
+            Position::TrimHorizon => drop(wanted.insert(key, ResetPosition::TrimHorizon)),
+            Position::Record(record) => drop(wanted.insert(key, ResetPosition::After(record))),
+            Position::Latest | Position::AtTimestamp => {
+                eprintln!(
+                    "kcl: {key} stays: {} is no place that a file can name",
+                    row.checkpoint
+                );
+            }
+        }
+    }
+    let scan = desk.scan().await?;
+    perform(
+        &desk,
+        &ResetPlan::new(&scan.leases, &wanted),
+        options.execute,
+        printer,
+    )
+    .await
+}
+
+/// The chosen leases.
+fn chosen(leases: &[Lease], shards: Option<&regex::Regex>, all: bool) -> Result<Vec<LeaseKey>, Failure> {
+    if shards.is_none() && !all {
+        return Err(Failure::usage(
+            "say which shards with a regular expression, or --all",
+        ));
+    }
+    let is_chosen = |lease: &&Lease| shards.is_none_or(|shards| shards.is_match(lease.key.as_str()));
+    let keys: Vec<LeaseKey> = leases
+        .iter()
+        .filter(is_chosen)
+        .map(|lease| lease.key.clone())
+        .collect();
+    match keys.is_empty() {
+        true => Err(Failure::new(Exit::NotFound, "no lease matches")),
+        false => Ok(keys),
+    }
+}
+
+/// The place that the options name; clap sees to it that there is one.
+fn position(connection: &Connection, options: &ResetOptions) -> Result<ResetPosition, Failure> {
+    let to = &options.to;
+    if to.to_earliest {
+        return Ok(ResetPosition::TrimHorizon);
+    }
+    if to.to_latest {
+        return Ok(ResetPosition::AtTimestamp(connection.now()));
+    }
+    if let Some(time) = to.to_datetime {
+        return Ok(ResetPosition::AtTimestamp(time));
+    }
+    if let Some(ago) = to.by_duration {
+        return Ok(ResetPosition::AtTimestamp(connection.now().minus(ago)));
+    }
+    match &to.to_sequence {
+        Some(text) => {
+            let record: RecordPosition = record_position(text)?;
+            Ok(ResetPosition::After(record))
+        }
+        None => Err(Failure::usage("say where reading is to begin")),
+    }
+}
+
+/// Shows the plan, and makes it where that was asked for.
+async fn perform(
+    desk: &Desk<'_>,
+    plan: &ResetPlan,
+    execute: bool,
+    printer: Printer,
+) -> Result<Exit, Failure> {
+    if let Some(missing) = plan.missing.first() {
+        let message = format!(
+            "{missing} cannot be reset: it has no lease, or was never reset before; nothing was written"
+        );
+        return Err(Failure::new(Exit::NotFound, message));
+    }
+    if execute {
+        desk.execute(plan).await?;
+    }
+    let views: Vec<ResetView> = plan.steps().map(|step| ResetView::of(step, execute)).collect();
+    let columns = [
+        column("LEASE", |row: &ResetView| row.lease.clone()),
+        column("FROM", |row: &ResetView| row.from.clone()),
+        column("TO", |row: &ResetView| row.to.clone()),
+        column("BECAUSE", |row: &ResetView| match row.follows_parent {
+            true => "a parent is read again".to_owned(),
+            false => "asked for".to_owned(),
+        }),
+    ];
+    let heading = match execute {
+        true => "Reset, and the owners begin there:",
+        false => "Nothing was written; --execute does this:",
+    };
+    print(&printer.rows(heading, &views, &columns, &views))?;
+    Ok(Exit::Fine)
+}
+
+/// A row with every field, for the test of the documentation.
+#[cfg(test)]
+pub(crate) fn sample() -> ResetView {
+    ResetView {
+        lease: String::new(),
+        from: String::new(),
+        to: String::new(),
+        follows_parent: false,
+        is_executed: false,
+    }
+}
