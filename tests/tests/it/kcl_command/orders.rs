@@ -99,6 +99,19 @@ async fn running_workers_obey_and_answer_orders() {
         other => Err(format!("{other} records")),
     })
     .await;
+    let planned = kcl.json(&["reset", &app, "--all", "--to-earliest"], 0);
+    assert_eq!(planned[0]["is_executed"], false, "{planned:#}");
+    let reset = kcl.json(&["reset", &app, "--all", "--to-earliest", "--execute"], 0);
+    assert_eq!(
+        (&reset[0]["is_executed"], &reset[0]["to"]),
+        (&true.into(), &"TRIM_HORIZON".into()),
+        "{reset:#}"
+    );
+    eventually(PATIENCE, async || match seen.load(Ordering::Relaxed) {
+        12 => Ok(()),
+        other => Err(format!("{other} records, and each comes again")),
+    })
+    .await;
     let limited = kcl.json(&["limit", &app, "000$", "--records", "100", "--author", "ana"], 0);
     assert_eq!(
         (answer(&limited), &limited[0]["order"]),
