@@ -224,6 +224,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn report_makes_row_at_most_200_bytes_longer() {
+        let digits = "9".repeat(56);
+        let text = format!(
+            "t9999999999 b9999999999 f9999999999 p9999999999 winitialize cnot_checkpointed a99999 r999999999 o999999999 s-99999 x{digits}/99999"
+        );
+        let report: kcl_core::lease_store::ShardReport = text.parse().unwrap();
+        assert_eq!((report.to_string(), text.len() <= 190), (text, true));
+        let bare = Lease::unowned("shardId-1".parse().unwrap(), Position::Latest);
+        let with_report = Lease {
+            report: Some(Box::new(report)),
+            ..bare.clone()
+        };
+        let bytes = |lease: &Lease| item_bytes(&creation_item(lease));
+        assert!(bytes(&with_report) - bytes(&bare) <= 200);
+    }
+
     #[tokio::test]
     async fn all_futures_are_waited_for_in_order() {
         let (send, receive) = tokio::sync::oneshot::channel::<u8>();
