@@ -269,7 +269,7 @@ impl FleetView {
                 if let Some(measured) = facts.measured.get(&lease.key) {
                     view.lag_ms = Some(millis(*measured));
                     view.lag_source = Some(LagSource::Stream);
-                    view.catch_up_s = Some(0).filter(|_| measured.is_zero());
+                    view.catch_up_s = Some(0).filter(|_| *measured < KEEPS_UP);
                 }
                 view.state = state_of(lease, &view, facts);
                 view
@@ -323,9 +323,12 @@ impl FleetView {
     }
 }
 
+/// A shard that is less behind has caught up, as a report of its owner counts it: records are on their way for as long.
+const KEEPS_UP: Duration = Duration::from_secs(1);
+
 /// How long it takes until a lag that went from `before` to `now` in this time is gone; `None` where it does not become less.
 fn catch_up_secs(before: u64, now: u64, elapsed: i64) -> Option<u64> {
-    if now == 0 {
+    if Duration::from_millis(now) < KEEPS_UP {
         return Some(0);
     }
     let elapsed = u64::try_from(elapsed).ok().filter(|elapsed| *elapsed > 0)?;

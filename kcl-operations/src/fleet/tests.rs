@@ -247,6 +247,18 @@ fn report_is_shown_with_its_age() {
 }
 
 #[test]
+fn measured_lag_under_a_second_has_caught_up() {
+    let scan = scan(vec![owned(0)]);
+    let look = |millis| {
+        let mut facts = FleetFacts::new(&scan);
+        let key = LeaseKey::single_stream(&shard_id(0));
+        facts.measured.insert(key, Duration::from_millis(millis));
+        FleetView::of("app", &facts, NOW).shards[0].catch_up_s
+    };
+    assert_eq!((look(104), look(999), look(1000)), (Some(0), Some(0), None));
+}
+
+#[test]
 fn orders_are_shown_until_they_are_answered() {
     let author = OrderAuthor::new("ana")
         .unwrap()
