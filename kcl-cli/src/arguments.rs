@@ -91,7 +91,7 @@ pub(crate) enum Command {
     /// Orders that shards start no further batch. Their leases are kept.
     Pause(ShardOrderOptions),
     /// Ends a pause; a shard that is held after a failure is tried again at once.
-    Resume(ShardOrderOptions),
+    Resume(ResumeOptions),
     /// Orders that shards are read no faster than this.
     Limit(LimitOptions),
     /// Orders that shards belong to a worker for as long as it lives.
@@ -297,6 +297,15 @@ pub(crate) struct ShardOrderOptions {
     /// All shards that are not ended.
     #[arg(long, conflicts_with = "shards")]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ResumeOptions {
+    #[command(flatten)]
+    pub(crate) shards: ShardOrderOptions,
+    /// Gives up the reset that holds the shards until their ancestors are reset, too.
+    #[arg(long)]
+    pub(crate) end_hold: bool,
 }
 
 #[derive(Debug, Clone, Args)]

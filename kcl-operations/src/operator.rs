@@ -54,6 +54,8 @@ pub struct Given {
     pub lease: LeaseKey,
     /// The revision of the order.
     pub revision: u64,
+    /// Whether the row named an owner, who answers, when the order was stored.
+    pub owned: bool,
 }
 
 /// Why an order was not given, or is not obeyed.
@@ -112,7 +114,9 @@ impl fmt::Display for OrderError {
                 f,
                 "the row {row} changes faster than it can be followed: try again"
             ),
-            Self::Store(_) => f.write_str("the lease table did not do as it was asked"),
+            Self::Store(_) => f.write_str(
+                "the lease table did not do as it was asked; look with `kcl status` whether the order stands",
+            ),
             Self::Refused { lease, reason } => write!(f, "the owner of {lease} cannot obey: {reason}"),
             Self::Unanswered { lease, owner, waited } => {
                 write!(f, "no answer for {lease} after {} s: ", waited.as_secs())?;
@@ -180,8 +184,8 @@ impl Operator {
 
     /// Makes the reading of a shard begin elsewhere, in one conditional write. The owner is fenced at once, and the next ownership starts
     /// there. With `holds` it starts nothing until that hold ends.
-    async fn reset(&self, step: &ResetStep, holds: bool) -> Result<Given, OrderError> {
-        self.change(&step.lease, Some(step), |row, at| {
+    async fn reset(&self, step: &ResetStep, holds: bool, at: Timestamp) -> Result<Given, OrderError> {
+        self.change(&step.lease, Some(step), |row, _| {
             orders_of(row).with_reset(&step.to, row.reading_from(), holds, &self.author, at)
         })
         .await
@@ -191,25 +195,28 @@ impl Operator {
     ///
     /// # Errors
     ///
-    /// The first [`OrderError`]. Shards that are held for their ancestors stay so then: make the plan again, or end the holds.
+    /// The first [`OrderError`]. Shards that are held for their ancestors stay so then: make the reset again, or end the holds with
+    /// [`LeaseOrder::EndHold`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the rest of the steps undone, as an error does.
     pub async fn execute(&self, plan: &ResetPlan, within: Duration) -> Result<Vec<Given>, OrderError> {
+        // One time for all: by author and time they are one reset, which an undo takes back as a whole.
+        let at = self.clock.wall();
         let mut held = Vec::new();
         for step in &plan.held {
-            held.push(self.reset(step, true).await?);
+            held.push(self.reset(step, true, at).await?);
         }
         for (step, given) in plan.held.iter().zip(&held) {
             // Without an owner nothing is read. One that comes meanwhile begins with the hold.
-            if step.owned && step.to != ResetPosition::ShardEnd {
+            if given.owned && step.to != ResetPosition::ShardEnd {
                 self.answered(given, within).await?;
             }
         }
         let mut all = Vec::new();
         for step in &plan.heads {
-            all.push(self.reset(step, false).await?);
+            all.push(self.reset(step, false, at).await?);
         }
         for (step, given) in plan.held.iter().zip(held) {
             let end = LeaseOrder::EndHold(given.revision);
@@ -263,6 +270,8 @@ impl Operator {
     /// Dropping the future may leave the order given or not.
     pub async fn order_worker(&self, worker: &WorkerId, order: WorkerOrder) -> Result<u64, OrderError> {
         let mut tries = self.tries();
+        // The orders of the tries whose outcome is not known.
+        let mut sent: Vec<GivenOrder> = Vec::new();
         loop {
             let scan = self.store.scan().await?;
             let rows = &scan.workers;
@@ -275,8 +284,11 @@ impl Operator {
                 .as_deref()
                 .cloned()
                 .unwrap_or_default();
+            if let Some(ours) = before.history.iter().find(|given| sent.contains(given)) {
+                return Ok(ours.revision);
+            }
             let orders = before.with(order, &self.author, self.clock.wall());
-            let (seen, revision) = (before.revision, orders.revision);
+            let (seen, revision, last) = (before.revision, orders.revision, orders.history.last().cloned());
             let change = WorkerChange::Order {
                 id: worker.clone(),
                 seen,
@@ -285,10 +297,12 @@ impl Operator {
             match self.store.change_worker(&change).await {
                 Ok(WorkerOutcome::Applied) => return Ok(revision),
                 Ok(WorkerOutcome::Refused) => {}
-                Err(error) if error.certainty() == Certainty::Unknown => {}
+                Err(error) if error.certainty() == Certainty::Unknown => {
+                    sent.extend(last);
+                    tries.unknown = Some(error);
+                }
                 Err(error) => return Err(error.into()),
             }
-            // An order is a state: one that was made and is made again changes nothing.
             tries.next(&self.clock, worker.as_str()).await?;
         }
     }
@@ -306,7 +320,11 @@ impl Operator {
         let until = self.clock.now() + within;
         loop {
             let scan = self.store.scan().await?;
-            let has = |lease: &Lease| lease.actual_owner() == Some(worker) && !lease.is_ended();
+            // A lease on its way to the worker counts as well.
+            let has = |lease: &Lease| {
+                let owners = [&lease.owner, &lease.checkpoint_owner];
+                owners.into_iter().flatten().any(|owner| owner == worker) && !lease.is_ended()
+            };
             if !scan.leases.iter().any(has) {
                 return Ok(true);
             }
@@ -373,7 +391,7 @@ impl Operator {
             let row = self.read(key).await?;
             let mut stored = row.orders.iter().flat_map(|orders| &orders.history);
             if let Some(ours) = stored.find(|given| sent.contains(given)) {
-                return Ok(given(key, ours.revision));
+                return Ok(given(&row, ours.revision));
             }
             if let Some(owner) = owner_of_java(&row) {
                 return Err(OrderError::OwnedByJava(key.clone(), owner.clone()));
@@ -395,9 +413,12 @@ impl Operator {
                 ),
             };
             match self.store.change(key, &expect, &change, self.incarnation).await {
-                Ok(Outcome::Applied(_)) => return Ok(given(key, revision)),
+                Ok(Outcome::Applied(row)) => return Ok(given(&row, revision)),
                 Ok(Outcome::Refused { .. }) => {}
-                Err(error) if error.certainty() == Certainty::Unknown => sent.extend(last),
+                Err(error) if error.certainty() == Certainty::Unknown => {
+                    sent.extend(last);
+                    tries.unknown = Some(error);
+                }
                 Err(error) => return Err(error.into()),
             }
             tries.next(&self.clock, key.as_str()).await?;
@@ -408,14 +429,16 @@ impl Operator {
         Tries {
             left: TRIES,
             pause: PAUSE,
+            unknown: None,
         }
     }
 }
 
-fn given(lease: &LeaseKey, revision: u64) -> Given {
+fn given(row: &Lease, revision: u64) -> Given {
     Given {
-        lease: lease.clone(),
+        lease: row.key.clone(),
         revision,
+        owned: row.owner.is_some(),
     }
 }
 
@@ -433,15 +456,18 @@ fn orders_of(row: &Lease) -> LeaseOrders {
 struct Tries {
     left: u32,
     pause: Duration,
+    /// The error of the last try, if its outcome is not known.
+    unknown: Option<StoreError>,
 }
 
 impl Tries {
     /// Waits before the next try.
     async fn next(&mut self, clock: &Arc<dyn Clock>, row: &str) -> Result<(), OrderError> {
-        self.left = self
-            .left
-            .checked_sub(1)
-            .ok_or_else(|| OrderError::Contended(row.to_owned()))?;
+        let unknown = self.unknown.take();
+        let Some(left) = self.left.checked_sub(1) else {
+            return Err(unknown.map_or_else(|| OrderError::Contended(row.to_owned()), OrderError::Store));
+        };
+        self.left = left;
         clock.sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(())

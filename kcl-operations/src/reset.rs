@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kcl_core::lease_store::{Lease, ResetPosition};
+use kcl_core::lease_store::{GivenOrder, Lease, ResetPosition};
 use kcl_core::types::LeaseKey;
 
 /// The steps of a reset of some shards of one application, made from a scan of its leases.
@@ -13,7 +13,7 @@ use kcl_core::types::LeaseKey;
 ///
 /// ```
 /// use std::collections::BTreeMap;
-/// use kcl_core::lease_store::{Lease, ResetPosition};
+/// use kcl_core::lease_store::{GivenOrder, Lease, ResetPosition};
 /// use kcl_core::types::{Position, ShardId};
 /// use kcl_operations::ResetPlan;
 ///
@@ -49,8 +49,6 @@ pub struct ResetStep {
     pub to: ResetPosition,
     /// Whether the plan adds it because an ancestor is read again.
     pub follows: bool,
-    /// Whether a worker owns the lease, and so answers.
-    pub owned: bool,
 }
 
 impl ResetPlan {
@@ -95,7 +93,6 @@ impl ResetPlan {
                     from: row.reading_from(),
                     to,
                     follows,
-                    owned: row.owner.is_some(),
                 };
                 (depths[key], step)
             })
@@ -111,18 +108,41 @@ impl ResetPlan {
         }
     }
 
-    /// Plans to undo the last reset of each of these leases; those without one are [`missing`](Self::missing).
+    /// Plans to undo the newest reset of any of these leases: of those that it reset, and of their descendants that it took along. The places of other resets stay. Leases of `of` that were never reset are [`missing`](Self::missing).
     #[must_use]
     pub fn undo(leases: &[Lease], of: &BTreeSet<LeaseKey>) -> Self {
-        let named = || leases.iter().filter(|lease| of.contains(&lease.key));
-        let before = |lease: &Lease| {
-            let history = lease.orders.as_ref()?.history.iter().rev();
-            history.filter_map(|given| given.before.clone()).next()
+        let last = |lease: &Lease| {
+            let history = &lease.orders.as_ref()?.history;
+            let mut resets = history.iter().rev().filter(|given| given.before.is_some());
+            resets.next().cloned()
         };
-        let wanted: BTreeMap<LeaseKey, ResetPosition> = named()
-            .filter_map(|lease| Some((lease.key.clone(), before(lease)?)))
+        let resets: BTreeMap<&LeaseKey, GivenOrder> = leases
+            .iter()
+            .filter_map(|lease| Some((&lease.key, last(lease)?)))
             .collect();
-        let without = of.iter().filter(|key| !wanted.contains_key(*key)).cloned();
+        let chosen = resets.iter().filter(|(key, _)| of.contains(**key));
+        // All steps of a reset have its author and its time.
+        let id = |given: &GivenOrder| (given.at, given.author.clone());
+        let newest = chosen.map(|(_, given)| id(given)).max();
+        let is_of_newest = |key: &LeaseKey| resets.get(key).is_some_and(|given| Some(id(given)) == newest);
+        let mut undone: BTreeSet<LeaseKey> = of.iter().filter(|key| is_of_newest(key)).cloned().collect();
+        loop {
+            let follows = |row: &&Lease| {
+                let is_new = !undone.contains(&row.key) && is_of_newest(&row.key);
+                is_new && parents(row).any(|parent| undone.contains(&parent))
+            };
+            let new: Vec<LeaseKey> = leases.iter().filter(follows).map(|row| row.key.clone()).collect();
+            if new.is_empty() {
+                break;
+            }
+            undone.extend(new);
+        }
+        let before = |key: LeaseKey| {
+            let before = resets.get(&key)?.before.clone()?;
+            Some((key, before))
+        };
+        let wanted: BTreeMap<LeaseKey, ResetPosition> = undone.into_iter().filter_map(before).collect();
+        let without = of.iter().filter(|key| !resets.contains_key(*key)).cloned();
         let mut plan = Self::new(leases, &wanted);
         plan.missing.extend(without);
         plan
@@ -163,7 +183,8 @@ fn depths<'a>(
 
 #[cfg(test)]
 mod tests {
-    use kcl_core::types::{Position, ShardId};
+    use kcl_core::lease_store::OrderAuthor;
+    use kcl_core::types::{Position, ShardId, Timestamp};
 
     use super::*;
 
@@ -241,6 +262,43 @@ mod tests {
     fn lease_that_is_not_there_is_missing() {
         let plan = plan(&[(9, ResetPosition::TrimHorizon)]);
         assert_eq!((plan.missing.len(), plan.steps().count()), (1, 0));
+    }
+
+    /// The lease as a reset at this time leaves it.
+    fn reset_at(lease: &Lease, to: &ResetPosition, millis: i64) -> Lease {
+        let author = OrderAuthor::new("ana").unwrap();
+        let before = lease.orders.as_deref().cloned().unwrap_or_default();
+        let at = Timestamp::from_millis(millis);
+        let orders = before.with_reset(to, lease.reading_from(), false, &author, at);
+        Lease {
+            checkpoint: to.checkpoint().0,
+            orders: Some(Box::new(orders)),
+            ..lease.clone()
+        }
+    }
+
+    #[test]
+    fn undo_takes_back_one_reset_with_its_followers() {
+        let oldest = ResetPosition::TrimHorizon;
+        let mut rows = family();
+        // Yesterday 3 alone; today 1, and 3 with it.
+        rows[3] = reset_at(
+            &rows[3],
+            &ResetPosition::After(at("9").record().unwrap().clone()),
+            1,
+        );
+        for shard in [1, 3] {
+            rows[shard] = reset_at(&rows[shard], &oldest, 2);
+        }
+        rows[2] = reset_at(&rows[2], &oldest, 1);
+        let all = rows.iter().map(|row| row.key.clone()).collect();
+        let undo = ResetPlan::undo(&rows, &all);
+        assert_eq!((keys(&undo.heads), keys(&undo.held)), (vec!["01"], vec!["03"]));
+        assert_eq!(undo.heads[0].to, ResetPosition::ShardEnd);
+        assert_eq!(undo.held[0].to.to_string(), "9", "where it was before today");
+        assert_eq!(undo.missing, [rows[0].key.clone()]);
+        let parent = BTreeSet::from([rows[1].key.clone()]);
+        assert_eq!(ResetPlan::undo(&rows, &parent).steps().count(), 2);
     }
 
     #[test]

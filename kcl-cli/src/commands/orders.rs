@@ -4,13 +4,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use kcl_core::clock::{Clock as _, Moment, Rng};
-use kcl_core::lease_store::{Lease, LeaseOrder, OrderAuthor, Scan, WorkerOrder};
+use kcl_core::lease_store::{Lease, LeaseOrder, OrderAuthor, Scan, WorkerOrder, WorkerRow};
 use kcl_core::types::{Incarnation, Rate, RecordPosition};
 use kcl_operations::{Given, Operator, OrderError, ResetPlan};
 use serde::Serialize;
 
 use crate::arguments::{
-    CommonOptions, LimitOptions, MoveOptions, OrderOptions, ShardOrderOptions, SkipOptions,
+    CommonOptions, LimitOptions, MoveOptions, OrderOptions, ResumeOptions, ShardOrderOptions, SkipOptions,
     WorkerOrderOptions,
 };
 use crate::connection::Connection;
@@ -171,10 +171,26 @@ pub(crate) async fn pause(
 pub(crate) async fn resume(
     connection: &Connection,
     common: &CommonOptions,
-    options: &ShardOrderOptions,
+    options: &ResumeOptions,
     printer: Printer,
 ) -> Result<Exit, Failure> {
-    shard_orders(connection, common, options, &LeaseOrder::Resume, printer).await
+    let desk = Desk::open(connection, common, &options.shards.order).await?;
+    let scan = desk.scan().await?;
+    let leases = chosen(&options.shards, &scan)?;
+    let mut results = give_all(&desk, &leases, &LeaseOrder::Resume).await?;
+    for (result, lease) in results.iter_mut().zip(&leases) {
+        let Some(hold) = lease.orders.as_ref().and_then(|orders| orders.hold) else {
+            continue;
+        };
+        if options.end_hold && result.answer != Answer::Planned {
+            desk.operator.order(&lease.key, LeaseOrder::EndHold(hold)).await?;
+        } else {
+            result.answer = Answer::Refused;
+            let reason = "it is held until its ancestors are reset: run that reset again, or give the reset up with --end-hold";
+            result.refusal = Some(reason.to_owned());
+        }
+    }
+    show(&results, printer)
 }
 
 /// `kcl release`.
@@ -214,8 +230,36 @@ pub(crate) async fn move_to(
     options: &MoveOptions,
     printer: Printer,
 ) -> Result<Exit, Failure> {
-    let order = LeaseOrder::Pin(options.to.clone());
-    shard_orders(connection, common, &options.shards, &order, printer).await
+    let desk = Desk::open(connection, common, &options.shards.order).await?;
+    let scan = desk.scan().await?;
+    let gets_leases = |worker: &&WorkerRow| {
+        let orders = worker.orders.as_deref();
+        worker.incarnation.is_some() && !orders.is_some_and(|orders| orders.excluded || orders.drained)
+    };
+    if !scan
+        .workers
+        .iter()
+        .filter(gets_leases)
+        .any(|worker| worker.id == options.to)
+    {
+        let message = format!(
+            "{} is no worker that gets leases: it has no row, or is excluded, drained or one of the Java KCL. Look with `kcl workers`",
+            options.to
+        );
+        return Err(Failure::new(Exit::NotFound, message));
+    }
+    let leases = chosen(&options.shards, &scan)?;
+    let until = connection.clock.now() + options.shards.order.wait;
+    let mut results = give_all(&desk, &leases, &LeaseOrder::Pin(options.to.clone())).await?;
+    // The owner of today answers for the order; it is obeyed once the lease is there.
+    for (result, lease) in results.iter_mut().zip(&leases) {
+        let within = until.saturating_since(connection.clock.now());
+        let waits = matches!(result.answer, Answer::Obeyed | Answer::Unowned);
+        if waits && !desk.operator.moved(&lease.key, &options.to, within).await? {
+            result.answer = Answer::Unanswered;
+        }
+    }
+    show(&results, printer)
 }
 
 /// `kcl skip`: the record at which a shard is held, and no other.
@@ -228,11 +272,18 @@ pub(crate) async fn skip(
     let desk = Desk::open(connection, common, &options.order).await?;
     let scan = desk.scan().await?;
     let named = |lease: &&Lease| lease.key.as_str() == options.shard || lease.shard.as_str() == options.shard;
-    let Some(lease) = scan.leases.iter().find(named) else {
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!("there is no lease {}", options.shard),
-        ));
+    let named: Vec<&Lease> = scan.leases.iter().filter(named).collect();
+    let lease = match named.as_slice() {
+        [lease] => *lease,
+        [] => {
+            let message = format!("there is no lease {}", options.shard);
+            return Err(Failure::new(Exit::NotFound, message));
+        }
+        several => {
+            let keys: Vec<&str> = several.iter().map(|lease| lease.key.as_str()).collect();
+            let message = format!("several streams have this shard: name one of {}", keys.join(", "));
+            return Err(Failure::usage(message));
+        }
     };
     let failing = lease.report.as_ref().and_then(|report| report.failing.clone());
     let record = match (&options.record, failing) {
@@ -243,7 +294,10 @@ pub(crate) async fn skip(
             return Err(Failure::new(Exit::NotFound, message));
         }
     };
-    give_all(&desk, &[lease], &LeaseOrder::Skip(record), printer).await
+    show(
+        &give_all(&desk, &[lease], &LeaseOrder::Skip(record)).await?,
+        printer,
+    )
 }
 
 pub(crate) fn record_position(text: &str) -> Result<RecordPosition, Failure> {
@@ -271,6 +325,12 @@ async fn shard_orders(
 ) -> Result<Exit, Failure> {
     let desk = Desk::open(connection, common, &options.order).await?;
     let scan = desk.scan().await?;
+    let leases = chosen(options, &scan)?;
+    show(&give_all(&desk, &leases, order).await?, printer)
+}
+
+/// The chosen leases that are not ended.
+fn chosen<'a>(options: &ShardOrderOptions, scan: &'a Scan) -> Result<Vec<&'a Lease>, Failure> {
     if options.shards.is_none() && !options.all {
         return Err(Failure::usage(
             "say which shards with a regular expression, or --all",
@@ -288,15 +348,14 @@ async fn shard_orders(
     if leases.is_empty() {
         return Err(Failure::new(Exit::NotFound, "no lease that is not ended matches"));
     }
-    give_all(&desk, &leases, order, printer).await
+    Ok(leases)
 }
 
 async fn give_all(
     desk: &Desk<'_>,
     leases: &[&Lease],
     order: &LeaseOrder,
-    printer: Printer,
-) -> Result<Exit, Failure> {
+) -> Result<Vec<OrderResult>, Failure> {
     let until = desk.connection.clock.now() + desk.options.wait;
     let mut given: Vec<(&Lease, Option<Given>)> = Vec::new();
     for lease in leases {
@@ -310,10 +369,9 @@ async fn give_all(
     }
     let mut results = Vec::new();
     for (lease, given) in given {
-        let is_owned = lease.actual_owner().is_some();
         let (answer, refusal) = match &given {
             None => (Answer::Planned, None),
-            Some(_) if !is_owned => (Answer::Unowned, None),
+            Some(given) if !given.owned => (Answer::Unowned, None),
             Some(given) => desk.answer(given, until).await?,
         };
         results.push(OrderResult {
@@ -325,7 +383,7 @@ async fn give_all(
             refusal,
         });
     }
-    show(&results, printer)
+    Ok(results)
 }
 
 fn show(results: &[OrderResult], printer: Printer) -> Result<Exit, Failure> {

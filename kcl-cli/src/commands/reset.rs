@@ -1,9 +1,12 @@
 //! `reset`, `undo` and `import`: reading begins elsewhere, while the fleet runs. Nothing is written without `--execute`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use kcl_core::Causes;
 use kcl_core::lease_store::{Lease, ResetPosition};
-use kcl_core::types::{LeaseKey, Position, RecordPosition};
+use kcl_core::source::{ShardFilter, StreamSource as _};
+use kcl_core::types::{LeaseKey, Position, RecordPosition, Timestamp};
 use kcl_operations::{ResetPlan, ResetStep};
 use serde::{Deserialize, Serialize};
 
@@ -66,9 +69,9 @@ pub(crate) async fn reset(
     printer: Printer,
 ) -> Result<Exit, Failure> {
     let desk = Desk::open(connection, common, &options.order).await?;
-    let to = position(connection, options)?;
     let scan = desk.scan().await?;
     let keys = chosen(&scan.leases, options.shards.as_ref(), options.all)?;
+    let to = position(connection, options, &scan.leases, &keys).await?;
     if matches!(to, ResetPosition::After(_)) && keys.len() > 1 {
         return Err(Failure::usage(
             "a sequence number is one of one shard: choose that alone",
@@ -167,19 +170,27 @@ fn chosen(leases: &[Lease], shards: Option<&regex::Regex>, all: bool) -> Result<
 }
 
 /// The place that the options name; clap sees to it that there is one.
-fn position(connection: &Connection, options: &ResetOptions) -> Result<ResetPosition, Failure> {
+async fn position(
+    connection: &Connection,
+    options: &ResetOptions,
+    leases: &[Lease],
+    keys: &[LeaseKey],
+) -> Result<ResetPosition, Failure> {
     let to = &options.to;
     if to.to_earliest {
         return Ok(ResetPosition::TrimHorizon);
     }
     if to.to_latest {
-        return Ok(ResetPosition::AtTimestamp(connection.now()));
+        return Ok(ResetPosition::AtTimestamp(
+            service_time(connection, leases, keys).await?,
+        ));
     }
     if let Some(time) = to.to_datetime {
         return Ok(ResetPosition::AtTimestamp(time));
     }
     if let Some(ago) = to.by_duration {
-        return Ok(ResetPosition::AtTimestamp(connection.now().minus(ago)));
+        let now = service_time(connection, leases, keys).await?;
+        return Ok(ResetPosition::AtTimestamp(now.minus(ago)));
     }
     match &to.to_sequence {
         Some(text) => {
@@ -188,6 +199,25 @@ fn position(connection: &Connection, options: &ResetOptions) -> Result<ResetPosi
         }
         None => Err(Failure::usage("say where reading is to begin")),
     }
+}
+
+/// The time by the clock of Kinesis, less a margin: its answers may lag, and the clock of this host may be wrong.
+async fn service_time(
+    connection: &Connection,
+    leases: &[Lease],
+    keys: &[LeaseKey],
+) -> Result<Timestamp, Failure> {
+    const MARGIN: Duration = Duration::from_secs(1);
+    let chosen = leases.iter().filter(|lease| keys.contains(&lease.key));
+    let Some(identity) = chosen.filter_map(|lease| lease.identity.as_ref()).next() else {
+        return Err(Failure::usage(
+            "no lease says which stream it is of, so the time of Kinesis is not known: name a time with --to-datetime",
+        ));
+    };
+    let stream = connection.stream(&identity.name);
+    let page = stream.shards(ShardFilter::Open, None).await;
+    let page = page.map_err(|error| Failure::new(Exit::NoAnswer, Causes(&error).to_string()))?;
+    Ok(page.service_time.minus(MARGIN))
 }
 
 /// Shows the plan, and makes it where that was asked for.

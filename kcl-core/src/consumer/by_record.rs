@@ -55,7 +55,7 @@ impl ShardConsumer {
                     CallStart::Started => {}
                     CallStart::Interrupted(Interrupt::Drain) => continue,
                     CallStart::Interrupted(interrupt) => return self.interrupted(interrupt),
-                    CallStart::Suspended => {
+                    CallStart::Suspended | CallStart::Paused => {
                         let again = self.now() + own.worker.timing.suspended_look;
                         look_at = Some(look_at.map_or(again, |due| due.min(again)));
                     }

@@ -306,11 +306,10 @@ impl ShardConsumer {
     /// The decision of an operator about these records, for which the policy is not asked. The record that is to be left out is isolated first.
     fn ordered_decision(&self, call: FailedCall, records: &FailedRecords<'_>) -> Option<Decision> {
         let skip = self.own.ordered_skip()?;
-        // The position of an aggregate that cannot be unpacked may be that of the part that cannot.
-        let is_unpacked = call != FailedCall::Unpack;
-        let is_named = |isolated: &RecordPosition| {
-            *isolated == skip || !is_unpacked && isolated.sequence == skip.sequence
-        };
+        // An aggregate that cannot be unpacked is named as a whole, or by the part that cannot.
+        let part = self.unreadable.as_ref().filter(|_| call == FailedCall::Unpack);
+        let is_part = part.is_some_and(|(unreadable, _)| unreadable.position == skip);
+        let is_named = |isolated: &RecordPosition| *isolated == skip || is_part;
         match records.isolated.map(Record::position) {
             Some(isolated) if is_named(isolated) => Some(match self.own.worker.dead_letters {
                 Some(_) => Decision::DeadLetter,

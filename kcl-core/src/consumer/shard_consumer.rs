@@ -2,6 +2,7 @@
 //! that the error policy says. The end of the shard, the drain and the ticks are in files beside this one.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -231,6 +232,11 @@ impl ShardConsumer {
                 if start_from != self.start_from {
                     self.own.forget_begun();
                 }
+                let own_place = matches!(
+                    start_from,
+                    StartFrom::After(_) | StartFrom::TrimHorizon | StartFrom::AtTimestamp(_)
+                );
+                self.own.begins_at_checkpoint(!own_place);
                 self.start_from = start_from;
                 self.call_returned(FailedCall::Initialize);
                 self.own.consumer_goes_on();
@@ -391,17 +397,21 @@ impl ShardConsumer {
         None
     }
 
-    /// Starts a call of the processor with the first `records` of the batch, once the lease is live.
-    async fn start_call(&mut self, id: BatchId, records: usize) -> Option<ConsumerEvent> {
+    /// Starts a call of the processor with the first `records` of the batch, once the lease is live. Breaks where it cannot start: with the
+    /// event, or with none if an order has paused the shard meanwhile.
+    async fn start_call(&mut self, id: BatchId, records: usize) -> ControlFlow<Option<ConsumerEvent>> {
         loop {
             match self.own.start_call(id, records, false) {
-                CallStart::Started => return None,
-                CallStart::Interrupted(interrupt) => return Some(self.interrupted(interrupt)),
+                CallStart::Started => return ControlFlow::Continue(()),
+                CallStart::Interrupted(interrupt) => {
+                    return ControlFlow::Break(Some(self.interrupted(interrupt)));
+                }
+                CallStart::Paused => return ControlFlow::Break(None),
                 CallStart::Suspended => {}
             }
             let pause = self.own.worker.timing.suspended_look;
             if let Some(event) = self.pause_for(pause).await {
-                return Some(event);
+                return ControlFlow::Break(Some(event));
             }
         }
     }
@@ -418,9 +428,9 @@ impl ShardConsumer {
         let positions = batch.iter().map(Record::position);
         let part = batch.first_part(self.isolation.next_offer(positions, available));
         let (_, to) = part.place();
-        if let Some(event) = self.start_call(id, to).await {
+        if let ControlFlow::Break(event) = self.start_call(id, to).await {
             self.waiting = Some((id, batch));
-            return Some(event);
+            return event;
         }
         let begun = self.now();
         self.batches += 1;

@@ -196,7 +196,10 @@ impl LeaseOrders {
         let mut orders = self.clone();
         orders.skip = None;
         orders.note(format!("reset to {to}"), author, at, Some(before));
-        orders.hold = holds.then_some(orders.revision);
+        // The hold of another reset goes on until that is done.
+        if holds {
+            orders.hold = Some(orders.revision);
+        }
         orders
     }
 

@@ -209,7 +209,8 @@ fn number<T: FromStr>(digits: &str) -> Option<T> {
 }
 
 fn millis(digits: &str) -> Option<Duration> {
-    number(digits).map(Duration::from_millis)
+    let most = u64::try_from(LONGEST_AGE).unwrap_or(u64::MAX);
+    number(digits).map(|millis: u64| Duration::from_millis(millis.min(most)))
 }
 
 /// A position as it is displayed: the sequence number, and the index in the aggregate behind a slash.
@@ -262,6 +263,12 @@ mod tests {
         assert!(waits.iter().all(|name| name.len() - 2 <= 11), "{waits:?}");
         let concerns = HealthIssue::ALL.map(|issue| serde_json::to_string(&issue).unwrap());
         assert!(concerns.iter().all(|name| name.len() - 2 <= 16), "{concerns:?}");
+    }
+
+    #[test]
+    fn absurd_report_makes_no_panic() {
+        let report: ShardReport = "t1 b18446744073709551615 s-1".parse().unwrap();
+        assert!(report.catch_up().is_some());
     }
 
     #[test]

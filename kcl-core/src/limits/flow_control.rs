@@ -92,7 +92,17 @@ impl FlowControl {
     }
 
     pub(crate) fn resume(&self, scope: FlowKey) {
-        self.change(scope.clone(), |brake| brake.paused = false);
+        self.set_paused(scope.clone(), false);
+        self.try_again(scope);
+    }
+
+    /// Pauses the scope, or ends its pause, and nothing else.
+    pub(crate) fn set_paused(&self, scope: FlowKey, paused: bool) {
+        self.change(scope, |brake| brake.paused = paused);
+    }
+
+    /// The shards of the scope that are held after a failure are tried again.
+    pub(crate) fn try_again(&self, scope: FlowKey) {
         self.resumed.give(scope);
     }
 

@@ -19,6 +19,7 @@ use crate::ownership::{Ownership, OwnershipState};
 use crate::processor::fetched_batch::FetchedBatch;
 use crate::processor::{CheckpointError, CheckpointSink, RecordBatch};
 use crate::runtime::clock::{BoxFuture, Moment};
+use crate::runtime::failpoint::failpoint;
 use crate::settings::CheckpointMode;
 use crate::status::WaitReason;
 use crate::types::{HashKeyRange, Position, Record, RecordPosition, SequenceNumber};
@@ -32,6 +33,8 @@ pub(crate) enum CallStart {
     Interrupted(Interrupt),
     /// No batch starts under a lease that another worker may be given.
     Suspended,
+    /// An order pauses the shard.
+    Paused,
 }
 
 impl OwnershipState {
@@ -181,6 +184,10 @@ impl Ownership {
             let interrupt = state.commands.interrupt();
             if let Some(interrupt) = interrupt.filter(|other| !(is_for_drain && *other == Interrupt::Drain)) {
                 return (CallStart::Interrupted(interrupt), false);
+            }
+            // Decided with the answer to the order: once that is given, nothing starts.
+            if state.obeyed.is_paused && !failpoint!(PauseNotObeyed) {
+                return (CallStart::Paused, false);
             }
             if let (Validity::Suspended | Validity::Lost, is_new) = self.judge_validity(state, now) {
                 state.progress.waits(WaitReason::Suspended, now);

@@ -8,35 +8,45 @@ use crate::types::RecordPosition;
 impl Ownership {
     /// Carries out the orders of the row that are new. The renewer answers them with its next write, which is due at once.
     pub(crate) fn obey_orders(&self) {
-        let new = self.with(|state| {
-            let failing = state
-                .facts
-                .failing
-                .clone()
-                .or_else(|| state.facts.unreadable.clone());
-            state.obeyed.observe(state.known.row(), failing.as_ref())
-        });
-        let Some(orders) = new else {
-            return;
-        };
         let key = FlowKey::Orders(self.key.clone());
         let flow = &self.worker.flow_control;
-        flow.limit(key.clone(), orders.limit);
-        match orders.is_paused() && !failpoint!(PauseNotObeyed) {
-            true => flow.pause(key),
-            // A shard that is held is tried again.
-            false => flow.resume(key),
+        // One step: of two tasks that see orders, neither carries out older ones after newer ones.
+        let new = self.with(|state| {
+            let facts = &state.facts;
+            let failing: Vec<_> = [&facts.failing, &facts.unreadable]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect();
+            let changes = state.obeyed.observe(state.known.row(), &failing)?;
+            if let Some(limit) = changes.limit {
+                flow.limit(key.clone(), limit);
+            }
+            flow.set_paused(key.clone(), changes.is_paused && !failpoint!(PauseNotObeyed));
+            Some(changes)
+        });
+        let Some(changes) = new else {
+            return;
+        };
+        if changes.tries_again {
+            flow.try_again(key);
         }
-        let last = orders.history.last();
         tracing::info!(
             parent: &self.span,
-            revision = orders.revision,
-            order = last.map(|given| given.order.as_str()),
-            author = last.map(|given| given.author.as_str()),
+            revision = changes.revision,
+            order = changes.last.as_ref().map(|given| given.order.as_str()),
+            author = changes.last.as_ref().map(|given| given.author.as_str()),
             "obeying orders"
         );
         self.worker.status.changed();
         self.dirty.notify_one();
+    }
+
+    /// The processor begins at the checkpoint, or at a place of its own: a reset is answered by that.
+    pub(crate) fn begins_at_checkpoint(&self, at_checkpoint: bool) {
+        if self.with(|state| state.obeyed.begins(at_checkpoint)) {
+            self.dirty.notify_one();
+        }
     }
 
     /// The record that an operator wants left out.
@@ -55,15 +65,8 @@ impl Ownership {
         }
     }
 
-    /// Whether the orders in the row pause the shard.
+    /// Whether an order pauses the shard.
     pub(crate) fn is_paused_by_order(&self) -> bool {
-        self.read(|state| {
-            state
-                .known
-                .row()
-                .orders
-                .as_ref()
-                .is_some_and(|orders| orders.is_paused())
-        }) && !failpoint!(PauseNotObeyed)
+        self.read(|state| state.obeyed.is_paused) && !failpoint!(PauseNotObeyed)
     }
 }

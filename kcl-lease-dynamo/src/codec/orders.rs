@@ -5,7 +5,7 @@ use std::sync::Once;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use kcl_core::lease_store::{GivenOrder, LeaseOrders, OrderAnswer, ResetPosition, WorkerOrders};
-use kcl_core::types::{Position, Rate, RecordPosition, Timestamp};
+use kcl_core::types::{Position, Rate, Timestamp};
 
 use super::{
     DecodeError, Decoded, Item, n, number, optional_number, optional_parsed, optional_text, put, put_some, s,
@@ -91,17 +91,26 @@ fn map(item: Item) -> AttributeValue {
     AttributeValue::M(item.into_iter().collect())
 }
 
-/// The orders of a lease row. Orders that cannot be read were written by hand: they are left aside, so that the lease is not lost for them, and
-/// the next order replaces them.
+/// The orders of a lease row. Where a part cannot be read, which was written by hand or by a later version, the rest is: the lease is not lost for
+/// it, and the next order replaces it. A pause that cannot be read counts.
 pub(super) fn lease_orders(item: &Item) -> Decoded<Option<Box<LeaseOrders>>> {
     let Some(revision) = optional_number(item, attributes::ORDERS_REVISION)? else {
         return Ok(None);
     };
-    let orders = readable(item, lease_orders_of);
-    Ok(Some(Box::new(LeaseOrders {
-        revision,
-        ..orders.unwrap_or_default()
-    })))
+    let orders = match item.get(attributes::ORDERS) {
+        None => LeaseOrders::default(),
+        Some(value) => match inner(value, attributes::ORDERS) {
+            Ok(item) => lease_orders_of(&item),
+            Err(problem) => {
+                let paused = left_aside(Err(problem)).unwrap_or(true);
+                LeaseOrders {
+                    paused,
+                    ..LeaseOrders::default()
+                }
+            }
+        },
+    };
+    Ok(Some(Box::new(LeaseOrders { revision, ..orders })))
 }
 
 /// The orders of a worker row, as [`lease_orders`].
@@ -109,11 +118,16 @@ pub(super) fn worker_orders(item: &Item) -> Decoded<Option<Box<WorkerOrders>>> {
     let Some(revision) = optional_number(item, attributes::ORDERS_REVISION)? else {
         return Ok(None);
     };
-    let orders = readable(item, worker_orders_of);
-    Ok(Some(Box::new(WorkerOrders {
+    let map = item
+        .get(attributes::ORDERS)
+        .and_then(|value| left_aside(inner(value, attributes::ORDERS)));
+    let orders = map.map_or_else(WorkerOrders::default, |item| WorkerOrders {
         revision,
-        ..orders.unwrap_or_default()
-    })))
+        excluded: left_aside(flag(&item, EXCLUDED)).unwrap_or(false),
+        drained: left_aside(flag(&item, DRAINED)).unwrap_or(false),
+        history: left_aside(history(&item)).unwrap_or_default(),
+    });
+    Ok(Some(Box::new(WorkerOrders { revision, ..orders })))
 }
 
 /// The answer to the orders of a lease row.
@@ -125,13 +139,13 @@ pub(super) fn answer(item: &Item) -> Decoded<Option<OrderAnswer>> {
     Ok(Some(OrderAnswer { revision, refused }))
 }
 
-fn readable<T>(item: &Item, decode: impl FnOnce(&Item) -> Decoded<T>) -> Option<T> {
+/// The value, unless it cannot be read.
+fn left_aside<T>(decoded: Decoded<T>) -> Option<T> {
     static SAID: Once = Once::new();
-    let decoded = inner(item.get(attributes::ORDERS)?, attributes::ORDERS).and_then(|item| decode(&item));
     decoded
         .map_err(|problem| {
             SAID.call_once(|| {
-                tracing::warn!(%problem, "ignoring orders that cannot be read; this is logged once");
+                tracing::warn!(%problem, "leaving aside a part of the orders in a row; this is logged once");
             });
         })
         .ok()
@@ -145,31 +159,23 @@ fn inner(value: &AttributeValue, name: &'static str) -> Decoded<Item> {
         .collect())
 }
 
-fn lease_orders_of(item: &Item) -> Decoded<LeaseOrders> {
+fn lease_orders_of(item: &Item) -> LeaseOrders {
+    let number = |name| left_aside(optional_number::<NonZeroU32>(item, name)).flatten();
     let limit = Rate {
-        records: optional_number::<NonZeroU32>(item, LIMIT_RECORDS)?,
-        kib: optional_number::<NonZeroU32>(item, LIMIT_KIB)?,
+        records: number(LIMIT_RECORDS),
+        kib: number(LIMIT_KIB),
     };
-    let skip = position(item, SKIP, SKIP_SUB_SEQUENCE)?;
-    let skip: Option<RecordPosition> = skip.as_ref().and_then(Position::record).cloned();
-    Ok(LeaseOrders {
+    let skip = left_aside(position(item, SKIP, SKIP_SUB_SEQUENCE)).flatten();
+    let hold = left_aside(optional_number(item, HOLD));
+    LeaseOrders {
         revision: 0,
-        paused: flag(item, PAUSED)?,
-        hold: optional_number(item, HOLD)?,
+        paused: left_aside(flag(item, PAUSED)).unwrap_or(true) || hold.is_none(),
+        hold: hold.flatten(),
         limit: (limit != Rate::default()).then_some(limit),
-        pinned: optional_parsed(item, PINNED)?,
-        skip,
-        history: history(item)?,
-    })
-}
-
-fn worker_orders_of(item: &Item) -> Decoded<WorkerOrders> {
-    Ok(WorkerOrders {
-        revision: 0,
-        excluded: flag(item, EXCLUDED)?,
-        drained: flag(item, DRAINED)?,
-        history: history(item)?,
-    })
+        pinned: left_aside(optional_parsed(item, PINNED)).flatten(),
+        skip: skip.as_ref().and_then(Position::record).cloned(),
+        history: left_aside(history(item)).unwrap_or_default(),
+    }
 }
 
 fn flag(item: &Item, name: &'static str) -> Decoded<bool> {

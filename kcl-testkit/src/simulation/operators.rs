@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kcl_core::clock::Rng;
 use kcl_core::lease_store::{Lease, LeaseOrder, ResetPosition, WorkerOrder};
-use kcl_core::types::{LeaseKey, Rate, RecordPosition, WorkerId};
+use kcl_core::types::{Rate, RecordPosition, WorkerId};
 use kcl_operations::{Operator, OrderError, ResetPlan};
 
 use crate::clock::SIMULATION_START;
@@ -267,12 +267,7 @@ async fn reset(
 
 async fn execute(operator: &Operator, plan: &ResetPlan) -> Result<(), OrderError> {
     let given = operator.execute(plan, PATIENCE).await?;
-    let owned: BTreeSet<&LeaseKey> = plan
-        .steps()
-        .filter(|step| step.owned)
-        .map(|step| &step.lease)
-        .collect();
-    for given in given.iter().filter(|given| owned.contains(&given.lease)) {
+    for given in given.iter().filter(|given| given.owned) {
         operator.answered(given, PATIENCE).await?;
     }
     Ok(())

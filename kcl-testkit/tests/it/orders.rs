@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::lease_store::{LeaseOrder, LeaseStore as _, OrderAuthor, ResetPosition, WorkerOrder};
-use kcl_core::processor::{LastResort, Policy, ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::processor::{
+    LastResort, Policy, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
+};
 use kcl_core::settings::Settings;
 use kcl_core::types::{Incarnation, LeaseKey, Rate, RecordPosition, ShardId, WorkerId};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
@@ -394,6 +396,49 @@ async fn ordered_record_is_skipped_and_no_other() {
     assert_eq!(count.load(Ordering::SeqCst), 3);
     let skipped: u64 = worker.status().leases.values().map(|lease| lease.skipped).sum();
     assert_eq!(skipped, 1);
+    worker.shutdown();
+    worker.join().await.unwrap();
+}
+
+/// Begins at a place of its own.
+struct OwnPlace;
+
+#[async_trait]
+impl RecordProcessor for OwnPlace {
+    async fn initialize(&mut self, _: &ShardContext) -> Result<StartFrom, ProcessorError> {
+        Ok(StartFrom::TrimHorizon)
+    }
+
+    async fn process_records(&mut self, _: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reset_is_refused_by_processor_with_own_place() {
+    let clock = TokioClock::new();
+    let stream = MemoryStream::builder("trucks")
+        .shards(1)
+        .clock(Arc::new(clock))
+        .build();
+    let store = MemoryLeaseStore::new();
+    let worker = workers::builder("orders")
+        .worker_id("a")
+        .stream(stream.clone())
+        .lease_store(store.clone())
+        .processor(|_: &ShardContext| OwnPlace)
+        .clock(Arc::new(clock))
+        .build()
+        .unwrap()
+        .start();
+    stream.put("truck-1", "x").unwrap();
+    clock.sleep(20 * SECOND).await;
+    let operator = operator(&store);
+    let rows = operator.scan().await.unwrap().leases;
+    let plan = ResetPlan::new(&rows, &[(key(0), ResetPosition::TrimHorizon)].into());
+    let given = operator.execute(&plan, 60 * SECOND).await.unwrap();
+    let refused = operator.answered(&given[0], 60 * SECOND).await.unwrap_err();
+    assert!(refused.to_string().contains("a place of its own"), "{refused}");
     worker.shutdown();
     worker.join().await.unwrap();
 }

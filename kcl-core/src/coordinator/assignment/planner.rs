@@ -113,12 +113,12 @@ impl<'a> Planner<'a> {
             if is_left_to_owner {
                 continue;
             }
-            if let Some(pinned) = self.pins[i] {
+            if !self.receives[holder] {
+                self.departing.push(i);
+            } else if let Some(pinned) = self.pins[i] {
                 if pinned != holder && !lease.left_alone {
                     self.misplaced.push((i, pinned));
                 }
-            } else if !self.receives[holder] {
-                self.departing.push(i);
             } else if lease.readable && !lease.left_alone {
                 let item = self.item(i);
                 self.stocks[holder].put(item, !lease.barred.is_empty());
@@ -206,7 +206,8 @@ impl<'a> Planner<'a> {
     /// Begins the handoff of what operators want to be with other workers.
     pub(crate) fn obey_pins(&mut self) {
         for (lease, to) in std::mem::take(&mut self.misplaced) {
-            if !self.may_take(lease, to) {
+            // A live lease is not handed to a worker that may be dead.
+            if !self.workers[to].proven || !self.may_take(lease, to) {
                 continue;
             }
             let owner = self.leases[lease].version.owner.as_ref();
@@ -239,7 +240,9 @@ impl<'a> Planner<'a> {
     /// The worker that should get this lease next.
     fn receiver(&self, lease: usize) -> Option<usize> {
         let may_take = |worker: &usize| self.may_take(lease, *worker);
-        if let Some(pinned) = self.pins[lease].filter(may_take) {
+        let is_live = self.leases[lease].hold == Hold::Held;
+        let pinned = self.pins[lease].filter(|worker| self.workers[*worker].proven || !is_live);
+        if let Some(pinned) = pinned.filter(may_take) {
             return Some(pinned);
         }
         if self.leases[lease].readable {

@@ -308,7 +308,7 @@ proptest! {
             Some(to)
         } else if matches!(change, LeaseChange::CompleteHandoff) || (matches!(change, LeaseChange::Release) && row.is_in_handoff()) {
             row.owner.as_ref()
-        } else if matches!(change, LeaseChange::Release | LeaseChange::End { .. }) {
+        } else if matches!(change, LeaseChange::Release | LeaseChange::End { .. } | LeaseChange::Reset { to: ResetPosition::ShardEnd, .. }) {
             None
         } else {
             row.actual_owner()

@@ -29,6 +29,32 @@ proptest! {
         prop_assert_eq!(again.unplaced, plan.unplaced);
     }
 
+    /// Whatever operators want to be where: the plan stands, no live lease goes to a worker that may be dead, and none leaves the worker that it
+    /// is pinned to, unless that worker gets nothing.
+    #[test]
+    fn pinned_leases_go_to_their_workers_and_stay(
+        mut world in any_world(), pins in prop::collection::vec(prop::option::of(0_usize..6), 40),
+    ) {
+        for (lease, pin) in world.snapshot.leases.iter_mut().zip(pins) {
+            lease.pinned = pin.map(worker);
+        }
+        let plan = plan_assignment(&world.snapshot);
+        let again = plan_assignment(&world.perform(&plan).snapshot);
+        prop_assert_eq!(again.moves, vec![]);
+        for step in &plan.moves {
+            let lease = world.lease(&step.key);
+            let find = |id: &WorkerId| world.snapshot.workers.iter().find(|worker| worker.id == *id);
+            let pinned = lease.pinned.as_ref().and_then(find);
+            let is_able = pinned.is_some_and(|pinned| !pinned.leaving && pinned.max_leases != Some(0) && lease.barred.is_empty());
+            if let Some(pinned) = pinned.filter(|_| is_able && lease.hold != Hold::Expired) {
+                prop_assert!(step.to == pinned.id || !pinned.proven, "{step:?}");
+            }
+            if step.reason == Reason::Ordered {
+                prop_assert!(pinned.is_some_and(|pinned| pinned.proven && pinned.id == step.to), "{step:?}");
+            }
+        }
+    }
+
     #[test]
     fn plan_without_bars_stands_once_owners_renewed(mut world in any_world()) {
         // Leases of unlike weight are placed one by one, and what is moved next may make a better place of another worker.
