@@ -56,8 +56,8 @@ pub fn plan_assignment(snapshot: &Snapshot) -> AssignmentPlan {
     loop {
         planner.place();
         planner.vacate();
-        planner.obey_pins();
-        if !planner.balance(snapshot.max_moves) {
+        let is_moved = planner.obey_pins();
+        if !planner.balance(snapshot.max_moves) && !is_moved {
             return planner.into_plan();
         }
     }

@@ -203,8 +203,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Begins the handoff of what operators want to be with other workers.
-    pub(crate) fn obey_pins(&mut self) {
+    /// Begins the handoff of what operators want to be with other workers. Returns `true` if it moved any, which may make room for others.
+    pub(crate) fn obey_pins(&mut self) -> bool {
+        let before = self.moves.len();
         for (lease, to) in std::mem::take(&mut self.misplaced) {
             // A live lease is not handed to a worker that may be dead.
             if !self.workers[to].proven || !self.may_take(lease, to) {
@@ -217,6 +218,7 @@ impl<'a> Planner<'a> {
             }
             self.hand_off(lease, to, Reason::Ordered);
         }
+        self.moves.len() > before
     }
 
     pub(crate) fn hand_off(&mut self, lease: usize, to: usize, reason: Reason) {
