@@ -106,7 +106,7 @@ impl Invariant {
             }
             Self::CheckpointNotAhead => "a stored checkpoint never passes unfinished work",
             Self::CheckpointRises => {
-                "the checkpoint of a shard never falls but by an operator's reset, whoever writes it"
+                "no writer lowers the checkpoint of a shard, but for an operator's reset"
             }
             Self::SingleWriter => {
                 "every accepted change is based on the last accepted one, and none comes from a former owner"

@@ -43,7 +43,7 @@ pub(crate) async fn serve(
     others.kill();
 }
 
-/// Moves the samples of histograms to where they take no room: without it they would pile up until somebody asks for the metrics.
+/// Moves the samples of histograms to where they take no room: without it they would pile up until the next scrape.
 async fn keep_up(clock: TokioClock, metrics: PrometheusHandle, pause: Duration) {
     loop {
         clock.sleep(pause).await;

@@ -166,7 +166,7 @@ impl Operator {
         }
     }
 
-    /// Gives an order for a lease. It stands from then on, whoever owns the lease.
+    /// Gives an order for a lease. It stands from then on, for this owner and the next.
     ///
     /// # Errors
     ///

@@ -108,7 +108,8 @@ impl ResetPlan {
         }
     }
 
-    /// Plans to undo the newest reset of any of these leases: of those that it reset, and of their descendants that it took along. The places of other resets stay. Leases of `of` that were never reset are [`missing`](Self::missing).
+    /// Plans to undo the newest reset of any of these leases: of those that it reset, and of their descendants that it took along. The places of
+    /// other resets stay. Leases of `of` that were never reset are [`missing`](Self::missing).
     #[must_use]
     pub fn undo(leases: &[Lease], of: &BTreeSet<LeaseKey>) -> Self {
         let last = |lease: &Lease| {
@@ -203,7 +204,7 @@ mod tests {
         steps.iter().map(|step| &step.lease.as_str()[18..]).collect()
     }
 
-    /// 0 split into 1 and 2; 1 and 2 merged into 3, which nobody has read.
+    /// 0 split into 1 and 2; 1 and 2 merged into 3, which is unread.
     fn family() -> Vec<Lease> {
         vec![
             lease(0, Position::ShardEnd, &[]),

@@ -11,11 +11,11 @@ use crate::types::{Position, Rate, RecordPosition, Timestamp, WorkerId};
 pub struct LeaseOrders {
     /// One more with each order; 0 only where none was ever given.
     pub revision: u64,
-    /// No batch starts, whoever owns the lease.
+    /// No batch starts, under this owner or the next.
     pub paused: bool,
     /// The revision of the reset that holds the shard until its ancestors are reset, too: as if it was paused, and no resume ends it.
     pub hold: Option<u64>,
-    /// The most that is read of the shard, whoever owns the lease.
+    /// The most that is read of the shard, by this owner or the next.
     pub limit: Option<Rate>,
     /// The worker that is to own the lease for as long as it lives and gets leases at all.
     pub pinned: Option<WorkerId>,

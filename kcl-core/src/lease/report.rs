@@ -1,6 +1,6 @@
 //! The report of an owner about its shard, in the row of the lease.
 //!
-//! It rides on the renewals and checkpoints that are written anyway, so that whoever reads the table sees the state of the fleet. It is for
+//! It rides on the renewals and checkpoints that are written anyway, so that a reader of the table sees the state of the fleet. It is for
 //! people and their tools: no worker decides by it.
 
 use std::fmt::Write as _;

@@ -264,7 +264,7 @@ proptest! {
         }
     }
 
-    /// Every change that another writer could collide with breaks the version; describing and ordering disturb nobody.
+    /// Every change that another writer could collide with breaks the version; describing and ordering disturb no writer.
     #[test]
     fn every_change_but_a_description_moves_the_version((row, change) in row_and_change()) {
         let moved = apply(&row, &change, incarnation(1)).version() != row.version();
