@@ -177,8 +177,14 @@ pub(crate) struct LagOptions {
     /// Exit with 1 if a shard is further behind than so many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) max_lag: Option<Duration>,
-    /// Serve KEDA's external scaler (gRPC) at this address until interrupted.
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "watch")]
+    /// Serve KEDA's external scaler (gRPC) at this address until interrupted. It needs --shards-per-worker: counted from the workers that live, a
+    /// deploy or an outage would move the fleet for good.
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        conflicts_with = "watch",
+        requires = "shards_per_worker"
+    )]
     pub(crate) scaler: Option<SocketAddr>,
 }
 

@@ -272,6 +272,9 @@ impl FleetView {
                     view.catch_up_s = Some(0).filter(|_| *measured < KEEPS_UP);
                 }
                 view.state = state_of(lease, &view, facts);
+                if view.state == ShardState::Stalled && view.lag_source == Some(LagSource::Row) {
+                    add_silence(&mut view);
+                }
                 view
             })
             .collect();
@@ -414,6 +417,11 @@ fn orders_in_force(orders: &LeaseOrders) -> Vec<String> {
     words.extend(orders.paused.then(|| "paused".to_owned()));
     words.extend(
         orders
+            .hold
+            .map(|_| "held until its ancestors are reset".to_owned()),
+    );
+    words.extend(
+        orders
             .limit
             .map(|limit| LeaseOrder::Limit(Some(limit)).to_string()),
     );
@@ -449,6 +457,26 @@ fn age(then: Timestamp, now: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
+/// The concerns of an owner with which a shard does not go on although its owner names what it waits for.
+const STALLING: [&str; 7] = [
+    "suspended",
+    "stalled",
+    "slow_callback",
+    "unreachable",
+    "starved",
+    "end_not_stored",
+    "not_checkpointed",
+];
+
+/// The owner has not spoken since its report: what it said of the lag has grown meanwhile.
+fn add_silence(view: &mut ShardView) {
+    let silence = view.report_age_ms.unwrap_or(0);
+    for age in [&mut view.lag_ms, &mut view.freshness_ms].into_iter().flatten() {
+        *age = age.saturating_add(silence);
+    }
+    view.catch_up_s = None;
+}
+
 /// The state: the first rule that holds.
 fn state_of(lease: &Lease, view: &ShardView, facts: &FleetFacts<'_>) -> ShardState {
     let thresholds = &facts.thresholds;
@@ -468,7 +496,11 @@ fn state_of(lease: &Lease, view: &ShardView, facts: &FleetFacts<'_>) -> ShardSta
     if view.silent_owner.is_some() && (has_rows || !view.is_java) {
         return ShardState::Stalled;
     }
-    let is_paused = lease.orders.as_ref().is_some_and(|orders| orders.paused);
+    let report_age = view.report_age_ms.map(Duration::from_millis);
+    if report_age.is_some_and(|age| age > thresholds.silence(lease.failover)) {
+        return ShardState::Stalled;
+    }
+    let is_paused = lease.orders.as_ref().is_some_and(|orders| orders.is_paused());
     match waiting {
         Some("hold" | "dead_letter" | "gap") => return ShardState::Held,
         Some("paused") => return ShardState::Paused,
@@ -477,6 +509,10 @@ fn state_of(lease: &Lease, view: &ShardView, facts: &FleetFacts<'_>) -> ShardSta
     }
     if is_waiting {
         return ShardState::WaitingForParent;
+    }
+    let concern = view.concern.as_deref();
+    if concern.is_some_and(|concern| STALLING.contains(&concern)) {
+        return ShardState::Stalled;
     }
     let progress = valid_report(lease).map(|report| report.last_progress);
     if waiting.is_none() && progress.is_some_and(|age| age > thresholds.stalled) {

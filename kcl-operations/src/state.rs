@@ -75,8 +75,8 @@ impl ShardState {
                 secs(thresholds.lagging)
             ),
             Self::Stalled => format!(
-                "the row of its owner is gone or has stood still for {} failover times and {} (by the clock of this host), or the owner \
-                 reports no progress for {} and nothing that it waits for",
+                "the row of its owner is gone, or that row or the report of the shard is older than {} failover times and {} (by the clock of \
+                 this host), or the owner reports no progress for {} and nothing that it waits for, or a concern with which it does not go on",
                 Thresholds::SILENT_FAILOVERS,
                 secs(thresholds.silent),
                 secs(thresholds.stalled)

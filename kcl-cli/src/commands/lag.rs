@@ -1,6 +1,6 @@
 //! `lag`: how far an application is behind, and how many workers it should have.
 
-use kcl_operations::{CatchUp, FleetView, ScalerSettings, Wanted, workers_wanted};
+use kcl_operations::{CatchUp, FleetView, ScalerSettings, ShardView, Wanted, workers_wanted};
 use serde::Serialize;
 
 use super::watch::repeat;
@@ -73,7 +73,12 @@ pub(crate) async fn lag(
         let most = options
             .max_lag
             .map(|most| u64::try_from(most.as_millis()).unwrap_or(u64::MAX));
-        let is_over = most.is_some_and(|most| document.max_lag_ms.is_some_and(|lag| lag > most));
+        let is_late = |shard: &ShardView, most: u64| match shard.lag_ms {
+            Some(lag) => lag > most,
+            // Unknown is not fine.
+            None => shard.state.is_stuck(),
+        };
+        let is_over = most.is_some_and(|most| fleet.shards.iter().any(|shard| is_late(shard, most)));
         let columns = [
             column("APPLICATION", |row: &LagDocument| row.application.clone()),
             column("LAG", |row: &LagDocument| millis_text(row.max_lag_ms)).number(),

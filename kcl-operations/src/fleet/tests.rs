@@ -351,3 +351,38 @@ proptest! {
         prop_assert_eq!(fleet.summary.states.values().sum::<u32>() as usize, fleet.shards.len());
     }
 }
+
+#[test]
+fn hung_callback_is_stalled_and_orders_hold_pauses() {
+    let mut hung = behind(0);
+    (hung.waiting_for, hung.concern) = (Some("callback".to_owned()), Some("slow_callback".to_owned()));
+    assert_eq!(state_with(owned(0), Some(hung.clone())), ShardState::Stalled);
+    hung.concern = None;
+    assert_eq!(state_with(owned(0), Some(hung)), ShardState::Ok);
+    let held = Lease {
+        orders: Some(Box::new(LeaseOrders {
+            revision: 1,
+            hold: Some(1),
+            ..LeaseOrders::default()
+        })),
+        ..owned(0)
+    };
+    assert_eq!(state_with(held, Some(behind(0))), ShardState::Paused);
+}
+
+#[test]
+fn lag_of_silent_report_grows_with_its_age() {
+    let hour = Duration::from_secs(3600);
+    let mut report = ShardReport::new(NOW.minus(hour));
+    report.behind = Duration::from_millis(200);
+    let lease = Lease {
+        report: Some(Box::new(report)),
+        failover: Some(Duration::from_secs(10)),
+        ..owned(0)
+    };
+    // The worker lives, and has not renewed this lease.
+    let scan = scan(vec![lease]);
+    let shard = &FleetView::of("app", &FleetFacts::new(&scan), NOW).shards[0];
+    assert_eq!((shard.state, shard.catch_up_s), (ShardState::Stalled, None));
+    assert_eq!(shard.lag_ms, Some(3_600_200));
+}
