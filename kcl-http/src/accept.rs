@@ -1,17 +1,19 @@
 //! Accepts connections, each of which serves one request within its bounds.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::internals::{TaskPolicy, TaskScope};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{LARGEST_HEAD, MOST_HEADERS, ServerLimits};
@@ -58,18 +60,18 @@ async fn accept(
     router: &Router,
     limits: ServerLimits,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let mut places = Places::default();
     loop {
-        // Connections beyond them wait in the queue of the system.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((tcp, _)) => {
-                let served = serve_one(tcp, *clock, router.clone(), limits);
+                let place = places.take(limits.connections);
+                let served = serve_one(tcp, *clock, router.clone(), limits, Arc::clone(&place));
                 connections.spawn("connection", TaskPolicy::Job, async move {
-                    served.await;
-                    drop(place);
+                    tokio::select! {
+                        biased;
+                        () = place.stop.cancelled() => tracing::debug!("connection gave way to a newer one"),
+                        () = served => place.stop.cancel(),
+                    }
                 });
             }
             Err(error) => {
@@ -80,8 +82,47 @@ async fn accept(
     }
 }
 
+/// The place of one connection among those that are served.
+#[derive(Debug, Default)]
+struct Place {
+    /// Whether its request has come.
+    has_asked: AtomicBool,
+    /// Cancelled when it has ended, or is to end.
+    stop: CancellationToken,
+}
+
+/// The connections that are served, the oldest first.
+#[derive(Debug, Default)]
+struct Places(VecDeque<Arc<Place>>);
+
+impl Places {
+    /// A place for a new connection. Where all are taken, the oldest one that has asked nothing yet gives way, and else the oldest: a probe
+    /// gets its answer, however many slow clients there are.
+    fn take(&mut self, most: usize) -> Arc<Place> {
+        self.0.retain(|place| !place.stop.is_cancelled());
+        while self.0.len() >= most.max(1) {
+            let silent = self
+                .0
+                .iter()
+                .position(|place| !place.has_asked.load(Ordering::Acquire));
+            if let Some(place) = self.0.remove(silent.unwrap_or(0)) {
+                place.stop.cancel();
+            }
+        }
+        let place = Arc::new(Place::default());
+        self.0.push_back(Arc::clone(&place));
+        place
+    }
+}
+
 /// Serves the one request of a connection.
-async fn serve_one(tcp: TcpStream, clock: TokioClock, router: Router, limits: ServerLimits) {
+async fn serve_one(
+    tcp: TcpStream,
+    clock: TokioClock,
+    router: Router,
+    limits: ServerLimits,
+    place: Arc<Place>,
+) {
     // An answer goes out at once where the system allows it, and a moment later elsewhere.
     let _ = tcp.set_nodelay(true);
     let mut http = http1::Builder::new();
@@ -90,7 +131,12 @@ async fn serve_one(tcp: TcpStream, clock: TokioClock, router: Router, limits: Se
         .max_buf_size(LARGEST_HEAD)
         .max_headers(MOST_HEADERS)
         .keep_alive(false);
-    let served = http.serve_connection(TokioIo::new(tcp), TowerToHyperService::new(router));
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        place.has_asked.store(true, Ordering::Release);
+        service.call(request)
+    });
+    let served = http.serve_connection(TokioIo::new(tcp), service);
     match clock.timeout(limits.connection, served).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "connection failed"),

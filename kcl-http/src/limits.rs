@@ -10,7 +10,7 @@ pub(crate) const MOST_HEADERS: usize = 64;
 /// The bounds that tests make smaller.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerLimits {
-    /// The connections that are served at a time.
+    /// The connections that are served at a time. A further one takes the place of the oldest.
     pub(crate) connections: usize,
     /// The time for a request line and its headers.
     pub(crate) head: Duration,

@@ -164,8 +164,6 @@ async fn silent_client_is_cut_off() {
     );
     let mut silent = TcpStream::connect(server.address()).unwrap();
     silent.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
-    // The only place is taken until then.
-    assert_eq!(code(&get(server.address(), LIVENESS_PATH)), "200");
     let answer = read(&mut silent);
     assert!(["none", "408"].contains(&code(&answer)), "{answer}");
 }
@@ -181,8 +179,39 @@ async fn open_connection_is_cut_off_in_time() {
         ..ServerLimits::default()
     };
     let server = server(&worker, limits);
-    let _open = TcpStream::connect(server.address()).unwrap();
+    let mut open = TcpStream::connect(server.address()).unwrap();
+    assert_eq!(read(&mut open), "", "it was closed");
     assert_eq!(code(&get(server.address(), LIVENESS_PATH)), "200");
+}
+
+#[tokio::test]
+async fn slow_clients_do_not_keep_probes_out() {
+    let (worker, _) = worker().await;
+    let limits = ServerLimits {
+        connections: 4,
+        head: Duration::from_secs(3600),
+        connection: Duration::from_secs(3600),
+        ..ServerLimits::default()
+    };
+    let server = server(&worker, limits);
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut tcp = TcpStream::connect(server.address()).unwrap();
+        tcp.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
+        slow.push(tcp);
+        // A probe that waits for ever fails here.
+        let mut probe = TcpStream::connect(server.address()).unwrap();
+        probe.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        probe
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: worker\r\n\r\n")
+            .unwrap();
+        assert_eq!(code(&read(&mut probe)), "200");
+    }
+    // The oldest gave way; the last ones may still ask.
+    assert_eq!(read(&mut slow[0]), "");
+    let last = slow.last_mut().unwrap();
+    last.write_all(b"host: worker\r\n\r\n").unwrap();
+    assert_eq!(code(&read(last)), "200");
 }
 
 #[tokio::test]
