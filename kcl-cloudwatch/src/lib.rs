@@ -13,6 +13,7 @@ mod series;
 mod shards;
 mod statistics;
 mod taken;
+mod validity;
 
 pub use aws_sdk_cloudwatch;
 pub use publisher::{CloudWatch, Publisher, StartError};

@@ -19,11 +19,11 @@ pub(crate) const LEASE: &str = "lease";
 /// The label of a worker.
 const WORKER: &str = "worker";
 /// CloudWatch takes no longer value of a dimension.
-const LONGEST_VALUE: usize = 1024;
+pub(crate) const LONGEST_VALUE: usize = 1024;
 /// CloudWatch takes no longer name.
-const LONGEST_NAME: usize = 255;
+pub(crate) const LONGEST_NAME: usize = 255;
 /// CloudWatch takes no more dimensions.
-const MOST_DIMENSIONS: usize = 30;
+pub(crate) const MOST_DIMENSIONS: usize = 30;
 
 /// A metric of the Java KCL.
 struct JavaName {

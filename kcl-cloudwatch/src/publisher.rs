@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::client::CloudWatchClient;
 use crate::recorder::CloudWatchRecorder;
 use crate::sending::Sender;
 use crate::shards::ShardSampler;
+use crate::validity::Dropped;
 
 /// The least and the greatest interval.
 const INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
@@ -66,6 +68,8 @@ impl CloudWatch {
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (for_sender, shards_of_sender) = (Arc::clone(&aggregates), Arc::clone(&shards));
+        let dropped = Arc::new(AtomicU64::new(0));
+        let dropped_by_sender = Arc::clone(&dropped);
         let (until, has_ended) = (stop.clone(), ended.clone().drop_guard());
         let logs = tracing::dispatcher::get_default(tracing::Dispatch::clone);
         let send = move || {
@@ -80,6 +84,8 @@ impl CloudWatch {
                     sink: Arc::new(sink),
                     interval: self.interval,
                     sampler: ShardSampler::default(),
+                    dropped: dropped_by_sender,
+                    faults: Dropped::default(),
                 };
                 sender.run(until).await;
             };
@@ -97,6 +103,7 @@ impl CloudWatch {
         Ok(Publisher {
             recorder: Arc::new(CloudWatchRecorder(aggregates)),
             shards,
+            dropped,
             stop,
             ended,
         })
@@ -135,6 +142,7 @@ pub enum StartError {
 pub struct Publisher {
     recorder: Arc<CloudWatchRecorder>,
     shards: Arc<Mutex<Option<StatusReader>>>,
+    dropped: Arc<AtomicU64>,
     stop: CancellationToken,
     ended: CancellationToken,
 }
@@ -150,6 +158,12 @@ impl Publisher {
     /// CloudWatch charges each as a metric of its own. Another reader replaces this one.
     pub fn watch_shards(&self, reader: StatusReader) {
         *self.shards.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+    }
+
+    /// Returns how many data were dropped because CloudWatch takes no such: a value that is not finite or beyond 2^360, two dimensions of
+    /// one name, or what the service itself refused. The log names the first of each metric.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Sends what is left, and ends. Where CloudWatch does not answer it gives up after three tries, within 20 seconds.

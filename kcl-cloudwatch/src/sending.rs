@@ -1,5 +1,7 @@
 //! The loop that sends: on an interval, with pauses after failures, and once more at the end.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +15,15 @@ use crate::aggregates::Aggregates;
 use crate::chunks::chunks;
 use crate::names::Datum;
 use crate::shards::ShardSampler;
+use crate::taken::Taken;
+use crate::validity::{Dropped, fault};
 
 /// The pause after the first failure. Each one that follows is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The tries at the end, each with its pause before it.
 const LAST_TRIES: u32 = 3;
+/// How often refused calls of one sending are parted to find the data that are at fault: enough for several in a full call.
+const MOST_SPLITS: u32 = 64;
 
 /// Why a call carried nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +49,9 @@ pub(crate) struct Sender {
     pub(crate) sink: Arc<dyn PutMetrics>,
     pub(crate) interval: Duration,
     pub(crate) sampler: ShardSampler,
+    /// How many data were dropped, for those that ask.
+    pub(crate) dropped: Arc<AtomicU64>,
+    pub(crate) faults: Dropped,
 }
 
 impl Sender {
@@ -90,34 +99,64 @@ impl Sender {
         self.aggregates.keep_shards(&self.sampler.leases());
         let time = self.clock.wall();
         let mut is_sent = true;
-        for chunk in chunks {
-            let (taken, data): (Vec<_>, Vec<_>) = chunk.into_iter().unzip();
+        let mut splits = MOST_SPLITS;
+        let mut calls: VecDeque<Vec<(Taken, Datum)>> = chunks
+            .into_iter()
+            .map(|chunk| self.without_faults(chunk))
+            .filter(|chunk| !chunk.is_empty())
+            .collect();
+        while let Some(mut chunk) = calls.pop_front() {
             // After a failure the rest waits too: what overloads the service is not made worse.
             let outcome = match is_sent {
-                true => self.sink.put(&data, time).await,
+                true => {
+                    let data: Vec<Datum> = chunk.iter().map(|(_, datum)| datum.clone()).collect();
+                    self.sink.put(&data, time).await
+                }
                 false => Err(PutFailure::TryAgain(String::new())),
             };
             match outcome {
                 Ok(()) => {}
+                Err(PutFailure::Invalid(_)) if chunk.len() > 1 && splits > 0 => {
+                    // The service does not say which datum it refuses. In halves the others get through.
+                    splits -= 1;
+                    let rest = chunk.split_off(chunk.len() / 2);
+                    calls.push_front(rest);
+                    calls.push_front(chunk);
+                }
                 Err(PutFailure::Invalid(error)) => {
-                    tracing::warn!(
-                        error,
-                        data = data.len(),
-                        "dropped metrics that CloudWatch refuses"
-                    );
+                    for (_, datum) in &chunk {
+                        self.drop_one(datum, &error);
+                    }
                 }
                 Err(PutFailure::TryAgain(error)) => {
                     if is_sent {
                         tracing::warn!(error, "metrics were not sent and will be tried again");
                     }
                     is_sent = false;
-                    taken
+                    chunk
                         .into_iter()
-                        .for_each(|taken| self.aggregates.give_back(taken));
+                        .for_each(|(taken, _)| self.aggregates.give_back(taken));
                 }
             }
         }
         is_sent
+    }
+
+    /// The data that CloudWatch takes, as far as can be known before it is asked.
+    fn without_faults(&mut self, chunk: Vec<(Taken, Datum)>) -> Vec<(Taken, Datum)> {
+        let mut kept = Vec::with_capacity(chunk.len());
+        for (taken, datum) in chunk {
+            match fault(&datum) {
+                None => kept.push((taken, datum)),
+                Some(reason) => self.drop_one(&datum, reason),
+            }
+        }
+        kept
+    }
+
+    fn drop_one(&mut self, datum: &Datum, reason: &str) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.faults.log(datum, reason);
     }
 }
 

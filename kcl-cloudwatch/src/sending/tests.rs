@@ -15,6 +15,8 @@ struct Service {
     script: Mutex<Vec<Result<(), PutFailure>>>,
     calls: AtomicUsize,
     taken: Mutex<Vec<Datum>>,
+    /// It refuses calls with a metric of this name.
+    refused: Option<&'static str>,
 }
 
 #[async_trait]
@@ -22,6 +24,13 @@ impl PutMetrics for Service {
     async fn put(&self, data: &[Datum], _: Timestamp) -> Result<(), PutFailure> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.script.lock().unwrap().pop().unwrap_or(Ok(()))?;
+        assert!(
+            data.iter().all(|datum| crate::validity::fault(datum).is_none()),
+            "an invalid datum was sent"
+        );
+        if data.iter().any(|datum| Some(datum.name.as_str()) == self.refused) {
+            return Err(PutFailure::Invalid("InvalidParameterValue".to_owned()));
+        }
         self.taken.lock().unwrap().extend(data.iter().cloned());
         Ok(())
     }
@@ -50,16 +59,22 @@ struct Bench {
     service: Arc<Service>,
     aggregates: Arc<Aggregates>,
     stop: CancellationToken,
+    dropped: Arc<AtomicU64>,
     sending: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 fn bench(script: Vec<Result<(), PutFailure>>) -> Bench {
-    let service = Arc::new(Service {
+    bench_of(Service {
         script: Mutex::new(script),
         ..Service::default()
-    });
+    })
+}
+
+fn bench_of(service: Service) -> Bench {
+    let service = Arc::new(service);
     let aggregates = Arc::new(Aggregates::default());
     let stop = CancellationToken::new();
+    let dropped = Arc::new(AtomicU64::new(0));
     let sender = Sender {
         aggregates: Arc::clone(&aggregates),
         shards: Arc::default(),
@@ -67,11 +82,14 @@ fn bench(script: Vec<Result<(), PutFailure>>) -> Bench {
         sink: Arc::clone(&service) as Arc<_>,
         interval: Duration::from_secs(60),
         sampler: ShardSampler::default(),
+        dropped: Arc::clone(&dropped),
+        faults: Dropped::default(),
     };
     Bench {
         service,
         aggregates,
         stop: stop.clone(),
+        dropped,
         sending: Box::pin(sender.run(stop)),
     }
 }
@@ -136,21 +154,63 @@ async fn stop_tries_to_send_and_ends_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invalid_data_are_dropped_without_stopping_others() {
-    let mut bench = bench(vec![Err(PutFailure::Invalid("InvalidParameterValue".to_owned()))]);
-    for number in 0..=MOST_DATA {
-        bench
-            .aggregates
-            .counter(key(&format!("c{number:04}")))
-            .unwrap()
-            .increment(1);
+async fn refused_datum_is_dropped_alone() {
+    let mut bench = bench_of(Service {
+        refused: Some("c0500"),
+        ..Service::default()
+    });
+    for number in 0..MOST_DATA {
+        let counter = bench.aggregates.counter(key(&format!("c{number:04}"))).unwrap();
+        counter.increment(1);
     }
     bench.pass(61).await;
-    assert_eq!(bench.service.calls.load(Ordering::Relaxed), 2);
-    assert_eq!(bench.service.sums().len(), 1, "the second call was made");
+    assert_eq!(bench.service.sums().len(), MOST_DATA - 1);
+    assert_eq!(bench.dropped.load(Ordering::Relaxed), 1);
+    let calls = bench.service.calls.load(Ordering::Relaxed);
+    assert!(calls <= 21, "{calls}");
     bench.stop.cancel();
     bench.sending.await;
-    assert_eq!(bench.service.sums().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_that_refuses_all_is_asked_boundedly() {
+    let refusals = (0..5000).map(|_| Err(PutFailure::Invalid("InvalidParameterValue".to_owned())));
+    let mut bench = bench(refusals.collect());
+    for number in 0..MOST_DATA {
+        let counter = bench.aggregates.counter(key(&format!("c{number:04}"))).unwrap();
+        counter.increment(1);
+    }
+    bench.pass(61).await;
+    let calls = bench.service.calls.load(Ordering::Relaxed);
+    assert!(calls <= 2 * MOST_SPLITS as usize + 1, "{calls}");
+    assert_eq!(bench.dropped.load(Ordering::Relaxed), MOST_DATA as u64);
+    bench.stop.cancel();
+    bench.sending.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalid_datum_is_never_sent() {
+    let mut bench = bench(Vec::new());
+    // Java measures it in milliseconds, which makes it too large.
+    let behind = bench
+        .aggregates
+        .histogram(key(kcl_core::metrics::PROCESS_SECONDS))
+        .unwrap();
+    behind.record(f64::MAX);
+    behind.record(f64::MAX);
+    bench
+        .aggregates
+        .counter(key("orders_total"))
+        .unwrap()
+        .increment(1);
+    bench.pass(61).await;
+    assert_eq!(
+        bench.service.sums(),
+        BTreeMap::from([("orders_total".to_owned(), 1.0)])
+    );
+    assert_eq!(bench.dropped.load(Ordering::Relaxed), 1);
+    bench.stop.cancel();
+    bench.sending.await;
 }
 
 #[tokio::test(start_paused = true)]
