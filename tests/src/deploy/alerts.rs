@@ -36,7 +36,7 @@ impl Alert {
 pub const ALERTS: &[Alert] = &[
     Alert {
         name: "KinesisRecordsOld",
-        condition: "max by (worker) (METRIC) > 300",
+        condition: "max by (job, worker) (METRIC) > 300",
         metric: FRESHNESS_SECONDS,
         lasts: "1m",
         severity: "critical",
@@ -45,16 +45,16 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "KinesisNoWorker",
-        condition: "absent(METRIC)",
+        condition: "absent(METRIC) or (max by (job) (max_over_time(METRIC[1d])) unless max by (job) (METRIC))",
         metric: LEASES_HELD,
         lasts: "5m",
         severity: "critical",
-        summary: "No worker is scraped, so nothing says how old the records are.",
+        summary: "No worker{{ with $labels.job }} of {{ . }}{{ end }} is scraped, so nothing says how old the records are.",
         section: "the-worker-does-not-start-or-stops-by-itself",
     },
     Alert {
         name: "KinesisShardOfConcern",
-        condition: "max by (worker, concern) (METRIC) > 0",
+        condition: "max by (job, worker, concern) (METRIC) > 0",
         metric: SHARDS_OF_CONCERN,
         lasts: "5m",
         severity: "warning",
@@ -63,7 +63,7 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "KinesisRecordsMissing",
-        condition: "increase(METRIC[1h]) > 0",
+        condition: "(increase(METRIC[1h]) > 0) or (METRIC > 0 unless METRIC offset 1h)",
         metric: GAPS,
         lasts: "0m",
         severity: "critical",
@@ -72,7 +72,7 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "KinesisShardsGone",
-        condition: "increase(METRIC[1h]) > 0",
+        condition: "(increase(METRIC[1h]) > 0) or (METRIC > 0 unless METRIC offset 1h)",
         metric: SHARDS_GONE,
         lasts: "0m",
         severity: "critical",
@@ -81,7 +81,7 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "KinesisRuntimeStandsStill",
-        condition: "increase(METRIC[5m]) > 0",
+        condition: "(increase(METRIC[5m]) > 0) or (METRIC > 0 unless METRIC offset 5m)",
         metric: STANDSTILLS,
         lasts: "0m",
         severity: "warning",
@@ -90,7 +90,7 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "KinesisTaskPanicked",
-        condition: "increase(METRIC[5m]) > 0",
+        condition: "(increase(METRIC[5m]) > 0) or (METRIC > 0 unless METRIC offset 5m)",
         metric: TASK_PANICS,
         lasts: "0m",
         severity: "warning",
@@ -99,7 +99,7 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "KinesisShardsWithoutWorker",
-        condition: "max by (worker) (METRIC) > 0",
+        condition: "max by (job, worker) (METRIC) > 0",
         metric: LEASES_UNPLACED,
         lasts: "10m",
         severity: "warning",
@@ -108,7 +108,7 @@ pub const ALERTS: &[Alert] = &[
     },
     Alert {
         name: "KinesisInvariantBroken",
-        condition: "increase(METRIC[1h]) > 0",
+        condition: "(increase(METRIC[1h]) > 0) or (METRIC > 0 unless METRIC offset 1h)",
         metric: INVARIANT_VIOLATIONS,
         lasts: "0m",
         severity: "critical",

@@ -15,6 +15,7 @@ const WORDS: &[&str] = &[
     "histogram_quantile",
     "increase",
     "max",
+    "max_over_time",
     "min",
     "offset",
     "or",
@@ -65,7 +66,12 @@ pub fn check(query: &str) -> Result<BTreeSet<&'static str>, String> {
             let (metric, is_bucket) = find(word)?;
             let before = at.checked_sub(2).map(|before| &tokens[before..at]);
             let is_rate = matches!(before, Some([Token::Word(function), Token::Sign('(')]) if OF_COUNTERS.contains(&function.as_str()));
-            if is_rate == (metric.kind == MetricKind::Gauge) {
+            let is_allowed = match metric.kind {
+                MetricKind::Gauge => !is_rate,
+                MetricKind::Counter => is_rate || is_new(&tokens, at),
+                MetricKind::Histogram | _ => is_rate,
+            };
+            if !is_allowed {
                 return Err(format!("{word} is no metric for that function"));
             }
             metrics.push((metric, is_bucket));
@@ -87,6 +93,20 @@ pub fn check(query: &str) -> Result<BTreeSet<&'static str>, String> {
         }
     }
     Ok(metrics.into_iter().map(|(metric, _)| metric.name).collect())
+}
+
+/// Returns `true` for a counter at this place that is looked at as such, in `M > 0 unless M offset 1h`: has it appeared since?
+fn is_new(tokens: &[Token], at: usize) -> bool {
+    let is_word = |place: Option<usize>, word: &str| {
+        place.and_then(|place| tokens.get(place)) == Some(&Token::Word(word.to_owned()))
+    };
+    let is_now = tokens.get(at + 1) == Some(&Token::Sign('>')) && is_word(Some(at + 3), "unless");
+    let is_before = is_word(at.checked_sub(1), "unless") && is_word(Some(at + 1), "offset");
+    let is_same = match is_now {
+        true => tokens.get(at) == tokens.get(at + 4),
+        false => at >= 4 && tokens.get(at) == tokens.get(at - 4),
+    };
+    (is_now || is_before) && is_same
 }
 
 fn has(metric: &Metric, label: &str) -> bool {
@@ -188,6 +208,8 @@ mod tests {
         assert_eq!(check(query).unwrap(), BTreeSet::from(["kcl_store_call_seconds"]));
         let query = "max by (worker) (kcl_freshness_seconds) > 300 or sum(increase(kcl_fetches_total{outcome!=\"empty\"}[5m])) / 2";
         assert_eq!(check(query).unwrap().len(), 2);
+        let appeared = "(increase(kcl_task_panics_total[1h]) > 0) or (kcl_task_panics_total > 0 unless kcl_task_panics_total offset 1h)";
+        assert_eq!(check(appeared).unwrap().len(), 1);
     }
 
     #[test]
@@ -202,6 +224,11 @@ mod tests {
             ("rate(kcl_process_seconds[5m])", "is a histogram"),
             ("sum by (le) (rate(kcl_process_seconds_count[5m]))", "label le"),
             ("max(kcl_freshness_seconds", "do not close"),
+            ("kcl_task_panics_total > 0", "no metric for that function"),
+            (
+                "kcl_task_panics_total > 0 unless kcl_shards_gone_total offset 1h",
+                "no metric for that function",
+            ),
             ("1 > 0", "no metric"),
         ] {
             let error = check(query).unwrap_err();
