@@ -148,13 +148,23 @@ fn push_line<T>(
     text.push('\n');
 }
 
-/// Text that moves no cursor: control characters of names and payloads are shown as escapes.
+/// Returns `true` for what moves a cursor, hides text or turns its direction: control and format characters of names and payloads.
+fn is_unprintable(letter: char) -> bool {
+    let is_format = matches!(
+        letter,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    );
+    letter.is_control() || is_format
+}
+
+/// Text that moves no cursor and hides nothing: control and format characters of names and payloads are shown as escapes.
 pub(crate) fn printable(text: &str) -> String {
-    match text.contains(|letter: char| letter.is_control()) {
+    match text.contains(is_unprintable) {
         false => text.to_owned(),
         true => text
             .chars()
-            .flat_map(|letter| match letter.is_control() {
+            .flat_map(|letter| match is_unprintable(letter) {
                 true => letter.escape_default().collect::<Vec<_>>(),
                 false => vec![letter],
             })
@@ -169,7 +179,28 @@ pub(crate) fn json(value: &impl Serialize, is_line: bool) -> String {
         false => serde_json::to_string_pretty(value),
     };
     // Nothing that is printed has a key that is no text, or a map that fails.
-    text.unwrap_or_else(|error| format!("{{\"error\": {:?}}}", error.to_string())) + "\n"
+    let text = text.unwrap_or_else(|error| format!("{{\"error\": {:?}}}", error.to_string()));
+    escaped_json(&text) + "\n"
+}
+
+/// JSON itself escapes what is below a blank. The rest of what a terminal obeys stands in its strings only.
+fn escaped_json(text: &str) -> String {
+    let is_raw = |letter: char| letter > '\u{7e}' && is_unprintable(letter);
+    if !text.contains(is_raw) {
+        return text.to_owned();
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if is_raw(letter) {
+            let mut units = [0; 2];
+            for unit in letter.encode_utf16(&mut units) {
+                escaped += &format!("\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
 }
 
 /// The rows as CSV: the fields of their JSON in alphabetical order, lists joined by spaces.
@@ -191,12 +222,26 @@ pub(crate) fn csv<T: Serialize>(rows: &[T]) -> String {
     text
 }
 
+/// A cell, quoted as RFC 4180 says. Control characters are escaped, and text that a spreadsheet would take for a formula gets an apostrophe
+/// before it.
 fn csv_cell(value: &Value) -> String {
-    let text = plain(value);
-    match text.contains(['"', ',', '\n', '\r']) {
+    let text = printable(&plain(value));
+    let is_formula = !value.is_number() && text.starts_with(['=', '+', '-', '@']);
+    let text = match is_formula {
+        true => format!("'{text}"),
+        false => text,
+    };
+    match text.contains(['"', ',']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text,
     }
+}
+
+/// The rows of one record after another, without the line of field names.
+pub(crate) fn csv_line<T: Serialize>(row: &T) -> String {
+    let text = csv(std::slice::from_ref(row));
+    text.split_once('\n')
+        .map_or_else(String::new, |(_, line)| line.to_owned())
 }
 
 fn plain(value: &Value) -> String {
@@ -222,6 +267,11 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         true => Failure::new(Exit::Fine, ""),
         false => error.into(),
     })
+}
+
+/// Says something beside the answer, on the standard error.
+pub(crate) fn complain(text: &str) {
+    eprintln!("kcl: {}", printable(text));
 }
 
 /// How the answers of one run are printed.
@@ -323,5 +373,40 @@ mod tests {
     fn control_characters_are_escaped() {
         assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
         assert_eq!(printable("Zürich"), "Zürich");
+        assert_eq!(printable("a\u{9b}2J\u{202e}b"), "a\\u{9b}2J\\u{202e}b");
+    }
+
+    #[test]
+    fn names_reach_no_terminal_raw_in_any_format() {
+        let rows = [HOSTILE];
+        let columns = [column("NAME", |row: &Row| row.name.to_owned())];
+        for format in [Format::Table, Format::Wide, Format::Json, Format::Csv] {
+            let printer = Printer {
+                format,
+                colours: false,
+                is_watching: false,
+            };
+            let printed = printer.rows("", &rows, &columns, &rows);
+            let raw = |letter: char| letter != '\n' && is_unprintable(letter);
+            assert!(!printed.contains(raw), "{format:?}: {printed:?}");
+        }
+        let read: Value = serde_json::from_str(&json(&rows, true)).unwrap();
+        assert_eq!(read[0]["name"], HOSTILE.name, "JSON loses nothing");
+    }
+
+    const HOSTILE: Row = Row {
+        name: "=x\u{1b}[2J\u{9b}31m\u{202e}\u{7f}\nnext,\r\"",
+        size: 1,
+        parts: vec![],
+    };
+
+    #[test]
+    fn csv_holds_no_formula() {
+        for text in ["=1+1", "+1", "-1", "@a"] {
+            let cell = csv_cell(&Value::from(text));
+            assert_eq!(cell, format!("'{text}"));
+        }
+        assert_eq!(csv_cell(&Value::from(-5)), "-5", "a number is none");
+        assert_eq!(csv(&[HOSTILE]).lines().count(), 2, "a name adds no row");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kcl_operations::{FleetView, ShardState, ShardView, Summary, WorkerView, count_text, duration_text};
 
-use crate::output::{Column, Style, column, painted};
+use crate::output::{Column, Style, column, painted, printable};
 
 /// How much of a sequence number is shown in a narrow table.
 const SHORT_CHECKPOINT: usize = 12;
@@ -149,9 +149,13 @@ pub(crate) fn shard_columns() -> Vec<Column<ShardView>> {
 pub(crate) fn worker_columns() -> Vec<Column<WorkerView>> {
     vec![
         column("WORKER", |worker: &WorkerView| worker.worker.clone()),
-        column("LIVE", |worker: &WorkerView| yes_no(worker.is_live)).styled(|worker| match worker.is_live {
-            true => Style::Good,
-            false => Style::Bad,
+        column("LIVE", |worker: &WorkerView| {
+            worker.is_live.map_or_else(|| "unknown".to_owned(), yes_no)
+        })
+        .styled(|worker| match worker.is_live {
+            Some(true) => Style::Good,
+            Some(false) => Style::Bad,
+            None => Style::Plain,
         }),
         column("ROLE", role),
         column("LEASES", |worker: &WorkerView| worker.leases.to_string()).number(),
@@ -200,6 +204,7 @@ pub(crate) fn heading(fleet: &FleetView, colours: bool) -> String {
     let Summary {
         state,
         live_workers,
+        unknown_workers,
         open_leases,
         states,
         leader,
@@ -209,7 +214,7 @@ pub(crate) fn heading(fleet: &FleetView, colours: bool) -> String {
     let counts = counts.collect::<Vec<_>>().join(", ");
     let mut line = format!(
         "{}: {}, {}, {} ({})",
-        fleet.application,
+        printable(&fleet.application),
         painted(state, word_style(state), colours),
         count_text(*live_workers as usize, "live worker"),
         count_text(*open_leases as usize, "open lease"),
@@ -219,14 +224,20 @@ pub(crate) fn heading(fleet: &FleetView, colours: bool) -> String {
             counts
         },
     );
+    if *unknown_workers > 0 {
+        line += &format!(
+            ", {} without a row may live",
+            count_text(*unknown_workers as usize, "worker")
+        );
+    }
     if let Some(lag) = fleet.summary.max_lag_ms {
         line += &format!(", at most {} behind", millis_text(Some(lag)));
     }
     if let Some(leader) = leader {
-        line += &format!(", led by {leader}");
+        line += &format!(", led by {}", printable(leader));
     }
     for row in &fleet.unreadable_rows {
-        line += &format!("\nrow that cannot be read: {}", crate::output::printable(row));
+        line += &format!("\nrow that cannot be read: {}", printable(row));
     }
     if let Some(unknown) = unknown_text(fleet) {
         line += &format!("\n{}", painted(&unknown, Style::Dim, colours));

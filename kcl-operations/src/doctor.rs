@@ -35,6 +35,8 @@ pub struct Facts {
     pub fleet: Option<FleetView>,
     /// The streams that the rows name, or that were asked for.
     pub streams: Vec<StreamFact>,
+    /// How many more streams the rows name, which were not looked at.
+    pub streams_left_out: usize,
     /// The rights that were tried.
     pub rights: Vec<Right>,
     /// Whether the application needs all records of a key in one shard, or in order.
@@ -228,6 +230,22 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     rights(facts, &mut findings);
     for stream in &facts.streams {
         one_stream(stream, facts, &mut findings);
+    }
+    if facts.streams_left_out > 0 {
+        let mut draft = Draft {
+            findings: &mut findings,
+            subject: "the streams",
+        };
+        draft.add(
+            Severity::Note,
+            "streams-left-out",
+            format!(
+                "{} were examined, and {} more that the rows name were not",
+                count_text(facts.streams.len(), "stream"),
+                facts.streams_left_out
+            ),
+            "examine others by naming them with --stream",
+        );
     }
     if let Some(fleet) = &facts.fleet {
         of_fleet(fleet, &mut findings);
@@ -520,16 +538,20 @@ fn is_of(named: Option<&str>, stream: &StreamFact) -> bool {
 
 fn coverage(stream: &StreamFact, fleet: &FleetView, draft: &mut Draft<'_>) {
     let Some(open) = &stream.open_shards else { return };
-    let leased: BTreeSet<&str> = fleet.shards.iter().map(|shard| shard.shard.as_str()).collect();
+    // Streams have shards of the same ids.
+    let its = || {
+        fleet
+            .shards
+            .iter()
+            .filter(|shard| is_of(shard.stream.as_deref(), stream))
+    };
+    let leased: BTreeSet<&str> = its().map(|shard| shard.shard.as_str()).collect();
     let missing: Vec<&String> = open
         .iter()
         .filter(|shard| !leased.contains(shard.as_str()))
         .collect();
     // A child has its lease once its parents are finished.
-    let pending = fleet
-        .shards
-        .iter()
-        .any(|shard| is_open(shard) && !open.contains(&shard.shard));
+    let pending = its().any(|shard| is_open(shard) && !open.contains(&shard.shard));
     if missing.is_empty() || pending || leased.is_empty() {
         return;
     }
@@ -584,7 +606,8 @@ fn of_fleet(fleet: &FleetView, findings: &mut Vec<Finding>) {
             "that is fine during a deploy; finish it",
         );
     }
-    if summary.live_workers == 0 && summary.open_leases > 0 {
+    let present = summary.live_workers.saturating_add(summary.unknown_workers);
+    if present == 0 && summary.open_leases > 0 {
         draft.add(
             Severity::Problem,
             "no-workers",
@@ -608,7 +631,7 @@ fn of_fleet(fleet: &FleetView, findings: &mut Vec<Finding>) {
         .filter(|shard| shard.state.is_stuck())
         .map(|shard| format!("{} {}", shard.shard, shard.state))
         .collect();
-    if !stuck.is_empty() && summary.live_workers > 0 {
+    if !stuck.is_empty() && present > 0 {
         draft.add(
             Severity::Warning,
             "shards-stuck",

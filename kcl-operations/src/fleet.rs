@@ -186,8 +186,13 @@ impl OrderView {
 pub struct WorkerView {
     /// The worker's id.
     pub worker: String,
-    /// Whether its row was written lately, by the clock of the viewer: see [`Thresholds::silence`]. A worker without a row counts as silent.
-    pub is_live: bool,
+    /// Whether its row was written lately, by the clock of the viewer: see [`Thresholds::silence`]. A worker of this library without a row
+    /// counts as silent. `None` where one look cannot say: workers of the Java KCL 2.x have no rows, and only the counters of their leases
+    /// move, which [`FleetView::compare`] sees.
+    pub is_live: Option<bool>,
+    /// Since when the counters of its leases were seen standing still, where it has no row; in milliseconds since 1970.
+    #[serde(skip)]
+    pub(crate) quiet_since_ms: Option<i64>,
     /// How many leases it owns that are not ended.
     pub leases: u32,
     /// How many of these are LAGGING, STALLED or HELD.
@@ -224,6 +229,8 @@ pub struct Summary {
     pub state: String,
     /// Live workers.
     pub live_workers: u32,
+    /// Workers of which it is not known whether they live.
+    pub unknown_workers: u32,
     /// Workers of the Java KCL among all.
     pub java_workers: u32,
     /// All leases.
@@ -264,6 +271,9 @@ impl FleetView {
                     .filter(|_| !lease.is_ended())
                     .and_then(|owner| silence(owner, rows.get(owner).copied(), facts, now));
                 let mut view = shard_view(lease, &lineage, now);
+                // Workers of the Java KCL 2.x have no rows, so the absence of one says nothing.
+                let has_row = owner.is_some_and(|owner| rows.contains_key(owner));
+                let silent_owner = silent_owner.filter(|_| has_row || !view.is_java);
                 view.silent_owner = silent_owner;
                 view.generation = generations.get(&lease.key).copied().unwrap_or(0);
                 if let Some(measured) = facts.measured.get(&lease.key) {
@@ -280,7 +290,8 @@ impl FleetView {
             .collect();
         shards.sort_by(|one, other| one.lease.cmp(&other.lease));
         let workers = workers(scan, &rows, &shards, facts, now);
-        let summary = summary(&shards, &workers, scan);
+        let lock = scan.lock.as_ref().filter(|lock| !lock.released);
+        let summary = summary(&shards, &workers, lock.map(|lock| lock.owner.to_string()));
         let unreadable = scan.undecodable.iter();
         Self {
             application: application.to_owned(),
@@ -293,25 +304,6 @@ impl FleetView {
                 .collect(),
             thresholds: facts.thresholds.clone(),
         }
-    }
-
-    /// Learns from an earlier view of the same fleet how long each shard takes to catch up, where nothing better says so: its lag, divided by the
-    /// pace at which the lag became less.
-    pub fn compare(&mut self, earlier: &Self) {
-        let elapsed = self.time_ms.saturating_sub(earlier.time_ms);
-        let before: BTreeMap<&str, &ShardView> = earlier
-            .shards
-            .iter()
-            .map(|shard| (shard.lease.as_str(), shard))
-            .collect();
-        for shard in self.shards.iter_mut().filter(|shard| shard.catch_up_s.is_none()) {
-            let lag_before = before.get(shard.lease.as_str()).and_then(|shard| shard.lag_ms);
-            shard.catch_up_s = match (lag_before, shard.lag_ms) {
-                (Some(before), Some(now)) => catch_up_secs(before, now, elapsed),
-                _ => None,
-            };
-        }
-        self.summary.max_catch_up_s = self.shards.iter().filter_map(|shard| shard.catch_up_s).max();
     }
 
     /// The shards of this name or lease key: several where the application reads many streams.
@@ -327,18 +319,7 @@ impl FleetView {
 }
 
 /// A shard that is less behind has caught up, as a report of its owner counts it: records are on their way for as long.
-const KEEPS_UP: Duration = Duration::from_secs(1);
-
-/// How long it takes until a lag that went from `before` to `now` in this time is gone; `None` where it does not become less.
-fn catch_up_secs(before: u64, now: u64, elapsed: i64) -> Option<u64> {
-    if Duration::from_millis(now) < KEEPS_UP {
-        return Some(0);
-    }
-    let elapsed = u64::try_from(elapsed).ok().filter(|elapsed| *elapsed > 0)?;
-    let gained = before.checked_sub(now).filter(|gained| *gained > 0)?;
-    let millis = u128::from(now) * u128::from(elapsed) / u128::from(gained);
-    u64::try_from(millis / 1000).ok()
-}
+pub(crate) const KEEPS_UP: Duration = Duration::from_secs(1);
 
 /// The report of the owner, unless there is no owner any more, the shard is ended, or Java wrote since.
 fn valid_report(lease: &Lease) -> Option<&ShardReport> {
@@ -491,9 +472,7 @@ fn state_of(lease: &Lease, view: &ShardView, facts: &FleetFacts<'_>) -> ShardSta
             false => ShardState::Unowned,
         };
     }
-    // Only the tables of 2.x have no rows of workers, so their absence says nothing of a Java worker.
-    let has_rows = !facts.scan.workers.is_empty();
-    if view.silent_owner.is_some() && (has_rows || !view.is_java) {
+    if view.silent_owner.is_some() {
         return ShardState::Stalled;
     }
     let report_age = view.report_age_ms.map(Duration::from_millis);
@@ -549,10 +528,17 @@ fn workers(
     for name in names {
         let row = by_name.get(&name);
         let age = row.map(|row| age(row.updated, now));
-        let is_live = row
-            .zip(age)
-            .is_some_and(|(row, age)| age <= facts.thresholds.silence(row.failover));
+        let is_of_java_2 = || {
+            shards
+                .iter()
+                .any(|shard| is_open(shard) && shard.is_java && shard.owner.as_ref() == Some(&name))
+        };
+        let is_live = match row.zip(age) {
+            Some((row, age)) => Some(age <= facts.thresholds.silence(row.failover)),
+            None => Some(false).filter(|_| !is_of_java_2()),
+        };
         let view = WorkerView {
+            quiet_since_ms: is_live.is_none().then_some(now.as_millis()),
             is_live,
             leases: 0,
             leases_of_concern: 0,
@@ -621,7 +607,7 @@ const GRAVEST_FIRST: [ShardState; 8] = [
     ShardState::WaitingForParent,
 ];
 
-fn summary(shards: &[ShardView], workers: &[WorkerView], scan: &Scan) -> Summary {
+pub(crate) fn summary(shards: &[ShardView], workers: &[WorkerView], leader: Option<String>) -> Summary {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let mut states: BTreeMap<String, u32> = BTreeMap::new();
     for shard in shards {
@@ -634,7 +620,13 @@ fn summary(shards: &[ShardView], workers: &[WorkerView], scan: &Scan) -> Summary
     let open = || shards.iter().filter(|shard| is_open(shard));
     Summary {
         state: gravest.copied().unwrap_or(ShardState::Ended).word().to_owned(),
-        live_workers: count(workers.iter().filter(|worker| worker.is_live).count()),
+        live_workers: count(
+            workers
+                .iter()
+                .filter(|worker| worker.is_live == Some(true))
+                .count(),
+        ),
+        unknown_workers: count(workers.iter().filter(|worker| worker.is_live.is_none()).count()),
         java_workers: count(workers.iter().filter(|worker| worker.is_java).count()),
         leases: count(shards.len()),
         open_leases: count(open().count()),
@@ -643,11 +635,7 @@ fn summary(shards: &[ShardView], workers: &[WorkerView], scan: &Scan) -> Summary
         known_lags: count(open().filter(|shard| shard.lag_ms.is_some()).count()),
         max_catch_up_s: open().filter_map(|shard| shard.catch_up_s).max(),
         rate_kib_per_s: open().filter_map(|shard| shard.rate_kib_per_s).sum(),
-        leader: scan
-            .lock
-            .as_ref()
-            .filter(|lock| !lock.released)
-            .map(|lock| lock.owner.to_string()),
+        leader,
         streams: streams.into_iter().collect(),
     }
 }

@@ -24,6 +24,7 @@
 #![deny(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod compare;
 pub mod doctor;
 pub mod estimate;
 mod fleet;

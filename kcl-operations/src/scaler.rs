@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::fleet::{FleetView, ShardView, is_open};
+use crate::fleet::{FleetView, ShardView, WorkerView, is_open};
 use crate::state::ShardState;
 use crate::text::count_text;
 
@@ -14,9 +14,10 @@ use crate::text::count_text;
 pub struct ScalerSettings {
     /// How long the fleet may take to catch up, and how far a shard may be behind whose pace is not known: 5 minutes.
     pub catch_up_within: Duration,
-    /// How many shards one worker handles when nothing lags. By default a fleet that keeps up stays as it is and never shrinks.
+    /// How many shards one worker handles when nothing lags. By default a fleet that keeps up stays as it is and never shrinks. An autoscaler
+    /// that asks again and again gives it: counted from the workers that there are, the answer would follow from the answers before.
     pub shards_per_worker: Option<u32>,
-    /// The fewest workers: 1. Fewer where there are fewer shards to work on.
+    /// The fewest workers: 1. Fewer where there are fewer open shards, which the reason says then: a worker without a shard does nothing.
     pub min_workers: u32,
     /// The most workers; by default as many as there are shards.
     pub max_workers: Option<u32>,
@@ -50,10 +51,12 @@ pub enum CatchUp {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Wanted {
-    /// How many workers the fleet should have. Never more than there are shards to work on.
+    /// How many workers the fleet should have. Never more than there are open shards; one where no lease is open.
     pub workers: u32,
     /// How many live workers it has.
     pub live_workers: u32,
+    /// How many workers may live, beside those: see [`WorkerView::is_live`](crate::WorkerView::is_live).
+    pub unknown_workers: u32,
     /// The leases that are not ended.
     pub open_shards: u32,
     /// The largest lag of a shard that more workers can help, in milliseconds.
@@ -66,71 +69,190 @@ pub struct Wanted {
 
 /// Decides how many workers the fleet should have.
 ///
-/// A shard that is held, paused, limited by an order or waits for its parent asks for no worker: another one would wait as well. A lag counts where its shard takes longer
-/// than [`catch_up_within`](ScalerSettings::catch_up_within) to catch up, or, while its pace is not known, is further behind than that. The
-/// fleet then grows in proportion, by at least one worker and at most to its double.
+/// A shard that is held, paused, limited by an order, waits for its parent, or is stalled while its owner lives asks for no worker: another
+/// one would wait as well. A lag counts where its shard takes longer than [`catch_up_within`](ScalerSettings::catch_up_within) to catch up, or,
+/// while its pace is not known, is further behind than that.
+///
+/// - While the pace is not known, a shard that is so many times too far behind counts as so many shards, and at most as all of one worker.
+///   With [`shards_per_worker`](ScalerSettings::shards_per_worker) the answer then follows from the backlog alone, whatever was answered
+///   before; without, it is relative to the workers that have shards, and at most their double.
+/// - Where the pace is known, the workers that have shards grow in proportion, by at least one and at most to their double. While workers
+///   have no shard yet, or shards are handed over, the pace is that of the fleet before: it stays as it is.
+///
+/// Workers of which it is [not known](crate::WorkerView::is_live) whether they live count as live: the fleet never shrinks for them. There are never more
+/// than open shards, whatever [`min_workers`](ScalerSettings::min_workers) says, and one where no lease is open: it makes the leases, or
+/// looks for new shards.
 pub fn workers_wanted(fleet: &FleetView, settings: &ScalerSettings) -> Wanted {
-    let open = fleet.shards.iter().filter(|shard| is_open(shard));
-    let open_shards = u32::try_from(open.count()).unwrap_or(u32::MAX);
-    let live = fleet.summary.live_workers;
-    let helped: Vec<&ShardView> = fleet.shards.iter().filter(|shard| can_be_helped(shard)).collect();
-    let max_lag_ms = helped.iter().filter_map(|shard| shard.lag_ms).max();
-    let within = settings.catch_up_within.as_secs().max(1);
-    // How much too slow the slowest shard is: above 1 is too slow.
-    let slowest = helped.iter().filter_map(|shard| seconds_needed(shard)).max();
+    let open: Vec<&ShardView> = fleet.shards.iter().filter(|shard| is_open(shard)).collect();
+    let open_shards = count(open.len());
+    let unknown = fleet.summary.unknown_workers;
+    let present = fleet.summary.live_workers.saturating_add(unknown);
+    let helped: Vec<&ShardView> = open
+        .iter()
+        .copied()
+        .filter(|shard| can_be_helped(shard))
+        .collect();
+    let backlog = Backlog {
+        fleet,
+        helped: &helped,
+        open: open_shards,
+        present,
+        within: settings.catch_up_within.as_secs().max(1),
+    };
     let (base, base_reason) = match settings.shards_per_worker {
         Some(per_worker) => {
             let per_worker = per_worker.max(1);
             let base = open_shards.div_ceil(per_worker);
             (base, format!("{open_shards} shards at {per_worker} a worker"))
         }
-        None => (live.max(1), "the fleet keeps up".to_owned()),
+        None => (present.max(1), "the fleet keeps up".to_owned()),
     };
-    let (grown, reason) = match slowest.filter(|needed| *needed > within) {
-        Some(needed) => {
-            let most = u64::from(live) * 2;
-            let grown = (u64::from(live) * needed).div_ceil(within).min(most);
-            let grown = u32::try_from(grown)
-                .unwrap_or(u32::MAX)
-                .max(live.saturating_add(1));
-            (
-                grown,
-                format!("the slowest shard needs {needed} s, and {within} s are allowed"),
-            )
-        }
-        None => (0, base_reason.clone()),
+    let by_backlog = backlog.of_unknown_pace(settings.shards_per_worker);
+    let by_pace = backlog.of_known_pace();
+    let grown = [by_backlog, by_pace]
+        .into_iter()
+        .flatten()
+        .max_by_key(|(grown, _)| *grown);
+    let (asked, mut reason) = match grown {
+        Some((grown, reason)) if grown > base => (grown, reason),
+        Some((_, reason)) if settings.shards_per_worker.is_none() => (base, reason),
+        _ => (base, base_reason),
     };
-    let workers = base.max(grown).max(settings.min_workers);
-    let workers = settings
-        .max_workers
-        .map_or(workers, |most| workers.min(most))
-        .min(open_shards);
-    let reason = match () {
-        () if open_shards == 0 => "no shard is left to work on".to_owned(),
-        () if workers == open_shards && base.max(grown) > open_shards => {
-            format!("{reason}; no more than one worker a shard")
+    // A stream always has an open shard.
+    let most = open_shards.max(1);
+    let least = settings.min_workers;
+    let workers = asked.max(least).max(1);
+    let allowed = settings.max_workers.map_or(workers, |most| workers.min(most));
+    let workers = allowed.min(most);
+    match () {
+        () if fleet.shards.is_empty() => {
+            "there is no lease yet: a worker makes them".clone_into(&mut reason);
         }
-        () if settings.max_workers == Some(workers) && base.max(grown) > workers => {
-            format!("{reason}; no more are allowed")
+        () if open_shards == 0 => {
+            "every lease is ended: a worker looks for new shards".clone_into(&mut reason);
         }
-        () if grown > base => reason,
-        () => base_reason,
-    };
-    let others = (open_shards as usize).saturating_sub(helped.len());
-    let reason = match others {
-        0 => reason,
-        others => format!(
-            "{reason}; {} held, paused, limited or waiting",
+        () if least > most && workers == most => {
+            reason = format!("{reason}; no more than one worker a shard, though {least} are the least");
+        }
+        () if asked > most && workers == most => reason += "; no more than one worker a shard",
+        () if asked > workers => reason += "; no more are allowed",
+        () if workers > asked => reason = format!("{reason}; {least} are the least"),
+        () => {}
+    }
+    let others = open.len().saturating_sub(helped.len());
+    if others > 0 {
+        reason = format!(
+            "{reason}; {} held, paused, limited, stalled or waiting",
             count_text(others, "shard")
-        ),
-    };
+        );
+    }
+    if unknown > 0 {
+        reason = format!(
+            "{reason}; {} without a row may live",
+            count_text(unknown as usize, "worker")
+        );
+    }
     Wanted {
         workers,
-        live_workers: live,
+        live_workers: fleet.summary.live_workers,
+        unknown_workers: unknown,
         open_shards,
-        max_lag_ms,
+        max_lag_ms: helped.iter().filter_map(|shard| shard.lag_ms).max(),
         catch_up: catch_up(&helped),
         reason,
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The shards that are behind, and the workers that work on them.
+struct Backlog<'a> {
+    fleet: &'a FleetView,
+    helped: &'a [&'a ShardView],
+    open: u32,
+    /// The workers that live, or may live.
+    present: u32,
+    /// The seconds that are allowed.
+    within: u64,
+}
+
+impl Backlog<'_> {
+    /// The workers that have shards: the lags and the paces are theirs.
+    fn at_work(&self) -> u32 {
+        let at_work = self.fleet.workers.iter();
+        let at_work = at_work.filter(|worker| worker.is_live != Some(false) && worker.leases > 0);
+        count(at_work.count())
+    }
+
+    /// Returns `true` if each worker that may have shards has some, and none is handed over.
+    fn is_settled(&self) -> bool {
+        let waits = |worker: &WorkerView| {
+            worker.is_live == Some(true) && worker.leases == 0 && worker.orders.is_empty()
+        };
+        let is_waiting = self.present <= self.open && self.fleet.workers.iter().any(waits);
+        !is_waiting && self.helped.iter().all(|shard| shard.next_owner.is_none())
+    }
+
+    /// The workers for the shards that are too far behind, and whose pace is not known.
+    fn of_unknown_pace(&self, per_worker: Option<u32>) -> Option<(u32, String)> {
+        let lag_secs = |shard: &&ShardView| match shard.catch_up_s {
+            Some(_) => None,
+            None => shard.lag_ms.map(|lag| lag / 1000),
+        };
+        let late: Vec<u64> = self
+            .helped
+            .iter()
+            .filter_map(lag_secs)
+            .filter(|lag| *lag > self.within)
+            .collect();
+        let furthest = *late.iter().max()?;
+        let at_work = self.at_work().max(1);
+        let is_relative = per_worker.is_none();
+        let per_worker = per_worker.unwrap_or_else(|| self.open.div_ceil(at_work)).max(1);
+        // In thousandths of a shard: each late one counts for as many as it is times too late, and at most for all of a worker.
+        let most = u64::from(per_worker) * 1000;
+        let weights = late
+            .iter()
+            .map(|lag| (lag.saturating_mul(1000) / self.within).clamp(1000, most.max(1000)));
+        let others = u64::from(self.open).saturating_sub(late.len() as u64) * 1000;
+        let shards = weights.sum::<u64>().saturating_add(others);
+        let grown = u32::try_from(shards.div_ceil(most)).unwrap_or(u32::MAX);
+        let grown = match is_relative {
+            true => grown.clamp(at_work.saturating_add(1), at_work.saturating_mul(2)),
+            false => grown,
+        };
+        Some((
+            grown,
+            format!(
+                "{} more than {} s behind, at most {furthest} s, and their pace is not known",
+                count_text(late.len(), "shard"),
+                self.within
+            ),
+        ))
+    }
+
+    /// The workers with which the slowest shard of a known pace would catch up in time.
+    fn of_known_pace(&self) -> Option<(u32, String)> {
+        let needed = self.helped.iter().filter_map(|shard| shard.catch_up_s).max()?;
+        if needed <= self.within {
+            return None;
+        }
+        let reason = format!(
+            "the slowest shard needs {needed} s, and {} s are allowed",
+            self.within
+        );
+        if !self.is_settled() {
+            return Some((
+                self.present,
+                format!("{reason}; the fleet is still sharing out its shards"),
+            ));
+        }
+        let at_work = self.at_work().max(1);
+        let grown = u64::from(at_work).saturating_mul(needed).div_ceil(self.within);
+        let grown = u32::try_from(grown).unwrap_or(u32::MAX);
+        Some((grown.clamp(at_work + 1, at_work.saturating_mul(2)), reason))
     }
 }
 
@@ -141,18 +263,11 @@ fn can_be_helped(shard: &ShardView) -> bool {
         return false;
     }
     match shard.state {
-        ShardState::Ok
-        | ShardState::Lagging
-        | ShardState::Unknown
-        | ShardState::Stalled
-        | ShardState::Unowned => true,
+        ShardState::Ok | ShardState::Lagging | ShardState::Unknown | ShardState::Unowned => true,
+        // A call that hangs hangs elsewhere, too. A worker that is gone, or has no room, can be replaced.
+        ShardState::Stalled => shard.silent_owner.is_some() || shard.concern.as_deref() == Some("starved"),
         ShardState::Held | ShardState::Paused | ShardState::WaitingForParent | ShardState::Ended => false,
     }
-}
-
-/// The seconds that the shard takes to catch up, or is behind while its pace is not known.
-fn seconds_needed(shard: &ShardView) -> Option<u64> {
-    shard.catch_up_s.or_else(|| shard.lag_ms.map(|lag| lag / 1000))
 }
 
 fn catch_up(helped: &[&ShardView]) -> CatchUp {
@@ -172,124 +287,4 @@ fn catch_up(helped: &[&ShardView]) -> CatchUp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fleet::FleetFacts;
-    use kcl_core::lease_store::{Lease, Scan, ShardReport, WorkerRow, WriteStamp};
-    use kcl_core::types::{Incarnation, Position, ShardId, Timestamp};
-    use proptest::prelude::*;
-
-    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-
-    /// A fleet of so many workers, with shards of these lags in seconds; one that is held where there is none.
-    fn fleet(workers: u32, lags: &[Option<u64>]) -> FleetView {
-        let run = Incarnation::from_random_bytes([1; 16]);
-        let lease = |(number, lag): (usize, &Option<u64>)| {
-            let mut report = ShardReport::new(NOW);
-            report.behind = Duration::from_secs(lag.unwrap_or(1_000_000));
-            report.waiting_for = lag.is_none().then(|| "hold".to_owned());
-            Lease {
-                owner: Some("worker-0".parse().unwrap()),
-                counter: 1,
-                stamp: Some(WriteStamp {
-                    incarnation: run,
-                    counter: 1,
-                }),
-                report: Some(Box::new(report)),
-                ..Lease::unowned(
-                    ShardId::new(format!("shardId-{number:012}")).unwrap(),
-                    Position::Latest,
-                )
-            }
-        };
-        let row = |number: u32| WorkerRow {
-            id: format!("worker-{number}").parse().unwrap(),
-            incarnation: Some(run),
-            touches: 1,
-            failover: None,
-            max_leases: None,
-            max_throughput: None,
-            updated: NOW,
-            started: None,
-            version: None,
-            orders: None,
-        };
-        let scan = Scan {
-            leases: lags.iter().enumerate().map(lease).collect(),
-            workers: (0..workers).map(row).collect(),
-            ..Scan::default()
-        };
-        let facts = FleetFacts::new(&scan);
-        FleetView::of("app", &facts, NOW)
-    }
-
-    fn wanted(workers: u32, lags: &[Option<u64>]) -> u32 {
-        workers_wanted(&fleet(workers, lags), &ScalerSettings::default()).workers
-    }
-
-    #[test]
-    fn fleet_that_keeps_up_stays_as_it_is() {
-        assert_eq!(wanted(2, &[Some(0); 8]), 2);
-        assert_eq!(wanted(0, &[Some(0); 8]), 1);
-        let settings = ScalerSettings {
-            shards_per_worker: Some(3),
-            ..ScalerSettings::default()
-        };
-        assert_eq!(workers_wanted(&fleet(8, &[Some(0); 8]), &settings).workers, 3);
-    }
-
-    #[test]
-    fn lag_grows_the_fleet_in_proportion() {
-        assert_eq!(wanted(4, &[Some(301); 8]), 5);
-        assert_eq!(wanted(4, &[Some(450); 8]), 6);
-        assert_eq!(wanted(4, &[Some(100_000); 8]), 8);
-        assert_eq!(wanted(4, &[Some(100_000); 20]), 8);
-    }
-
-    #[test]
-    fn held_shard_asks_for_no_worker() {
-        let decided = workers_wanted(&fleet(2, &[None, Some(0), Some(0)]), &ScalerSettings::default());
-        assert_eq!((decided.workers, decided.catch_up), (2, CatchUp::Done));
-    }
-
-    #[test]
-    fn limited_shard_asks_for_no_worker() {
-        let mut fleet = fleet(2, &[Some(100_000), Some(0), Some(0)]);
-        let limited = &mut fleet.shards[0];
-        limited.orders = vec!["limit to 20 records/s".to_owned()];
-        let decided = workers_wanted(&fleet, &ScalerSettings::default());
-        assert_eq!(decided.workers, 2, "{}", decided.reason);
-        fleet.shards[0].orders.clear();
-        assert_eq!(workers_wanted(&fleet, &ScalerSettings::default()).workers, 3);
-    }
-
-    #[test]
-    fn unknown_pace_is_said_to_be_unknown() {
-        let decided = workers_wanted(&fleet(2, &[Some(5), Some(0)]), &ScalerSettings::default());
-        assert_eq!(decided.catch_up, CatchUp::Unknown);
-        let empty = workers_wanted(&fleet(2, &[]), &ScalerSettings::default());
-        assert_eq!((empty.workers, empty.catch_up), (0, CatchUp::Done));
-    }
-
-    proptest! {
-        #[test]
-        fn never_more_workers_than_open_shards(
-            workers in 0u32..40,
-            lags in proptest::collection::vec(proptest::option::of(0u64..1_000_000), 0..30),
-            per_worker in proptest::option::of(0u32..9),
-            min in 0u32..50,
-            max in proptest::option::of(0u32..50),
-        ) {
-            let settings = ScalerSettings { shards_per_worker: per_worker, min_workers: min, max_workers: max, ..ScalerSettings::default() };
-            let decided = workers_wanted(&fleet(workers, &lags), &settings);
-            prop_assert!(decided.workers <= decided.open_shards);
-            prop_assert!(max.is_none_or(|max| decided.workers <= max));
-            prop_assert!(decided.workers >= min.min(decided.open_shards).min(max.unwrap_or(u32::MAX)));
-        }
-
-        #[test]
-        fn more_lag_never_wants_fewer_workers(workers in 0u32..20, lag in 0u64..5_000, more in 0u64..5_000) {
-            prop_assert!(wanted(workers, &[Some(lag); 16]) <= wanted(workers, &[Some(lag + more); 16]));
-        }
-    }
-}
+mod tests;

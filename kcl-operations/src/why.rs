@@ -37,16 +37,19 @@ impl FleetView {
 
     fn ownership(&self, shard: &ShardView) -> Vec<String> {
         let Some(owner) = &shard.owner else {
-            let live = self.summary.live_workers;
+            let live = self.summary.live_workers + self.summary.unknown_workers;
             return match (shard.state, live) {
                 (ShardState::Ended | ShardState::WaitingForParent, _) => vec!["No worker has it.".to_owned()],
                 (_, 0) => vec!["No worker has it, and no worker is live.".to_owned()],
                 (_, live) => {
-                    let full = self.workers.iter().filter(|worker| worker.is_live);
+                    let full = self.workers.iter().filter(|worker| worker.is_live == Some(true));
                     let full =
                         full.filter(|worker| worker.max_leases.is_some_and(|most| worker.leases >= most));
                     let full = full.count();
-                    let mut line = format!("No worker has it, though {live} are live.");
+                    let mut line = match live {
+                        1 => "No worker has it, though 1 is live.".to_owned(),
+                        live => format!("No worker has it, though {live} are live."),
+                    };
                     if full > 0 {
                         line += &format!(" {full} of them have as many leases as they want.");
                     }
@@ -66,6 +69,11 @@ impl FleetView {
         if let Some(silent) = &shard.silent_owner {
             lines.push(format!(
                 "Its owner is silent: {silent}. Another worker takes a lease that stands still for the failover time."
+            ));
+        }
+        if worker.is_some_and(|worker| worker.is_live.is_none()) {
+            lines.push(format!(
+                "{owner} has no row, as workers of the Java KCL 2.x: whether it lives shows only while the counter of the lease is watched, as with --watch."
             ));
         }
         if shard.is_java {

@@ -11,7 +11,7 @@ use super::watch::repeat;
 use crate::arguments::{CommonOptions, ListOptions};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::output::{Column, Printer, column};
+use crate::output::{Column, Printer, column, complain};
 use crate::views::{dash, millis_text, rate_text, word_style};
 
 /// How many tables are looked at once.
@@ -55,13 +55,28 @@ pub(crate) async fn list(
             );
             return Err(Failure::usage(message));
         }
-        let looks = tables.into_iter().map(|table| application(connection, table));
+        let looks = tables.into_iter().map(|table| async move {
+            let look = application(connection, table.clone()).await;
+            (table, look)
+        });
         let looks: Vec<_> = futures_util::stream::iter(looks).buffered(TABLES_AT_ONCE).collect().await;
-        let mut applications = Vec::new();
-        for look in looks {
-            applications.extend(look?);
+        let (mut applications, mut failed) = (Vec::new(), None);
+        for (table, look) in looks {
+            match look {
+                Ok(application) => applications.extend(application),
+                Err(failure) => {
+                    complain(&format!("{table} is left out: {failure}"));
+                    failed.get_or_insert(failure);
+                }
+            }
         }
-        Ok((printer.rows("", &applications, &columns(), &applications), Exit::Fine))
+        match failed {
+            Some(failure) if applications.is_empty() => Err(failure),
+            failed => {
+                let exit = failed.map_or(Exit::Fine, |failure| failure.exit);
+                Ok((printer.rows("", &applications, &columns(), &applications), exit))
+            }
+        }
     })
     .await
 }
@@ -72,7 +87,10 @@ fn columns() -> Vec<Column<ApplicationView>> {
         column("STATE", |row: &ApplicationView| row.summary.state.clone())
             .styled(|row| word_style(&row.summary.state)),
         column("WORKERS", |row: &ApplicationView| {
-            row.summary.live_workers.to_string()
+            match row.summary.unknown_workers {
+                0 => row.summary.live_workers.to_string(),
+                unknown => format!("{}+{unknown}?", row.summary.live_workers),
+            }
         })
         .number(),
         column("SHARDS", |row: &ApplicationView| {
@@ -132,7 +150,11 @@ async fn application(connection: &Connection, table: String) -> Result<Option<Ap
         Err(error) if is_passed_over(error.kind()) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let scan = store.scan().await?;
+    let scan = match store.scan().await {
+        Ok(scan) => scan,
+        Err(error) if is_passed_over(error.kind()) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     let is_lease_table =
         attached.application.is_some() || !scan.leases.is_empty() || !scan.workers.is_empty();
     if !is_lease_table {

@@ -84,6 +84,7 @@ fn well() -> Facts {
         table: Some(TableFact::new("trucks-app", None)),
         fleet: Some(fleet_of(&scan(), Some(Duration::from_secs(2)))),
         streams: vec![stream],
+        streams_left_out: 0,
         rights: vec![Right::new("kinesis:GetRecords", ARN, Some(true))],
         needs_keys: true,
         clock_offset_ms: Some(900),
@@ -254,6 +255,44 @@ fn shards_that_do_not_go_on_are_found() {
         open.insert("shardId-000000000001".to_owned());
     });
     assert_eq!(named(uncovered), ("shards-without-lease", Severity::Warning));
+}
+
+#[test]
+fn streams_with_equal_shard_ids_are_told_apart() {
+    let of_lorries = |lease: &Lease| Lease {
+        key: "111122223333:lorries:1700000000:shardId-000000000001"
+            .parse()
+            .unwrap(),
+        shard: ShardId::new("shardId-000000000001").unwrap(),
+        identity: Some(StreamIdentity {
+            name: "lorries".to_owned(),
+            arn: ARN.replace("trucks", "lorries"),
+            ..identity(1_700_000_000_123)
+        }),
+        ..lease.clone()
+    };
+    let uncovered = only(|facts| {
+        let mut scan = scan();
+        scan.leases.push(of_lorries(&scan.leases[0]));
+        facts.fleet = Some(fleet_of(&scan, Some(Duration::from_secs(2))));
+        let open = facts.streams[0].open_shards.as_mut().unwrap();
+        open.insert("shardId-000000000001".to_owned());
+    });
+    assert_eq!(
+        named(uncovered.clone()),
+        ("shards-without-lease", Severity::Warning)
+    );
+    assert!(
+        uncovered.finding.contains("shardId-000000000001"),
+        "{uncovered:?}"
+    );
+}
+
+#[test]
+fn streams_that_were_left_out_are_counted() {
+    let finding = only(|facts| facts.streams_left_out = 7);
+    assert_eq!(named(finding.clone()), ("streams-left-out", Severity::Note));
+    assert!(finding.finding.contains("7 more"), "{finding:?}");
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn silent_owner_makes_a_shard_stalled() {
             .iter()
             .find(|worker| worker.worker == "worker-1")
             .unwrap();
-        assert!(!silent.is_live);
+        assert_eq!(silent.is_live, Some(false));
         let why = fleet.why("shardId-000000000000").unwrap().join("\n");
         assert!(why.contains("Its owner is silent"), "{why}");
     }

@@ -89,3 +89,54 @@ async fn java_tables_are_shown_as_far_as_known() {
 
     assert_eq!(backend.keys(app, "leaseKey").await, before, "nothing was written");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn java_workers_without_rows_are_counted() {
+    let testbed = testbed_or_skip!();
+    let kcl = kcl(&testbed, "kcl-java-2");
+    let backend = Backend::all(&testbed, "kcl-java-2-app")
+        .into_iter()
+        .next()
+        .unwrap();
+    // The Java KCL 2.x has this table alone.
+    let app = backend.table.as_str();
+    backend.create_table(app, "leaseKey").await;
+    for row in rows(&dumped(), "app-jpoll3") {
+        backend.put(row).await;
+    }
+    let status = kcl.json(&["status", app], 0);
+    let owners: std::collections::BTreeSet<&str> = status["shards"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|shard| shard["state"] != "ENDED")
+        .filter_map(|shard| shard["owner"].as_str())
+        .collect();
+    assert!(!owners.is_empty(), "{status:#}");
+    assert_eq!(status["summary"]["unknown_workers"], owners.len(), "{status:#}");
+    for worker in kcl.json(&["workers", app], 0)["workers"].as_array().unwrap() {
+        assert_eq!(
+            (&worker["is_live"], &worker["is_java"]),
+            (&Value::Null, &true.into()),
+            "{worker:#}"
+        );
+        assert!(worker["leases"].as_u64().unwrap() > 0, "{worker:#}");
+    }
+    let lag = kcl.json(&["lag", app], 0);
+    assert_eq!(
+        lag["workers_wanted"],
+        owners.len().min(status["shards"].as_array().unwrap().len()),
+        "{lag:#}"
+    );
+    let doctor = kcl.json(&["doctor", app], 1);
+    let codes: Vec<&str> = doctor["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|finding| finding["code"].as_str())
+        .collect();
+    assert!(
+        codes.contains(&"java-workers") && !codes.contains(&"no-workers"),
+        "{codes:?}"
+    );
+}
