@@ -86,7 +86,7 @@ pub(crate) enum Command {
     Tail(TailOptions),
     /// Puts test records into a stream.
     Put(PutOptions),
-    /// Prints every checkpoint of an application.
+    /// Prints the place from which each shard is read; the exit code is 1 if a row holds none.
     Export(LookOptions),
     /// Orders that shards start no further batch. Their leases are kept.
     Pause(ShardOrderOptions),
@@ -104,7 +104,7 @@ pub(crate) enum Command {
     Reset(ResetOptions),
     /// Restores the places of before the last reset.
     Undo(UndoOptions),
-    /// Resets every shard to the checkpoint that `export -o json` wrote into a file.
+    /// Resets every shard to the place that `export -o json` wrote into a file, of the same stream.
     Import(ImportOptions),
     /// Orders that a worker gets no further lease; it keeps what it has.
     Exclude(WorkerOrderOptions),
@@ -406,6 +406,9 @@ pub(crate) struct ImportOptions {
     pub(crate) order: OrderOptions,
     /// The file.
     pub(crate) file: PathBuf,
+    /// The stream, where the rows do not name it, as rows of the Java KCL.
+    #[arg(long, value_name = "NAME|ARN")]
+    pub(crate) stream: Option<String>,
     /// Do it.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) execute: bool,
@@ -419,13 +422,17 @@ pub(crate) struct WorkerOrderOptions {
     pub(crate) worker: WorkerId,
 }
 
+/// The bounds of durations: a look every microsecond would use up the table, and clocks do not reach for ever.
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let secs: f64 = text
         .parse()
         .map_err(|_| "it is not a number of seconds".to_owned())?;
     match Duration::try_from_secs_f64(secs) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("it must be above zero".to_owned()),
+        Ok(duration) if (SHORTEST..=LONGEST).contains(&duration) => Ok(duration),
+        _ => Err("it is from a hundredth of a second to a year".to_owned()),
     }
 }
 
@@ -494,6 +501,7 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused() {
         assert!(seconds("0").is_err() && seconds("-1").is_err() && seconds("nan").is_err());
+        assert!(seconds("0.000001").is_err() && seconds("1e18").is_err());
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
         assert!(positive("inf").is_err() && positive("0").is_err());
         assert_eq!(price("shard_hour=0.018"), Ok(("shard_hour".to_owned(), 0.018)));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::commands::records::RecordView;
-use crate::commands::{doctor, estimate as estimating, fleet, lag, list, orders, records, reset};
+use crate::commands::{doctor, estimate as estimating, export, fleet, lag, list, orders, records, reset};
 use crate::samples;
 
 /// The names of the fields of an object, or of the first one of a list.
@@ -56,8 +56,8 @@ fn every_printed_field_is_documented() {
     check("workers", &fleet::workers_document(&view));
     let shards: Vec<_> = view.shards.iter().collect();
     check("why", &fleet::why_documents(&view, &shards));
-    let export = check("export", &fleet::export_sample());
-    check("checkpoint", &export["checkpoints"]);
+    let exported = check("export", &export::sample());
+    check("checkpoint", &exported["checkpoints"]);
     check(
         "lag",
         &lag::LagDocument::of(&view, workers_wanted(&view, &ScalerSettings::default())),

@@ -7,7 +7,7 @@ use kcl_core::source::{SourceError, SourceErrorKind};
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  fine
   1  something was found: a stuck shard (status --stuck, why), too much lag (lag --max-lag), a finding (doctor),
-     an order that was refused or not answered in time
+     an order that was refused or not answered in time, a place that cannot be exported or imported
   2  the command line is wrong
   3  no access: credentials or a right are missing
   4  not found: no such table, stream, shard or application, or a table of something else

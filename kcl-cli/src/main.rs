@@ -19,11 +19,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use arguments::{Arguments, Command};
-use commands::{doctor, estimate, fleet, lag, list, orders, records, reset, scaler, top};
+use commands::{doctor, estimate, export, fleet, import, lag, list, orders, records, reset, scaler, top};
 use connection::Connection;
 use failure::{Exit, Failure};
 use kcl_core::lease_store::WorkerOrder;
-use output::{Printer, wants_colours};
+use output::{Printer, complain, wants_colours};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     };
     let exit = ended.unwrap_or_else(|failure| {
         if !failure.message.is_empty() {
-            eprintln!("kcl: {failure}");
+            complain(&failure.to_string());
         }
         failure.exit
     });
@@ -66,7 +66,7 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Doctor(options) => doctor::doctor(&connection, &common, &options, printer).await,
         Command::Tail(options) => records::tail(&connection, &options, printer).await,
         Command::Put(options) => records::put(&connection, &options, printer).await,
-        Command::Export(options) => fleet::export(&connection, &common, &options, printer).await,
+        Command::Export(options) => export::export(&connection, &common, &options, printer).await,
         Command::Pause(options) => orders::pause(&connection, &common, &options, printer).await,
         Command::Resume(options) => orders::resume(&connection, &common, &options, printer).await,
         Command::Limit(options) => orders::limit(&connection, &common, &options, printer).await,
@@ -75,7 +75,7 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Skip(options) => orders::skip(&connection, &common, &options, printer).await,
         Command::Reset(options) => reset::reset(&connection, &common, &options, printer).await,
         Command::Undo(options) => reset::undo(&connection, &common, &options, printer).await,
-        Command::Import(options) => reset::import(&connection, &common, &options, printer).await,
+        Command::Import(options) => import::import(&connection, &common, &options, printer).await,
         Command::Exclude(options) => {
             orders::worker_order(&connection, &common, &options, WorkerOrder::Exclude, printer).await
         }

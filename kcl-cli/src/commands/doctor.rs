@@ -45,6 +45,9 @@ const REGIONS: [&str; 17] = [
     "us-west-2",
 ];
 
+/// How many streams that the rows name are examined. Each takes some calls, and ListShards ten a second.
+const MOST_STREAMS: usize = 50;
+
 /// The answer of Kinesis to a dry run that would have succeeded.
 const DRY_RUN_SUCCEEDED: &str = "DryRunOperationException";
 
@@ -153,7 +156,12 @@ async fn collect(connection: &Connection, table: Option<&str>, options: &DoctorO
             facts.table = Some(fact);
         }
     }
-    for (stream, leased) in streams {
+    // Those that were asked for are examined, and of those that the rows name as many as there is time for.
+    let (asked, named): (Vec<_>, Vec<_>) = streams
+        .into_iter()
+        .partition(|(stream, _)| options.streams.contains(stream));
+    facts.streams_left_out = named.len().saturating_sub(MOST_STREAMS);
+    for (stream, leased) in asked.into_iter().chain(named.into_iter().take(MOST_STREAMS)) {
         let fact = one_stream(connection, &stream, leased, &mut facts).await;
         facts.streams.push(fact);
     }

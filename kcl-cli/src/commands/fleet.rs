@@ -1,4 +1,4 @@
-//! `status`, `workers`, `why` and `export`: one application, as rows and as sentences.
+//! `status`, `workers` and `why`: one application, as rows and as sentences.
 
 use kcl_operations::{FleetView, ShardState, ShardView, WorkerView};
 use regex::Regex;
@@ -8,9 +8,9 @@ use super::watch::repeat;
 use crate::arguments::{CommonOptions, Format, LookOptions, StatusOptions, WhyOptions};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::look::{Looker, stream_of};
-use crate::output::{Printer, Style, column, json, painted, printable};
-use crate::views::{dash, heading, shard_columns, state_style, text_or_dash, worker_columns};
+use crate::look::Looker;
+use crate::output::{Printer, json, painted, printable};
+use crate::views::{heading, shard_columns, state_style, worker_columns};
 
 /// The document of `kcl workers`.
 #[derive(Debug, Serialize)]
@@ -27,24 +27,6 @@ pub(crate) struct WhyDocument<'a> {
     state: ShardState,
     rule: String,
     sentences: Vec<String>,
-}
-
-/// The document of `kcl export`.
-#[derive(Debug, Serialize)]
-pub(crate) struct ExportDocument {
-    application: String,
-    time_ms: i64,
-    checkpoints: Vec<Checkpoint>,
-}
-
-/// One lease in the document of `kcl export`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Checkpoint {
-    lease: String,
-    stream: Option<String>,
-    shard: String,
-    checkpoint: String,
-    sub_sequence: u64,
 }
 
 /// `kcl status`.
@@ -178,66 +160,4 @@ fn why_text(fleet: &FleetView, name: &str, printer: Printer) -> Result<(String, 
         }
     };
     Ok((text, exit))
-}
-
-/// `kcl export`.
-pub(crate) async fn export(
-    connection: &Connection,
-    common: &CommonOptions,
-    options: &LookOptions,
-    printer: Printer,
-) -> Result<Exit, Failure> {
-    let looker = Looker::open(connection, common.table.as_deref(), options).await?;
-    repeat(connection, common.watch, async || {
-        let scan = looker.scan().await?;
-        let mut checkpoints: Vec<Checkpoint> = scan
-            .leases
-            .iter()
-            .map(|lease| Checkpoint {
-                lease: lease.key.to_string(),
-                stream: stream_of(lease, options.stream.as_deref()),
-                shard: lease.shard.to_string(),
-                checkpoint: lease.checkpoint.checkpoint_text().to_owned(),
-                sub_sequence: lease.checkpoint.sub_sequence(),
-            })
-            .collect();
-        checkpoints.sort_by(|one, other| one.lease.cmp(&other.lease));
-        let document = ExportDocument {
-            application: options.application.to_string(),
-            time_ms: connection.now().as_millis(),
-            checkpoints,
-        };
-        let columns = [
-            column("LEASE", |row: &Checkpoint| row.lease.clone()),
-            column("CHECKPOINT", |row: &Checkpoint| row.checkpoint.clone()),
-            column("SUB-SEQUENCE", |row: &Checkpoint| match row.sub_sequence {
-                0 => dash(),
-                sub => sub.to_string(),
-            })
-            .number(),
-            column("STREAM", |row: &Checkpoint| text_or_dash(row.stream.as_ref())).styled(|_| Style::Dim),
-        ];
-        Ok((
-            printer.rows("", &document.checkpoints, &columns, &document),
-            Exit::Fine,
-        ))
-    })
-    .await
-}
-
-/// A document with every field, for the test of the documentation.
-#[cfg(test)]
-pub(crate) fn export_sample() -> ExportDocument {
-    let checkpoint = Checkpoint {
-        lease: "shardId-000000000000".to_owned(),
-        stream: None,
-        shard: "shardId-000000000000".to_owned(),
-        checkpoint: "LATEST".to_owned(),
-        sub_sequence: 0,
-    };
-    ExportDocument {
-        application: "app".to_owned(),
-        time_ms: 0,
-        checkpoints: vec![checkpoint],
-    }
 }

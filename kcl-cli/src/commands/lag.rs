@@ -1,5 +1,8 @@
 //! `lag`: how far an application is behind, and how many workers it should have.
 
+use std::collections::BTreeSet;
+
+use kcl_core::types::LeaseKey;
 use kcl_operations::{CatchUp, FleetView, ScalerSettings, ShardView, Wanted, workers_wanted};
 use serde::Serialize;
 
@@ -18,6 +21,7 @@ pub(crate) struct LagDocument {
     time_ms: i64,
     workers_wanted: u32,
     live_workers: u32,
+    unknown_workers: u32,
     open_shards: u32,
     known_lags: u32,
     max_lag_ms: Option<u64>,
@@ -38,6 +42,7 @@ impl LagDocument {
             time_ms: fleet.time_ms,
             workers_wanted: wanted.workers,
             live_workers: wanted.live_workers,
+            unknown_workers: wanted.unknown_workers,
             open_shards: wanted.open_shards,
             known_lags: fleet.summary.known_lags,
             max_lag_ms: fleet.summary.max_lag_ms,
@@ -73,10 +78,11 @@ pub(crate) async fn lag(
         let most = options
             .max_lag
             .map(|most| u64::try_from(most.as_millis()).unwrap_or(u64::MAX));
+        let unmeasured: BTreeSet<&str> = looker.unmeasured().keys().map(LeaseKey::as_str).collect();
         let is_late = |shard: &ShardView, most: u64| match shard.lag_ms {
             Some(lag) => lag > most,
             // Unknown is not fine.
-            None => shard.state.is_stuck(),
+            None => shard.state.is_stuck() || unmeasured.contains(shard.lease.as_str()),
         };
         let is_over = most.is_some_and(|most| fleet.shards.iter().any(|shard| is_late(shard, most)));
         let columns = [

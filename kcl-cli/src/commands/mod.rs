@@ -2,7 +2,9 @@
 
 pub(crate) mod doctor;
 pub(crate) mod estimate;
+pub(crate) mod export;
 pub(crate) mod fleet;
+pub(crate) mod import;
 pub(crate) mod lag;
 pub(crate) mod list;
 pub(crate) mod orders;

@@ -182,7 +182,10 @@ pub(crate) async fn resume(
         let Some(hold) = lease.orders.as_ref().and_then(|orders| orders.hold) else {
             continue;
         };
-        if options.end_hold && result.answer != Answer::Planned {
+        if options.end_hold {
+            if result.answer == Answer::Planned {
+                continue;
+            }
             desk.operator.order(&lease.key, LeaseOrder::EndHold(hold)).await?;
         } else {
             result.answer = Answer::Refused;

@@ -1,5 +1,6 @@
 //! `tail` and `put`: records of a stream.
 
+use std::collections::BTreeSet;
 use std::io::BufRead as _;
 
 use base64::Engine as _;
@@ -7,8 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use kcl_core::clock::Clock as _;
-use kcl_core::source::{FetchLimit, RecordStream, Shard, ShardFilter, StartPosition, StreamSource};
+use kcl_core::source::{FetchLimit, RecordStream, Shard, ShardEnd, ShardFilter, StartPosition, StreamSource};
 use kcl_core::types::{Record, ShardId};
+use kcl_kinesis::KinesisStream;
 use kcl_kinesis::aws_sdk_kinesis::primitives::Blob;
 use serde::Serialize;
 
@@ -16,7 +18,8 @@ use super::watch::interrupted;
 use crate::arguments::{Format, PutOptions, TailOptions, TailStart};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::output::{Printer, json, print, printable};
+use crate::look::is_transient;
+use crate::output::{Printer, complain, csv_line, json, print, printable};
 use crate::views::dash;
 
 /// How many records one read asks for.
@@ -75,15 +78,15 @@ impl RecordView {
             self.shard,
             self.sequence_number,
             self.size_bytes,
-            self.partition_key.as_deref().map_or_else(dash, printable),
+            self.partition_key.clone().unwrap_or_else(dash),
         );
         if self.is_aggregated {
             line += "  (aggregated)";
         }
         if let Some(payload) = &self.payload {
-            line += &format!("  {}", printable(payload));
+            line += &format!("  {payload}");
         }
-        line + "\n"
+        printable(&line) + "\n"
     }
 }
 
@@ -117,8 +120,10 @@ pub(crate) async fn tail(
         return Err(Failure::new(Exit::NotFound, message));
     }
     let mut reads = FuturesUnordered::new();
+    let mut followed = Followed::default();
     for shard in shards {
         let reader = stream.open(&shard.id, start.clone()).await?;
+        followed.begin(shard.id.clone());
         reads.push(read(connection, shard.id, reader, 0));
     }
     let mut stop = Box::pin(interrupted());
@@ -135,7 +140,7 @@ pub(crate) async fn tail(
         let fetch = match answer {
             Ok(fetch) => fetch,
             Err(error) if is_transient(error.kind()) => {
-                eprintln!("kcl: {error}; trying again");
+                complain(&format!("{error}; trying again"));
                 reads.push(read(connection, shard, reader, 1000));
                 continue;
             }
@@ -151,26 +156,103 @@ pub(crate) async fn tail(
             text += &match printer.format {
                 Format::Table | Format::Wide => view.line(),
                 Format::Json => json(&view, true),
-                Format::Csv => crate::output::csv(std::slice::from_ref(&view))
-                    .lines()
-                    .skip(1)
-                    .map(|line| line.to_owned() + "\n")
-                    .collect(),
+                Format::Csv => csv_line(&view),
             };
             left -= 1;
         }
         print(&text)?;
-        if fetch.end.is_none() {
+        let Some(end) = fetch.end else {
             let wait = u64::try_from(fetch.wait.as_millis()).unwrap_or(0);
             reads.push(read(connection, shard, reader, wait));
+            continue;
+        };
+        if left == 0 {
+            break;
+        }
+        let family = tokio::select! {
+            biased;
+            () = &mut stop => return Ok(Exit::Fine),
+            family = family(connection, &stream, &shard, &end) => family?,
+        };
+        let children = followed.end(&shard, &family);
+        complain(&match children.is_empty() {
+            true => format!("{shard} has ended"),
+            false => format!("{shard} has ended; following {}", names(&children)),
+        });
+        for child in children {
+            let reader = stream.open(&child, StartPosition::TrimHorizon).await?;
+            reads.push(read(connection, child, reader, 0));
         }
     }
     Ok(Exit::Fine)
 }
 
-fn is_transient(kind: kcl_core::source::SourceErrorKind) -> bool {
-    use kcl_core::source::SourceErrorKind::{Throttled, Unavailable};
-    matches!(kind, Throttled | Unavailable)
+/// A shard with its parents.
+type Child = (ShardId, BTreeSet<ShardId>);
+
+/// The shards that a tail has read or reads.
+#[derive(Debug, Default)]
+struct Followed {
+    known: BTreeSet<ShardId>,
+    open: BTreeSet<ShardId>,
+}
+
+impl Followed {
+    fn begin(&mut self, shard: ShardId) {
+        self.open.insert(shard.clone());
+        self.known.insert(shard);
+    }
+
+    /// Notes the end of a shard. Returns its children that are read from now on: those that are not read yet, and of which no other parent
+    /// is still read.
+    fn end(&mut self, shard: &ShardId, family: &[Child]) -> Vec<ShardId> {
+        self.open.remove(shard);
+        let mut children = Vec::new();
+        for (child, parents) in family {
+            if !self.known.contains(child) && self.open.is_disjoint(parents) {
+                self.begin(child.clone());
+                children.push(child.clone());
+            }
+        }
+        children
+    }
+}
+
+fn names(shards: &[ShardId]) -> String {
+    let names: Vec<&str> = shards.iter().map(ShardId::as_str).collect();
+    names.join(" and ")
+}
+
+/// The children of a shard that has ended: as its end names them, or as the stream lists them.
+async fn family(
+    connection: &Connection,
+    stream: &KinesisStream,
+    shard: &ShardId,
+    end: &ShardEnd,
+) -> Result<Vec<Child>, Failure> {
+    if !end.children.is_empty() {
+        let children = end.children.iter();
+        return Ok(children
+            .map(|child| (child.id.clone(), child.parents.clone()))
+            .collect());
+    }
+    let mut tries = 5;
+    loop {
+        let failure = match shards(stream, ShardFilter::All).await {
+            Ok(listed) => {
+                let children = listed.into_iter().filter(|child| child.parents.contains(shard));
+                return Ok(children.map(|child| (child.id, child.parents)).collect());
+            }
+            Err(failure) => failure,
+        };
+        if failure.exit != Exit::NoAnswer || tries == 0 {
+            return Err(failure);
+        }
+        tries -= 1;
+        complain(&format!("{failure}; trying again"));
+        let pause = std::time::Duration::from_secs(1);
+        connection.clock.sleep_until(connection.clock.now() + pause).await;
+    }
 }
 
 type Read = (
@@ -262,19 +344,11 @@ async fn put_one(
     };
     print(&match printer.format {
         Format::Table | Format::Wide => {
-            format!(
-                "{}  {}  {}\n",
-                view.shard,
-                view.sequence_number,
-                printable(&view.partition_key)
-            )
+            let line = format!("{}  {}  {}", view.shard, view.sequence_number, view.partition_key);
+            printable(&line) + "\n"
         }
         Format::Json => json(&view, true),
-        Format::Csv => crate::output::csv(std::slice::from_ref(&view))
-            .lines()
-            .skip(1)
-            .map(|line| line.to_owned() + "\n")
-            .collect(),
+        Format::Csv => csv_line(&view),
     })
 }
 
@@ -309,6 +383,22 @@ mod tests {
             (binary.payload.as_deref(), binary.payload_encoding),
             (Some("//4="), Some("base64"))
         );
+    }
+
+    #[test]
+    fn merged_child_follows_its_last_parent() {
+        let id = |number: u32| ShardId::new(format!("shardId-{number:012}")).unwrap();
+        let mut followed = Followed::default();
+        [0, 1].into_iter().for_each(|number| followed.begin(id(number)));
+        let merged = [(id(2), BTreeSet::from([id(0), id(1)]))];
+        assert!(
+            followed.end(&id(0), &merged).is_empty(),
+            "the other parent is still read"
+        );
+        assert_eq!(followed.end(&id(1), &merged), [id(2)]);
+        let split = [(id(3), BTreeSet::from([id(2)])), (id(4), BTreeSet::from([id(2)]))];
+        assert_eq!(followed.end(&id(2), &split), [id(3), id(4)]);
+        assert!(followed.end(&id(2), &split).is_empty(), "each child is read once");
     }
 
     #[test]

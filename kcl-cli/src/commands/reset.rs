@@ -1,19 +1,20 @@
-//! `reset`, `undo` and `import`: reading begins elsewhere, while the fleet runs. Nothing is written without `--execute`.
+//! `reset` and `undo`: reading begins elsewhere, while the fleet runs. Nothing is written without `--execute`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kcl_core::Causes;
 use kcl_core::lease_store::{Lease, ResetPosition};
 use kcl_core::source::{ShardFilter, StreamSource as _};
-use kcl_core::types::{LeaseKey, Position, RecordPosition, Timestamp};
+use kcl_core::types::{LeaseKey, RecordPosition, Timestamp};
 use kcl_operations::{ResetPlan, ResetStep};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::orders::{Desk, record_position};
-use crate::arguments::{CommonOptions, ImportOptions, ResetOptions, UndoOptions};
+use crate::arguments::{CommonOptions, ResetOptions, UndoOptions};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
+use crate::look::{check_places, stream_of};
 use crate::output::{Printer, column, print};
 
 /// One step of a reset.
@@ -48,19 +49,6 @@ fn place(position: &ResetPosition) -> String {
     }
 }
 
-/// The part of an exported document that an import needs.
-#[derive(Debug, Deserialize)]
-struct Exported {
-    checkpoints: Vec<ExportedCheckpoint>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ExportedCheckpoint {
-    lease: String,
-    checkpoint: String,
-    sub_sequence: u64,
-}
-
 /// `kcl reset`.
 pub(crate) async fn reset(
     connection: &Connection,
@@ -78,6 +66,7 @@ pub(crate) async fn reset(
         ));
     }
     let wanted = keys.into_iter().map(|key| (key, to.clone())).collect();
+    check_places(connection, &scan.leases, &wanted, None).await?;
     perform(
         &desk,
         &ResetPlan::new(&scan.leases, &wanted),
@@ -105,49 +94,6 @@ pub(crate) async fn undo(
         plan.missing.clear();
     }
     perform(&desk, &plan, options.execute, printer).await
-}
-
-/// `kcl import`.
-pub(crate) async fn import(
-    connection: &Connection,
-    common: &CommonOptions,
-    options: &ImportOptions,
-    printer: Printer,
-) -> Result<Exit, Failure> {
-    let desk = Desk::open(connection, common, &options.order).await?;
-    let file = options.file.display();
-    let text =
-        std::fs::read_to_string(&options.file).map_err(|error| Failure::usage(format!("{file}: {error}")))?;
-    let exported: Exported = serde_json::from_str(&text)
-        .map_err(|error| Failure::usage(format!("{file} is no document of `kcl export -o json`: {error}")))?;
-    let mut wanted = BTreeMap::new();
-    for row in exported.checkpoints {
-        let key: LeaseKey = row
-            .lease
-            .parse()
-            .map_err(|error| Failure::usage(format!("{file}: {error}")))?;
-        let position = Position::parse(&row.checkpoint, row.sub_sequence);
-        let position = position.map_err(|error| Failure::usage(format!("{file}: {key}: {error}")))?;
-        match position {
-            Position::ShardEnd => drop(wanted.insert(key, ResetPosition::ShardEnd)),
-            Position::TrimHorizon => drop(wanted.insert(key, ResetPosition::TrimHorizon)),
-            Position::Record(record) => drop(wanted.insert(key, ResetPosition::After(record))),
-            Position::Latest | Position::AtTimestamp => {
-                eprintln!(
-                    "kcl: {key} stays: {} is no place that a file can name",
-                    row.checkpoint
-                );
-            }
-        }
-    }
-    let scan = desk.scan().await?;
-    perform(
-        &desk,
-        &ResetPlan::new(&scan.leases, &wanted),
-        options.execute,
-        printer,
-    )
-    .await
 }
 
 /// The chosen leases.
@@ -209,19 +155,18 @@ async fn service_time(
 ) -> Result<Timestamp, Failure> {
     const MARGIN: Duration = Duration::from_secs(1);
     let chosen = leases.iter().filter(|lease| keys.contains(&lease.key));
-    let Some(identity) = chosen.filter_map(|lease| lease.identity.as_ref()).next() else {
+    let Some(stream) = chosen.filter_map(|lease| stream_of(lease, None)).next() else {
         return Err(Failure::usage(
             "no lease says which stream it is of, so the time of Kinesis is not known: name a time with --to-datetime",
         ));
     };
-    let stream = connection.stream(&identity.name);
-    let page = stream.shards(ShardFilter::Open, None).await;
+    let page = connection.stream(&stream).shards(ShardFilter::Open, None).await;
     let page = page.map_err(|error| Failure::new(Exit::NoAnswer, Causes(&error).to_string()))?;
     Ok(page.service_time.minus(MARGIN))
 }
 
 /// Shows the plan, and makes it where that was asked for.
-async fn perform(
+pub(crate) async fn perform(
     desk: &Desk<'_>,
     plan: &ResetPlan,
     execute: bool,

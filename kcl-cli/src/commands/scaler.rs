@@ -114,6 +114,13 @@ impl Decider {
         }
         let fleet = looks.looker.look().await;
         let fleet = fleet.map_err(|failure| Status::unavailable(failure.to_string()))?;
+        let unmeasured = looks.looker.unmeasured().len();
+        if unmeasured > 0 {
+            // Counted as caught up, they would take workers away.
+            return Err(Status::unavailable(format!(
+                "the lags of {unmeasured} shards could not be measured"
+            )));
+        }
         let wanted = workers_wanted(&fleet, &scaler_settings(self.options));
         looks.last = Some((now, wanted.clone()));
         Ok(wanted)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt as _;
 use kcl_core::clock::Clock as _;
-use kcl_operations::{FleetView, ShardState, ShardView};
+use kcl_operations::{FleetView, ShardState, ShardView, count_text};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style as Paint};
@@ -72,7 +72,8 @@ pub(crate) async fn top(
         let message = "top needs a terminal: use `kcl status` with --watch, or with -o json for a program";
         return Err(Failure::usage(message));
     }
-    let mut looker = Looker::open(connection, common.table.as_deref(), options).await?;
+    let looker = Looker::open(connection, common.table.as_deref(), options).await?;
+    let mut looker = looker.quiet();
     let mut screen = Screen::new(looker.look().await?, wants_colours());
     let every = common.watch.unwrap_or(EVERY);
     let mut terminal = ratatui::try_init()?;
@@ -96,7 +97,7 @@ async fn run(
             connection.clock.sleep_until(next).await;
             looker.look().await
         });
-        loop {
+        let looked = loop {
             terminal.draw(|frame| screen.draw(frame))?;
             tokio::select! {
                 biased;
@@ -106,14 +107,20 @@ async fn run(
                     Some(Err(error)) => return Err(error.into()),
                     None => return Ok(()),
                 },
-                looked = &mut look => {
-                    match looked {
-                        Ok(fleet) => screen.update(fleet),
-                        Err(failure) => screen.problem = Some(failure.to_string()),
-                    }
-                    break;
-                }
+                looked = &mut look => break looked,
             }
+        };
+        drop(look);
+        match looked {
+            Ok(fleet) => {
+                screen.update(fleet);
+                let unmeasured = looker.unmeasured();
+                screen.problem = unmeasured.iter().next().map(|(key, problem)| {
+                    let lags = count_text(unmeasured.len(), "lag");
+                    format!("{lags} could not be measured, such as that of {key}: {problem}")
+                });
+            }
+            Err(failure) => screen.problem = Some(failure.to_string()),
         }
     }
 }

@@ -7,7 +7,7 @@ use kcl_core::clock::Clock as _;
 
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::output::print;
+use crate::output::{complain, print};
 
 /// Moves the cursor of a terminal to the upper left, and clears what is below.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
@@ -54,7 +54,7 @@ pub(crate) async fn repeat(
             }
             Err(failure) if next.is_none() => return Err(failure),
             Err(failure) => {
-                eprintln!("kcl: {failure}");
+                complain(&failure.to_string());
                 failure.exit
             }
         };

@@ -5,7 +5,9 @@ mod fleet;
 mod java;
 mod keda;
 mod orders;
+mod places;
 mod scripted;
+mod streams;
 
 use kcl_tests::command::Kcl;
 use kcl_tests::testbed::Testbed;
