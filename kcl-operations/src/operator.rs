@@ -448,8 +448,14 @@ fn owner_of_java(row: &Lease) -> Option<&WorkerId> {
     row.actual_owner().filter(|_| is_javas)
 }
 
+/// The orders that hold. A skip that its owner refused does not.
 fn orders_of(row: &Lease) -> LeaseOrders {
-    row.orders.as_deref().cloned().unwrap_or_default()
+    let mut orders = row.orders.as_deref().cloned().unwrap_or_default();
+    let answer = row.answer.as_ref();
+    if answer.is_some_and(|answer| answer.refused.is_some() && answer.revision == orders.revision) {
+        orders.skip = None;
+    }
+    orders
 }
 
 /// The tries that are left.
@@ -471,5 +477,34 @@ impl Tries {
         clock.sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kcl_core::lease_store::OrderAnswer;
+    use kcl_core::types::{Position, RecordPosition, SequenceNumber, ShardId};
+
+    use super::*;
+
+    #[test]
+    fn refused_skip_ends_with_the_next_order() {
+        let author = OrderAuthor::new("ana").unwrap();
+        let record = RecordPosition::plain(SequenceNumber::from(9));
+        let at = Timestamp::from_millis(0);
+        let orders = LeaseOrders::default().with(LeaseOrder::Skip(record), &author, at);
+        let mut row = Lease::unowned(
+            ShardId::new("shardId-000000000000").unwrap(),
+            Position::TrimHorizon,
+        );
+        row.orders = Some(Box::new(orders));
+        let answered = |refused: Option<&str>| OrderAnswer {
+            revision: 1,
+            refused: refused.map(str::to_owned),
+        };
+        row.answer = Some(answered(None));
+        assert!(orders_of(&row).skip.is_some());
+        row.answer = Some(answered(Some("the shard is held at 7")));
+        assert_eq!(orders_of(&row).skip, None);
     }
 }

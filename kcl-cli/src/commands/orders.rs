@@ -2,11 +2,12 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kcl_core::clock::{Clock as _, Moment, Rng};
 use kcl_core::lease_store::{Lease, LeaseOrder, OrderAuthor, Scan, WorkerOrder, WorkerRow};
-use kcl_core::types::{Incarnation, Rate, RecordPosition};
-use kcl_operations::{Given, Operator, OrderError, ResetPlan};
+use kcl_core::types::{Incarnation, Rate, RecordPosition, Timestamp};
+use kcl_operations::{Given, Operator, OrderError, ResetPlan, Thresholds};
 use serde::Serialize;
 
 use crate::arguments::{
@@ -235,10 +236,8 @@ pub(crate) async fn move_to(
 ) -> Result<Exit, Failure> {
     let desk = Desk::open(connection, common, &options.shards.order).await?;
     let scan = desk.scan().await?;
-    let gets_leases = |worker: &&WorkerRow| {
-        let orders = worker.orders.as_deref();
-        worker.incarnation.is_some() && !orders.is_some_and(|orders| orders.excluded || orders.drained)
-    };
+    let now = connection.now();
+    let gets_leases = |worker: &&WorkerRow| gets_leases(worker, now);
     if !scan
         .workers
         .iter()
@@ -246,7 +245,7 @@ pub(crate) async fn move_to(
         .any(|worker| worker.id == options.to)
     {
         let message = format!(
-            "{} is no worker that gets leases: it has no row, or is excluded, drained or one of the Java KCL. Look with `kcl workers`",
+            "{} is no worker that gets leases: it has no row or an old one, or is excluded, drained or one of the Java KCL. Look with `kcl workers`",
             options.to
         );
         return Err(Failure::new(Exit::NotFound, message));
@@ -263,6 +262,15 @@ pub(crate) async fn move_to(
         }
     }
     show(&results, printer)
+}
+
+/// Returns `true` if the leader gives leases to this worker, as far as its row shows it.
+fn gets_leases(worker: &WorkerRow, now: Timestamp) -> bool {
+    let orders = worker.orders.as_deref();
+    let age = now.as_millis().saturating_sub(worker.updated.as_millis());
+    let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+    let is_live = age <= Thresholds::default().silence(worker.failover);
+    worker.incarnation.is_some() && is_live && !orders.is_some_and(|orders| orders.excluded || orders.drained)
 }
 
 /// `kcl skip`: the record at which a shard is held, and no other.
@@ -473,6 +481,34 @@ pub(crate) fn sample() -> OrderResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silent_worker_gets_no_lease() {
+        let updated = Timestamp::from_millis(1_800_000_000_000);
+        let row = WorkerRow {
+            id: "worker-1".parse().unwrap(),
+            incarnation: Some(Incarnation::from_random_bytes([1; 16])),
+            touches: 1,
+            failover: Some(Duration::from_secs(10)),
+            max_leases: None,
+            max_throughput: None,
+            updated,
+            started: None,
+            version: None,
+            orders: None,
+        };
+        let after = |secs: i64| Timestamp::from_millis(updated.as_millis() + secs * 1000);
+        assert!(gets_leases(&row, after(60)));
+        assert!(
+            !gets_leases(&row, after(61)),
+            "nothing moves to a worker that is gone"
+        );
+        let java = WorkerRow {
+            incarnation: None,
+            ..row
+        };
+        assert!(!gets_leases(&java, after(0)));
+    }
 
     #[test]
     fn record_is_named_with_its_index() {

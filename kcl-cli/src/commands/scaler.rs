@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use kcl_core::clock::{Clock as _, Moment};
+use kcl_core::clock::{Clock as _, ClockExt as _, Moment};
 use kcl_operations::{Wanted, workers_wanted};
 use tokio::sync::Mutex;
 use tonic::Status;
@@ -39,6 +39,9 @@ const STREAM_EVERY: Duration = Duration::from_secs(15);
 
 /// How long one call may take: two calls of AWS, and the wait for another call's look.
 const CALL_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long calls under way may take after an interrupt.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// How many calls of a connection run at once.
 const CALLS_AT_ONCE: usize = 32;
@@ -84,14 +87,22 @@ pub(crate) async fn serve(
         "kcl: serving the external scaler of {} at {bound}",
         options.look.application
     );
-    let served = tonic::transport::Server::builder()
+    let serving = tonic::transport::Server::builder()
         .timeout(CALL_WITHIN)
         .concurrency_limit_per_connection(CALLS_AT_ONCE)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .add_service(ExternalScaler::new(Arc::new(decider)))
-        .serve_with_incoming_shutdown(incoming, interrupted())
-        .await;
-    served.map_err(|error| Failure::new(Exit::NoAnswer, error.to_string()))?;
+        .serve_with_incoming_shutdown(incoming, interrupted());
+    // A stream of IsActive goes on for as long as its client wants.
+    let stopping = async {
+        interrupted().await;
+        connection.clock.sleep(STOP_WITHIN).await;
+    };
+    tokio::select! {
+        biased;
+        served = serving => served.map_err(|error| Failure::new(Exit::NoAnswer, error.to_string()))?,
+        () = stopping => {}
+    }
     Ok(Exit::Fine)
 }
 

@@ -263,6 +263,11 @@ fn manifests_agree_with_the_code() {
     );
     let scaled = &yaml("deploy/kubernetes/scaledobject.yaml")[0];
     assert_eq!(text(scaled, &["spec", "scaleTargetRef", "name"]), NAME);
+    let fallback = text(scaled, &["spec", "fallback", "behavior"]);
+    assert_eq!(
+        fallback, "currentReplicasIfHigher",
+        "a scaler that does not answer takes no worker away"
+    );
     let scaler = yaml("deploy/kubernetes/scaler.yaml");
     let asked = at(scaled, &["spec", "triggers", "0", "metadata"]);
     assert_eq!(text(asked, &["application"]), NAME);
