@@ -149,7 +149,7 @@ fn checked(what: &'static str, text: String, most: usize) -> Result<String, Inva
 }
 
 impl LeaseOrders {
-    /// The most orders that a row remembers.
+    /// The most orders that a row remembers. The newest that moved the checkpoint is among them, however old it is.
     pub const MOST_KEPT: usize = 8;
 
     /// The orders with one more. An order that holds already counts as well: its author is answered.
@@ -233,8 +233,11 @@ impl LeaseOrders {
     fn note(&mut self, order: String, author: &OrderAuthor, at: Timestamp, before: Option<ResetPosition>) {
         self.revision = self.revision.saturating_add(1);
         self.history.push(author.gives(self.revision, at, order, before));
-        let surplus = self.history.len().saturating_sub(Self::MOST_KEPT);
-        self.history.drain(..surplus);
+        while self.history.len() > Self::MOST_KEPT {
+            // An undo needs the newest order that moved the checkpoint.
+            let newest_reset = self.history.iter().rposition(|given| given.before.is_some());
+            self.history.remove(usize::from(newest_reset == Some(0)));
+        }
     }
 }
 
@@ -368,6 +371,27 @@ mod tests {
         let revisions: Vec<u64> = orders.history.iter().map(|given| given.revision).collect();
         assert_eq!(revisions, (13..=20).collect::<Vec<_>>());
         assert_eq!((orders.revision, orders.paused), (20, false));
+    }
+
+    #[test]
+    fn newest_reset_is_kept_for_its_undo() {
+        let mut orders = LeaseOrders::default();
+        for n in 0..2 {
+            let to = ResetPosition::AtTimestamp(Timestamp::from_millis(n));
+            orders = orders.with_reset(
+                &to,
+                ResetPosition::TrimHorizon,
+                false,
+                &author(),
+                Timestamp::from_millis(n),
+            );
+        }
+        for n in 2..30 {
+            orders = orders.with(LeaseOrder::Pause, &author(), Timestamp::from_millis(n));
+        }
+        let revisions: Vec<u64> = orders.history.iter().map(|given| given.revision).collect();
+        assert_eq!(revisions, [2, 24, 25, 26, 27, 28, 29, 30]);
+        assert!(orders.history[0].before.is_some());
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) struct ObeyedOrders {
     awaits_start: bool,
     /// The record to leave out, if that order is obeyed.
     pub(crate) skip: Option<RecordPosition>,
+    /// The record of the newest skip, if that was refused.
+    refused_skip: Option<RecordPosition>,
 }
 
 /// The difference that new orders make.
@@ -43,8 +45,20 @@ impl ObeyedOrders {
         // The skip of an earlier order was judged when it came.
         let is_new = |skip: &&RecordPosition| last.is_some_and(|last| last.order == format!("skip {skip}"));
         let judged = orders.skip.as_ref().filter(is_new);
-        self.refused = judged.and_then(|skip| refusal(skip, row, failing));
-        self.skip = orders.skip.clone().filter(|_| self.refused.is_none());
+        // An order that was refused, by the owner before as well, is not obeyed later: its author was answered.
+        let answer = row
+            .answer
+            .as_ref()
+            .filter(|answer| answer.revision == orders.revision);
+        let before = answer.and_then(|answer| answer.refused.clone());
+        self.refused = judged.and_then(|skip| before.or_else(|| refusal(skip, row, failing)));
+        if judged.is_some() {
+            self.refused_skip = orders.skip.clone().filter(|_| self.refused.is_some());
+        }
+        self.skip = orders
+            .skip
+            .clone()
+            .filter(|skip| self.refused_skip.as_ref() != Some(skip));
         self.is_paused = orders.is_paused();
         self.awaits_start = !self.is_paused && last.is_some_and(|last| last.before.is_some());
         let limit = (orders.limit != self.limit).then_some(orders.limit);
@@ -124,6 +138,30 @@ mod tests {
             assert!(owner.observe(&paused, &[]).unwrap().is_paused);
             assert_eq!(owner.answer_to(&paused).unwrap().refused, None);
         }
+    }
+
+    #[test]
+    fn refused_skip_is_not_obeyed_later() {
+        let skipped = ordered(&row(5), LeaseOrder::Skip(record(9)));
+        let mut first = ObeyedOrders::default();
+        first.observe(&skipped, &[record(7)]).unwrap();
+        let answer = first.answer_to(&skipped).unwrap();
+        assert!(answer.refused.is_some() && first.skip.is_none());
+        // Neither by the next owner, which is held nowhere yet, nor with the next order.
+        let answered = Lease {
+            answer: Some(answer),
+            ..skipped.clone()
+        };
+        let mut next = ObeyedOrders::default();
+        next.observe(&answered, &[]).unwrap();
+        assert_eq!(next.skip, None);
+        let paused = ordered(&answered, LeaseOrder::Pause);
+        first.observe(&paused, &[]).unwrap();
+        assert_eq!(first.skip, None);
+        // Ordered again it is judged again.
+        let again = ordered(&paused, LeaseOrder::Skip(record(9)));
+        first.observe(&again, &[record(9)]).unwrap();
+        assert_eq!(first.skip, Some(record(9)));
     }
 
     #[test]
