@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Why(WhyOptions),
     /// Shows shards and workers live.
     Top(LookOptions),
+    /// Serves the dashboard: shards over the hash range with their splits and merges, workers, and orders where --allow-orders is given.
+    Serve(ServeOptions),
     /// Says how far the application is behind, and how many workers it should have; with --scaler for KEDA.
     Lag(LagOptions),
     /// Estimates shards and cost of a stream, and what coordination costs.
@@ -123,6 +125,40 @@ pub(crate) struct LookOptions {
     #[arg(long, value_name = "NAME|ARN")]
     pub(crate) stream: Option<String>,
     /// Ask the stream how far each checkpoint is behind. It takes two reads a shard from its limit of five per second.
+    #[arg(long)]
+    pub(crate) measure_lag: bool,
+    /// From which lag on a shard is LAGGING, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "60")]
+    pub(crate) lagging_after: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServeOptions {
+    /// The applications; --table goes with one only.
+    #[arg(required = true, num_args = 1..=16, value_name = "APPLICATION")]
+    pub(crate) applications: Vec<ApplicationName>,
+    /// Where to serve; 0 is a free port. All that reach another address than that of this host alone can read the page.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9465")]
+    pub(crate) listen: SocketAddr,
+    /// Another name by which browsers reach the page, as behind a proxy. May be repeated.
+    #[arg(long = "allow-host", value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+    /// How long after a look at the table the next one follows; there is none while no browser watches.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "2")]
+    pub(crate) interval: Duration,
+    /// Let the page give orders, to all that reach it.
+    #[arg(long)]
+    pub(crate) allow_orders: bool,
+    /// The author that rows keep of orders; by default the user of this host.
+    #[arg(long)]
+    pub(crate) author: Option<String>,
+    /// How long the answers to orders are awaited.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    pub(crate) wait: Duration,
+    /// The stream, where the rows do not name it, as rows of the Java KCL.
+    #[arg(long, value_name = "NAME|ARN")]
+    pub(crate) stream: Option<String>,
+    /// Ask the stream at every look how far each checkpoint is behind. It takes two reads a shard from its limit of five per second.
     #[arg(long)]
     pub(crate) measure_lag: bool,
     /// From which lag on a shard is LAGGING, in seconds.

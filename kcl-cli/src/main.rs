@@ -19,7 +19,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use arguments::{Arguments, Command};
-use commands::{doctor, estimate, export, fleet, import, lag, list, orders, records, reset, scaler, top};
+use commands::{
+    doctor, estimate, export, fleet, import, lag, list, orders, records, reset, scaler, serve, top,
+};
 use connection::Connection;
 use failure::{Exit, Failure};
 use kcl_core::lease_store::WorkerOrder;
@@ -58,6 +60,7 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Workers(options) => fleet::workers(&connection, &common, &options, printer).await,
         Command::Why(options) => fleet::why(&connection, &common, &options, printer).await,
         Command::Top(options) => top::top(&connection, &common, &options).await,
+        Command::Serve(options) => serve::serve(connection, &common, options).await,
         Command::Lag(options) if options.scaler.is_some() => {
             scaler::serve(connection, &common, options).await
         }

@@ -21,20 +21,33 @@ use crate::limits::{LARGEST_HEAD, MOST_HEADERS, ServerLimits};
 /// The pause after a connection could not be accepted, as when there are too many.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Serves until `stop`, and then until the connections that are open have ended or used up their time.
+/// Serves until `stop`, and then until the connections that are open have ended or used up their time. The samples of histograms are moved
+/// meanwhile every `upkeep`.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     metrics: Option<PrometheusHandle>,
     limits: ServerLimits,
+    upkeep: Duration,
     stop: CancellationToken,
 ) {
-    let clock = TokioClock::new();
-    let (connections, others) = (TaskScope::new(), TaskScope::new());
+    let others = TaskScope::new();
     if let Some(metrics) = metrics {
-        let upkeep = keep_up(clock, metrics, limits.upkeep);
+        let upkeep = keep_up(TokioClock::new(), metrics, upkeep);
         others.spawn("metrics upkeep", TaskPolicy::Job, upkeep);
     }
+    serve_connections(listener, router, limits, stop).await;
+    others.kill();
+}
+
+/// Serves one request a connection until `stop`, and then until the connections that are open have ended or used up their time.
+pub async fn serve_connections(
+    listener: TcpListener,
+    router: Router,
+    limits: ServerLimits,
+    stop: CancellationToken,
+) {
+    let (clock, connections) = (TokioClock::new(), TaskScope::new());
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
@@ -42,7 +55,6 @@ pub(crate) async fn serve(
     }
     drop(listener);
     connections.wait_until_empty().await;
-    others.kill();
 }
 
 /// Moves the samples of histograms to where they take no room: without it they would pile up until the next scrape.

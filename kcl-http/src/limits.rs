@@ -7,17 +7,18 @@ pub(crate) const LARGEST_HEAD: usize = 16 * 1024;
 /// The most headers of a request.
 pub(crate) const MOST_HEADERS: usize = 64;
 
-/// The bounds that tests make smaller.
+/// The pause between two collections of the samples of histograms.
+pub(crate) const UPKEEP: Duration = Duration::from_secs(5);
+
+/// The bounds of connections.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ServerLimits {
+pub struct ServerLimits {
     /// The connections that are served at a time. A further one takes the place of the oldest.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// The time for a request line and its headers.
-    pub(crate) head: Duration,
+    pub head: Duration,
     /// The time for a whole connection: its head, the answer, and the client's reading.
-    pub(crate) connection: Duration,
-    /// The pause between two collections of the samples of histograms.
-    pub(crate) upkeep: Duration,
+    pub connection: Duration,
 }
 
 impl Default for ServerLimits {
@@ -26,7 +27,6 @@ impl Default for ServerLimits {
             connections: 64,
             head: Duration::from_secs(2),
             connection: Duration::from_secs(10),
-            upkeep: Duration::from_secs(5),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::subscriber::NoSubscriber;
 
 use crate::accept::serve;
-use crate::limits::ServerLimits;
+use crate::limits::{ServerLimits, UPKEEP};
 use crate::routes::{Published, routes};
 
 /// The port of a server that was given no address.
@@ -100,7 +100,8 @@ impl HttpServer {
         };
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
         let (metrics, limits) = (self.published.metrics.clone(), self.limits);
-        let served = serve(listener, routes(self.published), metrics, limits, stop.clone());
+        let router = routes(self.published);
+        let served = serve(listener, router, metrics, limits, UPKEEP, stop.clone());
         let has_ended = ended.clone().drop_guard();
         let logs = tracing::dispatcher::get_default(tracing::Dispatch::clone);
         std::thread::Builder::new()

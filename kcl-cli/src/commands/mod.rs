@@ -11,5 +11,6 @@ pub(crate) mod orders;
 pub(crate) mod records;
 pub(crate) mod reset;
 pub(crate) mod scaler;
+pub(crate) mod serve;
 pub(crate) mod top;
 pub(crate) mod watch;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kcl_core::clock::{Clock as _, Moment, Rng};
 use kcl_core::lease_store::{Lease, LeaseOrder, OrderAuthor, Scan, WorkerOrder, WorkerRow};
-use kcl_core::types::{Incarnation, Rate, RecordPosition, Timestamp};
+use kcl_core::types::{Incarnation, Rate, RecordPosition, Timestamp, WorkerId};
 use kcl_operations::{Given, Operator, OrderError, ResetPlan, Thresholds};
 use serde::Serialize;
 
@@ -143,7 +143,7 @@ impl From<OrderError> for Failure {
 }
 
 /// The author: named, or the user of this host.
-fn author(options: &OrderOptions) -> Result<OrderAuthor, Failure> {
+pub(crate) fn author(options: &OrderOptions) -> Result<OrderAuthor, Failure> {
     let user = ["USER", "LOGNAME", "USERNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok());
@@ -178,12 +178,21 @@ pub(crate) async fn resume(
     let desk = Desk::open(connection, common, &options.shards.order).await?;
     let scan = desk.scan().await?;
     let leases = chosen(&options.shards, &scan)?;
-    let mut results = give_all(&desk, &leases, &LeaseOrder::Resume).await?;
-    for (result, lease) in results.iter_mut().zip(&leases) {
+    show(&resumed(&desk, &leases, options.end_hold).await?, printer)
+}
+
+/// Ends the pauses of these leases, and with `end_hold` also the holds of resets.
+pub(crate) async fn resumed(
+    desk: &Desk<'_>,
+    leases: &[&Lease],
+    end_hold: bool,
+) -> Result<Vec<OrderResult>, Failure> {
+    let mut results = give_all(desk, leases, &LeaseOrder::Resume).await?;
+    for (result, lease) in results.iter_mut().zip(leases) {
         let Some(hold) = lease.orders.as_ref().and_then(|orders| orders.hold) else {
             continue;
         };
-        if options.end_hold {
+        if end_hold {
             if result.answer == Answer::Planned {
                 continue;
             }
@@ -194,7 +203,7 @@ pub(crate) async fn resume(
             result.refusal = Some(reason.to_owned());
         }
     }
-    show(&results, printer)
+    Ok(results)
 }
 
 /// `kcl release`.
@@ -236,32 +245,43 @@ pub(crate) async fn move_to(
 ) -> Result<Exit, Failure> {
     let desk = Desk::open(connection, common, &options.shards.order).await?;
     let scan = desk.scan().await?;
-    let now = connection.now();
+    let leases = chosen(&options.shards, &scan)?;
+    show(&moved(&desk, &scan, &leases, &options.to).await?, printer)
+}
+
+/// Orders that these leases belong to a worker that gets leases, and waits until it has them.
+pub(crate) async fn moved(
+    desk: &Desk<'_>,
+    scan: &Scan,
+    leases: &[&Lease],
+    to: &WorkerId,
+) -> Result<Vec<OrderResult>, Failure> {
+    let now = desk.connection.now();
     let gets_leases = |worker: &&WorkerRow| gets_leases(worker, now);
     if !scan
         .workers
         .iter()
         .filter(gets_leases)
-        .any(|worker| worker.id == options.to)
+        .any(|worker| worker.id == *to)
     {
         let message = format!(
             "{} is no worker that gets leases: it has no row or an old one, or is excluded, drained or one of the Java KCL. Look with `kcl workers`",
-            options.to
+            to
         );
         return Err(Failure::new(Exit::NotFound, message));
     }
-    let leases = chosen(&options.shards, &scan)?;
-    let until = connection.clock.now() + options.shards.order.wait;
-    let mut results = give_all(&desk, &leases, &LeaseOrder::Pin(options.to.clone())).await?;
+    let clock = &desk.connection.clock;
+    let until = clock.now() + desk.options.wait;
+    let mut results = give_all(desk, leases, &LeaseOrder::Pin(to.clone())).await?;
     // The owner of today answers for the order; it is obeyed once the lease is there.
-    for (result, lease) in results.iter_mut().zip(&leases) {
-        let within = until.saturating_since(connection.clock.now());
+    for (result, lease) in results.iter_mut().zip(leases) {
+        let within = until.saturating_since(clock.now());
         let waits = matches!(result.answer, Answer::Obeyed | Answer::Unowned);
-        if waits && !desk.operator.moved(&lease.key, &options.to, within).await? {
+        if waits && !desk.operator.moved(&lease.key, to, within).await? {
             result.answer = Answer::Unanswered;
         }
     }
-    show(&results, printer)
+    Ok(results)
 }
 
 /// Returns `true` if the leader gives leases to this worker, as far as its row shows it.
@@ -362,7 +382,7 @@ fn chosen<'a>(options: &ShardOrderOptions, scan: &'a Scan) -> Result<Vec<&'a Lea
     Ok(leases)
 }
 
-async fn give_all(
+pub(crate) async fn give_all(
     desk: &Desk<'_>,
     leases: &[&Lease],
     order: &LeaseOrder,
@@ -427,13 +447,22 @@ pub(crate) async fn worker_order(
     printer: Printer,
 ) -> Result<Exit, Failure> {
     let desk = Desk::open(connection, common, &options.order).await?;
-    let wait = options.order.wait;
-    let (revision, answer) = if options.order.dry_run {
+    show(&[worker_ordered(&desk, &options.worker, order).await?], printer)
+}
+
+/// Gives an order about a worker; of a drain it waits until the worker has no lease.
+pub(crate) async fn worker_ordered(
+    desk: &Desk<'_>,
+    worker: &WorkerId,
+    order: WorkerOrder,
+) -> Result<OrderResult, Failure> {
+    let wait = desk.options.wait;
+    let (revision, answer) = if desk.options.dry_run {
         (0, Answer::Planned)
     } else {
-        let revision = desk.operator.order_worker(&options.worker, order).await?;
+        let revision = desk.operator.order_worker(worker, order).await?;
         let is_done = match order {
-            WorkerOrder::Drain => desk.operator.drained(&options.worker, wait).await?,
+            WorkerOrder::Drain => desk.operator.drained(worker, wait).await?,
             // The leader plans by it from now on; there is nothing to be answered.
             WorkerOrder::Exclude | WorkerOrder::Include => true,
         };
@@ -446,15 +475,14 @@ pub(crate) async fn worker_order(
             },
         )
     };
-    let result = OrderResult {
-        subject: options.worker.to_string(),
+    Ok(OrderResult {
+        subject: worker.to_string(),
         order: order_word(order).to_owned(),
         revision,
         owner: None,
         answer,
         refusal: None,
-    };
-    show(&[result], printer)
+    })
 }
 
 fn order_word(order: WorkerOrder) -> &'static str {

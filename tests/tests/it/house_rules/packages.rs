@@ -47,6 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "kcl-aws",
             "kcl-core",
+            "kcl-http",
             "kcl-kinesis",
             "kcl-lease-dynamo",
             "kcl-operations",
