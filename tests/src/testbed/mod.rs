@@ -4,6 +4,7 @@
 //! a Docker engine answers; kinesis-mock with DynamoDB Local and ministack, which the testbed installs into the target folder
 //! on first use. Started servers are shared by all test processes and end a minute after the last of them.
 
+mod browser;
 mod docker;
 mod install;
 mod local;
@@ -24,6 +25,7 @@ use tokio::sync::OnceCell;
 
 use servers::{DynamoServer, Servers, say};
 
+pub use browser::{Browser, Colours};
 pub use others::{Server, Started};
 pub use postgres::Postgres;
 pub use streams::hash_keys;

@@ -11,6 +11,9 @@ use tokio::sync::{Notify, watch};
 use crate::failure::Failure;
 use crate::look::Looker;
 
+/// The shortest pause between two looks at a table.
+const LEAST_PAUSE: Duration = Duration::from_millis(250);
+
 /// The knowledge of one application.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shown {
@@ -53,8 +56,10 @@ impl Board {
     pub(crate) async fn read(&self, clock: &TokioClock, interval: Duration, looker: &mut Looker<'_>) {
         loop {
             self.show(looker.look().await);
-            // A look that was asked for comes at once; else after the pause.
-            let _ = clock.timeout(interval, self.wake.notified()).await;
+            // A look that was asked for comes sooner, and however many ask, not more often than this.
+            let least = interval.min(LEAST_PAUSE);
+            clock.sleep(least).await;
+            let _ = clock.timeout(interval - least, self.wake.notified()).await;
             while self.shown.receiver_count() == 0 {
                 self.wake.notified().await;
             }

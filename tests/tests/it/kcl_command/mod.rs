@@ -1,5 +1,6 @@
 //! `kcl`, the command, as a process: on a running fleet, on tables of Java, on thousands of rows, and before KEDA.
 
+mod dashboard;
 mod doctor;
 mod fleet;
 mod java;

@@ -164,7 +164,7 @@ class Stream {
     const gap = rows.length <= 6 ? 24 : rows.length <= 20 ? 14 : 8;
     const left = rows.length > 1 ? 34 : 0;
     const inner = width - left - 1;
-    const total = rows.length * (height + gap) - gap + 22;
+    const total = Math.max(1, rows.length) * (height + gap) - gap + 22;
     mark(this.svg, "viewBox", `0 0 ${width} ${total}`);
     mark(this.svg, "width", width);
     mark(this.svg, "height", total);

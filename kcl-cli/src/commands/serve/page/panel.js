@@ -51,7 +51,8 @@ export class Panel {
     this.answer = element("p", { class: "answer", role: "status" });
     const parts = [element("div", { class: "panel-head" }, element("div", {}, this.title, this.badge), close)];
     if (kind === "shard") parts.push(element("h3", { text: "Why" }), this.sentences);
-    parts.push(this.facts, element("h3", { text: "Orders" }), this.form(kind, id), this.answer);
+    parts.push(element("h3", { text: "Orders" }), this.form(kind, id), this.answer);
+    parts.push(element("h3", { text: "Now" }), this.facts);
     if (kind === "shard") parts.push(element("h3", { text: "History of orders" }), this.history);
     this.place.replaceChildren(...parts);
     this.place.hidden = false;
