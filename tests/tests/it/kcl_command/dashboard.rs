@@ -23,10 +23,12 @@ use serde_json::{Value, json};
 
 use super::kcl;
 
+/// The application of the fleet that runs, in a table of its own name.
+const APPLICATION: &str = "truck-tracker";
 /// How long a machine that compiles beside the test may take.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The folder that screenshots are written to, beside the scratch folder.
+/// Names the folder that screenshots are written to, instead of the scratch folder.
 const SCREENSHOTS: &str = "KCL_TEST_SCREENSHOTS";
 
 struct Nothing;
@@ -92,15 +94,17 @@ async fn open(browser: &mut Browser, url: &str) -> u64 {
     browser.run(code, &json!(url)).await.as_f64().unwrap_or(0.0) as u64
 }
 
-/// Writes what the page shows, in the scratch folder and where it was asked for.
-async fn shoot(testbed: &Testbed, browser: &mut Browser, name: &str, whole: bool) {
-    let asked = std::env::var_os(SCREENSHOTS).map(PathBuf::from);
-    for folder in [Some(testbed.scratch()), asked].into_iter().flatten() {
-        let file = folder.join(format!("dashboard-{name}.png"));
-        let given = json!({ "path": file, "fullPage": whole });
-        browser.run("await page.screenshot(given)", &given).await;
-        assert!(std::fs::metadata(file).unwrap().len() > 10_000);
-    }
+/// The folder for screenshots of the documentation.
+fn screenshots(testbed: &Testbed) -> PathBuf {
+    std::env::var_os(SCREENSHOTS).map_or_else(|| testbed.scratch(), PathBuf::from)
+}
+
+/// Writes the page as it is shown into this folder.
+async fn shoot(browser: &mut Browser, folder: PathBuf, name: &str, whole: bool) {
+    let file = folder.join(format!("dashboard-{name}.png"));
+    let given = json!({ "path": file, "fullPage": whole });
+    browser.run("await page.screenshot(given)", &given).await;
+    assert!(std::fs::metadata(file).unwrap().len() > 10_000);
 }
 
 async fn assert_no_complaint(browser: &mut Browser) {
@@ -144,6 +148,7 @@ async fn thousand_shards_are_drawn_in_a_browser() {
         return [await page.locator('rect.bar').count(), wide, await page.locator('#shards tbody tr').count(), await page.locator('#workers tbody tr').count()];";
     let counts = browser.run(code, &Value::Null).await;
     assert_eq!(counts, json!([1000, 1000, 1000, 50]));
+    shoot(&mut browser, testbed.scratch(), "many", false).await;
     let code = "await page.fill('#filter', 'worker-07 ok'); return page.locator('#shards tbody tr').count();";
     assert_eq!(browser.run(code, &Value::Null).await, 20);
     let code = "await page.locator('#shards tbody button').first().click(); await page.waitForSelector('.why p');
@@ -155,7 +160,6 @@ async fn thousand_shards_are_drawn_in_a_browser() {
         text.contains("--allow-orders") && text.contains("worker-07.trucks.example has it"),
         "{text}"
     );
-    shoot(&testbed, &mut browser, "many", false).await;
     assert_no_complaint(&mut browser).await;
 }
 
@@ -291,13 +295,13 @@ async fn reshards_and_orders_are_seen_live() {
     };
     let mut dark = Browser::start(Colours::Dark).await.expect("it started before");
     let kcl = kcl(&testbed, "kcl-serve");
-    let (app, stream) = (testbed.unique("truck-tracker"), testbed.unique("trucks"));
+    let (table, stream) = (testbed.unique("truck-tracker"), testbed.unique("trucks"));
     testbed.create_stream(&stream, 4).await;
     let start = |name: &str| {
-        Worker::builder(&app)
+        Worker::builder(APPLICATION)
             .worker_id(name)
             .stream(KinesisStream::new(&testbed.kinesis_config(), &stream))
-            .lease_store(DynamoLeaseStore::new(&testbed.dynamo_config(), &app))
+            .lease_store(DynamoLeaseStore::new(&testbed.dynamo_config(), &table))
             .processor(|_: &ShardContext| Nothing)
             .build()
             .unwrap()
@@ -307,7 +311,18 @@ async fn reshards_and_orders_are_seen_live() {
     for worker in &workers {
         worker.wait_for(|status| status.leases.len() == 2).await;
     }
-    let serving = Serving::start(&kcl, &[&app, "--allow-orders", "--author", "ana"]).await;
+    let serving = Serving::start(
+        &kcl,
+        &[
+            APPLICATION,
+            "--table",
+            &table,
+            "--allow-orders",
+            "--author",
+            "ana",
+        ],
+    )
+    .await;
     open(&mut browser, &serving.url).await;
     let loaded = "return page.evaluate(() => performance.timeOrigin)";
     let before = browser.run(loaded, &Value::Null).await;
@@ -327,7 +342,15 @@ async fn reshards_and_orders_are_seen_live() {
     })
     .await;
 
-    let shot = std::env::var_os(SCREENSHOTS).map_or_else(|| testbed.scratch(), PathBuf::from);
+    // Until every consumer has reported, so that the picture is of a fleet that runs.
+    let put = kcl.run(&["put", &stream, "--data", &"x".repeat(900), "--count", "400"]);
+    assert_eq!(put.code, 0, "{put:?}");
+    let settled = "await page.waitForFunction(() => {
+        const states = [...document.querySelectorAll('#shards tbody .badge')].map((badge) => badge.textContent);
+        return states.length === 4 && states.every((state) => state === 'OK');
+    }, null, { timeout: 90000 })";
+    browser.run(settled, &Value::Null).await;
+    let shot = screenshots(&testbed);
     let lease = "shardId-000000000005";
     let pause = json!({
         "lease": lease, "order": "pause", "reason": "the database is down", "state": "PAUSED", "shot": shot.join("dashboard-shard.png"),
@@ -339,7 +362,7 @@ async fn reshards_and_orders_are_seen_live() {
         (&lease.into(), &true.into()),
         "the focus comes back"
     );
-    let status = kcl.json(&["status", &app, "5$"], 0);
+    let status = kcl.json(&["status", APPLICATION, "5$", "--table", &table], 0);
     let shard = &status["shards"][0];
     assert_eq!(
         (
@@ -350,14 +373,14 @@ async fn reshards_and_orders_are_seen_live() {
         (&"PAUSED".into(), &1.into(), &"ana".into()),
         "{shard:#}"
     );
-    shoot(&testbed, &mut browser, "light", true).await;
+    shoot(&mut browser, shot.clone(), "light", true).await;
     open(&mut dark, &serving.url).await;
     dark.run(
         "await page.locator('#colours input[value=owner]').check()",
         &Value::Null,
     )
     .await;
-    shoot(&testbed, &mut dark, "dark", true).await;
+    shoot(&mut dark, shot, "dark", true).await;
 
     let resume =
         json!({ "lease": lease, "order": "resume", "reason": "it is back", "state": "OK", "shot": null });
