@@ -176,7 +176,6 @@ async fn open_connection_is_cut_off_in_time() {
         connection,
         connections: 1,
         head: Duration::from_secs(60),
-        ..ServerLimits::default()
     };
     let server = server(&worker, limits);
     let mut open = TcpStream::connect(server.address()).unwrap();
@@ -191,7 +190,6 @@ async fn slow_clients_do_not_keep_probes_out() {
         connections: 4,
         head: Duration::from_secs(3600),
         connection: Duration::from_secs(3600),
-        ..ServerLimits::default()
     };
     let server = server(&worker, limits);
     let mut slow = Vec::new();
