@@ -3,8 +3,9 @@
 //! The handles are registered and described once per worker with the recorder given to the builder, the global one of the
 //! [`metrics`](https://docs.rs/metrics) crate by default. A Prometheus exporter therefore prints the help texts.
 //!
-//! A series whose labels say what happened is registered when it first happens, so that a worker has few of them; one that alarms look at
-//! exists from the beginning.
+//! The series of a worker are few: those that every worker has from the beginning, and each other one when it first happens. Metrics of the
+//! level [`Detailed`](MetricsLevel::Detailed) are kept only where [`MetricsSettings::level`](crate::settings::MetricsSettings::level) asks
+//! for them.
 //!
 //! Every metric has the label `worker`: by default the worker's id if your code gave it one, and else the name of the application, because
 //! an id that is new at each start would make new series at each start. See
@@ -78,9 +79,6 @@ const INVARIANTS: [&str; 17] = [
     "I17",
 ];
 
-/// The invariants that a worker checks of itself.
-const CHECKED_BY_WORKERS: [&str; 5] = ["I3", "I5", "I6", "I8", "I10"];
-
 /// The kinds of tasks whose panics are counted. A task is named by its kind, and by its lease where it has one.
 const TASKS: [&str; 14] = [
     "worker",
@@ -110,48 +108,43 @@ struct Handles {
     lease_changes: Vec<[OnDemand<Counter>; 3]>,
     leases_held: Gauge,
     leases_lost: Counter,
-    leases_suspended: Counter,
+    leases_suspended: OnDemand<Counter>,
     records: Counter,
     bytes: Counter,
     process_seconds: Histogram,
-    batch_errors: Counter,
-    batch_panics: Counter,
-    on_hold: Gauge,
-    dead_letters: Counter,
-    skipped: Counter,
-    left_out: Counter,
-    dead_letter_failures: Counter,
-    fetches: [Counter; 4],
+    batch_errors: OnDemand<Counter>,
+    batch_panics: OnDemand<Counter>,
+    on_hold: OnDemand<Gauge>,
+    dead_letters: OnDemand<Counter>,
+    skipped: OnDemand<Counter>,
+    left_out: OnDemand<Counter>,
+    dead_letter_failures: OnDemand<Counter>,
+    fetches: [OnDemand<Counter>; 4],
     behind: Gauge,
     freshness: Gauge,
     unfinished: Gauge,
     /// How many shards wait, and the longest wait.
     waits: [(OnDemand<Gauge>, OnDemand<Gauge>); WAITS.len()],
     concerns: [OnDemand<Gauge>; CONCERNS.len()],
-    panics: [Counter; TASKS.len()],
-    outside: [Counter; 2],
-    invalid_hash_keys: Counter,
-    gaps: Counter,
-    end_claims: Counter,
+    panics: [OnDemand<Counter>; TASKS.len()],
+    outside: [OnDemand<Counter>; 2],
+    invalid_hash_keys: OnDemand<Counter>,
+    gaps: OnDemand<Counter>,
+    end_claims: OnDemand<Counter>,
     bytes_held: Gauge,
-    starved: Counter,
-    stalls: Counter,
-    standstills: [Counter; 2],
+    starved: OnDemand<Counter>,
+    stalls: OnDemand<Counter>,
+    standstills: [OnDemand<Counter>; 2],
     leader: Gauge,
     assignments: Counter,
     unplaced: Gauge,
-    deleted: Counter,
-    gone: Counter,
+    deleted: OnDemand<Counter>,
+    gone: OnDemand<Counter>,
     holes: Gauge,
     violations: [OnDemand<Counter>; INVARIANTS.len()],
-    store: [StoreHandles; StoreOperation::ALL.len()],
-    store_pages: Counter,
-}
-
-/// The metrics of one operation of the store.
-struct StoreHandles {
-    calls: [OnDemand<Counter>; StoreOutcome::ALL.len()],
-    seconds: OnDemand<Histogram>,
+    store_calls: [OnDemand<Counter>; StoreOutcome::ALL.len()],
+    store_seconds: [OnDemand<Histogram>; StoreOperation::ALL.len()],
+    store_pages: OnDemand<Counter>,
 }
 
 /// A call of the lease store, for counting.
@@ -215,9 +208,14 @@ pub(crate) enum FetchOutcome {
 }
 
 impl Metrics {
-    /// Describes every metric, and registers the handles of a worker under this label: with the given recorder, or with the global one.
-    pub(crate) fn register(recorder: Option<Arc<dyn Recorder + Send + Sync>>, worker: &str) -> Self {
-        let registry = Registry::new(recorder, worker);
+    /// Describes the metrics of this level, and registers the handles of a worker under this label: with the given recorder, or with the
+    /// global one.
+    pub(crate) fn register(
+        recorder: Option<Arc<dyn Recorder + Send + Sync>>,
+        worker: &str,
+        level: MetricsLevel,
+    ) -> Self {
+        let registry = Registry::new(recorder, worker, level);
         registry.describe_all();
         let changes = |verb| {
             ["applied", "refused", "failed"]
@@ -227,19 +225,19 @@ impl Metrics {
             lease_changes: VERBS.into_iter().map(changes).collect(),
             leases_held: registry.gauge(LEASES_HELD, &[]),
             leases_lost: registry.counter(LEASES_LOST, &[]),
-            leases_suspended: registry.counter(LEASES_SUSPENDED, &[]),
+            leases_suspended: OnDemand::new(LEASES_SUSPENDED, &[]),
             records: registry.counter(RECORDS_PROCESSED, &[]),
             bytes: registry.counter(BYTES_PROCESSED, &[]),
             process_seconds: registry.histogram(PROCESS_SECONDS, &[]),
-            batch_errors: registry.counter(BATCH_FAILURES, &[("kind", "error")]),
-            batch_panics: registry.counter(BATCH_FAILURES, &[("kind", "panic")]),
-            on_hold: registry.gauge(SHARDS_ON_HOLD, &[]),
-            dead_letters: registry.counter(RECORDS_SET_ASIDE, &[("outcome", "dead_letter")]),
-            left_out: registry.counter(RECORDS_LEFT_OUT, &[]),
-            skipped: registry.counter(RECORDS_SET_ASIDE, &[("outcome", "skipped")]),
-            dead_letter_failures: registry.counter(DEAD_LETTER_FAILURES, &[]),
+            batch_errors: OnDemand::new(BATCH_FAILURES, &[("kind", "error")]),
+            batch_panics: OnDemand::new(BATCH_FAILURES, &[("kind", "panic")]),
+            on_hold: OnDemand::new(SHARDS_ON_HOLD, &[]),
+            dead_letters: OnDemand::new(RECORDS_SET_ASIDE, &[("outcome", "dead_letter")]),
+            left_out: OnDemand::new(RECORDS_LEFT_OUT, &[]),
+            skipped: OnDemand::new(RECORDS_SET_ASIDE, &[("outcome", "skipped")]),
+            dead_letter_failures: OnDemand::new(DEAD_LETTER_FAILURES, &[]),
             fetches: ["records", "empty", "throttled", "failed"]
-                .map(|outcome| registry.counter(FETCHES, &[("outcome", outcome)])),
+                .map(|outcome| OnDemand::new(FETCHES, &[("outcome", outcome)])),
             behind: registry.gauge(BEHIND_SECONDS, &[]),
             freshness: registry.gauge(FRESHNESS_SECONDS, &[]),
             unfinished: registry.gauge(RECORDS_UNFINISHED, &[]),
@@ -251,41 +249,39 @@ impl Metrics {
                 )
             }),
             concerns: CONCERNS.map(|concern| OnDemand::new(SHARDS_OF_CONCERN, &[("concern", concern)])),
-            panics: TASKS.map(|task| registry.counter(TASK_PANICS, &[("task", task)])),
+            panics: TASKS.map(|task| OnDemand::new(TASK_PANICS, &[("task", task)])),
             outside: ["delivered", "withheld"]
-                .map(|outcome| registry.counter(OUTSIDE_SHARD, &[("outcome", outcome)])),
-            invalid_hash_keys: registry.counter(INVALID_HASH_KEYS, &[]),
-            gaps: registry.counter(GAPS, &[]),
-            end_claims: registry.counter(END_CLAIMS, &[]),
+                .map(|outcome| OnDemand::new(OUTSIDE_SHARD, &[("outcome", outcome)])),
+            invalid_hash_keys: OnDemand::new(INVALID_HASH_KEYS, &[]),
+            gaps: OnDemand::new(GAPS, &[]),
+            end_claims: OnDemand::new(END_CLAIMS, &[]),
             bytes_held: registry.gauge(BYTES_HELD, &[]),
-            starved: registry.counter(STARVED, &[]),
-            stalls: registry.counter(STALLS, &[]),
+            starved: OnDemand::new(STARVED, &[]),
+            stalls: OnDemand::new(STALLS, &[]),
             standstills: ["processing", "coordination"]
-                .map(|runtime| registry.counter(STANDSTILLS, &[("runtime", runtime)])),
+                .map(|runtime| OnDemand::new(STANDSTILLS, &[("runtime", runtime)])),
             leader: registry.gauge(LEADER, &[]),
             assignments: registry.counter(ASSIGNMENTS, &[]),
             unplaced: registry.gauge(LEASES_UNPLACED, &[]),
-            deleted: registry.counter(LEASES_DELETED, &[]),
-            gone: registry.counter(SHARDS_GONE, &[]),
+            deleted: OnDemand::new(LEASES_DELETED, &[]),
+            gone: OnDemand::new(SHARDS_GONE, &[]),
             holes: registry.gauge(HASH_KEY_HOLES, &[]),
             violations: INVARIANTS.map(|id| OnDemand::new(INVARIANT_VIOLATIONS, &[("invariant", id)])),
-            store: StoreOperation::ALL.map(|operation| StoreHandles {
-                calls: StoreOutcome::ALL.map(|outcome| {
-                    OnDemand::new(STORE_CALLS, &[("operation", operation), ("outcome", outcome)])
-                }),
-                seconds: OnDemand::new(STORE_SECONDS, &[("operation", operation)]),
-            }),
-            store_pages: registry.counter(STORE_PAGES, &[]),
+            store_calls: StoreOutcome::ALL.map(|outcome| OnDemand::new(STORE_CALLS, &[("outcome", outcome)])),
+            store_seconds: StoreOperation::ALL
+                .map(|operation| OnDemand::new(STORE_SECONDS, &[("operation", operation)])),
+            store_pages: OnDemand::new(STORE_PAGES, &[]),
             registry,
         };
-        // An alarm sees a rise from 0, and no series that begins with 1.
-        for (id, violations) in INVARIANTS.iter().zip(&handles.violations) {
-            if CHECKED_BY_WORKERS.contains(id) {
-                violations.counter(&handles.registry);
-            }
-        }
         Self {
             handles: Arc::new(handles),
+        }
+    }
+
+    /// Counts what happened; what did not happen has no series.
+    fn count(&self, counter: &OnDemand<Counter>, times: u64) {
+        if times > 0 {
+            counter.counter(&self.handles.registry).increment(times);
         }
     }
 
@@ -300,7 +296,7 @@ impl Metrics {
             .position(|known| *known == verb)
             .and_then(|row| self.handles.lease_changes.get(row));
         if let Some(changes) = row.and_then(|row| row.get(column)) {
-            changes.counter(&self.handles.registry).increment(1);
+            self.count(changes, 1);
         }
     }
 
@@ -317,7 +313,7 @@ impl Metrics {
     }
 
     pub(crate) fn lease_suspended(&self) {
-        self.handles.leases_suspended.increment(1);
+        self.count(&self.handles.leases_suspended, 1);
     }
 
     pub(crate) fn batch_processed(&self, records: u64, bytes: u64, took: Duration) {
@@ -328,45 +324,45 @@ impl Metrics {
 
     pub(crate) fn batch_failed(&self, panicked: bool) {
         match panicked {
-            true => self.handles.batch_panics.increment(1),
-            false => self.handles.batch_errors.increment(1),
+            true => self.count(&self.handles.batch_panics, 1),
+            false => self.count(&self.handles.batch_errors, 1),
         }
     }
 
     /// Records that were finished before they were delivered.
     pub(crate) fn left_out(&self, records: u64) {
-        self.handles.left_out.increment(records);
+        self.count(&self.handles.left_out, records);
     }
 
     /// A policy set a record aside.
     pub(crate) fn set_aside(&self, is_skipped: bool) {
         match is_skipped {
-            true => self.handles.skipped.increment(1),
-            false => self.handles.dead_letters.increment(1),
+            true => self.count(&self.handles.skipped, 1),
+            false => self.count(&self.handles.dead_letters, 1),
         }
     }
 
     pub(crate) fn dead_letter_failed(&self) {
-        self.handles.dead_letter_failures.increment(1);
+        self.count(&self.handles.dead_letter_failures, 1);
     }
 
     pub(crate) fn hold_begins(&self) {
-        self.handles.on_hold.increment(1);
+        self.handles.on_hold.gauge(&self.handles.registry).increment(1);
     }
 
     pub(crate) fn hold_ends(&self) {
-        self.handles.on_hold.decrement(1);
+        self.handles.on_hold.gauge(&self.handles.registry).decrement(1);
     }
 
     pub(crate) fn fetched(&self, outcome: FetchOutcome) {
         let [records, empty, throttled, failed] = &self.handles.fetches;
-        match outcome {
+        let counter = match outcome {
             FetchOutcome::Records => records,
             FetchOutcome::Empty => empty,
             FetchOutcome::Throttled => throttled,
             FetchOutcome::Failed => failed,
-        }
-        .increment(1);
+        };
+        self.count(counter, 1);
     }
 
     /// Of the shard that is furthest behind, in reading and in processing.
@@ -415,27 +411,27 @@ impl Metrics {
         let kind = name.split(' ').next();
         let index = TASKS.iter().position(|task| Some(*task) == kind);
         if let Some(counter) = index.and_then(|index| self.handles.panics.get(index)) {
-            counter.increment(1);
+            self.count(counter, 1);
         }
     }
 
     /// Of the user records outside the shard. With a whole aggregate its other records are withheld, too.
     pub(crate) fn outside_shard(&self, outside: usize, withheld: usize) {
         let [delivered, left_out] = &self.handles.outside;
-        delivered.increment(outside.saturating_sub(withheld) as u64);
-        left_out.increment(withheld as u64);
+        self.count(delivered, outside.saturating_sub(withheld) as u64);
+        self.count(left_out, withheld as u64);
     }
 
     pub(crate) fn invalid_hash_keys(&self, records: usize) {
-        self.handles.invalid_hash_keys.increment(records as u64);
+        self.count(&self.handles.invalid_hash_keys, records as u64);
     }
 
     pub(crate) fn gap(&self) {
-        self.handles.gaps.increment(1);
+        self.count(&self.handles.gaps, 1);
     }
 
     pub(crate) fn end_claimed(&self) {
-        self.handles.end_claims.increment(1);
+        self.count(&self.handles.end_claims, 1);
     }
 
     pub(crate) fn bytes_held(&self) -> Gauge {
@@ -443,17 +439,17 @@ impl Metrics {
     }
 
     pub(crate) fn starved(&self) {
-        self.handles.starved.increment(1);
+        self.count(&self.handles.starved, 1);
     }
 
     pub(crate) fn stalled(&self) {
-        self.handles.stalls.increment(1);
+        self.count(&self.handles.stalls, 1);
     }
 
     /// A runtime stood still: that of user code, or the worker's own.
     pub(crate) fn stood_still(&self, is_own: bool) {
         let [processing, coordination] = &self.handles.standstills;
-        if is_own { coordination } else { processing }.increment(1);
+        self.count(if is_own { coordination } else { processing }, 1);
     }
 
     pub(crate) fn leads(&self, leads: bool) {
@@ -471,11 +467,11 @@ impl Metrics {
     }
 
     pub(crate) fn leases_deleted(&self, count: usize) {
-        self.handles.deleted.increment(count as u64);
+        self.count(&self.handles.deleted, count as u64);
     }
 
     pub(crate) fn shards_gone(&self, count: usize) {
-        self.handles.gone.increment(count as u64);
+        self.count(&self.handles.gone, count as u64);
     }
 
     pub(crate) fn holes(&self, count: usize) {
@@ -487,23 +483,23 @@ impl Metrics {
     /// The invariant at this place of their list was seen to be broken.
     pub(crate) fn invariant_broken(&self, invariant: usize) {
         if let Some(violations) = self.handles.violations.get(invariant) {
-            violations.counter(&self.handles.registry).increment(1);
+            self.count(violations, 1);
         }
     }
 
     pub(crate) fn store_call(&self, operation: StoreOperation, outcome: StoreOutcome, took: Duration) {
-        let Some(handles) = self.handles.store.get(operation as usize) else {
-            return;
-        };
-        let registry = &self.handles.registry;
-        if let Some(calls) = handles.calls.get(outcome as usize) {
-            calls.counter(registry).increment(1);
+        if let Some(calls) = self.handles.store_calls.get(outcome as usize) {
+            self.count(calls, 1);
         }
-        handles.seconds.histogram(registry).record(took.as_secs_f64());
+        if let Some(seconds) = self.handles.store_seconds.get(operation as usize) {
+            seconds
+                .histogram(&self.handles.registry)
+                .record(took.as_secs_f64());
+        }
     }
 
     pub(crate) fn store_pages(&self, pages: u32) {
-        self.handles.store_pages.increment(u64::from(pages));
+        self.count(&self.handles.store_pages, u64::from(pages));
     }
 }
 
@@ -538,7 +534,7 @@ mod labels {
     fn every_verb_of_lease_change_can_be_counted() {
         assert!(VERBS.contains(&LeaseChange::Release.verb()));
         assert!(VERBS.contains(&LeaseChange::CompleteHandoff.verb()));
-        let metrics = Metrics::register(None, "w");
+        let metrics = Metrics::register(None, "w", MetricsLevel::Detailed);
         metrics.lease_change("renew", ChangeOutcome::Refused);
     }
 }

@@ -12,7 +12,7 @@ use crate::lease::row::{OwnerNotes, RowFacts};
 use crate::lease::scanner::TableScanner;
 use crate::lease::store::{Capabilities, LeaseStore, Preparation, Scan};
 use crate::lease::worker_row::{WorkerChange, WorkerOutcome, WorkerRow};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, MetricsLevel};
 use crate::runtime::clock::{Clock, TokioClock};
 use crate::runtime::rng::Rng;
 use crate::runtime::task_scope::{TaskPolicy, TaskScope};
@@ -233,7 +233,7 @@ impl Worker {
             worker.scope.clone(),
             incarnation,
             Timing::of(F).calls,
-            Metrics::register(None, name),
+            Metrics::register(None, name, MetricsLevel::default()),
         );
         let context = CoordinatorContext {
             scanner: Arc::new(TableScanner::new(store_client.clone(), Arc::clone(clock))),
@@ -249,7 +249,7 @@ impl Worker {
             settings: AssignmentSettings::default(),
             wake: Arc::clone(&worker.wake),
             status: Arc::clone(&worker.status),
-            metrics: Metrics::register(None, name),
+            metrics: Metrics::register(None, name, MetricsLevel::default()),
             reads: Arc::new(|_| true),
         };
         let coordinator = coordinate(with(context), worker.shutdown.clone());

@@ -1,6 +1,7 @@
 //! Every metric, once: from one line come its constant, its documentation, its entry in [`ALL`] and its description for a recorder.
 
 use metrics::Unit;
+use serde::{Deserialize, Serialize};
 
 /// The kind of number that a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,6 +13,18 @@ pub enum MetricKind {
     Gauge,
     /// Many values, of which their spread is kept.
     Histogram,
+}
+
+/// How much a worker measures: each level has all of those before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MetricsLevel {
+    /// What alarms and everyday dashboards look at: no more series for a worker than the Java KCL sends, and none for a shard that keeps up.
+    #[default]
+    Essential,
+    /// Beside it what each operation of the lease store takes, and how leases change: a series for each operation and for each verb.
+    Detailed,
 }
 
 /// The description of a metric.
@@ -35,19 +48,30 @@ pub struct Metric {
     pub unit: Unit,
     /// The names of its labels, beside `worker`, which every metric has.
     pub labels: &'static [&'static str],
+    /// The level from which on it is kept.
+    pub level: MetricsLevel,
     /// Its meaning, in one line: the `# HELP` of a Prometheus exporter.
     pub help: &'static str,
 }
 
+macro_rules! level {
+    () => {
+        MetricsLevel::Essential
+    };
+    ($level:ident) => {
+        MetricsLevel::$level
+    };
+}
+
 macro_rules! catalogue {
     ($(
-        $constant:ident = $name:literal, $kind:ident of $unit:ident $(by $($label:ident),+)?:
+        $constant:ident = $name:literal, $kind:ident of $unit:ident $(by $($label:ident),+)? $(from $level:ident)?:
         $help:literal
         $(#[doc = $more:literal])*
     )+) => {
         $(
             #[doc = $help]
-            #[doc = concat!("\n", stringify!($kind), " (", stringify!($unit), ")" $($(, ", `", stringify!($label), "`")+)?, ".")]
+            #[doc = concat!("\n", stringify!($kind), " (", stringify!($unit), ")" $($(, ", `", stringify!($label), "`")+)? $(, "; from [`", stringify!($level), "`](MetricsLevel::", stringify!($level), ") on")?, ".")]
             $(#[doc = $more])*
             pub const $constant: &str = $name;
         )+
@@ -59,6 +83,7 @@ macro_rules! catalogue {
                 kind: MetricKind::$kind,
                 unit: Unit::$unit,
                 labels: &[$($(stringify!($label)),+)?],
+                level: level!($($level)?),
                 help: $help,
             },
         )+];
@@ -66,7 +91,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    LEASE_CHANGES = "kcl_lease_changes_total", Counter of Count by verb, outcome:
+    LEASE_CHANGES = "kcl_lease_changes_total", Counter of Count by verb, outcome from Detailed:
     "Changes of lease rows; the outcome is applied, refused or failed."
 
     LEASES_HELD = "kcl_leases_held", Gauge of Count:
@@ -185,16 +210,16 @@ catalogue! {
     /// The label is the id of an [`Invariant`](crate::invariant::Invariant). The bug is one of this library, of the lease store, or of
     /// another writer to the table.
 
-    STORE_CALLS = "kcl_store_calls_total", Counter of Count by operation, outcome:
+    STORE_CALLS = "kcl_store_calls_total", Counter of Count by outcome:
     "Calls of the lease store; the outcome is done, refused, throttled, failed, unknown or abandoned."
     /// `refused`: the expectation did not hold. `failed`: it did certainly not happen. `unknown`: it may have happened. `abandoned`: the
-    /// worker did not wait for the answer. The operations are `prepare`, `scan`, `read`, `owned_by`, `change`, `change_worker`, `read_lock`
-    /// and `change_lock`.
+    /// worker did not wait for the answer.
 
-    STORE_SECONDS = "kcl_store_call_seconds", Histogram of Seconds by operation:
+    STORE_SECONDS = "kcl_store_call_seconds", Histogram of Seconds by operation from Detailed:
     "Time until the lease store answered or the worker stopped waiting."
+    /// The operations are `prepare`, `scan`, `read`, `owned_by`, `change`, `change_worker`, `read_lock` and `change_lock`.
 
-    STORE_PAGES = "kcl_store_scan_pages_total", Counter of Count:
+    STORE_PAGES = "kcl_store_scan_pages_total", Counter of Count from Detailed:
     "Pages that scans of the lease store read."
     /// See [`Scan::pages`](crate::lease::store::Scan::pages).
 }

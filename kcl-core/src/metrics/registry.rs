@@ -3,24 +3,30 @@ use std::sync::{Arc, OnceLock};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
 
-use crate::metrics::catalogue::{ALL, MetricKind};
+use crate::metrics::catalogue::{ALL, MetricKind, MetricsLevel};
 
 /// The recorder of one worker, and the name that its metrics carry.
 #[derive(Clone)]
 pub(crate) struct Registry {
     recorder: Option<Arc<dyn Recorder + Send + Sync>>,
     worker: Arc<str>,
+    level: MetricsLevel,
 }
 
 const TARGET: &str = "kcl_core::metrics";
 const METADATA: Metadata<'static> = Metadata::new(TARGET, Level::INFO, Some(TARGET));
 
 impl Registry {
-    /// The registry of a worker with this label: in the given recorder, or in the global one.
-    pub(crate) fn new(recorder: Option<Arc<dyn Recorder + Send + Sync>>, worker: &str) -> Self {
+    /// The registry of a worker with this label, for the metrics up to this level: in the given recorder, or in the global one.
+    pub(crate) fn new(
+        recorder: Option<Arc<dyn Recorder + Send + Sync>>,
+        worker: &str,
+        level: MetricsLevel,
+    ) -> Self {
         Self {
             recorder,
             worker: Arc::from(worker),
+            level,
         }
     }
 
@@ -31,10 +37,16 @@ impl Registry {
         }
     }
 
-    /// Describes every metric, each once.
+    /// Returns `true` if the metric is one of the level.
+    fn keeps(&self, name: &str) -> bool {
+        ALL.iter()
+            .any(|metric| metric.name == name && metric.level <= self.level)
+    }
+
+    /// Describes every metric of the level, each once.
     pub(crate) fn describe_all(&self) {
         self.with(|recorder| {
-            for metric in ALL {
+            for metric in ALL.iter().filter(|metric| metric.level <= self.level) {
                 let (name, unit) = (KeyName::from_const_str(metric.name), Some(metric.unit));
                 let help = metric.help.into();
                 match metric.kind {
@@ -57,11 +69,17 @@ impl Registry {
     }
 
     pub(crate) fn counter(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
+        if !self.keeps(name) {
+            return Counter::noop();
+        }
         let key = self.fixed_key(name, labels);
         self.with(|recorder| recorder.register_counter(&key, &METADATA))
     }
 
     pub(crate) fn gauge(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
+        if !self.keeps(name) {
+            return Gauge::noop();
+        }
         let key = self.fixed_key(name, labels);
         self.with(|recorder| recorder.register_gauge(&key, &METADATA))
     }
@@ -73,6 +91,9 @@ impl Registry {
     }
 
     pub(crate) fn histogram(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> Histogram {
+        if !self.keeps(name) {
+            return Histogram::noop();
+        }
         let key = self.fixed_key(name, labels);
         self.with(|recorder| recorder.register_histogram(&key, &METADATA))
     }

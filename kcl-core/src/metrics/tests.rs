@@ -58,14 +58,38 @@ impl Recorder for Told {
     }
 }
 
+/// Once each, what makes a series when it first happens.
+fn everything_happens(metrics: &Metrics) {
+    metrics.lease_suspended();
+    metrics.batch_failed(true);
+    metrics.hold_begins();
+    metrics.set_aside(false);
+    metrics.left_out(1);
+    metrics.dead_letter_failed();
+    metrics.fetched(FetchOutcome::Empty);
+    metrics.task_panicked("renewer shardId-000000000000");
+    metrics.outside_shard(2, 1);
+    metrics.invalid_hash_keys(1);
+    metrics.gap();
+    metrics.end_claimed();
+    metrics.starved();
+    metrics.stalled();
+    metrics.stood_still(true);
+    metrics.leases_deleted(1);
+    metrics.shards_gone(1);
+    metrics.invariant_broken(0);
+    metrics.store_pages(1);
+}
+
 #[test]
 fn every_metric_is_described_once_with_its_help() {
     let told = Arc::new(Told::default());
-    let metrics = Metrics::register(Some(Arc::clone(&told) as Arc<_>), "w");
+    let metrics = Metrics::register(Some(Arc::clone(&told) as Arc<_>), "w", MetricsLevel::Detailed);
     assert!(
         told.registered.lock().unwrap().len() < ALL.len(),
         "all is registered at once"
     );
+    everything_happens(&metrics);
     metrics.shard_freshness("shardId-000000000000", Duration::from_secs(11));
     metrics.lease_change("renew", ChangeOutcome::Applied);
     metrics.store_call(StoreOperation::Scan, StoreOutcome::Done, Duration::ZERO);
@@ -92,17 +116,32 @@ fn every_metric_is_described_once_with_its_help() {
 }
 
 #[test]
+fn detailed_metrics_are_kept_where_asked_for() {
+    for level in [MetricsLevel::Essential, MetricsLevel::Detailed] {
+        let told = Arc::new(Told::default());
+        let metrics = Metrics::register(Some(Arc::clone(&told) as Arc<_>), "w", level);
+        metrics.lease_change("renew", ChangeOutcome::Applied);
+        metrics.store_call(StoreOperation::Scan, StoreOutcome::Done, Duration::ZERO);
+        metrics.store_pages(1);
+        let registered = told.registered.lock().unwrap();
+        assert!(registered.contains_key(STORE_CALLS), "{level:?}");
+        for metric in ALL.iter().filter(|metric| metric.level == MetricsLevel::Detailed) {
+            let is_kept = level == MetricsLevel::Detailed;
+            assert_eq!(registered.contains_key(metric.name), is_kept, "{metric:?}");
+            let described = told.described.lock().unwrap();
+            assert_eq!(described.contains_key(metric.name), is_kept, "{metric:?}");
+        }
+    }
+}
+
+#[test]
 fn series_of_waits_begin_with_the_first() {
     let told = Arc::new(Told::default());
-    let metrics = Metrics::register(Some(Arc::clone(&told) as Arc<_>), "w");
+    let metrics = Metrics::register(Some(Arc::clone(&told) as Arc<_>), "w", MetricsLevel::Detailed);
     let is_there = |name: &str| told.registered.lock().unwrap().contains_key(name);
     metrics.waiting(0, 0, Duration::ZERO);
     metrics.of_concern(0, 0);
     assert!(!is_there(SHARDS_WAITING) && !is_there(WAIT_SECONDS) && !is_there(SHARDS_OF_CONCERN));
-    assert!(
-        is_there(TASK_PANICS) && is_there(INVARIANT_VIOLATIONS),
-        "an alarm sees them rise"
-    );
     metrics.waiting(0, 1, Duration::from_millis(1));
     metrics.of_concern(0, 1);
     assert!(is_there(SHARDS_WAITING) && is_there(WAIT_SECONDS) && is_there(SHARDS_OF_CONCERN));

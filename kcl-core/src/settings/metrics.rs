@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::MetricsLevel;
 use crate::settings::rules::violated;
 
 /// The longest label of a worker. It stands on every series.
@@ -13,7 +14,7 @@ const MOST_SHARDS: u32 = 1000;
 /// # use kcl_core as kinesis_client;
 /// use kinesis_client::settings::{MetricsSettings, Settings};
 ///
-/// let metrics = MetricsSettings { worker_label: Some("blue".to_owned()), top_shards: 0 };
+/// let metrics = MetricsSettings { worker_label: Some("blue".to_owned()), top_shards: 0, ..MetricsSettings::default() };
 /// assert!(Settings { metrics, ..Settings::default() }.validate().is_ok());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct MetricsSettings {
     /// need labels, or ids, of their own, or they overwrite each other's gauges. Those of different processes do not: what collects the
     /// metrics distinguishes processes, as the label `instance` of Prometheus does.
     pub worker_label: Option<String>,
+    /// How much the worker measures, [`Essential`](MetricsLevel::Essential) by default. A worker that is well has about as many series
+    /// then as one of the Java KCL has without its shards, for which Java has twelve each.
+    pub level: MetricsLevel,
     /// For how many shards at a time [`kcl_shard_freshness_seconds`](crate::metrics::SHARD_FRESHNESS_SECONDS) says how far behind they
     /// are, under the label `lease`; 0 to 1000, where 0 is off. 10 by default.
     ///
@@ -38,6 +42,7 @@ impl Default for MetricsSettings {
     fn default() -> Self {
         Self {
             worker_label: None,
+            level: MetricsLevel::default(),
             top_shards: 10,
         }
     }
@@ -79,6 +84,7 @@ mod tests {
             let metrics = MetricsSettings {
                 worker_label: label.map(str::to_owned),
                 top_shards,
+                ..MetricsSettings::default()
             };
             assert_eq!(metrics.violations().len(), wrong, "{metrics:?}");
             let settings = Settings {
@@ -91,8 +97,11 @@ mod tests {
 
     #[test]
     fn metrics_settings_are_read_from_files() {
-        let settings: Settings = serde_json::from_str(r#"{"metrics": {"worker_label": "blue"}}"#).unwrap();
+        let settings: Settings =
+            serde_json::from_str(r#"{"metrics": {"worker_label": "blue", "level": "detailed"}}"#).unwrap();
         assert_eq!(settings.metrics.worker_label.as_deref(), Some("blue"));
+        assert_eq!(settings.metrics.level, MetricsLevel::Detailed);
+        assert_eq!(MetricsSettings::default().level, MetricsLevel::Essential);
         assert_eq!(settings.metrics.top_shards, 10);
         assert!(serde_json::from_str::<Settings>(r#"{"metrics": {"top": 1}}"#).is_err());
     }

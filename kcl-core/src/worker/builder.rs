@@ -309,7 +309,7 @@ impl WorkerBuilder {
         let label = label
             .or(self.worker_id.as_deref())
             .unwrap_or(application.as_str());
-        let metrics = crate::metrics::Metrics::register(self.recorder, label);
+        let metrics = crate::metrics::Metrics::register(self.recorder, label, settings.metrics.level);
         let clock = self.clock.unwrap_or_else(|| Arc::new(TokioClock::new()));
         let timing = Timing::of(settings.leases.failover_time);
         let store_client = StoreClient::new(

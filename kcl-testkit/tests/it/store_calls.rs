@@ -7,19 +7,28 @@ use std::time::Duration;
 
 use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _};
-use kcl_core::metrics::{STORE_CALLS, STORE_PAGES};
+use kcl_core::metrics::{MetricsLevel, STORE_CALLS, STORE_PAGES, STORE_SECONDS};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::settings::{MetricsSettings, Settings};
 use kcl_core::types::{Incarnation, Position};
 use kcl_lease_memory::{MemoryLeaseStore, MemoryStream};
 use kcl_testkit::faults::{FaultyLeaseStore, Happened, Operation, StoreEvent};
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 use crate::workers;
 
-/// Keeps the counters, by the name and the labels.
+/// Keeps the counters, by the name and the label, and of the histograms how many values each got.
 #[derive(Default)]
-struct Ledger(Mutex<BTreeMap<Vec<String>, Arc<AtomicU64>>>);
+struct Ledger(Mutex<BTreeMap<(String, String), Arc<AtomicU64>>>);
+
+/// Counts the values of a histogram.
+struct Values(Arc<AtomicU64>);
+
+impl HistogramFn for Values {
+    fn record(&self, _: f64) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Recorder for Ledger {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -27,35 +36,32 @@ impl Recorder for Ledger {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        let labels = key.labels().filter(|label| label.key() != "worker");
-        let labels = labels.map(|label| label.value().to_owned());
-        let name = [key.name().to_owned()].into_iter().chain(labels).collect();
-        Counter::from_arc(Arc::clone(self.0.lock().unwrap().entry(name).or_default()))
+        Counter::from_arc(self.number(key))
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
         Gauge::noop()
     }
 
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(Arc::new(Values(self.number(key))))
     }
 }
 
 impl Ledger {
-    /// The calls of the store that were counted, by operation and outcome.
-    fn calls(&self) -> BTreeMap<(String, String), u64> {
-        let counters = self.0.lock().unwrap();
-        let calls = counters.iter().filter(|(name, _)| name[0] == STORE_CALLS);
-        let calls = calls.map(|(name, count)| {
-            let labels = (name[1].clone(), name[2].clone());
-            (labels, count.load(Ordering::Relaxed))
-        });
-        calls.filter(|(_, count)| *count > 0).collect()
+    fn number(&self, key: &Key) -> Arc<AtomicU64> {
+        let label = key.labels().find(|label| label.key() != "worker");
+        let label = label.map_or("", |label| label.value());
+        let name = (key.name().to_owned(), label.to_owned());
+        Arc::clone(self.0.lock().unwrap().entry(name).or_default())
     }
 
-    fn pages(&self) -> u64 {
-        self.0.lock().unwrap()[&vec![STORE_PAGES.to_owned()]].load(Ordering::Relaxed)
+    /// The counts of a metric, by its label.
+    fn counts(&self, metric: &str) -> BTreeMap<String, u64> {
+        let numbers = self.0.lock().unwrap();
+        let counts = numbers.iter().filter(|((name, _), _)| name == metric);
+        let counts = counts.map(|((_, label), count)| (label.clone(), count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0).collect()
     }
 }
 
@@ -181,6 +187,11 @@ async fn worker_counts_every_call_that_its_store_saw() {
         .stream(stream)
         .lease_store(store)
         .processor(|_: &ShardContext| Idle)
+        .settings({
+            let mut settings = Settings::default();
+            settings.metrics.level = MetricsLevel::Detailed;
+            settings
+        })
         .clock(Arc::new(clock))
         .metrics_recorder(Arc::clone(&ledger) as Arc<_>)
         .build()
@@ -191,7 +202,15 @@ async fn worker_counts_every_call_that_its_store_saw() {
     worker.shutdown();
     assert!(worker.join().await.unwrap().is_clean());
     let seen = seen.lock().unwrap().clone();
-    assert_eq!(ledger.calls(), seen);
+    let by = |label: fn(&(String, String)) -> &String| {
+        let mut sums = BTreeMap::<_, u64>::new();
+        for (labels, count) in &seen {
+            *sums.entry(label(labels).clone()).or_default() += count;
+        }
+        sums
+    };
+    assert_eq!(ledger.counts(STORE_SECONDS), by(|(operation, _)| operation));
+    assert_eq!(ledger.counts(STORE_CALLS), by(|(_, outcome)| outcome));
     for operation in [
         "prepare",
         "scan",
@@ -206,7 +225,10 @@ async fn worker_counts_every_call_that_its_store_saw() {
         );
     }
     // A small table in memory is read in one page.
-    assert_eq!(ledger.pages(), seen[&("scan".to_owned(), "done".to_owned())]);
+    assert_eq!(
+        ledger.counts(STORE_PAGES)[""],
+        seen[&("scan".to_owned(), "done".to_owned())]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -244,21 +244,21 @@ fn rows() -> Vec<PanelRow> {
                     ],
                 ),
                 graph(
+                    "Calls of the lease store",
+                    "cps",
+                    [(rate_by("outcome", STORE_CALLS), "{{outcome}}")],
+                ),
+            ],
+        },
+        PanelRow {
+            title: "Lease store in detail, from workers whose metrics have the level detailed",
+            panels: vec![
+                graph(
                     "Changes of leases",
                     "cps",
                     [(rate_by("verb, outcome", LEASE_CHANGES), "{{verb}} {{outcome}}")],
                 ),
-                graph(
-                    "Calls of the lease store",
-                    "cps",
-                    [
-                        (
-                            rate_by("operation, outcome", STORE_CALLS),
-                            "{{operation}} {{outcome}}",
-                        ),
-                        (rate(STORE_PAGES), "pages of scans"),
-                    ],
-                ),
+                graph("Pages of scans", "cps", [(rate(STORE_PAGES), "pages")]),
                 graph(
                     "Time of 99 of 100 store calls",
                     "s",

@@ -14,7 +14,7 @@ fn slow_scanner(table: &Arc<Table>, clock: &Arc<dyn Clock>) -> TableScanner {
         TaskScope::new(),
         Incarnation::from_random_bytes([1; 16]),
         Timing::of(F).calls,
-        Metrics::register(None, "scanner"),
+        Metrics::register(None, "scanner", MetricsLevel::default()),
     );
     TableScanner::new(client, Arc::clone(clock))
 }

@@ -6,7 +6,7 @@ use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Re
 
 use super::*;
 use crate::lease::store::Capabilities;
-use crate::metrics::{STORE_CALLS, STORE_PAGES, STORE_SECONDS};
+use crate::metrics::{MetricsLevel, STORE_CALLS, STORE_PAGES, STORE_SECONDS};
 use crate::runtime::clock::TokioClock;
 use crate::types::{ApplicationName, Position, ShardId};
 
@@ -82,7 +82,7 @@ async fn create_within(time: Duration) -> (Certainty, u32) {
         TaskScope::new(),
         Incarnation::from_random_bytes([1; 16]),
         LIMITS,
-        Metrics::register(None, "client"),
+        Metrics::register(None, "client", MetricsLevel::Detailed),
     );
     let lease = Lease::unowned(ShardId::new("child").unwrap(), Position::TrimHorizon);
     let created = client.create(lease, clock.now() + time).await;
@@ -234,7 +234,11 @@ impl LeaseStore for Slow {
 
 fn counted() -> (StoreClient, Arc<Recorded>) {
     let recorded = Arc::new(Recorded::default());
-    let metrics = Metrics::register(Some(Arc::clone(&recorded) as Arc<_>), "w-1");
+    let metrics = Metrics::register(
+        Some(Arc::clone(&recorded) as Arc<_>),
+        "w-1",
+        MetricsLevel::Detailed,
+    );
     let clock = TokioClock::new();
     let slow = Arc::new(Slow(clock));
     let incarnation = Incarnation::from_random_bytes([1; 16]);
@@ -250,7 +254,7 @@ fn counted() -> (StoreClient, Arc<Recorded>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_call_counts_under_operation_and_outcome() {
+async fn every_call_counts_and_its_time_by_operation() {
     let (client, recorded) = counted();
     let key = "shardId-1".parse().unwrap();
     let incarnation = Incarnation::from_random_bytes([1; 16]);
@@ -282,14 +286,11 @@ async fn every_call_counts_under_operation_and_outcome() {
         .await
         .unwrap_err();
     let expected = [
-        ("change refused", 1),
-        ("change_lock unknown", 1),
-        ("change_worker done", 1),
-        ("owned_by done", 1),
-        ("prepare failed", 1),
-        ("read throttled", 1),
-        ("read_lock done", 1),
-        ("scan done", 2),
+        ("done", 5),
+        ("failed", 1),
+        ("refused", 1),
+        ("throttled", 1),
+        ("unknown", 1),
     ];
     assert_eq!(
         recorded.calls(),
@@ -298,6 +299,17 @@ async fn every_call_counts_under_operation_and_outcome() {
     let pages = Arc::clone(&recorded.counters.lock().unwrap()[STORE_PAGES]);
     assert_eq!(pages.load(Ordering::Relaxed), 6);
     assert_eq!(recorded.times("scan"), [0.25, 0.25]);
+    for operation in [
+        "change",
+        "change_lock",
+        "change_worker",
+        "owned_by",
+        "prepare",
+        "read",
+        "read_lock",
+    ] {
+        assert_eq!(recorded.times(operation).len(), 1, "{operation}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,6 +317,6 @@ async fn call_out_of_time_is_counted_as_abandoned() {
     let (client, recorded) = counted();
     let waited = client.scan(Duration::from_millis(100)).await;
     assert_eq!(waited.unwrap_err().certainty(), Certainty::Unknown);
-    assert_eq!(recorded.calls(), [("scan abandoned".to_owned(), 1)]);
+    assert_eq!(recorded.calls(), [("abandoned".to_owned(), 1)]);
     assert_eq!(recorded.times("scan"), [0.1]);
 }

@@ -26,11 +26,12 @@ fn table_of_metrics_is_the_code_s() {
                 false => format!("{} ", labels.join(", ")),
             };
             let (kind, unit) = (format!("{:?}", metric.kind), format!("{:?}", metric.unit));
-            let (name, help) = (metric.name, metric.help);
+            let (name, help, level) = (metric.name, metric.help, format!("{:?}", metric.level));
             format!(
-                "| `{name}` | {} | {} | {labels}| {help} |",
+                "| `{name}` | {} | {} | {labels}| {} | {help} |",
                 in_words(kind),
-                in_words(unit)
+                in_words(unit),
+                in_words(level)
             )
         })
         .collect();

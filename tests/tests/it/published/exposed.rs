@@ -10,7 +10,7 @@ use kcl_core::metrics::{ALL, MetricKind};
 use kcl_http::metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use kcl_http::{HttpServer, METRICS_PATH, prometheus_builder};
 use kcl_tests::exposition::Exposition;
-use kcl_tests::figures::series::{Series, measure};
+use kcl_tests::figures::series::{JAVA_PER_WORKER, Series, measure};
 use kinesis_client::processor::{LastResort, Policy, Retries};
 use kinesis_client::{
     MemoryLeaseStore, MemoryStream, ProcessorError, RecordBatch, RecordProcessor, Recorder, ShardContext,
@@ -171,4 +171,8 @@ async fn shards_add_no_series_to_a_worker() {
     assert_eq!(series.metrics.0, series.metrics.1, "shards have series");
     assert_eq!(series.lines.0, series.lines.1, "shards have series");
     assert!(series.lines.1 < Series::java() / 4, "{series}");
+    assert!(
+        series.metrics.0 <= JAVA_PER_WORKER.1,
+        "more than the Java KCL has: {series}"
+    );
 }

@@ -178,7 +178,7 @@ pub(crate) fn client(table: &Arc<Table>) -> StoreClient {
         TaskScope::new(),
         Incarnation::from_random_bytes([1; 16]),
         Timing::of(Duration::from_secs(60)).calls,
-        Metrics::register(None, "sync"),
+        Metrics::register(None, "sync", crate::metrics::MetricsLevel::default()),
     )
 }
 
