@@ -97,6 +97,7 @@ pub use crate::limits::flow_control::{FlowHandle, FlowScope};
 pub use crate::types::Rate;
 pub use crate::worker::builder::{Coordination, Worker, WorkerBuilder};
 pub use crate::worker::handle::{ShutdownHandle, WorkerHandle};
+pub use crate::worker::replay::{Replay, ReplaySource};
 pub use crate::worker::shutdown::{Remaining, ShutdownReport, ShutdownStep};
 pub use crate::worker::status_reader::StatusReader;
 

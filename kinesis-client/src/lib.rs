@@ -135,8 +135,8 @@ pub use kcl_core::streams::{StreamSet, TrackedStream};
 pub use kcl_core::types::{InitialPosition, Record};
 #[doc(inline)]
 pub use kcl_core::{
-    Coordination, Error, ErrorKind, FlowHandle, FlowScope, Rate, Redrive, RedriveReport, ShutdownHandle,
-    ShutdownReport, StatusReader, Worker, WorkerBuilder, WorkerHandle,
+    Coordination, Error, ErrorKind, FlowHandle, FlowScope, Rate, Redrive, RedriveReport, Replay,
+    ReplaySource, ShutdownHandle, ShutdownReport, StatusReader, Worker, WorkerBuilder, WorkerHandle,
 };
 #[doc(inline)]
 pub use kcl_core::{clock, lease_store, metrics, processor, settings, source, status, streams, types};

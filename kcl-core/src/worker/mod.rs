@@ -8,6 +8,7 @@ pub(crate) mod health_watch;
 pub(crate) mod heartbeat;
 pub(crate) mod late_shards;
 pub(crate) mod lease_taker;
+pub(crate) mod replay;
 pub(crate) mod retention_watch;
 pub(crate) mod shutdown;
 #[cfg(feature = "signal")]

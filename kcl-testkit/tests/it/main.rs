@@ -38,6 +38,7 @@ mod orders;
 mod outages;
 mod processor_simulation;
 mod redrive;
+mod replays;
 mod reshards;
 mod rolling_deploy;
 mod runtime_edges;
