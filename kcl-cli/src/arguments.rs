@@ -74,6 +74,10 @@ pub(crate) enum Command {
     Workers(LookOptions),
     /// Says in sentences how a shard came to its state: owner, what it waits for, parents, the record it is held at.
     Why(WhyOptions),
+    /// Lists the records at which shards are held, and dead letters.
+    Held(HeldOptions),
+    /// Puts dead letters into a stream again; shows what it would do unless --execute is given.
+    Redrive(RedriveOptions),
     /// Shows shards and workers live.
     Top(LookOptions),
     /// Serves the dashboard: shards over the hash range with their splits and merges, workers, and orders where --allow-orders is given.
@@ -86,6 +90,8 @@ pub(crate) enum Command {
     Doctor(DoctorOptions),
     /// Shows records as they come: key, arrival, size.
     Tail(TailOptions),
+    /// Reads a bounded window of a stream again, beside the live traffic and with a share of the read limit; it ends by itself.
+    Replay(ReplayOptions),
     /// Puts test records into a stream.
     Put(PutOptions),
     /// Prints the place from which each shard is read; the exit code is 1 if a row holds none.
@@ -195,6 +201,38 @@ pub(crate) struct WhyOptions {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(crate) struct HeldOptions {
+    #[command(flatten)]
+    pub(crate) look: LookOptions,
+    /// A folder of dead letters, as DeadLetterFiles writes it, of the same application.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dead_letters: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RedriveOptions {
+    /// The application whose dead letters they are.
+    pub(crate) application: ApplicationName,
+    /// Only letters from shards that match this regular expression.
+    pub(crate) shards: Option<Regex>,
+    /// The folder of dead letters. What was put is noted there in redriven.log, and not put again.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dead_letters: PathBuf,
+    /// Put them into this stream; by default each into the one that it came from.
+    #[arg(long, value_name = "NAME|ARN")]
+    pub(crate) to_stream: Option<String>,
+    /// The most letters.
+    #[arg(long, value_name = "LETTERS")]
+    pub(crate) max: Option<u64>,
+    /// The most letters per second; a shard takes 1,000 from all its producers.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rate: u32,
+    /// Do it.
+    #[arg(long)]
+    pub(crate) execute: bool,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct LagOptions {
     #[command(flatten)]
     pub(crate) look: LookOptions,
@@ -291,6 +329,31 @@ pub(crate) enum TailStart {
     Earliest,
     At(kcl_core::types::Timestamp),
     Ago(Duration),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReplayOptions {
+    /// The stream, by name or ARN.
+    pub(crate) stream: String,
+    /// The first moment of the window: a time as 2027-01-31T12:00:00Z, a while ago as 2h, or earliest.
+    #[arg(long, value_name = "TIME", value_parser = tail_start)]
+    pub(crate) from: TailStart,
+    /// The moment behind the window: a time, a while ago, or latest, which is now. It may lie ahead.
+    #[arg(long, value_name = "TIME", value_parser = tail_start)]
+    pub(crate) to: TailStart,
+    /// Keep the place in a lease table, as the application replay-NAME: the same command goes on where it was stopped. Delete the table when
+    /// it is needed no more. Without it a replay that was stopped begins again.
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// How much of each shard's read limit it may use, of 5 reads and 2 MiB per second.
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) share: u8,
+    /// Put the records into this stream, each with its partition key, instead of printing them.
+    #[arg(long, value_name = "NAME|ARN", conflicts_with = "payload")]
+    pub(crate) to_stream: Option<String>,
+    /// Print payloads: as text where they are, in base64 elsewhere. Without it no payload is shown.
+    #[arg(long)]
+    pub(crate) payload: bool,
 }
 
 #[derive(Debug, Clone, Args)]

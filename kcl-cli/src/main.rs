@@ -20,7 +20,8 @@ use clap::Parser as _;
 
 use arguments::{Arguments, Command};
 use commands::{
-    doctor, estimate, export, fleet, import, lag, list, orders, records, reset, scaler, serve, top,
+    doctor, estimate, export, fleet, held, import, lag, list, orders, records, redrive, replay, reset,
+    scaler, serve, top,
 };
 use connection::Connection;
 use failure::{Exit, Failure};
@@ -68,6 +69,9 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Estimate(options) => estimate::run(&options, printer),
         Command::Doctor(options) => doctor::doctor(&connection, &common, &options, printer).await,
         Command::Tail(options) => records::tail(&connection, &options, printer).await,
+        Command::Held(options) => held::held(&connection, &common, &options, printer).await,
+        Command::Redrive(options) => redrive::redrive(&connection, &options, printer).await,
+        Command::Replay(options) => replay::replay(&connection, &options, printer).await,
         Command::Put(options) => records::put(&connection, &options, printer).await,
         Command::Export(options) => export::export(&connection, &common, &options, printer).await,
         Command::Pause(options) => orders::pause(&connection, &common, &options, printer).await,

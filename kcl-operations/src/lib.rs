@@ -30,6 +30,7 @@ pub mod estimate;
 mod fleet;
 mod lineage;
 mod operator;
+mod redrive;
 mod reset;
 mod scaler;
 mod state;
@@ -38,6 +39,7 @@ mod why;
 
 pub use fleet::{FleetFacts, FleetView, LagSource, OrderView, ShardView, Summary, WorkerView};
 pub use operator::{Given, Operator, OrderError};
+pub use redrive::{LetterId, letters_to_redrive};
 pub use reset::{ResetPlan, ResetStep};
 pub use scaler::{CatchUp, ScalerSettings, Wanted, workers_wanted};
 pub use state::{ShardState, Thresholds};

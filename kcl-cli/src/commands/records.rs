@@ -70,6 +70,15 @@ impl RecordView {
         }
     }
 
+    /// The record as it is printed among others, with its line feed.
+    pub(crate) fn text(&self, format: Format) -> String {
+        match format {
+            Format::Table | Format::Wide => self.line(),
+            Format::Json => json(self, true),
+            Format::Csv => csv_line(self),
+        }
+    }
+
     fn line(&self) -> String {
         let arrived = self.arrived_ms.map(kcl_core::types::Timestamp::from_millis);
         let mut line = format!(
@@ -152,12 +161,7 @@ pub(crate) async fn tail(
             .iter()
             .take(usize::try_from(left).unwrap_or(usize::MAX))
         {
-            let view = RecordView::new(&shard, record, options.payload);
-            text += &match printer.format {
-                Format::Table | Format::Wide => view.line(),
-                Format::Json => json(&view, true),
-                Format::Csv => csv_line(&view),
-            };
+            text += &RecordView::new(&shard, record, options.payload).text(printer.format);
             left -= 1;
         }
         print(&text)?;

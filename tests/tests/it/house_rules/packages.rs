@@ -47,9 +47,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "kcl-aws",
             "kcl-core",
+            "kcl-dead-letters",
             "kcl-http",
             "kcl-kinesis",
             "kcl-lease-dynamo",
+            "kcl-lease-memory",
             "kcl-operations",
         ],
     ),

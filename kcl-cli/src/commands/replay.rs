@@ -1,0 +1,272 @@
+//! `replay`: reads a bounded window of a stream again, beside the live traffic.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use kcl_core::clock::{Clock, TokioClock};
+use kcl_core::lease_store::LeaseStore;
+use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::source::StreamSource as _;
+use kcl_core::types::{Record, ShardId, Timestamp};
+use kcl_core::{Replay, Worker, WorkerHandle};
+use kcl_kinesis::aws_sdk_kinesis::primitives::Blob;
+use kcl_lease_memory::MemoryLeaseStore;
+
+use super::records::RecordView;
+use super::watch::interrupted;
+use crate::arguments::{Format, ReplayOptions, TailStart};
+use crate::connection::Connection;
+use crate::failure::{Exit, Failure};
+use crate::output::{Printer, print};
+
+/// What the name of the application of a replay begins with: no application that runs has such a name by accident.
+const PREFIX: &str = "replay-";
+
+/// `kcl replay`.
+pub(crate) async fn replay(
+    connection: &Connection,
+    options: &ReplayOptions,
+    printer: Printer,
+) -> Result<Exit, Failure> {
+    let stream = connection.stream(&options.stream);
+    let identity = stream.identity().await?;
+    let window = window(options, connection.now(), stream.description().retention)?;
+    if let Some(to) = &options.to_stream {
+        let target = connection.stream(to).identity().await?;
+        if target.arn == identity.arn {
+            let message = format!(
+                "{to} is the stream that is read: what is put there would be live traffic again; name another"
+            );
+            return Err(Failure::usage(message));
+        }
+    }
+    let replay = Replay::new(stream, window.0, window.1).share_percent(options.share);
+    let replay = replay.clock(Arc::<TokioClock>::clone(&connection.clock));
+    let (application, store) = place(connection, options).await?;
+    let output = Arc::new(Output {
+        to: options
+            .to_stream
+            .clone()
+            .map(|stream| (connection.kinesis(), stream)),
+        format: printer.format,
+        shows_payload: options.payload,
+        records: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+    });
+    let writing = Arc::clone(&output);
+    let worker = Worker::builder(application)
+        .stream(replay.source())
+        .shared_lease_store(Arc::clone(&store))
+        .processor(move |context: &ShardContext| Writer {
+            shard: context.shard().clone(),
+            output: Arc::clone(&writing),
+        })
+        .clock(Arc::<TokioClock>::clone(&connection.clock))
+        .build()
+        .map_err(|error| Failure::usage(error.to_string()))?
+        .start();
+    let begun = connection.clock.now();
+    let ended = tokio::select! {
+        biased;
+        () = interrupted() => None,
+        ended = replay.finished(&worker, store.as_ref()) => Some(ended),
+    };
+    stop(worker).await?;
+    let is_finished = match ended {
+        Some(ended) => ended
+            .map(|()| true)
+            .map_err(|error| Failure::new(Exit::NoAnswer, error.to_string()))?,
+        None => false,
+    };
+    let (records, bytes) = output.counts();
+    let took = connection.clock.now().saturating_since(begun).as_secs();
+    eprintln!("kcl: {records} records, {bytes} bytes, {took} s");
+    if !is_finished {
+        let how = match &options.name {
+            Some(_) => "the same command goes on there",
+            None => "with --as it could go on there; without, it begins again",
+        };
+        eprintln!("kcl: stopped before the end of the window: {how}");
+    }
+    Ok(Exit::found(!is_finished))
+}
+
+/// Lets the worker stop. Its error is the one that ended it.
+async fn stop(worker: WorkerHandle) -> Result<(), Failure> {
+    worker.shutdown();
+    let stopped = worker.join().await;
+    stopped
+        .map(|_| ())
+        .map_err(|error| Failure::new(Exit::NoAnswer, error.to_string()))
+}
+
+/// The name of the application, and where it keeps its place: in a table of its own, or in memory.
+async fn place(
+    connection: &Connection,
+    options: &ReplayOptions,
+) -> Result<(String, Arc<dyn LeaseStore>), Failure> {
+    let Some(name) = &options.name else {
+        return Ok((format!("{PREFIX}once"), Arc::new(MemoryLeaseStore::new())));
+    };
+    let application = format!("{PREFIX}{name}");
+    let store = connection.store(&application);
+    // A table that is not there is made when the worker starts.
+    let places = store.scan().await.map_or(0, |scan| scan.leases.len());
+    if places > 0 {
+        eprintln!(
+            "kcl: {application} goes on where it stopped, in {places} shards; for another window take another name"
+        );
+    }
+    Ok((application, Arc::new(store)))
+}
+
+/// The first moment of the window, and the one behind it.
+fn window(
+    options: &ReplayOptions,
+    now: Timestamp,
+    retention: Option<std::time::Duration>,
+) -> Result<(Timestamp, Timestamp), Failure> {
+    let at = |start: TailStart| match start {
+        TailStart::Latest => Some(now),
+        TailStart::Earliest => None,
+        TailStart::At(time) => Some(time),
+        TailStart::Ago(ago) => Some(now.minus(ago)),
+    };
+    let oldest = retention.map(|kept| now.minus(kept));
+    let earliest = oldest.unwrap_or(Timestamp::from_millis(0));
+    let from = at(options.from).unwrap_or(earliest);
+    let until = at(options.to).unwrap_or(earliest);
+    if from >= until {
+        return Err(Failure::usage(format!(
+            "the window is empty: --from is {from}, and --to is {until}"
+        )));
+    }
+    if let Some(oldest) = oldest.filter(|oldest| from < *oldest) {
+        let message = format!(
+            "the stream keeps records from {oldest} on, and --from is {from}: begin later, or with --from earliest"
+        );
+        return Err(Failure::usage(message));
+    }
+    Ok((from, until))
+}
+
+/// Where the records go.
+#[derive(Debug)]
+struct Output {
+    to: Option<(kcl_kinesis::aws_sdk_kinesis::Client, String)>,
+    format: Format,
+    shows_payload: bool,
+    records: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Output {
+    async fn write(self: &Arc<Self>, shard: &ShardId, batch: &RecordBatch) -> Result<(), ProcessorError> {
+        match &self.to {
+            Some((client, stream)) => {
+                for record in batch {
+                    put(client, stream, record).await?;
+                    self.count(record);
+                }
+            }
+            None => {
+                let lines = batch
+                    .iter()
+                    .map(|record| RecordView::new(shard, record, self.shows_payload).text(self.format));
+                let text: String = lines.collect();
+                // A pipe that nobody reads holds the thread.
+                let printed = tokio::task::spawn_blocking(move || print(&text)).await;
+                printed
+                    .map_err(ProcessorError::transient)?
+                    .map_err(ProcessorError::transient)?;
+                batch.iter().for_each(|record| self.count(record));
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, record: &Record) {
+        self.records.fetch_add(1, Ordering::Relaxed);
+        self.bytes
+            .fetch_add(record.data().len() as u64, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (
+            self.records.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
+    }
+}
+
+async fn put(
+    client: &kcl_kinesis::aws_sdk_kinesis::Client,
+    stream: &str,
+    record: &Record,
+) -> Result<(), ProcessorError> {
+    let key = record.partition_key().unwrap_or("-");
+    let (name, arn) = match kcl_aws::Arn::looks_like_arn(stream) {
+        true => (None, Some(stream.to_owned())),
+        false => (Some(stream.to_owned()), None),
+    };
+    let call = client.put_record().set_stream_name(name).set_stream_arn(arn);
+    let call = call.partition_key(key).data(Blob::new(record.data().to_vec()));
+    // The batch goes on behind what was put.
+    let put = call.send().await;
+    put.map(|_| ())
+        .map_err(|error| ProcessorError::transient(error).at(record))
+}
+
+/// The processor of one shard.
+struct Writer {
+    shard: ShardId,
+    output: Arc<Output>,
+}
+
+#[async_trait]
+impl RecordProcessor for Writer {
+    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
+        self.output.write(&self.shard, &batch).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn options(from: TailStart, to: TailStart) -> ReplayOptions {
+        ReplayOptions {
+            stream: "trucks".to_owned(),
+            from,
+            to,
+            name: None,
+            share: 20,
+            to_stream: None,
+            payload: false,
+        }
+    }
+
+    #[test]
+    fn window_outside_retention_is_refused() {
+        let (now, day) = (
+            Timestamp::from_millis(1_800_000_000_000),
+            Some(Duration::from_secs(86_400)),
+        );
+        let window = |from, to, retention| window(&options(from, to), now, retention);
+        let ago = |hours: u64| TailStart::Ago(Duration::from_secs(hours * 3600));
+        assert_eq!(
+            window(ago(2), ago(1), day).unwrap().1,
+            now.minus(Duration::from_secs(3600))
+        );
+        let old = window(ago(30), ago(1), day).unwrap_err();
+        assert!(
+            old.exit == Exit::Usage && old.message.contains("--from earliest"),
+            "{old}"
+        );
+        assert!(window(TailStart::Earliest, TailStart::Latest, day).is_ok());
+        assert!(window(ago(30), ago(1), None).is_ok());
+        assert!(window(ago(1), ago(2), day).is_err() && window(ago(1), ago(1), day).is_err());
+    }
+}
