@@ -459,6 +459,9 @@ pub(crate) struct ResetOptions {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) to: ResetTarget,
+    /// The stream, where the rows do not name it, as rows of the Java KCL.
+    #[arg(long, value_name = "NAME|ARN")]
+    pub(crate) stream: Option<String>,
     /// Do it.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) execute: bool,
@@ -483,6 +486,12 @@ pub(crate) struct ResetTarget {
     /// The record behind this one, which counts as processed: of one shard.
     #[arg(long, value_name = "SEQUENCE[/INDEX]")]
     pub(crate) to_sequence: Option<String>,
+    /// Where another application of the same stream reads, each shard.
+    #[arg(long, value_name = "APP")]
+    pub(crate) to_checkpoint_of: Option<ApplicationName>,
+    /// Where this file says, each shard; `kcl export -o json` writes it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::commands::records::RecordView;
-use crate::commands::{doctor, estimate as estimating, export, fleet, lag, list, orders, records, reset};
+use crate::commands::{
+    doctor, estimate as estimating, export, fleet, held, lag, list, orders, records, redrive, reset,
+};
 use crate::samples;
 
 /// The names of the fields of an object, or of the first one of a list.
@@ -73,6 +75,10 @@ fn every_printed_field_is_documented() {
     check("put", &records::put_sample());
     check("answer", &orders::sample());
     check("reset", &reset::sample());
+    let held = check("held", &held::document(&view, &[redrive::sample_letter()]));
+    check("held record", &held["records"]);
+    let redriven = check("redrive", &redrive::sample());
+    check("letter", &redriven["letters"]);
 }
 
 #[test]

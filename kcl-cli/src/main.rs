@@ -9,6 +9,7 @@ mod connection;
 mod documentation;
 mod failure;
 mod look;
+mod measure;
 mod output;
 #[cfg(test)]
 mod samples;
@@ -20,8 +21,8 @@ use clap::Parser as _;
 
 use arguments::{Arguments, Command};
 use commands::{
-    doctor, estimate, export, fleet, held, import, lag, list, orders, records, redrive, replay, reset,
-    scaler, serve, top,
+    doctor, estimate, export, fleet, held, lag, list, orders, records, redrive, replay, reset, scaler, serve,
+    top,
 };
 use connection::Connection;
 use failure::{Exit, Failure};
@@ -82,7 +83,7 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Skip(options) => orders::skip(&connection, &common, &options, printer).await,
         Command::Reset(options) => reset::reset(&connection, &common, &options, printer).await,
         Command::Undo(options) => reset::undo(&connection, &common, &options, printer).await,
-        Command::Import(options) => import::import(&connection, &common, &options, printer).await,
+        Command::Import(options) => reset::import(&connection, &common, &options, printer).await,
         Command::Exclude(options) => {
             orders::worker_order(&connection, &common, &options, WorkerOrder::Exclude, printer).await
         }

@@ -1,8 +1,9 @@
 //! Plans resets, so that children are never read before what their parents are to bring again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use kcl_core::lease_store::{GivenOrder, Lease, ResetPosition};
+use kcl_core::lease_store::{GivenOrder, Lease, ResetPosition, ShardReport};
 use kcl_core::types::LeaseKey;
 
 /// The steps of a reset of some shards of one application, made from a scan of its leases.
@@ -49,6 +50,46 @@ pub struct ResetStep {
     pub to: ResetPosition,
     /// Whether the plan adds it because an ancestor is read again.
     pub follows: bool,
+}
+
+/// How much of its shard lies between the two places of a [`ResetStep`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResetSpan {
+    /// How far reading goes back in the stream, in milliseconds; below zero it goes ahead, and leaves records out.
+    pub back_ms: i64,
+    /// About how many records lie between, by the rate at which the owner reads; `None` where it reports none.
+    pub records: Option<u64>,
+}
+
+impl ResetSpan {
+    /// Estimates what lies between a place that is so far behind the newest record and another one.
+    ///
+    /// An owner that catches up reads more per second than a second of the stream brings: the rate is corrected by the
+    /// [trend](ShardReport::trend).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kcl_core::lease_store::ShardReport;
+    /// use kcl_operations::ResetSpan;
+    ///
+    /// let report: ShardReport = "t1764530000 b1000 f1000 p12 r600".parse()?;
+    /// let span = ResetSpan::between(Duration::from_secs(1), Duration::from_secs(121), Some(&report));
+    /// assert_eq!((span.back_ms, span.records), (120_000, Some(1_200)));
+    /// # Ok::<(), kcl_core::lease_store::InvalidReport>(())
+    /// ```
+    #[must_use]
+    pub fn between(from: Duration, to: Duration, report: Option<&ShardReport>) -> Self {
+        let millis = |behind: Duration| i64::try_from(behind.as_millis()).unwrap_or(i64::MAX);
+        let back_ms = millis(to).saturating_sub(millis(from));
+        let records = report.filter(|report| report.read_per_minute > 0).map(|report| {
+            // So many seconds of the stream are read in a second.
+            let pace = 1.0 - f64::from(report.trend) / 1000.0;
+            let per_ms = report.read_per_minute as f64 / 60_000.0 / pace.max(0.001);
+            (back_ms.unsigned_abs() as f64 * per_ms) as u64
+        });
+        Self { back_ms, records }
+    }
 }
 
 impl ResetPlan {
@@ -300,6 +341,21 @@ mod tests {
         assert_eq!(undo.missing, [rows[0].key.clone()]);
         let parent = BTreeSet::from([rows[1].key.clone()]);
         assert_eq!(ResetPlan::undo(&rows, &parent).steps().count(), 2);
+    }
+
+    #[test]
+    fn span_counts_records_of_the_stream() {
+        let secs = Duration::from_secs;
+        let report = |text: &str| text.parse::<ShardReport>().unwrap();
+        // It reads three seconds of the stream in a second: 600 a minute are 200 of the stream.
+        let catching_up = report("t1 b600000 f600000 p0 r600 s-2000");
+        let span = ResetSpan::between(secs(600), secs(660), Some(&catching_up));
+        assert_eq!((span.back_ms, span.records), (60_000, Some(200)));
+        let ahead = ResetSpan::between(secs(600), secs(0), Some(&catching_up));
+        assert_eq!((ahead.back_ms, ahead.records), (-600_000, Some(2_000)));
+        for unknown in [None, Some(&report("t1 b600000 f600000 p0 s1000"))] {
+            assert_eq!(ResetSpan::between(secs(0), secs(9), unknown).records, None);
+        }
     }
 
     #[test]

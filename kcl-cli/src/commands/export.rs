@@ -2,7 +2,7 @@
 
 use kcl_core::lease_store::{Lease, ResetPosition, Scan};
 use kcl_core::source::StreamSource as _;
-use kcl_core::types::{Position, StreamIdentity, Timestamp};
+use kcl_core::types::{ApplicationName, Position, StreamIdentity, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::watch::repeat;
@@ -114,6 +114,26 @@ pub(crate) async fn identity_of(
     }
 }
 
+/// The places of all leases, in the order of their keys.
+pub(crate) async fn document(
+    connection: &Connection,
+    application: &ApplicationName,
+    scan: &Scan,
+    named: Option<&str>,
+) -> Result<ExportDocument, Failure> {
+    let asked = identity_of(connection, named, &scan.leases).await?;
+    let leases = scan.leases.iter();
+    let mut checkpoints: Vec<Checkpoint> = leases
+        .map(|lease| Checkpoint::of(lease, named, asked.as_ref()))
+        .collect();
+    checkpoints.sort_by(|one, other| one.lease.cmp(&other.lease));
+    Ok(ExportDocument {
+        application: application.to_string(),
+        time_ms: connection.now().as_millis(),
+        checkpoints,
+    })
+}
+
 /// `kcl export`.
 pub(crate) async fn export(
     connection: &Connection,
@@ -125,17 +145,7 @@ pub(crate) async fn export(
     repeat(connection, common.watch, async || {
         let scan = looker.scan().await?;
         let named = options.stream.as_deref();
-        let asked = identity_of(connection, named, &scan.leases).await?;
-        let leases = scan.leases.iter();
-        let mut checkpoints: Vec<Checkpoint> = leases
-            .map(|lease| Checkpoint::of(lease, named, asked.as_ref()))
-            .collect();
-        checkpoints.sort_by(|one, other| one.lease.cmp(&other.lease));
-        let document = ExportDocument {
-            application: options.application.to_string(),
-            time_ms: connection.now().as_millis(),
-            checkpoints,
-        };
+        let document = document(connection, &options.application, &scan, named).await?;
         let left_out = left_out(&scan);
         for sentence in &left_out {
             complain(sentence);

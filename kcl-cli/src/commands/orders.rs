@@ -84,6 +84,10 @@ impl<'a> Desk<'a> {
         })
     }
 
+    pub(crate) fn connection(&self) -> &'a Connection {
+        self.connection
+    }
+
     pub(crate) async fn scan(&self) -> Result<Scan, Failure> {
         Ok(self.operator.scan().await?)
     }

@@ -18,7 +18,7 @@ use super::watch::interrupted;
 use crate::arguments::{Format, PutOptions, TailOptions, TailStart};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::look::is_transient;
+use crate::measure::is_transient;
 use crate::output::{Printer, complain, csv_line, json, print, printable};
 use crate::views::dash;
 

@@ -17,7 +17,7 @@ use super::held::letters;
 use crate::arguments::RedriveOptions;
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::output::{Column, Printer, column, print};
+use crate::output::{Column, Printer, column, complain, print};
 use crate::views::dash;
 
 /// The journal, beside the letters. It does not end as they do, so nobody takes it for letters.
@@ -236,7 +236,10 @@ fn read_journal(path: &Path) -> Result<BTreeSet<LetterId>, Failure> {
         }
         match serde_json::from_str::<JournalLine>(&line) {
             Ok(line) => drop(letters.insert(line.letter)),
-            Err(error) => eprintln!("kcl: line {number} of {} is left out: {error}", path.display()),
+            Err(error) => complain(&format!(
+                "line {number} of {} is left out: {error}",
+                path.display()
+            )),
         }
     }
     Ok(letters)

@@ -18,7 +18,7 @@ use super::watch::interrupted;
 use crate::arguments::{Format, ReplayOptions, TailStart};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::output::{Printer, print};
+use crate::output::{Printer, complain, print};
 
 /// What the name of the application of a replay begins with: no application that runs has such a name by accident.
 const PREFIX: &str = "replay-";
@@ -81,13 +81,13 @@ pub(crate) async fn replay(
     };
     let (records, bytes) = output.counts();
     let took = connection.clock.now().saturating_since(begun).as_secs();
-    eprintln!("kcl: {records} records, {bytes} bytes, {took} s");
+    complain(&format!("{records} records, {bytes} bytes, {took} s"));
     if !is_finished {
         let how = match &options.name {
             Some(_) => "the same command goes on there",
             None => "with --as it could go on there; without, it begins again",
         };
-        eprintln!("kcl: stopped before the end of the window: {how}");
+        complain(&format!("stopped before the end of the window: {how}"));
     }
     Ok(Exit::found(!is_finished))
 }
@@ -114,9 +114,9 @@ async fn place(
     // A table that is not there is made when the worker starts.
     let places = store.scan().await.map_or(0, |scan| scan.leases.len());
     if places > 0 {
-        eprintln!(
-            "kcl: {application} goes on where it stopped, in {places} shards; for another window take another name"
-        );
+        complain(&format!(
+            "{application} goes on where it stopped, in {places} shards; for another window take another name"
+        ));
     }
     Ok((application, Arc::new(store)))
 }

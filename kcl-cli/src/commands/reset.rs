@@ -1,21 +1,26 @@
-//! `reset` and `undo`: reading begins elsewhere, while the fleet runs. Nothing is written without `--execute`.
+//! `reset`, `import` and `undo`: reading begins elsewhere, while the fleet runs. Nothing is written without `--execute`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use kcl_core::Causes;
-use kcl_core::lease_store::{Lease, ResetPosition};
+use kcl_core::lease_store::{Lease, LeaseStore as _, ResetPosition};
 use kcl_core::source::{ShardFilter, StreamSource as _};
-use kcl_core::types::{LeaseKey, RecordPosition, Timestamp};
-use kcl_operations::{ResetPlan, ResetStep};
+use kcl_core::types::{ApplicationName, LeaseKey, RecordPosition, Timestamp};
+use kcl_operations::{ResetPlan, ResetSpan, ResetStep, duration_text};
 use serde::Serialize;
 
+use super::export::{ExportDocument, document, identity_of};
 use super::orders::{Desk, record_position};
-use crate::arguments::{CommonOptions, ResetOptions, UndoOptions};
+use super::places::{Wanted, wanted};
+use crate::arguments::{CommonOptions, ImportOptions, ResetOptions, UndoOptions};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
-use crate::look::{check_places, stream_of};
-use crate::output::{Printer, column, print};
+use crate::look::stream_of;
+use crate::measure::{check_places, measure_steps};
+use crate::output::{Printer, column, complain, print};
+use crate::views::dash;
 
 /// One step of a reset.
 #[derive(Debug, Serialize)]
@@ -24,18 +29,40 @@ pub(crate) struct ResetView {
     from: String,
     to: String,
     follows_parent: bool,
+    /// Of a preview: how far reading goes back; below zero it goes ahead.
+    back_ms: Option<i64>,
+    /// Of a preview: about how many records are read again, or left out.
+    records: Option<u64>,
     is_executed: bool,
 }
 
 impl ResetView {
-    fn of(step: &ResetStep, is_executed: bool) -> Self {
+    fn of(step: &ResetStep, span: Option<&ResetSpan>, is_executed: bool) -> Self {
         Self {
             lease: step.lease.to_string(),
             from: place(&step.from),
             to: place(&step.to),
             follows_parent: step.follows,
+            back_ms: span.map(|span| span.back_ms),
+            records: span.and_then(|span| span.records),
             is_executed,
         }
+    }
+
+    fn distance(&self) -> String {
+        self.back_ms.map_or_else(dash, |back_ms| {
+            let distance = duration_text(Duration::from_millis(back_ms.unsigned_abs()));
+            let way = if back_ms < 0 { "ahead" } else { "back" };
+            format!("{distance} {way}")
+        })
+    }
+
+    fn records(&self) -> String {
+        let (Some(records), Some(back_ms)) = (self.records, self.back_ms) else {
+            return dash();
+        };
+        let fate = if back_ms < 0 { "left out" } else { "again" };
+        format!("about {records} {fate}")
     }
 }
 
@@ -59,21 +86,118 @@ pub(crate) async fn reset(
     let desk = Desk::open(connection, common, &options.order).await?;
     let scan = desk.scan().await?;
     let keys = chosen(&scan.leases, options.shards.as_ref(), options.all)?;
-    let to = position(connection, options, &scan.leases, &keys).await?;
-    if matches!(to, ResetPosition::After(_)) && keys.len() > 1 {
-        return Err(Failure::usage(
-            "a sequence number is one of one shard: choose that alone",
-        ));
+    let named = options.stream.as_deref();
+    let document = match (&options.to.from_file, &options.to.to_checkpoint_of) {
+        (Some(file), _) => Some((file.display().to_string(), document_in(file)?)),
+        (None, Some(other)) => {
+            let document = document_of(connection, other, &scan.leases, named).await?;
+            Some((format!("the table of {other}"), document))
+        }
+        (None, None) => None,
+    };
+    let wanted = match document {
+        Some((source, mut document)) => {
+            let shards = options.shards.as_ref();
+            let is_chosen = |lease: &str| shards.is_none_or(|shards| shards.is_match(lease));
+            document.checkpoints.retain(|row| is_chosen(&row.lease));
+            let leases: Vec<Lease> = scan
+                .leases
+                .iter()
+                .filter(|lease| keys.contains(&lease.key))
+                .cloned()
+                .collect();
+            wanted_of(connection, &document, &source, &leases, named).await?
+        }
+        None => {
+            let to = position(connection, options, &scan.leases, &keys).await?;
+            if matches!(to, ResetPosition::After(_)) && keys.len() > 1 {
+                return Err(Failure::usage(
+                    "a sequence number is one of one shard: choose that alone",
+                ));
+            }
+            Wanted {
+                places: keys.into_iter().map(|key| (key, to.clone())).collect(),
+                left_out: Vec::new(),
+            }
+        }
+    };
+    move_to(&desk, &scan.leases, &wanted, named, options.execute, printer).await
+}
+
+/// `kcl import`.
+pub(crate) async fn import(
+    connection: &Connection,
+    common: &CommonOptions,
+    options: &ImportOptions,
+    printer: Printer,
+) -> Result<Exit, Failure> {
+    let desk = Desk::open(connection, common, &options.order).await?;
+    let document = document_in(&options.file)?;
+    let scan = desk.scan().await?;
+    let named = options.stream.as_deref();
+    let source = options.file.display().to_string();
+    let wanted = wanted_of(connection, &document, &source, &scan.leases, named).await?;
+    move_to(&desk, &scan.leases, &wanted, named, options.execute, printer).await
+}
+
+/// The document in this file.
+fn document_in(file: &Path) -> Result<ExportDocument, Failure> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{name} is no document of `kcl export -o json`: {error}")))
+}
+
+/// The places of another application, as it would export them, of the stream of these leases.
+async fn document_of(
+    connection: &Connection,
+    other: &ApplicationName,
+    leases: &[Lease],
+    named: Option<&str>,
+) -> Result<ExportDocument, Failure> {
+    let store = connection.store(other.as_str());
+    store.attach(other).await?;
+    let mut theirs = store.scan().await?;
+    // An application of many streams has places in each; those of others are not asked for.
+    let streams: BTreeSet<_> = leases.iter().map(|lease| &lease.stream).collect();
+    theirs.leases.retain(|lease| streams.contains(&lease.stream));
+    document(connection, other, &theirs, named).await
+}
+
+/// What a document says of these leases.
+async fn wanted_of(
+    connection: &Connection,
+    document: &ExportDocument,
+    source: &str,
+    leases: &[Lease],
+    named: Option<&str>,
+) -> Result<Wanted, Failure> {
+    let asked = identity_of(connection, named, leases).await?;
+    let wanted = wanted(document, leases, asked.as_ref());
+    wanted.map_err(|refusal| {
+        Failure::new(
+            Exit::NotFound,
+            format!("{source}: {refusal}; nothing was written"),
+        )
+    })
+}
+
+/// Makes reading begin at these places, or says what that would be.
+async fn move_to(
+    desk: &Desk<'_>,
+    leases: &[Lease],
+    wanted: &Wanted,
+    named: Option<&str>,
+    execute: bool,
+    printer: Printer,
+) -> Result<Exit, Failure> {
+    check_places(desk.connection(), leases, &wanted.places, named).await?;
+    for sentence in &wanted.left_out {
+        complain(sentence);
     }
-    let wanted = keys.into_iter().map(|key| (key, to.clone())).collect();
-    check_places(connection, &scan.leases, &wanted, None).await?;
-    perform(
-        &desk,
-        &ResetPlan::new(&scan.leases, &wanted),
-        options.execute,
-        printer,
-    )
-    .await
+    let plan = ResetPlan::new(leases, &wanted.places);
+    perform(desk, leases, &plan, named, execute, printer).await?;
+    Ok(Exit::found(!wanted.left_out.is_empty()))
 }
 
 /// `kcl undo`.
@@ -93,7 +217,8 @@ pub(crate) async fn undo(
         // Shards that were never reset have nothing to undo.
         plan.missing.clear();
     }
-    perform(&desk, &plan, options.execute, printer).await
+    perform(&desk, &scan.leases, &plan, None, options.execute, printer).await?;
+    Ok(Exit::Fine)
 }
 
 /// The chosen leases.
@@ -128,14 +253,14 @@ async fn position(
     }
     if to.to_latest {
         return Ok(ResetPosition::AtTimestamp(
-            service_time(connection, leases, keys).await?,
+            service_time(connection, leases, keys, options.stream.as_deref()).await?,
         ));
     }
     if let Some(time) = to.to_datetime {
         return Ok(ResetPosition::AtTimestamp(time));
     }
     if let Some(ago) = to.by_duration {
-        let now = service_time(connection, leases, keys).await?;
+        let now = service_time(connection, leases, keys, options.stream.as_deref()).await?;
         return Ok(ResetPosition::AtTimestamp(now.minus(ago)));
     }
     match &to.to_sequence {
@@ -152,12 +277,13 @@ async fn service_time(
     connection: &Connection,
     leases: &[Lease],
     keys: &[LeaseKey],
+    named: Option<&str>,
 ) -> Result<Timestamp, Failure> {
     const MARGIN: Duration = Duration::from_secs(1);
     let chosen = leases.iter().filter(|lease| keys.contains(&lease.key));
-    let Some(stream) = chosen.filter_map(|lease| stream_of(lease, None)).next() else {
+    let Some(stream) = chosen.filter_map(|lease| stream_of(lease, named)).next() else {
         return Err(Failure::usage(
-            "no lease says which stream it is of, so the time of Kinesis is not known: name a time with --to-datetime",
+            "no lease says which stream it is of, so the time of Kinesis is not known: name the stream with --stream",
         ));
     };
     let page = connection.stream(&stream).shards(ShardFilter::Open, None).await;
@@ -165,24 +291,32 @@ async fn service_time(
     Ok(page.service_time.minus(MARGIN))
 }
 
-/// Shows the plan, and makes it where that was asked for.
-pub(crate) async fn perform(
+/// Shows the plan, with what lies between the places, or makes it.
+async fn perform(
     desk: &Desk<'_>,
+    leases: &[Lease],
     plan: &ResetPlan,
+    named: Option<&str>,
     execute: bool,
     printer: Printer,
-) -> Result<Exit, Failure> {
+) -> Result<(), Failure> {
     if let Some(missing) = plan.missing.first() {
         let message = format!(
             "{missing} cannot be reset: it has no lease, or was never reset before; nothing was written"
         );
         return Err(Failure::new(Exit::NotFound, message));
     }
-    if execute {
-        desk.execute(plan).await?;
-    }
-    let views: Vec<ResetView> = plan.steps().map(|step| ResetView::of(step, execute)).collect();
-    let columns = [
+    let steps: Vec<&ResetStep> = plan.steps().collect();
+    let spans = match execute {
+        true => {
+            desk.execute(plan).await?;
+            BTreeMap::new()
+        }
+        false => spans(desk.connection(), leases, &steps, named).await,
+    };
+    let view = |step: &&ResetStep| ResetView::of(step, spans.get(&step.lease), execute);
+    let views: Vec<ResetView> = steps.iter().map(view).collect();
+    let mut columns = vec![
         column("LEASE", |row: &ResetView| row.lease.clone()),
         column("FROM", |row: &ResetView| row.from.clone()),
         column("TO", |row: &ResetView| row.to.clone()),
@@ -191,12 +325,32 @@ pub(crate) async fn perform(
             false => "asked for".to_owned(),
         }),
     ];
+    if !execute {
+        columns.push(column("DISTANCE", ResetView::distance));
+        columns.push(column("RECORDS", ResetView::records));
+    }
     let heading = match execute {
         true => "Reset, and the owners begin there:",
         false => "Nothing was written; --execute does this:",
     };
     print(&printer.rows(heading, &views, &columns, &views))?;
-    Ok(Exit::Fine)
+    Ok(())
+}
+
+/// What lies between the places of each step, where the stream says how far both are behind.
+async fn spans(
+    connection: &Connection,
+    leases: &[Lease],
+    steps: &[&ResetStep],
+    named: Option<&str>,
+) -> BTreeMap<LeaseKey, ResetSpan> {
+    let (from, to) = measure_steps(connection, leases, steps, named).await;
+    let span = |lease: &Lease| {
+        let (from, to) = (from.get(&lease.key)?, to.get(&lease.key)?);
+        let span = ResetSpan::between(*from, *to, lease.report.as_deref());
+        Some((lease.key.clone(), span))
+    };
+    leases.iter().filter_map(span).collect()
 }
 
 /// A row with every field, for the test of the documentation.
@@ -207,6 +361,8 @@ pub(crate) fn sample() -> ResetView {
         from: String::new(),
         to: String::new(),
         follows_parent: false,
+        back_ms: None,
+        records: None,
         is_executed: false,
     }
 }

@@ -22,6 +22,7 @@ use crate::arguments::{CommonOptions, LagOptions};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
 use crate::look::Looker;
+use crate::output::complain;
 
 use messages::{
     GetMetricSpecResponse, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue, ScaledObjectRef,
@@ -83,10 +84,10 @@ pub(crate) async fn serve(
     let incoming =
         TcpIncoming::bind(address).map_err(|error| Failure::usage(format!("{address}: {error}")))?;
     let bound = incoming.local_addr()?;
-    eprintln!(
-        "kcl: serving the external scaler of {} at {bound}",
-        options.look.application
-    );
+    let application = &options.look.application;
+    complain(&format!(
+        "serving the external scaler of {application} at {bound}"
+    ));
     let serving = tonic::transport::Server::builder()
         .timeout(CALL_WITHIN)
         .concurrency_limit_per_connection(CALLS_AT_ONCE)

@@ -22,6 +22,7 @@ use crate::arguments::{CommonOptions, LookOptions, ServeOptions};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
 use crate::look::Looker;
+use crate::output::complain;
 
 use board::Board;
 use gate::Gate;
@@ -104,16 +105,14 @@ pub(crate) async fn serve(
 
 fn announce(bound: std::net::SocketAddr, options: &ServeOptions) {
     let names: Vec<String> = options.applications.iter().map(ToString::to_string).collect();
-    eprintln!(
-        "kcl: serving the dashboard of {} at http://{bound}/",
-        names.join(", ")
-    );
+    let names = names.join(", ");
+    complain(&format!("serving the dashboard of {names} at http://{bound}/"));
     match (options.allow_orders, bound.ip().is_loopback()) {
-        (true, false) => {
-            eprintln!("kcl: all that reach {bound} can give orders: guard it by a proxy that knows people")
-        }
-        (true, true) => eprintln!("kcl: orders are allowed"),
-        (false, _) => eprintln!("kcl: the page gives no orders; --allow-orders lets it"),
+        (true, false) => complain(&format!(
+            "all that reach {bound} can give orders: guard it by a proxy that knows people"
+        )),
+        (true, true) => complain("orders are allowed"),
+        (false, _) => complain("the page gives no orders; --allow-orders lets it"),
     }
 }
 

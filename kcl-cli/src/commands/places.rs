@@ -1,60 +1,22 @@
-//! `import`: reading goes on where an exported document says, in the stream that it was exported of and in no other.
+//! The places that an exported document names, as far as they are for a table: of the stream that they were exported of, and of no other.
 
 use std::collections::BTreeMap;
 
 use kcl_core::lease_store::{Lease, ResetPosition};
 use kcl_core::types::{LeaseKey, Position, StreamIdentity, Timestamp};
-use kcl_operations::ResetPlan;
 
-use super::export::{Checkpoint, ExportDocument, identity_of};
-use super::orders::Desk;
-use super::reset::perform;
-use crate::arguments::{CommonOptions, ImportOptions};
-use crate::connection::Connection;
-use crate::failure::{Exit, Failure};
-use crate::look::check_places;
-use crate::output::{Printer, complain};
+use super::export::{Checkpoint, ExportDocument};
 
-/// The content of a file, as far as it is for this table.
+/// The content of a document, as far as it is for this table.
 #[derive(Debug, Default, PartialEq)]
-struct Wanted {
-    places: BTreeMap<LeaseKey, ResetPosition>,
-    /// Sentences about rows of the file that move nothing.
-    left_out: Vec<String>,
+pub(crate) struct Wanted {
+    pub(crate) places: BTreeMap<LeaseKey, ResetPosition>,
+    /// Sentences about rows of the document that move nothing.
+    pub(crate) left_out: Vec<String>,
 }
 
-/// `kcl import`.
-pub(crate) async fn import(
-    connection: &Connection,
-    common: &CommonOptions,
-    options: &ImportOptions,
-    printer: Printer,
-) -> Result<Exit, Failure> {
-    let desk = Desk::open(connection, common, &options.order).await?;
-    let file = options.file.display();
-    let text =
-        std::fs::read_to_string(&options.file).map_err(|error| Failure::usage(format!("{file}: {error}")))?;
-    let exported: ExportDocument = serde_json::from_str(&text)
-        .map_err(|error| Failure::usage(format!("{file} is no document of `kcl export -o json`: {error}")))?;
-    let scan = desk.scan().await?;
-    let named = options.stream.as_deref();
-    let asked = identity_of(connection, named, &scan.leases).await?;
-    let wanted = wanted(&exported, &scan.leases, asked.as_ref())
-        .map_err(|refusal| Failure::new(Exit::NotFound, format!("{file}: {refusal}; nothing was written")))?;
-    check_places(connection, &scan.leases, &wanted.places, named).await?;
-    for sentence in &wanted.left_out {
-        complain(sentence);
-    }
-    let plan = ResetPlan::new(&scan.leases, &wanted.places);
-    let exit = perform(&desk, &plan, options.execute, printer).await?;
-    Ok(match wanted.left_out.is_empty() {
-        true => exit,
-        false => Exit::Found,
-    })
-}
-
-/// The places of the document, if each is one of a shard of this table.
-fn wanted(
+/// The places of the document, if each is one of a shard of these leases.
+pub(crate) fn wanted(
     exported: &ExportDocument,
     leases: &[Lease],
     asked: Option<&StreamIdentity>,
