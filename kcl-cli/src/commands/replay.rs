@@ -175,11 +175,7 @@ impl Output {
                     .iter()
                     .map(|record| RecordView::new(shard, record, self.shows_payload).text(self.format));
                 let text: String = lines.collect();
-                // A pipe that nobody reads holds the thread.
-                let printed = tokio::task::spawn_blocking(move || print(&text)).await;
-                printed
-                    .map_err(ProcessorError::transient)?
-                    .map_err(ProcessorError::transient)?;
+                print_aside(text).await?;
                 batch.iter().for_each(|record| self.count(record));
             }
         }
@@ -198,6 +194,15 @@ impl Output {
             self.bytes.load(Ordering::Relaxed),
         )
     }
+}
+
+/// Prints on another thread: a pipe that is full, and is not read, holds that one.
+#[expect(clippy::disallowed_methods, reason = "the command is no part of a simulation")]
+async fn print_aside(text: String) -> Result<(), ProcessorError> {
+    let printed = tokio::task::spawn_blocking(move || print(&text)).await;
+    printed
+        .map_err(ProcessorError::transient)?
+        .map_err(ProcessorError::transient)
 }
 
 async fn put(

@@ -14,6 +14,7 @@ mod delivery_log;
 mod lineage;
 mod lock;
 mod observation;
+mod ownership;
 mod recovery;
 mod table;
 
