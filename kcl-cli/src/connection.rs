@@ -7,7 +7,8 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use kcl_aws::{CommonError, TransportError, service_error_text};
 use kcl_core::clock::{Clock, ClockExt as _, TokioClock};
-use kcl_core::types::Timestamp;
+use kcl_core::types::{Record, Timestamp};
+use kcl_kinesis::aws_sdk_kinesis::primitives::Blob;
 use kcl_kinesis::{KinesisStream, aws_sdk_kinesis};
 use kcl_lease_dynamo::aws_sdk_dynamodb::config::http::HttpResponse;
 use kcl_lease_dynamo::aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -16,8 +17,11 @@ use kcl_lease_dynamo::{DynamoLeaseStore, aws_sdk_dynamodb};
 use crate::arguments::CommonOptions;
 use crate::failure::{Exit, Failure};
 
+/// The partition key of a record that has none: an aggregated one that could not be unpacked.
+const NO_KEY: &str = "-";
+
 /// The AWS configuration of one run of the command.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Connection {
     sdk: SdkConfig,
     pub(crate) clock: Arc<TokioClock>,
@@ -79,6 +83,34 @@ impl Connection {
 
     pub(crate) fn kinesis(&self) -> aws_sdk_kinesis::Client {
         aws_sdk_kinesis::Client::new(&self.sdk)
+    }
+
+    /// Puts a record into a stream, by name or ARN. Returns the shard and the sequence number that it got.
+    pub(crate) async fn put(
+        &self,
+        stream: &str,
+        partition_key: &str,
+        explicit_hash_key: Option<u128>,
+        payload: Vec<u8>,
+    ) -> Result<(String, String), Failure> {
+        let (name, arn) = match kcl_aws::Arn::looks_like_arn(stream) {
+            true => (None, Some(stream.to_owned())),
+            false => (Some(stream.to_owned()), None),
+        };
+        let call = self.kinesis().put_record().partition_key(partition_key);
+        let call = call.set_stream_name(name).set_stream_arn(arn);
+        let call = call.set_explicit_hash_key(explicit_hash_key.map(|key| key.to_string()));
+        let call = call.data(Blob::new(payload));
+        let request = format!("kinesis:PutRecord on the stream {stream}");
+        let answer = self.call(&request, call.send()).await?;
+        Ok((answer.shard_id, answer.sequence_number))
+    }
+
+    /// Puts a record again that was read: with its partition key and its explicit hash key, where it has them.
+    pub(crate) async fn put_again(&self, stream: &str, record: &Record) -> Result<(String, String), Failure> {
+        let key = record.partition_key().unwrap_or(NO_KEY);
+        self.put(stream, key, record.explicit_hash_key(), record.data().to_vec())
+            .await
     }
 
     pub(crate) fn now(&self) -> Timestamp {

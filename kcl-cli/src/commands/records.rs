@@ -11,7 +11,6 @@ use kcl_core::clock::Clock as _;
 use kcl_core::source::{FetchLimit, RecordStream, Shard, ShardEnd, ShardFilter, StartPosition, StreamSource};
 use kcl_core::types::{Record, ShardId};
 use kcl_kinesis::KinesisStream;
-use kcl_kinesis::aws_sdk_kinesis::primitives::Blob;
 use serde::Serialize;
 
 use super::watch::interrupted;
@@ -30,6 +29,8 @@ const RECORDS_PER_READ: u32 = 500;
 pub(crate) struct RecordView {
     shard: String,
     sequence_number: String,
+    /// The user record in an aggregated record, where that was unpacked.
+    sub_sequence: u64,
     partition_key: Option<String>,
     arrived_ms: Option<i64>,
     size_bytes: usize,
@@ -61,6 +62,7 @@ impl RecordView {
         Self {
             shard: shard.to_string(),
             sequence_number: record.sequence_number().to_string(),
+            sub_sequence: record.sub_sequence_number(),
             partition_key: record.partition_key().map(str::to_owned),
             arrived_ms: record.approximate_arrival().map(|arrived| arrived.as_millis()),
             size_bytes: record.data().len(),
@@ -82,10 +84,14 @@ impl RecordView {
     fn line(&self) -> String {
         let arrived = self.arrived_ms.map(kcl_core::types::Timestamp::from_millis);
         let mut line = format!(
-            "{}  {}  {}  {} B  {}",
+            "{}  {}  {}{}  {} B  {}",
             arrived.map_or_else(dash, |arrived| arrived.to_string()),
             self.shard,
             self.sequence_number,
+            match self.sub_sequence {
+                0 => String::new(),
+                sub_sequence => format!("/{sub_sequence}"),
+            },
             self.size_bytes,
             self.partition_key.clone().unwrap_or_else(dash),
         );
@@ -331,19 +337,10 @@ async fn put_one(
     printer: Printer,
 ) -> Result<(), Failure> {
     let key = options.key.replace("{}", &number.to_string());
-    let is_arn = kcl_aws::Arn::looks_like_arn(&options.stream);
-    let (name, arn) = match is_arn {
-        true => (None, Some(options.stream.clone())),
-        false => (Some(options.stream.clone()), None),
-    };
-    let call = connection.kinesis().put_record();
-    let call = call.set_stream_name(name).set_stream_arn(arn);
-    let call = call.partition_key(&key).data(Blob::new(payload)).send();
-    let request = format!("kinesis:PutRecord on the stream {}", options.stream);
-    let answer = connection.call(&request, call).await?;
+    let (shard, sequence_number) = connection.put(&options.stream, &key, None, payload).await?;
     let view = PutView {
-        shard: answer.shard_id,
-        sequence_number: answer.sequence_number,
+        shard,
+        sequence_number,
         partition_key: key,
     };
     print(&match printer.format {

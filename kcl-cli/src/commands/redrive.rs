@@ -9,7 +9,6 @@ use std::time::Duration;
 use kcl_core::clock::ClockExt as _;
 use kcl_core::dead_letter::DeadLetter;
 use kcl_core::types::Record;
-use kcl_kinesis::aws_sdk_kinesis::primitives::Blob;
 use kcl_operations::{LetterId, letters_to_redrive};
 use serde::{Deserialize, Serialize};
 
@@ -245,30 +244,20 @@ fn read_journal(path: &Path) -> Result<BTreeSet<LetterId>, Failure> {
     Ok(letters)
 }
 
-/// Puts one record. Returns the shard and the sequence number that it got.
+/// Puts one record, again while the service throttles or does not answer. Returns the shard and the sequence number that it got.
 async fn put(connection: &Connection, stream: &str, record: &Record) -> Result<(String, String), Failure> {
-    let (name, arn) = match kcl_aws::Arn::looks_like_arn(stream) {
-        true => (None, Some(stream.to_owned())),
-        false => (Some(stream.to_owned()), None),
-    };
-    let request = format!("kinesis:PutRecord on the stream {stream}");
     let mut pause = FIRST_PAUSE;
-    for attempt in 1.. {
-        let call = connection.kinesis().put_record();
-        let call = call.set_stream_name(name.clone()).set_stream_arn(arn.clone());
-        let call = call.partition_key(record.partition_key().unwrap_or("redriven"));
-        let call = call.set_explicit_hash_key(record.explicit_hash_key().map(|key| key.to_string()));
-        let call = call.data(Blob::new(record.data().to_vec()));
-        match connection.call(&request, call.send()).await {
-            Ok(answer) => return Ok((answer.shard_id, answer.sequence_number)),
+    let mut attempt = 1;
+    loop {
+        match connection.put_again(stream, record).await {
             Err(failure) if failure.exit == Exit::NoAnswer && attempt < TRIES => {
                 connection.clock.sleep(pause).await;
                 pause *= 2;
+                attempt += 1;
             }
-            Err(failure) => return Err(failure),
+            done => return done,
         }
     }
-    Err(Failure::new(Exit::NoAnswer, request))
 }
 
 fn text(document: &RedriveDocument, printer: Printer) -> String {

@@ -10,7 +10,6 @@ use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardCon
 use kcl_core::source::StreamSource as _;
 use kcl_core::types::{Record, ShardId, Timestamp};
 use kcl_core::{Replay, Worker, WorkerHandle};
-use kcl_kinesis::aws_sdk_kinesis::primitives::Blob;
 use kcl_lease_memory::MemoryLeaseStore;
 
 use super::records::RecordView;
@@ -48,7 +47,7 @@ pub(crate) async fn replay(
         to: options
             .to_stream
             .clone()
-            .map(|stream| (connection.kinesis(), stream)),
+            .map(|stream| (connection.clone(), stream)),
         format: printer.format,
         shows_payload: options.payload,
         records: AtomicU64::new(0),
@@ -154,7 +153,7 @@ fn window(
 /// Where the records go.
 #[derive(Debug)]
 struct Output {
-    to: Option<(kcl_kinesis::aws_sdk_kinesis::Client, String)>,
+    to: Option<(Connection, String)>,
     format: Format,
     shows_payload: bool,
     records: AtomicU64,
@@ -164,9 +163,11 @@ struct Output {
 impl Output {
     async fn write(self: &Arc<Self>, shard: &ShardId, batch: &RecordBatch) -> Result<(), ProcessorError> {
         match &self.to {
-            Some((client, stream)) => {
+            Some((connection, stream)) => {
                 for record in batch {
-                    put(client, stream, record).await?;
+                    let put = connection.put_again(stream, record).await;
+                    // The batch goes on behind what was put.
+                    put.map_err(|failure| ProcessorError::transient(failure.to_string()).at(record))?;
                     self.count(record);
                 }
             }
@@ -203,24 +204,6 @@ async fn print_aside(text: String) -> Result<(), ProcessorError> {
     printed
         .map_err(ProcessorError::transient)?
         .map_err(ProcessorError::transient)
-}
-
-async fn put(
-    client: &kcl_kinesis::aws_sdk_kinesis::Client,
-    stream: &str,
-    record: &Record,
-) -> Result<(), ProcessorError> {
-    let key = record.partition_key().unwrap_or("-");
-    let (name, arn) = match kcl_aws::Arn::looks_like_arn(stream) {
-        true => (None, Some(stream.to_owned())),
-        false => (Some(stream.to_owned()), None),
-    };
-    let call = client.put_record().set_stream_name(name).set_stream_arn(arn);
-    let call = call.partition_key(key).data(Blob::new(record.data().to_vec()));
-    // The batch goes on behind what was put.
-    let put = call.send().await;
-    put.map(|_| ())
-        .map_err(|error| ProcessorError::transient(error).at(record))
 }
 
 /// The processor of one shard.
