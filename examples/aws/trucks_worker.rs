@@ -3,7 +3,11 @@
 //! Region, credentials and endpoints come from the standard AWS environment. It works on any stream, whatever the payloads.
 //! With `--log FILE` it appends one JSON line per event, written before the batch counts as processed: what a process that
 //! dies has logged is what its successors may be given again, never less.
+//!
+//! With `--broken FILE` it fails as code does that has a bug for some records: those of the partition keys in the file. Failures, dead
+//! letters and their repair can be tried so, with a fleet that runs.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
@@ -16,8 +20,11 @@ use clap::Parser;
 use kinesis_client::aws_config::{self, BehaviorVersion};
 use kinesis_client::aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
 use kinesis_client::clock::{Clock, TokioClock};
-use kinesis_client::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom};
-use kinesis_client::types::{InitialPosition, Timestamp};
+use kinesis_client::dead_letter::DeadLetterFiles;
+use kinesis_client::processor::{
+    LastResort, Policy, ProcessorError, RecordBatch, RecordProcessor, ShardContext, StartFrom,
+};
+use kinesis_client::types::{InitialPosition, Record, Timestamp};
 use kinesis_client::{
     DynamoLeaseStore, FanOut, KinesisStream, Settings, ShutdownReport, StreamSet, TableLayout, TableOptions,
     TrackedStream, Worker, async_trait,
@@ -68,6 +75,15 @@ struct Arguments {
     /// Appends one JSON line per event to this file.
     #[arg(long)]
     log: Option<PathBuf>,
+    /// Sets records that still fail after their attempts aside, in files in this folder, and goes on. Without it the shard is held.
+    #[arg(long, value_name = "FOLDER")]
+    dead_letters: Option<PathBuf>,
+    /// Holds the shard at a record that fails. It is set aside once an operator orders `kcl skip`.
+    #[arg(long, requires = "dead_letters")]
+    hold: bool,
+    /// Fails, as at poison, on records whose partition keys stand in this file, a line each. It is read before each batch.
+    #[arg(long, value_name = "FILE")]
+    broken: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -177,11 +193,24 @@ async fn run(arguments: Arguments) -> Result<ShutdownReport, Box<dyn Error>> {
             first.into_iter().chain(streams).map(TrackedStream::new),
         )),
     };
+    let builder = match &arguments.dead_letters {
+        None => builder,
+        Some(folder) => {
+            builder
+                .dead_letters(DeadLetterFiles::open(folder)?)
+                .error_policy(match arguments.hold {
+                    true => Policy::default(),
+                    false => Policy::new(LastResort::DeadLetter),
+                })
+        }
+    };
+    let broken = arguments.broken;
     let mut builder = builder
         .lease_store(leases)
         .settings(settings)
         .processor(move |_: &ShardContext| TruckTracker {
             journal: Arc::clone(&journal),
+            broken: broken.clone(),
         });
     if let Some(id) = arguments.worker_id {
         builder = builder.worker_id(id);
@@ -204,6 +233,19 @@ fn initial_position(text: &str) -> Result<InitialPosition, String> {
 
 struct TruckTracker {
     journal: Arc<Journal>,
+    /// The file of the partition keys for which there is a bug.
+    broken: Option<PathBuf>,
+}
+
+impl TruckTracker {
+    /// The partition keys for which there is a bug just now.
+    fn broken_keys(&self) -> Result<BTreeSet<String>, ProcessorError> {
+        let Some(file) = &self.broken else {
+            return Ok(BTreeSet::new());
+        };
+        let text = std::fs::read_to_string(file).map_err(ProcessorError::transient)?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
 }
 
 #[async_trait]
@@ -218,8 +260,17 @@ impl RecordProcessor for TruckTracker {
         batch: RecordBatch,
         shard: &ShardContext,
     ) -> Result<(), ProcessorError> {
-        self.journal.records(shard, &batch)?;
-        Ok(())
+        let broken = self.broken_keys()?;
+        let is_broken = |record: &&Record| record.partition_key().is_some_and(|key| broken.contains(key));
+        let poison = batch.iter().find(is_broken);
+        let sound = batch
+            .iter()
+            .take_while(|record| poison.is_none_or(|poison| poison.position() != record.position()));
+        self.journal.records(shard, sound)?;
+        match poison {
+            None => Ok(()),
+            Some(record) => Err(ProcessorError::poison("no position in the payload").at(record)),
+        }
     }
 
     async fn shutdown_requested(&mut self, shard: &ShardContext) -> Result<(), ProcessorError> {
@@ -268,15 +319,23 @@ impl Journal {
         self.append(&line.to_string())
     }
 
-    fn records(&self, shard: &ShardContext, batch: &RecordBatch) -> std::io::Result<()> {
-        let lines = batch.iter().map(|record| {
+    fn records<'a>(
+        &self,
+        shard: &ShardContext,
+        records: impl Iterator<Item = &'a Record>,
+    ) -> std::io::Result<()> {
+        let lines = records.map(|record| {
             let mut line = self.line(shard, "record");
             line["key"] = json!(record.partition_key());
             line["seq"] = json!(record.sequence_number().to_string());
             line["sub"] = json!(record.sub_sequence_number());
             line.to_string()
         });
-        self.append(&lines.collect::<Vec<_>>().join("\n"))
+        let lines: Vec<_> = lines.collect();
+        match lines.is_empty() {
+            true => Ok(()),
+            false => self.append(&lines.join("\n")),
+        }
     }
 
     fn line(&self, shard: &ShardContext, event: &str) -> Value {
@@ -335,6 +394,13 @@ mod tests {
         assert_eq!(taking_over.table_options().layout, TableLayout::ThreeTables);
         assert!(parse("--prepare-for-java").unwrap().prepare_for_java);
         assert!(parse("--take-over-java").is_err());
+    }
+
+    #[test]
+    fn holding_goes_with_dead_letters() {
+        let parse = |flags: &str| Arguments::try_parse_from(format!("worker --stream a {flags}").split(' '));
+        assert!(parse("--dead-letters letters --hold --broken keys").is_ok());
+        assert!(parse("--hold").is_err());
     }
 
     #[test]

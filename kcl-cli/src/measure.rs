@@ -9,7 +9,7 @@ use kcl_core::lease_store::{Lease, ResetPosition, Scan};
 use kcl_core::source::{FetchLimit, SourceError, SourceErrorKind, StartPosition, StreamSource as _};
 use kcl_core::types::{LeaseKey, Position, RecordPosition, ShardId};
 use kcl_kinesis::KinesisStream;
-use kcl_operations::ResetStep;
+use kcl_operations::{PlaceSample, ResetStep};
 
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
@@ -19,6 +19,8 @@ use crate::look::stream_of;
 const MEASURED_AT_ONCE: usize = 16;
 /// How many places are checked at once.
 const CHECKED_AT_ONCE: usize = 16;
+/// How many records at a place show how densely they lie. They are taken from the read limit of the shard, which others need.
+const SAMPLE: u32 = 50;
 /// The pause before a lag is measured again, and the longest: a shard takes five reads a second from all that read it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -47,9 +49,9 @@ pub(crate) async fn measure_lags(
     }
     let mut measured = Measured::default();
     let mut first = None;
-    for (key, answer) in behind_all(connection, reads).await {
+    for (key, answer) in sample_all(connection, reads, 1).await {
         match answer {
-            Ok(behind) => measured.lags.extend(behind.map(|behind| (key, behind))),
+            Ok(sample) => measured.lags.extend(sample.map(|sample| (key, sample.behind))),
             Err(error) if error.kind() == SourceErrorKind::Denied => return Err(error.into()),
             Err(error) => {
                 measured.failed.insert(key, error.to_string());
@@ -63,28 +65,28 @@ pub(crate) async fn measure_lags(
     }
 }
 
-/// How far the places of these steps are behind the newest record: the present one, and the one behind the reset. A place of which that
-/// cannot be known is left out.
-pub(crate) async fn measure_steps(
+/// Samples of the places of these steps: of the present ones, and of those behind the reset. A place of which nothing can be known is left
+/// out.
+pub(crate) async fn sample_steps(
     connection: &Connection,
     leases: &[Lease],
     steps: &[&ResetStep],
     named: Option<&str>,
-) -> (BTreeMap<LeaseKey, Duration>, BTreeMap<LeaseKey, Duration>) {
+) -> (BTreeMap<LeaseKey, PlaceSample>, BTreeMap<LeaseKey, PlaceSample>) {
     let rows: BTreeMap<&LeaseKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
-    let measure = async |place: fn(&ResetStep) -> &ResetPosition| {
+    let sample = async |place: fn(&ResetStep) -> &ResetPosition| {
         let places = steps.iter().filter_map(|step| {
             let lease = rows.get(&step.lease)?;
             Some((*lease, start_of_place(place(step))?))
         });
-        let answers = behind_all(connection, reads(connection, places, named)).await;
+        let answers = sample_all(connection, reads(connection, places, named), SAMPLE).await;
         let known = answers
             .into_iter()
             .filter_map(|(key, answer)| Some((key, answer.ok()??)));
         known.collect()
     };
-    let from = measure(|step| &step.from).await;
-    (from, measure(|step| &step.to).await)
+    let from = sample(|step| &step.from).await;
+    (from, sample(|step| &step.to).await)
 }
 
 type Read = (LeaseKey, ShardId, KinesisStream, StartPosition);
@@ -107,22 +109,28 @@ fn reads<'a>(
     reads.collect()
 }
 
-type Behind = Result<Option<Duration>, SourceError>;
+type Sample = Result<Option<PlaceSample>, SourceError>;
 
-async fn behind_all(connection: &Connection, reads: Vec<Read>) -> Vec<(LeaseKey, Behind)> {
-    let reads = reads.into_iter().map(|read| behind(connection, read).boxed());
+async fn sample_all(connection: &Connection, reads: Vec<Read>, records: u32) -> Vec<(LeaseKey, Sample)> {
+    let reads = reads
+        .into_iter()
+        .map(|read| sample(connection, read, records).boxed());
     let reads: Vec<_> = reads.collect();
     let reads = futures_util::stream::iter(reads).buffer_unordered(MEASURED_AT_ONCE);
     reads.collect().await
 }
 
-/// Measures one lag, again while the service throttles or does not answer, and the deadline of a call is not over.
-async fn behind(connection: &Connection, (key, shard, stream, start): Read) -> (LeaseKey, Behind) {
+/// Samples one place, again while the service throttles or does not answer, and the deadline of a call is not over.
+async fn sample(
+    connection: &Connection,
+    (key, shard, stream, start): Read,
+    records: u32,
+) -> (LeaseKey, Sample) {
     let until = connection.clock.now() + connection.timeout;
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match read_once(&shard, &stream, start.clone()).await {
-            Ok(behind) => return (key, Ok(behind)),
+        let error = match read_once(&shard, &stream, start.clone(), records).await {
+            Ok(sample) => return (key, Ok(sample)),
             Err(error) => error,
         };
         let next = connection.clock.now() + pause;
@@ -134,15 +142,21 @@ async fn behind(connection: &Connection, (key, shard, stream, start): Read) -> (
     }
 }
 
-/// Reads one record at a checkpoint, for how far that is behind.
+/// Reads so many records at a place, for how far that is behind and how densely they lie.
 async fn read_once(
     shard: &ShardId,
     stream: &KinesisStream,
     start: StartPosition,
-) -> Result<Option<Duration>, SourceError> {
+    records: u32,
+) -> Result<Option<PlaceSample>, SourceError> {
     let mut reader = stream.open(shard, start).await?;
-    let fetch = reader.next(FetchLimit { records: 1 }).await?;
-    Ok(fetch.behind)
+    let fetch = reader.next(FetchLimit { records }).await?;
+    let arrivals = fetch
+        .records
+        .iter()
+        .filter_map(kcl_core::types::Record::approximate_arrival);
+    let arrivals: Vec<_> = arrivals.collect();
+    Ok(fetch.behind.map(|behind| PlaceSample::of(behind, &arrivals)))
 }
 
 /// Returns `true` for errors that may be over soon.

@@ -40,7 +40,7 @@ mod why;
 pub use fleet::{FleetFacts, FleetView, LagSource, OrderView, ShardView, Summary, WorkerView};
 pub use operator::{Given, Operator, OrderError};
 pub use redrive::{LetterId, letters_to_redrive};
-pub use reset::{ResetPlan, ResetSpan, ResetStep};
+pub use reset::{PlaceSample, ResetPlan, ResetSpan, ResetStep};
 pub use scaler::{CatchUp, ScalerSettings, Wanted, workers_wanted};
 pub use state::{ShardState, Thresholds};
 pub use text::{bytes_text, count_text, duration_text};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use kcl_core::lease_store::{GivenOrder, Lease, ResetPosition, ShardReport};
-use kcl_core::types::LeaseKey;
+use kcl_core::lease_store::{GivenOrder, Lease, ResetPosition};
+use kcl_core::types::{LeaseKey, Timestamp};
 
 /// The steps of a reset of some shards of one application, made from a scan of its leases.
 ///
@@ -58,37 +58,70 @@ pub struct ResetStep {
 pub struct ResetSpan {
     /// How far reading goes back in the stream, in milliseconds; below zero it goes ahead, and leaves records out.
     pub back_ms: i64,
-    /// About how many records lie between, by the rate at which the owner reads; `None` where it reports none.
+    /// About how many records lie between; `None` where it is not known how densely they lie.
     pub records: Option<u64>,
 }
 
-impl ResetSpan {
-    /// Estimates what lies between a place that is so far behind the newest record and another one.
-    ///
-    /// An owner that catches up reads more per second than a second of the stream brings: the rate is corrected by the
-    /// [trend](ShardReport::trend).
+/// A place in a shard, as one answer of the stream shows it that begins there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct PlaceSample {
+    /// How far the place is behind the newest record.
+    pub behind: Duration,
+    /// How many records lie there in a second of the stream; `None` where one answer does not show it.
+    pub per_second: Option<f64>,
+}
+
+impl PlaceSample {
+    /// The sample of an answer whose last record is so far behind the newest, with the arrivals of its records in their order.
     ///
     /// ```
     /// use std::time::Duration;
-    /// use kcl_core::lease_store::ShardReport;
-    /// use kcl_operations::ResetSpan;
+    /// use kcl_core::types::Timestamp;
+    /// use kcl_operations::PlaceSample;
     ///
-    /// let report: ShardReport = "t1764530000 b1000 f1000 p12 r600".parse()?;
-    /// let span = ResetSpan::between(Duration::from_secs(1), Duration::from_secs(121), Some(&report));
-    /// assert_eq!((span.back_ms, span.records), (120_000, Some(1_200)));
-    /// # Ok::<(), kcl_core::lease_store::InvalidReport>(())
+    /// let arrivals = [0, 500, 1_000].map(Timestamp::from_millis);
+    /// let sample = PlaceSample::of(Duration::from_secs(60), &arrivals);
+    /// assert_eq!((sample.behind, sample.per_second), (Duration::from_secs(61), Some(2.0)));
     /// ```
     #[must_use]
-    pub fn between(from: Duration, to: Duration, report: Option<&ShardReport>) -> Self {
-        let millis = |behind: Duration| i64::try_from(behind.as_millis()).unwrap_or(i64::MAX);
+    pub fn of(behind: Duration, arrivals: &[Timestamp]) -> Self {
+        let spread = match (arrivals.first(), arrivals.last()) {
+            (Some(first), Some(last)) => last.as_millis().saturating_sub(first.as_millis()),
+            _ => 0,
+        };
+        let spread = Duration::from_millis(u64::try_from(spread).unwrap_or(0));
+        let gaps = arrivals.len().saturating_sub(1) as f64;
+        Self {
+            behind: behind.saturating_add(spread),
+            per_second: (!spread.is_zero()).then(|| gaps / spread.as_secs_f64()),
+        }
+    }
+}
+
+impl ResetSpan {
+    /// Estimates what lies between the present place and another one, from samples of both: the older of the two shows how densely records lie.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use kcl_core::types::Timestamp;
+    /// use kcl_operations::{PlaceSample, ResetSpan};
+    ///
+    /// let now = PlaceSample::of(Duration::from_secs(1), &[]);
+    /// let then = PlaceSample::of(Duration::from_secs(120), &[0, 500, 1_000].map(Timestamp::from_millis));
+    /// let span = ResetSpan::between(&now, &then);
+    /// assert_eq!((span.back_ms, span.records), (120_000, Some(240)));
+    /// ```
+    #[must_use]
+    pub fn between(from: &PlaceSample, to: &PlaceSample) -> Self {
+        let millis = |place: &PlaceSample| i64::try_from(place.behind.as_millis()).unwrap_or(i64::MAX);
         let back_ms = millis(to).saturating_sub(millis(from));
-        let records = report.filter(|report| report.read_per_minute > 0).map(|report| {
-            // So many seconds of the stream are read in a second.
-            let pace = 1.0 - f64::from(report.trend) / 1000.0;
-            let per_ms = report.read_per_minute as f64 / 60_000.0 / pace.max(0.001);
-            (back_ms.unsigned_abs() as f64 * per_ms) as u64
-        });
-        Self { back_ms, records }
+        let older = if back_ms < 0 { from } else { to };
+        let records = |per_second| (back_ms.unsigned_abs() as f64 / 1000.0 * per_second) as u64;
+        Self {
+            back_ms,
+            records: older.per_second.map(records),
+        }
     }
 }
 
@@ -226,7 +259,7 @@ fn depths<'a>(
 #[cfg(test)]
 mod tests {
     use kcl_core::lease_store::OrderAuthor;
-    use kcl_core::types::{Position, ShardId, Timestamp};
+    use kcl_core::types::{Position, ShardId};
 
     use super::*;
 
@@ -344,18 +377,21 @@ mod tests {
     }
 
     #[test]
-    fn span_counts_records_of_the_stream() {
-        let secs = Duration::from_secs;
-        let report = |text: &str| text.parse::<ShardReport>().unwrap();
-        // It reads three seconds of the stream in a second: 600 a minute are 200 of the stream.
-        let catching_up = report("t1 b600000 f600000 p0 r600 s-2000");
-        let span = ResetSpan::between(secs(600), secs(660), Some(&catching_up));
-        assert_eq!((span.back_ms, span.records), (60_000, Some(200)));
-        let ahead = ResetSpan::between(secs(600), secs(0), Some(&catching_up));
-        assert_eq!((ahead.back_ms, ahead.records), (-600_000, Some(2_000)));
-        for unknown in [None, Some(&report("t1 b600000 f600000 p0 s1000"))] {
-            assert_eq!(ResetSpan::between(secs(0), secs(9), unknown).records, None);
-        }
+    fn span_counts_records_of_the_older_place() {
+        let sample = |behind: u64, per_second: Option<f64>| PlaceSample {
+            behind: Duration::from_secs(behind),
+            per_second,
+        };
+        let (old, new) = (sample(660, Some(10.0)), sample(600, Some(70.0)));
+        let span = |from, to| {
+            let ResetSpan { back_ms, records } = ResetSpan::between(from, to);
+            (back_ms, records)
+        };
+        assert_eq!(span(&new, &old), (60_000, Some(600)));
+        assert_eq!(span(&old, &new), (-60_000, Some(600)));
+        assert_eq!(span(&new, &sample(900, None)), (300_000, None));
+        let at_once = PlaceSample::of(Duration::ZERO, &[Timestamp::from_millis(5); 3]);
+        assert_eq!(at_once.per_second, None, "records of one moment show no rate");
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use kcl_core::clock::{Clock, TokioClock};
 use kcl_core::lease_store::LeaseStore;
-use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::processor::{
+    Concurrency, ProcessorError, RecordBatch, RecordHandler, RecordProcessor, ShardContext,
+};
 use kcl_core::source::StreamSource as _;
-use kcl_core::types::{Record, ShardId, Timestamp};
+use kcl_core::types::{Record, Timestamp};
 use kcl_core::{Replay, Worker, WorkerHandle};
 use kcl_lease_memory::MemoryLeaseStore;
 
@@ -21,6 +23,8 @@ use crate::output::{Printer, complain, print};
 
 /// What the name of the application of a replay begins with: no application that runs has such a name by accident.
 const PREFIX: &str = "replay-";
+/// How many records of a shard are put at once, each of another key: a call takes far longer than a record takes of the limit of a shard.
+const PUT_AT_ONCE: usize = 16;
 
 /// `kcl replay`.
 pub(crate) async fn replay(
@@ -43,25 +47,31 @@ pub(crate) async fn replay(
     let replay = Replay::new(stream, window.0, window.1).share_percent(options.share);
     let replay = replay.clock(Arc::<TokioClock>::clone(&connection.clock));
     let (application, store) = place(connection, options).await?;
-    let output = Arc::new(Output {
-        to: options
-            .to_stream
-            .clone()
-            .map(|stream| (connection.clone(), stream)),
-        format: printer.format,
-        shows_payload: options.payload,
-        records: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-    });
-    let writing = Arc::clone(&output);
-    let worker = Worker::builder(application)
+    let counts = Arc::new(Counts::default());
+    let counted = Arc::clone(&counts);
+    let builder = Worker::builder(application)
         .stream(replay.source())
         .shared_lease_store(Arc::clone(&store))
-        .processor(move |context: &ShardContext| Writer {
-            shard: context.shard().clone(),
-            output: Arc::clone(&writing),
-        })
-        .clock(Arc::<TokioClock>::clone(&connection.clock))
+        .clock(Arc::<TokioClock>::clone(&connection.clock));
+    let builder = match &options.to_stream {
+        None => {
+            let (format, shows_payload) = (printer.format, options.payload);
+            builder.processor(move |_: &ShardContext| Writer {
+                format,
+                shows_payload,
+                counts: Arc::clone(&counted),
+            })
+        }
+        Some(stream) => {
+            let (connection, stream) = (connection.clone(), stream.clone());
+            builder.handler(Concurrency::PerKey(PUT_AT_ONCE), move |_: &ShardContext| Putter {
+                connection: connection.clone(),
+                stream: stream.clone(),
+                counts: Arc::clone(&counted),
+            })
+        }
+    };
+    let worker = builder
         .build()
         .map_err(|error| Failure::usage(error.to_string()))?
         .start();
@@ -78,7 +88,7 @@ pub(crate) async fn replay(
             .map_err(|error| Failure::new(Exit::NoAnswer, error.to_string()))?,
         None => false,
     };
-    let (records, bytes) = output.counts();
+    let (records, bytes) = counts.read();
     let took = connection.clock.now().saturating_since(begun).as_secs();
     complain(&format!("{records} records, {bytes} bytes, {took} s"));
     if !is_finished {
@@ -150,46 +160,21 @@ fn window(
     Ok((from, until))
 }
 
-/// Where the records go.
-#[derive(Debug)]
-struct Output {
-    to: Option<(Connection, String)>,
-    format: Format,
-    shows_payload: bool,
+/// The records that have gone where they are to go.
+#[derive(Debug, Default)]
+struct Counts {
     records: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Output {
-    async fn write(self: &Arc<Self>, shard: &ShardId, batch: &RecordBatch) -> Result<(), ProcessorError> {
-        match &self.to {
-            Some((connection, stream)) => {
-                for record in batch {
-                    let put = connection.put_again(stream, record).await;
-                    // The batch goes on behind what was put.
-                    put.map_err(|failure| ProcessorError::transient(failure.to_string()).at(record))?;
-                    self.count(record);
-                }
-            }
-            None => {
-                let lines = batch
-                    .iter()
-                    .map(|record| RecordView::new(shard, record, self.shows_payload).text(self.format));
-                let text: String = lines.collect();
-                print_aside(text).await?;
-                batch.iter().for_each(|record| self.count(record));
-            }
-        }
-        Ok(())
-    }
-
-    fn count(&self, record: &Record) {
+impl Counts {
+    fn add(&self, record: &Record) {
         self.records.fetch_add(1, Ordering::Relaxed);
         self.bytes
             .fetch_add(record.data().len() as u64, Ordering::Relaxed);
     }
 
-    fn counts(&self) -> (u64, u64) {
+    fn read(&self) -> (u64, u64) {
         (
             self.records.load(Ordering::Relaxed),
             self.bytes.load(Ordering::Relaxed),
@@ -206,16 +191,41 @@ async fn print_aside(text: String) -> Result<(), ProcessorError> {
         .map_err(ProcessorError::transient)
 }
 
-/// The processor of one shard.
+/// Prints the records of one shard.
 struct Writer {
-    shard: ShardId,
-    output: Arc<Output>,
+    format: Format,
+    shows_payload: bool,
+    counts: Arc<Counts>,
 }
 
 #[async_trait]
 impl RecordProcessor for Writer {
-    async fn process_records(&mut self, batch: RecordBatch, _: &ShardContext) -> Result<(), ProcessorError> {
-        self.output.write(&self.shard, &batch).await
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        shard: &ShardContext,
+    ) -> Result<(), ProcessorError> {
+        let line = |record| RecordView::new(shard.shard(), record, self.shows_payload).text(self.format);
+        let lines: String = batch.iter().map(line).collect();
+        print_aside(lines).await?;
+        batch.iter().for_each(|record| self.counts.add(record));
+        Ok(())
+    }
+}
+
+/// Puts the records of one shard into another stream, those of each key in their order.
+struct Putter {
+    connection: Connection,
+    stream: String,
+    counts: Arc<Counts>,
+}
+
+impl RecordHandler for Putter {
+    async fn handle(&self, record: &Record, _: &ShardContext) -> Result<(), ProcessorError> {
+        let put = self.connection.put_again(&self.stream, record).await;
+        put.map_err(|failure| ProcessorError::transient(failure.to_string()))?;
+        self.counts.add(record);
+        Ok(())
     }
 }
 

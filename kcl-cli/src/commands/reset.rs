@@ -18,7 +18,7 @@ use crate::arguments::{CommonOptions, ImportOptions, ResetOptions, UndoOptions};
 use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
 use crate::look::stream_of;
-use crate::measure::{check_places, measure_steps};
+use crate::measure::{check_places, sample_steps};
 use crate::output::{Printer, column, complain, print};
 use crate::views::dash;
 
@@ -344,11 +344,10 @@ async fn spans(
     steps: &[&ResetStep],
     named: Option<&str>,
 ) -> BTreeMap<LeaseKey, ResetSpan> {
-    let (from, to) = measure_steps(connection, leases, steps, named).await;
+    let (from, to) = sample_steps(connection, leases, steps, named).await;
     let span = |lease: &Lease| {
         let (from, to) = (from.get(&lease.key)?, to.get(&lease.key)?);
-        let span = ResetSpan::between(*from, *to, lease.report.as_deref());
-        Some((lease.key.clone(), span))
+        Some((lease.key.clone(), ResetSpan::between(from, to)))
     };
     leases.iter().filter_map(span).collect()
 }

@@ -9,7 +9,7 @@ use aws_sdk_kinesis::types::Shard;
 
 use super::evidence::{Evidence, Lineage, held};
 use super::leases::owners;
-use super::log::Entry;
+use super::log::{Entry, Put};
 use super::processes::{Process, Scene, build_example};
 use crate::testbed::Testbed;
 use crate::wait::eventually;
@@ -112,15 +112,27 @@ impl Fleet {
 
     /// Starts one more worker. Each has its own id, in the order of their starts.
     pub fn start_worker(&mut self) -> &Process {
+        self.start_worker_with(&[])
+    }
+
+    /// The same with these arguments, too.
+    pub fn start_worker_with(&mut self, more: &[&str]) -> &Process {
         let name = format!("worker-{}", self.workers.len() + 1);
+        let worker = self.start_of(&self.application, &name, more);
+        self.workers.push(worker);
+        self.workers.last().expect("one was just started")
+    }
+
+    /// Starts a worker of another application on the same stream. It is no part of the fleet, nor is its log of the evidence.
+    pub fn start_of(&self, application: &str, name: &str, more: &[&str]) -> Process {
         let failover = self.shape.failover.as_millis().to_string();
         let arguments = [
             "--application",
-            &self.application,
+            application,
             "--stream",
             &self.stream,
             "--worker-id",
-            &name,
+            name,
             "--initial-position",
             "trim-horizon",
             "--failover-ms",
@@ -128,9 +140,8 @@ impl Fleet {
             "--read",
             self.shape.read.flag(),
         ];
-        self.workers
-            .push(self.scene.start(&self.programs.worker, &name, &arguments));
-        self.workers.last().expect("one was just started")
+        let arguments = [&arguments[..], more].concat();
+        self.scene.start(&self.programs.worker, name, &arguments)
     }
 
     /// Ends a worker without warning, as `kill -9` does.
@@ -324,6 +335,11 @@ impl Fleet {
         }
     }
 
+    /// What the producer has put until now.
+    pub fn puts(&self) -> Vec<Put> {
+        self.producer.puts()
+    }
+
     /// Where the logs are.
     pub fn scene(&self) -> &Scene {
         &self.scene
@@ -340,8 +356,8 @@ impl Fleet {
         self.live().map(Process::entries).collect()
     }
 
-    /// A process that ended by itself will not do what is waited for.
-    fn check_processes(&mut self) {
+    /// Panics where a worker has ended that was not asked to: it will not do what is waited for.
+    pub fn check_processes(&mut self) {
         let gone = &self.gone;
         let workers = self
             .workers

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::{Shard, StreamStatus};
+use aws_sdk_kinesis::types::{Record, Shard, ShardIteratorType, StreamStatus};
 
 use super::Testbed;
 use crate::wait::eventually;
@@ -71,6 +71,28 @@ impl Testbed {
         });
         open.sort_by_key(|shard| hash_keys(shard).0);
         open
+    }
+
+    /// All records of an open shard, from the oldest to the newest.
+    pub async fn records(&self, name: &str, shard: &str) -> Vec<Record> {
+        let client = self.kinesis();
+        let opened = client
+            .get_shard_iterator()
+            .stream_name(name)
+            .shard_id(shard)
+            .shard_iterator_type(ShardIteratorType::TrimHorizon)
+            .send()
+            .await;
+        let mut next = opened.expect("the shard is opened").shard_iterator;
+        let mut records = Vec::new();
+        while let Some(iterator) = next {
+            let page = client.get_records().shard_iterator(iterator).send().await;
+            let page = page.expect("the shard is read");
+            let is_last = page.records().is_empty() && page.millis_behind_latest() == Some(0);
+            records.extend_from_slice(page.records());
+            next = page.next_shard_iterator.filter(|_| !is_last);
+        }
+        records
     }
 
     /// Splits a shard in the middle and waits until the stream is ACTIVE again.

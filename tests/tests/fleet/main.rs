@@ -6,6 +6,7 @@
 mod chaos;
 mod exactly_once;
 mod fleet_on_emulators;
+mod operations;
 
 /// The emulators carry one fleet at a time.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
