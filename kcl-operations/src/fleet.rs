@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kcl_core::lease_store::{LeaderLock, Lease, LeaseOrder, LeaseOrders, Scan, ShardReport, WorkerRow};
-use kcl_core::types::{LeaseKey, Timestamp, WorkerId};
+use kcl_core::types::{LeaseKey, Position, Timestamp, WorkerId};
 
 pub use view::{FleetView, LagSource, OrderView, ShardView, Summary, WorkerView};
 
@@ -153,7 +153,9 @@ fn shard_view(lease: &Lease, lineage: &LeaseLineage<'_>, now: Timestamp) -> Shar
             .and_then(|report| report.failing.as_ref())
             .map(ToString::to_string),
         report_age_ms: report_age.map(millis),
-        orders: orders.map(orders_in_force).unwrap_or_default(),
+        orders: orders
+            .map(|orders| orders_in_force(orders, &lease.checkpoint))
+            .unwrap_or_default(),
         orders_revision: lease.orders_revision(),
         answered_revision: answer.map(|answer| answer.revision),
         refused: answer
@@ -176,7 +178,8 @@ fn shard_view(lease: &Lease, lineage: &LeaseLineage<'_>, now: Timestamp) -> Shar
 }
 
 /// The orders that hold, in words.
-fn orders_in_force(orders: &LeaseOrders) -> Vec<String> {
+/// The orders that hold. A skip is over once the shard is read beyond its record.
+fn orders_in_force(orders: &LeaseOrders, checkpoint: &Position) -> Vec<String> {
     let mut words = Vec::new();
     words.extend(orders.paused.then(|| "paused".to_owned()));
     words.extend(
@@ -190,7 +193,8 @@ fn orders_in_force(orders: &LeaseOrders) -> Vec<String> {
             .map(|limit| LeaseOrder::Limit(Some(limit)).to_string()),
     );
     words.extend(orders.pinned.as_ref().map(|worker| format!("pinned to {worker}")));
-    words.extend(orders.skip.as_ref().map(|record| format!("skip {record}")));
+    let skip = orders.skip.as_ref().filter(|record| !checkpoint.covers(record));
+    words.extend(skip.map(|record| format!("skip {record}")));
     words
 }
 

@@ -111,7 +111,11 @@ pub(crate) fn document(fleet: &FleetView, letters: &[DeadLetter]) -> HeldDocumen
         attempts: shard.attempts,
         severity: None,
         last_failure_ms: None,
-        cause: fleet.why(&shard.lease).unwrap_or_default().join(" "),
+        cause: shard
+            .concern
+            .clone()
+            .or_else(|| shard.waiting.clone())
+            .unwrap_or_default(),
     });
     HeldDocument {
         application: fleet.application.clone(),

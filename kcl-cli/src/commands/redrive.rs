@@ -9,7 +9,7 @@ use std::time::Duration;
 use kcl_core::clock::ClockExt as _;
 use kcl_core::dead_letter::DeadLetter;
 use kcl_core::types::Record;
-use kcl_operations::{LetterId, letters_to_redrive};
+use kcl_operations::{LetterId, count_text, letters_to_redrive};
 use serde::{Deserialize, Serialize};
 
 use super::held::letters;
@@ -261,15 +261,12 @@ async fn put(connection: &Connection, stream: &str, record: &Record) -> Result<(
 }
 
 fn text(document: &RedriveDocument, printer: Printer) -> String {
-    let count = document.letters.len();
+    let letters = count_text(document.letters.len(), "dead letter");
     let before = document.redriven_before;
     let heading = match document.executed {
-        true => format!(
-            "{}: {count} dead letters, {before} redriven before",
-            document.application
-        ),
+        true => format!("{}: {letters}, {before} redriven before", document.application),
         false => format!(
-            "{}: {count} dead letters would be put again, {before} redriven before; --execute does it",
+            "{}: {letters} to be put again, {before} redriven before; --execute does it",
             document.application
         ),
     };
