@@ -219,7 +219,7 @@ pub(crate) struct RedriveOptions {
     pub(crate) application: ApplicationName,
     /// Only letters from shards that match this regular expression.
     pub(crate) shards: Option<Regex>,
-    /// The folder of dead letters. What was put is noted there in redriven.log, and not put again.
+    /// The folder of dead letters. Those that were put are noted there in redriven.log, and are not put again.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dead_letters: PathBuf,
     /// Put them into this stream; by default each into the one that it came from.

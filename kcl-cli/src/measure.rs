@@ -1,4 +1,4 @@
-//! What the stream says of places in it: how far behind they are, and whether they are places at all.
+//! Asks the stream about places in it: how far behind they are, and whether they are places at all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

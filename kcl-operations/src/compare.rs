@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::fleet::{FleetView, KEEPS_UP, ShardView, WorkerView, is_open, summary};
+use crate::fleet::{KEEPS_UP, is_open, summary};
 use crate::state::ShardState;
 use crate::text::duration_text;
+use crate::view::{FleetView, ShardView, WorkerView};
 
 impl FleetView {
     /// Learns from an earlier view of the same fleet how long each shard takes to catch up, where nothing better says so: its lag, divided by the

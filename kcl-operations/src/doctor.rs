@@ -10,8 +10,9 @@ use serde::Serialize;
 
 pub use facts::{Facts, Problem, ProblemKind, Right, StreamFact, TableFact};
 
-use crate::fleet::{FleetView, is_open};
+use crate::fleet::is_open;
 use crate::text::{count_text, duration_text, listed};
+use crate::view::FleetView;
 
 /// How many fan-out consumers a stream may have ("Quotas and limits" of the Kinesis Data Streams guide).
 pub const MAX_CONSUMERS: u32 = 20;

@@ -1,17 +1,14 @@
 //! The view of a fleet: one scan of its lease table, as rows for people and for scripts.
 
-mod view;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kcl_core::lease_store::{LeaderLock, Lease, LeaseOrder, LeaseOrders, Scan, ShardReport, WorkerRow};
 use kcl_core::types::{LeaseKey, Position, Timestamp, WorkerId};
 
-pub use view::{FleetView, LagSource, OrderView, ShardView, Summary, WorkerView};
-
 use crate::lineage::LeaseLineage;
 use crate::state::{ShardState, Thresholds};
+use crate::view::{FleetView, LagSource, OrderView, ShardView, Summary, WorkerView};
 
 /// The facts that a view is made of.
 #[derive(Debug, Clone)]

@@ -35,15 +35,17 @@ mod reset;
 mod scaler;
 mod state;
 mod text;
+mod view;
 mod why;
 
-pub use fleet::{FleetFacts, FleetView, LagSource, OrderView, ShardView, Summary, WorkerView};
+pub use fleet::FleetFacts;
 pub use operator::{Given, Operator, OrderError};
 pub use redrive::{LetterId, letters_to_redrive};
 pub use reset::{PlaceSample, ResetPlan, ResetSpan, ResetStep};
 pub use scaler::{CatchUp, ScalerSettings, Wanted, workers_wanted};
 pub use state::{ShardState, Thresholds};
 pub use text::{bytes_text, count_text, duration_text};
+pub use view::{FleetView, LagSource, OrderView, ShardView, Summary, WorkerView};
 
 /// The README, compiled against this crate alone.
 #[cfg(doctest)]

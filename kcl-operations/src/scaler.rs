@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::fleet::{FleetView, ShardView, WorkerView, is_open};
+use crate::fleet::is_open;
 use crate::state::ShardState;
 use crate::text::count_text;
+use crate::view::{FleetView, ShardView, WorkerView};
 
 /// The wants of an autoscaler's owner.
 #[derive(Debug, Clone, PartialEq, Eq)]

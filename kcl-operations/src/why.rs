@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::fleet::{FleetView, ShardView, WorkerView};
 use crate::state::ShardState;
 use crate::text::{duration_text, listed};
+use crate::view::{FleetView, ShardView, WorkerView};
 
 impl FleetView {
     /// How the shard of this name, or lease key, came to its state, in sentences: the state with its rule, who has it, where it stands, what it

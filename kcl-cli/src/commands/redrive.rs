@@ -36,7 +36,7 @@ struct JournalLine {
     to_sequence_number: String,
 }
 
-/// What became of a letter.
+/// The fate of a letter.
 #[derive(Debug, Serialize)]
 pub(crate) struct RedrivenLetter {
     stream: String,

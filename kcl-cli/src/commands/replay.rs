@@ -21,7 +21,7 @@ use crate::connection::Connection;
 use crate::failure::{Exit, Failure};
 use crate::output::{Printer, complain, print};
 
-/// What the name of the application of a replay begins with: no application that runs has such a name by accident.
+/// The beginning of the names of applications that replay: no application that runs has such a name by accident.
 const PREFIX: &str = "replay-";
 /// How many records of a shard are put at once, each of another key: a call takes far longer than a record takes of the limit of a shard.
 const PUT_AT_ONCE: usize = 16;

@@ -164,7 +164,7 @@ async fn document_of(
     document(connection, other, &theirs, named).await
 }
 
-/// What a document says of these leases.
+/// The places that a document has for these leases.
 async fn wanted_of(
     connection: &Connection,
     document: &ExportDocument,
@@ -337,7 +337,7 @@ async fn perform(
     Ok(())
 }
 
-/// What lies between the places of each step, where the stream says how far both are behind.
+/// The span between the places of each step, where the stream says how far both are behind.
 async fn spans(
     connection: &Connection,
     leases: &[Lease],

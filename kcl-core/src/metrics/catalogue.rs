@@ -20,7 +20,7 @@ pub enum MetricKind {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MetricsLevel {
-    /// What alarms and everyday dashboards look at: no more series for a worker than the Java KCL sends, and none for a shard that keeps up.
+    /// For alarms and everyday dashboards: no more series for a worker than the Java KCL sends, and none for a shard that keeps up.
     #[default]
     Essential,
     /// Beside it what each operation of the lease store takes, and how leases change: a series for each operation and for each verb.

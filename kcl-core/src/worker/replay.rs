@@ -24,7 +24,7 @@ use crate::worker::handle::WorkerHandle;
 const BYTES_PER_SECOND: f64 = 2.0 * 1024.0 * 1024.0;
 /// The time between two reads at the limit of five per second and shard.
 const READ_EVERY: f64 = 0.2;
-/// How long after the end of the window a shard that brings nothing may still bring a record of it.
+/// How long after the end of the window a shard that brings nothing may still bring a record of the window.
 const GRACE: Duration = Duration::from_secs(10);
 /// How many answers without a record a shard needs to be read where the source does not report how far behind it is.
 const EMPTY_ANSWERS: u32 = 20;
@@ -32,6 +32,8 @@ const EMPTY_ANSWERS: u32 = 20;
 const IDLE: Duration = Duration::from_secs(1);
 /// How often the table is read to see whether all is done.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long such a look may take: a listing and a scan, each of several pages.
+const LOOK_WITHIN: Duration = Duration::from_secs(60);
 
 /// A bounded window of a stream, to be read again by an application of its own.
 ///
@@ -75,17 +77,17 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 #[must_use]
 pub struct Replay {
-    window: Window,
+    window: ReplayWindow,
 }
 
 /// The window of a [`Replay`] as a stream that a worker reads.
 #[derive(Debug, Clone)]
 pub struct ReplaySource {
-    window: Window,
+    window: ReplayWindow,
 }
 
 #[derive(Clone)]
-struct Window {
+struct ReplayWindow {
     inner: Arc<dyn StreamSource>,
     from: Timestamp,
     until: Timestamp,
@@ -98,9 +100,9 @@ struct Window {
     reached: Arc<Locked<BTreeMap<ShardId, Moment>>>,
 }
 
-impl fmt::Debug for Window {
+impl fmt::Debug for ReplayWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Window")
+        f.debug_struct("ReplayWindow")
             .field("inner", &self.inner)
             .field("from", &self.from)
             .field("until", &self.until)
@@ -120,7 +122,7 @@ impl Replay {
     /// [`share_percent`](Self::share_percent) says less. With `until` not after `from` there are none.
     pub fn new(stream: impl StreamSource, from: Timestamp, until: Timestamp) -> Self {
         Self {
-            window: Window {
+            window: ReplayWindow {
                 inner: Arc::new(stream),
                 from,
                 until,
@@ -173,10 +175,14 @@ impl Replay {
                 return Err(Error::new(ErrorKind::Internal, message));
             }
             if status.phase == Phase::Running {
-                match window.is_read(&status, store).await {
-                    Ok(true) => return Ok(()),
-                    Ok(false) => {}
-                    Err(error) => tracing::debug!(%error, "cannot tell how far the replay is; asking again"),
+                let look = window.is_read(&status, store);
+                match window.clock.timeout(LOOK_WITHIN, look).await {
+                    Ok(Ok(true)) => return Ok(()),
+                    Ok(Ok(false)) => {}
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "it is not known how far the replay is; asking again");
+                    }
+                    Err(_) => tracing::debug!("no answer to how far the replay is; asking again"),
                 }
             }
             window.clock.sleep(LOOK).await;
@@ -184,7 +190,7 @@ impl Replay {
     }
 }
 
-impl Window {
+impl ReplayWindow {
     /// Whether all shards that have records of the window are processed.
     async fn is_read(&self, status: &WorkerStatus, store: &dyn LeaseStore) -> Result<bool, String> {
         // The rows before the shards: a shard that appears meanwhile has no row yet.
@@ -321,8 +327,8 @@ impl StreamSource for ReplaySource {
     }
 }
 
-impl Window {
-    /// Where a reader begins: nothing before the window is asked for. What a former reader saw does not count any more.
+impl ReplayWindow {
+    /// Where a reader begins: nothing before the window is asked for. The progress of a former reader does not count any more.
     fn begin(&self, shard: &ShardId, start: StartPosition) -> StartPosition {
         self.reached.lock().remove(shard);
         match start {
@@ -360,7 +366,7 @@ impl Window {
 /// One open shard of a replay.
 #[derive(Debug)]
 struct ReplayReader {
-    window: Window,
+    window: ReplayWindow,
     shard: ShardId,
     inner: Box<dyn RecordStream>,
     /// How many answers in a row had no record.
@@ -453,7 +459,7 @@ impl RecordStream for ReplayReader {
     }
 }
 
-/// Hears nothing of an answer while it comes.
+/// Takes no notice of an answer while it comes.
 struct Unheard;
 
 #[async_trait]
@@ -531,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_below_the_end_of_the_window_are_none_of_it() {
+    fn shards_below_the_window_are_left_out() {
         let listed = [
             shard("old", &[]),
             shard("a", &["old"]),

@@ -6,7 +6,7 @@ use kcl_core::lease_store::StoreErrorKind;
 use kcl_core::source::{SourceErrorKind, StreamDescription};
 use kcl_core::types::StreamIdentity;
 
-use crate::fleet::FleetView;
+use crate::view::FleetView;
 
 /// The facts about an application. A fact that could not be had is absent, and no finding follows from it.
 #[derive(Debug, Clone, Default)]

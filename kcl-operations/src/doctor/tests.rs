@@ -5,7 +5,8 @@ use kcl_core::source::{RecordPlacement, StreamDescription};
 use kcl_core::types::{Incarnation, Position, ShardId, StreamIdentity, Timestamp};
 
 use super::{Facts, Finding, Problem, ProblemKind, Right, Severity, StreamFact, TableFact, examine};
-use crate::fleet::{FleetFacts, FleetView};
+use crate::fleet::FleetFacts;
+use crate::view::FleetView;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const ARN: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/trucks";

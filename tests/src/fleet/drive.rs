@@ -335,7 +335,7 @@ impl Fleet {
         }
     }
 
-    /// What the producer has put until now.
+    /// The records that the producer has put until now.
     pub fn puts(&self) -> Vec<Put> {
         self.producer.puts()
     }

@@ -1,4 +1,4 @@
-//! An order from the page: its JSON, and how it is given. What moves a checkpoint by hand is not among them.
+//! An order from the page: its JSON, and how it is given. None of them moves a checkpoint by hand.
 
 use std::num::NonZeroU32;
 

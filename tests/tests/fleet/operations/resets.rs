@@ -117,7 +117,7 @@ async fn undo(desk: &Desk, shard: &str, place: &str) {
     assert_eq!(first, behind(&stored, &position(place)), "{done:#}");
 }
 
-/// What arrives during a pause is left out, and read after all once the reset is undone.
+/// Records that arrive during a pause are left out, and read after all once the reset is undone.
 async fn to_latest(desk: &Desk, shard: &str) {
     desk.caught_up(shard).await;
     desk.order(&format!("pause APP {shard}"));

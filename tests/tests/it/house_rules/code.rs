@@ -52,15 +52,17 @@ const PURE: &[&str] = &[
 /// The modules that a decision must not use: its world has neither tasks nor waiting.
 const NOT_PURE: &[&str] = &["tokio", "runtime::task_scope", "runtime::watched"];
 
-/// The modules of the core, beside that of the seam, that may name the store itself: its one client, and the builder, which is given it.
-const STORE: &[&str] = &["lease::client", "worker::builder"];
+/// The modules of the core, beside that of the seam, that may name the store itself: its one client, the builder, which is given it, and the
+/// replay, which looks from outside whether its worker has read everything.
+const STORE: &[&str] = &["lease::client", "worker::builder", "worker::replay"];
 
-/// The modules of the core that may ask for a scan: the scanner, a start, and a worker that leaves.
+/// The modules of the core that may ask for a scan: the scanner, a start, a worker that leaves, and a replay.
 const SCANS: &[&str] = &[
     "lease::client",
     "lease::scanner",
     "worker::handover",
     "worker::lease_taker",
+    "worker::replay",
     "worker::startup",
 ];
 

@@ -139,7 +139,7 @@ pub struct OrderView {
 }
 
 impl OrderView {
-    pub(super) fn of(given: &GivenOrder) -> Self {
+    pub(crate) fn of(given: &GivenOrder) -> Self {
         let before = given.before.as_ref();
         Self {
             revision: given.revision,
