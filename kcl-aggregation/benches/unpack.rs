@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kcl_aggregation::{Aggregate, Aggregator, OutsideShard, hash_key_of, unpack};
+use kcl_aggregation::{Aggregate, Aggregator, Envelope, OutsideShard, hash_key_of, unpack};
 use md5::{Digest as _, Md5};
 
 const USER_RECORDS: usize = 100_000;
@@ -32,27 +32,17 @@ fn main() {
 
 fn measure(bodies: &[Bytes]) {
     let messages: Vec<Bytes> = bodies.iter().map(|body| body.slice(4..body.len() - 16)).collect();
-    let md5 = median(|| {
+    let md5 = || {
         for message in &messages {
             black_box(Md5::digest(message));
         }
-    });
-    let line = |what: &str, time: Duration| {
-        let rate = (USER_RECORDS * USER_RECORD) as f64 / time.as_secs_f64() / 1e9;
-        let per_record = time / USER_RECORDS as u32;
-        let ratio = md5.as_secs_f64() / time.as_secs_f64();
-        println!("  {what:<44} {rate:>6.2} GB/s {per_record:>6.0?} per user record, {ratio:>5.2} x MD5");
     };
-    line("MD5 alone", md5);
-    line("unpack", median(|| bodies.iter().for_each(consume)));
     let no_md5 = || messages.iter().for_each(|message| deliver(&parse(message)));
-    line("without MD5", median(no_md5));
     let parsing = || {
         messages
             .iter()
             .for_each(|message| drop(black_box(parse(message))))
     };
-    line("without MD5 and user records: parsing alone", median(parsing));
     let in_shard = || {
         for body in bodies {
             let aggregate = unpack(body).unwrap().unwrap();
@@ -62,7 +52,40 @@ fn measure(bodies: &[Bytes]) {
             admitted.records().for_each(|record| drop(black_box(record)));
         }
     };
-    line("unpack, with the hash key of each in a shard", median(in_shard));
+    let one_by_one = || bodies.iter().for_each(consume);
+    let single = || {
+        bodies
+            .iter()
+            .for_each(|body| consume_together(std::slice::from_ref(body)))
+    };
+    let runs: [(&str, &dyn Fn()); 8] = [
+        ("one by one", &one_by_one),
+        ("together: an answer of all", &|| consume_together(bodies)),
+        ("answers of one", &single),
+        ("envelopes together, nothing unpacked", &|| {
+            black_box(Envelope::of_each(bodies.iter().map(|body| &body[..])));
+        }),
+        ("MD5 alone", &md5),
+        ("without MD5", &no_md5),
+        ("without MD5 and user records: parsing alone", &parsing),
+        ("one by one, with hash keys in a shard", &in_shard),
+    ];
+    let times = medians(&runs.map(|(_, run)| run));
+    for ((what, _), time) in runs.iter().zip(&times) {
+        let rate = (USER_RECORDS * USER_RECORD) as f64 / time.as_secs_f64() / 1e9;
+        let per_record = *time / USER_RECORDS as u32;
+        let ratio = times[0].as_secs_f64() / time.as_secs_f64();
+        println!(
+            "  {what:<44} {rate:>6.2} GB/s {per_record:>6.0?} per user record, {ratio:>5.2} x one by one"
+        );
+    }
+}
+
+fn consume_together(bodies: &[Bytes]) {
+    let envelopes = Envelope::of_each(bodies.iter().map(|body| &body[..]));
+    for (body, envelope) in bodies.iter().zip(envelopes) {
+        deliver(&envelope.unpack(body).unwrap().unwrap());
+    }
 }
 
 fn parse(message: &Bytes) -> Aggregate {
@@ -91,17 +114,24 @@ fn packed(keys: usize, explicit: bool) -> Vec<Bytes> {
     packed.into_iter().map(|packed| packed.data).collect()
 }
 
-/// The median time of some runs, after one that warms up.
+/// The median time of some runs of each, after one that warms up. They take turns: so each has its share of what else the machine does.
 #[expect(clippy::disallowed_methods, reason = "it is real time that is measured")]
-fn median(run: impl Fn()) -> Duration {
-    run();
-    let mut times: Vec<Duration> = (0..15)
-        .map(|_| {
-            let begun = Instant::now();
+fn medians(runs: &[&dyn Fn()]) -> Vec<Duration> {
+    let mut times = vec![Vec::new(); runs.len()];
+    for round in 0..16 {
+        for (run, times) in runs.iter().zip(&mut times) {
+            let start = Instant::now();
             run();
-            begun.elapsed()
+            if round > 0 {
+                times.push(start.elapsed());
+            }
+        }
+    }
+    times
+        .into_iter()
+        .map(|mut times| {
+            times.sort_unstable();
+            times[times.len() / 2]
         })
-        .collect();
-    times.sort_unstable();
-    times[times.len() / 2]
+        .collect()
 }

@@ -54,6 +54,7 @@
 mod admission;
 mod aggregate;
 mod aggregator;
+mod digests;
 mod envelope;
 mod hash_key;
 mod record;
@@ -63,7 +64,7 @@ mod wire;
 
 pub use aggregate::Aggregate;
 pub use aggregator::{Aggregator, InvalidUserRecord, Packed};
-pub use envelope::{seems_aggregated, unpack};
+pub use envelope::{Envelope, seems_aggregated, unpack};
 pub use hash_key::hash_key_of;
 pub use record::{CorruptRecord, UserRecord, UserRecords};
 pub use shard::{Admitted, MisplacedRecords, OutsideShard, OwnedRecords};
