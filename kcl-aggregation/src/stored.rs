@@ -1,6 +1,6 @@
 //! A user record as it stands in the message: the indices of its keys, and its data.
 
-use crate::wire::{CorruptAggregate, Fields, Span, Value, field};
+use crate::wire::{CorruptAggregate, Fields, Span, Value, field, short_varint};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Problem {
@@ -32,8 +32,41 @@ impl Stored {
     const TAG: u32 = 4;
     const KEY_OF_TAG: u32 = 1;
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(data: &[u8], record: Span) -> Result<Self, CorruptAggregate> {
+        match Self::parse_usual(data, record) {
+            Some(stored) => Ok(stored),
+            None => Self::parse_any(data, record),
+        }
+    }
+
+    /// What producers write: each field once, in the order of the numbers, and no tags. `None` for anything else.
+    #[inline(always)]
+    fn parse_usual(data: &[u8], record: Span) -> Option<Self> {
+        let rest = data.get(record.range())?.strip_prefix(&[0x08])?;
+        let (partition_key, size) = short_varint(rest)?;
+        let mut rest = &rest[size..];
+        let mut hash_key = None;
+        if let Some(behind) = rest.strip_prefix(&[0x10]) {
+            let (index, size) = short_varint(behind)?;
+            hash_key = Some(u64::from(index));
+            rest = &behind[size..];
+        }
+        let rest = rest.strip_prefix(&[0x1a])?;
+        let (length, size) = short_varint(rest)?;
+        if length as usize != rest.len() - size {
+            return None;
+        }
+        let end = record.range().end;
+        Some(Self {
+            partition_key: partition_key.into(),
+            hash_key,
+            data: Span::new(end - length as usize..end)?,
+        })
+    }
+
+    #[inline(never)]
+    fn parse_any(data: &[u8], record: Span) -> Result<Self, CorruptAggregate> {
         let (mut partition_key, mut hash_key, mut payload) = (None, None, None);
         let mut fields = Fields::new(data, record);
         while let Some(field) = fields.next()? {
