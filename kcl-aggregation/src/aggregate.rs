@@ -102,6 +102,7 @@ impl Aggregate {
     }
 
     /// The text of a partition key.
+    #[inline]
     pub(crate) fn partition_key(&self, index: usize) -> ByteString {
         let key = self.data.slice(self.partition_keys[index].range());
         ByteString::try_from(key).unwrap_or_else(|_| {

@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 
-use fearless_simd::{Level, Simd, dispatch, prelude::*, u32x8};
+use fearless_simd::{Level, Simd, dispatch, prelude::*, u32x4, u32x8};
 use md5::{Digest as _, Md5};
 
 pub(crate) type Digest = [u8; 16];
@@ -179,21 +179,13 @@ fn compress_all<S: Simd>(
 fn compress<S: Simd>(simd: S, states: &mut [Vector<S>; 4], blocks: &[&[[u8; BLOCK]]; LANES], at: usize) {
     let mut words = [[u32x8::splat(simd, 0); VECTORS]; 16];
     for vector in 0..VECTORS {
-        for (number, word) in words.iter_mut().enumerate() {
-            let of_lane = |lane: usize| word_of(&blocks[vector * WIDTH + lane][at], number);
-            word[vector] = u32x8::load_array(
-                simd,
-                [
-                    of_lane(0),
-                    of_lane(1),
-                    of_lane(2),
-                    of_lane(3),
-                    of_lane(4),
-                    of_lane(5),
-                    of_lane(6),
-                    of_lane(7),
-                ],
-            );
+        let lanes = &blocks[vector * WIDTH..][..WIDTH];
+        for first in [0, 4, 8, 12] {
+            let low = transpose([0, 1, 2, 3].map(|lane| four_words(simd, &lanes[lane][at], first)));
+            let high = transpose([4, 5, 6, 7].map(|lane| four_words(simd, &lanes[lane][at], first)));
+            for word in 0..4 {
+                words[first + word][vector] = low[word].combine(high[word]);
+            }
         }
     }
     let mut next = *states;
@@ -208,9 +200,25 @@ fn compress<S: Simd>(simd: S, states: &mut [Vector<S>; 4], blocks: &[&[[u8; BLOC
     }
 }
 
+/// Four words of a block, from this one on.
 #[inline(always)]
-fn word_of(block: &[u8; BLOCK], number: usize) -> u32 {
-    u32::from_le_bytes(block.as_chunks::<4>().0[number])
+fn four_words<S: Simd>(simd: S, block: &[u8; BLOCK], first: usize) -> u32x4<S> {
+    let words = block.as_chunks::<4>().0;
+    let word = |number: usize| u32::from_le_bytes(words[first + number]);
+    u32x4::load_array(simd, [word(0), word(1), word(2), word(3)])
+}
+
+/// Four words of four lanes become the four lanes of four words.
+#[inline(always)]
+fn transpose<S: Simd>([a, b, c, d]: [u32x4<S>; 4]) -> [u32x4<S>; 4] {
+    let (even_low, even_high) = (a.zip_low(c), a.zip_high(c));
+    let (odd_low, odd_high) = (b.zip_low(d), b.zip_high(d));
+    [
+        even_low.zip_low(odd_low),
+        even_low.zip_high(odd_low),
+        even_high.zip_low(odd_high),
+        even_high.zip_high(odd_high),
+    ]
 }
 
 /// Sixteen steps, which take the words in an order of their own: each `stride` behind the one before, from `offset` on.

@@ -71,6 +71,7 @@ impl Aggregate {
         UserRecords::new(self, Some(sub_sequence_number))
     }
 
+    #[inline]
     fn user_record(&self, stored: Stored, sub_sequence_number: u64) -> Result<UserRecord, Problem> {
         let keys = self.keys_of(&stored)?;
         let explicit = keys.hash_key.map(|index| self.explicit_hash_key(index));
@@ -160,6 +161,7 @@ impl<'a> UserRecords<'a> {
 impl Iterator for UserRecords<'_> {
     type Item = Result<UserRecord, CorruptRecord>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let stored = self.stored.next()?;
