@@ -42,7 +42,7 @@ pub fn unpack(data: &Bytes) -> Result<Option<Aggregate>, CorruptAggregate> {
     Envelope::of(data).unpack(data)
 }
 
-/// What the envelope says about the data of one Kinesis record: plain or aggregated.
+/// The envelope of one Kinesis record: that of an aggregated record, or none.
 ///
 /// The MD5 takes most of the time of [`unpack`]. The envelopes of many records are checked several times faster together, by
 /// [`Envelope::of_each`], and each record is unpacked when it is its turn.

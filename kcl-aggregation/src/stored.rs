@@ -40,7 +40,7 @@ impl Stored {
         }
     }
 
-    /// What producers write: each field once, in the order of the numbers, and no tags. `None` for anything else.
+    /// Reads the layout that producers write: each field once, in the order of the numbers, and no tags. Returns `None` for any other.
     #[inline(always)]
     fn parse_usual(data: &[u8], record: Span) -> Option<Self> {
         let rest = data.get(record.range())?.strip_prefix(&[0x08])?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use kcl_aggregation::{
-    Aggregate, Aggregator, InvalidUserRecord, OutsideShard, Packed, UserRecord, hash_key_of, unpack,
+    Aggregate, Aggregator, Envelope, InvalidUserRecord, OutsideShard, Packed, UserRecord, hash_key_of, unpack,
 };
 use proptest::prelude::*;
 
@@ -164,6 +164,36 @@ proptest! {
         message.truncate(length.index(4 * message.len()).max(1));
         if let Ok(aggregate) = Aggregate::from_message(Bytes::from(message)) {
             exercise(&aggregate);
+        }
+    }
+
+    #[test]
+    fn envelopes_together_are_those_alone(
+        records in proptest::collection::vec(
+            (puts(), any::<prop::sample::Index>(), prop::option::weighted(0.3, 0_u32..8), 0_u8..4),
+            0..40,
+        ),
+    ) {
+        let records: Vec<Bytes> = records
+            .into_iter()
+            .map(|(puts, at, flipped, kind)| {
+                let mut data = packed_whole(&puts).data.to_vec();
+                let at = at.index(data.len());
+                match (kind, flipped) {
+                    (0, _) => data.truncate(at),
+                    (_, Some(bit)) => data[at] ^= 1_u8 << bit,
+                    (_, None) => {}
+                }
+                Bytes::from(data)
+            })
+            .collect();
+        let together = Envelope::of_each(records.iter().map(|record| &record[..]));
+        let alone: Vec<_> = records.iter().map(|record| Envelope::of(record)).collect();
+        prop_assert_eq!(&together, &alone);
+        for (record, envelope) in records.iter().zip(together) {
+            let (together, alone) = (envelope.unpack(record).unwrap(), unpack(record).unwrap());
+            let together = together.as_ref().map(user_records);
+            prop_assert_eq!(together, alone.as_ref().map(user_records));
         }
     }
 

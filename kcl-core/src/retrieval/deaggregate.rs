@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_aggregation::{OutsideShard, OwnedRecords, UserRecord, seems_aggregated};
+use kcl_aggregation::{Envelope, OutsideShard, OwnedRecords, UserRecord, seems_aggregated};
 
 use crate::invariant::check_counted;
 use crate::limits::byte_budget::BudgetPermit;
@@ -76,12 +76,17 @@ pub(crate) fn leave_out_done(records: &mut Vec<Record>, how: Aggregation, done: 
     records.drain(..(first_new + too_many).min(records.len()));
 }
 
+/// The most records whose envelopes are checked together: enough to check them fast, and few enough that it takes little memory.
+const CHECKED_TOGETHER: usize = 1_024;
+
 /// Unpacks the records of one answer, in batches as large as the room that is held for them: what is not asked for yet takes no memory
 /// beside the answer.
 ///
 /// It ends at the first record that cannot be read: what comes after it must not be delivered before it.
 pub(crate) struct Deaggregator {
     records: std::vec::IntoIter<Record>,
+    /// The envelopes of the first of these records: none until one of them is looked into.
+    envelopes: std::vec::IntoIter<Envelope>,
     how: Aggregation,
     /// The shard's range of hash keys, where that is known.
     shard: Option<HashKeyRange>,
@@ -115,6 +120,7 @@ impl Deaggregator {
     ) -> Self {
         Self {
             records: records.into_iter(),
+            envelopes: Vec::new().into_iter(),
             how,
             shard,
             done,
@@ -213,10 +219,13 @@ impl Deaggregator {
         let mut current = match self.current.take() {
             Some(current) => current,
             None => {
+                let Some(envelope) = self.next_envelope() else {
+                    return Ok(());
+                };
                 let Some(record) = self.records.next() else {
                     return Ok(());
                 };
-                match self.open(record, unpacked)? {
+                match self.open(record, envelope, unpacked)? {
                     Some(current) => current,
                     None => return Ok(()),
                 }
@@ -251,16 +260,27 @@ impl Deaggregator {
         Ok(())
     }
 
+    /// The envelope of the next record, checked together with those after it.
+    fn next_envelope(&mut self) -> Option<Envelope> {
+        if self.envelopes.as_slice().is_empty() {
+            let together = self.records.as_slice().iter().take(CHECKED_TOGETHER);
+            self.envelopes = Envelope::of_each(together.map(|record| &record.data()[..])).into_iter();
+        }
+        self.envelopes.next()
+    }
+
     /// Looks into a record: an aggregate is returned, a plain one is delivered.
     fn open(
         &mut self,
         record: Record,
+        envelope: Envelope,
         unpacked: &mut Vec<Record>,
     ) -> Result<Option<OpenAggregate>, UnreadableRecord> {
         let done = self.done.as_ref();
         let within = done.filter(|done| &done.sequence == record.sequence_number());
-        let aggregate =
-            kcl_aggregation::unpack(record.data()).map_err(|error| unreadable(&record, error.to_string()))?;
+        let aggregate = envelope
+            .unpack(record.data())
+            .map_err(|error| unreadable(&record, error.to_string()))?;
         let Some(aggregate) = aggregate else {
             unpacked.push(record);
             return Ok(None);

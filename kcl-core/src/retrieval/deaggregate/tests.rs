@@ -80,6 +80,13 @@ fn corrupt(number: u128) -> Record {
     Record::new(SequenceNumber::from(number), Bytes::from(data))
 }
 
+/// An aggregate whose MD5 is wrong: a plain record.
+fn broken(number: u128) -> Record {
+    let mut data = aggregate(number, &[1, 2]).data().to_vec();
+    *data.last_mut().unwrap() ^= 1;
+    Record::new(SequenceNumber::from(number), Bytes::from(data))
+}
+
 fn at(number: u128, sub_sequence: u64) -> RecordPosition {
     RecordPosition {
         sequence: SequenceNumber::from(number),
@@ -252,5 +259,39 @@ proptest! {
             seen.extend(taken);
         }
         prop_assert_eq!(seen, whole.records);
+    }
+
+    /// An answer is unpacked as its records are one by one, up to one that cannot be read.
+    #[test]
+    fn answer_is_unpacked_as_its_records_alone(
+        shapes in proptest::collection::vec(0_usize..40, 1..60),
+        corrupt_at in proptest::option::of(0_usize..60),
+        done in proptest::option::of((0_u128..60, 0_u64..6)),
+    ) {
+        let answer: Vec<_> = shapes
+            .iter()
+            .enumerate()
+            .map(|(n, size)| match *size {
+                _ if corrupt_at == Some(n) => corrupt(n as u128),
+                0 => plain(n as u128),
+                1 => broken(n as u128),
+                size => aggregate(n as u128, &vec![3 * size as u128 % 17; size]),
+            })
+            .collect();
+        let done = done.map(|(number, sub_sequence)| at(number, sub_sequence));
+        for how in [Aggregation::Deliver, Aggregation::FilterRecords, Aggregation::Fail] {
+            let mut alone = Unpacked::default();
+            for record in answer.clone() {
+                let next = unpack(vec![record], how, low_half(), done.as_ref());
+                alone.records.extend(next.records);
+                alone.faults.outside += next.faults.outside;
+                alone.faults.withheld += next.faults.withheld;
+                alone.unreadable = next.unreadable;
+                if alone.unreadable.is_some() {
+                    break;
+                }
+            }
+            prop_assert_eq!(unpack(answer.clone(), how, low_half(), done.as_ref()), alone);
+        }
     }
 }
