@@ -52,16 +52,6 @@ pub(crate) struct PollingStream {
     end: Option<ShardEnd>,
 }
 
-/// For a reader that does not want to know.
-pub(crate) struct IgnoreArrival;
-
-#[async_trait]
-impl Arrival for IgnoreArrival {
-    async fn announced(&self, _: u64, _: Option<usize>) {}
-
-    fn progressed(&self) {}
-}
-
 /// How many records to ask for after so many were too slow to come: a quarter, down to one, so that few tries lead from a full answer to
 /// a single record.
 fn fewer(asked: u32) -> u32 {
@@ -234,7 +224,7 @@ impl PollingStream {
 #[async_trait]
 impl RecordStream for PollingStream {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
-        self.next_announced(limit, &IgnoreArrival).await
+        self.next_announced(limit, &()).await
     }
 
     async fn next_announced(

@@ -395,16 +395,6 @@ impl FaultyRecords {
     }
 }
 
-/// For a reader that does not want to know.
-struct Unheard;
-
-#[async_trait]
-impl Arrival for Unheard {
-    async fn announced(&self, _: u64, _: Option<usize>) {}
-
-    fn progressed(&self) {}
-}
-
 impl fmt::Debug for FaultyRecords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FaultyRecords")
@@ -418,7 +408,7 @@ impl fmt::Debug for FaultyRecords {
 #[deny(clippy::missing_trait_methods)]
 impl RecordStream for FaultyRecords {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
-        self.next_announced(limit, &Unheard).await
+        self.next_announced(limit, &()).await
     }
 
     async fn next_announced(

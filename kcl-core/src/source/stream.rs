@@ -141,6 +141,14 @@ pub trait Arrival: Send + Sync {
     fn progressed(&self);
 }
 
+/// A listener that takes no notice: there is always room.
+#[async_trait]
+impl Arrival for () {
+    async fn announced(&self, _: u64, _: Option<usize>) {}
+
+    fn progressed(&self) {}
+}
+
 /// Which shards to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardFilter {

@@ -282,6 +282,7 @@ fn any_beyond<'a>(
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl StreamSource for ReplaySource {
     fn name(&self) -> &str {
         self.window.inner.name()
@@ -433,9 +434,10 @@ fn pace(bytes: usize, share: f64) -> Duration {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl RecordStream for ReplayReader {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
-        self.next_announced(limit, &Unheard).await
+        self.next_announced(limit, &()).await
     }
 
     async fn next_announced(
@@ -457,16 +459,6 @@ impl RecordStream for ReplayReader {
     fn pause(&mut self) {
         self.inner.pause();
     }
-}
-
-/// Takes no notice of an answer while it comes.
-struct Unheard;
-
-#[async_trait]
-impl Arrival for Unheard {
-    async fn announced(&self, _: u64, _: Option<usize>) {}
-
-    fn progressed(&self) {}
 }
 
 #[cfg(test)]

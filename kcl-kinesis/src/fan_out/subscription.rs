@@ -16,7 +16,7 @@ use crate::errors::{Failure, RESOURCE_IN_USE, RESOURCE_NOT_FOUND};
 use crate::fan_out::connections::ConnectionPermit;
 use crate::fan_out::consumer::FanOutReader;
 use crate::fan_out::schedule::EndReason;
-use crate::polling::{IgnoreArrival, NEAR_RETENTION, fixed};
+use crate::polling::{NEAR_RETENTION, fixed};
 
 /// An open subscription.
 struct Subscription {
@@ -317,7 +317,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 #[async_trait]
 impl RecordStream for SubscriptionStream {
     async fn next(&mut self, limit: FetchLimit) -> Result<Fetch, SourceError> {
-        self.next_announced(limit, &IgnoreArrival).await
+        self.next_announced(limit, &()).await
     }
 
     /// Announces nothing: an event comes whole.
