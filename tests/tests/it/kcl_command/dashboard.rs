@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::Worker;
 use kcl_core::clock::{Clock as _, Rng, TokioClock};
-use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _, Preparation, WorkerChange};
+use kcl_core::lease_store::{Expect, Lease, LeaseChange, LeaseStore as _, WorkerChange};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_core::types::{Incarnation, Position, ShardId, WorkerId};
 use kcl_kinesis::KinesisStream;
@@ -21,13 +20,10 @@ use kcl_tests::testbed_or_skip;
 use kcl_tests::wait::eventually;
 use serde_json::{Value, json};
 
-use super::kcl;
+use super::{PATIENCE, kcl, prepared};
 
 /// The application of the fleet that runs, in a table of its own name.
 const APPLICATION: &str = "truck-tracker";
-/// How long a machine that compiles beside the test may take.
-const PATIENCE: Duration = Duration::from_secs(90);
-
 /// Names the folder that screenshots are written to, instead of the scratch folder.
 const SCREENSHOTS: &str = "KCL_TEST_SCREENSHOTS";
 
@@ -110,18 +106,6 @@ async fn shoot(browser: &mut Browser, folder: PathBuf, name: &str, whole: bool) 
 async fn assert_no_complaint(browser: &mut Browser) {
     let complaints = browser.run("return complaints", &Value::Null).await;
     assert_eq!(complaints, json!([]));
-}
-
-async fn prepared(testbed: &Testbed, app: &str) -> DynamoLeaseStore {
-    let store = DynamoLeaseStore::new(&testbed.dynamo_config(), app).request_timeout(PATIENCE);
-    let preparation = Preparation {
-        application: app.parse().unwrap(),
-        worker: "worker-00.trucks.example".parse().unwrap(),
-        within: PATIENCE,
-        take_over_java: false,
-    };
-    store.prepare(&preparation).await.unwrap();
-    store
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::Worker;
-use kcl_core::lease_store::{LeaseStore as _, Preparation};
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
 use kcl_kinesis::KinesisStream;
 use kcl_lease_dynamo::DynamoLeaseStore;
@@ -12,10 +11,7 @@ use kcl_tests::command::PaperFleet;
 use kcl_tests::testbed_or_skip;
 use kcl_tests::wait::eventually;
 
-use super::kcl;
-
-/// How long a machine that compiles beside the test may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{PATIENCE, kcl, prepared};
 
 struct Nothing;
 
@@ -132,14 +128,7 @@ async fn thousand_shards_are_shown_in_a_second() {
     let testbed = testbed_or_skip!();
     let kcl = kcl(&testbed, "kcl-many");
     let app = testbed.unique("kcl-many-app");
-    let store = DynamoLeaseStore::new(&testbed.dynamo_config(), &app).request_timeout(PATIENCE);
-    let preparation = Preparation {
-        application: app.parse().unwrap(),
-        worker: "worker-00.trucks.example".parse().unwrap(),
-        within: PATIENCE,
-        take_over_java: false,
-    };
-    store.prepare(&preparation).await.unwrap();
+    let store = prepared(&testbed, &app).await;
     let fleet = PaperFleet {
         shards: 1000,
         workers: 50,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::processor::{ProcessorError, RecordBatch, RecordProcessor, ShardContext};
@@ -14,10 +13,7 @@ use kcl_tests::testbed_or_skip;
 use kcl_tests::wait::eventually;
 use serde_json::Value;
 
-use super::kcl;
-
-/// How long a machine that compiles beside the test may take.
-const PATIENCE: Duration = Duration::from_secs(90);
+use super::{PATIENCE, kcl};
 
 struct Counter(Arc<AtomicU64>);
 

@@ -96,7 +96,7 @@ async fn exported_places_return_to_their_stream_only() {
         "{refused:?}"
     );
 
-    // Behind every record of the shard, and in a shard that nobody leases.
+    // Behind every record of the shard, and in a shard without a lease.
     let mut beyond = exported.clone();
     beyond["checkpoints"][0]["checkpoint"] = json!("9".repeat(56));
     let file = written(&folder.join("beyond.json"), &beyond);

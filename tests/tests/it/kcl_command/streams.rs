@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_lease_memory::MemoryStream;
@@ -12,12 +11,9 @@ use kcl_tests::wait::eventually;
 use kinesis_local::{WireOptions, WireServer};
 use serde_json::{Value, json};
 
-use super::kcl;
 use super::scripted::serve;
+use super::{PATIENCE, kcl};
 use crate::lease_conformance::backends::Backend;
-
-/// How long a machine that compiles beside the test may take.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tail_follows_a_shard_to_its_children() {
