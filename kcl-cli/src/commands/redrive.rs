@@ -19,7 +19,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::{Column, Printer, column, complain, print};
 use crate::views::dash;
 
-/// The journal, beside the letters. It does not end as they do, so nobody takes it for letters.
+/// The journal, beside the letters. Its name ends in another way than theirs, so it is not read as letters.
 const JOURNAL: &str = "redriven.log";
 /// How often a put is tried that the service throttles or does not answer, and the first pause.
 const TRIES: u32 = 6;

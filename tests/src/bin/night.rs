@@ -6,9 +6,8 @@
 use std::fs;
 use std::time::Duration;
 
-use kcl_core::clock::{ClockExt as _, TokioClock};
 use kcl_tests::command::{Kcl, Ran};
-use kcl_tests::fleet::drive::{Fleet, Programs, ReadMode, SOON, Shape};
+use kcl_tests::fleet::drive::{Fleet, Programs, ReadMode, Shape};
 use kcl_tests::fleet::processes::Process;
 use kcl_tests::testbed::Testbed;
 use kcl_tests::wait::eventually;
@@ -22,8 +21,10 @@ const SHAPE: Shape = Shape {
     failover: Duration::from_secs(10),
     read: ReadMode::Polling,
 };
-/// How long the shard is held before the operator wakes.
-const SLEEP: Duration = Duration::from_secs(75);
+/// The lag of the shard by which the operator wakes, in milliseconds.
+const ALARM: u64 = 70_000;
+/// Longer than it takes for the lag to grow so far.
+const NIGHT: Duration = Duration::from_secs(180);
 
 /// An operator before a terminal.
 struct Operator {
@@ -57,7 +58,7 @@ impl Operator {
 
     /// Waits until the answer in JSON is as expected.
     async fn wait(&self, line: &str, expected: impl Fn(&Value) -> bool) {
-        eventually(SOON, async || {
+        eventually(NIGHT, async || {
             let ran = self.run(&format!("{line} -o json"));
             let answer: Option<Value> = serde_json::from_str(&ran.output).ok();
             match answer.is_some_and(|answer| expected(&answer)) {
@@ -105,7 +106,8 @@ async fn main() {
         ],
     };
     let shard = poison(&operator, &broken).await;
-    TokioClock::new().sleep(SLEEP).await;
+    let rings = |status: &Value| status["summary"]["max_lag_ms"].as_u64() >= Some(ALARM);
+    operator.wait("status truck-tracker", rings).await;
 
     operator.enter("status truck-tracker");
     operator.enter("lag truck-tracker --max-lag 60");
